@@ -1,0 +1,139 @@
+//! The records that cross from the kernel side to the user side.
+//!
+//! `Pod` is derived, so a type with implicit padding does not compile; the
+//! sizes are asserted below, so neither side can drift from the other.
+
+#![no_std]
+
+use bytemuck::{Pod, Zeroable};
+
+/// Bytes of `task_struct.comm`, its final NUL included.
+pub const COMM_LEN: usize = 16;
+/// Bytes of a command line that are copied in the kernel; longer ones are cut.
+pub const CMDLINE_LEN: usize = 512;
+
+/// Values of [`Attempt::stage`].
+pub mod stage {
+    /// `bind(2)` was refused.
+    pub const BIND: u8 = 1;
+    /// `listen(2)` was refused, after `bind(2)` had passed.
+    pub const LISTEN: u8 = 2;
+}
+
+/// Bits of [`Attempt::flags`]. Each fact has a bit for its value and one that
+/// says whether the value is known on this kernel.
+pub mod flag {
+    /// `SO_REUSEADDR` is set.
+    pub const REUSEADDR: u16 = 1 << 0;
+    /// `SO_REUSEPORT` is set.
+    pub const REUSEPORT: u16 = 1 << 1;
+    /// `IPV6_V6ONLY` is set.
+    pub const V6ONLY: u16 = 1 << 2;
+    /// [`REUSEADDR`] and [`REUSEPORT`] could be read.
+    pub const REUSE_KNOWN: u16 = 1 << 3;
+    /// [`V6ONLY`] could be read.
+    pub const V6ONLY_KNOWN: u16 = 1 << 4;
+    /// [`Attempt::uid`](super::Attempt::uid) could be read.
+    pub const UID_KNOWN: u16 = 1 << 5;
+    /// [`Attempt::device`](super::Attempt::device) could be read.
+    pub const DEVICE_KNOWN: u16 = 1 << 6;
+}
+
+/// Bits of [`Task::flags`].
+pub mod task_flag {
+    /// A kernel thread (`PF_KTHREAD`), for example sunrpc probing for a port.
+    pub const KERNEL_THREAD: u16 = 1 << 0;
+    /// The command line was longer than [`CMDLINE_LEN`](super::CMDLINE_LEN).
+    pub const CMDLINE_CUT: u16 = 1 << 1;
+}
+
+/// Indexes into the per-CPU array of losses, by the place where they happen.
+pub mod loss {
+    /// The ring buffer had no room for a record.
+    pub const RING_FULL: u32 = 0;
+    /// A refusal whose attempt was not on record (tracepoint set only).
+    pub const ATTEMPT_MISSING: u32 = 1;
+    /// The attempt could not be recorded (tracepoint set only).
+    pub const ATTEMPT_UNRECORDED: u32 = 2;
+    /// How many places there are.
+    pub const PLACES: u32 = 3;
+}
+
+/// The socket side of a refusal: what was asked of the kernel, and with which
+/// options.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Attempt {
+    /// The socket's cookie (`sock_gen_cookie`); 0 where it cannot be had.
+    pub socket_cookie: u64,
+    /// The cookie of the socket's network namespace; 0 where unknown.
+    pub netns_cookie: u64,
+    /// The requested address in network byte order; IPv4 in the first 4 bytes.
+    pub address: [u8; 16],
+    /// The inode of the socket's network namespace; 0 where unknown.
+    pub netns_inode: u32,
+    /// The interface of `SO_BINDTODEVICE`; 0 for none.
+    pub device: u32,
+    /// The socket's owner (`sk_uid`).
+    pub uid: u32,
+    /// The requested port in host byte order; 0 asks for any.
+    pub port: u16,
+    /// `AF_INET` or `AF_INET6`.
+    pub family: u16,
+    /// `IPPROTO_*`.
+    pub protocol: u16,
+    /// See [`flag`].
+    pub flags: u16,
+    /// See [`stage`].
+    pub stage: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
+}
+
+/// The task that was refused, read in the kernel because it is often gone a
+/// millisecond later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Task {
+    /// Start of the process (its group leader), nanoseconds of `CLOCK_BOOTTIME`;
+    /// 0 where unknown.
+    pub started_ns: u64,
+    /// The cgroup2 id.
+    pub cgroup_id: u64,
+    /// The process (`tgid`) in the initial pid namespace.
+    pub pid: u32,
+    /// The thread (`pid`) in the initial pid namespace.
+    pub tid: u32,
+    /// The parent process; 0 where unknown.
+    pub ppid: u32,
+    /// The real user id.
+    pub uid: u32,
+    /// See [`task_flag`].
+    pub flags: u16,
+    /// Valid bytes of `cmdline`; 0 where it could not be read.
+    pub cmdline_len: u16,
+    /// Zero.
+    pub reserved: u32,
+    /// The thread's name, NUL padded.
+    pub comm: [u8; COMM_LEN],
+    /// The arguments, each ended by a NUL. Bytes behind `cmdline_len` are
+    /// meaningless.
+    pub cmdline: [u8; CMDLINE_LEN],
+}
+
+/// One refused bind or listen: the only record in the ring buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct BindFailure {
+    /// When, in nanoseconds of `CLOCK_BOOTTIME`.
+    pub at_ns: u64,
+    /// The socket side.
+    pub attempt: Attempt,
+    /// The task side.
+    pub task: Task,
+}
+
+const _: () = assert!(size_of::<Attempt>() == 56);
+const _: () = assert!(size_of::<Task>() == 56 + CMDLINE_LEN);
+const _: () = assert!(size_of::<BindFailure>() == 8 + 56 + 56 + CMDLINE_LEN);
+const _: () = assert!(align_of::<BindFailure>() == 8);

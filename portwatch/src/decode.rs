@@ -1,0 +1,203 @@
+//! Ring-buffer bytes to a typed refusal. Total: any bytes give a value or an
+//! error, never a panic.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use portwatch_common::{Attempt, BindFailure, Task, flag, stage, task_flag};
+
+use crate::evidence::{Family, Protocol, Stage};
+
+/// One refusal as the kernel side saw it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawFailure {
+    /// When, in nanoseconds of `CLOCK_BOOTTIME`.
+    pub at_ns: u64,
+    /// The refused call.
+    pub stage: Stage,
+    /// The transport protocol.
+    pub protocol: Protocol,
+    /// The socket's family.
+    pub family: Family,
+    /// The requested address.
+    pub address: IpAddr,
+    /// The requested port.
+    pub port: u16,
+    /// `SO_BINDTODEVICE` as an interface index; `Some(0)` for none.
+    pub device: Option<u32>,
+    /// `SO_REUSEADDR`.
+    pub reuseaddr: Option<bool>,
+    /// `SO_REUSEPORT`.
+    pub reuseport: Option<bool>,
+    /// `IPV6_V6ONLY`; `None` for IPv4.
+    pub v6only: Option<bool>,
+    /// The socket's owner.
+    pub socket_uid: Option<u32>,
+    /// The socket's cookie.
+    pub socket_cookie: Option<u64>,
+    /// The namespace's inode.
+    pub netns_inode: Option<u32>,
+    /// The namespace's cookie.
+    pub netns_cookie: Option<u64>,
+    /// The refused task.
+    pub task: RawTask,
+}
+
+/// The refused task as the kernel side saw it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawTask {
+    /// The process.
+    pub pid: u32,
+    /// The thread.
+    pub tid: u32,
+    /// The parent process.
+    pub ppid: Option<u32>,
+    /// The real user id.
+    pub uid: u32,
+    /// Start of the process, nanoseconds of `CLOCK_BOOTTIME`.
+    pub started_ns: Option<u64>,
+    /// The cgroup2 id.
+    pub cgroup_id: u64,
+    /// The thread's name.
+    pub comm: String,
+    /// The arguments; empty where they could not be read.
+    pub cmdline: Vec<String>,
+    /// The last argument is cut.
+    pub cmdline_cut: bool,
+    /// A thread of the kernel's own.
+    pub kernel_thread: bool,
+}
+
+/// Why some bytes are not a refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// The record has another size.
+    #[error("record of {got} bytes, expected {}", size_of::<BindFailure>())]
+    Size {
+        /// Bytes received.
+        got: usize,
+    },
+    /// An unknown stage.
+    #[error("unknown stage {0}")]
+    Stage(u8),
+    /// An unknown address family.
+    #[error("unknown address family {0}")]
+    Family(u16),
+}
+
+/// Decodes one record.
+///
+/// # Errors
+/// The bytes have another size than [`BindFailure`], or a stage or family that
+/// the kernel side never writes.
+pub fn decode(bytes: &[u8]) -> Result<RawFailure, DecodeError> {
+    let record: BindFailure = bytemuck::try_pod_read_unaligned(bytes)
+        .map_err(|_| DecodeError::Size { got: bytes.len() })?;
+    let BindFailure { at_ns, attempt, task } = record;
+    let Attempt {
+        socket_cookie,
+        netns_cookie,
+        address,
+        netns_inode,
+        device,
+        uid,
+        port,
+        family,
+        protocol,
+        flags,
+        stage,
+        reserved: _,
+    } = attempt;
+    let known = |bit: u16| flags & bit != 0;
+    let (family, address) = address_of(family, address)?;
+    Ok(RawFailure {
+        at_ns,
+        stage: match stage {
+            stage::BIND => Stage::Bind,
+            stage::LISTEN => Stage::Listen,
+            other => return Err(DecodeError::Stage(other)),
+        },
+        protocol: protocol_of(protocol),
+        family,
+        address,
+        port,
+        device: known(flag::DEVICE_KNOWN).then_some(device),
+        reuseaddr: known(flag::REUSE_KNOWN).then(|| known(flag::REUSEADDR)),
+        reuseport: known(flag::REUSE_KNOWN).then(|| known(flag::REUSEPORT)),
+        v6only: (family == Family::Ipv6 && known(flag::V6ONLY_KNOWN))
+            .then(|| known(flag::V6ONLY)),
+        socket_uid: known(flag::UID_KNOWN).then_some(uid),
+        socket_cookie: nonzero(socket_cookie),
+        netns_inode: nonzero(netns_inode),
+        netns_cookie: nonzero(netns_cookie),
+        task: task_of(&task),
+    })
+}
+
+fn task_of(task: &Task) -> RawTask {
+    let Task {
+        started_ns,
+        cgroup_id,
+        pid,
+        tid,
+        ppid,
+        uid,
+        flags,
+        cmdline_len,
+        reserved: _,
+        comm,
+        cmdline,
+    } = task;
+    let cmdline = cmdline.get(..usize::from(*cmdline_len)).unwrap_or(cmdline);
+    RawTask {
+        pid: *pid,
+        tid: *tid,
+        ppid: nonzero(*ppid),
+        uid: *uid,
+        started_ns: nonzero(*started_ns),
+        cgroup_id: *cgroup_id,
+        comm: text(comm.split(|&byte| byte == 0).next().unwrap_or_default()),
+        cmdline: arguments(cmdline),
+        cmdline_cut: flags & task_flag::CMDLINE_CUT != 0,
+        kernel_thread: flags & task_flag::KERNEL_THREAD != 0,
+    }
+}
+
+/// Splits NUL-ended arguments, as `/proc/PID/cmdline` and `mm_struct` have them.
+pub fn arguments(bytes: &[u8]) -> Vec<String> {
+    let bytes = bytes.strip_suffix(&[0]).unwrap_or(bytes);
+    if bytes.is_empty() {
+        return Vec::new();
+    }
+    bytes.split(|&byte| byte == 0).map(text).collect()
+}
+
+fn address_of(family: u16, bytes: [u8; 16]) -> Result<(Family, IpAddr), DecodeError> {
+    const AF_INET: u16 = 2;
+    const AF_INET6: u16 = 10;
+    let [a, b, c, d, ..] = bytes;
+    match family {
+        AF_INET => Ok((Family::Ipv4, Ipv4Addr::new(a, b, c, d).into())),
+        AF_INET6 => Ok((Family::Ipv6, Ipv6Addr::from(bytes).into())),
+        other => Err(DecodeError::Family(other)),
+    }
+}
+
+/// `IPPROTO_*` by name. MPTCP is reported by its TCP subflow.
+fn protocol_of(number: u16) -> Protocol {
+    match number {
+        6 | 262 => Protocol::Tcp,
+        17 => Protocol::Udp,
+        136 => Protocol::Udplite,
+        132 => Protocol::Sctp,
+        1 | 58 => Protocol::Icmp,
+        _ => Protocol::Other,
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn nonzero<T: Default + PartialEq>(value: T) -> Option<T> {
+    (value != T::default()).then_some(value)
+}

@@ -1,0 +1,278 @@
+//! What is known about one refused bind: plain data, no behaviour.
+//!
+//! Every fact is known, or `None` with a [`Gap`] that says why. These types
+//! are the wire form as well: an event line carries them as they stand
+//! ([`crate::event`]), so a captured event is all that a later diagnosis needs.
+
+use std::net::{IpAddr, SocketAddr};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// Everything that [`crate::diagnose`] may look at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// When the kernel refused.
+    pub time: Timestamp,
+    /// What was asked of the kernel.
+    pub failure: Failure,
+    /// Who asked.
+    pub process: Process,
+    /// Where.
+    pub netns: Netns,
+    /// Every socket on that port there. TIME-WAIT rows beyond a few are only
+    /// counted in `time_wait`.
+    pub sockets: Vec<Socket>,
+    /// The TIME-WAIT rows on that port, all of them.
+    pub time_wait: TimeWait,
+    /// What could not be had, and why.
+    pub gaps: Vec<Gap>,
+}
+
+/// The refused system call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Which call was refused.
+    pub stage: Stage,
+    /// The error's name, `EADDRINUSE`.
+    pub errno: String,
+    /// The transport protocol.
+    pub protocol: Protocol,
+    /// The socket's address family.
+    pub family: Family,
+    /// The requested address.
+    pub address: IpAddr,
+    /// The requested port; 0 asked for any free one.
+    pub port: u16,
+    /// `SO_BINDTODEVICE`.
+    pub device: Option<Device>,
+    /// `SO_REUSEADDR`.
+    pub reuseaddr: Option<bool>,
+    /// `SO_REUSEPORT`.
+    pub reuseport: Option<bool>,
+    /// `IPV6_V6ONLY`; `None` for IPv4 sockets too.
+    pub v6only: Option<bool>,
+    /// The socket's owner.
+    pub uid: Option<u32>,
+    /// The socket's cookie.
+    pub cookie: Option<u64>,
+}
+
+/// The system call that was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    /// `bind(2)`.
+    Bind,
+    /// `listen(2)`, after `bind(2)` had passed.
+    Listen,
+    /// A port was wanted by `connect(2)` or `sendto(2)`.
+    Autobind,
+}
+
+/// A transport protocol with ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// TCP, the first subflow of MPTCP included.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// UDP-Lite.
+    Udplite,
+    /// SCTP.
+    Sctp,
+    /// ICMP echo sockets, whose identifier takes the port's place.
+    Icmp,
+    /// Anything else.
+    Other,
+}
+
+/// An address family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Family {
+    /// `AF_INET`.
+    Ipv4,
+    /// `AF_INET6`.
+    Ipv6,
+}
+
+/// A network interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// Its index in the network namespace.
+    pub index: u32,
+    /// Its name.
+    pub name: Option<String>,
+}
+
+/// A process, as far as it could be seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// The process id in the initial pid namespace.
+    pub pid: u32,
+    /// The failing thread.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tid: Option<u32>,
+    /// The descriptor of the socket, for a holder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fd: Option<u32>,
+    /// The parent.
+    pub ppid: Option<u32>,
+    /// The failing process's ancestors, nearest first, pid 1 left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ancestors: Vec<u32>,
+    /// The thread's or process's name.
+    pub comm: Option<String>,
+    /// The executable's path; ends in ` (deleted)` where the file is gone.
+    pub exe: Option<String>,
+    /// The arguments; empty where unknown.
+    pub cmdline: Vec<String>,
+    /// The real user id.
+    pub uid: Option<u32>,
+    /// The user's name.
+    pub user: Option<String>,
+    /// When the process started.
+    pub started: Option<Timestamp>,
+    /// Its control group.
+    pub cgroup: Option<Cgroup>,
+    /// The systemd unit, from the cgroup path.
+    pub unit: Option<String>,
+    /// The user whose service manager runs `unit`; absent for the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit_owner: Option<u32>,
+    /// The container, from the cgroup path.
+    pub container: Option<String>,
+    /// The Kubernetes pod's uid, from the cgroup path.
+    pub pod: Option<String>,
+    /// The login session, from the cgroup path.
+    pub session: Option<String>,
+}
+
+/// A control group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cgroup {
+    /// The cgroup2 id.
+    pub id: Option<u64>,
+    /// The path below the hierarchy's root.
+    pub path: Option<String>,
+}
+
+/// The network namespace of the failing socket.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Netns {
+    /// Its inode in nsfs, as `readlink /proc/PID/ns/net` shows it.
+    pub inode: Option<u32>,
+    /// Its cookie, never used twice in one boot.
+    pub cookie: Option<u64>,
+    /// Its name in `/run/netns`.
+    pub name: Option<String>,
+    /// Whether it is the host's, that is, the one of pid 1.
+    pub host: Option<bool>,
+}
+
+/// A socket on the port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Socket {
+    /// Its state.
+    pub state: State,
+    /// Its own end, as the kernel compares it.
+    pub local: SocketAddr,
+    /// The other end, for a connected socket.
+    pub remote: Option<SocketAddr>,
+    /// Its inode in sockfs; `None` where the kernel alone holds it.
+    pub inode: Option<u64>,
+    /// Its cookie.
+    pub cookie: Option<u64>,
+    /// Its owner.
+    pub uid: Option<u32>,
+    /// Its cgroup2 id.
+    pub cgroup_id: Option<u64>,
+    /// `SO_REUSEADDR`.
+    pub reuseaddr: Option<bool>,
+    /// `SO_REUSEPORT`.
+    pub reuseport: Option<bool>,
+    /// `IPV6_V6ONLY`; `None` for IPv4 sockets too.
+    pub v6only: Option<bool>,
+    /// `SO_BINDTODEVICE`.
+    pub device: Option<Device>,
+    /// Milliseconds until the kernel forgets it (a lower bound), for TIME-WAIT
+    /// and orphans.
+    pub expires_ms: Option<u64>,
+    /// The processes that have it open.
+    pub holders: Vec<Process>,
+}
+
+/// A socket's state, in the words of `ss`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING-KEBAB-CASE")]
+pub enum State {
+    /// Listening.
+    Listen,
+    /// TCP: bound, and neither listening nor connected.
+    Bound,
+    /// UDP: bound, not connected.
+    Unconn,
+    /// Connected.
+    Established,
+    /// Connecting.
+    SynSent,
+    /// A request that the listener has not yet accepted.
+    SynRecv,
+    /// This side has closed; its FIN is not acknowledged.
+    #[serde(rename = "FIN-WAIT-1")]
+    FinWait1,
+    /// This side has closed; the other has not (`tcp_fin_timeout` ends it).
+    #[serde(rename = "FIN-WAIT-2")]
+    FinWait2,
+    /// The other side has closed; this one's program has not.
+    CloseWait,
+    /// Both have closed; the last acknowledgement is missing.
+    LastAck,
+    /// Both closed at once.
+    Closing,
+    /// Closed, remembered for 60 s.
+    TimeWait,
+}
+
+/// The TIME-WAIT rows on the port.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimeWait {
+    /// How many there are.
+    pub count: u32,
+    /// When the last of them ends, in milliseconds from the event (a lower
+    /// bound; the kernel's timer may be up to 2 s late).
+    pub max_remaining_ms: Option<u64>,
+    /// The process that left them behind.
+    pub left_by: Option<LeftBy>,
+}
+
+/// Who left TIME-WAIT rows behind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftBy {
+    /// The process.
+    pub pid: u32,
+    /// Its program.
+    pub program: Option<String>,
+    /// Its unit.
+    pub unit: Option<String>,
+    /// When it left the port.
+    pub left: Option<Timestamp>,
+}
+
+/// A fact that could not be had.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Gap {
+    /// The fact, in the event's own field names where it has one.
+    pub what: String,
+    /// The reason.
+    pub why: String,
+}
+
+impl Gap {
+    /// A gap for the fact `what`.
+    pub fn new(what: impl Into<String>, why: impl Into<String>) -> Self {
+        Self { what: what.into(), why: why.into() }
+    }
+}
