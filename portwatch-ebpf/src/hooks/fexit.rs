@@ -1,0 +1,118 @@
+//! The fexit set: exits of the functions that refuse.
+//!
+//! `get_port` is called through a function pointer, so inlining cannot hide it,
+//! and while it runs the requested address and port are still in the socket;
+//! when `inet_bind` returns they are zeroed again. `inet_bind` is hooked for
+//! the protocols that bind by a way of their own (SCTP, ping).
+
+use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::fexit, programs::FExitContext};
+use portwatch_common::stage;
+
+use crate::{
+    layout::load,
+    maps::REPORTED,
+    report,
+    sock::{self, AF_INET, Sock},
+};
+
+const EADDRINUSE: i32 = 98;
+
+/// match-proto: `int inet_csk_get_port(struct sock *sk, unsigned short snum)`
+#[fexit(function = "inet_csk_get_port")]
+pub fn pw_tcp_port(ctx: FExitContext) -> i32 {
+    get_port_returned(&ctx)
+}
+
+/// match-proto: `int udp_v4_get_port(struct sock *sk, unsigned short snum)`
+#[fexit(function = "udp_v4_get_port")]
+pub fn pw_udp4_port(ctx: FExitContext) -> i32 {
+    get_port_returned(&ctx)
+}
+
+/// match-proto: `int udp_v6_get_port(struct sock *sk, unsigned short snum)`
+#[fexit(function = "udp_v6_get_port")]
+pub fn pw_udp6_port(ctx: FExitContext) -> i32 {
+    get_port_returned(&ctx)
+}
+
+/// A refusal is 1 up to 5.15 and -EADDRINUSE from 6.1 on: anything but 0.
+#[inline(always)]
+fn get_port_returned(ctx: &FExitContext) -> i32 {
+    let result: i32 = ctx.arg(2);
+    if result == 0 {
+        return 0;
+    }
+    let sk: *const Sock = ctx.arg(0);
+    let mut attempt = sock::empty();
+    sock::describe(sk, &mut attempt);
+    attempt.port = ctx.arg(1);
+    attempt.address = sock::address(sk, attempt.family);
+    attempt.socket_cookie = sock::cookie(sk);
+    attempt.stage = if load!(sk, sk_state, u8) == sock::TCP_LISTEN {
+        stage::LISTEN
+    } else {
+        stage::BIND
+    };
+    report::refused(&attempt);
+    // A failed insert can at worst report the refusal of a rare protocol twice.
+    let _ = REPORTED.insert(bpf_get_current_pid_tgid(), sk as u64, 0);
+    0
+}
+
+/// match-proto: `int inet_bind(struct socket *sock, struct sockaddr *uaddr, int addr_len)`
+#[fexit(function = "inet_bind")]
+pub fn pw_inet_bind(ctx: FExitContext) -> i32 {
+    bind_returned(&ctx)
+}
+
+/// match-proto: `int inet6_bind(struct socket *sock, struct sockaddr *uaddr, int addr_len)`
+#[fexit(function = "inet6_bind")]
+pub fn pw_inet6_bind(ctx: FExitContext) -> i32 {
+    bind_returned(&ctx)
+}
+
+#[inline(always)]
+fn bind_returned(ctx: &FExitContext) -> i32 {
+    let result: i32 = ctx.arg(3);
+    if result != -EADDRINUSE {
+        return 0;
+    }
+    let socket: *const u8 = ctx.arg(0);
+    let sk = load!(socket, socket_sk, *const Sock);
+    let thread = bpf_get_current_pid_tgid();
+    // SAFETY: only this thread writes its own entry, and it is here.
+    let reported = unsafe { REPORTED.get(thread) }.copied();
+    if reported.is_some() {
+        let _ = REPORTED.remove(thread);
+    }
+    if reported == Some(sk as u64) {
+        return 0;
+    }
+    let mut attempt = sock::empty();
+    sock::describe(sk, &mut attempt);
+    attempt.stage = stage::BIND;
+    attempt.socket_cookie = sock::cookie(sk);
+    let address: *const SockAddr = ctx.arg(1);
+    // SAFETY: the verifier knows the argument as `struct sockaddr`, 16 bytes.
+    let (port, first) = unsafe {
+        (
+            core::ptr::read_volatile(&raw const (*address).port),
+            core::ptr::read_volatile(&raw const (*address).v4),
+        )
+    };
+    attempt.port = u16::from_be(port);
+    if attempt.family == AF_INET {
+        attempt.address[..4].copy_from_slice(&first.to_ne_bytes());
+    }
+    report::refused(&attempt);
+    0
+}
+
+/// The head of `sockaddr_in`; a `sockaddr_in6` has its port in the same place,
+/// and its address beyond what the verifier lets a `sockaddr` pointer reach.
+#[repr(C)]
+struct SockAddr {
+    family: u16,
+    port: u16,
+    v4: u32,
+}

@@ -1,0 +1,232 @@
+//! The tracepoint set, for kernels that refuse function hooks.
+//!
+//! The attempt is seen by `cgroup/bind4|6` or, for listen, by the state change
+//! CLOSE → LISTEN; its result when the system call returns. The two are joined
+//! by thread. What has no system call of its own is missed: io_uring, and the
+//! kernel's own binds.
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::bpf_sock_addr,
+    helpers::{
+        bpf_get_current_pid_tgid, bpf_get_current_task_btf, bpf_get_netns_cookie,
+        bpf_get_socket_cookie, bpf_getsockopt, bpf_probe_read_user, bpf_skc_to_tcp_sock,
+        bpf_skc_to_udp6_sock,
+    },
+    macros::{btf_tracepoint, cgroup_sock_addr},
+    programs::{BtfTracePointContext, SockAddrContext},
+};
+use aya_log_ebpf::debug;
+use portwatch_common::{Attempt, flag, helper, loss, stage};
+
+use crate::{
+    layout::{load, offset},
+    maps::{ATTEMPTS, count_loss},
+    report,
+    sock::{self, AF_INET, AF_INET6, Sock},
+};
+
+/// A cgroup program that returns anything else refuses the bind.
+const ALLOW: i32 = 1;
+const EADDRINUSE: i64 = 98;
+const IPPROTO_TCP: u32 = 6;
+const SOL_SOCKET: i32 = 1;
+const SO_REUSEADDR: i32 = 2;
+const SO_REUSEPORT: i32 = 15;
+
+/// match-proto: BPF_CGROUP_RUN_PROG_INET4_BIND in `__inet_bind`.
+#[cgroup_sock_addr(bind4)]
+pub fn pw_bind4(ctx: SockAddrContext) -> i32 {
+    // SAFETY: the context is valid for the whole program.
+    let user = unsafe { &*ctx.sock_addr };
+    let mut attempt = asked(&ctx, user);
+    attempt.family = AF_INET;
+    attempt.address[..4].copy_from_slice(&user.user_ip4.to_ne_bytes());
+    remember(&ctx, user, attempt);
+    ALLOW
+}
+
+/// match-proto: BPF_CGROUP_RUN_PROG_INET6_BIND in `__inet6_bind`.
+#[cgroup_sock_addr(bind6)]
+pub fn pw_bind6(ctx: SockAddrContext) -> i32 {
+    // SAFETY: as above.
+    let user = unsafe { &*ctx.sock_addr };
+    let mut attempt = asked(&ctx, user);
+    attempt.family = AF_INET6;
+    attempt.address[..4].copy_from_slice(&user.user_ip6[0].to_ne_bytes());
+    attempt.address[4..8].copy_from_slice(&user.user_ip6[1].to_ne_bytes());
+    attempt.address[8..12].copy_from_slice(&user.user_ip6[2].to_ne_bytes());
+    attempt.address[12..].copy_from_slice(&user.user_ip6[3].to_ne_bytes());
+    remember(&ctx, user, attempt);
+    ALLOW
+}
+
+/// What both families have in common.
+#[inline(always)]
+fn asked(ctx: &SockAddrContext, user: &bpf_sock_addr) -> Attempt {
+    let mut attempt = sock::empty();
+    attempt.stage = stage::BIND;
+    attempt.protocol = user.protocol as u16;
+    attempt.port = u16::from_be(user.user_port as u16);
+    // SAFETY: helpers that this program type may call on its own context.
+    unsafe {
+        attempt.socket_cookie = bpf_get_socket_cookie(ctx.as_ptr());
+        attempt.netns_cookie = bpf_get_netns_cookie(ctx.as_ptr());
+    }
+    attempt
+}
+
+/// Adds the socket's options and stores the attempt under the thread.
+#[inline(always)]
+fn remember(ctx: &SockAddrContext, user: &bpf_sock_addr, mut attempt: Attempt) {
+    // SAFETY: `sk` is the context's socket pointer; the casts give a BTF
+    // pointer or null, which is checked.
+    let sk = unsafe {
+        let sk = user.__bindgen_anon_1.sk;
+        if sk.is_null() {
+            core::ptr::null()
+        } else if user.protocol == IPPROTO_TCP {
+            bpf_skc_to_tcp_sock(sk.cast()).cast_const().cast::<Sock>()
+        } else {
+            bpf_skc_to_udp6_sock(sk.cast()).cast_const().cast::<Sock>()
+        }
+    };
+    if sk.is_null() {
+        // An IPv4 UDP socket has no such cast; its options can be asked for.
+        reuse_by_getsockopt(ctx, &mut attempt);
+    } else {
+        let family = attempt.family;
+        sock::describe(sk, &mut attempt);
+        attempt.family = family;
+    }
+    store(&attempt);
+}
+
+#[inline(always)]
+fn reuse_by_getsockopt(ctx: &SockAddrContext, attempt: &mut Attempt) {
+    let mut reuseaddr = 0i32;
+    let mut reuseport = 0i32;
+    // SAFETY: the option values are i32 on this program's stack.
+    let failed = unsafe {
+        bpf_getsockopt(ctx.as_ptr(), SOL_SOCKET, SO_REUSEADDR, (&raw mut reuseaddr).cast(), 4)
+            | bpf_getsockopt(ctx.as_ptr(), SOL_SOCKET, SO_REUSEPORT, (&raw mut reuseport).cast(), 4)
+    };
+    if failed == 0 {
+        attempt.flags |= flag::REUSE_KNOWN;
+        if reuseaddr != 0 {
+            attempt.flags |= flag::REUSEADDR;
+        }
+        if reuseport != 0 {
+            attempt.flags |= flag::REUSEPORT;
+        }
+    }
+}
+
+#[inline(always)]
+fn store(attempt: &Attempt) {
+    if ATTEMPTS.insert(bpf_get_current_pid_tgid(), attempt, 0).is_err() {
+        count_loss(loss::ATTEMPT_UNRECORDED);
+    }
+}
+
+/// `listen(2)` asks for the port once more: `inet_csk_listen_start` sets LISTEN
+/// first and calls `get_port` then.
+///
+/// match-proto: `void (const struct sock *sk, const int old, const int new)`
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub fn pw_set_state(ctx: BtfTracePointContext) -> i32 {
+    let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
+    if old != i32::from(sock::TCP_CLOSE) || new != i32::from(sock::TCP_LISTEN) {
+        return 0;
+    }
+    let sk: *const Sock = ctx.arg(0);
+    let mut attempt = sock::empty();
+    sock::describe(sk, &mut attempt);
+    attempt.stage = stage::LISTEN;
+    attempt.port = load!(sk, sk_num, u16);
+    attempt.address = sock::address(sk, attempt.family);
+    attempt.socket_cookie = sock::cookie(sk);
+    store(&attempt);
+    0
+}
+
+/// match-proto: `void (struct pt_regs *regs, long ret)`
+#[btf_tracepoint(function = "sys_exit")]
+pub fn pw_sys_exit(ctx: BtfTracePointContext) -> i32 {
+    let regs: *const u8 = ctx.arg(0);
+    // The number fits 32 bits on every architecture, and both kinds that are
+    // read here are little-endian.
+    let call = load!(regs, regs_syscall, u32);
+    if is_bind_or_listen(call) {
+        finish(&ctx, regs, ctx.arg(1));
+    }
+    0
+}
+
+/// The architecture's own numbers, and those of 32-bit x86 programs:
+/// socketcall, bind, listen. A native call with one of these numbers has no
+/// attempt on record and is left alone.
+#[inline(always)]
+fn is_bind_or_listen(call: u32) -> bool {
+    call == offset!(syscall_bind)
+        || call == offset!(syscall_listen)
+        || matches!(call, 102 | 361 | 363)
+}
+
+#[inline(always)]
+fn finish(ctx: &BtfTracePointContext, regs: *const u8, result: i64) {
+    let thread = bpf_get_current_pid_tgid();
+    // SAFETY: only this thread writes its own entry, and it is here.
+    let attempt = unsafe { ATTEMPTS.get(thread) }.copied();
+    if attempt.is_some() {
+        // Removed on success too, so that a later refusal of another kind
+        // (AF_UNIX) cannot find it.
+        let _ = ATTEMPTS.remove(thread);
+    }
+    if result != -EADDRINUSE {
+        return;
+    }
+    let family = requested_family(regs);
+    match attempt {
+        Some(mut attempt) => {
+            // What an unfinished call left behind (io_uring) is not this
+            // refusal's if this one is of another family.
+            if attempt.stage == stage::BIND && family != 0 && family != attempt.family {
+                return;
+            }
+            if attempt.netns_inode == 0 {
+                attempt.netns_inode = inode_of_own_netns(attempt.netns_cookie);
+            }
+            report::refused(&attempt);
+        }
+        None if family == AF_INET || family == AF_INET6 => {
+            count_loss(loss::ATTEMPT_MISSING);
+            debug!(ctx, "refused bind without an attempt, family {}", family);
+        }
+        None => {}
+    }
+}
+
+/// The family in the caller's `sockaddr`; 0 where it cannot be read, and for
+/// listen, whose second argument is a number.
+#[inline(always)]
+fn requested_family(regs: *const u8) -> u16 {
+    let address = load!(regs, regs_second, u64);
+    // SAFETY: the helper checks the user's address.
+    unsafe { bpf_probe_read_user(address as *const u16) }.unwrap_or(0)
+}
+
+/// The inode of the current task's namespace, if its cookie is the socket's: a
+/// socket may be older than the task's move to another namespace.
+#[inline(always)]
+fn inode_of_own_netns(cookie: u64) -> u32 {
+    if offset!(helpers) & helper::CURRENT_TASK_BTF == 0 {
+        return 0;
+    }
+    // SAFETY: the helper has no preconditions.
+    let task = unsafe { bpf_get_current_task_btf() };
+    let nsproxy = load!(task, task_nsproxy, *const u8);
+    let net = load!(nsproxy, nsproxy_net, *const sock::Net);
+    let (inode, own) = sock::netns(net);
+    if own == cookie { inode } else { 0 }
+}

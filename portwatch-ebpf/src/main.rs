@@ -1,0 +1,29 @@
+//! The kernel side: catches every refused bind and listen, and reports it in
+//! one [`portwatch_common::BindFailure`]. It observes and never interferes.
+//!
+//! Two sets of hooks, of which user space attaches one:
+//! [`hooks::fexit`] and [`hooks::tracepoint`].
+
+#![no_std]
+#![no_main]
+
+mod hooks {
+    pub mod fexit;
+    pub mod tracepoint;
+}
+mod layout;
+mod maps;
+mod report;
+mod sock;
+mod task;
+
+/// Lets the verifier hand out GPL-only helpers.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    loop {}
+}

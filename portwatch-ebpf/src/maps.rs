@@ -1,0 +1,36 @@
+//! All maps. Each is bounded; what does not fit is counted in [`LOSSES`].
+
+use aya_ebpf::{
+    macros::map,
+    maps::{LruHashMap, PerCpuArray, RingBuf},
+};
+use portwatch_common::{Attempt, loss};
+
+/// The way to user space: about 1,600 records.
+#[map]
+pub static FAILURES: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+
+/// Attempts under way, by thread (tracepoint set). LRU, so that attempts that
+/// never see their system call end (io_uring) cannot fill it.
+#[map]
+pub static ATTEMPTS: LruHashMap<u64, Attempt> = LruHashMap::with_max_entries(4096, 0);
+
+/// The socket that a thread's refused call was reported for (fexit set), so
+/// that the same refusal is not reported again by an outer function.
+#[map]
+pub static REPORTED: LruHashMap<u64, u64> = LruHashMap::with_max_entries(4096, 0);
+
+/// Records lost, by [`loss`] place and CPU.
+#[map]
+pub static LOSSES: PerCpuArray<u64> = PerCpuArray::with_max_entries(loss::PLACES, 0);
+
+/// Counts one loss at `place`.
+#[inline(always)]
+pub fn count_loss(place: u32) {
+    if let Some(count) = LOSSES.get_ptr_mut(place) {
+        // SAFETY: the pointer is to this CPU's own slot, and a program of this
+        // kind is not preempted by another on the same CPU between load and
+        // store in a way that loses more than a count.
+        unsafe { *count += 1 };
+    }
+}

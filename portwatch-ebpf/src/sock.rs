@@ -1,0 +1,102 @@
+//! A socket, as the kernel's `struct sock` has it at the moment of refusal.
+
+use aya_ebpf::helpers::bpf_get_socket_cookie;
+use portwatch_common::{Attempt, flag, helper};
+
+use crate::layout::{has, load, load_at, offset};
+
+pub const AF_INET: u16 = 2;
+pub const AF_INET6: u16 = 10;
+/// `TCP_LISTEN` (include/net/tcp_states.h).
+pub const TCP_LISTEN: u8 = 10;
+/// `TCP_CLOSE`.
+pub const TCP_CLOSE: u8 = 7;
+
+/// `struct sock`, opaque: its fields are found through the layout.
+pub enum Sock {}
+
+/// `struct net`, opaque.
+pub enum Net {}
+
+/// An attempt with nothing known.
+pub const fn empty() -> Attempt {
+    Attempt {
+        socket_cookie: 0,
+        netns_cookie: 0,
+        address: [0; 16],
+        netns_inode: 0,
+        device: 0,
+        uid: 0,
+        port: 0,
+        family: 0,
+        protocol: 0,
+        flags: 0,
+        stage: 0,
+        reserved: [0; 3],
+    }
+}
+
+/// The address that the socket is being bound to. Inside `get_port` it is set;
+/// when `inet_bind` returns it has been zeroed again.
+#[inline(always)]
+pub fn address(sk: *const Sock, family: u16) -> [u8; 16] {
+    let mut address = [0; 16];
+    if family == AF_INET6 {
+        let high = load!(sk, sk_v6_rcv_saddr, u64);
+        let low: u64 = load_at(sk, offset!(sk_v6_rcv_saddr) + 8);
+        address[..8].copy_from_slice(&high.to_ne_bytes());
+        address[8..].copy_from_slice(&low.to_ne_bytes());
+    } else {
+        let v4 = load!(sk, sk_rcv_saddr, u32);
+        address[..4].copy_from_slice(&v4.to_ne_bytes());
+    }
+    address
+}
+
+/// Writes what `struct sock` tells, except address, port and stage.
+#[inline(always)]
+pub fn describe(sk: *const Sock, attempt: &mut Attempt) {
+    attempt.family = load!(sk, sk_family, u16);
+    attempt.protocol = load!(sk, sk_protocol, u16);
+    attempt.device = load!(sk, sk_bound_dev_if, u32);
+    attempt.uid = load!(sk, sk_uid, u32);
+    attempt.flags |= options(sk) | flag::DEVICE_KNOWN | flag::UID_KNOWN;
+    let net = load!(sk, sk_net, *const Net);
+    (attempt.netns_inode, attempt.netns_cookie) = netns(net);
+}
+
+/// Reuse and v6only bits as [`flag`]s.
+#[inline(always)]
+pub fn options(sk: *const Sock) -> u16 {
+    let byte = u32::from(load!(sk, sk_options, u8));
+    let mut flags = flag::REUSE_KNOWN | flag::V6ONLY_KNOWN;
+    if (byte >> (offset!(sk_reuse_bit) & 7)) & 0xf != 0 {
+        flags |= flag::REUSEADDR;
+    }
+    if (byte >> (offset!(sk_reuseport_bit) & 7)) & 1 != 0 {
+        flags |= flag::REUSEPORT;
+    }
+    if (byte >> (offset!(sk_ipv6only_bit) & 7)) & 1 != 0 {
+        flags |= flag::V6ONLY;
+    }
+    flags
+}
+
+/// The namespace's inode and cookie.
+#[inline(always)]
+pub fn netns(net: *const Net) -> (u32, u64) {
+    let inode = load!(net, net_inum, u32);
+    let cookie = if has!(net_cookie) { load!(net, net_cookie, u64) } else { 0 };
+    (inode, cookie)
+}
+
+/// The socket's cookie, generated if need be, where the helper may be called
+/// from a tracing program.
+#[inline(always)]
+pub fn cookie(sk: *const Sock) -> u64 {
+    if offset!(helpers) & helper::TRACING_SOCKET_COOKIE == 0 {
+        return 0;
+    }
+    // SAFETY: `sk` is a BTF pointer to a full socket.
+    unsafe { bpf_get_socket_cookie(sk.cast_mut().cast()) }
+}

@@ -1,0 +1,67 @@
+//! The command line: a file per verb, one place for errors and exit codes.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, error::ErrorKind};
+
+mod doctor;
+mod error;
+mod run;
+
+/// Catches every EADDRINUSE and says who holds the port, why the kernel
+/// refused, and what to do.
+#[derive(Parser)]
+#[command(name = "portwatch", version, arg_required_else_help = true, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Watch, and report each refused bind as it happens
+    Run(run::Args),
+    /// Show what this kernel and these rights allow, and what is missing
+    Doctor(doctor::Args),
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 the tool failed, 2 bad usage, 3 the port is held, 4 not permitted.
+PORTWATCH_LOG=debug shows on stderr what the agent itself does.";
+
+/// Parses the arguments and runs the verb.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    log_to_stderr();
+    let result = match cli.verb {
+        Verb::Run(args) => run::run(&args),
+        Verb::Doctor(args) => doctor::run(&args),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => error::report(&error),
+    }
+}
+
+/// Clap's own words, ended by a hint as every other error is.
+fn usage(error: &clap::Error) -> ExitCode {
+    // Nothing can be said where stderr is gone.
+    let _ = error.print();
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => ExitCode::from(2),
+        _ => {
+            eprintln!("hint: portwatch help lists the verbs, portwatch help VERB its options");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn log_to_stderr() {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_env("PORTWATCH_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}

@@ -1,0 +1,87 @@
+//! `portwatch run`: the agent.
+
+use std::{io, path::Path, process::ExitCode};
+
+use anyhow::Context as _;
+
+use crate::{
+    enrich::{Enricher, host},
+    event::Host,
+    kernel::{
+        KernelError, attach,
+        features::{self, Features, KernelTypes},
+        plan::{Plan, plan},
+    },
+    pipeline::{self, Agent},
+    sinks::{Sink, human::Human, json::Json},
+};
+
+/// Options of `run`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// How events are written to stdout
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    format: Format,
+    /// Report this port only; may be given several times
+    #[arg(long = "port", value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    ports: Vec<u16>,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Format {
+    /// A block of text per event
+    Human,
+    /// One JSON object per line, portwatch/bind-failure/v1
+    Json,
+}
+
+/// Runs until interrupted.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let missing = features::missing_capabilities();
+    if !missing.is_empty() {
+        return Err(KernelError::NotPermitted { missing }.into());
+    }
+    let types = KernelTypes::read(Path::new(features::VMLINUX))?;
+    let features = Features::probe(&types);
+    let plan = plan(&features)?;
+    let attached = attach::attach(&plan, &types)?;
+    drop(types);
+    announce(&plan, &attached.misses);
+    let agent = Agent {
+        attached,
+        enricher: Enricher::new(host::Host::current()),
+        host: Host::current(plan.set),
+        sink: sink(args.format),
+        ports: args.ports.clone(),
+    };
+    let ready = format!("portwatch: ready, {} hooks on {}", plan.set.name(), features.release);
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("failed to start the runtime")?
+        .block_on(pipeline::run(agent, || {
+            eprintln!("{ready}");
+            if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+                tracing::debug!(%error, "no service manager to notify");
+            }
+        }))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What was chosen, what it costs and what it cannot see.
+fn announce(plan: &Plan, misses: &[String]) {
+    if let Some(because) = &plan.because {
+        eprintln!("portwatch: fexit hooks are not to be had ({because}); using tracepoints");
+    }
+    eprintln!("portwatch: cost: {}", plan.set.cost());
+    for miss in plan.set.misses().iter().map(|&miss| miss.to_owned()).chain(misses.to_vec()) {
+        eprintln!("portwatch: not seen: {miss}");
+    }
+}
+
+fn sink(format: Format) -> Box<dyn Sink> {
+    match format {
+        Format::Human => Box::new(Human::new(anstream::stdout())),
+        Format::Json => Box::new(Json::new(io::stdout())),
+    }
+}

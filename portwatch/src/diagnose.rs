@@ -1,0 +1,171 @@
+//! Evidence to diagnosis: which socket refused the bind by which rule, who is
+//! behind it, and what an expert would do. Pure: no clock, no files, no
+//! environment. What is unknown is said to be unknown.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::evidence::Evidence;
+
+mod case;
+mod cause;
+mod holder;
+mod moves;
+mod program;
+mod words;
+
+/// The verdict on one refused bind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Diagnosis {
+    /// What the kernel's refusal came from.
+    pub cause: Cause,
+    /// One sentence of under 200 characters that stands alone.
+    pub summary: String,
+    /// The sockets that refused, by the kernel's rule.
+    pub refused_by: Vec<RefusedBy>,
+    /// Who is behind the first of them.
+    pub holder: Option<Holder>,
+    /// What to do, best first.
+    pub moves: Vec<Move>,
+    /// How sure this is.
+    pub confidence: Confidence,
+    /// What else is worth knowing.
+    pub notes: Vec<String>,
+}
+
+/// What a refusal came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// A listening socket on that address and port.
+    Listener,
+    /// A listener, where one side has the wildcard address.
+    Wildcard,
+    /// A listener of the other address family, across `[::]`.
+    DualStack,
+    /// Both have SO_REUSEPORT, for different users.
+    #[serde(rename = "reuseport.uid")]
+    ReuseportUid,
+    /// Only one side has SO_REUSEPORT.
+    #[serde(rename = "reuseport.missing")]
+    ReuseportMissing,
+    /// A socket is bound and never listened.
+    BoundNotListening,
+    /// bind() passed and listen() failed.
+    ListenRace,
+    /// Only TIME-WAIT, and the bind lacks SO_REUSEADDR.
+    #[serde(rename = "time_wait.app_lacks_reuseaddr")]
+    TimeWaitAppLacksReuseaddr,
+    /// Only TIME-WAIT, and the old sockets lacked SO_REUSEADDR.
+    #[serde(rename = "time_wait.old_lacked_reuseaddr")]
+    TimeWaitOldLackedReuseaddr,
+    /// A UDP socket on that address and port.
+    Udp,
+    /// No free ephemeral port is left.
+    PortExhausted,
+    /// None of the others.
+    Undetermined,
+}
+
+/// A socket that refused, and the clause, both in words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedBy {
+    /// The socket: state, address and inode.
+    pub socket: String,
+    /// The clause of the kernel's rule.
+    pub rule: String,
+}
+
+/// Who is behind the refusal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// What kind of holder it is.
+    pub class: HolderClass,
+    /// Its pid.
+    pub pid: Option<u32>,
+    /// Its name.
+    pub comm: Option<String>,
+    /// Its descriptor of the socket.
+    pub fd: Option<u32>,
+    /// Its user.
+    pub user: Option<String>,
+    /// Its unit.
+    pub unit: Option<String>,
+    /// Its container.
+    pub container: Option<String>,
+    /// Its login session.
+    pub session: Option<String>,
+    /// When it started.
+    pub started: Option<Timestamp>,
+}
+
+/// Kinds of holder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HolderClass {
+    /// The same program, older.
+    OldInstance,
+    /// The same program, younger than the one that failed.
+    Restarted,
+    /// Another program or service.
+    OtherService,
+    /// Started by hand in a login session.
+    Squatter,
+    /// A helper that holds the port for a container.
+    ContainerProxy,
+    /// A process in a container.
+    Container,
+    /// systemd, for a `.socket` unit.
+    SocketUnit,
+    /// The failing process itself, or an ancestor of it.
+    #[serde(rename = "self")]
+    Itself,
+    /// No process: the kernel keeps it.
+    NoProcess,
+    /// Could not be found out.
+    Unknown,
+}
+
+/// Something to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Move {
+    /// A command that can be pasted; `None` where it takes a change of code or
+    /// configuration.
+    pub command: Option<String>,
+    /// Why, or what to change.
+    pub why: String,
+    /// What it does to others.
+    pub risk: Risk,
+}
+
+/// What a move does to others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Risk {
+    /// Nothing.
+    None,
+    /// It ends a service that may be in use.
+    Interrupts,
+    /// It may lose data.
+    Destructive,
+}
+
+/// How sure a diagnosis is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Confidence {
+    /// The kernel named the socket.
+    Certain,
+    /// The only reading that fits what was seen right after.
+    Likely,
+    /// Something is missing; the notes or gaps say what.
+    Undetermined,
+}
+
+/// Diagnoses.
+pub fn diagnose(evidence: &Evidence) -> Diagnosis {
+    cause::decide(&case::Case::new(evidence))
+}
+
+#[cfg(test)]
+mod tests;

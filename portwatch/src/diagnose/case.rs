@@ -1,0 +1,90 @@
+//! The evidence with the kernel's rule applied to every socket in it.
+
+use crate::{
+    conflict::{self, Clause, Overlap, Verdict},
+    diagnose::{RefusedBy, words},
+    evidence::{Evidence, Process, Socket, State},
+};
+
+/// A socket that refuses, or may.
+#[derive(Clone, Copy)]
+pub struct Culprit<'a> {
+    pub socket: &'a Socket,
+    pub clause: Clause,
+    pub overlap: Overlap,
+    /// The rule refuses whatever the flags that nobody can see.
+    pub sure: bool,
+}
+
+/// What the rules for causes look at.
+pub struct Case<'a> {
+    pub evidence: &'a Evidence,
+    /// Best first: one that surely refuses before one that may, a listener
+    /// before what is only left over.
+    pub culprits: Vec<Culprit<'a>>,
+}
+
+impl<'a> Case<'a> {
+    pub fn new(evidence: &'a Evidence) -> Self {
+        let mut culprits: Vec<_> = evidence
+            .sockets
+            .iter()
+            // A socket never conflicts with itself: after a refused listen it
+            // is still bound and among the rows.
+            .filter(|socket| socket.cookie.is_none() || socket.cookie != evidence.failure.cookie)
+            .filter_map(|socket| {
+                let overlap = conflict::overlap(&evidence.failure, socket)?;
+                match conflict::judge(&evidence.failure, socket) {
+                    Verdict::Refuses(clause) => Some(Culprit { socket, clause, overlap, sure: true }),
+                    Verdict::MayRefuse(clause) => {
+                        Some(Culprit { socket, clause, overlap, sure: false })
+                    }
+                    Verdict::Allows => None,
+                }
+            })
+            .collect();
+        culprits.sort_by_key(|culprit| (rank(culprit.socket.state), !culprit.sure));
+        Self { evidence, culprits }
+    }
+
+    /// The socket that the refusal came from.
+    pub fn first(&self) -> Option<&Culprit<'a>> {
+        self.culprits.first()
+    }
+
+    /// The first culprit, if it is in `state`.
+    pub fn first_in(&self, state: State) -> Option<&Culprit<'a>> {
+        self.first().filter(|culprit| culprit.socket.state == state)
+    }
+
+    /// The culprits in words, a few of them.
+    pub fn refused_by(&self) -> Vec<RefusedBy> {
+        const MOST: usize = 4;
+        let first = self.first().map(|culprit| rank(culprit.socket.state));
+        self.culprits
+            .iter()
+            .filter(|culprit| Some(rank(culprit.socket.state)) == first)
+            .take(MOST)
+            .map(|culprit| RefusedBy {
+                socket: words::socket(culprit.socket),
+                rule: culprit.clause.words().to_owned(),
+            })
+            .collect()
+    }
+
+    /// The failing process.
+    pub fn process(&self) -> &'a Process {
+        &self.evidence.process
+    }
+}
+
+/// A listener explains a refusal better than a connection that hangs on it, and
+/// a live connection better than one that only times out.
+fn rank(state: State) -> u8 {
+    match state {
+        State::Listen => 0,
+        State::Bound | State::Unconn => 1,
+        State::TimeWait => 3,
+        _ => 2,
+    }
+}

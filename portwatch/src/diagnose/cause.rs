@@ -1,0 +1,107 @@
+//! The causes, one per file, tried in order.
+
+use crate::diagnose::{
+    Cause, Confidence, Diagnosis, HolderClass, Move, case::Case, holder, words,
+};
+use crate::evidence::{Process, Socket};
+
+mod bound_not_listening;
+mod listener;
+mod port_exhausted;
+mod time_wait;
+mod udp;
+mod undetermined;
+
+/// What a rule found.
+pub struct Finding<'a> {
+    pub cause: Cause,
+    /// What stands in the way, to be read after "cannot bind …:".
+    pub because: String,
+    pub class: Option<HolderClass>,
+    pub holder: Option<&'a Process>,
+    pub moves: Vec<Move>,
+    pub notes: Vec<String>,
+    pub confidence: Confidence,
+}
+
+type Rule = for<'a> fn(&Case<'a>) -> Option<Finding<'a>>;
+
+/// The order: what needs no other socket first; then by protocol; then what a
+/// process holds before what the kernel alone keeps, because a listener refuses
+/// whatever else there is. Last, what nothing explains.
+const RULES: [Rule; 5] = [
+    port_exhausted::rule,
+    udp::rule,
+    listener::rule,
+    bound_not_listening::rule,
+    time_wait::rule,
+];
+
+/// Tries the rules.
+pub fn decide(case: &Case) -> Diagnosis {
+    let finding = RULES
+        .iter()
+        .find_map(|rule| rule(case))
+        .unwrap_or_else(|| undetermined::finding(case));
+    let Finding { cause, because, class, holder, moves, notes, confidence } = finding;
+    let summary = format!(
+        "{} cannot {} {}: {because}",
+        words::process_and_owner(case.process()),
+        match case.evidence.failure.stage {
+            crate::evidence::Stage::Listen => "listen on",
+            _ => "bind",
+        },
+        words::target(&case.evidence.failure),
+    );
+    Diagnosis {
+        cause,
+        summary: words::under_200(summary),
+        refused_by: case.refused_by(),
+        holder: class.map(|class| holder::named(class, holder)),
+        moves,
+        confidence,
+        notes,
+    }
+}
+
+/// `java[31550] (session 91 of deploy), an older instance, has it since … (7 days)`.
+pub fn who(case: &Case, class: HolderClass, holder: Option<&Process>, socket: &Socket) -> String {
+    let Some(holder) = holder else {
+        return match class {
+            HolderClass::NoProcess => "no process has it open, the kernel keeps it".to_owned(),
+            _ => "which process has it open could not be found out".to_owned(),
+        };
+    };
+    let what = match class {
+        HolderClass::Itself if holder.pid == case.process().pid => {
+            return format!("it already holds {} itself", socket.local);
+        }
+        HolderClass::Itself => ", a parent of it,",
+        HolderClass::OldInstance => ", an older instance,",
+        HolderClass::Restarted => ", a younger instance,",
+        HolderClass::OtherService => ", another service,",
+        HolderClass::ContainerProxy => ", for a container,",
+        _ => "",
+    };
+    let since = holder
+        .started
+        .map(|at| {
+            let age = words::age(at, case.evidence.time);
+            let age = age.map(|age| format!(" ({age})")).unwrap_or_default();
+            format!(", up since {}{age}", words::minute(at))
+        })
+        .unwrap_or_default();
+    let verb = words::state(socket).to_lowercase();
+    let verb = match verb.as_str() {
+        "listen" => "listens on",
+        "bound" => "has bound",
+        _ => "holds",
+    };
+    format!("{}{what} {verb} {}{since}", words::process_and_owner(holder), socket.local)
+}
+
+/// How sure a finding about this socket is: without the kernel's own word, what
+/// was seen right after is the likely answer.
+pub fn confidence(class: HolderClass) -> Confidence {
+    if class == HolderClass::Unknown { Confidence::Undetermined } else { Confidence::Likely }
+}

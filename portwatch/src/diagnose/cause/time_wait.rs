@@ -1,0 +1,50 @@
+//! Nothing but TIME-WAIT: no process to stop. Whose option is missing decides
+//! what to mend.
+
+use crate::{
+    conflict::Clause,
+    diagnose::{
+        Cause, Confidence, HolderClass,
+        case::Case,
+        cause::Finding,
+        moves::{set_reuseaddr, wait},
+        words,
+    },
+    evidence::State,
+};
+
+pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
+    let culprit = case.first_in(State::TimeWait)?;
+    let rows = &case.evidence.time_wait;
+    let seconds = rows.max_remaining_ms.map(words::seconds);
+    let left = seconds.map(|seconds| format!(", {seconds} s left")).unwrap_or_default();
+    let sockets = if rows.count == 1 { "socket" } else { "sockets" };
+    let what = format!("{} {sockets} of earlier connections in TIME-WAIT{left}", rows.count);
+    let (cause, because, moves, note) = match culprit.clause {
+        Clause::HolderLacksReuseAddr => (
+            Cause::TimeWaitOldLackedReuseaddr,
+            format!("{what}; they were made without SO_REUSEADDR"),
+            vec![wait(case, "one last wait: this program sets SO_REUSEADDR, so what it leaves \
+                             behind will not block it again")],
+            "SO_REUSEADDR helps against TIME-WAIT only where the old sockets had it too",
+        ),
+        _ => (
+            Cause::TimeWaitAppLacksReuseaddr,
+            format!("{what}, and the program does not set SO_REUSEADDR"),
+            vec![
+                wait(case, "there is nothing to kill: the kernel keeps these for 60 s"),
+                set_reuseaddr(case),
+            ],
+            "TIME-WAIT lasts 60 s and is no sysctl; tcp_fin_timeout is about FIN-WAIT-2",
+        ),
+    };
+    Some(Finding {
+        cause,
+        because,
+        class: Some(HolderClass::NoProcess),
+        holder: None,
+        moves,
+        notes: vec![note.to_owned()],
+        confidence: Confidence::Likely,
+    })
+}

@@ -1,0 +1,95 @@
+//! Who is behind a socket.
+
+use crate::{
+    diagnose::{Holder, HolderClass, program},
+    evidence::{Process, Socket},
+};
+
+/// Programs that hold a port for a container.
+const CONTAINER_PROXIES: [&str; 4] = ["docker-proxy", "rootlessport", "rootlessport-ch", "conmon"];
+
+/// The process to speak of, and its class. A socket may be open in several:
+/// the oldest is the one that the others came from.
+pub fn behind<'a>(failing: &Process, socket: &'a Socket) -> (HolderClass, Option<&'a Process>) {
+    if socket.inode.is_none() {
+        return (HolderClass::NoProcess, None);
+    }
+    if let Some(own) = socket.holders.iter().find(|holder| is_self(failing, holder)) {
+        return (HolderClass::Itself, Some(own));
+    }
+    let oldest = socket
+        .holders
+        .iter()
+        .min_by_key(|holder| (holder.started.is_none(), holder.started, holder.pid));
+    match oldest {
+        Some(holder) => (class(failing, holder), Some(holder)),
+        None => (HolderClass::Unknown, None),
+    }
+}
+
+/// The wire form.
+pub fn named(class: HolderClass, process: Option<&Process>) -> Holder {
+    Holder {
+        class,
+        pid: process.map(|process| process.pid),
+        comm: process.and_then(|process| process.comm.clone()),
+        fd: process.and_then(|process| process.fd),
+        user: process.and_then(|process| process.user.clone()),
+        unit: process.and_then(|process| process.unit.clone()),
+        container: process.and_then(|process| process.container.clone()),
+        session: process.and_then(|process| process.session.clone()),
+        started: process.and_then(|process| process.started),
+    }
+}
+
+/// The process itself, or one that it descends from. Pid 1 is everyone's
+/// ancestor and says nothing.
+fn is_self(failing: &Process, holder: &Process) -> bool {
+    holder.pid == failing.pid || (holder.pid != 1 && failing.ancestors.contains(&holder.pid))
+}
+
+/// What the process column means; the order is from names that stand for
+/// somebody else to what the process is by itself.
+fn class(failing: &Process, holder: &Process) -> HolderClass {
+    let comm = holder.comm.as_deref().unwrap_or_default();
+    if CONTAINER_PROXIES.contains(&comm) {
+        return HolderClass::ContainerProxy;
+    }
+    if holder.pid == 1 && comm == "systemd" {
+        return HolderClass::SocketUnit;
+    }
+    if is_same_service(failing, holder) {
+        return if younger(holder, failing) { HolderClass::Restarted } else { HolderClass::OldInstance };
+    }
+    if holder.container.is_some() && holder.container != failing.container {
+        return HolderClass::Container;
+    }
+    if holder.session.is_some() {
+        return HolderClass::Squatter;
+    }
+    HolderClass::OtherService
+}
+
+/// The same service: the same unit or container, or the same program where no
+/// unit or session sets the two apart.
+fn is_same_service(failing: &Process, holder: &Process) -> bool {
+    let same_program = program::same(failing, holder) == Some(true);
+    // Started by hand in a login session, and the failing one was not: whatever
+    // the program, a person left it there.
+    if holder.session.is_some() && holder.session != failing.session {
+        return false;
+    }
+    match (&failing.unit, &holder.unit) {
+        (Some(a), Some(b)) if a == b && holder.session.is_none() => {
+            failing.unit_owner == holder.unit_owner && failing.container == holder.container
+        }
+        // Two units may run one program with two configurations, and that is
+        // two services; the same command but for a version is an old release.
+        (Some(_), Some(_)) => same_program && program::same_command(failing, holder),
+        _ => same_program,
+    }
+}
+
+fn younger(holder: &Process, failing: &Process) -> bool {
+    matches!((holder.started, failing.started), (Some(a), Some(b)) if a > b)
+}

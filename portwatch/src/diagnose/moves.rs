@@ -1,0 +1,156 @@
+//! What an expert would do: ask the manager first, a signal last, and never
+//! `kill -9` to begin with.
+
+use crate::{
+    diagnose::{HolderClass, Move, Risk, case::Case, words},
+    evidence::{Process, Protocol, Stage},
+};
+
+fn command(command: String, why: impl Into<String>, risk: Risk) -> Move {
+    Move { command: Some(command), why: why.into(), risk }
+}
+
+fn advice(why: impl Into<String>) -> Move {
+    Move { command: None, why: why.into(), risk: Risk::None }
+}
+
+/// The moves against a live holder, by its class.
+pub fn against(case: &Case, class: HolderClass, holder: Option<&Process>) -> Vec<Move> {
+    let port = case.evidence.failure.port;
+    let Some(holder) = holder else { return vec![look(case)] };
+    match class {
+        HolderClass::Itself => vec![advice(format!(
+            "{} or one of its parents already has port {port}: take one of the two addresses out \
+             of its configuration",
+            words::process(case.process()),
+        ))],
+        HolderClass::OtherService => {
+            let mut moves = vec![advice(format!(
+                "two services are configured onto port {port}: move {} or {} to another port",
+                owner(case.process()),
+                owner(holder),
+            ))];
+            moves.push(stop(holder, "only if the other service is not wanted here"));
+            moves
+        }
+        HolderClass::Restarted => {
+            vec![stop(holder, "its supervisor has started it again; a stop of the unit lasts")]
+        }
+        HolderClass::OldInstance => vec![stop(holder, "the older instance has never gone away")],
+        HolderClass::ContainerProxy => vec![command(
+            format!("docker stop $(docker ps -q --filter publish={port})"),
+            "a container has published the port; the proxy only holds it for the container",
+            Risk::Interrupts,
+        )],
+        HolderClass::SocketUnit => vec![command(
+            format!("systemctl list-sockets | grep -w {port}"),
+            "systemd holds the port for a socket unit: stop that .socket unit",
+            Risk::None,
+        )],
+        _ => vec![stop(holder, "nothing else keeps the port")],
+    }
+}
+
+/// Ends a process through whoever manages it.
+pub fn stop(holder: &Process, why: &str) -> Move {
+    if let Some(container) = &holder.container {
+        let path = holder.cgroup.as_ref().and_then(|cgroup| cgroup.path.as_deref());
+        let engine = engine(path.unwrap_or_default());
+        let id = quote(words::short_id(container));
+        return command(
+            format!("{engine} stop {id}"),
+            format!("{why}; stopping the container through its engine lasts, a kill does not"),
+            Risk::Interrupts,
+        );
+    }
+    if let Some(unit) = holder.unit.as_deref().filter(|_| holder.session.is_none()) {
+        let manager = match (holder.unit_owner, &holder.user) {
+            (None, _) => "systemctl".to_owned(),
+            (Some(_), Some(user)) => format!("systemctl --user --machine={}@", quote(user)),
+            (Some(uid), None) => format!("systemctl --user --machine={uid}@"),
+        };
+        return command(
+            format!("{manager} stop {}", quote(unit)),
+            format!("{why}; stopping the unit lasts, a killed process may be started again"),
+            Risk::Interrupts,
+        );
+    }
+    command(
+        format!("kill {}", holder.pid),
+        format!("{why}; no unit or container manages it, and TERM lets it finish cleanly"),
+        Risk::Interrupts,
+    )
+}
+
+/// Wait until the last TIME-WAIT ends.
+pub fn wait(case: &Case, why: &str) -> Move {
+    // The kernel's timer may be up to 2 s later than what it reports.
+    let seconds = case.evidence.time_wait.max_remaining_ms.map_or(60, words::seconds) + 2;
+    let then = match case.process().unit.as_deref().filter(|_| case.process().session.is_none()) {
+        Some(unit) if case.process().unit_owner.is_none() => {
+            format!(" && systemctl restart {}", quote(unit))
+        }
+        _ => String::new(),
+    };
+    command(format!("sleep {seconds}{then}"), why, Risk::None)
+}
+
+/// Set the option in the failing program, in its own language where known.
+pub fn set_reuseaddr(case: &Case) -> Move {
+    let how = match case.process().exe.as_deref().and_then(|exe| exe.rsplit('/').next()) {
+        Some(name) if name.starts_with("python") => {
+            "sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1) before bind(); for \
+             socketserver, allow_reuse_address = True"
+        }
+        Some("java") => "serverSocket.setReuseAddress(true) before bind()",
+        _ => "setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &(int){1}, sizeof(int)) before bind()",
+    };
+    advice(format!("let {} set SO_REUSEADDR: {how}", program_of(case.process())))
+}
+
+/// See for oneself, where nothing better is known.
+pub fn look(case: &Case) -> Move {
+    let failure = &case.evidence.failure;
+    let protocol = if failure.protocol == Protocol::Udp { 'u' } else { 't' };
+    let enter = match &case.evidence.netns {
+        netns if netns.host == Some(false) => match &netns.name {
+            Some(name) => format!("ip netns exec {} ", quote(name)),
+            None => format!("nsenter -t {} -n ", case.process().pid),
+        },
+        _ => String::new(),
+    };
+    let why = match failure.stage {
+        Stage::Listen => "shows every socket on the port; the listener among them refused",
+        _ => "shows every socket on the port and who has it open, as far as root may see",
+    };
+    command(
+        format!("{enter}ss -{protocol}anp 'sport = :{}'", failure.port),
+        why,
+        Risk::None,
+    )
+}
+
+/// The engine that a cgroup path tells of.
+fn engine(path: &str) -> &'static str {
+    if path.contains("libpod") {
+        "podman"
+    } else if path.contains("cri-containerd") || path.contains("crio-") || path.contains("kubepods")
+    {
+        "crictl"
+    } else {
+        "docker"
+    }
+}
+
+fn owner(process: &Process) -> String {
+    words::belongs_to(process).unwrap_or_else(|| words::process(process))
+}
+
+fn program_of(process: &Process) -> String {
+    process.unit.clone().or_else(|| process.comm.clone()).unwrap_or_else(|| "the program".to_owned())
+}
+
+/// Quoted for a POSIX shell where it needs to be.
+fn quote(text: &str) -> String {
+    shlex::try_quote(text).map_or_else(|_| "''".to_owned(), std::borrow::Cow::into_owned)
+}

@@ -1,0 +1,113 @@
+//! Names of things in sentences.
+
+use jiff::{Timestamp, fmt::strtime};
+
+use crate::evidence::{Failure, Process, Protocol, Socket};
+
+/// `java[31550]`.
+pub fn process(process: &Process) -> String {
+    match &process.comm {
+        Some(comm) => format!("{comm}[{}]", process.pid),
+        None => format!("pid {}", process.pid),
+    }
+}
+
+/// Where a process belongs: its unit, container or session.
+pub fn belongs_to(process: &Process) -> Option<String> {
+    if let Some(container) = &process.container {
+        return Some(format!("container {}", short_id(container)));
+    }
+    if let Some(session) = &process.session {
+        return Some(match &process.user {
+            Some(user) => format!("session {session} of {user}"),
+            None => format!("session {session}"),
+        });
+    }
+    process.unit.clone()
+}
+
+/// `java[31550] (app.service)`.
+pub fn process_and_owner(of: &Process) -> String {
+    match belongs_to(of) {
+        Some(owner) => format!("{} ({owner})", process(of)),
+        None => process(of),
+    }
+}
+
+/// The twelve characters by which engines show a container's id.
+pub fn short_id(id: &str) -> &str {
+    if id.len() == 64 { id.get(..12).unwrap_or(id) } else { id }
+}
+
+/// `tcp 0.0.0.0:8080`.
+pub fn target(failure: &Failure) -> String {
+    let address = std::net::SocketAddr::new(failure.address, failure.port);
+    format!("{} {address}", protocol(failure.protocol))
+}
+
+/// The protocol's stable name.
+pub fn protocol(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+        Protocol::Udplite => "udplite",
+        Protocol::Sctp => "sctp",
+        Protocol::Icmp => "icmp",
+        Protocol::Other => "other",
+    }
+}
+
+/// `LISTEN 0.0.0.0:8080 (inode 798112)`.
+pub fn socket(socket: &Socket) -> String {
+    let state = state(socket);
+    let mut text = format!("{state} {}", socket.local);
+    if let Some(remote) = socket.remote {
+        text.push_str(&format!(" from {remote}"));
+    }
+    if let Some(inode) = socket.inode {
+        text.push_str(&format!(" (inode {inode})"));
+    }
+    text
+}
+
+/// The state as events spell it.
+pub fn state(socket: &Socket) -> String {
+    serde_json::to_value(socket.state)
+        .ok()
+        .and_then(|value| value.as_str().map(str::to_owned))
+        .unwrap_or_default()
+}
+
+/// `2026-06-01 22:40 UTC`.
+pub fn minute(at: Timestamp) -> String {
+    strtime::format("%Y-%m-%d %H:%M UTC", at).unwrap_or_else(|_| at.to_string())
+}
+
+/// `7 days`, from `start` to `end`; `None` if that is not a span.
+pub fn age(start: Timestamp, end: Timestamp) -> Option<String> {
+    let seconds = end.as_second().checked_sub(start.as_second())?;
+    let (count, unit) = match seconds {
+        ..0 => return None,
+        0..120 => (seconds, "second"),
+        120..7_200 => (seconds / 60, "minute"),
+        7_200..172_800 => (seconds / 3_600, "hour"),
+        _ => (seconds / 86_400, "day"),
+    };
+    Some(format!("{count} {unit}{}", if count == 1 { "" } else { "s" }))
+}
+
+/// Whole seconds, rounded up, of a remaining time.
+pub fn seconds(ms: u64) -> u64 {
+    ms.div_ceil(1000)
+}
+
+/// Cuts a sentence so that it stays under 200 characters.
+pub fn under_200(mut text: String) -> String {
+    const MOST: usize = 199;
+    if text.chars().count() > MOST {
+        let end = text.char_indices().nth(MOST - 1).map_or(text.len(), |(at, _)| at);
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}

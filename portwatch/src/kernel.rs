@@ -1,0 +1,57 @@
+//! From the running kernel to a stream of records: probe once
+//! ([`features`]), decide ([`plan`]), attach ([`attach`]), read ([`ring`]).
+
+pub mod attach;
+pub mod btf;
+pub mod features;
+pub mod layout;
+pub mod plan;
+pub mod ring;
+
+/// Why no hooks could be attached.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// The process lacks capabilities.
+    #[error("watching binds needs {}", .missing.join(", "))]
+    NotPermitted {
+        /// The names of the capabilities that are not effective.
+        missing: Vec<&'static str>,
+    },
+    /// The kernel's type information is not there.
+    #[error("this kernel has no type information at {path}")]
+    NoBtf {
+        /// Where it was looked for.
+        path: String,
+        /// What opening it gave.
+        source: std::io::Error,
+    },
+    /// The kernel's type information could not be used.
+    #[error("the kernel's type information is not usable")]
+    Btf(#[from] btf::BtfError),
+    /// Neither set of hooks can be used.
+    #[error("this kernel permits neither set of hooks: fexit ({fexit}); tracepoint ({tracepoint})")]
+    NoHooks {
+        /// Why function exits cannot be hooked.
+        fexit: String,
+        /// Why the tracepoint set cannot be used.
+        tracepoint: String,
+    },
+    /// The kernel refused the object or one of its programs.
+    #[error("failed to {step}")]
+    Aya {
+        /// What was being done.
+        step: String,
+        /// The loader's or the verifier's answer.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl KernelError {
+    /// Wraps what the loader said while doing `step`.
+    pub(crate) fn aya(
+        step: impl Into<String>,
+    ) -> impl FnOnce(Box<dyn std::error::Error + Send + Sync>) -> Self {
+        let step = step.into();
+        |source| Self::Aya { step, source }
+    }
+}

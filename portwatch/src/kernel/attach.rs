@@ -1,0 +1,143 @@
+//! Loads the object and attaches the programs of a plan. All attachments are
+//! links owned by this process: when it ends, however it ends, they are gone.
+
+use std::{fs::File, path::Path};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    programs::{BtfTracePoint, CgroupAttachMode, CgroupSockAddr, FExit, Program, ProgramError},
+};
+use portwatch_common::Layout;
+
+use super::{
+    KernelError,
+    features::KernelTypes,
+    plan::{Hook, Plan, Probe},
+};
+
+/// The compiled kernel side.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("PORTWATCH_EBPF_OBJECT_PATH"));
+
+/// Attached programs; dropping this detaches them.
+pub struct Attached {
+    /// The loaded object, which owns programs, links and maps.
+    pub ebpf: Ebpf,
+    /// The programs that are attached.
+    pub probes: Vec<Probe>,
+    /// What cannot be seen because an optional program could not be attached,
+    /// with the kernel's answer.
+    pub misses: Vec<String>,
+}
+
+/// `Layout` seen by aya, whose `Pod` is not bytemuck's.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct LoaderLayout(Layout);
+
+// SAFETY: `Layout` is `bytemuck::Pod`: plain integers without padding.
+unsafe impl aya::Pod for LoaderLayout {}
+
+/// Loads the object and attaches what the plan says.
+///
+/// # Errors
+/// The object or a program that is required was refused.
+pub fn attach(plan: &Plan, types: &KernelTypes) -> Result<Attached, KernelError> {
+    let mut ebpf = load_object(types)?;
+    let mut probes = Vec::new();
+    let mut misses = Vec::new();
+    for probe in &plan.probes {
+        match attach_one(&mut ebpf, probe, types, plan.cgroup2.as_deref()) {
+            Ok(()) => probes.push(*probe),
+            Err(error) => match probe.optional {
+                Some(loss) => misses.push(format!("{loss}: {}", reason(&error))),
+                None => return Err(error),
+            },
+        }
+    }
+    Ok(Attached { ebpf, probes, misses })
+}
+
+/// Whether function exits can be hooked here: loads and attaches the smallest
+/// useful one and lets it go again. The error is the kernel's answer in words.
+pub fn probe_fexit(types: &KernelTypes) -> Result<(), String> {
+    let probe = super::plan::FEXIT.first().ok_or("no probe")?;
+    load_object(types)
+        .and_then(|mut ebpf| attach_one(&mut ebpf, probe, types, None))
+        .map_err(|error| reason(&error))
+}
+
+fn load_object(types: &KernelTypes) -> Result<Ebpf, KernelError> {
+    let layout = LoaderLayout(types.layout);
+    EbpfLoader::new()
+        .btf(Some(&types.btf))
+        .override_global("LAYOUT", &layout, true)
+        .load(OBJECT)
+        .map_err(|error| KernelError::aya("load the kernel side")(error.into()))
+}
+
+fn attach_one(
+    ebpf: &mut Ebpf,
+    probe: &Probe,
+    types: &KernelTypes,
+    cgroup2: Option<&Path>,
+) -> Result<(), KernelError> {
+    let step = |error: Box<dyn std::error::Error + Send + Sync>| {
+        KernelError::aya(format!("attach {}", probe.program))(error)
+    };
+    let program = ebpf
+        .program_mut(probe.program)
+        .ok_or_else(|| step("the object has no such program".into()))?;
+    match probe.hook {
+        Hook::Fexit(function) => attach_fexit(program, function, types),
+        Hook::TpBtf(tracepoint) => attach_tracepoint(program, tracepoint, types),
+        Hook::CgroupBind => {
+            let cgroup2 = cgroup2.ok_or_else(|| step("no cgroup2 hierarchy".into()))?;
+            let root = File::open(cgroup2).map_err(|error| step(error.into()))?;
+            attach_cgroup(program, &root)
+        }
+    }
+    .map_err(|error| step(error.into()))
+}
+
+fn attach_fexit(program: &mut Program, function: &str, types: &KernelTypes) -> Result<(), ProgramError> {
+    let program: &mut FExit = program.try_into()?;
+    program.load(function, &types.btf)?;
+    program.attach()?;
+    Ok(())
+}
+
+fn attach_tracepoint(
+    program: &mut Program,
+    tracepoint: &str,
+    types: &KernelTypes,
+) -> Result<(), ProgramError> {
+    let program: &mut BtfTracePoint = program.try_into()?;
+    program.load(tracepoint, &types.btf)?;
+    program.attach()?;
+    Ok(())
+}
+
+/// `Single` asks for a bpf link without flags, which the kernel always lets
+/// stand beside others (`cgroup_bpf_link_attach`).
+fn attach_cgroup(program: &mut Program, root: &File) -> Result<(), ProgramError> {
+    let program: &mut CgroupSockAddr = program.try_into()?;
+    program.load()?;
+    program.attach(root, CgroupAttachMode::Single)?;
+    Ok(())
+}
+
+/// The innermost reason, with the end of the verifier's log if there is one.
+fn reason(error: &KernelError) -> String {
+    let mut error: &dyn std::error::Error = error;
+    while let Some(source) = error.source() {
+        if let Some(ProgramError::LoadError { io_error, verifier_log }) =
+            error.downcast_ref::<ProgramError>()
+        {
+            let log = verifier_log.to_string();
+            let last = log.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
+            return if last.is_empty() { io_error.to_string() } else { format!("{io_error}: {last}") };
+        }
+        error = source;
+    }
+    error.to_string()
+}

@@ -1,0 +1,73 @@
+//! The ring buffer's reading end, and the counts of what did not fit into it.
+
+use std::io;
+
+use aya::{
+    Ebpf,
+    maps::{MapData, PerCpuArray, RingBuf},
+};
+use portwatch_common::loss;
+use tokio::io::unix::AsyncFd;
+
+use super::KernelError;
+
+/// The records that the kernel side writes.
+pub struct Ring {
+    records: AsyncFd<RingBuf<MapData>>,
+    losses: PerCpuArray<MapData, u64>,
+    seen: [u64; loss::PLACES as usize],
+}
+
+/// Where the kernel side loses records, in [`loss`]'s order.
+const PLACES: [&str; loss::PLACES as usize] = ["ring", "attempt_missing", "attempt_unrecorded"];
+
+impl Ring {
+    /// Takes the maps out of the loaded object. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// The object lacks the maps, or the ring cannot be polled.
+    pub fn open(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
+        let step = |error: Box<dyn std::error::Error + Send + Sync>| {
+            KernelError::aya("open the ring buffer")(error)
+        };
+        let records = ebpf.take_map("FAILURES").ok_or_else(|| step("no map FAILURES".into()))?;
+        let losses = ebpf.take_map("LOSSES").ok_or_else(|| step("no map LOSSES".into()))?;
+        let records = RingBuf::try_from(records).map_err(|error| step(error.into()))?;
+        Ok(Self {
+            records: AsyncFd::register(records).map_err(|error| step(error.into()))?,
+            losses: losses.try_into().map_err(|error: aya::maps::MapError| step(error.into()))?,
+            seen: [0; loss::PLACES as usize],
+        })
+    }
+
+    /// Waits for records.
+    ///
+    /// # Errors
+    /// The descriptor cannot be polled.
+    pub async fn readable(&mut self) -> io::Result<()> {
+        self.records.readable_mut().await?.clear_ready();
+        Ok(())
+    }
+
+    /// Hands every record that is there to `take`.
+    pub fn drain(&mut self, mut take: impl FnMut(&[u8])) {
+        while let Some(record) = self.records.get_mut().next() {
+            take(&record);
+        }
+    }
+
+    /// Losses by place since the last call, without those that are zero.
+    pub fn new_losses(&mut self) -> Vec<(&'static str, u64)> {
+        let mut new = Vec::new();
+        for ((index, place), seen) in (0..).zip(PLACES).zip(&mut self.seen) {
+            let Ok(counts) = self.losses.get(&index, 0) else { continue };
+            let total: u64 = counts.iter().sum();
+            let count = total.saturating_sub(*seen);
+            if count > 0 {
+                *seen = total;
+                new.push((place, count));
+            }
+        }
+        new
+    }
+}

@@ -1,0 +1,28 @@
+//! portwatch catches every EADDRINUSE the moment the kernel returns it, and
+//! says who holds the port, which socket refused by which rule of the kernel,
+//! and what to do.
+//!
+//! Data flows one way: [`kernel`] → [`decode`] → [`enrich`] → [`mod@diagnose`] →
+//! [`sinks`], put together by [`pipeline`].
+
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        reason = "a test that panics has failed, which is what it is for"
+    )
+)]
+
+pub mod cli;
+pub mod conflict;
+pub mod decode;
+pub mod diagnose;
+pub mod enrich;
+pub mod event;
+pub mod evidence;
+pub mod kernel;
+pub mod losses;
+pub mod pipeline;
+pub mod sinks;

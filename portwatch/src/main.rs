@@ -1,0 +1,5 @@
+//! The command `portwatch`.
+
+fn main() -> std::process::ExitCode {
+    portwatch::cli::main()
+}

@@ -1,0 +1,156 @@
+//! A short block that a person can act on: what failed, who holds it, the move.
+
+use std::{
+    fmt::Write as _,
+    io::{self, Write},
+};
+
+use anstyle::{AnsiColor, Style};
+
+use crate::{
+    diagnose::{Diagnosis, Move},
+    event::{Event, Loss, Record},
+    evidence::Process,
+    sinks::{Sink, sanitize::printable},
+};
+
+const HEAD: Style = AnsiColor::Red.on_default().bold();
+const LABEL: Style = Style::new().dimmed();
+const COMMAND: Style = AnsiColor::Green.on_default().bold();
+
+/// Writes blocks of text; colours are left to the stream to strip.
+pub struct Human<W> {
+    out: W,
+}
+
+impl<W: Write + Send> Human<W> {
+    /// Writes to `out`, which decides about colour.
+    pub fn new(out: W) -> Self {
+        Self { out }
+    }
+}
+
+impl<W: Write + Send> Sink for Human<W> {
+    fn write(&mut self, record: &Record) -> io::Result<()> {
+        let text = match record {
+            Record::BindFailure(event) => block(event),
+            Record::Loss(loss) => lost(loss),
+        };
+        self.out.write_all(text.as_bytes())?;
+        self.out.flush()
+    }
+}
+
+/// The block of one event.
+pub fn block(event: &Event) -> String {
+    let mut out = Block::default();
+    out.head(event);
+    let Diagnosis { refused_by, holder, moves, notes, .. } = &event.diagnosis;
+    out.row("failed", &process_line(&event.process));
+    for refused in refused_by {
+        out.row("refused by", &format!("{}: {}", refused.socket, refused.rule));
+    }
+    let holding = holder.as_ref().and_then(|holder| holder.pid).and_then(|pid| {
+        event.sockets.iter().flat_map(|socket| &socket.holders).find(|process| process.pid == pid)
+    });
+    if let (Some(process), Some(holder)) = (holding, holder) {
+        let class = word(&holder.class).replace('_', " ");
+        out.row("held by", &format!("{} [{class}]", process_line(process)));
+    }
+    if event.time_wait.count > 0 {
+        let left = event
+            .time_wait
+            .max_remaining_ms
+            .map(|ms| format!(", the last ends in {} s", ms.div_ceil(1000)))
+            .unwrap_or_default();
+        out.row("TIME-WAIT", &format!("{} on this port{left}", event.time_wait.count));
+    }
+    if event.netns.host == Some(false) {
+        let name = event.netns.name.as_deref().map(|name| format!("{name}, ")).unwrap_or_default();
+        let inode = event.netns.inode.map_or("unknown".to_owned(), |inode| inode.to_string());
+        out.row("netns", &format!("{name}inode {inode}: not the host's"));
+    }
+    for (index, step) in moves.iter().enumerate() {
+        out.step(if index == 0 { "do" } else { "or" }, step);
+    }
+    for note in notes {
+        out.row("note", note);
+    }
+    out.text.push('\n');
+    out.text
+}
+
+#[derive(Default)]
+struct Block {
+    text: String,
+}
+
+impl Block {
+    fn head(&mut self, event: &Event) {
+        let time = event.time.strftime("%Y-%m-%d %H:%M:%S UTC");
+        let summary = printable(&event.diagnosis.summary);
+        let cause = word(&event.diagnosis.cause);
+        let errno = printable(&event.failure.errno);
+        let many = if event.count > 1 { format!(" ×{}", event.count) } else { String::new() };
+        let _ = writeln!(self.text, "{HEAD}{errno}{HEAD:#}{many}  {cause}  {LABEL}{time}{LABEL:#}");
+        let _ = writeln!(self.text, "  {summary}");
+    }
+
+    fn row(&mut self, label: &str, text: &str) {
+        let _ = writeln!(self.text, "  {LABEL}{label:<10}{LABEL:#}  {}", printable(text));
+    }
+
+    fn step(&mut self, label: &str, step: &Move) {
+        match &step.command {
+            Some(command) => {
+                let command = printable(command);
+                let _ = writeln!(
+                    self.text,
+                    "  {LABEL}{label:<10}{LABEL:#}  {COMMAND}{command}{COMMAND:#}"
+                );
+                self.row("", &step.why);
+            }
+            None => self.row(label, &step.why),
+        }
+    }
+}
+
+/// `java[31550] fd 89, user deploy, up since …: java -jar …`.
+fn process_line(process: &Process) -> String {
+    let mut text = process.comm.clone().unwrap_or_default();
+    let _ = write!(text, "[{}]", process.pid);
+    if let Some(fd) = process.fd {
+        let _ = write!(text, " fd {fd}");
+    }
+    if let Some(user) = &process.user {
+        let _ = write!(text, ", user {user}");
+    }
+    for (what, name) in [
+        ("", &process.unit),
+        ("container ", &process.container),
+        ("session ", &process.session),
+    ] {
+        if let Some(name) = name {
+            let _ = write!(text, ", {what}{name}");
+        }
+    }
+    if let Some(started) = process.started {
+        let _ = write!(text, ", since {}", started.strftime("%Y-%m-%d %H:%M:%S"));
+    }
+    if !process.cmdline.is_empty() {
+        let _ = write!(text, ": {}", process.cmdline.join(" "));
+    }
+    text
+}
+
+fn lost(loss: &Loss) -> String {
+    format!("{HEAD}lost{HEAD:#} {} records ({})\n\n", loss.count, printable(&loss.place))
+}
+
+/// The stable word of a serialised enum.
+fn word(value: &impl serde::Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word,
+        _ => String::new(),
+    }
+}
