@@ -201,3 +201,79 @@ fn text(bytes: &[u8]) -> String {
 fn nonzero<T: Default + PartialEq>(value: T) -> Option<T> {
     (value != T::default()).then_some(value)
 }
+
+#[cfg(test)]
+mod tests {
+    use bytemuck::Zeroable as _;
+    use portwatch_common::CMDLINE_LEN;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn record() -> BindFailure {
+        let mut record = BindFailure::zeroed();
+        record.at_ns = 5;
+        record.attempt.family = 2;
+        record.attempt.stage = stage::BIND;
+        record.attempt.protocol = 6;
+        record.attempt.port = 8080;
+        record.attempt.address[..4].copy_from_slice(&[10, 0, 4, 12]);
+        record.attempt.flags = flag::REUSE_KNOWN | flag::REUSEADDR;
+        record.task.comm[..4].copy_from_slice(b"java");
+        record.task.cmdline[..10].copy_from_slice(b"java\0-jar\0");
+        record.task.cmdline_len = 10;
+        record
+    }
+
+    #[test]
+    fn a_record_becomes_what_it_says() {
+        let raw = decode(bytemuck::bytes_of(&record())).unwrap();
+        assert_eq!(raw.address, IpAddr::from([10, 0, 4, 12]));
+        assert_eq!((raw.port, raw.protocol, raw.stage), (8080, Protocol::Tcp, Stage::Bind));
+        assert_eq!((raw.reuseaddr, raw.reuseport, raw.v6only), (Some(true), Some(false), None));
+        assert_eq!((raw.socket_cookie, raw.socket_uid, raw.device), (None, None, None));
+        assert_eq!(raw.task.comm, "java");
+        assert_eq!(raw.task.cmdline, ["java", "-jar"]);
+    }
+
+    #[test]
+    fn what_is_no_record_is_an_error() {
+        let bytes = bytemuck::bytes_of(&record()).to_vec();
+        assert_eq!(decode(&bytes[1..]), Err(DecodeError::Size { got: bytes.len() - 1 }));
+        let mut other = record();
+        other.attempt.stage = 9;
+        assert_eq!(decode(bytemuck::bytes_of(&other)), Err(DecodeError::Stage(9)));
+        let mut other = record();
+        other.attempt.family = 1;
+        assert_eq!(decode(bytemuck::bytes_of(&other)), Err(DecodeError::Family(1)));
+    }
+
+    #[test]
+    fn empty_arguments_are_arguments() {
+        assert_eq!(arguments(b"a\0\0b\0"), ["a", "", "b"]);
+        assert_eq!(arguments(b"cut"), ["cut"]);
+        assert!(arguments(b"").is_empty());
+        assert!(arguments(b"\0").is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_give_a_value_or_an_error(bytes: Vec<u8>) {
+            let _ = decode(&bytes);
+        }
+
+        #[test]
+        fn any_record_of_the_right_size_too(
+            bytes in proptest::collection::vec(any::<u8>(), size_of::<BindFailure>()),
+            family in prop_oneof![Just(2u16), Just(10u16), any::<u16>()],
+            stage in 0u8..4,
+        ) {
+            let mut record: BindFailure = bytemuck::pod_read_unaligned(&bytes);
+            record.attempt.family = family;
+            record.attempt.stage = stage;
+            if let Ok(raw) = decode(bytemuck::bytes_of(&record)) {
+                prop_assert!(raw.task.cmdline.iter().map(String::len).sum::<usize>() <= 3 * CMDLINE_LEN);
+            }
+        }
+    }
+}

@@ -17,6 +17,7 @@ use std::{
 use aya_log::EbpfLogger;
 use jiff::Timestamp;
 use tokio::{
+    io::unix::AsyncFd,
     signal::unix::{SignalKind, signal},
     sync::oneshot,
     time::timeout,
@@ -135,7 +136,9 @@ fn forward_kernel_log(attached: &mut Attached) {
     match EbpfLogger::init(&mut attached.ebpf) {
         Ok(logger) => {
             tokio::spawn(async move {
-                let Ok(mut logger) = tokio::io::unix::AsyncFd::register(logger) else { return };
+                // SAFETY: the descriptor is the log map's own, open for as long
+                // as the logger lives, and always the same one.
+                let Ok(mut logger) = (unsafe { AsyncFd::register(logger) }) else { return };
                 while let Ok(mut ready) = logger.readable_mut().await {
                     ready.get_inner_mut().flush();
                     ready.clear_ready();

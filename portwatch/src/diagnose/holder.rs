@@ -79,15 +79,15 @@ fn is_same_service(failing: &Process, holder: &Process) -> bool {
     if holder.session.is_some() && holder.session != failing.session {
         return false;
     }
-    match (&failing.unit, &holder.unit) {
-        (Some(a), Some(b)) if a == b && holder.session.is_none() => {
-            failing.unit_owner == holder.unit_owner && failing.container == holder.container
-        }
-        // Two units may run one program with two configurations, and that is
-        // two services; the same command but for a version is an old release.
-        (Some(_), Some(_)) => same_program && program::same_command(failing, holder),
-        _ => same_program,
-    }
+    let same_unit = failing.unit.is_some()
+        && failing.unit == holder.unit
+        && failing.unit_owner == holder.unit_owner
+        && failing.container == holder.container
+        && holder.session.is_none();
+    let both_in_units = failing.unit.is_some() && holder.unit.is_some();
+    // Two units may run one program with two configurations, and that is two
+    // services; the same command but for a version is an old release.
+    same_unit || (same_program && (!both_in_units || program::same_command(failing, holder)))
 }
 
 fn younger(holder: &Process, failing: &Process) -> bool {

@@ -47,6 +47,9 @@ pub fn against(case: &Case, class: HolderClass, holder: Option<&Process>) -> Vec
             "systemd holds the port for a socket unit: stop that .socket unit",
             Risk::None,
         )],
+        HolderClass::Squatter => {
+            vec![stop(holder, "somebody started it by hand in a login session and left it there")]
+        }
         _ => vec![stop(holder, "nothing else keeps the port")],
     }
 }

@@ -33,8 +33,11 @@ impl Ring {
         let records = ebpf.take_map("FAILURES").ok_or_else(|| step("no map FAILURES".into()))?;
         let losses = ebpf.take_map("LOSSES").ok_or_else(|| step("no map LOSSES".into()))?;
         let records = RingBuf::try_from(records).map_err(|error| step(error.into()))?;
+        // SAFETY: the descriptor is the map's own, open for as long as the
+        // `RingBuf` lives, and always the same one.
+        let records = unsafe { AsyncFd::register(records) }.map_err(|error| step(error.into()))?;
         Ok(Self {
-            records: AsyncFd::register(records).map_err(|error| step(error.into()))?,
+            records,
             losses: losses.try_into().map_err(|error: aya::maps::MapError| step(error.into()))?,
             seen: [0; loss::PLACES as usize],
         })

@@ -23,7 +23,7 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     let (cause, because, moves, note) = match culprit.clause {
         Clause::HolderLacksReuseAddr => (
             Cause::TimeWaitOldLackedReuseaddr,
-            format!("{what}; they were made without SO_REUSEADDR"),
+            format!("{what}, made without SO_REUSEADDR"),
             vec![wait(case, "one last wait: this program sets SO_REUSEADDR, so what it leaves \
                              behind will not block it again")],
             "SO_REUSEADDR helps against TIME-WAIT only where the old sockets had it too",

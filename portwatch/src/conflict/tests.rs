@@ -1,0 +1,153 @@
+//! The table of the kernel's answers, as measured: bind, holder, verdict.
+
+use std::net::SocketAddr;
+
+use super::*;
+
+/// `address:port` with options: `a` reuseaddr, `p` reuseport, `6` v6only, `?`
+/// options unknown, `u` another user.
+fn end(text: &str) -> (SocketAddr, &str) {
+    let (address, options) = text.split_once(' ').unwrap_or((text, ""));
+    (address.parse().unwrap(), options)
+}
+
+fn failure(text: &str, protocol: Protocol) -> Failure {
+    let (address, options) = end(text);
+    let has = |option| options.contains(option);
+    Failure {
+        stage: crate::evidence::Stage::Bind,
+        errno: "EADDRINUSE".to_owned(),
+        protocol,
+        family: if address.is_ipv6() { Family::Ipv6 } else { Family::Ipv4 },
+        address: address.ip(),
+        port: address.port(),
+        device: None,
+        reuseaddr: Some(has('a')),
+        reuseport: Some(has('p')),
+        v6only: address.is_ipv6().then(|| has('6')),
+        uid: Some(0),
+        cookie: Some(1),
+    }
+}
+
+fn socket(state: State, text: &str) -> Socket {
+    let (local, options) = end(text);
+    let known = !options.contains('?');
+    let has = |option| options.contains(option);
+    Socket {
+        state,
+        local,
+        remote: None,
+        inode: (state != State::TimeWait).then_some(7),
+        cookie: Some(2),
+        uid: Some(if has('u') { 1000 } else { 0 }),
+        cgroup_id: None,
+        reuseaddr: known.then(|| has('a')),
+        reuseport: known.then(|| has('p')),
+        v6only: local.is_ipv6().then(|| has('6')),
+        device: None,
+        expires_ms: None,
+        holders: Vec::new(),
+    }
+}
+
+fn tcp(bind: &str, state: State, holder: &str) -> Verdict {
+    judge(&failure(bind, Protocol::Tcp), &socket(state, holder))
+}
+
+fn udp(bind: &str, holder: &str) -> Verdict {
+    judge(&failure(bind, Protocol::Udp), &socket(State::Unconn, holder))
+}
+
+use Verdict::{Allows, MayRefuse, Refuses};
+
+#[test]
+fn a_listener_refuses_whatever_the_reuseaddr() {
+    let listens = |bind| tcp(bind, State::Listen, "127.0.0.1:80 a");
+    assert_eq!(listens("127.0.0.1:80"), Refuses(Clause::Listens));
+    assert_eq!(listens("127.0.0.1:80 a"), Refuses(Clause::ListensDespiteReuseAddr));
+    assert_eq!(listens("0.0.0.0:80 a"), Refuses(Clause::ListensDespiteReuseAddr));
+    assert_eq!(listens("127.0.0.2:80"), Allows);
+}
+
+#[test]
+fn reuseport_takes_both_sides_and_one_user() {
+    let bind = "127.0.0.1:80 p";
+    assert_eq!(tcp(bind, State::Listen, "127.0.0.1:80 p"), Allows);
+    assert_eq!(
+        tcp(bind, State::Listen, "127.0.0.1:80 pu"),
+        Refuses(Clause::ReusePortOfOtherUser)
+    );
+    assert_eq!(
+        tcp(bind, State::Listen, "127.0.0.1:80"),
+        Refuses(Clause::HolderLacksReusePort)
+    );
+    assert_eq!(
+        tcp("127.0.0.1:80", State::Listen, "127.0.0.1:80 p"),
+        Refuses(Clause::BindLacksReusePort)
+    );
+    // The holder's flags are unknown, as sock_diag leaves them.
+    assert_eq!(
+        tcp(bind, State::Listen, "127.0.0.1:80 ?"),
+        MayRefuse(Clause::HolderLacksReusePort)
+    );
+    assert_eq!(
+        tcp(bind, State::Listen, "127.0.0.1:80 ?u"),
+        Refuses(Clause::ReusePortOfOtherUser)
+    );
+}
+
+#[test]
+fn time_wait_passes_only_with_reuseaddr_on_both_sides() {
+    let tw = |bind, old| tcp(bind, State::TimeWait, old);
+    assert_eq!(tw("0.0.0.0:80", "10.0.0.1:80 a"), Refuses(Clause::BindLacksReuseAddr));
+    assert_eq!(tw("0.0.0.0:80 a", "10.0.0.1:80"), Refuses(Clause::HolderLacksReuseAddr));
+    assert_eq!(tw("0.0.0.0:80 a", "10.0.0.1:80 a"), Allows);
+    assert_eq!(tw("0.0.0.0:80 a", "10.0.0.1:80 ?"), MayRefuse(Clause::HolderLacksReuseAddr));
+    // TIME-WAIT ignores the user for SO_REUSEPORT.
+    assert_eq!(tw("0.0.0.0:80 p", "10.0.0.1:80 pu"), Allows);
+}
+
+#[test]
+fn wildcards_and_families() {
+    let how = |bind: &str, holder: &str| {
+        overlap(&failure(bind, Protocol::Tcp), &socket(State::Listen, holder))
+    };
+    assert_eq!(how("0.0.0.0:80", "0.0.0.0:80"), Some(Overlap::Same));
+    assert_eq!(how("10.0.0.1:80", "0.0.0.0:80"), Some(Overlap::HolderWildcard));
+    assert_eq!(how("0.0.0.0:80", "127.0.0.53:80"), Some(Overlap::BindWildcard));
+    assert_eq!(how("0.0.0.0:80", "[::]:80"), Some(Overlap::DualStack));
+    assert_eq!(how("127.0.0.1:80", "[::]:80"), Some(Overlap::DualStack));
+    assert_eq!(how("[::]:80", "127.0.0.1:80"), Some(Overlap::DualStack));
+    assert_eq!(how("[::]:80", "[::1]:80"), Some(Overlap::BindWildcard));
+    assert_eq!(how("[::]:80 6", "127.0.0.1:80"), None);
+    assert_eq!(how("127.0.0.1:80", "[::]:80 6"), None);
+    assert_eq!(how("[::1]:80", "127.0.0.1:80"), None);
+    assert_eq!(how("[::1]:80", "0.0.0.0:80"), None);
+    assert_eq!(how("[::ffff:10.0.0.1]:80", "10.0.0.1:80"), Some(Overlap::Same));
+    // A v6 child of a dual-stack listener blocks the v4 wildcard, not 127.0.0.1.
+    assert_eq!(how("0.0.0.0:80", "[::ffff:10.0.0.1]:80"), Some(Overlap::BindWildcard));
+    assert_eq!(how("127.0.0.1:80", "[::ffff:10.0.0.1]:80"), None);
+}
+
+#[test]
+fn devices_part_sockets_only_if_both_are_bound_to_one() {
+    let device = |index| Some(crate::evidence::Device { index, name: None });
+    let mut failure = failure("0.0.0.0:80", Protocol::Tcp);
+    let mut holder = socket(State::Listen, "0.0.0.0:80");
+    failure.device = device(1);
+    assert_eq!(judge(&failure, &holder), Refuses(Clause::Listens));
+    holder.device = device(2);
+    assert_eq!(judge(&failure, &holder), Allows);
+    holder.device = device(1);
+    assert_eq!(judge(&failure, &holder), Refuses(Clause::Listens));
+}
+
+#[test]
+fn udp_shares_with_reuseaddr_on_both_sides() {
+    assert_eq!(udp("0.0.0.0:53", "127.0.0.53:53"), Refuses(Clause::BindLacksReuseAddr));
+    assert_eq!(udp("0.0.0.0:53 a", "127.0.0.53:53"), Refuses(Clause::HolderLacksReuseAddr));
+    assert_eq!(udp("0.0.0.0:53 a", "127.0.0.53:53 a"), Allows);
+    assert_eq!(udp("0.0.0.0:53 a", "127.0.0.53:53 ?"), MayRefuse(Clause::HolderLacksReuseAddr));
+    assert_eq!(udp("127.0.0.1:53", "127.0.0.53:53"), Allows);
+}

@@ -1,0 +1,257 @@
+//! Whole diagnoses as snapshots, from fixture evidence.
+
+use insta::assert_json_snapshot;
+use jiff::Timestamp;
+
+use super::*;
+use crate::evidence::{
+    Cgroup, Failure, Family, Gap, Netns, Process, Protocol, Socket, Stage, State, TimeWait,
+};
+
+fn at(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+/// app-2.4.2 of app.service fails to bind 0.0.0.0:8080 with SO_REUSEADDR: the
+/// failing half of the article's worked example.
+fn evidence(sockets: Vec<Socket>) -> Evidence {
+    Evidence {
+        time: at("2026-06-08T14:02:11Z"),
+        failure: Failure {
+            stage: Stage::Bind,
+            errno: "EADDRINUSE".to_owned(),
+            protocol: Protocol::Tcp,
+            family: Family::Ipv4,
+            address: "0.0.0.0".parse().unwrap(),
+            port: 8080,
+            device: None,
+            reuseaddr: Some(true),
+            reuseport: Some(false),
+            v6only: None,
+            uid: Some(1004),
+            cookie: Some(1),
+        },
+        process: java(52110, "2.4.2", "/system.slice/app.service", "2026-06-08T14:02:10Z"),
+        netns: Netns { inode: Some(4026531840), cookie: Some(1), name: None, host: Some(true) },
+        sockets,
+        time_wait: TimeWait::default(),
+        gaps: Vec::new(),
+    }
+}
+
+fn java(pid: u32, version: &str, cgroup: &str, started: &str) -> Process {
+    let last = cgroup.rsplit('/').next().unwrap();
+    Process {
+        pid,
+        ppid: Some(1),
+        comm: Some("java".to_owned()),
+        exe: Some("/usr/lib/jvm/java-17/bin/java".to_owned()),
+        cmdline: ["java", "-jar", &format!("/opt/app/app-{version}.jar")]
+            .map(str::to_owned)
+            .to_vec(),
+        uid: Some(1004),
+        user: Some("deploy".to_owned()),
+        started: Some(at(started)),
+        cgroup: Some(Cgroup { id: Some(9), path: Some(cgroup.to_owned()) }),
+        unit: Some(last.to_owned()),
+        session: last
+            .strip_prefix("session-")
+            .and_then(|rest| rest.strip_suffix(".scope"))
+            .map(str::to_owned),
+        ..Process::default()
+    }
+}
+
+fn socket(state: State, local: &str, holders: Vec<Process>) -> Socket {
+    let of_process = state != State::TimeWait;
+    Socket {
+        state,
+        local: local.parse().unwrap(),
+        remote: None,
+        inode: of_process.then_some(798112),
+        cookie: Some(2),
+        uid: Some(1004),
+        cgroup_id: None,
+        reuseaddr: None,
+        reuseport: None,
+        v6only: None,
+        device: None,
+        expires_ms: (!of_process).then_some(41_000),
+        holders: holders.into_iter().map(|holder| Process { fd: Some(89), ..holder }).collect(),
+    }
+}
+
+fn listener(holder: Process) -> Evidence {
+    evidence(vec![socket(State::Listen, "0.0.0.0:8080", vec![holder])])
+}
+
+fn class(evidence: &Evidence) -> HolderClass {
+    diagnose(evidence).holder.unwrap().class
+}
+
+#[test]
+fn the_worked_example_is_a_squatter() {
+    let squatter = java(
+        31550,
+        "2.4.0",
+        "/user.slice/user-1004.slice/session-91.scope",
+        "2026-06-01T22:40:09Z",
+    );
+    assert_json_snapshot!(diagnose(&listener(squatter)));
+}
+
+#[test]
+fn the_older_release_in_the_same_unit_is_an_old_instance() {
+    let old = java(38104, "2.4.1", "/system.slice/app.service", "2026-06-02T09:14:33Z");
+    assert_json_snapshot!(diagnose(&listener(old)));
+}
+
+#[test]
+fn the_older_release_under_another_unit_is_an_old_instance() {
+    let old = java(38104, "2.4.1", "/system.slice/app-blue.service", "2026-06-02T09:14:33Z");
+    let diagnosis = diagnose(&listener(old));
+    assert_eq!(diagnosis.holder.unwrap().class, HolderClass::OldInstance);
+    assert_eq!(diagnosis.moves[0].command.as_deref(), Some("systemctl stop app-blue.service"));
+}
+
+#[test]
+fn a_younger_one_of_the_same_unit_was_restarted() {
+    let young = java(52200, "2.4.1", "/system.slice/app.service", "2026-06-08T14:02:11Z");
+    assert_eq!(class(&listener(young)), HolderClass::Restarted);
+}
+
+#[test]
+fn another_unit_is_another_service() {
+    let mut nginx = java(700, "0", "/system.slice/nginx.service", "2026-06-01T00:00:00Z");
+    nginx.comm = Some("nginx".to_owned());
+    nginx.exe = Some("/usr/sbin/nginx".to_owned());
+    nginx.cmdline = vec!["nginx: master process".to_owned()];
+    assert_json_snapshot!(diagnose(&listener(nginx)));
+}
+
+#[test]
+fn the_process_itself() {
+    let mut evidence = listener(java(
+        52110,
+        "2.4.2",
+        "/system.slice/app.service",
+        "2026-06-08T14:02:10Z",
+    ));
+    assert_json_snapshot!(diagnose(&evidence));
+    evidence.sockets[0].holders[0].pid = 52000;
+    evidence.process.ancestors = vec![52000];
+    assert_eq!(class(&evidence), HolderClass::Itself, "a parent of it");
+}
+
+#[test]
+fn a_proxy_is_not_the_culprit() {
+    let mut proxy = java(2219, "0", "/system.slice/docker.service", "2026-06-01T00:00:00Z");
+    proxy.comm = Some("docker-proxy".to_owned());
+    let diagnosis = diagnose(&listener(proxy));
+    assert_eq!(diagnosis.holder.unwrap().class, HolderClass::ContainerProxy);
+    let command = diagnosis.moves[0].command.as_deref().unwrap();
+    assert!(command.starts_with("docker stop"), "{command}");
+}
+
+#[test]
+fn units_of_a_user_manager_are_stopped_there() {
+    let mut old = java(
+        900,
+        "2.4.1",
+        "/user.slice/user-1004.slice/user@1004.service/app.slice/app.service",
+        "2026-06-02T09:14:33Z",
+    );
+    old.unit_owner = Some(1004);
+    let diagnosis = diagnose(&listener(old));
+    assert_eq!(
+        diagnosis.moves[0].command.as_deref(),
+        Some("systemctl --user --machine=deploy@ stop app.service")
+    );
+}
+
+#[test]
+fn time_wait_and_the_program_lacks_reuseaddr() {
+    let mut evidence = evidence(vec![socket(State::TimeWait, "10.0.4.12:8080", Vec::new())]);
+    evidence.time_wait.count = 3;
+    evidence.time_wait.max_remaining_ms = Some(41_000);
+    evidence.failure.reuseaddr = Some(false);
+    assert_json_snapshot!(diagnose(&evidence));
+}
+
+#[test]
+fn time_wait_and_the_old_sockets_lacked_reuseaddr() {
+    let mut evidence = evidence(vec![socket(State::TimeWait, "10.0.4.12:8080", Vec::new())]);
+    evidence.time_wait.count = 1;
+    evidence.time_wait.max_remaining_ms = Some(1_200);
+    assert_json_snapshot!(diagnose(&evidence));
+}
+
+#[test]
+fn a_listener_explains_more_than_time_wait_beside_it() {
+    let mut evidence =
+        listener(java(38104, "2.4.1", "/system.slice/app.service", "2026-06-02T09:14:33Z"));
+    evidence.sockets.insert(0, socket(State::TimeWait, "10.0.4.12:8080", Vec::new()));
+    evidence.time_wait.count = 1;
+    assert_eq!(diagnose(&evidence).cause, Cause::Listener);
+}
+
+#[test]
+fn bound_and_never_listening() {
+    let holder = java(38104, "2.4.1", "/", "2026-06-02T09:14:33Z");
+    let mut evidence = evidence(vec![socket(State::Bound, "0.0.0.0:8080", vec![Process {
+        unit: None,
+        ..holder
+    }])]);
+    evidence.process.unit = None;
+    assert_json_snapshot!(diagnose(&evidence));
+}
+
+#[test]
+fn at_listen_the_failing_socket_is_not_its_own_culprit() {
+    let mut evidence =
+        listener(java(38104, "2.4.1", "/system.slice/app.service", "2026-06-02T09:14:33Z"));
+    evidence.failure.stage = Stage::Listen;
+    let own = Socket { cookie: Some(1), ..socket(State::Bound, "0.0.0.0:8080", Vec::new()) };
+    evidence.sockets.push(own);
+    let diagnosis = diagnose(&evidence);
+    assert_eq!((diagnosis.cause, diagnosis.refused_by.len()), (Cause::ListenRace, 1));
+}
+
+#[test]
+fn nothing_seen_is_not_guessed_at() {
+    let mut empty = evidence(Vec::new());
+    assert_json_snapshot!(diagnose(&empty));
+    empty.gaps.push(Gap::new("sockets", "the namespace could not be entered"));
+    let diagnosis = diagnose(&empty);
+    assert_eq!(diagnosis.cause, Cause::Undetermined);
+    assert!(diagnosis.notes[0].contains("could not be entered"));
+}
+
+#[test]
+fn a_listener_that_nobody_can_name_is_still_named_as_a_socket() {
+    let diagnosis = diagnose(&evidence(vec![socket(State::Listen, "0.0.0.0:8080", Vec::new())]));
+    assert_eq!(diagnosis.cause, Cause::Listener);
+    assert_eq!(diagnosis.holder.unwrap().class, HolderClass::Unknown);
+    assert_eq!(diagnosis.confidence, Confidence::Undetermined);
+    assert_eq!(diagnosis.refused_by[0].socket, "LISTEN 0.0.0.0:8080 (inode 798112)");
+}
+
+#[test]
+fn hostile_names_cannot_leave_the_quotes() {
+    let mut old = java(38104, "2.4.1", "/x", "2026-06-02T09:14:33Z");
+    old.unit = Some("app;reboot.service".to_owned());
+    let diagnosis = diagnose(&listener(old));
+    let command = diagnosis
+        .moves
+        .iter()
+        .find_map(|step| step.command.as_deref().filter(|command| command.contains("reboot")))
+        .unwrap();
+    assert_eq!(command, "systemctl stop 'app;reboot.service'");
+}
+
+#[test]
+fn a_summary_stays_under_200_characters() {
+    let mut old = java(38104, "2.4.1", "/x", "2026-06-02T09:14:33Z");
+    old.unit = Some("ü".repeat(400));
+    assert!(diagnose(&listener(old)).summary.chars().count() < 200);
+}
