@@ -104,27 +104,35 @@ fn remember(ctx: &SockAddrContext, user: &bpf_sock_addr, mut attempt: Attempt) {
 
 #[inline(always)]
 fn reuse_by_getsockopt(ctx: &SockAddrContext, attempt: &mut Attempt) {
-    let mut reuseaddr = 0i32;
-    let mut reuseport = 0i32;
-    // SAFETY: the option values are i32 on this program's stack.
-    let failed = unsafe {
-        bpf_getsockopt(ctx.as_ptr(), SOL_SOCKET, SO_REUSEADDR, (&raw mut reuseaddr).cast(), 4)
-            | bpf_getsockopt(ctx.as_ptr(), SOL_SOCKET, SO_REUSEPORT, (&raw mut reuseport).cast(), 4)
+    let (Some(reuseaddr), Some(reuseport)) = (is_set(ctx, SO_REUSEADDR), is_set(ctx, SO_REUSEPORT))
+    else {
+        return;
     };
-    if failed == 0 {
-        attempt.flags |= flag::REUSE_KNOWN;
-        if reuseaddr != 0 {
-            attempt.flags |= flag::REUSEADDR;
-        }
-        if reuseport != 0 {
-            attempt.flags |= flag::REUSEPORT;
-        }
+    attempt.flags |= flag::REUSE_KNOWN;
+    if reuseaddr {
+        attempt.flags |= flag::REUSEADDR;
     }
+    if reuseport {
+        attempt.flags |= flag::REUSEPORT;
+    }
+}
+
+/// A boolean socket option; `None` where this kernel does not let it be asked.
+#[inline(always)]
+fn is_set(ctx: &SockAddrContext, option: i32) -> Option<bool> {
+    let mut value = 0i32;
+    // SAFETY: the value is an i32 on this program's stack.
+    let failed =
+        unsafe { bpf_getsockopt(ctx.as_ptr(), SOL_SOCKET, option, (&raw mut value).cast(), 4) };
+    (failed == 0).then_some(value != 0)
 }
 
 #[inline(always)]
 fn store(attempt: &Attempt) {
-    if ATTEMPTS.insert(bpf_get_current_pid_tgid(), attempt, 0).is_err() {
+    if ATTEMPTS
+        .insert(bpf_get_current_pid_tgid(), attempt, 0)
+        .is_err()
+    {
         count_loss(loss::ATTEMPT_UNRECORDED);
     }
 }
