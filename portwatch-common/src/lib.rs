@@ -90,6 +90,29 @@ pub struct Attempt {
     pub reserved: [u8; 3],
 }
 
+/// The socket that refused, as the kernel's own conflict check had it in hand
+/// (fexit set only). All zero where it was not caught.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Culprit {
+    /// Its cookie; 0 where it cannot be had.
+    pub socket_cookie: u64,
+    /// Its own address, as [`Attempt::address`].
+    pub address: [u8; 16],
+    /// Its owner.
+    pub uid: u32,
+    /// The interface of `SO_BINDTODEVICE`; 0 for none.
+    pub device: u32,
+    /// `AF_INET` or `AF_INET6`; 0 means that there is no culprit.
+    pub family: u16,
+    /// See [`flag`].
+    pub flags: u16,
+    /// `TCP_*` of include/net/tcp_states.h.
+    pub state: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
+}
+
 /// The task that was refused, read in the kernel because it is often gone a
 /// millisecond later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -129,6 +152,8 @@ pub struct BindFailure {
     pub at_ns: u64,
     /// The socket side.
     pub attempt: Attempt,
+    /// The socket that refused.
+    pub culprit: Culprit,
     /// The task side.
     pub task: Task,
 }
@@ -217,5 +242,6 @@ pub mod helper {
 
 const _: () = assert!(size_of::<Attempt>() == 56);
 const _: () = assert!(size_of::<Task>() == 56 + CMDLINE_LEN);
-const _: () = assert!(size_of::<BindFailure>() == 8 + 56 + 56 + CMDLINE_LEN);
+const _: () = assert!(size_of::<Culprit>() == 40);
+const _: () = assert!(size_of::<BindFailure>() == 8 + 56 + 40 + 56 + CMDLINE_LEN);
 const _: () = assert!(align_of::<BindFailure>() == 8);

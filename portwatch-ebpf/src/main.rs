@@ -1,13 +1,15 @@
 //! The kernel side: catches every refused bind and listen, and reports it in
 //! one [`portwatch_common::BindFailure`]. It observes and never interferes.
 //!
-//! Two sets of hooks, of which user space attaches one:
-//! [`hooks::fexit`] and [`hooks::tracepoint`].
+//! Two sets of hooks, of which user space attaches one: [`hooks::fexit`], to
+//! which [`hooks::culprit`] adds the socket that refused, and
+//! [`hooks::tracepoint`].
 
 #![no_std]
 #![no_main]
 
 mod hooks {
+    pub mod culprit;
     pub mod fexit;
     pub mod tracepoint;
 }

@@ -4,7 +4,7 @@ use aya_ebpf::{
     macros::map,
     maps::{LruHashMap, PerCpuArray, RingBuf},
 };
-use portwatch_common::{Attempt, loss};
+use portwatch_common::{Attempt, Culprit, loss};
 
 /// The way to user space: about 1,600 records.
 #[map]
@@ -19,6 +19,21 @@ pub static ATTEMPTS: LruHashMap<u64, Attempt> = LruHashMap::with_max_entries(409
 /// that the same refusal is not reported again by an outer function.
 #[map]
 pub static REPORTED: LruHashMap<u64, u64> = LruHashMap::with_max_entries(4096, 0);
+
+/// The last socket that a thread's bind met in conflict, and for which of its
+/// own sockets that was (fexit set).
+#[map]
+pub static CULPRITS: LruHashMap<u64, Met> = LruHashMap::with_max_entries(4096, 0);
+
+/// A value of [`CULPRITS`].
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Met {
+    /// The `struct sock` being bound.
+    pub by: u64,
+    /// The other socket.
+    pub culprit: Culprit,
+}
 
 /// Records lost, by [`loss`] place and CPU.
 #[map]

@@ -1,16 +1,28 @@
 //! One refusal into the ring buffer.
 
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
-use portwatch_common::{Attempt, BindFailure, loss};
+use portwatch_common::{Attempt, BindFailure, Culprit, loss};
 
 use crate::{
     maps::{FAILURES, count_loss},
     task,
 };
 
-/// Reports that `attempt` by the current task was refused.
+/// No culprit was caught.
+pub const UNKNOWN: Culprit = Culprit {
+    socket_cookie: 0,
+    address: [0; 16],
+    uid: 0,
+    device: 0,
+    family: 0,
+    flags: 0,
+    state: 0,
+    reserved: [0; 3],
+};
+
+/// Reports that `attempt` by the current task was refused by `culprit`.
 #[inline(always)]
-pub fn refused(attempt: &Attempt) {
+pub fn refused(attempt: &Attempt, culprit: &Culprit) {
     let Some(mut entry) = FAILURES.reserve::<BindFailure>(0) else {
         count_loss(loss::RING_FULL);
         return;
@@ -21,6 +33,7 @@ pub fn refused(attempt: &Attempt) {
     unsafe {
         (*record).at_ns = bpf_ktime_get_boot_ns();
         (*record).attempt = *attempt;
+        (*record).culprit = *culprit;
         task::describe_current(&raw mut (*record).task);
     }
     entry.submit(0);

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use portwatch_common::{Attempt, BindFailure, Task, flag, stage, task_flag};
+use portwatch_common::{Attempt, BindFailure, Culprit, Task, flag, stage, task_flag};
 
 use crate::evidence::{Family, Protocol, Stage};
 
@@ -38,8 +38,31 @@ pub struct RawFailure {
     pub netns_inode: Option<u32>,
     /// The namespace's cookie.
     pub netns_cookie: Option<u64>,
+    /// The socket that refused, where the kernel's own check named it.
+    pub culprit: Option<RawCulprit>,
     /// The refused task.
     pub task: RawTask,
+}
+
+/// The socket that refused, as the kernel's conflict check had it in hand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawCulprit {
+    /// Its cookie.
+    pub cookie: Option<u64>,
+    /// Its state, `TCP_*` of include/net/tcp_states.h.
+    pub state: u8,
+    /// Its own address.
+    pub address: IpAddr,
+    /// `SO_REUSEADDR`.
+    pub reuseaddr: bool,
+    /// `SO_REUSEPORT`.
+    pub reuseport: bool,
+    /// `IPV6_V6ONLY`; `None` for IPv4.
+    pub v6only: Option<bool>,
+    /// Its owner; `None` in TIME-WAIT, which has none.
+    pub uid: Option<u32>,
+    /// `SO_BINDTODEVICE` as an interface index; 0 for none.
+    pub device: u32,
 }
 
 /// The refused task as the kernel side saw it.
@@ -92,7 +115,7 @@ pub enum DecodeError {
 pub fn decode(bytes: &[u8]) -> Result<RawFailure, DecodeError> {
     let record: BindFailure = bytemuck::try_pod_read_unaligned(bytes)
         .map_err(|_| DecodeError::Size { got: bytes.len() })?;
-    let BindFailure { at_ns, attempt, task } = record;
+    let BindFailure { at_ns, attempt, culprit, task } = record;
     let Attempt {
         socket_cookie,
         netns_cookie,
@@ -129,8 +152,28 @@ pub fn decode(bytes: &[u8]) -> Result<RawFailure, DecodeError> {
         socket_cookie: nonzero(socket_cookie),
         netns_inode: nonzero(netns_inode),
         netns_cookie: nonzero(netns_cookie),
+        culprit: culprit_of(&culprit)?,
         task: task_of(&task),
     })
+}
+
+fn culprit_of(culprit: &Culprit) -> Result<Option<RawCulprit>, DecodeError> {
+    let Culprit { socket_cookie, address, uid, device, family, flags, state, reserved: _ } =
+        *culprit;
+    if family == 0 {
+        return Ok(None);
+    }
+    let (family, address) = address_of(family, address)?;
+    Ok(Some(RawCulprit {
+        cookie: nonzero(socket_cookie),
+        state,
+        address,
+        reuseaddr: flags & flag::REUSEADDR != 0,
+        reuseport: flags & flag::REUSEPORT != 0,
+        v6only: (family == Family::Ipv6).then_some(flags & flag::V6ONLY != 0),
+        uid: (flags & flag::UID_KNOWN != 0).then_some(uid),
+        device,
+    }))
 }
 
 fn task_of(task: &Task) -> RawTask {

@@ -6,11 +6,11 @@
 //! the protocols that bind by a way of their own (SCTP, ping).
 
 use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::fexit, programs::FExitContext};
-use portwatch_common::stage;
+use portwatch_common::{Culprit, stage};
 
 use crate::{
     layout::load,
-    maps::REPORTED,
+    maps::{CULPRITS, REPORTED},
     report,
     sock::{self, AF_INET, Sock},
 };
@@ -53,10 +53,21 @@ fn get_port_returned(ctx: &FExitContext) -> i32 {
     } else {
         stage::BIND
     };
-    report::refused(&attempt);
+    report::refused(&attempt, &culprit_of(sk, attempt.port));
     // A failed insert can at worst report the refusal of a rare protocol twice.
     let _ = REPORTED.insert(bpf_get_current_pid_tgid(), sk as u64, 0);
     0
+}
+
+/// What the conflict check met last for this socket. With port 0 it has gone
+/// through the whole range, and the last one means nothing.
+#[inline(always)]
+fn culprit_of(sk: *const Sock, port: u16) -> Culprit {
+    // SAFETY: only this thread writes its own entry, and it is here.
+    match unsafe { CULPRITS.get(bpf_get_current_pid_tgid()) } {
+        Some(met) if met.by == sk as u64 && port != 0 => met.culprit,
+        _ => report::UNKNOWN,
+    }
 }
 
 /// match-proto: `int inet_bind(struct socket *sock, struct sockaddr *uaddr, int addr_len)`
@@ -104,7 +115,7 @@ fn bind_returned(ctx: &FExitContext) -> i32 {
     if attempt.family == AF_INET {
         attempt.address[..4].copy_from_slice(&first.to_ne_bytes());
     }
-    report::refused(&attempt);
+    report::refused(&attempt, &report::UNKNOWN);
     0
 }
 

@@ -205,7 +205,7 @@ fn finish(ctx: &BtfTracePointContext, regs: *const u8, result: i64) {
             if attempt.netns_inode == 0 {
                 attempt.netns_inode = inode_of_own_netns(attempt.netns_cookie);
             }
-            report::refused(&attempt);
+            report::refused(&attempt, &report::UNKNOWN);
         }
         None if family == AF_INET || family == AF_INET6 => {
             count_loss(loss::ATTEMPT_MISSING);

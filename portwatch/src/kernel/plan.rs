@@ -88,12 +88,22 @@ const fn optional(program: &'static str, hook: Hook, loss: &'static str) -> Prob
 }
 
 /// The fexit set.
-pub const FEXIT: [Probe; 5] = [
+pub const FEXIT: [Probe; 7] = [
     required("pw_tcp_port", Hook::Fexit("inet_csk_get_port")),
     optional("pw_udp4_port", Hook::Fexit("udp_v4_get_port"), "refusals of IPv4 UDP sockets"),
     optional("pw_udp6_port", Hook::Fexit("udp_v6_get_port"), "refusals of IPv6 UDP sockets"),
     optional("pw_inet_bind", Hook::Fexit("inet_bind"), "SCTP and ICMP echo sockets over IPv4"),
     optional("pw_inet6_bind", Hook::Fexit("inet6_bind"), "SCTP and ICMP echo sockets over IPv6"),
+    optional(
+        "pw_same_addr",
+        Hook::Fexit("inet_rcv_saddr_equal"),
+        "the kernel's own word on which socket refused",
+    ),
+    optional(
+        "pw_conflict",
+        Hook::Fexit("inet_bind_conflict"),
+        "the kernel's own word on which TCP socket refused (6.1 and later)",
+    ),
 ];
 
 /// The tracepoint set.

@@ -1,0 +1,78 @@
+//! Which socket refused: the kernel's own conflict check has it in hand, under
+//! the lock of the port's bucket, so what is read here is true at that instant.
+//!
+//! The check goes through the sockets on the port and ends at the first in
+//! conflict. So the last socket for which one of these functions answered yes,
+//! before `get_port` failed, is the one that refused.
+
+use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::fexit, programs::FExitContext};
+use portwatch_common::{Culprit, flag};
+
+use crate::{
+    layout::load,
+    maps::{CULPRITS, Met},
+    sock::{self, Sock},
+};
+
+/// `TCP_TIME_WAIT` (include/net/tcp_states.h).
+const TCP_TIME_WAIT: u8 = 6;
+
+/// From 6.1 on. `kuid_t` is a struct of 4 bytes passed in a register.
+///
+/// match-proto: `bool inet_bind_conflict(const struct sock *sk, struct sock *sk2,
+/// kuid_t sk_uid, bool relax, bool reuseport_cb_ok, bool reuseport_ok)`
+#[fexit(function = "inet_bind_conflict")]
+pub fn pw_conflict(ctx: FExitContext) -> i32 {
+    if is_true(ctx.arg(6)) {
+        meet(ctx.arg(0), ctx.arg(1));
+    }
+    0
+}
+
+/// Asked last by the checks for TCP up to 5.x and for UDP, and for wildcard
+/// addresses by the newer check for TCP. Without `match_wildcard` the question
+/// comes from elsewhere: who may join a SO_REUSEPORT group.
+///
+/// match-proto: `bool inet_rcv_saddr_equal(const struct sock *sk,
+/// const struct sock *sk2, bool match_wildcard)`
+#[fexit(function = "inet_rcv_saddr_equal")]
+pub fn pw_same_addr(ctx: FExitContext) -> i32 {
+    if is_true(ctx.arg(2)) && is_true(ctx.arg(3)) {
+        meet(ctx.arg(0), ctx.arg(1));
+    }
+    0
+}
+
+/// A C `bool` is the lowest byte of its register.
+#[inline(always)]
+fn is_true(register: u64) -> bool {
+    register & 0xff != 0
+}
+
+#[inline(always)]
+fn meet(sk: *const Sock, other: *const Sock) {
+    let family = load!(other, sk_family, u16);
+    let state = load!(other, sk_state, u8);
+    let mut culprit = Culprit {
+        socket_cookie: sock::cookie(other),
+        address: sock::address(other, family),
+        uid: 0,
+        device: load!(other, sk_bound_dev_if, u32),
+        family,
+        flags: sock::options(other) | flag::DEVICE_KNOWN,
+        state,
+        reserved: [0; 3],
+    };
+    // In TIME-WAIT it is an `inet_timewait_sock`, which has no more in common
+    // with `struct sock` than `sock_common`.
+    if state != TCP_TIME_WAIT {
+        culprit.uid = load!(other, sk_uid, u32);
+        culprit.flags |= flag::UID_KNOWN;
+    }
+    let met = Met {
+        by: sk as u64,
+        culprit,
+    };
+    // Without an entry the event names no culprit, and user space looks for it.
+    let _ = CULPRITS.insert(bpf_get_current_pid_tgid(), met, 0);
+}
