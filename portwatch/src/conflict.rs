@@ -87,9 +87,33 @@ pub fn judge(failure: &Failure, other: &Socket) -> Verdict {
     if overlap(failure, other).is_none() || on_other_device(failure, other) {
         return Verdict::Allows;
     }
-    match failure.protocol {
-        Protocol::Tcp => judge_tcp(failure, other),
-        _ => judge_udp(failure, other),
+    // `sk_reuse && sk2_reuse && sk2_state != TCP_LISTEN` lets TCP pass;
+    // for UDP `(!sk2->sk_reuse || !sk->sk_reuse)` refuses, in any state.
+    let listens = failure.protocol == Protocol::Tcp && other.state == State::Listen;
+    let reuse = if listens { Some(false) } else { both(failure.reuseaddr, other.reuseaddr) };
+    match (reuse, reuseport(failure, other)) {
+        (Some(true), _) | (_, Some(true)) => Verdict::Allows,
+        (Some(false), Some(false)) => Verdict::Refuses(clause(failure, other)),
+        _ => Verdict::MayRefuse(clause(failure, other)),
+    }
+}
+
+/// The clause by which `other` refuses, given that it does.
+pub fn clause(failure: &Failure, other: &Socket) -> Clause {
+    if failure.protocol != Protocol::Tcp {
+        return match failure.reuseaddr {
+            Some(true) => Clause::HolderLacksReuseAddr,
+            _ => Clause::BindLacksReuseAddr,
+        };
+    }
+    if let Some(clause) = clause_reuseport(failure, other) {
+        return clause;
+    }
+    match (other.state == State::Listen, failure.reuseaddr) {
+        (true, Some(true)) => Clause::ListensDespiteReuseAddr,
+        (true, _) => Clause::Listens,
+        (false, Some(true)) => Clause::HolderLacksReuseAddr,
+        (false, _) => Clause::BindLacksReuseAddr,
     }
 }
 
@@ -99,28 +123,6 @@ fn both(a: Option<bool>, b: Option<bool>) -> Option<bool> {
         (Some(false), _) | (_, Some(false)) => Some(false),
         (Some(true), Some(true)) => Some(true),
         _ => None,
-    }
-}
-
-/// `sk_reuse && sk2_reuse && sk2_state != TCP_LISTEN` lets pass, and so does
-/// SO_REUSEPORT on both for one user or against TIME-WAIT.
-fn judge_tcp(failure: &Failure, other: &Socket) -> Verdict {
-    let listens = other.state == State::Listen;
-    let reuse = if listens { Some(false) } else { both(failure.reuseaddr, other.reuseaddr) };
-    verdict(reuse, reuseport(failure, other), clause_tcp(failure, other, listens))
-}
-
-/// `(!sk2->sk_reuse || !sk->sk_reuse)` refuses, but for SO_REUSEPORT.
-fn judge_udp(failure: &Failure, other: &Socket) -> Verdict {
-    let reuse = both(failure.reuseaddr, other.reuseaddr);
-    verdict(reuse, reuseport(failure, other), clause_udp(failure))
-}
-
-fn verdict(reuse: Option<bool>, reuseport: Option<bool>, clause: Clause) -> Verdict {
-    match (reuse, reuseport) {
-        (Some(true), _) | (_, Some(true)) => Verdict::Allows,
-        (Some(false), Some(false)) => Verdict::Refuses(clause),
-        _ => Verdict::MayRefuse(clause),
     }
 }
 
@@ -136,25 +138,6 @@ fn reuseport(failure: &Failure, other: &Socket) -> Option<bool> {
         }
     };
     both(both(failure.reuseport, other.reuseport), same_user)
-}
-
-fn clause_tcp(failure: &Failure, other: &Socket, listens: bool) -> Clause {
-    if let Some(clause) = clause_reuseport(failure, other) {
-        return clause;
-    }
-    match (listens, failure.reuseaddr) {
-        (true, Some(true)) => Clause::ListensDespiteReuseAddr,
-        (true, _) => Clause::Listens,
-        (false, Some(true)) => Clause::HolderLacksReuseAddr,
-        (false, _) => Clause::BindLacksReuseAddr,
-    }
-}
-
-fn clause_udp(failure: &Failure) -> Clause {
-    match failure.reuseaddr {
-        Some(true) => Clause::HolderLacksReuseAddr,
-        _ => Clause::BindLacksReuseAddr,
-    }
 }
 
 /// The clause about SO_REUSEPORT, if either side meant to use it.

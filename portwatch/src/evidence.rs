@@ -200,6 +200,9 @@ pub struct Socket {
     /// Milliseconds until the kernel forgets it (a lower bound), for TIME-WAIT
     /// and orphans.
     pub expires_ms: Option<u64>,
+    /// The kernel's own conflict check ended at this socket (fexit set).
+    #[serde(default)]
+    pub refused: bool,
     /// The processes that have it open.
     pub holders: Vec<Process>,
 }

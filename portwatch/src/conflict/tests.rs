@@ -47,6 +47,7 @@ fn socket(state: State, text: &str) -> Socket {
         v6only: local.is_ipv6().then(|| has('6')),
         device: None,
         expires_ms: None,
+        refused: false,
         holders: Vec::new(),
     }
 }

@@ -19,8 +19,8 @@ pub struct Culprit<'a> {
 /// What the rules for causes look at.
 pub struct Case<'a> {
     pub evidence: &'a Evidence,
-    /// Best first: one that surely refuses before one that may, a listener
-    /// before what is only left over.
+    /// Best first: the one that the kernel named, a listener before what is
+    /// only left over, one that surely refuses before one that may.
     pub culprits: Vec<Culprit<'a>>,
 }
 
@@ -32,18 +32,11 @@ impl<'a> Case<'a> {
             // A socket never conflicts with itself: after a refused listen it
             // is still bound and among the rows.
             .filter(|socket| socket.cookie.is_none() || socket.cookie != evidence.failure.cookie)
-            .filter_map(|socket| {
-                let overlap = conflict::overlap(&evidence.failure, socket)?;
-                match conflict::judge(&evidence.failure, socket) {
-                    Verdict::Refuses(clause) => Some(Culprit { socket, clause, overlap, sure: true }),
-                    Verdict::MayRefuse(clause) => {
-                        Some(Culprit { socket, clause, overlap, sure: false })
-                    }
-                    Verdict::Allows => None,
-                }
-            })
+            .filter_map(|socket| culprit(evidence, socket))
             .collect();
-        culprits.sort_by_key(|culprit| (rank(culprit.socket.state), !culprit.sure));
+        culprits.sort_by_key(|culprit| {
+            (!culprit.socket.refused, rank(culprit.socket.state), !culprit.sure)
+        });
         Self { evidence, culprits }
     }
 
@@ -76,6 +69,20 @@ impl<'a> Case<'a> {
     pub fn process(&self) -> &'a Process {
         &self.evidence.process
     }
+}
+
+/// The rule's answer about one socket. Where the kernel's own check ended at it,
+/// that stands, whatever the rule makes of what is known.
+fn culprit<'a>(evidence: &Evidence, socket: &'a Socket) -> Option<Culprit<'a>> {
+    let failure = &evidence.failure;
+    let overlap = conflict::overlap(failure, socket);
+    let (clause, sure) = match conflict::judge(failure, socket) {
+        _ if socket.refused => (conflict::clause(failure, socket), true),
+        Verdict::Refuses(clause) => (clause, true),
+        Verdict::MayRefuse(clause) => (clause, false),
+        Verdict::Allows => return None,
+    };
+    Some(Culprit { socket, clause, overlap: overlap.unwrap_or(Overlap::Same), sure })
 }
 
 /// A listener explains a refusal better than a connection that hangs on it, and

@@ -1,7 +1,9 @@
 //! The causes, one per file, tried in order.
 
 use crate::diagnose::{
-    Cause, Confidence, Diagnosis, HolderClass, Move, case::Case, holder, words,
+    Cause, Confidence, Diagnosis, HolderClass, Move,
+    case::{Case, Culprit},
+    holder, words,
 };
 use crate::evidence::{Process, Socket};
 
@@ -100,8 +102,12 @@ pub fn who(case: &Case, class: HolderClass, holder: Option<&Process>, socket: &S
     format!("{}{what} {verb} {}{since}", words::process_and_owner(holder), socket.local)
 }
 
-/// How sure a finding about this socket is: without the kernel's own word, what
-/// was seen right after is the likely answer.
-pub fn confidence(class: HolderClass) -> Confidence {
-    if class == HolderClass::Unknown { Confidence::Undetermined } else { Confidence::Likely }
+/// How sure a finding about this socket is: certain with the kernel's own word;
+/// without it, what was seen right after is the likely answer.
+pub fn confidence(culprit: &Culprit, class: HolderClass) -> Confidence {
+    match class {
+        HolderClass::Unknown => Confidence::Undetermined,
+        _ if culprit.socket.refused => Confidence::Certain,
+        _ => Confidence::Likely,
+    }
 }

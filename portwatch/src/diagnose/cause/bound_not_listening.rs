@@ -23,6 +23,6 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
         notes: vec!["a socket that is bound but does not listen is missing from /proc/net/tcp, \
                      lsof -i and most listings"
             .to_owned()],
-        confidence: confidence(class),
+        confidence: confidence(culprit, class),
     })
 }

@@ -22,7 +22,7 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
         holder: process,
         moves: moves::against(case, class, process),
         notes: notes(case, culprit, class),
-        confidence: confidence(class),
+        confidence: confidence(culprit, class),
     })
 }
 

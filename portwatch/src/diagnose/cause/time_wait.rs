@@ -4,9 +4,9 @@
 use crate::{
     conflict::Clause,
     diagnose::{
-        Cause, Confidence, HolderClass,
+        Cause, HolderClass,
         case::Case,
-        cause::Finding,
+        cause::{Finding, confidence},
         moves::{set_reuseaddr, wait},
         words,
     },
@@ -45,6 +45,6 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
         holder: None,
         moves,
         notes: vec![note.to_owned()],
-        confidence: Confidence::Likely,
+        confidence: confidence(culprit, HolderClass::NoProcess),
     })
 }

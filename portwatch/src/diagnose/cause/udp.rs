@@ -23,6 +23,6 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
         holder: process,
         moves: moves::against(case, class, process),
         notes: Vec::new(),
-        confidence: confidence(class),
+        confidence: confidence(culprit, class),
     })
 }

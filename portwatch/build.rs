@@ -1,0 +1,61 @@
+//! Builds the kernel side and embeds it. `PORTWATCH_EBPF_OBJECT` gives a ready
+//! object instead, for packagers who build it once.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+#[path = "build/toolchain.rs"]
+#[allow(dead_code, reason = "xtask uses the rest of the module")]
+mod toolchain;
+
+fn main() -> ExitCode {
+    match object() {
+        Ok(path) => {
+            println!("cargo::rustc-env=PORTWATCH_EBPF_OBJECT_PATH={}", path.display());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            for line in error.lines() {
+                println!("cargo::error={line}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn object() -> Result<PathBuf, String> {
+    println!("cargo::rerun-if-env-changed=PORTWATCH_EBPF_OBJECT");
+    if let Some(ready) = env::var_os("PORTWATCH_EBPF_OBJECT") {
+        let ready = PathBuf::from(ready);
+        println!("cargo::rerun-if-changed={}", ready.display());
+        return match ready.is_file() {
+            true => Ok(ready),
+            false => Err(format!("PORTWATCH_EBPF_OBJECT: no file {}", ready.display())),
+        };
+    }
+    let dir = |name: &str| env::var_os(name).map(PathBuf::from).ok_or(format!("no {name}"));
+    let here = dir("CARGO_MANIFEST_DIR")?;
+    let root = here.parent().unwrap_or(Path::new(".."));
+    for source in ["portwatch-ebpf/src", "portwatch-ebpf/Cargo.toml", "portwatch-ebpf/Cargo.lock", "portwatch-common"] {
+        println!("cargo::rerun-if-changed={}", root.join(source).display());
+    }
+    println!("cargo::rerun-if-changed=build");
+    let toolchain = toolchain::find().map_err(|missing| {
+        format!("{missing}, so the eBPF object cannot be built\nrun: cargo xtask setup")
+    })?;
+    let target_dir = dir("OUT_DIR")?.join("ebpf");
+    let output = toolchain
+        .build(&root.join("portwatch-ebpf"), &target_dir)
+        .output()
+        .map_err(|error| format!("cannot start the eBPF build: {error}"))?;
+    if !output.status.success() {
+        return Err(format!(
+            "the eBPF build failed\n{}",
+            String::from_utf8_lossy(&output.stderr)
+        ));
+    }
+    Ok(target_dir.join(toolchain::TARGET).join("release/portwatch-ebpf"))
+}

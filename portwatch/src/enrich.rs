@@ -1,0 +1,109 @@
+//! A refusal to evidence: all that the host can tell about it now. Never fails;
+//! what cannot be had becomes a gap.
+
+use std::time::{Duration, Instant};
+
+use crate::{
+    decode::{RawCulprit, RawFailure},
+    evidence::{Device, Evidence, Failure, Gap, Socket, State},
+};
+
+mod cgroups;
+pub mod host;
+mod netns;
+mod processes;
+mod sock_diag;
+mod sockets;
+
+use host::Host;
+
+/// How long one refusal may be looked into.
+const DEADLINE: Duration = Duration::from_millis(250);
+
+/// Turns refusals into evidence.
+pub struct Enricher {
+    host: Host,
+}
+
+impl Enricher {
+    /// Looks at `host`.
+    pub fn new(host: Host) -> Self {
+        Self { host }
+    }
+
+    /// Finds out what can be found out before the deadline.
+    pub fn enrich(&mut self, raw: &RawFailure) -> Evidence {
+        let deadline = Instant::now() + DEADLINE;
+        let host = &self.host;
+        let mut gaps = Vec::new();
+        // The sockets first: they are what changes fastest.
+        let (netns, way) = netns::find(host, raw, &mut gaps);
+        let mut found = sockets::Found::default();
+        if raw.port != 0
+            && let Some(way) = way
+        {
+            found = sockets::on_port(host, &way, raw.protocol, raw.port, &mut gaps);
+        }
+        if let Some(culprit) = &raw.culprit {
+            point_out(culprit, &mut found.sockets);
+        }
+        let process = processes::failing(host, &raw.task, &mut gaps);
+        processes::name_holders(host, &mut found.sockets, deadline, &mut gaps);
+        Evidence {
+            time: host.wall_clock(raw.at_ns),
+            failure: failure(raw, &mut gaps),
+            process,
+            netns,
+            sockets: found.sockets,
+            time_wait: found.time_wait,
+            gaps,
+        }
+    }
+}
+
+/// What was asked of the kernel.
+fn failure(raw: &RawFailure, gaps: &mut Vec<Gap>) -> Failure {
+    for (what, known) in [
+        ("failure.reuseaddr", raw.reuseaddr.is_some()),
+        ("failure.uid", raw.socket_uid.is_some()),
+        ("failure.device", raw.device.is_some()),
+    ] {
+        if !known {
+            gaps.push(Gap::new(what, "the hooks cannot read it on this kernel"));
+        }
+    }
+    Failure {
+        stage: raw.stage,
+        errno: "EADDRINUSE".to_owned(),
+        protocol: raw.protocol,
+        family: raw.family,
+        address: raw.address,
+        port: raw.port,
+        device: raw.device.filter(|&index| index != 0).map(|index| Device { index, name: None }),
+        reuseaddr: raw.reuseaddr,
+        reuseport: raw.reuseport,
+        v6only: raw.v6only,
+        uid: raw.socket_uid,
+        cookie: raw.socket_cookie,
+    }
+}
+
+/// Adds to the row of the socket that refused what only the kernel's own check
+/// could see of it.
+fn point_out(culprit: &RawCulprit, sockets: &mut [Socket]) {
+    const TCP_TIME_WAIT: u8 = 6;
+    let named = sockets.iter_mut().find(|socket| match culprit.cookie {
+        Some(cookie) => socket.cookie == Some(cookie),
+        None => {
+            socket.local.ip() == culprit.address
+                && (socket.state == State::TimeWait) == (culprit.state == TCP_TIME_WAIT)
+        }
+    });
+    if let Some(socket) = named {
+        socket.refused = true;
+        socket.reuseaddr = Some(culprit.reuseaddr);
+        socket.reuseport = Some(culprit.reuseport);
+        socket.v6only = socket.v6only.or(culprit.v6only);
+        socket.uid = socket.uid.or(culprit.uid);
+    }
+}

@@ -1,0 +1,195 @@
+//! What a cgroup path says about a process: unit, container, pod, session.
+
+use std::{fs, io, os::unix::fs::MetadataExt as _, path::Path};
+
+/// The owner of a process, read off its cgroup path.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Owner {
+    /// The innermost systemd unit.
+    pub unit: Option<String>,
+    /// The user whose manager runs it; `None` for the system's.
+    pub unit_owner: Option<u32>,
+    /// The container's id.
+    pub container: Option<String>,
+    /// The pod's uid.
+    pub pod: Option<String>,
+    /// The login session.
+    pub session: Option<String>,
+}
+
+/// Reads a path like `/system.slice/app.service`. Total.
+pub fn owner(path: &str) -> Owner {
+    let mut owner = Owner::default();
+    for part in path.split('/').filter(|part| !part.is_empty()) {
+        if let Some(uid) = between(part, "user@", ".service") {
+            owner.unit_owner = uid.parse().ok();
+            owner.unit = Some(part.to_owned());
+        } else if let Some(session) = between(part, "session-", ".scope") {
+            owner.session = Some(session.to_owned());
+            owner.unit = Some(part.to_owned());
+        } else if let Some(id) = container(part, owner.pod.is_some()) {
+            owner.container = Some(id.to_owned());
+        } else if let Some(pod) = pod(part) {
+            owner.pod = Some(pod);
+        } else if [".service", ".scope", ".socket"].iter().any(|kind| part.ends_with(kind)) {
+            owner.unit = Some(part.to_owned());
+        }
+    }
+    // The manager itself is a unit of the system, not of the user.
+    if owner.unit.as_deref().is_some_and(|unit| unit.starts_with("user@")) {
+        owner.unit_owner = None;
+    }
+    owner
+}
+
+fn between<'a>(part: &'a str, head: &str, tail: &str) -> Option<&'a str> {
+    part.strip_prefix(head)?.strip_suffix(tail).filter(|middle| !middle.is_empty())
+}
+
+/// A container's id in one part of a path: `docker-ID.scope`, a bare id as the
+/// cgroupfs drivers name it, `libpod-ID`, `crio-ID`, `cri-containerd-ID`.
+fn container(part: &str, in_pod: bool) -> Option<&str> {
+    const ENGINES: [&str; 5] = ["docker-", "libpod-", "crio-", "cri-containerd-", "nerdctl-"];
+    let name = part.strip_suffix(".scope").unwrap_or(part);
+    // containerd's own form is `PREFIX:cri-containerd:ID`.
+    let name = name.rsplit(':').next().unwrap_or(name);
+    let id = ENGINES.iter().find_map(|engine| name.strip_prefix(engine)).unwrap_or(name);
+    let is_id = id.len() >= if in_pod { 32 } else { 64 } && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_id.then_some(id)
+}
+
+/// A pod's uid: `kubepods-burstable-podUID.slice` with `_` for `-`, or `podUID`.
+fn pod(part: &str) -> Option<String> {
+    let name = part.strip_suffix(".slice").unwrap_or(part);
+    let (head, uid) = name.rsplit_once("pod")?;
+    let is_pod = (head.is_empty() || head.starts_with("kubepods")) && uid.len() == 36;
+    is_pod.then(|| uid.replace('_', "-"))
+}
+
+/// The path in the text of `/proc/PID/cgroup`: the cgroup2 line, or systemd's
+/// own hierarchy where that says nothing because the machine is a hybrid.
+pub fn path_of(text: &str) -> Option<String> {
+    let mut unified = None;
+    for line in text.lines() {
+        let mut fields = line.splitn(3, ':');
+        match (fields.next(), fields.next(), fields.next()) {
+            (Some("0"), Some(""), Some(path)) => unified = Some(path),
+            (Some(_), Some("name=systemd"), Some(path)) if path != "/" => {
+                return Some(match unified {
+                    Some(unified) if unified != "/" => unified.to_owned(),
+                    _ => path.to_owned(),
+                });
+            }
+            _ => {}
+        }
+    }
+    unified.map(str::to_owned)
+}
+
+/// The path of a cgroup2 id, which is the folder's inode. A bounded search,
+/// for processes that are gone.
+pub fn path_of_id(root: &Path, id: u64) -> Option<String> {
+    const MOST_FOLDERS: usize = 4096;
+    if fs::metadata(root).ok()?.ino() == id {
+        return Some("/".to_owned());
+    }
+    let mut folders = vec![root.to_owned()];
+    let mut seen = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).ok()?.flatten() {
+            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                continue;
+            }
+            let path = entry.path();
+            if entry.metadata().is_ok_and(|metadata| metadata.ino() == id) {
+                return path.strip_prefix(root).ok().map(|path| format!("/{}", path.display()));
+            }
+            seen += 1;
+            if seen > MOST_FOLDERS {
+                return None;
+            }
+            folders.push(path);
+        }
+    }
+    None
+}
+
+/// Reads a process's cgroup path.
+///
+/// # Errors
+/// The process is gone or may not be looked at.
+pub fn read(proc_folder: &Path) -> io::Result<Option<String>> {
+    Ok(path_of(&fs::read_to_string(proc_folder.join("cgroup"))?))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ID: &str = "9f81c2e4a77b9f81c2e4a77b9f81c2e4a77b9f81c2e4a77b9f81c2e4a77b1234";
+
+    fn check(path: &str) -> [Option<String>; 4] {
+        let Owner { unit, unit_owner: _, container, pod, session } = owner(path);
+        [unit, container, pod, session]
+    }
+
+    fn some(text: &str) -> Option<String> {
+        Some(text.to_owned())
+    }
+
+    #[test]
+    fn units_sessions_and_user_managers() {
+        assert_eq!(check("/system.slice/app.service"), [some("app.service"), None, None, None]);
+        assert_eq!(
+            check("/user.slice/user-1004.slice/session-91.scope"),
+            [some("session-91.scope"), None, None, some("91")]
+        );
+        let user = owner("/user.slice/user-1000.slice/user@1000.service/app.slice/web@1.service");
+        assert_eq!((user.unit, user.unit_owner), (some("web@1.service"), Some(1000)));
+        let manager = owner("/user.slice/user-1000.slice/user@1000.service/init.scope");
+        assert_eq!((manager.unit, manager.unit_owner), (some("init.scope"), Some(1000)));
+        assert_eq!(owner("/user.slice/user-1000.slice/user@1000.service").unit_owner, None);
+        assert_eq!(check("/"), [None, None, None, None]);
+    }
+
+    #[test]
+    fn containers_and_pods() {
+        for path in [
+            format!("/system.slice/docker-{ID}.scope"),
+            format!("/docker/{ID}"),
+            format!("/machine.slice/libpod-{ID}.scope/container"),
+            format!("/system.slice/containerd.service/kubepods-x.slice:cri-containerd:{ID}"),
+        ] {
+            assert_eq!(owner(&path).container, some(ID), "{path}");
+        }
+        let pod = "0d2a6a3c-6f5b-4a3e-8d6b-2f1d7a1c9e11";
+        for path in [
+            format!(
+                "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{}.slice/cri-containerd-{ID}.scope",
+                pod.replace('-', "_")
+            ),
+            format!("/kubepods/besteffort/pod{pod}/{ID}"),
+        ] {
+            assert_eq!(check(&path), [None, some(ID), some(pod), None], "{path}");
+        }
+    }
+
+    #[test]
+    fn the_hierarchy_that_says_something_is_read() {
+        assert_eq!(path_of("0::/system.slice/a.service\n"), some("/system.slice/a.service"));
+        assert_eq!(path_of("1:name=systemd:/x.service\n0::/\n"), some("/x.service"));
+        assert_eq!(path_of("12:cpu:/\n1:name=systemd:/\n0::/x\n"), some("/x"));
+        assert_eq!(path_of("0::/\n"), some("/"));
+        assert_eq!(path_of(""), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read(text: String) {
+            let _ = owner(&text);
+            let _ = path_of(&text);
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! The one seam to the host: roots of file systems, the clock, netlink. A test
+//! gives other roots and recorded replies.
+
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsFd, OwnedFd},
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+use jiff::{SignedDuration, Timestamp};
+use procfs::process::Process;
+use rustix::{
+    net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, sockopt},
+    thread::{LinkNameSpaceType, move_into_link_name_space},
+    time::{ClockId, clock_gettime},
+};
+
+/// A socket that speaks sock_diag in one network namespace.
+pub trait DiagSocket {
+    /// Sends a request.
+    ///
+    /// # Errors
+    /// The kernel does not take it.
+    fn send(&mut self, request: &[u8]) -> io::Result<()>;
+
+    /// One datagram of the reply.
+    ///
+    /// # Errors
+    /// Nothing came in time.
+    fn receive(&mut self) -> io::Result<&[u8]>;
+}
+
+/// A network namespace to look into.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NetnsRef {
+    /// The agent's own.
+    Own,
+    /// Behind this file, an nsfs link.
+    File(PathBuf),
+}
+
+type OpenDiag = Box<dyn Fn(&NetnsRef) -> io::Result<Box<dyn DiagSocket>> + Send>;
+
+/// The host.
+pub struct Host {
+    /// Where procfs is mounted.
+    pub proc_root: PathBuf,
+    /// Where cgroup2 is mounted.
+    pub cgroup_root: Option<PathBuf>,
+    /// `/run`.
+    pub run_root: PathBuf,
+    /// `/etc`.
+    pub etc_root: PathBuf,
+    /// `uname -r`.
+    pub release: String,
+    open_diag: OpenDiag,
+}
+
+impl Host {
+    /// The running host.
+    pub fn current() -> Self {
+        let cgroup_root = Process::myself().and_then(|me| me.mountinfo()).ok().and_then(|mounts| {
+            mounts.0.into_iter().find(|mount| mount.fs_type == "cgroup2" && mount.root == "/")
+        });
+        Self {
+            proc_root: "/proc".into(),
+            cgroup_root: cgroup_root.map(|mount| mount.mount_point),
+            run_root: "/run".into(),
+            etc_root: "/etc".into(),
+            release: rustix::system::uname().release().to_string_lossy().into_owned(),
+            open_diag: Box::new(|netns| Ok(Box::new(Netlink::open(netns)?))),
+        }
+    }
+
+    /// A host below `root`, with sock_diag replies of the test's own.
+    #[cfg(test)]
+    pub fn fake(root: &Path, open_diag: OpenDiag) -> Self {
+        Self {
+            proc_root: root.join("proc"),
+            cgroup_root: Some(root.join("cgroup")),
+            run_root: root.join("run"),
+            etc_root: root.join("etc"),
+            release: "6.12.0".to_owned(),
+            open_diag,
+        }
+    }
+
+    /// Opens sock_diag in a namespace.
+    ///
+    /// # Errors
+    /// The namespace cannot be entered, or the kernel has no sock_diag.
+    pub fn sock_diag(&self, netns: &NetnsRef) -> io::Result<Box<dyn DiagSocket>> {
+        (self.open_diag)(netns)
+    }
+
+    /// `/proc/PID/WHAT`.
+    pub fn proc_file(&self, pid: u32, what: &str) -> PathBuf {
+        self.proc_root.join(pid.to_string()).join(what)
+    }
+
+    /// Whether sock_diag lists sockets that are bound and do not listen (6.8,
+    /// commit 91051f003948). There is no way to ask: kernels without it ignore
+    /// the bit.
+    pub fn shows_bound_sockets(&self) -> bool {
+        let mut numbers = self
+            .release
+            .split(|char: char| !char.is_ascii_digit())
+            .map(|number| number.parse::<u32>().unwrap_or(0));
+        let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+        version >= (6, 8)
+    }
+
+    /// Wall-clock time of an instant of `CLOCK_BOOTTIME`. Both clocks are read
+    /// now, so that a step of the wall clock matters for no later event.
+    pub fn wall_clock(&self, boot_ns: u64) -> Timestamp {
+        let boot = clock_gettime(ClockId::Boottime);
+        let ago = SignedDuration::new(boot.tv_sec, i32::try_from(boot.tv_nsec).unwrap_or(0))
+            - SignedDuration::from_nanos(i64::try_from(boot_ns).unwrap_or(i64::MAX));
+        Timestamp::now().saturating_sub(ago).unwrap_or(Timestamp::UNIX_EPOCH)
+    }
+}
+
+/// How long the kernel may take for one datagram.
+const REPLY_TIMEOUT: Duration = Duration::from_millis(200);
+
+struct Netlink {
+    socket: OwnedFd,
+    buffer: Vec<u8>,
+}
+
+impl Netlink {
+    fn open(netns: &NetnsRef) -> io::Result<Self> {
+        let socket = match netns {
+            NetnsRef::Own => diag_socket()?,
+            NetnsRef::File(path) => diag_socket_in(&File::open(path)?)?,
+        };
+        Ok(Self { socket, buffer: vec![0; 64 * 1024] })
+    }
+}
+
+fn diag_socket() -> io::Result<OwnedFd> {
+    let socket = net::socket_with(
+        AddressFamily::NETLINK,
+        SocketType::DGRAM,
+        SocketFlags::CLOEXEC,
+        Some(netlink::SOCK_DIAG),
+    )?;
+    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(REPLY_TIMEOUT))?;
+    Ok(socket)
+}
+
+/// A netlink socket stays in the namespace that it was made in, so a thread
+/// goes there to make it and ends: no way back is needed.
+fn diag_socket_in(netns: &File) -> io::Result<OwnedFd> {
+    thread::scope(|scope| {
+        let made = scope.spawn(|| {
+            move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network))?;
+            diag_socket()
+        });
+        made.join().unwrap_or_else(|_| Err(io::Error::other("the thread panicked")))
+    })
+}
+
+impl DiagSocket for Netlink {
+    fn send(&mut self, request: &[u8]) -> io::Result<()> {
+        let kernel = netlink::SocketAddrNetlink::new(0, 0);
+        net::sendto(&self.socket, request, SendFlags::empty(), &kernel)?;
+        Ok(())
+    }
+
+    fn receive(&mut self) -> io::Result<&[u8]> {
+        let (length, _) = net::recv(&self.socket, self.buffer.as_mut_slice(), RecvFlags::empty())?;
+        Ok(self.buffer.get(..length).unwrap_or_default())
+    }
+}

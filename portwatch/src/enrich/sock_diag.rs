@@ -1,0 +1,249 @@
+//! The wire form of sock_diag(7): one request for the sockets on a port, and
+//! its reply. Pure, and total over any bytes.
+//!
+//! Ours, because the netlink crates of the field have neither the port filter
+//! in bytecode, without which bound sockets cannot be asked for, nor the cgroup
+//! attribute.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use crate::evidence::{Device, Family, Protocol, Socket, State};
+
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+const NLM_F_REQUEST: u16 = 0x1;
+const NLM_F_DUMP: u16 = 0x300;
+const NLM_F_DUMP_INTR: u16 = 0x10;
+
+const INET_DIAG_REQ_BYTECODE: u16 = 1;
+const INET_DIAG_SKV6ONLY: u16 = 11;
+const INET_DIAG_CGROUP_ID: u16 = 21;
+/// `INET_DIAG_BC_S_EQ`: the source port equals (include/uapi/linux/inet_diag.h).
+const BC_S_EQ: u8 = 11;
+
+/// `sizeof(struct nlmsghdr)`, `struct inet_diag_req_v2`, `struct inet_diag_msg`.
+const NLMSGHDR: usize = 16;
+const REQUEST: usize = 56;
+const MESSAGE: usize = 72;
+
+/// `TCP_*` of include/net/tcp_states.h.
+const TCP_ESTABLISHED: u8 = 1;
+const TCP_TIME_WAIT: u8 = 6;
+const TCP_CLOSE: u8 = 7;
+/// `inet_diag_msg.idiag_timer` of a TIME-WAIT minisock.
+const TIMER_TIME_WAIT: u8 = 3;
+/// All states, and bit 13, `TCP_BOUND_INACTIVE`: bound and not listening (6.8).
+/// Kernels that do not know the bit ignore it.
+const ALL_STATES: u32 = 0x3fff;
+
+/// Why a reply cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReplyError {
+    /// The kernel refused the request: an errno.
+    #[error("the kernel answers errno {0}")]
+    Refused(i32),
+    /// The bytes end in the middle of a message.
+    #[error("the kernel's reply is cut short")]
+    Truncated,
+}
+
+/// What one datagram of a dump brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// More will follow.
+    More,
+    /// That was the last.
+    Done,
+}
+
+/// The number of a protocol that sock_diag lists.
+pub fn protocol_number(protocol: Protocol) -> Option<u8> {
+    match protocol {
+        Protocol::Tcp => Some(6),
+        Protocol::Udp => Some(17),
+        Protocol::Udplite => Some(136),
+        Protocol::Sctp | Protocol::Icmp | Protocol::Other => None,
+    }
+}
+
+/// The request for every socket of `protocol` and `family` on `port`: an
+/// nlmsghdr, an `inet_diag_req_v2` and a bytecode attribute that compares the
+/// port, because the walk over bound sockets ignores the port of the request.
+pub fn request(protocol: u8, family: Family, port: u16, sequence: u32) -> Vec<u8> {
+    const BYTECODE: usize = 8;
+    let total = NLMSGHDR + REQUEST + 4 + BYTECODE;
+    let mut bytes = Vec::with_capacity(total);
+    bytes.extend(u32::try_from(total).unwrap_or_default().to_ne_bytes());
+    bytes.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
+    bytes.extend((NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
+    bytes.extend(sequence.to_ne_bytes());
+    bytes.extend(0u32.to_ne_bytes());
+
+    bytes.extend([family_number(family), protocol, 0, 0]);
+    bytes.extend(ALL_STATES.to_ne_bytes());
+    // struct inet_diag_sockid: source port, the rest any, no cookie.
+    bytes.extend(port.to_be_bytes());
+    bytes.extend([0; 2 + 16 + 16 + 4]);
+    bytes.extend([0xff; 8]);
+
+    bytes.extend(u16::try_from(4 + BYTECODE).unwrap_or_default().to_ne_bytes());
+    bytes.extend(INET_DIAG_REQ_BYTECODE.to_ne_bytes());
+    // struct inet_diag_bc_op {code, yes, no}: on equality go on behind the two
+    // words, which ends the program and accepts; else jump beyond and reject.
+    bytes.extend([BC_S_EQ, 8]);
+    bytes.extend(12u16.to_ne_bytes());
+    bytes.extend([0, 0]);
+    bytes.extend(port.to_ne_bytes());
+    bytes
+}
+
+fn family_number(family: Family) -> u8 {
+    match family {
+        Family::Ipv4 => 2,
+        Family::Ipv6 => 10,
+    }
+}
+
+/// Reads one datagram of the reply and hands each socket on `port` to `take`.
+/// Returns whether more will follow, and whether the table changed under the
+/// dump (`NLM_F_DUMP_INTR`).
+///
+/// # Errors
+/// The kernel refused, or the bytes are no messages.
+pub fn read_reply(
+    mut bytes: &[u8],
+    tcp: bool,
+    port: u16,
+    mut take: impl FnMut(Socket),
+) -> Result<(Progress, bool), ReplyError> {
+    let mut interrupted = false;
+    while !bytes.is_empty() {
+        let length = u32_at(bytes, 0)? as usize;
+        let kind = u16_at(bytes, 4)?;
+        interrupted |= u16_at(bytes, 6)? & NLM_F_DUMP_INTR != 0;
+        let body = bytes.get(NLMSGHDR..length).ok_or(ReplyError::Truncated)?;
+        match kind {
+            NLMSG_DONE => return Ok((Progress::Done, interrupted)),
+            NLMSG_ERROR => match i32_at(body, 0)? {
+                0 => return Ok((Progress::Done, interrupted)),
+                errno => return Err(ReplyError::Refused(-errno)),
+            },
+            SOCK_DIAG_BY_FAMILY => {
+                if let Some(socket) = socket(body, tcp)?
+                    && socket.local.port() == port
+                {
+                    take(socket);
+                }
+            }
+            _ => {}
+        }
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    Ok((Progress::More, interrupted))
+}
+
+/// `struct inet_diag_msg` and its attributes; `None` for a family or state that
+/// is not known.
+fn socket(body: &[u8], tcp: bool) -> Result<Option<Socket>, ReplyError> {
+    let &[family, state, timer, _retrans, ..] = body else { return Err(ReplyError::Truncated) };
+    if body.len() < MESSAGE {
+        return Err(ReplyError::Truncated);
+    }
+    let Some(state) = state_of(state, tcp) else { return Ok(None) };
+    let (Some(source), Some(destination)) = (address(body, family, 8)?, address(body, family, 24)?)
+    else {
+        return Ok(None);
+    };
+    let local = SocketAddr::new(source, u16::from_be(u16_at(body, 4)?));
+    let remote = SocketAddr::new(destination, u16::from_be(u16_at(body, 6)?));
+    let index = u32_at(body, 40)?;
+    let cookie = u64::from(u32_at(body, 44)?) | u64::from(u32_at(body, 48)?) << 32;
+    let inode = u32_at(body, 68)?;
+    let (v6only, cgroup_id) = attributes(body.get(MESSAGE..).unwrap_or_default());
+    let dying = timer == TIMER_TIME_WAIT;
+    Ok(Some(Socket {
+        state,
+        local,
+        remote: (remote.port() != 0).then_some(remote),
+        inode: (inode != 0).then_some(u64::from(inode)),
+        cookie: (cookie != 0).then_some(cookie),
+        // A minisock has no owner; the zero there is not root's.
+        uid: if dying { None } else { Some(u32_at(body, 64)?) },
+        cgroup_id,
+        reuseaddr: None,
+        reuseport: None,
+        v6only: local.is_ipv6().then_some(v6only).flatten(),
+        device: (index != 0).then_some(Device { index, name: None }),
+        expires_ms: dying.then_some(u64::from(u32_at(body, 52)?)),
+        refused: false,
+        holders: Vec::new(),
+    }))
+}
+
+fn state_of(state: u8, tcp: bool) -> Option<State> {
+    Some(match state {
+        TCP_CLOSE if !tcp => State::Unconn,
+        TCP_ESTABLISHED => State::Established,
+        2 => State::SynSent,
+        // 12 is TCP_NEW_SYN_RECV.
+        3 | 12 => State::SynRecv,
+        4 => State::FinWait1,
+        5 => State::FinWait2,
+        TCP_TIME_WAIT => State::TimeWait,
+        // TCP_BOUND_INACTIVE comes back as the state that such a socket has.
+        TCP_CLOSE | 13 => State::Bound,
+        8 => State::CloseWait,
+        9 => State::LastAck,
+        10 => State::Listen,
+        11 => State::Closing,
+        _ => return None,
+    })
+}
+
+fn address(body: &[u8], family: u8, at: usize) -> Result<Option<IpAddr>, ReplyError> {
+    let bytes: [u8; 16] = body
+        .get(at..at + 16)
+        .and_then(|bytes| bytes.try_into().ok())
+        .ok_or(ReplyError::Truncated)?;
+    let [a, b, c, d, ..] = bytes;
+    Ok(match family {
+        2 => Some(Ipv4Addr::new(a, b, c, d).into()),
+        10 => Some(Ipv6Addr::from(bytes).into()),
+        _ => None,
+    })
+}
+
+/// IPV6_V6ONLY and the cgroup id, where they are there.
+fn attributes(mut bytes: &[u8]) -> (Option<bool>, Option<u64>) {
+    let (mut v6only, mut cgroup) = (None, None);
+    while let (Ok(length), Ok(kind)) = (u16_at(bytes, 0), u16_at(bytes, 2)) {
+        let length = usize::from(length);
+        let Some(value) = bytes.get(4..length) else { break };
+        match kind {
+            INET_DIAG_SKV6ONLY => v6only = value.first().map(|&flag| flag != 0),
+            INET_DIAG_CGROUP_ID => {
+                cgroup = value.try_into().ok().map(u64::from_ne_bytes);
+            }
+            _ => {}
+        }
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    (v6only, cgroup)
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Result<u16, ReplyError> {
+    array_at(bytes, at).map(u16::from_ne_bytes)
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Result<u32, ReplyError> {
+    array_at(bytes, at).map(u32::from_ne_bytes)
+}
+
+fn i32_at(bytes: &[u8], at: usize) -> Result<i32, ReplyError> {
+    array_at(bytes, at).map(i32::from_ne_bytes)
+}
+
+fn array_at<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], ReplyError> {
+    bytes.get(at..at + N).and_then(|bytes| bytes.try_into().ok()).ok_or(ReplyError::Truncated)
+}
