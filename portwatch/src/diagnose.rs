@@ -63,6 +63,8 @@ pub enum Cause {
     Udp,
     /// No free ephemeral port is left.
     PortExhausted,
+    /// By the time anyone looked, nothing was there.
+    Gone,
     /// None of the others.
     Undetermined,
 }

@@ -8,6 +8,7 @@ use crate::diagnose::{
 use crate::evidence::{Process, Socket};
 
 mod bound_not_listening;
+mod gone;
 mod listener;
 mod port_exhausted;
 mod time_wait;
@@ -31,12 +32,13 @@ type Rule = for<'a> fn(&Case<'a>) -> Option<Finding<'a>>;
 /// The order: what needs no other socket first; then by protocol; then what a
 /// process holds before what the kernel alone keeps, because a listener refuses
 /// whatever else there is. Last, what nothing explains.
-const RULES: [Rule; 5] = [
+const RULES: [Rule; 6] = [
     port_exhausted::rule,
     udp::rule,
     listener::rule,
     bound_not_listening::rule,
     time_wait::rule,
+    gone::rule,
 ];
 
 /// Tries the rules.

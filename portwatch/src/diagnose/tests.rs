@@ -219,7 +219,7 @@ fn at_listen_the_failing_socket_is_not_its_own_culprit() {
 }
 
 #[test]
-fn nothing_seen_is_not_guessed_at() {
+fn nothing_there_is_gone_and_nothing_seen_is_not_guessed_at() {
     let mut empty = evidence(Vec::new());
     assert_json_snapshot!(diagnose(&empty));
     empty.gaps.push(Gap::new("sockets", "the namespace could not be entered"));

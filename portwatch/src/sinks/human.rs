@@ -138,9 +138,18 @@ fn process_line(process: &Process) -> String {
         let _ = write!(text, ", since {}", started.strftime("%Y-%m-%d %H:%M:%S"));
     }
     if !process.cmdline.is_empty() {
-        let _ = write!(text, ": {}", process.cmdline.join(" "));
+        let _ = write!(text, ": {}", shortened(&process.cmdline.join(" ")));
     }
     text
+}
+
+/// A command line's beginning: JSON has the whole of it.
+fn shortened(text: &str) -> String {
+    const MOST: usize = 160;
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
+    }
 }
 
 fn lost(loss: &Loss) -> String {

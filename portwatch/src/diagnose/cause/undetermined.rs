@@ -18,20 +18,14 @@ pub fn finding<'a>(case: &Case<'a>) -> Finding<'a> {
             words::socket(culprit.socket),
             who(case, class.unwrap_or(crate::diagnose::HolderClass::Unknown), process, culprit.socket),
         ),
-        None if case.evidence.gaps.is_empty() => {
-            "nothing on that port was left to be seen when it was looked at".to_owned()
-        }
-        None => format!("what refused could not be seen ({})", case.evidence.gaps.len()),
+        None => "what refused could not be seen".to_owned(),
     };
-    let mut notes: Vec<_> = case
+    let notes = case
         .evidence
         .gaps
         .iter()
         .map(|gap| format!("not known: {}: {}", gap.what, gap.why))
         .collect();
-    if culprit.is_none() && notes.is_empty() {
-        notes.push("whatever held the port let go of it within milliseconds: try again".to_owned());
-    }
     Finding {
         cause: Cause::Undetermined,
         because,
