@@ -1,0 +1,118 @@
+//! `cargo xtask`: everything that a fresh machine needs, in one command each.
+
+use std::{ffi::OsString, os::unix::process::CommandExt as _, path::PathBuf, process::Command};
+
+use anyhow::{Context as _, ensure};
+use clap::{Parser, Subcommand};
+
+mod packages;
+mod setup;
+#[path = "../../portwatch/build/toolchain.rs"]
+#[allow(dead_code, reason = "the build script uses the rest of the module")]
+mod toolchain;
+mod vm;
+
+/// Set-up, build, run and test of portwatch
+#[derive(Parser)]
+#[command(name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what building needs, if it is missing
+    Setup,
+    /// Set up and build the release binary
+    Build,
+    /// Set up, build, and run the agent in the foreground
+    Run {
+        /// Options for `portwatch run`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Set up and run every test, the live ones on this machine's kernel
+    Test {
+        /// Options for `cargo test`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Run the live tests on stock Debian kernels under QEMU
+    Vm(vm::Args),
+    /// Run the benchmarks
+    Bench,
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().task {
+        Task::Setup => setup::for_building(),
+        Task::Build => build().map(|_| ()),
+        Task::Run { args } => run(args),
+        Task::Test { args } => test(args),
+        Task::Vm(args) => vm::run(&args),
+        Task::Bench => {
+            setup::for_building()?;
+            checked(cargo().args(["bench", "--package", "portwatch"]))
+        }
+    }
+}
+
+/// Builds the release binary and gives its path.
+fn build() -> anyhow::Result<PathBuf> {
+    setup::for_building()?;
+    checked(cargo().args(["build", "--release", "--package", "portwatch"]))?;
+    Ok(root().join("target/release/portwatch"))
+}
+
+/// Becomes the agent, so that signals and the exit code are its own.
+fn run(args: Vec<OsString>) -> anyhow::Result<()> {
+    ensure!(
+        rustix::process::geteuid().is_root(),
+        "the agent needs root to watch binds\nhint: sudo -E cargo xtask run, or build with cargo \
+         xtask build and run target/release/portwatch with the capabilities that portwatch doctor \
+         names"
+    );
+    let binary = build()?;
+    // `cargo xtask run -- --format json` and `cargo xtask run --format json`.
+    let args = args.into_iter().skip_while(|argument| argument == "--");
+    let error = Command::new(&binary).arg("run").args(args).exec();
+    Err(error).with_context(|| format!("failed to start {}", binary.display()))
+}
+
+fn test(args: Vec<OsString>) -> anyhow::Result<()> {
+    ensure!(
+        rustix::process::geteuid().is_root(),
+        "the live tests attach programs and make network namespaces\nhint: run them as root"
+    );
+    setup::for_testing()?;
+    let args: Vec<_> = args.into_iter().skip_while(|argument| argument == "--").collect();
+    checked(cargo().args(["build", "--package", "portwatch", "--package", "portwatch-tests"]))?;
+    checked(
+        cargo()
+            .args(["test", "--workspace"])
+            .args(args)
+            .env("PORTWATCH_BIN", root().join("target/debug/portwatch")),
+    )
+}
+
+/// The cargo that runs this, in the workspace's folder.
+fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    command
+}
+
+/// The workspace's folder.
+fn root() -> PathBuf {
+    let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    here.parent().map_or(here.clone(), PathBuf::from)
+}
+
+/// Runs a command whose output goes to the terminal, and fails as it fails.
+fn checked(command: &mut Command) -> anyhow::Result<()> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let status = command.status().with_context(|| format!("failed to start {name}"))?;
+    ensure!(status.success(), "{name} failed: {status}");
+    Ok(())
+}

@@ -1,0 +1,117 @@
+//! The guest's root: busybox, the programs, the modules that are needed, and
+//! the script that runs as pid 1.
+
+use std::{
+    fs::{self, File},
+    io::{BufWriter, Write},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, ensure};
+use cpio::newc::{Builder, ModeFileType, trailer};
+
+use crate::vm::{Programs, kernels::Kernel};
+
+/// What sock_diag needs; nothing loads modules by itself in the guest.
+const MODULES: [&str; 3] = ["inet_diag", "tcp_diag", "udp_diag"];
+
+const APPLETS: [&str; 14] = [
+    "sh", "mount", "insmod", "ip", "mkdir", "dmesg", "grep", "reboot", "cat", "echo", "hostname",
+    "sleep", "umount", "true",
+];
+
+/// The tests' output goes to the second serial port, so that the kernel's own
+/// does not mix with it. The last line is the exit status.
+const INIT: &str = r#"#!/bin/sh
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev
+mount -t tmpfs tmpfs /tmp
+mount -t tmpfs tmpfs /run
+mount -t securityfs securityfs /sys/kernel/security
+mount -t bpf bpf /sys/fs/bpf
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+mkdir -p /run/netns /dev/shm
+hostname guest
+for module in /modules/*.ko; do insmod "$module"; done
+ip link set lo up
+export PORTWATCH_BIN=/bin/portwatch BINDER_BIN=/bin/binder PORTWATCH_GUEST=1 RUST_BACKTRACE=0
+cd /
+/bin/live @ARGS@ > /dev/ttyS1 2>&1
+echo "exit status: $?" > /dev/ttyS1
+dmesg | grep -E 'WARNING:|BUG:|Oops' | while read -r line; do echo "kernel: $line"; done > /dev/ttyS1
+echo "end of run" > /dev/ttyS1
+reboot -f
+"#;
+
+/// Writes the initramfs and gives its path.
+pub fn build(
+    kernel: &Kernel,
+    programs: &Programs,
+    filter: &str,
+    cache: &Path,
+) -> anyhow::Result<PathBuf> {
+    ensure!(
+        filter.chars().all(|char| char.is_ascii_alphanumeric() || "_:".contains(char)),
+        "a test's name has letters, digits, _ and : only"
+    );
+    let path = cache.join(format!("initrd-{}", kernel.version));
+    let mut archive = Archive { out: BufWriter::new(File::create(&path)?), inode: 1 };
+    for folder in ["bin", "dev", "etc", "modules", "proc", "run", "sys", "tmp", "var"] {
+        archive.entry(folder, ModeFileType::Directory, 0o755, &[])?;
+    }
+    archive.file("init", INIT.replace("@ARGS@", filter).as_bytes())?;
+    archive.file("etc/passwd", b"root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n")?;
+    archive.copy("bin/busybox", Path::new("/bin/busybox"))?;
+    for applet in APPLETS {
+        archive.entry(&format!("bin/{applet}"), ModeFileType::Symlink, 0o777, b"busybox")?;
+    }
+    archive.copy("bin/portwatch", &programs.portwatch)?;
+    archive.copy("bin/binder", &programs.binder)?;
+    archive.copy("bin/live", &programs.live)?;
+    for module in MODULES {
+        archive.file(&format!("modules/{module}.ko"), &unpacked(&kernel.modules, module)?)?;
+    }
+    trailer(archive.out)?.flush()?;
+    Ok(path)
+}
+
+/// A kernel module's bytes: `.ko`, or `.ko.xz` on newer kernels.
+fn unpacked(modules: &Path, name: &str) -> anyhow::Result<Vec<u8>> {
+    let ipv4 = modules.join("kernel/net/ipv4");
+    let plain = ipv4.join(format!("{name}.ko"));
+    if plain.exists() {
+        return Ok(fs::read(plain)?);
+    }
+    let packed = ipv4.join(format!("{name}.ko.xz"));
+    let output = Command::new("xz").arg("-dc").arg(&packed).output()?;
+    ensure!(output.status.success(), "no module {name} in {}", ipv4.display());
+    Ok(output.stdout)
+}
+
+struct Archive<W> {
+    out: W,
+    inode: u32,
+}
+
+impl<W: Write> Archive<W> {
+    fn entry(&mut self, name: &str, kind: ModeFileType, mode: u32, bytes: &[u8]) -> anyhow::Result<()> {
+        self.inode += 1;
+        let size = u32::try_from(bytes.len()).context("a file of 4 GiB")?;
+        let mut entry =
+            Builder::new(name).ino(self.inode).mode(mode).set_mode_file_type(kind).write(&mut self.out, size);
+        entry.write_all(bytes)?;
+        entry.finish()?;
+        Ok(())
+    }
+
+    fn file(&mut self, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
+        self.entry(name, ModeFileType::Regular, 0o755, bytes)
+    }
+
+    fn copy(&mut self, name: &str, from: &Path) -> anyhow::Result<()> {
+        let bytes = fs::read(from).with_context(|| format!("failed to read {}", from.display()))?;
+        self.file(name, &bytes)
+    }
+}
