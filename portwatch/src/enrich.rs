@@ -9,6 +9,7 @@ use crate::{
 };
 
 mod cgroups;
+mod holders;
 pub mod host;
 mod netns;
 mod processes;
@@ -23,12 +24,13 @@ const DEADLINE: Duration = Duration::from_millis(250);
 /// Turns refusals into evidence.
 pub struct Enricher {
     host: Host,
+    holders: holders::Holders,
 }
 
 impl Enricher {
     /// Looks at `host`.
     pub fn new(host: Host) -> Self {
-        Self { host }
+        Self { host, holders: holders::Holders::default() }
     }
 
     /// Finds out what can be found out before the deadline.
@@ -38,20 +40,31 @@ impl Enricher {
         let mut gaps = Vec::new();
         // The sockets first: they are what changes fastest.
         let (netns, way) = netns::find(host, raw, &mut gaps);
-        let mut found = sockets::Found::default();
-        if raw.port != 0
-            && let Some(way) = way
-        {
-            found = sockets::on_port(host, &way, raw.protocol, raw.port, &mut gaps);
-        }
+        let mut diag = way.and_then(|way| match host.sock_diag(&way) {
+            Ok(diag) => Some(diag),
+            Err(error) => {
+                gaps.push(Gap::new("sockets", format!("sock_diag cannot be opened there: {error}")));
+                None
+            }
+        });
+        let mut found = match &mut diag {
+            Some(diag) if raw.port != 0 => {
+                sockets::on_port(host, &mut **diag, raw.protocol, raw.port, &mut gaps)
+            }
+            _ => sockets::Found::default(),
+        };
         if let Some(culprit) = &raw.culprit {
             point_out(culprit, &mut found.sockets);
         }
         let process = processes::failing(host, &raw.task, &mut gaps);
-        processes::name_holders(host, &mut found.sockets, deadline, &mut gaps);
+        self.holders.name(host, &mut found.sockets, deadline, &mut gaps);
+        let mut failure = failure(raw, &mut gaps);
+        if let (Some(device), Some(diag)) = (&mut failure.device, &diag) {
+            device.name = diag.device_name(device.index);
+        }
         Evidence {
             time: host.wall_clock(raw.at_ns),
-            failure: failure(raw, &mut gaps),
+            failure,
             process,
             netns,
             sockets: found.sockets,

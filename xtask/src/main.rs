@@ -1,6 +1,10 @@
 //! `cargo xtask`: everything that a fresh machine needs, in one command each.
 
-use std::{ffi::OsString, os::unix::process::CommandExt as _, path::PathBuf, process::Command};
+use std::{
+    ffi::OsString,
+    os::unix::process::CommandExt as _, path::PathBuf,
+    process::{Command, ExitCode},
+};
 
 use anyhow::{Context as _, ensure};
 use clap::{Parser, Subcommand};
@@ -44,8 +48,18 @@ enum Task {
     Bench,
 }
 
-fn main() -> anyhow::Result<()> {
-    match Cli::parse().task {
+fn main() -> ExitCode {
+    match run_task(Cli::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_task(task: Task) -> anyhow::Result<()> {
+    match task {
         Task::Setup => setup::for_building(),
         Task::Build => build().map(|_| ()),
         Task::Run { args } => run(args),
@@ -86,13 +100,14 @@ fn test(args: Vec<OsString>) -> anyhow::Result<()> {
         "the live tests attach programs and make network namespaces\nhint: run them as root"
     );
     setup::for_testing()?;
+    // The agent under test is the one that users run.
+    let binary = build()?;
     let args: Vec<_> = args.into_iter().skip_while(|argument| argument == "--").collect();
-    checked(cargo().args(["build", "--package", "portwatch", "--package", "portwatch-tests"]))?;
     checked(
         cargo()
             .args(["test", "--workspace"])
             .args(args)
-            .env("PORTWATCH_BIN", root().join("target/debug/portwatch")),
+            .env("PORTWATCH_BIN", binary),
     )
 }
 

@@ -5,7 +5,7 @@ use std::{
     fs::File,
     io,
     os::fd::{AsFd, OwnedFd},
-    path::{Path, PathBuf},
+    path::PathBuf,
     thread,
     time::Duration,
 };
@@ -13,7 +13,10 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use procfs::process::Process;
 use rustix::{
-    net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, sockopt},
+    net::{
+        self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netdevice, netlink,
+        sockopt,
+    },
     thread::{LinkNameSpaceType, move_into_link_name_space},
     time::{ClockId, clock_gettime},
 };
@@ -31,6 +34,9 @@ pub trait DiagSocket {
     /// # Errors
     /// Nothing came in time.
     fn receive(&mut self) -> io::Result<&[u8]>;
+
+    /// The name of an interface in the namespace (`SIOCGIFNAME`).
+    fn device_name(&self, index: u32) -> Option<String>;
 }
 
 /// A network namespace to look into.
@@ -77,7 +83,7 @@ impl Host {
 
     /// A host below `root`, with sock_diag replies of the test's own.
     #[cfg(test)]
-    pub fn fake(root: &Path, open_diag: OpenDiag) -> Self {
+    pub fn fake(root: &std::path::Path, open_diag: OpenDiag) -> Self {
         Self {
             proc_root: root.join("proc"),
             cgroup_root: Some(root.join("cgroup")),
@@ -174,5 +180,10 @@ impl DiagSocket for Netlink {
     fn receive(&mut self) -> io::Result<&[u8]> {
         let (length, _) = net::recv(&self.socket, self.buffer.as_mut_slice(), RecvFlags::empty())?;
         Ok(self.buffer.get(..length).unwrap_or_default())
+    }
+
+    fn device_name(&self, index: u32) -> Option<String> {
+        // Any socket will do: the answer is about the namespace that it is in.
+        netdevice::index_to_name(&self.socket, index).ok()
     }
 }

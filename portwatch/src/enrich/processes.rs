@@ -1,13 +1,13 @@
 //! Processes: who failed, and who has a socket open.
 
-use std::{collections::HashMap, fs, path::Path, time::Instant};
+use std::{fs, path::Path};
 
 use procfs::process;
 
 use crate::{
     decode::RawTask,
     enrich::{cgroups, host::Host},
-    evidence::{Cgroup, Gap, Process, Socket},
+    evidence::{Cgroup, Gap, Process},
 };
 
 /// Clock ticks of /proc/PID/stat: USER_HZ is 100 on every architecture that is
@@ -15,8 +15,6 @@ use crate::{
 const TICK_NS: u64 = 10_000_000;
 /// How far up the parents are followed.
 const MOST_ANCESTORS: usize = 32;
-/// Holders that are kept for one socket.
-const MOST_HOLDERS: usize = 32;
 
 /// The process that failed. What the kernel saw comes first; /proc adds to it
 /// if the process is still there, and still the same.
@@ -67,6 +65,12 @@ pub fn failing(host: &Host, task: &RawTask, gaps: &mut Vec<Gap>) -> Process {
 struct Identified {
     process: Process,
     started_ns: u64,
+}
+
+/// Reads one process by its number; `None` if there is none, or it changes
+/// while it is being read.
+pub fn by_pid(host: &Host, pid: u32) -> Option<Process> {
+    identified(host, pid).map(|found| found.process)
 }
 
 /// Reads one process; `None` if it goes away, or its number goes to another,
@@ -137,129 +141,4 @@ fn ancestors(host: &Host, parent: Option<u32>) -> Vec<u32> {
             .and_then(|stat| u32::try_from(stat.ppid).ok());
     }
     found
-}
-
-/// Finds who has the sockets open and writes it into them: one walk over all
-/// descriptors for all sockets together, and a second one over the tables of
-/// single threads only for what the first has not found.
-pub fn name_holders(host: &Host, sockets: &mut [Socket], deadline: Instant, gaps: &mut Vec<Gap>) {
-    let mut wanted: HashMap<u64, Vec<(u32, u32)>> =
-        sockets.iter().filter_map(|socket| socket.inode).map(|inode| (inode, Vec::new())).collect();
-    if wanted.is_empty() {
-        return;
-    }
-    let mut walk = Walk { deadline, refused: Vec::new(), late: false };
-    walk.all(&host.proc_root, "fd", &mut wanted);
-    if wanted.values().any(Vec::is_empty) {
-        walk.threads(&host.proc_root, &mut wanted);
-    }
-    let mut processes: HashMap<u32, Option<Process>> = HashMap::new();
-    let mut nameless = false;
-    for socket in sockets {
-        let Some(holders) = socket.inode.and_then(|inode| wanted.get(&inode)) else { continue };
-        nameless |= holders.is_empty();
-        for &(pid, fd) in holders.iter().take(MOST_HOLDERS) {
-            let known = processes
-                .entry(pid)
-                .or_insert_with(|| identified(host, pid).map(|found| found.process));
-            if let Some(process) = known {
-                socket.holders.push(Process { fd: Some(fd), ..process.clone() });
-            }
-        }
-    }
-    if nameless {
-        gaps.extend(walk.gaps());
-    }
-}
-
-/// A walk over /proc that knows what it was not let into.
-struct Walk {
-    deadline: Instant,
-    refused: Vec<String>,
-    late: bool,
-}
-
-impl Walk {
-    /// Every process's table `table` (`fd`).
-    fn all(&mut self, proc_root: &Path, table: &str, wanted: &mut HashMap<u64, Vec<(u32, u32)>>) {
-        for (pid, folder) in numbered(proc_root) {
-            if Instant::now() > self.deadline {
-                self.late = true;
-                return;
-            }
-            self.table(pid, &folder.join(table), wanted);
-        }
-    }
-
-    /// Every thread's own table: a thread made without CLONE_FILES has one that
-    /// its process's folder does not show.
-    fn threads(&mut self, proc_root: &Path, wanted: &mut HashMap<u64, Vec<(u32, u32)>>) {
-        for (pid, folder) in numbered(proc_root) {
-            for (thread, folder) in numbered(&folder.join("task")) {
-                if Instant::now() > self.deadline {
-                    self.late = true;
-                    return;
-                }
-                if thread != pid {
-                    self.table(pid, &folder.join("fd"), wanted);
-                }
-            }
-        }
-    }
-
-    fn table(&mut self, pid: u32, table: &Path, wanted: &mut HashMap<u64, Vec<(u32, u32)>>) {
-        let entries = match fs::read_dir(table) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-                self.refused.push(pid.to_string());
-                return;
-            }
-            // Gone since the listing.
-            Err(_) => return,
-        };
-        for entry in entries.flatten() {
-            let Ok(target) = fs::read_link(entry.path()) else { continue };
-            let inode = target
-                .to_str()
-                .and_then(|target| target.strip_prefix("socket:["))
-                .and_then(|rest| rest.strip_suffix(']'))
-                .and_then(|inode| inode.parse::<u64>().ok());
-            let fd = entry.file_name().to_str().and_then(|fd| fd.parse().ok());
-            if let (Some(inode), Some(fd)) = (inode, fd)
-                && let Some(holders) = wanted.get_mut(&inode)
-                && !holders.iter().any(|&(holder, _)| holder == pid)
-            {
-                holders.push((pid, fd));
-            }
-        }
-    }
-
-    fn gaps(&self) -> Vec<Gap> {
-        let mut gaps = Vec::new();
-        if !self.refused.is_empty() {
-            const MOST: usize = 8;
-            let mut pids = self.refused.clone();
-            pids.dedup();
-            let more = pids.len().saturating_sub(MOST);
-            pids.truncate(MOST);
-            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-            gaps.push(Gap::new(
-                "sockets.holders",
-                format!("the descriptors of pid {}{more} may not be read", pids.join(", ")),
-            ));
-        }
-        if self.late {
-            gaps.push(Gap::new("sockets.holders", "the search took longer than its deadline"));
-        }
-        gaps
-    }
-}
-
-/// The sub-folders that are numbers.
-fn numbered(folder: &Path) -> Vec<(u32, std::path::PathBuf)> {
-    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
-    entries
-        .flatten()
-        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())))
-        .collect()
 }

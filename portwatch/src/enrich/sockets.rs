@@ -2,7 +2,7 @@
 
 use crate::{
     enrich::{
-        host::{DiagSocket, Host, NetnsRef},
+        host::{DiagSocket, Host},
         sock_diag::{self, Progress, ReplyError},
     },
     evidence::{Family, Gap, Protocol, Socket, State, TimeWait},
@@ -66,10 +66,11 @@ impl Found {
     }
 }
 
-/// Lists the sockets on `port`. What cannot be listed becomes a gap.
+/// Lists the sockets on `port` in the namespace of `socket`. What cannot be
+/// listed becomes a gap.
 pub fn on_port(
     host: &Host,
-    netns: &NetnsRef,
+    socket: &mut dyn DiagSocket,
     protocol: Protocol,
     port: u16,
     gaps: &mut Vec<Gap>,
@@ -78,16 +79,9 @@ pub fn on_port(
         gaps.push(Gap::new("sockets", "the kernel lists no sockets of this protocol"));
         return Found::default();
     };
-    let mut socket = match host.sock_diag(netns) {
-        Ok(socket) => socket,
-        Err(error) => {
-            gaps.push(Gap::new("sockets", format!("sock_diag cannot be opened there: {error}")));
-            return Found::default();
-        }
-    };
     let mut found = Found::default();
     for family in [Family::Ipv4, Family::Ipv6] {
-        if let Err(why) = dump(&mut *socket, number, family, port, &mut found) {
+        if let Err(why) = dump(socket, number, family, port, &mut found) {
             gaps.push(Gap::new("sockets", why));
         }
     }
@@ -96,6 +90,9 @@ pub fn on_port(
             "sockets.bound",
             "the kernel shows sockets that are bound and do not listen only from 6.8 on",
         ));
+    }
+    for device in found.sockets.iter_mut().filter_map(|row| row.device.as_mut()) {
+        device.name = socket.device_name(device.index);
     }
     if found.left_out > 0 {
         gaps.push(Gap::new(
