@@ -40,12 +40,12 @@ pub trait DiagSocket {
 }
 
 /// A network namespace to look into.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum NetnsRef {
     /// The agent's own.
     Own,
-    /// Behind this file, an nsfs link.
-    File(PathBuf),
+    /// The one that this file of nsfs stands for.
+    Other(File),
 }
 
 type OpenDiag = Box<dyn Fn(&NetnsRef) -> io::Result<Box<dyn DiagSocket>> + Send>;
@@ -141,7 +141,7 @@ impl Netlink {
     fn open(netns: &NetnsRef) -> io::Result<Self> {
         let socket = match netns {
             NetnsRef::Own => diag_socket()?,
-            NetnsRef::File(path) => diag_socket_in(&File::open(path)?)?,
+            NetnsRef::Other(file) => diag_socket_in(file)?,
         };
         Ok(Self { socket, buffer: vec![0; 64 * 1024] })
     }

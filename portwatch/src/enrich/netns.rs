@@ -2,7 +2,7 @@
 //! how to look into it when the process that failed is gone.
 
 use std::{
-    fs,
+    fs::{self, File},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
@@ -42,19 +42,24 @@ pub fn find(host: &Host, raw: &RawFailure, gaps: &mut Vec<Gap>) -> (Netns, Optio
     if own == Some(wanted) {
         return (netns, Some(NetnsRef::Own));
     }
-    let process = host.proc_file(raw.task.pid, "ns/net");
-    let way = if inode(&process) == Some(wanted) {
-        Some(process)
-    } else {
-        named.map(|(_, path)| path).or_else(|| any_process(host, wanted))
-    };
+    // Each way is opened before it is believed: the process may be gone between
+    // a look at its link and the use of it.
+    let way = open(&host.proc_file(raw.task.pid, "ns/net"), wanted)
+        .or_else(|| named.and_then(|(_, path)| open(&path, wanted)))
+        .or_else(|| any_process(host, wanted));
     if way.is_none() {
         gaps.push(Gap::new(
             "netns",
             "its last process was gone and it has no name, so it could not be entered",
         ));
     }
-    (netns, way.map(NetnsRef::File))
+    (netns, way.map(NetnsRef::Other))
+}
+
+/// Opens a namespace's file, if it is the one that is wanted.
+fn open(path: &Path, wanted: u32) -> Option<File> {
+    let file = File::open(path).ok()?;
+    (file.metadata().ok()?.ino() == u64::from(wanted)).then_some(file)
 }
 
 /// The inode of an nsfs file, following the link.
@@ -75,12 +80,13 @@ fn named(host: &Host, wanted: u32) -> Option<(Option<String>, PathBuf)> {
     entry_in(host.run_root.join("docker/netns")).map(|path| (None, path))
 }
 
-/// Any process that lives there.
-fn any_process(host: &Host, wanted: u32) -> Option<PathBuf> {
+/// By any process that lives there.
+fn any_process(host: &Host, wanted: u32) -> Option<File> {
     fs::read_dir(&host.proc_root)
         .ok()?
         .flatten()
         .filter(|entry| entry.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit()))
         .map(|entry| entry.path().join("ns/net"))
-        .find(|path| inode(path) == Some(wanted))
+        .filter(|path| inode(path) == Some(wanted))
+        .find_map(|path| open(&path, wanted))
 }

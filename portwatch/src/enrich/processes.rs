@@ -42,11 +42,13 @@ pub fn failing(host: &Host, task: &RawTask, gaps: &mut Vec<Gap>) -> Process {
                 cgroup.path = seen.path;
             }
         }
-        _ => {
-            gaps.push(Gap::new("process.exe", "the process was gone when it was looked at"));
-            if task.cmdline_cut {
-                gaps.push(Gap::new("process.cmdline", "only its first 512 bytes were seen"));
-            }
+        _ => {}
+    }
+    // A process that is ending has neither file nor arguments any more.
+    if found.exe.is_none() {
+        gaps.push(Gap::new("process.exe", "the process was gone when it was looked at"));
+        if task.cmdline_cut {
+            gaps.push(Gap::new("process.cmdline", "only its first 512 bytes were seen"));
         }
     }
     if let Some(cgroup) = &mut found.cgroup

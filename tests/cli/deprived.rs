@@ -1,0 +1,102 @@
+//! Takes something from the program before it starts: rights, or a part of the
+//! kernel. Mounts change in a mount namespace of its own only.
+
+use std::{
+    ffi::CString,
+    fs::File,
+    io,
+    os::{
+        fd::AsRawFd as _,
+        unix::{ffi::OsStrExt as _, process::CommandExt as _},
+    },
+    process::Command,
+};
+
+use portwatch_tests::{cgroup, programs};
+use rustix::{
+    mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount},
+    thread::{UnshareFlags, unshare_unsafe},
+};
+
+/// The user that owns nothing.
+const NOBODY: u32 = 65534;
+
+/// A command whose program file must stay open until it is started.
+pub struct ByDescriptor {
+    command: Command,
+    _program: File,
+}
+
+impl ByDescriptor {
+    /// The command.
+    pub fn command(&mut self) -> &mut Command {
+        &mut self.command
+    }
+}
+
+/// `portwatch` run by a user without rights. The folders on the way to the
+/// program may be closed to that user, so it is run by its descriptor.
+pub fn as_nobody(arguments: &[&str]) -> ByDescriptor {
+    let program = File::open(programs::portwatch().unwrap()).unwrap();
+    let mut command = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
+    command.arg0("portwatch").args(arguments).env("RUST_BACKTRACE", "1");
+    command.uid(NOBODY).gid(NOBODY).current_dir("/");
+    ByDescriptor { command, _program: program }
+}
+
+/// With nothing in /sys/kernel/btf.
+pub fn without_btf(command: &mut Command) -> &mut Command {
+    in_own_mounts(command, || {
+        let flags = MountFlags::RDONLY;
+        Ok(mount(c"none", c"/sys/kernel/btf", c"tmpfs", flags, None)?)
+    })
+}
+
+/// With cgroup2 mounted nowhere.
+pub fn without_cgroup2(command: &mut Command) -> &mut Command {
+    let mount_point = CString::new(cgroup::mount_point().as_os_str().as_bytes()).unwrap();
+    in_own_mounts(command, move || Ok(unmount(mount_point.as_c_str(), UnmountFlags::DETACH)?))
+}
+
+fn in_own_mounts(
+    command: &mut Command,
+    change: impl Fn() -> io::Result<()> + Send + Sync + 'static,
+) -> &mut Command {
+    // SAFETY: a few system calls, which are safe between fork and exec; no
+    // memory is allocated, and no descriptors are shared less.
+    unsafe {
+        command.pre_exec(move || {
+            unshare_unsafe(UnshareFlags::NEWNS)?;
+            let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+            mount_change(c"/", private)?;
+            change()
+        })
+    }
+}
+
+/// With a kernel that does not know bpf(2): a filter answers ENOSYS for it.
+pub fn without_bpf(command: &mut Command) -> &mut Command {
+    // SAFETY: two system calls, which are safe between fork and exec.
+    unsafe { command.pre_exec(refuse_bpf) }
+}
+
+fn refuse_bpf() -> io::Result<()> {
+    const LOAD_NUMBER: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+    const JUMP_IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+    let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    let bpf = libc::SYS_bpf.cast_unsigned() as u32;
+    // The system call's number is the first field of `seccomp_data`.
+    let mut filter = [
+        step(LOAD_NUMBER, 0, 0, 0),
+        step(JUMP_IF_EQUAL, 0, 1, bpf),
+        step(RETURN, 0, 0, libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned()),
+        step(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog { len: 4, filter: filter.as_mut_ptr() };
+    // SAFETY: the program is valid for the call, which copies it.
+    let failed = unsafe {
+        libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program, 0, 0)
+    };
+    if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

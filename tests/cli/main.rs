@@ -1,0 +1,14 @@
+//! The command line: what a user gets wrong, what a machine lacks, and what
+//! `portwatch` says about it.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a panic fails the test and says where"
+)]
+
+mod deprived;
+mod doctor;
+mod kernel;
+mod rights;
+mod usage;

@@ -1,0 +1,24 @@
+//! Without the rights: exit code 4, and how to get them.
+
+use portwatch_tests::command::run;
+
+use crate::deprived::as_nobody;
+
+#[test]
+fn run_needs_rights() {
+    let said = run(as_nobody(&["run", "--format", "json"]).command());
+    said.is_error(4);
+    let hint = said.stderr.lines().find(|line| line.starts_with("hint:")).unwrap();
+    assert!(hint.contains("root") || hint.contains("sudo") || hint.contains("CAP_"), "{said}");
+}
+
+/// The doctor is the one to ask when something is missing, so it must not fail
+/// for what is missing.
+#[test]
+fn doctor_tells_which_rights_are_missing() {
+    let said = run(as_nobody(&["doctor"]).command());
+    assert!([0, 4].contains(&said.code), "{said}");
+    assert!(!said.stderr.contains("panicked"), "{said}");
+    let told = format!("{}{}", said.stdout, said.stderr);
+    assert!(told.contains("CAP_") || told.contains("root"), "{said}");
+}

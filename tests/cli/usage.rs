@@ -1,0 +1,55 @@
+//! Bad arguments: exit code 2, and a hint.
+
+use portwatch_tests::command::{portwatch, run};
+
+#[test]
+fn bad_arguments() {
+    for arguments in [
+        &["frobnicate"][..],
+        &["--no-such-flag"],
+        &["run", "--no-such-flag"],
+        &["run", "--format", "xml"],
+        &["run", "--format"],
+        &["run", "surplus"],
+        &["doctor", "--no-such-flag"],
+        // Where a port is taken, these are none.
+        &["run", "--port", "70000"],
+        &["run", "--port", "0"],
+        &["run", "--port=-1"],
+        &["run", "--port", "http"],
+    ] {
+        run(&mut portwatch(arguments)).is_error(2);
+    }
+}
+
+/// The message names what was wrong.
+#[test]
+fn the_culprit_is_named() {
+    for (arguments, culprit) in [
+        (&["frobnicate"][..], "frobnicate"),
+        (&["run", "--no-such-flag"], "--no-such-flag"),
+        (&["run", "--format", "xml"], "xml"),
+        (&["run", "--port", "70000"], "70000"),
+    ] {
+        let said = run(&mut portwatch(arguments));
+        said.is_error(2);
+        assert!(said.stderr.contains(culprit), "{said}");
+    }
+}
+
+#[test]
+fn no_arguments() {
+    let said = run(&mut portwatch(&[]));
+    assert_eq!((said.code, said.stdout.as_str()), (2, ""), "{said}");
+    assert!(said.stderr.contains("run"), "{said}");
+}
+
+#[test]
+fn help_and_version() {
+    let help = run(&mut portwatch(&["--help"]));
+    help.is_result();
+    assert!(help.stdout.contains("doctor") && help.stderr.is_empty(), "{help}");
+    let version = run(&mut portwatch(&["--version"]));
+    version.is_result();
+    assert!(version.stdout.starts_with("portwatch "), "{version}");
+}

@@ -1,0 +1,25 @@
+//! Real processes fail to take ports on the running kernel, and the agent must
+//! say why. One file per topic.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a panic fails the test and says where"
+)]
+
+mod bound_only;
+mod filter;
+mod holder;
+mod human;
+mod latency;
+mod lifecycle;
+mod listen_stage;
+mod load;
+mod netns;
+mod servers;
+mod short_lived;
+mod silence;
+mod tcp;
+mod time_wait;
+mod udp;

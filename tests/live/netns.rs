@@ -1,0 +1,47 @@
+//! The same port in different network namespaces: the holder is looked for
+//! where the bind was refused.
+
+use portwatch_tests::{netns::Netns, op::tcp, scene::Scene};
+use serde_json::json;
+
+#[test]
+fn the_holder_is_the_one_in_the_same_namespace() {
+    let (elsewhere, scene) = (Scene::new(), Scene::new());
+    let _bystander = elsewhere.helper().holds([tcp("127.0.0.1:8080").listening()]);
+    let holder = scene.helper().holds([tcp("127.0.0.1:8080").listening()]);
+    let refused = scene.helper().is_refused(tcp("127.0.0.1:8080"));
+
+    scene.event_of(&refused).is_explained().includes(&json!({
+        "netns": {"host": false, "name": null},
+        "sockets": [{"holders": [{"pid": holder.pid()}]}],
+        "diagnosis": {"holder": {"pid": holder.pid()}},
+    }));
+}
+
+#[test]
+fn a_named_namespace() {
+    let name = format!("portwatch-test-{}", std::process::id());
+    let scene = Scene::within(Netns::named(&name));
+    let holder = scene.helper().holds([tcp("127.0.0.1:8080").listening()]);
+    let refused = scene.helper().is_refused(tcp("127.0.0.1:8080"));
+
+    scene.event_of(&refused).is_explained().includes(&json!({
+        "netns": {"host": false, "name": name},
+        "diagnosis": {"holder": {"pid": holder.pid()}},
+    }));
+}
+
+/// The only test outside of a namespace of its own: the kernel picks the port.
+#[test]
+fn the_hosts_namespace() {
+    let scene = Scene::within(Netns::host());
+    let holder = scene.helper().holds([tcp("127.0.0.1:0").listening()]);
+    let port = holder.outcome(0).port;
+    let refused = scene.helper().is_refused(tcp(&format!("127.0.0.1:{port}")));
+
+    scene.event_of(&refused).is_explained().includes(&json!({
+        "failure": {"port": port},
+        "netns": {"host": true, "name": null},
+        "diagnosis": {"cause": "listener", "holder": {"pid": holder.pid()}},
+    }));
+}

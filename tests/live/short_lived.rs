@@ -1,0 +1,82 @@
+//! A refused process is often gone before anyone can look at it.
+
+use portwatch_tests::{
+    cgroup::Slice,
+    helper::EADDRINUSE,
+    op::tcp,
+    scene::{Scene, process_of},
+};
+use serde_json::json;
+
+#[test]
+fn a_process_that_exits_at_once_is_still_named() {
+    let scene = Scene::new();
+    let holder = scene.helper().holds([tcp("127.0.0.1:8080").listening()]);
+    for _ in 0..20 {
+        let refused = scene.helper().vanishing().runs([tcp("127.0.0.1:8080")]);
+        assert_eq!(refused.code, Some(EADDRINUSE));
+
+        // Only /proc tells the executable's path, so it may be missing, but then
+        // a gap says so.
+        let event = scene.event_of(&refused);
+        let mut process = process_of(&refused);
+        if event.at("/process/exe").is_null() {
+            process.as_object_mut().unwrap().remove("exe");
+            assert!(event.at("/gaps").to_string().contains("exe"), "no gap for it\n{event}");
+        }
+        event.is_explained().includes(&json!({
+            "process": process,
+            "diagnosis": {"cause": "listener", "holder": {"pid": holder.pid()}},
+        }));
+        assert!(event.at("/process/started").is_string(), "{event}");
+    }
+}
+
+/// The cgroup's id is taken in the kernel, and its folder outlives the process.
+#[test]
+fn its_unit_is_named_too() {
+    let (scene, slice) = (Scene::new(), Slice::new());
+    let unit = slice.group("app.service");
+    let _holder = scene.helper().holds([tcp("127.0.0.1:8080").listening()]);
+    let refused = scene.helper().within(&unit).vanishing().runs([tcp("127.0.0.1:8080")]);
+
+    scene.event_of(&refused).is_explained().includes(&json!({
+        "process": {"unit": "app.service", "cgroup": {"id": unit.id, "path": unit.path}},
+    }));
+}
+
+/// What a program puts in its arguments is carried as it is, and cut where it
+/// is longer than what the kernel side copies.
+#[test]
+fn a_strange_command_line() {
+    let scene = Scene::new();
+    let _holder = scene.helper().holds([tcp("127.0.0.1:8080").listening()]);
+    let strange = "a name with spaces, \"quotes\", \u{1b}[31mcolour and \n a line";
+    let refused = scene.helper().called(strange).vanishing().runs([tcp("127.0.0.1:8080")]);
+    scene.event_of(&refused).includes(&json!({"process": {"cmdline": refused.cmdline}}));
+
+    let long = "x".repeat(2000);
+    let refused = scene.helper().called(&long).vanishing().runs([tcp("127.0.0.1:8080")]);
+    let event = scene.event_of(&refused);
+    assert!(event.text("/process/cmdline/0").starts_with("xxxxxxxx"), "{event}");
+}
+
+/// With the last process of a namespace its sockets can no longer be asked for:
+/// that is said, and nothing is guessed.
+#[test]
+fn nobody_is_left_in_its_namespace() {
+    let scene = Scene::new();
+    scene.helper().succeeds([tcp("127.0.0.1:8080").leaving_time_wait(1)]);
+    let refused = scene.helper().vanishing().runs([tcp("127.0.0.1:8080")]);
+
+    let event = scene.event_of(&refused);
+    if event.text("/diagnosis/cause") == "undetermined" {
+        event.includes(&json!({"diagnosis": {"confidence": "undetermined", "refused_by": []}}));
+        assert!(event.at("/gaps").to_string().contains("netns"), "no gap for it\n{event}");
+    } else {
+        event.is_explained().includes(&json!({
+            "time_wait": {"count": 1},
+            "diagnosis": {"cause": "time_wait.app_lacks_reuseaddr"},
+        }));
+    }
+}

@@ -1,0 +1,69 @@
+//! UDP has no states to wait for: another socket is in the way.
+
+use portwatch_tests::{
+    op::udp,
+    scene::{Scene, process_of},
+};
+use serde_json::json;
+
+#[test]
+fn udp_on_the_same_address() {
+    for (address, family, ip) in
+        [("127.0.0.1:5353", "ipv4", "127.0.0.1"), ("[::1]:5353", "ipv6", "::1")]
+    {
+        let scene = Scene::new();
+        let holder = scene.helper().holds([udp(address)]);
+        let refused = scene.helper().is_refused(udp(address));
+
+        scene.event_of(&refused).is_explained().includes(&json!({
+            "failure": {
+                "stage": "bind",
+                "protocol": "udp",
+                "family": family,
+                "address": ip,
+                "port": 5353,
+                "reuseaddr": false,
+                "reuseport": false,
+                "cookie": refused.last().cookie,
+            },
+            "process": process_of(&refused),
+            "sockets": [{
+                "state": "UNCONN",
+                "local": address,
+                "inode": holder.outcome(0).inode,
+                "holders": [{"pid": holder.pid()}],
+            }],
+            "diagnosis": {
+                "cause": "udp",
+                "holder": {"class": "old_instance", "pid": holder.pid()},
+            },
+        }));
+    }
+}
+
+/// Only one of the two sides shares its address, as mDNS programs must.
+#[test]
+fn udp_with_reuseaddr_on_one_side() {
+    let scene = Scene::new();
+    let holder = scene.helper().holds([udp("0.0.0.0:5353")]);
+    let refused = scene.helper().is_refused(udp("127.0.0.1:5353").reuseaddr());
+
+    scene.event_of(&refused).is_explained().includes(&json!({
+        "failure": {"address": "127.0.0.1", "reuseaddr": true},
+        "diagnosis": {"cause": "udp", "holder": {"pid": holder.pid()}},
+    }));
+}
+
+/// A TCP listener on the same number is not what refuses a UDP bind.
+#[test]
+fn udp_beside_tcp() {
+    let scene = Scene::new();
+    let tcp = portwatch_tests::op::tcp("127.0.0.1:5353").listening();
+    let _bystander = scene.helper().holds([tcp]);
+    let holder = scene.helper().holds([udp("127.0.0.1:5353")]);
+    let refused = scene.helper().is_refused(udp("127.0.0.1:5353"));
+
+    scene.event_of(&refused).is_explained().includes(&json!({
+        "diagnosis": {"cause": "udp", "holder": {"pid": holder.pid()}},
+    }));
+}

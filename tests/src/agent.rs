@@ -1,0 +1,232 @@
+//! The agent under test: `portwatch run`, from its start to its end.
+//!
+//! It watches the whole machine, so one serves all tests of a process
+//! ([`agent`]); each test looks at its own events, told by the failing process.
+
+use std::{
+    process::{Command, ExitStatus},
+    sync::{OnceLock, mpsc},
+    thread,
+    time::Duration,
+};
+
+use anyhow::bail;
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::{
+    event::{EVENT, Event, LOSS},
+    helper::Attempt,
+    monotonic_ns,
+    netns::Netns,
+    patience,
+    process::Process,
+    programs,
+    stream::{Gate, Line, Silence},
+};
+
+/// A running agent.
+pub struct Agent {
+    process: Process,
+    ready_ns: u64,
+}
+
+/// The agent that all tests of this process share. It is started by the first
+/// test that asks, and ends with the process.
+pub fn agent() -> &'static Agent {
+    static SHARED: OnceLock<Result<Agent, String>> = OnceLock::new();
+    let shared = SHARED.get_or_init(|| {
+        let (sender, started) = mpsc::channel();
+        // The child is told when the thread that started it ends, not the
+        // process, and a test's thread ends with the test.
+        thread::spawn(move || {
+            let agent = Agent::start(&["run", "--format", "json"]);
+            sender.send(agent.map_err(|error| format!("{error:#}"))).ok();
+            loop {
+                thread::park();
+            }
+        });
+        started.recv().unwrap_or_else(|_| Err("the starting thread panicked".to_owned()))
+    });
+    match shared {
+        Ok(agent) => agent,
+        Err(error) => panic!("the agent did not start: {error}"),
+    }
+}
+
+impl Agent {
+    /// Runs `portwatch` with `arguments` until it says that it is ready.
+    pub fn start(arguments: &[&str]) -> anyhow::Result<Self> {
+        let mut command = Command::new(programs::portwatch()?);
+        Self::start_command(command.args(arguments))
+    }
+
+    /// The same for a command that is prepared already.
+    pub fn start_command(command: &mut Command) -> anyhow::Result<Self> {
+        // KILL, because nothing is left that could wait for a slow end.
+        Self::ready(Process::start(command, Signal::KILL)?)
+    }
+
+    /// The same with nobody who reads its stdout, until the gate is dropped.
+    pub fn start_stalled(arguments: &[&str]) -> anyhow::Result<(Self, Gate)> {
+        let mut command = Command::new(programs::portwatch()?);
+        let (process, gate) = Process::start_stalled(command.args(arguments), Signal::KILL)?;
+        Ok((Self::ready(process)?, gate))
+    }
+
+    fn ready(process: Process) -> anyhow::Result<Self> {
+        match process.stderr.wait_for_text(patience(), "ready") {
+            Ok(_) => Ok(Self { process, ready_ns: monotonic_ns() }),
+            Err(Silence::Ended) => bail!("it ended before it was ready\n{}", process.said()),
+            Err(Silence::TimedOut) => bail!("it was not ready in time\n{}", process.said()),
+        }
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Sends it a signal and waits for its end and for all that it said.
+    pub fn end_by(&mut self, signal: Signal) -> ExitStatus {
+        self.process.signal(signal);
+        let status = self.process.wait_or_panic(patience());
+        self.process.stdout.wait_for_end(patience());
+        status
+    }
+
+    /// What it said so far, for a failure's message.
+    #[must_use]
+    pub fn said(&self) -> String {
+        self.process.said()
+    }
+
+    /// What it said so far on stderr.
+    #[must_use]
+    pub fn talk(&self) -> String {
+        self.process.stderr.text()
+    }
+
+    /// Waits until its output contains all of `parts`, and gives all of it.
+    #[track_caller]
+    pub fn output_with(&self, parts: &[&str]) -> String {
+        let text = |lines: &[Line]| -> String {
+            lines.iter().map(|line| format!("{}\n", line.text)).collect()
+        };
+        let found = self.process.stdout.wait_until(patience(), |lines| {
+            Some(text(lines)).filter(|text| parts.iter().all(|part| text.contains(part)))
+        });
+        found.unwrap_or_else(|why| panic!("no {parts:?} ({why:?})\n{}", self.said()))
+    }
+
+    /// Waits for the event about `failed`.
+    #[track_caller]
+    pub fn event_of(&self, failed: &Attempt) -> Event {
+        let first = failed.outcomes.first().map_or(u64::MAX, |outcome| outcome.at_ns);
+        assert!(first > self.ready_ns, "the test's own fault: the agent was not there yet");
+        self.wait_for(&format!("process {}", failed.pid), |event| event.pid() == Some(failed.pid))
+    }
+
+    /// Waits for the first event for which `matches` holds, `what` in words.
+    #[track_caller]
+    pub fn wait_for(&self, what: &str, mut matches: impl FnMut(&Event) -> bool) -> Event {
+        self.wait_until(what, patience(), |events, _| {
+            events.iter().find(|event| matches(event)).cloned()
+        })
+    }
+
+    /// Waits until `answer` finds what it looks for in the events so far and the
+    /// sum of the losses so far.
+    #[track_caller]
+    pub fn wait_until<T>(
+        &self,
+        what: &str,
+        timeout: Duration,
+        mut answer: impl FnMut(&[Event], u64) -> Option<T>,
+    ) -> T {
+        let mut read = Log::default();
+        let found = self.process.stdout.wait_until(timeout, |lines| {
+            read.go_on(lines);
+            answer(&read.events, read.losses)
+        });
+        match found {
+            Ok(found) if read.faults.is_empty() => found,
+            Ok(_) => panic!("lines of its output are at fault:\n{}", read.faults.join("\n")),
+            Err(why) => panic!(
+                "nothing about {what} ({why:?})\n{}\n--- its events:\n{}--- its stderr:\n{}",
+                read.faults.join("\n"),
+                read.overview(),
+                self.talk(),
+            ),
+        }
+    }
+
+    /// The sum of the losses so far.
+    #[must_use]
+    pub fn losses(&self) -> u64 {
+        let mut read = Log::default();
+        self.process.stdout.look(|lines| read.go_on(lines));
+        read.losses
+    }
+
+    /// The events in `netns` so far.
+    #[must_use]
+    pub fn events_in(&self, netns: &Netns) -> Vec<Event> {
+        let mut read = Log::default();
+        self.process.stdout.look(|lines| read.go_on(lines));
+        read.events.retain(|event| event.is_in(netns));
+        read.events
+    }
+}
+
+/// The lines so far, understood.
+#[derive(Default)]
+struct Log {
+    seen: usize,
+    events: Vec<Event>,
+    losses: u64,
+    faults: Vec<String>,
+}
+
+impl Log {
+    fn go_on(&mut self, lines: &[Line]) {
+        for line in &lines[self.seen..] {
+            self.understand(line);
+        }
+        self.seen = lines.len();
+    }
+
+    /// A line for each of the last events, for a failure's message: all tests'
+    /// events are in the log, so whole ones would bury it.
+    fn overview(&self) -> String {
+        let line = |event: &Event| {
+            let Some(pid) = event.pid() else { return format!("{event}\n") };
+            let [address, cause] =
+                ["/failure/address", "/diagnosis/cause"].map(|pointer| event.text(pointer));
+            let [port, cookie, count] =
+                ["/failure/port", "/netns/cookie", "/count"].map(|pointer| event.at(pointer));
+            format!("process {pid}, {address} {port}, netns {cookie}, {cause}, count {count}\n")
+        };
+        self.events.iter().skip(self.events.len().saturating_sub(40)).map(line).collect()
+    }
+
+    fn understand(&mut self, line: &Line) {
+        let schema = line.json().and_then(|value| value.get("schema")).and_then(Value::as_str);
+        match (schema, line.json()) {
+            (Some(EVENT), Some(value)) => {
+                let event = Event { value: value.clone(), at_ns: line.at_ns };
+                let faults = event.faults();
+                if !faults.is_empty() {
+                    self.faults.push(format!("{faults}{event}"));
+                }
+                self.events.push(event);
+            }
+            (Some(LOSS), Some(value)) => match value.get("count").and_then(Value::as_u64) {
+                Some(count) => self.losses += count,
+                None => self.faults.push(format!("a loss without a count: {}", line.text)),
+            },
+            _ => self.faults.push(format!("no event: {}", line.text)),
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! The helper that plays both sides of a conflict: it takes ports, keeps them,
+//! and fails to take them. Each argument is one thing to do
+//! ([`portwatch_tests::op`]); what came of each socket is one line of JSON on
+//! stdout; the exit code is the last refusal's error.
+
+use std::{
+    fs,
+    io::{self, Read as _},
+    net::{SocketAddr, TcpStream},
+    os::{
+        fd::{AsFd as _, AsRawFd as _, OwnedFd},
+        unix::fs::MetadataExt as _,
+    },
+    process::exit,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use portwatch_tests::{
+    monotonic_ns,
+    op::{Op, Outcome, Socket, Stage},
+};
+use rustix::{
+    io::Errno,
+    net::{
+        AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept, bind, getsockname, listen,
+        socket_with, sockopt,
+    },
+    thread::{Uid, set_thread_uid},
+};
+
+const BACKLOG: i32 = 16;
+
+#[derive(Default)]
+struct Binder {
+    /// Everything made so far, in order; a refused socket is closed at once, as
+    /// a real server's is when it gives up.
+    sockets: Vec<OwnedFd>,
+    silent: bool,
+    last_errno: i32,
+}
+
+fn main() -> anyhow::Result<()> {
+    let mut binder = Binder::default();
+    for argument in std::env::args().skip(1) {
+        match argument.parse()? {
+            Op::Hold => {
+                for line in io::stdin().lines() {
+                    binder.perform(&line?.parse()?)?;
+                }
+            }
+            op => binder.perform(&op)?,
+        }
+    }
+    exit(binder.last_errno)
+}
+
+impl Binder {
+    fn perform(&mut self, op: &Op) -> anyhow::Result<()> {
+        match op {
+            Op::Socket(wanted) => self.take(wanted),
+            Op::Unix(name) => self.take_name(name),
+            Op::Listen(number) => {
+                let socket = self.sockets.get(*number).context("no such socket")?;
+                let at_ns = monotonic_ns();
+                let result = listen(socket, BACKLOG).map_err(|errno| (Stage::Listen, errno));
+                let outcome = outcome(socket, at_ns, result)?;
+                self.answer(&outcome)
+            }
+            // The helper has one thread, so the thread's user is the process's.
+            Op::Uid(uid) => Ok(set_thread_uid(Uid::from_raw(*uid))?),
+            Op::Vanish => {
+                self.silent = true;
+                Ok(())
+            }
+            Op::Hold => anyhow::bail!("it is held already"),
+        }
+    }
+
+    fn take(&mut self, wanted: &Socket) -> anyhow::Result<()> {
+        let mut refused = 0;
+        let mut last = None;
+        for _ in 0..wanted.times {
+            let socket = prepare(wanted)?;
+            let at_ns = monotonic_ns();
+            let result = take_port(&socket, wanted);
+            if let (true, Err((_, errno))) = (self.silent, result) {
+                exit(errno.raw_os_error());
+            }
+            refused += u32::from(result.is_err());
+            last = Some(outcome(&socket, at_ns, result)?);
+            if result.is_ok() {
+                self.sockets.push(socket);
+            }
+        }
+        let mut last = last.context("nothing was to be done")?;
+        last.refused = refused;
+        if wanted.time_wait != 0 && last.stage == Stage::Done {
+            let listener = self.sockets.pop().context("it was just made")?;
+            leave_time_wait(listener, last.port, wanted)?;
+        }
+        self.answer(&last)
+    }
+
+    fn take_name(&mut self, name: &str) -> anyhow::Result<()> {
+        let socket =
+            socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        let address = SocketAddrUnix::new_abstract_name(name.as_bytes())?;
+        let at_ns = monotonic_ns();
+        let result = bind(&socket, &address).map_err(|errno| (Stage::Bind, errno));
+        let outcome = outcome(&socket, at_ns, result)?;
+        self.sockets.push(socket);
+        self.answer(&outcome)
+    }
+
+    fn answer(&mut self, outcome: &Outcome) -> anyhow::Result<()> {
+        self.last_errno = outcome.errno;
+        if !self.silent {
+            println!("{}", serde_json::to_string(outcome)?);
+        }
+        Ok(())
+    }
+}
+
+/// A socket with its options set.
+fn prepare(wanted: &Socket) -> anyhow::Result<OwnedFd> {
+    let family = if wanted.address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let kind = if wanted.is_tcp() { SocketType::STREAM } else { SocketType::DGRAM };
+    let socket = socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
+    sockopt::set_socket_reuseaddr(&socket, wanted.reuseaddr)?;
+    sockopt::set_socket_reuseport(&socket, wanted.reuseport)?;
+    if wanted.address.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, wanted.v6only)?;
+    }
+    if wanted.on_loopback {
+        bind_to_loopback(&socket)?;
+    }
+    Ok(socket)
+}
+
+fn bind_to_loopback(socket: &OwnedFd) -> io::Result<()> {
+    // SAFETY: the option's value is a string, and its size is given.
+    let failed = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_BINDTODEVICE,
+            c"lo".as_ptr().cast(),
+            2,
+        )
+    };
+    if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn take_port(socket: &OwnedFd, wanted: &Socket) -> Result<(), (Stage, Errno)> {
+    bind(socket, &wanted.address).map_err(|errno| (Stage::Bind, errno))?;
+    if wanted.listen || wanted.time_wait != 0 {
+        listen(socket, BACKLOG).map_err(|errno| (Stage::Listen, errno))?;
+    }
+    Ok(())
+}
+
+fn outcome(
+    socket: &OwnedFd,
+    at_ns: u64,
+    result: Result<(), (Stage, Errno)>,
+) -> anyhow::Result<Outcome> {
+    let (stage, errno) = match result {
+        Ok(()) => (Stage::Done, 0),
+        Err((stage, errno)) => (stage, errno.raw_os_error()),
+    };
+    Ok(Outcome {
+        stage,
+        errno,
+        // An AF_UNIX socket has no port.
+        port: SocketAddr::try_from(getsockname(socket)?).map_or(0, |address| address.port()),
+        cookie: sockopt::socket_cookie(socket)?,
+        inode: fs::metadata(format!("/proc/self/fd/{}", socket.as_raw_fd()))?.ino(),
+        refused: u32::from(errno != 0),
+        at_ns,
+    })
+}
+
+/// The side that closes first keeps the connection in TIME-WAIT, so this side
+/// closes first, and the client only when it has seen the end.
+fn leave_time_wait(listener: OwnedFd, port: u16, wanted: &Socket) -> anyhow::Result<()> {
+    for _ in 0..wanted.time_wait {
+        let mut client = TcpStream::connect((wanted.address.ip(), port))?;
+        drop(accept(listener.as_fd())?);
+        client.read_to_end(&mut Vec::new())?;
+    }
+    drop(listener);
+    // The last step is the kernel's alone, so it can only be looked for.
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while time_wait_rows(port)? < wanted.time_wait {
+        anyhow::ensure!(Instant::now() < deadline, "TIME-WAIT was not entered");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
+}
+
+/// Counts the rows of /proc/net/tcp and tcp6 on `port` whose state is 06.
+fn time_wait_rows(port: u16) -> anyhow::Result<u32> {
+    let local_end = format!(":{port:04X}");
+    let mut rows = 0;
+    for table in ["/proc/self/net/tcp", "/proc/self/net/tcp6"] {
+        for row in fs::read_to_string(table)?.lines() {
+            let mut columns = row.split_whitespace().skip(1);
+            let local = columns.next().unwrap_or_default();
+            let state = columns.nth(1).unwrap_or_default();
+            rows += u32::from(local.ends_with(&local_end) && state == "06");
+        }
+    }
+    Ok(rows)
+}

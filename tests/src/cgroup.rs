@@ -1,0 +1,131 @@
+//! Control groups of a test's own, named as systemd names them, so that a
+//! process can be in a unit or a login session where no systemd runs.
+
+use std::{
+    fs::{self, File},
+    os::unix::{fs::MetadataExt as _, process::CommandExt as _},
+    path::{Path, PathBuf},
+    process::Command,
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
+
+/// A tree of control groups below one slice of the test's own.
+pub struct Slice {
+    root: PathBuf,
+    mount: PathBuf,
+}
+
+/// One group in it.
+pub struct Cgroup {
+    directory: PathBuf,
+    /// Its path below the hierarchy's root, as `/proc/PID/cgroup` has it.
+    pub path: String,
+    /// Its id, which is its folder's inode.
+    pub id: u64,
+}
+
+impl Slice {
+    /// A fresh, empty one.
+    #[must_use]
+    pub fn new() -> Self {
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let mount = mount_point();
+        let name = format!("portwatch-test-{}-{number}.slice", std::process::id());
+        let root = mount.join(name);
+        fs::create_dir(&root).expect("root may make a control group");
+        Self { root, mount }
+    }
+
+    /// The group `path` in it, for example `app-a.service`.
+    #[must_use]
+    pub fn group(&self, path: &str) -> Cgroup {
+        let directory = self.root.join(path);
+        fs::create_dir_all(&directory).unwrap();
+        let below = directory.strip_prefix(&self.mount).unwrap();
+        Cgroup {
+            path: format!("/{}", below.display()),
+            id: fs::metadata(&directory).unwrap().ino(),
+            directory,
+        }
+    }
+}
+
+impl Default for Slice {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Slice {
+    /// The processes have been waited for, but the kernel may let go of a group
+    /// a moment later, and says so to nobody.
+    fn drop(&mut self) {
+        let deadline = Instant::now() + Duration::from_secs(2);
+        while remove_tree(&self.root).is_err() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// The files of a group go with its folder; only folders are removed.
+fn remove_tree(directory: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_tree(&entry.path())?;
+        }
+    }
+    fs::remove_dir(directory)
+}
+
+impl Cgroup {
+    /// Has `command`'s process run in here.
+    pub fn confine(&self, command: &mut Command) {
+        let members = File::options().write(true).open(self.directory.join("cgroup.procs"));
+        let members = members.unwrap();
+        // SAFETY: one system call, which is safe between fork and exec; 0 stands
+        // for the process that writes it.
+        unsafe {
+            command.pre_exec(move || {
+                rustix::io::write(&members, b"0")?;
+                Ok(())
+            });
+        }
+    }
+}
+
+/// Where the cgroup2 hierarchy is mounted: `/sys/fs/cgroup`, or beside the old
+/// hierarchies in `/sys/fs/cgroup/unified`.
+#[must_use]
+pub fn mount_point() -> PathBuf {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mount = mounts.lines().find_map(|line| {
+        let (mount, kind) = line.split_once(" - ")?;
+        kind.starts_with("cgroup2 ").then(|| mount.split(' ').nth(4))?
+    });
+    PathBuf::from(mount.expect("cgroup2 is mounted"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::Process;
+    use rustix::process::Signal;
+
+    #[test]
+    fn a_process_runs_in_its_group_and_nothing_is_left() {
+        let slice = Slice::new();
+        let group = slice.group("user.slice/user-1004.slice/session-91.scope");
+        let mut command = Command::new("cat");
+        group.confine(&mut command);
+        let process = Process::start(&mut command, Signal::KILL).unwrap();
+        let said = fs::read_to_string(format!("/proc/{}/cgroup", process.pid())).unwrap();
+        assert!(said.contains(&format!("0::{}\n", group.path)), "{said}");
+        drop(process);
+        let root = slice.root.clone();
+        drop(slice);
+        assert!(!root.exists());
+    }
+}

@@ -1,0 +1,84 @@
+//! One run of `portwatch` to its end: what it said where, and its exit code.
+
+use std::process::Command;
+
+use rustix::process::Signal;
+
+use crate::{
+    patience,
+    process::{Process, code},
+    programs,
+};
+
+/// What a finished run gave.
+#[must_use]
+pub struct Said {
+    /// The arguments, for a failure's message.
+    pub arguments: Vec<String>,
+    /// Its exit code; a negative signal number if a signal ended it.
+    pub code: i32,
+    /// Its results.
+    pub stdout: String,
+    /// Its talk.
+    pub stderr: String,
+}
+
+/// `portwatch` with `arguments`.
+#[must_use]
+pub fn portwatch(arguments: &[&str]) -> Command {
+    let mut command = Command::new(programs::portwatch().unwrap());
+    // A backtrace is for the program's authors; even one who asks for them
+    // elsewhere must not get one for a wrong flag.
+    command.args(arguments).env("RUST_BACKTRACE", "1");
+    command
+}
+
+/// Runs `command` to its end.
+pub fn run(command: &mut Command) -> Said {
+    let mut process = Process::start(command, Signal::KILL).unwrap();
+    let status = process.wait_or_panic(patience());
+    Said {
+        arguments: command.get_args().map(|a| a.to_string_lossy().into_owned()).collect(),
+        code: code(status),
+        stdout: process.stdout.wait_for_end(patience()),
+        stderr: process.stderr.wait_for_end(patience()),
+    }
+}
+
+impl Said {
+    /// Asserts that it failed as every failure must: the documented exit code,
+    /// one message that starts with `error:`, a `hint:` that says what to do,
+    /// nothing on stdout, and nothing that only a programmer can read.
+    #[track_caller]
+    pub fn is_error(&self, code: i32) -> &Self {
+        assert_eq!(self.code, code, "{self}");
+        assert_eq!(self.stdout, "", "{self}");
+        assert!(self.stderr.starts_with("error: "), "{self}");
+        let lines = |start| self.stderr.lines().filter(|line| line.starts_with(start)).count();
+        assert_eq!(lines("error:"), 1, "{self}");
+        assert!(lines("hint:") >= 1, "{self}");
+        for internal in ["panicked", "backtrace", "RUST_BACKTRACE", "Os {", "\u{1b}["] {
+            assert!(!self.stderr.contains(internal), "`{internal}` is said\n{self}");
+        }
+        self
+    }
+
+    /// Asserts that it succeeded and gave a result.
+    #[track_caller]
+    pub fn is_result(&self) -> &Self {
+        assert_eq!(self.code, 0, "{self}");
+        assert_ne!(self.stdout, "", "{self}");
+        self
+    }
+}
+
+impl std::fmt::Display for Said {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { arguments, code, stdout, stderr } = self;
+        let arguments = arguments.join(" ");
+        write!(
+            f,
+            "`portwatch {arguments}` ended with {code}\n--- stdout:\n{stdout}--- stderr:\n{stderr}"
+        )
+    }
+}

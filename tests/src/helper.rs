@@ -1,0 +1,198 @@
+//! Runs the helper program: as a holder, or as a process that tries to take what
+//! is held. Both stay until the test lets go of them, unless they are to end.
+
+use std::{os::unix::process::CommandExt as _, path::PathBuf, process::Command};
+
+use rustix::process::Signal;
+
+use crate::{
+    cgroup::Cgroup,
+    netns::Netns,
+    op::{Op, Outcome, Stage},
+    patience,
+    process::{Process, code},
+    programs::{self, Alias},
+};
+
+/// The errno of a refusal that portwatch is about.
+pub const EADDRINUSE: i32 = 98;
+
+/// A helper process that is yet to be started.
+pub struct Helper<'a> {
+    netns: &'a Netns,
+    cgroup: Option<&'a Cgroup>,
+    program: PathBuf,
+    first_argument: String,
+    prelude: Vec<Op>,
+}
+
+/// One that has tried what it was asked to.
+pub struct Attempt {
+    /// Its process id.
+    pub pid: u32,
+    /// Its arguments, its name first.
+    pub cmdline: Vec<String>,
+    /// What came of each socket.
+    pub outcomes: Vec<Outcome>,
+    /// Its exit code, if it has ended.
+    pub code: Option<i32>,
+    /// Ends with this.
+    _process: Process,
+}
+
+/// One that stays until this is dropped.
+pub struct Holder {
+    process: Process,
+    outcomes: usize,
+}
+
+impl<'a> Helper<'a> {
+    /// One that will run in `netns`.
+    #[must_use]
+    pub fn new(netns: &'a Netns) -> Self {
+        let program = programs::binder();
+        let first_argument = program.display().to_string();
+        Self { netns, cgroup: None, program, first_argument, prelude: Vec::new() }
+    }
+
+    /// In this control group.
+    #[must_use]
+    pub fn within(self, cgroup: &'a Cgroup) -> Self {
+        Self { cgroup: Some(cgroup), ..self }
+    }
+
+    /// As another program.
+    #[must_use]
+    pub fn run_as(self, alias: &Alias) -> Self {
+        let first_argument = alias.path.display().to_string();
+        Self { program: alias.path.clone(), first_argument, ..self }
+    }
+
+    /// With another first argument than the program's path.
+    #[must_use]
+    pub fn called(self, first_argument: &str) -> Self {
+        Self { first_argument: first_argument.to_owned(), ..self }
+    }
+
+    /// As this user.
+    #[must_use]
+    pub fn by(mut self, uid: u32) -> Self {
+        self.prelude.push(Op::Uid(uid));
+        self
+    }
+
+    /// Saying nothing, and gone the moment that a call is refused.
+    #[must_use]
+    pub fn vanishing(mut self) -> Self {
+        self.prelude.push(Op::Vanish);
+        self
+    }
+
+    /// Does `ops` and ends, whatever comes of them.
+    #[must_use]
+    pub fn runs<I: Into<Op>>(self, ops: impl IntoIterator<Item = I>) -> Attempt {
+        let (mut process, cmdline) = self.start(ops.into_iter().map(Into::into).collect());
+        let status = process.wait_or_panic(patience());
+        let stdout = process.stdout.wait_for_end(patience());
+        let outcomes = stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let stderr = process.stderr.wait_for_end(patience());
+        assert_eq!(stderr, "", "the helper failed");
+        Attempt {
+            pid: process.pid(),
+            cmdline,
+            outcomes,
+            code: Some(code(status)),
+            _process: process,
+        }
+    }
+
+    /// Is refused `op` with EADDRINUSE, and stays for a look at it.
+    pub fn is_refused(self, op: impl Into<Op>) -> Attempt {
+        let (process, cmdline) = self.start(vec![op.into(), Op::Hold]);
+        let outcome = outcome_of(&process, 0);
+        assert_eq!(outcome.errno, EADDRINUSE, "{outcome:?}");
+        let pid = process.pid();
+        Attempt { pid, cmdline, outcomes: vec![outcome], code: None, _process: process }
+    }
+
+    /// Does all of `ops` and ends.
+    pub fn succeeds<I: Into<Op>>(self, ops: impl IntoIterator<Item = I>) -> Attempt {
+        let attempt = self.runs(ops);
+        assert_eq!(attempt.code, Some(0), "{attempt:?}");
+        attempt
+    }
+
+    /// Does all of `ops` and stays.
+    #[must_use]
+    pub fn holds<I: Into<Op>>(self, ops: impl IntoIterator<Item = I>) -> Holder {
+        let mut ops: Vec<Op> = ops.into_iter().map(Into::into).collect();
+        let sockets = ops.len();
+        ops.push(Op::Hold);
+        let (process, _) = self.start(ops);
+        let mut holder = Holder { process, outcomes: 0 };
+        for _ in 0..sockets {
+            let outcome = holder.next_outcome();
+            assert_eq!(outcome.stage, Stage::Done, "{outcome:?}");
+        }
+        holder
+    }
+
+    fn start(self, ops: Vec<Op>) -> (Process, Vec<String>) {
+        let mut command = Command::new(&self.program);
+        let mut cmdline = vec![self.first_argument.clone()];
+        cmdline.extend(self.prelude.iter().chain(&ops).map(ToString::to_string));
+        command.arg0(&self.first_argument).args(&cmdline[1..]);
+        self.netns.confine(&mut command);
+        if let Some(cgroup) = self.cgroup {
+            cgroup.confine(&mut command);
+        }
+        (Process::start(&mut command, Signal::KILL).unwrap(), cmdline)
+    }
+}
+
+impl Attempt {
+    /// What came of the last socket.
+    #[must_use]
+    pub fn last(&self) -> &Outcome {
+        self.outcomes.last().expect("the helper said what came of it")
+    }
+}
+
+impl std::fmt::Debug for Attempt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: exit code {:?}, {:?}", self.cmdline.join(" "), self.code, self.outcomes)
+    }
+}
+
+impl Holder {
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// What came of socket `number`.
+    #[must_use]
+    pub fn outcome(&self, number: usize) -> Outcome {
+        outcome_of(&self.process, number)
+    }
+
+    /// Has it do one more thing, whatever comes of it.
+    pub fn does(&mut self, op: impl Into<Op>) -> Outcome {
+        self.process.tell(&op.into().to_string());
+        self.next_outcome()
+    }
+
+    fn next_outcome(&mut self) -> Outcome {
+        let outcome = self.outcome(self.outcomes);
+        self.outcomes += 1;
+        outcome
+    }
+}
+
+fn outcome_of(process: &Process, number: usize) -> Outcome {
+    let answer = process.stdout.wait_until(patience(), |lines| {
+        lines.get(number).map(|line| serde_json::from_str(&line.text).unwrap())
+    });
+    answer.unwrap_or_else(|why| panic!("no answer ({why:?})\n{}", process.said()))
+}

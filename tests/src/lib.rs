@@ -1,0 +1,53 @@
+//! The harness: real processes, real sockets, and the `portwatch` binary as a
+//! user runs it. It knows the event's documented form and nothing else of the
+//! program, so that the tests judge it from outside.
+//!
+//! A test makes a network namespace of its own ([`netns`]), lets the helper
+//! program take a port and fail to take it again ([`helper`], [`op`]), and waits
+//! for what the one shared agent says about it ([`agent`], [`event`]).
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a harness that cannot go on fails the test, and the panic says where"
+)]
+
+pub mod agent;
+pub mod cgroup;
+pub mod command;
+pub mod event;
+pub mod helper;
+pub mod netns;
+pub mod op;
+pub mod process;
+pub mod programs;
+pub mod scene;
+pub mod skip;
+pub mod stream;
+pub mod turn;
+
+use std::{io::Write as _, time::Duration};
+
+/// The longest that anything is waited for: far above what is needed, so that
+/// only a missing answer runs into it. An emulated guest is many times slower.
+#[must_use]
+pub fn patience() -> Duration {
+    Duration::from_secs(if skip::in_guest() { 60 } else { 15 })
+}
+
+/// Tells the person at the terminal something that is not a failure. Written to
+/// stderr itself, because the test runner swallows what `eprintln!` prints.
+pub fn say(text: &str) {
+    let line = format!("{text}\n");
+    // A closed stderr is no reason to fail a test.
+    std::io::stderr().write_all(line.as_bytes()).ok();
+}
+
+/// `CLOCK_MONOTONIC`, which is the same for all processes, so that times taken
+/// by the helper program and by the harness can be compared.
+#[must_use]
+pub fn monotonic_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    u64::try_from(now.tv_sec).unwrap() * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap()
+}

@@ -1,0 +1,189 @@
+//! Network namespaces of a test's own: any fixed port in one is free, whatever
+//! else runs on the machine, and the agent's event can be told by it.
+
+use std::{
+    fs::{self, File},
+    net::{SocketAddr, TcpListener},
+    os::{
+        fd::{AsFd as _, AsRawFd as _},
+        unix::{fs::MetadataExt as _, process::CommandExt as _},
+    },
+    path::PathBuf,
+    process::Command,
+    thread,
+};
+
+use rustix::{
+    mount::{UnmountFlags, mount_bind, unmount},
+    net::{AddressFamily, SocketType, socket},
+    thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe},
+};
+
+/// Where ip-netns(8) keeps its names.
+const NAMES: &str = "/run/netns";
+/// `SO_NETNS_COOKIE` (include/uapi/asm-generic/socket.h), Linux 5.14.
+const SO_NETNS_COOKIE: libc::c_int = 71;
+
+/// A network namespace. It is gone when the last process in it and this handle
+/// are.
+pub struct Netns {
+    file: File,
+    /// Its inode, as `readlink /proc/PID/ns/net` shows it.
+    pub inode: u32,
+    /// Its cookie.
+    pub cookie: u64,
+    name: Option<String>,
+}
+
+impl Netns {
+    /// A fresh one, in which the loopback interface is up.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::seen_by_a_thread(|| {
+            // SAFETY: a namespace is left, no memory or descriptor is shared less.
+            unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.expect("unshare(2) needs root");
+            raise_loopback();
+        })
+    }
+
+    /// A fresh one that `ip netns list` would show as `name`.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        let mut netns = Self::new();
+        fs::create_dir_all(NAMES).unwrap();
+        let path = named_path(name);
+        File::create_new(&path).unwrap();
+        netns.name = Some(name.to_owned());
+        mount_bind(format!("/proc/self/fd/{}", netns.file.as_raw_fd()), &path).unwrap();
+        netns
+    }
+
+    /// The one that this process runs in.
+    #[must_use]
+    pub fn host() -> Self {
+        Self::seen_by_a_thread(|| ())
+    }
+
+    /// A thread's namespace is its own, so the rest of the test stays where it is.
+    fn seen_by_a_thread(prepare: impl FnOnce() + Send) -> Self {
+        thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                prepare();
+                let file = File::open("/proc/thread-self/ns/net").unwrap();
+                let inode = u32::try_from(file.metadata().unwrap().ino()).unwrap();
+                Self { file, inode, cookie: own_cookie(), name: None }
+            });
+            inside.join().expect("a namespace can be made")
+        })
+    }
+
+    /// Has `command`'s process run in here.
+    pub fn confine(&self, command: &mut Command) {
+        let file = self.file.try_clone().unwrap();
+        // SAFETY: one system call, which is safe between fork and exec.
+        unsafe {
+            command.pre_exec(move || {
+                let network = Some(LinkNameSpaceType::Network);
+                Ok(move_into_link_name_space(file.as_fd(), network)?)
+            });
+        }
+    }
+
+    /// A listener of this very process, in here.
+    #[must_use]
+    pub fn listen(&self, address: SocketAddr) -> TcpListener {
+        thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                let network = Some(LinkNameSpaceType::Network);
+                move_into_link_name_space(self.file.as_fd(), network).unwrap();
+                TcpListener::bind(address).unwrap()
+            });
+            inside.join().unwrap()
+        })
+    }
+}
+
+impl Default for Netns {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Netns {
+    fn drop(&mut self) {
+        if let Some(name) = &self.name {
+            let path = named_path(name);
+            // Errors would hide the test's own failure; the folder stays if
+            // others have names in it.
+            unmount(&path, UnmountFlags::DETACH).ok();
+            fs::remove_file(&path).ok();
+            fs::remove_dir(NAMES).ok();
+        }
+    }
+}
+
+fn named_path(name: &str) -> PathBuf {
+    PathBuf::from(NAMES).join(name)
+}
+
+/// `ip link set lo up`, without needing `ip`.
+fn raise_loopback() {
+    let socket = socket(AddressFamily::INET, SocketType::DGRAM, None).unwrap();
+    // SAFETY: the structure is plain data, and the two requests read and write
+    // it in full and nothing else (netdevice(7)).
+    unsafe {
+        let mut request: libc::ifreq = std::mem::zeroed();
+        request.ifr_name[0] = b'l'.cast_signed();
+        request.ifr_name[1] = b'o'.cast_signed();
+        assert_eq!(libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut request), 0);
+        let up = libc::c_short::try_from(libc::IFF_UP | libc::IFF_RUNNING).unwrap();
+        request.ifr_ifru.ifru_flags |= up;
+        assert_eq!(libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request), 0);
+    }
+}
+
+/// The cookie of the calling thread's namespace, as any socket in it tells.
+fn own_cookie() -> u64 {
+    let socket = socket(AddressFamily::INET, SocketType::DGRAM, None).unwrap();
+    let mut cookie = 0u64;
+    let mut size = 8;
+    // SAFETY: the option's value is a u64, and `size` says so.
+    let failed = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut size,
+        )
+    };
+    assert_eq!(failed, 0, "SO_NETNS_COOKIE needs Linux 5.14");
+    cookie
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_is_another_and_ports_are_free_in_it() {
+        let (a, b, host) = (Netns::new(), Netns::new(), Netns::host());
+        assert_ne!(a.inode, b.inode);
+        assert_ne!(a.cookie, b.cookie);
+        let own = fs::metadata("/proc/self/ns/net").unwrap().ino();
+        assert_eq!(u64::from(host.inode), own);
+        let address = "127.0.0.1:8080".parse().unwrap();
+        let _in_a = a.listen(address);
+        let _in_b = b.listen(address);
+    }
+
+    #[test]
+    fn a_name_is_there_as_long_as_its_namespace() {
+        let name = format!("portwatch-harness-{}", std::process::id());
+        let netns = Netns::named(&name);
+        let inode = fs::metadata(named_path(&name)).unwrap().ino();
+        assert_eq!(inode, u64::from(netns.inode));
+        drop(netns);
+        assert!(!named_path(&name).exists());
+    }
+}

@@ -1,0 +1,283 @@
+//! What the helper program `binder` can be asked to do, as it stands on its
+//! command line, and what it answers. Both sides of the pipe use these types.
+
+use std::{
+    fmt::{self, Display, Formatter},
+    net::SocketAddr,
+    str::FromStr,
+};
+
+use anyhow::{Context as _, bail};
+use serde::{Deserialize, Serialize};
+
+/// One thing to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Make a socket and take a port; `tcp/127.0.0.1:80/reuseaddr,listen`.
+    Socket(Socket),
+    /// Make an AF_UNIX socket with this name in the abstract space; `unix/NAME`.
+    Unix(String),
+    /// Listen on the socket made as number N, from 0; `listen/N`.
+    Listen(usize),
+    /// Become this user; `uid/1000`.
+    Uid(u32),
+    /// From here on say nothing, and end at once when a call is refused;
+    /// `vanish`.
+    Vanish,
+    /// Stay until stdin ends, and do what is asked on its lines; `hold`.
+    Hold,
+}
+
+/// A transport protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// A socket, and how to take its port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Socket {
+    protocol: Protocol,
+    /// The address to bind.
+    pub address: SocketAddr,
+    /// Set `SO_REUSEADDR` first.
+    pub reuseaddr: bool,
+    /// Set `SO_REUSEPORT` first.
+    pub reuseport: bool,
+    /// Set `IPV6_V6ONLY` first.
+    pub v6only: bool,
+    /// Set `SO_BINDTODEVICE` to `lo` first.
+    pub on_loopback: bool,
+    /// Listen after the bind.
+    pub listen: bool,
+    /// Listen, take this many connections, close them before the clients do,
+    /// and close the listener: so many TIME-WAIT rows are left on the port.
+    pub time_wait: u32,
+    /// How many sockets to make like this, one after the other.
+    pub times: u32,
+}
+
+/// A TCP socket for `address`, with no option set.
+#[must_use]
+pub fn tcp(address: &str) -> Socket {
+    Socket::new(Protocol::Tcp, address)
+}
+
+/// A UDP socket for `address`, with no option set.
+#[must_use]
+pub fn udp(address: &str) -> Socket {
+    Socket::new(Protocol::Udp, address)
+}
+
+impl Socket {
+    fn new(protocol: Protocol, address: &str) -> Self {
+        Self {
+            protocol,
+            address: address.parse().expect("an address with a port"),
+            reuseaddr: false,
+            reuseport: false,
+            v6only: false,
+            on_loopback: false,
+            listen: false,
+            time_wait: 0,
+            times: 1,
+        }
+    }
+
+    /// Whether it is TCP.
+    #[must_use]
+    pub fn is_tcp(&self) -> bool {
+        self.protocol == Protocol::Tcp
+    }
+
+    /// With `SO_REUSEADDR`.
+    #[must_use]
+    pub fn reuseaddr(self) -> Self {
+        Self { reuseaddr: true, ..self }
+    }
+
+    /// With `SO_REUSEPORT`.
+    #[must_use]
+    pub fn reuseport(self) -> Self {
+        Self { reuseport: true, ..self }
+    }
+
+    /// With `IPV6_V6ONLY`.
+    #[must_use]
+    pub fn v6only(self) -> Self {
+        Self { v6only: true, ..self }
+    }
+
+    /// With `SO_BINDTODEVICE` for the loopback interface.
+    #[must_use]
+    pub fn on_loopback(self) -> Self {
+        Self { on_loopback: true, ..self }
+    }
+
+    /// That listens as well.
+    #[must_use]
+    pub fn listening(self) -> Self {
+        Self { listen: true, ..self }
+    }
+
+    /// That is used by `connections` and closed, so that TIME-WAIT is left.
+    #[must_use]
+    pub fn leaving_time_wait(self, connections: u32) -> Self {
+        Self { time_wait: connections, ..self }
+    }
+
+    /// Made `times` times.
+    #[must_use]
+    pub fn repeated(self, times: u32) -> Self {
+        Self { times, ..self }
+    }
+}
+
+impl From<Socket> for Op {
+    fn from(socket: Socket) -> Self {
+        Self::Socket(socket)
+    }
+}
+
+impl Display for Op {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socket(socket) => socket.fmt(f),
+            Self::Unix(name) => write!(f, "unix/{name}"),
+            Self::Listen(number) => write!(f, "listen/{number}"),
+            Self::Uid(uid) => write!(f, "uid/{uid}"),
+            Self::Vanish => f.write_str("vanish"),
+            Self::Hold => f.write_str("hold"),
+        }
+    }
+}
+
+impl FromStr for Op {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        let (verb, rest) = text.split_once('/').unwrap_or((text, ""));
+        Ok(match verb {
+            "tcp" => Self::Socket(Socket::parse(Protocol::Tcp, rest)?),
+            "udp" => Self::Socket(Socket::parse(Protocol::Udp, rest)?),
+            "unix" => Self::Unix(rest.to_owned()),
+            "listen" => Self::Listen(rest.parse()?),
+            "uid" => Self::Uid(rest.parse()?),
+            "vanish" => Self::Vanish,
+            "hold" => Self::Hold,
+            _ => bail!("`{text}` is not something to do"),
+        })
+    }
+}
+
+impl Display for Socket {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let protocol = if self.is_tcp() { "tcp" } else { "udp" };
+        let mut options = Vec::new();
+        let flags = [
+            (self.reuseaddr, "reuseaddr"),
+            (self.reuseport, "reuseport"),
+            (self.v6only, "v6only"),
+            (self.on_loopback, "device"),
+            (self.listen, "listen"),
+        ];
+        options.extend(flags.iter().filter(|(set, _)| *set).map(|(_, name)| (*name).to_owned()));
+        if self.time_wait != 0 {
+            options.push(format!("time-wait={}", self.time_wait));
+        }
+        if self.times != 1 {
+            options.push(format!("times={}", self.times));
+        }
+        write!(f, "{protocol}/{}/{}", self.address, options.join(","))
+    }
+}
+
+impl Socket {
+    fn parse(protocol: Protocol, text: &str) -> anyhow::Result<Self> {
+        let (address, options) = text.split_once('/').unwrap_or((text, ""));
+        let _: SocketAddr = address.parse().with_context(|| format!("bad address `{address}`"))?;
+        let mut socket = Self::new(protocol, address);
+        for option in options.split(',').filter(|option| !option.is_empty()) {
+            match option.split_once('=').unwrap_or((option, "")) {
+                ("reuseaddr", _) => socket.reuseaddr = true,
+                ("reuseport", _) => socket.reuseport = true,
+                ("v6only", _) => socket.v6only = true,
+                ("device", _) => socket.on_loopback = true,
+                ("listen", _) => socket.listen = true,
+                ("time-wait", number) => socket.time_wait = number.parse()?,
+                ("times", number) => socket.times = number.parse()?,
+                _ => bail!("`{option}` is no option"),
+            }
+        }
+        Ok(socket)
+    }
+}
+
+/// How far an [`Op`] got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    /// The bind was refused.
+    Bind,
+    /// The listen was refused.
+    Listen,
+    /// All was done.
+    Done,
+}
+
+/// What came of a socket's [`Op`], one line of JSON on the helper's stdout.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// Where it ended.
+    pub stage: Stage,
+    /// The error of the call that was refused; 0 if none was.
+    pub errno: i32,
+    /// The port that was taken; 0 if none was.
+    pub port: u16,
+    /// The socket's cookie.
+    pub cookie: u64,
+    /// The socket's inode.
+    pub inode: u64,
+    /// How many of the sockets were refused.
+    pub refused: u32,
+    /// When the last socket's first call was made, as [`crate::monotonic_ns`].
+    pub at_ns: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let every_option = tcp("[::1]:80")
+            .reuseaddr()
+            .reuseport()
+            .v6only()
+            .on_loopback()
+            .listening()
+            .leaving_time_wait(3)
+            .repeated(20);
+        for op in [
+            Op::from(every_option),
+            udp("127.0.0.1:0").into(),
+            Op::Unix("name".to_owned()),
+            Op::Listen(1),
+            Op::Uid(1000),
+            Op::Vanish,
+            Op::Hold,
+        ] {
+            assert_eq!(op.to_string().parse::<Op>().unwrap(), op, "{op}");
+        }
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for text in ["", "tcp", "tcp/localhost:80", "tcp/127.0.0.1:80/fast", "uid/root"] {
+            assert!(text.parse::<Op>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! A child process that is always ended by its own handle, and whose every wait
+//! is bounded.
+
+use std::{
+    io::Write as _,
+    os::{
+        fd::OwnedFd,
+        unix::process::{CommandExt as _, ExitStatusExt as _},
+    },
+    process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{
+        Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal, set_parent_process_death_signal,
+    },
+};
+
+use crate::stream::{Gate, Stalled, Stream};
+
+/// How long a process has to end after it was asked to.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// A running child.
+pub struct Process {
+    child: Child,
+    /// Names the process for good: a process id could be another's by now.
+    pidfd: OwnedFd,
+    stdin: Option<ChildStdin>,
+    /// What it says on stdout.
+    pub stdout: Arc<Stream>,
+    /// What it says on stderr.
+    pub stderr: Arc<Stream>,
+}
+
+impl Process {
+    /// Starts `command` with all its streams in hand. It gets `on_our_end` when
+    /// the calling *thread* ends (prctl(2), PR_SET_PDEATHSIG), so that it cannot
+    /// outlive the test even if that is killed.
+    pub fn start(command: &mut Command, on_our_end: Signal) -> anyhow::Result<Self> {
+        Self::launch(command, on_our_end, Stream::of)
+    }
+
+    /// The same with nobody who reads its stdout, until the gate is dropped.
+    pub fn start_stalled(
+        command: &mut Command,
+        on_our_end: Signal,
+    ) -> anyhow::Result<(Self, Gate)> {
+        let mut held = None;
+        let process = Self::launch(command, on_our_end, |stdout| {
+            let (stalled, gate) = Stalled::new(stdout);
+            held = Some(gate);
+            Stream::of(stalled)
+        })?;
+        Ok((process, held.context("stdout is piped")?))
+    }
+
+    fn launch(
+        command: &mut Command,
+        on_our_end: Signal,
+        read: impl FnOnce(ChildStdout) -> Arc<Stream>,
+    ) -> anyhow::Result<Self> {
+        // SAFETY: one system call, which is safe between fork and exec.
+        unsafe {
+            command.pre_exec(move || Ok(set_parent_process_death_signal(Some(on_our_end))?));
+        }
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("failed to start {command:?}"))?;
+        Ok(Self {
+            // The child is not reaped yet, so its id is still its own.
+            pidfd: pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?,
+            stdin: child.stdin.take(),
+            stdout: read(child.stdout.take().context("stdout is piped")?),
+            stderr: Stream::of(child.stderr.take().context("stderr is piped")?),
+            child,
+        })
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Writes one line to its stdin.
+    pub fn tell(&mut self, line: &str) {
+        let stdin = self.stdin.as_mut().expect("stdin is open until the end");
+        stdin.write_all(format!("{line}\n").as_bytes()).expect("the child reads its stdin");
+    }
+
+    /// Sends it a signal; does nothing once it has ended.
+    pub fn signal(&self, signal: Signal) {
+        // ESRCH is the only error there can be, and is what was wanted.
+        pidfd_send_signal(&self.pidfd, signal).ok();
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self, timeout: Duration) -> Option<ExitStatus> {
+        let timeout = Timespec::try_from(timeout).ok()?;
+        let mut ended = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        while let Err(rustix::io::Errno::INTR) = poll(&mut ended, Some(&timeout)) {}
+        self.child.try_wait().ok().flatten()
+    }
+
+    /// Waits for its end, or panics with what it said.
+    pub fn wait_or_panic(&mut self, timeout: Duration) -> ExitStatus {
+        self.wait(timeout).unwrap_or_else(|| {
+            panic!("process {} did not end in {timeout:?}\n{}", self.pid(), self.said())
+        })
+    }
+
+    /// What it said so far, for a failure's message.
+    #[must_use]
+    pub fn said(&self) -> String {
+        format!("--- its stdout:\n{}--- its stderr:\n{}", self.stdout.text(), self.stderr.text())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        drop(self.stdin.take());
+        self.signal(Signal::TERM);
+        if self.wait(GRACE).is_none() {
+            self.signal(Signal::KILL);
+            self.wait(GRACE);
+        }
+    }
+}
+
+/// The exit code, or the negated number of the signal that ended it.
+#[must_use]
+pub fn code(status: ExitStatus) -> i32 {
+    status.code().unwrap_or_else(|| -status.signal().unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dropped_process_is_gone() {
+        let process = Process::start(&mut Command::new("cat"), Signal::KILL).unwrap();
+        let proc = format!("/proc/{}", process.pid());
+        assert!(std::path::Path::new(&proc).exists());
+        drop(process);
+        assert!(!std::path::Path::new(&proc).exists());
+    }
+
+    #[test]
+    fn output_and_status_are_had() {
+        let mut process = Process::start(
+            Command::new("sh").args(["-c", "read a; echo $a; exit 7"]),
+            Signal::KILL,
+        )
+        .unwrap();
+        process.tell("hello");
+        assert_eq!(code(process.wait_or_panic(GRACE)), 7);
+        assert_eq!(process.stdout.wait_for_end(GRACE), "hello\n");
+    }
+}

@@ -1,0 +1,94 @@
+//! Where a test plays: the agent watches, and a network namespace is the
+//! test's own.
+
+use serde_json::{Value, json};
+
+use crate::{
+    agent::{Agent, agent},
+    event::Event,
+    helper::{Attempt, Helper},
+    netns::Netns,
+    programs,
+    turn::Turn,
+};
+
+/// An agent that is ready, and a namespace.
+pub struct Scene {
+    /// The agent that watches.
+    pub agent: &'static Agent,
+    /// Where it happens.
+    pub netns: Netns,
+    /// Given back when all else is gone.
+    _turn: Turn,
+}
+
+impl Scene {
+    /// In a namespace of its own.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::within(Netns::new())
+    }
+
+    /// In `netns`. The agent is ready before anything can happen.
+    #[must_use]
+    pub fn within(netns: Netns) -> Self {
+        Self { _turn: Turn::together(), agent: agent(), netns }
+    }
+
+    /// In a namespace of its own, with no other test beside it: for floods.
+    #[must_use]
+    pub fn alone() -> Self {
+        Self { _turn: Turn::alone(), agent: agent(), netns: Netns::new() }
+    }
+
+    /// A helper that will run here.
+    #[must_use]
+    pub fn helper(&self) -> Helper<'_> {
+        Helper::new(&self.netns)
+    }
+
+    /// The event about `refused`, which names this namespace.
+    #[track_caller]
+    pub fn event_of(&self, refused: &Attempt) -> Event {
+        let event = self.agent.event_of(refused);
+        event.includes(&json!({
+            "netns": {"inode": self.netns.inode, "cookie": self.netns.cookie},
+        }));
+        event
+    }
+
+    /// Asserts that the agent has told of `refused` and of nothing else here.
+    /// Call it with a refusal that came after the silence to be shown.
+    #[track_caller]
+    pub fn nothing_but(&self, refused: &Attempt) {
+        self.event_of(refused);
+        for event in self.agent.events_in(&self.netns) {
+            assert_eq!(event.pid(), Some(refused.pid), "an event too many\n{event}");
+        }
+    }
+}
+
+impl Default for Scene {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What an event must say of a refused process that ran as the plain helper.
+#[must_use]
+pub fn process_of(refused: &Attempt) -> Value {
+    // A guest's initramfs may have no users' names.
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let user = users.lines().any(|line| line.starts_with("root:")).then_some("root");
+    let exe = programs::binder().canonicalize().expect("the helper is built");
+    json!({
+        "pid": refused.pid,
+        "tid": refused.pid,
+        "ppid": std::process::id(),
+        "comm": "binder",
+        "exe": exe,
+        "cmdline": refused.cmdline,
+        "uid": 0,
+        "user": user,
+    })
+}
