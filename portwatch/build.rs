@@ -39,7 +39,12 @@ fn object() -> Result<PathBuf, String> {
     let dir = |name: &str| env::var_os(name).map(PathBuf::from).ok_or(format!("no {name}"));
     let here = dir("CARGO_MANIFEST_DIR")?;
     let root = here.parent().unwrap_or(Path::new(".."));
-    for source in ["portwatch-ebpf/src", "portwatch-ebpf/Cargo.toml", "portwatch-ebpf/Cargo.lock", "portwatch-common"] {
+    for source in [
+        "portwatch-ebpf/src",
+        "portwatch-ebpf/Cargo.toml",
+        "portwatch-ebpf/Cargo.lock",
+        "portwatch-common",
+    ] {
         println!("cargo::rerun-if-changed={}", root.join(source).display());
     }
     println!("cargo::rerun-if-changed=build");
@@ -52,10 +57,7 @@ fn object() -> Result<PathBuf, String> {
         .output()
         .map_err(|error| format!("cannot start the eBPF build: {error}"))?;
     if !output.status.success() {
-        return Err(format!(
-            "the eBPF build failed\n{}",
-            String::from_utf8_lossy(&output.stderr)
-        ));
+        return Err(format!("the eBPF build failed\n{}", String::from_utf8_lossy(&output.stderr)));
     }
     Ok(target_dir.join(toolchain::TARGET).join("release/portwatch-ebpf"))
 }

@@ -86,11 +86,7 @@ pub fn options(sk: *const Sock) -> u16 {
 #[inline(always)]
 pub fn netns(net: *const Net) -> (u32, u64) {
     let inode = load!(net, net_inum, u32);
-    let cookie = if has!(net_cookie) {
-        load!(net, net_cookie, u64)
-    } else {
-        0
-    };
+    let cookie = if has!(net_cookie) { load!(net, net_cookie, u64) } else { 0 };
     (inode, cookie)
 }
 

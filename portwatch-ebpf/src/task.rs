@@ -73,11 +73,7 @@ unsafe fn describe_struct(current: *const task_struct, task: *mut Task) {
         // SAFETY: `len` fits the array; the helper checks the user's address
         // and fails where the page is not resident.
         let failed = unsafe {
-            bpf_probe_read_user(
-                (&raw mut (*task).cmdline).cast(),
-                len as u32,
-                start as *const _,
-            )
+            bpf_probe_read_user((&raw mut (*task).cmdline).cast(), len as u32, start as *const _)
         };
         if failed == 0 {
             // SAFETY: as above.

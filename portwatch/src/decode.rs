@@ -146,8 +146,7 @@ pub fn decode(bytes: &[u8]) -> Result<RawFailure, DecodeError> {
         device: known(flag::DEVICE_KNOWN).then_some(device),
         reuseaddr: known(flag::REUSE_KNOWN).then(|| known(flag::REUSEADDR)),
         reuseport: known(flag::REUSE_KNOWN).then(|| known(flag::REUSEPORT)),
-        v6only: (family == Family::Ipv6 && known(flag::V6ONLY_KNOWN))
-            .then(|| known(flag::V6ONLY)),
+        v6only: (family == Family::Ipv6 && known(flag::V6ONLY_KNOWN)).then(|| known(flag::V6ONLY)),
         socket_uid: known(flag::UID_KNOWN).then_some(uid),
         socket_cookie: nonzero(socket_cookie),
         netns_inode: nonzero(netns_inode),
@@ -206,8 +205,16 @@ fn task_of(task: &Task) -> RawTask {
 }
 
 /// Splits NUL-ended arguments, as `/proc/PID/cmdline` and `mm_struct` have them.
+/// Two empty ones or more at the end are padding: a program has written its own
+/// title over its arguments.
 pub fn arguments(bytes: &[u8]) -> Vec<String> {
     let bytes = bytes.strip_suffix(&[0]).unwrap_or(bytes);
+    let bytes = if bytes.ends_with(&[0, 0]) {
+        let end = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+        bytes.get(..end).unwrap_or_default()
+    } else {
+        bytes
+    };
     if bytes.is_empty() {
         return Vec::new();
     }
@@ -294,6 +301,8 @@ mod tests {
     #[test]
     fn empty_arguments_are_arguments() {
         assert_eq!(arguments(b"a\0\0b\0"), ["a", "", "b"]);
+        assert_eq!(arguments(b"a\0\0"), ["a", ""]);
+        assert_eq!(arguments(b"title\0\0\0\0"), ["title"]);
         assert_eq!(arguments(b"cut"), ["cut"]);
         assert!(arguments(b"").is_empty());
         assert!(arguments(b"\0").is_empty());

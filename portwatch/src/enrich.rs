@@ -43,7 +43,10 @@ impl Enricher {
         let mut diag = way.and_then(|way| match host.sock_diag(&way) {
             Ok(diag) => Some(diag),
             Err(error) => {
-                gaps.push(Gap::new("sockets", format!("sock_diag cannot be opened there: {error}")));
+                gaps.push(Gap::new(
+                    "sockets",
+                    format!("sock_diag cannot be opened there: {error}"),
+                ));
                 None
             }
         });

@@ -1,6 +1,8 @@
 //! `run --port`: other ports' refusals are not told.
 
-use portwatch_tests::{agent::Agent, op::tcp, scene::Scene};
+use std::sync::Arc;
+
+use portwatch_tests::{agent::Agent, event::Event, op::tcp, scene::Scene};
 
 #[test]
 fn only_the_ports_asked_for() {
@@ -15,7 +17,7 @@ fn only_the_ports_asked_for() {
 
     agent.event_of(&first);
     agent.event_of(&last);
-    let told = agent.events_in(&scene.netns);
-    let told: Vec<_> = told.iter().filter_map(|event| event.number("/failure/port")).collect();
+    let port = |event: &Arc<Event>| event.number("/failure/port");
+    let told: Vec<_> = agent.look(|log| log.events_in(&scene.netns).filter_map(port).collect());
     assert_eq!(told, [8081, 8082, 8081]);
 }

@@ -16,7 +16,7 @@ fn the_second_listen() {
         let lost = loser.does(Op::Listen(0));
         assert_eq!(lost.stage, Stage::Listen, "{lost:?}");
 
-        let event = scene.agent.wait_for("the listen", |e| e.pid() == Some(loser.pid()));
+        let event = scene.agent.wait_for("the listen", |e| e.pid == Some(loser.pid()));
         // Until the narrower cause is told apart, `listener` is true as well.
         event.is_explained().has_one_of("/diagnosis/cause", &["listen_race", "listener"]);
         event.includes(&json!({

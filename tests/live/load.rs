@@ -1,6 +1,9 @@
 //! Nothing is lost in silence.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use portwatch_tests::{
     agent::Agent, event::Event, helper::Attempt, op::tcp, patience, process::code, say,
@@ -17,7 +20,7 @@ const TOTAL: u64 = PROCESSES * BINDS_EACH as u64;
 fn a_thousand_refusals_are_accounted_for() {
     let scene = Scene::alone();
     let holder = scene.helper().holds([tcp("127.0.0.1:8080").listening()]);
-    let losses_before = scene.agent.losses();
+    let losses_before = scene.agent.look(|log| log.losses);
     let loop_of_binds = || {
         let finished = scene.helper().runs([tcp("127.0.0.1:8080").repeated(BINDS_EACH)]);
         assert_eq!(finished.last().refused, BINDS_EACH);
@@ -30,18 +33,16 @@ fn a_thousand_refusals_are_accounted_for() {
         threads.into_iter().flat_map(|t| -> Vec<Attempt> { t.join().unwrap() }).collect()
     });
 
-    let is_ours = |event: &&Event| event.is_in(&scene.netns);
-    let count = |event: &Event| event.number("/count").unwrap();
-    let losses = scene.agent.wait_until("1,000 refusals", patience() * 2, |events, losses| {
-        let told: u64 = events.iter().filter(is_ours).map(count).sum();
-        let losses = losses - losses_before;
-        (told + losses >= TOTAL).then_some(losses)
+    let losses = scene.agent.wait_until("1,000 refusals", patience() * 2, |log| {
+        let losses = log.losses - losses_before;
+        (log.told_in(&scene.netns) + losses >= TOTAL).then_some(losses)
     });
     // What was told twice would have come before this one.
     let sentinel = scene.helper().is_refused(tcp("127.0.0.1:8080"));
     scene.event_of(&sentinel);
-    let mut events = scene.agent.events_in(&scene.netns);
-    events.retain(|event| event.pid() != Some(sentinel.pid));
+    let is_ours = |event: &&Arc<Event>| event.pid != Some(sentinel.pid);
+    let events: Vec<Arc<Event>> =
+        scene.agent.look(|log| log.events_in(&scene.netns).filter(is_ours).cloned().collect());
 
     let mut told: BTreeMap<u32, u64> = BTreeMap::new();
     let mut ids = BTreeSet::new();
@@ -49,7 +50,7 @@ fn a_thousand_refusals_are_accounted_for() {
         let holder_told = event.number("/diagnosis/holder/pid");
         assert_eq!(holder_told, Some(u64::from(holder.pid())), "{event}");
         assert!(ids.insert(event.text("/id")), "an id is used twice\n{event}");
-        *told.entry(event.pid().unwrap()).or_default() += count(event);
+        *told.entry(event.pid.unwrap()).or_default() += event.count;
     }
     let (all, lines) = (told.values().sum::<u64>(), events.len());
     say(&format!("load: {TOTAL} refusals, {all} told in {lines} events, {losses} counted as lost"));
@@ -57,7 +58,8 @@ fn a_thousand_refusals_are_accounted_for() {
     assert_eq!(pids.len() as u64, PROCESSES, "a pid was used twice");
     assert!(told.keys().all(|pid| pids.contains(pid)), "a stranger is named: {told:?}");
     assert!(told.values().all(|count| *count <= u64::from(BINDS_EACH)), "{told:?}");
-    assert_eq!(all + losses, TOTAL, "{told:?}");
+    // Losses have no place, so another program's may be among them.
+    assert!(all <= TOTAL && all + losses >= TOTAL, "{told:?}");
 }
 
 /// More than the agent may keep, while nobody reads what it says: it goes on,
@@ -67,23 +69,21 @@ fn a_reader_that_stalls_is_told_what_it_missed() {
     let scene = Scene::alone();
     let (mut stalled, gate) = Agent::start_stalled(&["run", "--format", "json"]).unwrap();
     let _holder = scene.helper().holds([tcp("127.0.0.1:8080").listening()]);
+    let losses_before = scene.agent.look(|log| log.losses);
     // An emulated guest would take minutes to say so much.
     let binds = if in_guest() { 200 } else { 2_400 };
     let refused = scene.helper().runs([tcp("127.0.0.1:8080").repeated(binds)]);
     assert_eq!(refused.last().refused, binds);
-    let told_in = |events: &[Event]| -> u64 {
-        let ours = events.iter().filter(|event| event.is_in(&scene.netns));
-        ours.filter_map(|event| event.number("/count")).sum()
-    };
     // The shared agent has had the same to do, so both are through by now.
-    scene.agent.wait_until("all refusals", patience() * 3, |events, lost| {
-        (told_in(events) + lost >= u64::from(binds)).then_some(())
+    scene.agent.wait_until("all refusals", patience() * 3, |log| {
+        let lost = log.losses - losses_before;
+        (log.told_in(&scene.netns) + lost >= u64::from(binds)).then_some(())
     });
 
     drop(gate);
     assert_eq!(code(stalled.end_by(Signal::TERM)), 0, "{}", stalled.said());
-    let (told, lost) = stalled
-        .wait_until("what was written", patience(), |events, lost| Some((told_in(events), lost)));
+    let (told, lost) = stalled.look(|log| (log.told_in(&scene.netns), log.losses));
     say(&format!("stalled reader: {binds} refusals, {told} told, {lost} counted as lost"));
-    assert_eq!(told + lost, u64::from(binds), "it says:\n{}", stalled.talk());
+    let binds = u64::from(binds);
+    assert!(told <= binds && told + lost >= binds, "lost in silence:\n{}", stalled.talk());
 }

@@ -4,6 +4,7 @@ use std::{
     fs,
     path::Path,
     process::{Command, ExitStatus},
+    sync::Arc,
 };
 
 use portwatch_tests::{
@@ -52,12 +53,13 @@ fn start_twice(
 }
 
 /// A server may try several times: as many attempts must be told.
-fn first_event(twice: &Twice, attempts: u64) -> Event {
-    let is_ours = |event: &&Event| event.pid() == Some(twice.second_pid);
-    let event = twice.scene.agent.wait_until("the second server", patience(), |events, _| {
-        let told: u64 = events.iter().filter(is_ours).filter_map(|e| e.number("/count")).sum();
-        (told >= attempts).then(|| events.iter().find(is_ours).unwrap().clone())
+fn first_event(twice: &Twice, attempts: u64) -> Arc<Event> {
+    let netns = &twice.scene.netns;
+    twice.scene.agent.wait_until("the second server", patience(), |log| {
+        (log.told_in(netns) >= attempts).then_some(())
     });
+    let is_ours = |event: &Event| event.pid == Some(twice.second_pid);
+    let event = twice.scene.agent.wait_for("the second server", is_ours);
     event.is_explained().includes(&json!({
         "netns": {"cookie": twice.scene.netns.cookie, "host": false},
         "process": {"ppid": std::process::id()},

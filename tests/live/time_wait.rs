@@ -1,6 +1,8 @@
 //! Nobody holds the port, but connections of the previous holder are remembered
 //! for a minute.
 
+use std::sync::Arc;
+
 use portwatch_tests::{
     event::Event,
     op::{Socket, tcp},
@@ -16,7 +18,7 @@ fn socket(reuseaddr: bool) -> Socket {
 }
 
 /// The old process leaves TIME-WAIT and ends, the new one is refused.
-fn refusal(old_reuses: bool, new_reuses: bool) -> Event {
+fn refusal(old_reuses: bool, new_reuses: bool) -> Arc<Event> {
     let scene = Scene::new();
     scene.helper().succeeds([socket(old_reuses).leaving_time_wait(CONNECTIONS)]);
     let refused = scene.helper().is_refused(socket(new_reuses).listening());

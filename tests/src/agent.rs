@@ -5,7 +5,7 @@
 
 use std::{
     process::{Command, ExitStatus},
-    sync::{OnceLock, mpsc},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, mpsc},
     thread,
     time::Duration,
 };
@@ -29,6 +29,7 @@ use crate::{
 pub struct Agent {
     process: Process,
     ready_ns: u64,
+    log: Mutex<Log>,
 }
 
 /// The agent that all tests of this process share. It is started by the first
@@ -76,7 +77,7 @@ impl Agent {
 
     fn ready(process: Process) -> anyhow::Result<Self> {
         match process.stderr.wait_for_text(patience(), "ready") {
-            Ok(_) => Ok(Self { process, ready_ns: monotonic_ns() }),
+            Ok(_) => Ok(Self { process, ready_ns: monotonic_ns(), log: Mutex::default() }),
             Err(Silence::Ended) => bail!("it ended before it was ready\n{}", process.said()),
             Err(Silence::TimedOut) => bail!("it was not ready in time\n{}", process.said()),
         }
@@ -122,74 +123,80 @@ impl Agent {
 
     /// Waits for the event about `failed`.
     #[track_caller]
-    pub fn event_of(&self, failed: &Attempt) -> Event {
+    pub fn event_of(&self, failed: &Attempt) -> Arc<Event> {
         let first = failed.outcomes.first().map_or(u64::MAX, |outcome| outcome.at_ns);
         assert!(first > self.ready_ns, "the test's own fault: the agent was not there yet");
-        self.wait_for(&format!("process {}", failed.pid), |event| event.pid() == Some(failed.pid))
+        self.wait_for(&format!("process {}", failed.pid), |event| event.pid == Some(failed.pid))
     }
 
     /// Waits for the first event for which `matches` holds, `what` in words.
     #[track_caller]
-    pub fn wait_for(&self, what: &str, mut matches: impl FnMut(&Event) -> bool) -> Event {
-        self.wait_until(what, patience(), |events, _| {
-            events.iter().find(|event| matches(event)).cloned()
+    pub fn wait_for(&self, what: &str, mut matches: impl FnMut(&Event) -> bool) -> Arc<Event> {
+        self.wait_until(what, patience(), |log| {
+            log.events.iter().find(|event| matches(event)).cloned()
         })
     }
 
-    /// Waits until `answer` finds what it looks for in the events so far and the
-    /// sum of the losses so far.
+    /// Waits until `answer` finds what it looks for in what came so far.
     #[track_caller]
     pub fn wait_until<T>(
         &self,
         what: &str,
         timeout: Duration,
-        mut answer: impl FnMut(&[Event], u64) -> Option<T>,
+        mut answer: impl FnMut(&Log) -> Option<T>,
     ) -> T {
-        let mut read = Log::default();
-        let found = self.process.stdout.wait_until(timeout, |lines| {
-            read.go_on(lines);
-            answer(&read.events, read.losses)
-        });
+        let found = self.process.stdout.wait_until(timeout, |lines| answer(&self.read(lines)));
+        let log = self.process.stdout.look(|lines| self.read(lines));
+        let faults = log.faults.join("\n");
         match found {
-            Ok(found) if read.faults.is_empty() => found,
-            Ok(_) => panic!("lines of its output are at fault:\n{}", read.faults.join("\n")),
+            Ok(found) if faults.is_empty() => found,
+            Ok(_) => panic!("lines of its output are at fault:\n{faults}"),
             Err(why) => panic!(
-                "nothing about {what} ({why:?})\n{}\n--- its events:\n{}--- its stderr:\n{}",
-                read.faults.join("\n"),
-                read.overview(),
+                "nothing about {what} ({why:?})\n{faults}\n\
+                 --- its last events:\n{}--- its stderr:\n{}",
+                log.overview(),
                 self.talk(),
             ),
         }
     }
 
-    /// The sum of the losses so far.
-    #[must_use]
-    pub fn losses(&self) -> u64 {
-        let mut read = Log::default();
-        self.process.stdout.look(|lines| read.go_on(lines));
-        read.losses
+    /// Looks at what came so far.
+    pub fn look<T>(&self, at: impl FnOnce(&Log) -> T) -> T {
+        at(&self.process.stdout.look(|lines| self.read(lines)))
     }
 
-    /// The events in `netns` so far.
-    #[must_use]
-    pub fn events_in(&self, netns: &Netns) -> Vec<Event> {
-        let mut read = Log::default();
-        self.process.stdout.look(|lines| read.go_on(lines));
-        read.events.retain(|event| event.is_in(netns));
-        read.events
+    /// Understands what is new among `lines`.
+    fn read(&self, lines: &[Line]) -> MutexGuard<'_, Log> {
+        // A test that has panicked meanwhile has only looked at it.
+        let mut log = self.log.lock().unwrap_or_else(|e| e.into_inner());
+        log.go_on(lines);
+        log
     }
 }
 
 /// The lines so far, understood.
 #[derive(Default)]
-struct Log {
-    seen: usize,
-    events: Vec<Event>,
-    losses: u64,
+pub struct Log {
+    /// All events.
+    pub events: Vec<Arc<Event>>,
+    /// The sum of all losses.
+    pub losses: u64,
     faults: Vec<String>,
+    seen: usize,
 }
 
 impl Log {
+    /// The events in `netns`.
+    pub fn events_in(&self, netns: &Netns) -> impl Iterator<Item = &Arc<Event>> {
+        self.events.iter().filter(|event| event.is_in(netns))
+    }
+
+    /// The refusals told of in `netns`: an event may stand for several.
+    #[must_use]
+    pub fn told_in(&self, netns: &Netns) -> u64 {
+        self.events_in(netns).map(|event| event.count).sum()
+    }
+
     fn go_on(&mut self, lines: &[Line]) {
         for line in &lines[self.seen..] {
             self.understand(line);
@@ -200,12 +207,13 @@ impl Log {
     /// A line for each of the last events, for a failure's message: all tests'
     /// events are in the log, so whole ones would bury it.
     fn overview(&self) -> String {
-        let line = |event: &Event| {
-            let Some(pid) = event.pid() else { return format!("{event}\n") };
+        let line = |event: &Arc<Event>| {
+            let Some(pid) = event.pid else { return format!("{event}\n") };
             let [address, cause] =
                 ["/failure/address", "/diagnosis/cause"].map(|pointer| event.text(pointer));
-            let [port, cookie, count] =
-                ["/failure/port", "/netns/cookie", "/count"].map(|pointer| event.at(pointer));
+            let [port, cookie] =
+                ["/failure/port", "/netns/cookie"].map(|pointer| event.at(pointer));
+            let count = event.count;
             format!("process {pid}, {address} {port}, netns {cookie}, {cause}, count {count}\n")
         };
         self.events.iter().skip(self.events.len().saturating_sub(40)).map(line).collect()
@@ -215,12 +223,12 @@ impl Log {
         let schema = line.json().and_then(|value| value.get("schema")).and_then(Value::as_str);
         match (schema, line.json()) {
             (Some(EVENT), Some(value)) => {
-                let event = Event { value: value.clone(), at_ns: line.at_ns };
+                let event = Event::new(value.clone(), line.at_ns);
                 let faults = event.faults();
                 if !faults.is_empty() {
                     self.faults.push(format!("{faults}{event}"));
                 }
-                self.events.push(event);
+                self.events.push(Arc::new(event));
             }
             (Some(LOSS), Some(value)) => match value.get("count").and_then(Value::as_u64) {
                 Some(count) => self.losses += count,

@@ -12,15 +12,30 @@ pub const EVENT: &str = "portwatch/bind-failure/v1";
 pub const LOSS: &str = "portwatch/loss/v1";
 
 /// One event line.
-#[derive(Clone)]
 pub struct Event {
     /// The whole line.
     pub value: Value,
     /// When it was read, as [`crate::monotonic_ns`].
     pub at_ns: u64,
+    /// The id of the process that was refused.
+    pub pid: Option<u32>,
+    /// How many refusals it stands for.
+    pub count: u64,
+    netns_cookie: Option<u64>,
 }
 
 impl Event {
+    /// The event in `value`. What events are looked for by is taken out once,
+    /// because thousands of them are looked through again and again.
+    #[must_use]
+    pub fn new(value: Value, at_ns: u64) -> Self {
+        let number = |pointer| value.pointer(pointer).and_then(Value::as_u64);
+        let pid = number("/process/pid").and_then(|pid| u32::try_from(pid).ok());
+        let count = number("/count").unwrap_or(0);
+        let netns_cookie = number("/netns/cookie");
+        Self { value, at_ns, pid, count, netns_cookie }
+    }
+
     /// The value at `pointer` (RFC 6901); null where there is none.
     #[must_use]
     pub fn at(&self, pointer: &str) -> &Value {
@@ -45,16 +60,10 @@ impl Event {
         self.at(pointer).as_array().map_or(&[], Vec::as_slice)
     }
 
-    /// The id of the process that was refused.
-    #[must_use]
-    pub fn pid(&self) -> Option<u32> {
-        self.number("/process/pid").and_then(|pid| u32::try_from(pid).ok())
-    }
-
     /// Whether it happened in `netns`.
     #[must_use]
     pub fn is_in(&self, netns: &Netns) -> bool {
-        self.number("/netns/cookie") == Some(netns.cookie)
+        self.netns_cookie == Some(netns.cookie)
     }
 
     /// The command and the reason of move `number`, as one text.
@@ -113,7 +122,7 @@ impl Event {
                 _ = writeln!(faults, "{pointer} is no stable word: {}", self.at(pointer));
             }
         }
-        if self.number("/count").is_none_or(|count| count == 0) {
+        if self.count == 0 {
             _ = writeln!(faults, "/count is {}", self.at("/count"));
         }
         if !["fexit", "tracepoint"].contains(&self.text("/host/hooks")) {
@@ -171,7 +180,7 @@ mod tests {
     use super::*;
 
     fn event(value: Value) -> Event {
-        Event { value, at_ns: 0 }
+        Event::new(value, 0)
     }
 
     #[test]

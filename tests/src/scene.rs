@@ -1,6 +1,8 @@
 //! Where a test plays: the agent watches, and a network namespace is the
 //! test's own.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use crate::{
@@ -49,7 +51,7 @@ impl Scene {
 
     /// The event about `refused`, which names this namespace.
     #[track_caller]
-    pub fn event_of(&self, refused: &Attempt) -> Event {
+    pub fn event_of(&self, refused: &Attempt) -> Arc<Event> {
         let event = self.agent.event_of(refused);
         event.includes(&json!({
             "netns": {"inode": self.netns.inode, "cookie": self.netns.cookie},
@@ -62,9 +64,11 @@ impl Scene {
     #[track_caller]
     pub fn nothing_but(&self, refused: &Attempt) {
         self.event_of(refused);
-        for event in self.agent.events_in(&self.netns) {
-            assert_eq!(event.pid(), Some(refused.pid), "an event too many\n{event}");
-        }
+        self.agent.look(|log| {
+            for event in log.events_in(&self.netns) {
+                assert_eq!(event.pid, Some(refused.pid), "an event too many\n{event}");
+            }
+        });
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::{
     ffi::OsString,
-    os::unix::process::CommandExt as _, path::PathBuf,
+    os::unix::process::CommandExt as _,
+    path::PathBuf,
     process::{Command, ExitCode},
 };
 
@@ -103,12 +104,7 @@ fn test(args: Vec<OsString>) -> anyhow::Result<()> {
     // The agent under test is the one that users run.
     let binary = build()?;
     let args: Vec<_> = args.into_iter().skip_while(|argument| argument == "--").collect();
-    checked(
-        cargo()
-            .args(["test", "--workspace"])
-            .args(args)
-            .env("PORTWATCH_BIN", binary),
-    )
+    checked(cargo().args(["test", "--workspace"]).args(args).env("PORTWATCH_BIN", binary))
 }
 
 /// The cargo that runs this, in the workspace's folder.

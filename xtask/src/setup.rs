@@ -16,7 +16,11 @@ const BPF_LINKER: &str = "0.13.0";
 
 /// What the live tests run: real servers, and `ip` for looking at namespaces.
 const FOR_TESTS: [Package; 2] = [
-    Package { name: "nginx-light", file: "/usr/sbin/nginx", why: "a real server that the tests start twice" },
+    Package {
+        name: "nginx-light",
+        file: "/usr/sbin/nginx",
+        why: "a real server that the tests start twice",
+    },
     Package { name: "redis-server", file: "/usr/bin/redis-server", why: "another one" },
 ];
 
@@ -45,12 +49,21 @@ fn compiler() -> anyhow::Result<Compiler> {
     }
     let packaged = ["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"];
     if packages::are_available(&packaged) {
-        say("rustc-web, cargo-web, libstd-rust-web-dev-bpf", "compile the kernel side (Rust with core for eBPF)");
+        say(
+            "rustc-web, cargo-web, libstd-rust-web-dev-bpf",
+            "compile the kernel side (Rust with core for eBPF)",
+        );
         packages::apt_install(&packaged)?;
     } else {
         say("rustup's nightly with rust-src", "compiles the kernel side");
         checked(Command::new("rustup").args([
-            "toolchain", "install", "nightly", "--profile", "minimal", "--component", "rust-src",
+            "toolchain",
+            "install",
+            "nightly",
+            "--profile",
+            "minimal",
+            "--component",
+            "rust-src",
         ]))?;
     }
     toolchain::find_compiler().context(
@@ -64,7 +77,10 @@ fn linker(compiler: &Compiler) -> anyhow::Result<()> {
     if toolchain::find_linker().is_some() {
         return Ok(());
     }
-    say(&format!("bpf-linker {BPF_LINKER}"), "links the kernel side; built from source, a minute or two");
+    say(
+        &format!("bpf-linker {BPF_LINKER}"),
+        "links the kernel side; built from source, a minute or two",
+    );
     let mut install = Command::new("cargo");
     install.args(["install", "bpf-linker", "--version", BPF_LINKER, "--locked"]);
     if let Compiler::Precompiled { rustc, .. } = compiler {
@@ -107,7 +123,8 @@ mod tests {
 
     #[test]
     fn the_llvm_of_a_compiler_is_read_off_its_version() {
-        let text = "rustc 1.96.0\nbinary: rustc\nhost: x86_64-unknown-linux-gnu\nLLVM version: 22.1.8\n";
+        let text =
+            "rustc 1.96.0\nbinary: rustc\nhost: x86_64-unknown-linux-gnu\nLLVM version: 22.1.8\n";
         assert_eq!(parse_llvm_major(text), Some(22));
         assert_eq!(parse_llvm_major("rustc 1.96.0"), None);
     }

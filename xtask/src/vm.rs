@@ -27,7 +27,11 @@ pub struct Args {
 }
 
 const NEEDS: [Package; 3] = [
-    Package { name: "qemu-system-x86", file: "/usr/bin/qemu-system-x86_64", why: "boots the kernels" },
+    Package {
+        name: "qemu-system-x86",
+        file: "/usr/bin/qemu-system-x86_64",
+        why: "boots the kernels",
+    },
     Package { name: "busybox-static", file: "/bin/busybox", why: "is the guest's user space" },
     Package { name: "xz-utils", file: "/usr/bin/xz", why: "unpacks kernel modules" },
 ];
@@ -73,6 +77,8 @@ fn build_static() -> anyhow::Result<Programs> {
             .args(verb)
             .args(["--target", TARGET, "--target-dir"])
             .arg(&target_dir)
+            // Emulation is slow and the guest's memory small.
+            .args(["--config", "profile.dev.opt-level=1", "--config", "profile.dev.strip=true"])
             .env("RUSTFLAGS", "-C target-feature=+crt-static");
         command
     };

@@ -69,10 +69,7 @@ fn meet(sk: *const Sock, other: *const Sock) {
         culprit.uid = load!(other, sk_uid, u32);
         culprit.flags |= flag::UID_KNOWN;
     }
-    let met = Met {
-        by: sk as u64,
-        culprit,
-    };
+    let met = Met { by: sk as u64, culprit };
     // Without an entry the event names no culprit, and user space looks for it.
     let _ = CULPRITS.insert(bpf_get_current_pid_tgid(), met, 0);
 }

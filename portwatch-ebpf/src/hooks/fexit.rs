@@ -48,11 +48,8 @@ fn get_port_returned(ctx: &FExitContext) -> i32 {
     attempt.port = ctx.arg(1);
     attempt.address = sock::address(sk, attempt.family);
     attempt.socket_cookie = sock::cookie(sk);
-    attempt.stage = if load!(sk, sk_state, u8) == sock::TCP_LISTEN {
-        stage::LISTEN
-    } else {
-        stage::BIND
-    };
+    attempt.stage =
+        if load!(sk, sk_state, u8) == sock::TCP_LISTEN { stage::LISTEN } else { stage::BIND };
     report::refused(&attempt, &culprit_of(sk, attempt.port));
     // A failed insert can at worst report the refusal of a rare protocol twice.
     let _ = REPORTED.insert(bpf_get_current_pid_tgid(), sk as u64, 0);

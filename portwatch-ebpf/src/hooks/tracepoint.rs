@@ -129,10 +129,7 @@ fn is_set(ctx: &SockAddrContext, option: i32) -> Option<bool> {
 
 #[inline(always)]
 fn store(attempt: &Attempt) {
-    if ATTEMPTS
-        .insert(bpf_get_current_pid_tgid(), attempt, 0)
-        .is_err()
-    {
+    if ATTEMPTS.insert(bpf_get_current_pid_tgid(), attempt, 0).is_err() {
         count_loss(loss::ATTEMPT_UNRECORDED);
     }
 }

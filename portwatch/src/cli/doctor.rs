@@ -115,7 +115,13 @@ fn print(report: &Report) {
     row("cgroup2", report.cgroup2.as_deref().unwrap_or("not mounted"));
     row("rights lacked", &or_none(&report.missing_capabilities));
     if !report.unnamed_without.is_empty() {
-        row("", &format!("other users' holders stay unnamed without {}", report.unnamed_without.join(", ")));
+        row(
+            "",
+            &format!(
+                "other users' holders stay unnamed without {}",
+                report.unnamed_without.join(", ")
+            ),
+        );
     }
     row("fexit", &answer(&report.fexit));
     row("hooks", report.hooks.unwrap_or("none can be used"));

@@ -75,27 +75,15 @@ fn a_listener_refuses_whatever_the_reuseaddr() {
 fn reuseport_takes_both_sides_and_one_user() {
     let bind = "127.0.0.1:80 p";
     assert_eq!(tcp(bind, State::Listen, "127.0.0.1:80 p"), Allows);
-    assert_eq!(
-        tcp(bind, State::Listen, "127.0.0.1:80 pu"),
-        Refuses(Clause::ReusePortOfOtherUser)
-    );
-    assert_eq!(
-        tcp(bind, State::Listen, "127.0.0.1:80"),
-        Refuses(Clause::HolderLacksReusePort)
-    );
+    assert_eq!(tcp(bind, State::Listen, "127.0.0.1:80 pu"), Refuses(Clause::ReusePortOfOtherUser));
+    assert_eq!(tcp(bind, State::Listen, "127.0.0.1:80"), Refuses(Clause::HolderLacksReusePort));
     assert_eq!(
         tcp("127.0.0.1:80", State::Listen, "127.0.0.1:80 p"),
         Refuses(Clause::BindLacksReusePort)
     );
     // The holder's flags are unknown, as sock_diag leaves them.
-    assert_eq!(
-        tcp(bind, State::Listen, "127.0.0.1:80 ?"),
-        MayRefuse(Clause::HolderLacksReusePort)
-    );
-    assert_eq!(
-        tcp(bind, State::Listen, "127.0.0.1:80 ?u"),
-        Refuses(Clause::ReusePortOfOtherUser)
-    );
+    assert_eq!(tcp(bind, State::Listen, "127.0.0.1:80 ?"), MayRefuse(Clause::HolderLacksReusePort));
+    assert_eq!(tcp(bind, State::Listen, "127.0.0.1:80 ?u"), Refuses(Clause::ReusePortOfOtherUser));
 }
 
 #[test]

@@ -43,10 +43,8 @@ const RULES: [Rule; 6] = [
 
 /// Tries the rules.
 pub fn decide(case: &Case) -> Diagnosis {
-    let finding = RULES
-        .iter()
-        .find_map(|rule| rule(case))
-        .unwrap_or_else(|| undetermined::finding(case));
+    let finding =
+        RULES.iter().find_map(|rule| rule(case)).unwrap_or_else(|| undetermined::finding(case));
     let Finding { cause, because, class, holder, moves, notes, confidence } = finding;
     let summary = format!(
         "{} cannot {} {}: {because}",

@@ -59,7 +59,11 @@ fn class(failing: &Process, holder: &Process) -> HolderClass {
         return HolderClass::SocketUnit;
     }
     if is_same_service(failing, holder) {
-        return if younger(holder, failing) { HolderClass::Restarted } else { HolderClass::OldInstance };
+        return if younger(holder, failing) {
+            HolderClass::Restarted
+        } else {
+            HolderClass::OldInstance
+        };
     }
     if holder.container.is_some() && holder.container != failing.container {
         return HolderClass::Container;

@@ -126,11 +126,7 @@ pub fn look(case: &Case) -> Move {
         Stage::Listen => "shows every socket on the port; the listener among them refused",
         _ => "shows every socket on the port and who has it open, as far as root may see",
     };
-    command(
-        format!("{enter}ss -{protocol}anp 'sport = :{}'", failure.port),
-        why,
-        Risk::None,
-    )
+    command(format!("{enter}ss -{protocol}anp 'sport = :{}'", failure.port), why, Risk::None)
 }
 
 /// The engine that a cgroup path tells of.
@@ -150,7 +146,11 @@ fn owner(process: &Process) -> String {
 }
 
 fn program_of(process: &Process) -> String {
-    process.unit.clone().or_else(|| process.comm.clone()).unwrap_or_else(|| "the program".to_owned())
+    process
+        .unit
+        .clone()
+        .or_else(|| process.comm.clone())
+        .unwrap_or_else(|| "the program".to_owned())
 }
 
 /// Quoted for a POSIX shell where it needs to be.

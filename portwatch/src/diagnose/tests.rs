@@ -132,12 +132,8 @@ fn another_unit_is_another_service() {
 
 #[test]
 fn the_process_itself() {
-    let mut evidence = listener(java(
-        52110,
-        "2.4.2",
-        "/system.slice/app.service",
-        "2026-06-08T14:02:10Z",
-    ));
+    let mut evidence =
+        listener(java(52110, "2.4.2", "/system.slice/app.service", "2026-06-08T14:02:10Z"));
     assert_json_snapshot!(diagnose(&evidence));
     evidence.sockets[0].holders[0].pid = 52000;
     evidence.process.ancestors = vec![52000];
@@ -199,10 +195,11 @@ fn a_listener_explains_more_than_time_wait_beside_it() {
 #[test]
 fn bound_and_never_listening() {
     let holder = java(38104, "2.4.1", "/", "2026-06-02T09:14:33Z");
-    let mut evidence = evidence(vec![socket(State::Bound, "0.0.0.0:8080", vec![Process {
-        unit: None,
-        ..holder
-    }])]);
+    let mut evidence = evidence(vec![socket(
+        State::Bound,
+        "0.0.0.0:8080",
+        vec![Process { unit: None, ..holder }],
+    )]);
     evidence.process.unit = None;
     assert_json_snapshot!(diagnose(&evidence));
 }

@@ -54,7 +54,8 @@ fn container(part: &str, in_pod: bool) -> Option<&str> {
     // containerd's own form is `PREFIX:cri-containerd:ID`.
     let name = name.rsplit(':').next().unwrap_or(name);
     let id = ENGINES.iter().find_map(|engine| name.strip_prefix(engine)).unwrap_or(name);
-    let is_id = id.len() >= if in_pod { 32 } else { 64 } && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_id =
+        id.len() >= if in_pod { 32 } else { 64 } && id.bytes().all(|byte| byte.is_ascii_hexdigit());
     is_id.then_some(id)
 }
 

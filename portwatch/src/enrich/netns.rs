@@ -25,8 +25,7 @@ pub fn find(host: &Host, raw: &RawFailure, gaps: &mut Vec<Gap>) -> (Netns, Optio
         ));
     }
     // A namespace without an inode on record is that of the failing process.
-    let wanted =
-        raw.netns_inode.or_else(|| inode(&host.proc_file(raw.task.pid, "ns/net")));
+    let wanted = raw.netns_inode.or_else(|| inode(&host.proc_file(raw.task.pid, "ns/net")));
     let mut netns = Netns {
         inode: wanted,
         cookie: raw.netns_cookie,
@@ -71,7 +70,11 @@ fn inode(path: &Path) -> Option<u32> {
 /// is no name that anybody knows.
 fn named(host: &Host, wanted: u32) -> Option<(Option<String>, PathBuf)> {
     let entry_in = |folder: PathBuf| {
-        fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path()).find(|path| inode(path) == Some(wanted))
+        fs::read_dir(folder)
+            .ok()?
+            .flatten()
+            .map(|entry| entry.path())
+            .find(|path| inode(path) == Some(wanted))
     };
     if let Some(path) = entry_in(host.run_root.join("netns")) {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
@@ -85,7 +88,9 @@ fn any_process(host: &Host, wanted: u32) -> Option<File> {
     fs::read_dir(&host.proc_root)
         .ok()?
         .flatten()
-        .filter(|entry| entry.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit()))
+        .filter(|entry| {
+            entry.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit())
+        })
         .map(|entry| entry.path().join("ns/net"))
         .filter(|path| inode(path) == Some(wanted))
         .find_map(|path| open(&path, wanted))

@@ -91,7 +91,10 @@ fn identified(host: &Host, pid: u32) -> Option<Identified> {
             .unwrap_or_default(),
         uid: proc.status().ok().map(|status| status.ruid),
         started: Some(host.wall_clock(started_ns)),
-        cgroup: cgroups::read(&folder).ok().flatten().map(|path| Cgroup { id: None, path: Some(path) }),
+        cgroup: cgroups::read(&folder)
+            .ok()
+            .flatten()
+            .map(|path| Cgroup { id: None, path: Some(path) }),
         comm: Some(stat.comm),
         ..Process::default()
     };

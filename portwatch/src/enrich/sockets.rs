@@ -41,7 +41,8 @@ impl Found {
         };
         if socket.state == State::TimeWait {
             self.time_wait.count = self.time_wait.count.saturating_add(1);
-            self.time_wait.max_remaining_ms = self.time_wait.max_remaining_ms.max(socket.expires_ms);
+            self.time_wait.max_remaining_ms =
+                self.time_wait.max_remaining_ms.max(socket.expires_ms);
         }
         let same_kind = self.sockets.iter().filter(|kept| kind(kept.state) == kind(socket.state));
         let count = same_kind.count();
@@ -138,13 +139,12 @@ fn dump_once(
     let mut torn = false;
     loop {
         let bytes = socket.receive().map_err(said)?;
-        let (progress, interrupted) =
-            sock_diag::read_reply(bytes, protocol == TCP, port, |row| {
-                if rows.len() < MOST_ROWS {
-                    rows.push(row);
-                }
-            })
-            .map_err(explain)?;
+        let (progress, interrupted) = sock_diag::read_reply(bytes, protocol == TCP, port, |row| {
+            if rows.len() < MOST_ROWS {
+                rows.push(row);
+            }
+        })
+        .map_err(explain)?;
         torn |= interrupted;
         if progress == Progress::Done {
             return Ok(torn);

@@ -99,7 +99,11 @@ fn attach_one(
     .map_err(|error| step(error.into()))
 }
 
-fn attach_fexit(program: &mut Program, function: &str, types: &KernelTypes) -> Result<(), ProgramError> {
+fn attach_fexit(
+    program: &mut Program,
+    function: &str,
+    types: &KernelTypes,
+) -> Result<(), ProgramError> {
     let program: &mut FExit = program.try_into()?;
     program.load(function, &types.btf)?;
     program.attach()?;
@@ -135,7 +139,11 @@ fn reason(error: &KernelError) -> String {
         {
             let log = verifier_log.to_string();
             let last = log.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
-            return if last.is_empty() { io_error.to_string() } else { format!("{io_error}: {last}") };
+            return if last.is_empty() {
+                io_error.to_string()
+            } else {
+                format!("{io_error}: {last}")
+            };
         }
         error = source;
     }

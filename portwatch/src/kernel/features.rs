@@ -52,10 +52,8 @@ impl KernelTypes {
     /// # Errors
     /// It is not there, or lacks a type that is needed.
     pub fn read(path: &Path) -> Result<Self, KernelError> {
-        let bytes = fs::read(path).map_err(|source| KernelError::NoBtf {
-            path: path.display().to_string(),
-            source,
-        })?;
+        let bytes = fs::read(path)
+            .map_err(|source| KernelError::NoBtf { path: path.display().to_string(), source })?;
         let layout = layout::resolve(&Types::parse(&bytes)?)?;
         let btf = Btf::parse(&bytes, aya::Endianness::default())
             .map_err(|error| KernelError::aya("parse the kernel's BTF")(error.into()))?;
@@ -97,7 +95,11 @@ pub fn release() -> String {
 
 fn lacking(effective: u64, wanted: &[(u8, &'static str)]) -> Vec<&'static str> {
     let has = |bit: u8| effective & (1 << bit) != 0;
-    wanted.iter().filter(|(bit, _)| !has(*bit) && !has(CAP_SYS_ADMIN)).map(|(_, name)| *name).collect()
+    wanted
+        .iter()
+        .filter(|(bit, _)| !has(*bit) && !has(CAP_SYS_ADMIN))
+        .map(|(_, name)| *name)
+        .collect()
 }
 
 /// Zero where it cannot be read, which reads as "lacks everything".

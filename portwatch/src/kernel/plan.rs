@@ -171,10 +171,9 @@ mod tests {
 
     #[test]
     fn without_either_set_both_reasons_are_said() {
-        let error =
-            plan(&Features { fexit: Err("EPERM".to_owned()), cgroup2: None, ..features() })
-                .unwrap_err()
-                .to_string();
+        let error = plan(&Features { fexit: Err("EPERM".to_owned()), cgroup2: None, ..features() })
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("EPERM") && error.contains("cgroup2"), "{error}");
     }
 

@@ -125,11 +125,11 @@ fn process_line(process: &Process) -> String {
     if let Some(user) = &process.user {
         let _ = write!(text, ", user {user}");
     }
-    for (what, name) in [
-        ("", &process.unit),
-        ("container ", &process.container),
-        ("session ", &process.session),
-    ] {
+    // A session's scope is a unit too, but the session is what people know.
+    let unit = process.unit.clone().filter(|_| process.session.is_none());
+    for (what, name) in
+        [("", &unit), ("container ", &process.container), ("session ", &process.session)]
+    {
         if let Some(name) = name {
             let _ = write!(text, ", {what}{name}");
         }
@@ -138,9 +138,19 @@ fn process_line(process: &Process) -> String {
         let _ = write!(text, ", since {}", started.strftime("%Y-%m-%d %H:%M:%S"));
     }
     if !process.cmdline.is_empty() {
-        let _ = write!(text, ": {}", shortened(&process.cmdline.join(" ")));
+        let _ = write!(text, ": {}", shortened(&command_line(process)));
     }
     text
+}
+
+/// The arguments as one would type them.
+fn command_line(process: &Process) -> String {
+    let arguments: Vec<_> = process.cmdline.iter().map(|argument| argument.trim_end()).collect();
+    match arguments.as_slice() {
+        // A program that has written its own title has it in one piece.
+        [title] => (*title).to_owned(),
+        several => shlex::try_join(several.iter().copied()).unwrap_or_else(|_| several.join(" ")),
+    }
 }
 
 /// A command line's beginning: JSON has the whole of it.

@@ -62,7 +62,10 @@ pub fn build(
         archive.entry(folder, ModeFileType::Directory, 0o755, &[])?;
     }
     archive.file("init", INIT.replace("@ARGS@", filter).as_bytes())?;
-    archive.file("etc/passwd", b"root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n")?;
+    archive.file(
+        "etc/passwd",
+        b"root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n",
+    )?;
     archive.copy("bin/busybox", Path::new("/bin/busybox"))?;
     for applet in APPLETS {
         archive.entry(&format!("bin/{applet}"), ModeFileType::Symlink, 0o777, b"busybox")?;
@@ -96,11 +99,20 @@ struct Archive<W> {
 }
 
 impl<W: Write> Archive<W> {
-    fn entry(&mut self, name: &str, kind: ModeFileType, mode: u32, bytes: &[u8]) -> anyhow::Result<()> {
+    fn entry(
+        &mut self,
+        name: &str,
+        kind: ModeFileType,
+        mode: u32,
+        bytes: &[u8],
+    ) -> anyhow::Result<()> {
         self.inode += 1;
         let size = u32::try_from(bytes.len()).context("a file of 4 GiB")?;
-        let mut entry =
-            Builder::new(name).ino(self.inode).mode(mode).set_mode_file_type(kind).write(&mut self.out, size);
+        let mut entry = Builder::new(name)
+            .ino(self.inode)
+            .mode(mode)
+            .set_mode_file_type(kind)
+            .write(&mut self.out, size);
         entry.write_all(bytes)?;
         entry.finish()?;
         Ok(())

@@ -59,7 +59,13 @@ pub fn fetch(series: &str, cache: &Path) -> anyhow::Result<Kernel> {
         .file_name()
         .and_then(|name| name.to_str()?.strip_prefix("vmlinuz-").map(str::to_owned))
         .context("a kernel without a version")?;
-    Ok(Kernel { modules: tree.join("lib/modules").join(&version), version, vmlinuz })
+    // Since trixie the packages have everything below /usr.
+    let modules = ["usr/lib/modules", "lib/modules"]
+        .map(|folder| tree.join(folder).join(&version))
+        .into_iter()
+        .find(|folder| folder.is_dir())
+        .context("a kernel without modules")?;
+    Ok(Kernel { modules, version, vmlinuz })
 }
 
 fn kept(debs: &Path, package: &str) -> Option<PathBuf> {
@@ -155,7 +161,8 @@ fn mirrors_in(text: &str) -> Option<(String, String)> {
         .flat_map(str::split_whitespace)
         .map(|word| word.trim_end_matches('/'))
         .collect();
-    let ending = |tail: &str| words.iter().find(|word| word.ends_with(tail)).map(|&word| word.to_owned());
+    let ending =
+        |tail: &str| words.iter().find(|word| word.ends_with(tail)).map(|&word| word.to_owned());
     Some((ending("/debian")?, ending("/debian-security")?))
 }
 
@@ -173,7 +180,8 @@ mod tests {
 
     #[test]
     fn mirrors_are_read_from_both_forms_of_sources() {
-        let deb822 = "URIs: http://mirror.example/debian\nURIs: http://mirror.example/debian-security/";
+        let deb822 =
+            "URIs: http://mirror.example/debian\nURIs: http://mirror.example/debian-security/";
         let lines = "# deb http://no.example/debian x main\n\
                      deb http://mirror.example/debian stable main\n\
                      deb http://mirror.example/debian-security stable-security main";

@@ -20,9 +20,11 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
         class: Some(class),
         holder: process,
         moves: moves::against(case, class, process),
-        notes: vec!["a socket that is bound but does not listen is missing from /proc/net/tcp, \
+        notes: vec![
+            "a socket that is bound but does not listen is missing from /proc/net/tcp, \
                      lsof -i and most listings"
-            .to_owned()],
+                .to_owned(),
+        ],
         confidence: confidence(culprit, class),
     })
 }

@@ -1,19 +1,11 @@
 //! Nothing on the port any more: who had it let go within milliseconds.
 
-use crate::diagnose::{
-    Cause, Confidence, Move, Risk,
-    case::Case,
-    cause::Finding,
-    moves,
-};
+use crate::diagnose::{Cause, Confidence, Move, Risk, case::Case, cause::Finding, moves};
 
 pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     // Only what was looked at can be known to be empty.
-    let unseen = case
-        .evidence
-        .gaps
-        .iter()
-        .any(|gap| gap.what == "netns" || gap.what.starts_with("sockets"));
+    let unseen =
+        case.evidence.gaps.iter().any(|gap| gap.what == "netns" || gap.what.starts_with("sockets"));
     if unseen || !case.culprits.is_empty() {
         return None;
     }

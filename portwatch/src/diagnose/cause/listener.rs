@@ -50,9 +50,8 @@ fn notes(case: &Case, culprit: &Culprit, class: HolderClass) -> Vec<String> {
             "the bind wants every address, and {} is one of them: bind the address that is needed",
             culprit.socket.local
         )),
-        Overlap::DualStack => notes.push(
-            "an IPv6 wildcard without IPV6_V6ONLY takes in every IPv4 address".to_owned(),
-        ),
+        Overlap::DualStack => notes
+            .push("an IPv6 wildcard without IPV6_V6ONLY takes in every IPv4 address".to_owned()),
         Overlap::Same => {}
     }
     if case.evidence.failure.stage == Stage::Listen {

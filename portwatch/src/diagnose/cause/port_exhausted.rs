@@ -1,10 +1,6 @@
 //! Any port was wanted, and none was free.
 
-use crate::diagnose::{
-    Cause, Confidence, Move, Risk,
-    case::Case,
-    cause::Finding,
-};
+use crate::diagnose::{Cause, Confidence, Move, Risk, case::Case, cause::Finding};
 
 pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     if case.evidence.failure.port != 0 {

@@ -24,8 +24,11 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
         Clause::HolderLacksReuseAddr => (
             Cause::TimeWaitOldLackedReuseaddr,
             format!("{what}, made without SO_REUSEADDR"),
-            vec![wait(case, "one last wait: this program sets SO_REUSEADDR, so what it leaves \
-                             behind will not block it again")],
+            vec![wait(
+                case,
+                "one last wait: this program sets SO_REUSEADDR, so what it leaves \
+                             behind will not block it again",
+            )],
             "SO_REUSEADDR helps against TIME-WAIT only where the old sockets had it too",
         ),
         _ => (

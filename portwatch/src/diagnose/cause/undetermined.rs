@@ -16,7 +16,12 @@ pub fn finding<'a>(case: &Case<'a>) -> Finding<'a> {
         Some(culprit) => format!(
             "{} is in the way; {}",
             words::socket(culprit.socket),
-            who(case, class.unwrap_or(crate::diagnose::HolderClass::Unknown), process, culprit.socket),
+            who(
+                case,
+                class.unwrap_or(crate::diagnose::HolderClass::Unknown),
+                process,
+                culprit.socket
+            ),
         ),
         None => "what refused could not be seen".to_owned(),
     };
