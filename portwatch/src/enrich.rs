@@ -123,3 +123,6 @@ fn point_out(culprit: &RawCulprit, sockets: &mut [Socket]) {
         socket.uid = socket.uid.or(culprit.uid);
     }
 }
+
+#[cfg(test)]
+mod tests;

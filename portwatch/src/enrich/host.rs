@@ -187,3 +187,26 @@ impl DiagSocket for Netlink {
         netdevice::index_to_name(&self.socket, index).ok()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bound_sockets_are_listed_from_6_8_on() {
+        let shows = |release: &str| {
+            let host = Host { release: release.to_owned(), ..Host::current() };
+            host.shows_bound_sockets()
+        };
+        assert!(shows("6.8.0-45-generic") && shows("7.3.4") && shows("6.12.118+deb13-cloud-amd64"));
+        assert!(!shows("6.1.0-56-cloud-amd64") && !shows("5.10.0") && !shows(""));
+    }
+
+    #[test]
+    fn now_by_the_boot_clock_is_now() {
+        let boot = clock_gettime(ClockId::Boottime);
+        let nanoseconds = boot.tv_sec.unsigned_abs() * 1_000_000_000 + boot.tv_nsec.unsigned_abs();
+        let error = Timestamp::now().duration_since(Host::current().wall_clock(nanoseconds));
+        assert!(error.abs() < SignedDuration::from_secs(1), "{error:?}");
+    }
+}

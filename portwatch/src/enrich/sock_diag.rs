@@ -247,3 +247,46 @@ fn i32_at(bytes: &[u8], at: usize) -> Result<i32, ReplyError> {
 fn array_at<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], ReplyError> {
     bytes.get(at..at + N).and_then(|bytes| bytes.try_into().ok()).ok_or(ReplyError::Truncated)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_sockets_or_an_error(mut bytes: Vec<u8>, kind in 0u16..32, tcp: bool) {
+            // Half of the time a head that fits, so that the body is looked at.
+            if tcp && bytes.len() >= NLMSGHDR {
+                let length = u32::try_from(bytes.len()).unwrap().to_ne_bytes();
+                bytes[..4].copy_from_slice(&length);
+                bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
+            }
+            let _ = read_reply(&bytes, tcp, 80, |_| {});
+        }
+
+        #[test]
+        fn any_body_of_a_socket_is_read(mut body in proptest::collection::vec(any::<u8>(), 56..200)) {
+            let length = u32::try_from(NLMSGHDR + body.len()).unwrap();
+            let mut bytes = length.to_ne_bytes().to_vec();
+            bytes.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
+            bytes.extend([0; 10]);
+            body[0] = if body[0] % 2 == 0 { 2 } else { 10 };
+            bytes.extend(body);
+            let _ = read_reply(&bytes, true, 80, |_| {});
+        }
+    }
+
+    #[test]
+    fn a_message_without_a_length_does_not_hang() {
+        assert_eq!(read_reply(&[0; 64], true, 80, |_| {}), Err(ReplyError::Truncated));
+    }
+
+    #[test]
+    fn a_request_has_the_size_that_it_says() {
+        let request = request(6, Family::Ipv6, 8080, 1);
+        assert_eq!(u32_at(&request, 0).unwrap() as usize, request.len());
+        assert_eq!(request[NLMSGHDR..NLMSGHDR + 2], [10, 6]);
+    }
+}

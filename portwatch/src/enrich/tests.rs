@@ -1,0 +1,305 @@
+//! Enrichment of a fake host: a folder for /proc, recorded replies for netlink.
+
+use std::{
+    fs, io,
+    net::SocketAddr,
+    os::unix::fs::{MetadataExt as _, symlink},
+    path::Path,
+};
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::{
+    decode::RawTask,
+    enrich::host::{DiagSocket, NetnsRef},
+    evidence::{Family, Protocol, Stage},
+};
+
+/// Replies to be given in turn; none left is a timeout, as the kernel's silence
+/// would be.
+struct Recorded {
+    replies: Vec<Vec<u8>>,
+    current: Vec<u8>,
+}
+
+impl DiagSocket for Recorded {
+    fn send(&mut self, _request: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn receive(&mut self) -> io::Result<&[u8]> {
+        if self.replies.is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        self.current = self.replies.remove(0);
+        Ok(&self.current)
+    }
+
+    fn device_name(&self, index: u32) -> Option<String> {
+        (index == 1).then(|| "lo".to_owned())
+    }
+}
+
+/// A row of a reply: state, own address, inode, expiry in ms.
+struct Row(u8, &'static str, u32, u32);
+
+fn message(row: &Row) -> Vec<u8> {
+    let &Row(state, local, inode, expires) = row;
+    let local: SocketAddr = local.parse().unwrap();
+    let mut body = vec![2, state, if expires > 0 { 3 } else { 0 }, 0];
+    body.extend(local.port().to_be_bytes());
+    body.extend([0, 0]);
+    let SocketAddr::V4(v4) = local else { panic!("the fake speaks IPv4") };
+    body.extend(v4.ip().octets());
+    body.extend([0; 12 + 16 + 4]);
+    body.extend(u64::from(inode + 1000).to_ne_bytes());
+    body.extend(expires.to_ne_bytes());
+    body.extend([0; 8]);
+    body.extend(1004u32.to_ne_bytes());
+    body.extend(inode.to_ne_bytes());
+    netlink(20, &body)
+}
+
+fn netlink(kind: u16, body: &[u8]) -> Vec<u8> {
+    let mut bytes = u32::try_from(16 + body.len()).unwrap().to_ne_bytes().to_vec();
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend([0; 10]);
+    bytes.extend(body);
+    bytes
+}
+
+fn done() -> Vec<u8> {
+    netlink(3, &[0; 4])
+}
+
+/// The fake host with one reply of rows for IPv4 and none for IPv6.
+fn host(root: &TempDir, rows: &[Row]) -> Host {
+    let rows: Vec<u8> = rows.iter().flat_map(message).chain(done()).collect();
+    host_replying(root, vec![rows, done()])
+}
+
+fn host_replying(root: &TempDir, replies: Vec<Vec<u8>>) -> Host {
+    let namespace = |folder: &str| {
+        fs::create_dir_all(root.path().join(folder)).unwrap();
+        fs::write(root.path().join(folder).join("net"), "").unwrap();
+    };
+    namespace("proc/self/ns");
+    namespace("proc/1/ns");
+    fs::create_dir_all(root.path().join("etc")).unwrap();
+    fs::write(root.path().join("etc/passwd"), "root:x:0:0::/:\ndeploy:x:1004:1004::/:\n").unwrap();
+    Host::fake(
+        root.path(),
+        Box::new(move |_: &NetnsRef| {
+            Ok(Box::new(Recorded { replies: replies.clone(), current: Vec::new() }))
+        }),
+    )
+}
+
+fn own_netns(root: &TempDir) -> u32 {
+    let ino = fs::metadata(root.path().join("proc/self/ns/net")).unwrap().ino();
+    u32::try_from(ino).unwrap()
+}
+
+/// A process in the fake /proc that started `ticks` after boot and has sockets
+/// open.
+fn process(root: &Path, pid: u32, ppid: u32, ticks: u64, cgroup: &str, sockets: &[(u32, u64)]) {
+    let folder = root.join("proc").join(pid.to_string());
+    fs::create_dir_all(folder.join("fd")).unwrap();
+    let stat = format!(
+        "{pid} (java) S {ppid} 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 {ticks} 0 0 0 0 0 0 0 0 0 0 0 0 \
+         0 0 0 0 17 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n"
+    );
+    fs::write(folder.join("stat"), stat).unwrap();
+    fs::write(folder.join("cmdline"), format!("java\0-jar\0/opt/app-{pid}.jar\0")).unwrap();
+    fs::write(folder.join("cgroup"), format!("0::{cgroup}\n")).unwrap();
+    symlink("/usr/bin/java", folder.join("exe")).unwrap();
+    for (fd, inode) in sockets {
+        symlink(format!("socket:[{inode}]"), folder.join("fd").join(fd.to_string())).unwrap();
+    }
+}
+
+fn refused(netns: u32) -> RawFailure {
+    RawFailure {
+        at_ns: 1,
+        stage: Stage::Bind,
+        protocol: Protocol::Tcp,
+        family: Family::Ipv4,
+        address: "0.0.0.0".parse().unwrap(),
+        port: 8080,
+        device: Some(1),
+        reuseaddr: Some(true),
+        reuseport: Some(false),
+        v6only: None,
+        socket_uid: Some(1004),
+        socket_cookie: Some(7),
+        netns_inode: Some(netns),
+        netns_cookie: Some(1),
+        culprit: None,
+        task: RawTask {
+            pid: 52110,
+            tid: 52110,
+            ppid: Some(700),
+            uid: 1004,
+            started_ns: Some(9_000_000_123),
+            cgroup_id: 5,
+            comm: "java".to_owned(),
+            cmdline: vec!["java".to_owned()],
+            cmdline_cut: false,
+            kernel_thread: false,
+        },
+    }
+}
+
+fn enrich(host: Host, raw: &RawFailure) -> Evidence {
+    Enricher::new(host).enrich(raw)
+}
+
+const LISTEN: u8 = 10;
+const TIME_WAIT: u8 = 6;
+
+#[test]
+fn a_holder_is_named_with_its_unit_and_user() {
+    let root = TempDir::new().unwrap();
+    let host = host(&root, &[Row(LISTEN, "0.0.0.0:8080", 798, 0)]);
+    process(root.path(), 38104, 1, 100, "/system.slice/old.service", &[(3, 11), (89, 798)]);
+    process(root.path(), 52110, 700, 900, "/system.slice/app.service", &[]);
+    process(root.path(), 700, 1, 50, "/", &[]);
+    let evidence = enrich(host, &refused(own_netns(&root)));
+    let holder = &evidence.sockets[0].holders[0];
+    assert_eq!((holder.pid, holder.fd), (38104, Some(89)));
+    assert_eq!(holder.unit.as_deref(), Some("old.service"));
+    assert_eq!(holder.exe.as_deref(), Some("/usr/bin/java"));
+    let failing = &evidence.process;
+    assert_eq!(failing.cmdline, ["java", "-jar", "/opt/app-52110.jar"]);
+    assert_eq!(failing.unit.as_deref(), Some("app.service"));
+    assert_eq!(failing.user.as_deref(), Some("deploy"));
+    assert_eq!(failing.ancestors, [700]);
+    assert_eq!(evidence.failure.device.unwrap().name.as_deref(), Some("lo"));
+    assert_eq!(evidence.gaps, []);
+}
+
+#[test]
+fn a_later_process_of_the_same_number_is_not_taken_for_the_failing_one() {
+    let root = TempDir::new().unwrap();
+    let host = host(&root, &[]);
+    process(root.path(), 52110, 1, 901, "/system.slice/stranger.service", &[]);
+    let evidence = enrich(host, &refused(own_netns(&root)));
+    assert_eq!(evidence.process.exe, None);
+    assert_eq!(evidence.process.unit, None);
+    assert_eq!(evidence.process.cmdline, ["java"], "what the kernel saw stays");
+    assert_eq!(evidence.gaps[0].what, "process.exe");
+}
+
+#[test]
+fn time_wait_rows_are_counted_and_only_the_longest_are_kept() {
+    let root = TempDir::new().unwrap();
+    let rows = [
+        Row(TIME_WAIT, "10.0.0.1:8080", 0, 1_000),
+        Row(TIME_WAIT, "10.0.0.1:8080", 0, 41_000),
+        Row(TIME_WAIT, "10.0.0.1:8080", 0, 3_000),
+        Row(TIME_WAIT, "10.0.0.2:8080", 0, 2_000),
+        Row(TIME_WAIT, "10.0.0.1:8081", 0, 59_000),
+    ];
+    let evidence = enrich(host(&root, &rows), &refused(own_netns(&root)));
+    assert_eq!((evidence.time_wait.count, evidence.time_wait.max_remaining_ms), (4, Some(41_000)));
+    let kept: Vec<_> = evidence.sockets.iter().map(|row| row.expires_ms).collect();
+    assert_eq!(kept, [Some(41_000), Some(2_000)]);
+}
+
+#[test]
+fn the_rows_that_are_kept_are_bounded() {
+    let mut found = sockets::Found::default();
+    for (state, many) in
+        [(State::Listen, 1_000), (State::Established, 1_000), (State::TimeWait, 99)]
+    {
+        for host in 0..many {
+            let local = SocketAddr::from(([10, 0, (host / 256) as u8, (host % 256) as u8], 80));
+            let row = Socket {
+                state,
+                local,
+                remote: None,
+                inode: None,
+                cookie: None,
+                uid: None,
+                cgroup_id: None,
+                reuseaddr: None,
+                reuseport: None,
+                v6only: None,
+                device: None,
+                expires_ms: None,
+                refused: false,
+                holders: Vec::new(),
+            };
+            found.add(row);
+        }
+    }
+    assert_eq!(found.sockets.len(), 256 + 64 + 8);
+    assert_eq!(found.time_wait.count, 99);
+}
+
+#[test]
+fn a_namespace_that_is_gone_is_a_gap() {
+    let root = TempDir::new().unwrap();
+    let evidence = enrich(host(&root, &[]), &refused(4_000_000_000));
+    assert_eq!(evidence.netns.host, Some(false));
+    assert!(evidence.gaps.iter().any(|gap| gap.what == "netns"), "{:?}", evidence.gaps);
+}
+
+#[test]
+fn a_named_namespace_is_found_by_its_file() {
+    let root = TempDir::new().unwrap();
+    let host = host(&root, &[Row(LISTEN, "0.0.0.0:8080", 798, 0)]);
+    fs::create_dir_all(root.path().join("run/netns")).unwrap();
+    let file = root.path().join("run/netns/blue");
+    fs::write(&file, "").unwrap();
+    let inode = u32::try_from(fs::metadata(&file).unwrap().ino()).unwrap();
+    let evidence = enrich(host, &refused(inode));
+    assert_eq!(evidence.netns.name.as_deref(), Some("blue"));
+    assert_eq!(evidence.sockets.len(), 1);
+}
+
+#[test]
+fn what_the_kernel_does_not_answer_is_a_gap() {
+    const ENOENT: i32 = 2;
+    for (replies, says) in [
+        (vec![netlink(2, &(-ENOENT).to_ne_bytes())], "modprobe"),
+        (vec![vec![1, 2, 3]], "cut short"),
+        (Vec::new(), "sock_diag"),
+    ] {
+        let root = TempDir::new().unwrap();
+        let host = host_replying(&root, replies);
+        let evidence = enrich(host, &refused(own_netns(&root)));
+        let gap = evidence.gaps.iter().find(|gap| gap.what == "sockets").unwrap();
+        assert!(gap.why.contains(says), "{gap:?}");
+    }
+}
+
+#[test]
+fn a_port_that_was_not_asked_for_lists_no_sockets() {
+    let root = TempDir::new().unwrap();
+    let host = host(&root, &[Row(LISTEN, "0.0.0.0:8080", 798, 0)]);
+    let raw = RawFailure { port: 0, ..refused(own_netns(&root)) };
+    assert_eq!(enrich(host, &raw).sockets, []);
+}
+
+#[test]
+fn the_culprit_fills_in_what_netlink_does_not_tell() {
+    let root = TempDir::new().unwrap();
+    let rows = [Row(LISTEN, "10.0.0.1:8080", 1, 0), Row(LISTEN, "10.0.0.2:8080", 2, 0)];
+    let culprit = RawCulprit {
+        cookie: Some(1002),
+        state: LISTEN,
+        address: "10.0.0.2".parse().unwrap(),
+        reuseaddr: true,
+        reuseport: false,
+        v6only: None,
+        uid: Some(1004),
+        device: 0,
+    };
+    let host = host(&root, &rows);
+    let raw = RawFailure { culprit: Some(culprit), ..refused(own_netns(&root)) };
+    let sockets = enrich(host, &raw).sockets;
+    assert_eq!((sockets[0].refused, sockets[0].reuseaddr), (false, None));
+    assert_eq!((sockets[1].refused, sockets[1].reuseaddr), (true, Some(true)));
+}
