@@ -113,6 +113,57 @@ pub struct Culprit {
     pub reserved: [u8; 3],
 }
 
+/// Bytes of a command line that are kept on record.
+pub const RECORD_CMDLINE_LEN: usize = 128;
+
+/// Who bound a socket, or listens on it: written when the kernel has agreed, and
+/// kept beyond the socket's end, as far as the map's bound allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Owner {
+    /// When, in nanoseconds of `CLOCK_BOOTTIME`.
+    pub at_ns: u64,
+    /// When a listener closed; 0 while it is open, and for other sockets.
+    pub left_ns: u64,
+    /// Start of the process, nanoseconds of `CLOCK_BOOTTIME`; 0 where unknown.
+    pub started_ns: u64,
+    /// The process's cgroup2 id.
+    pub cgroup_id: u64,
+    /// The process.
+    pub pid: u32,
+    /// Its parent; 0 where unknown.
+    pub ppid: u32,
+    /// Its real user id.
+    pub uid: u32,
+    /// The socket's options then, see [`flag`].
+    pub flags: u16,
+    /// Valid bytes of `cmdline`.
+    pub cmdline_len: u16,
+    /// The thread's name, NUL padded.
+    pub comm: [u8; COMM_LEN],
+    /// The beginning of the arguments, each ended by a NUL.
+    pub cmdline: [u8; RECORD_CMDLINE_LEN],
+}
+
+/// A port of a network namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+#[repr(C)]
+pub struct Port {
+    /// The namespace's cookie.
+    pub netns_cookie: u64,
+    /// The port in host byte order.
+    pub port: u16,
+    /// `IPPROTO_*`.
+    pub protocol: u16,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// Sockets whose owner is on record: 4 MiB of kernel memory.
+pub const OWNERS: u32 = 16_384;
+/// Ports whose last socket is on record.
+pub const PORTS: u32 = 65_536;
+
 /// The task that was refused, read in the kernel because it is often gone a
 /// millisecond later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -245,3 +296,5 @@ const _: () = assert!(size_of::<Task>() == 56 + CMDLINE_LEN);
 const _: () = assert!(size_of::<Culprit>() == 40);
 const _: () = assert!(size_of::<BindFailure>() == 8 + 56 + 40 + 56 + CMDLINE_LEN);
 const _: () = assert!(align_of::<BindFailure>() == 8);
+const _: () = assert!(size_of::<Owner>() == 64 + RECORD_CMDLINE_LEN);
+const _: () = assert!(size_of::<Port>() == 16);

@@ -15,6 +15,7 @@ mod hooks {
 }
 mod layout;
 mod maps;
+mod record;
 mod report;
 mod sock;
 mod task;

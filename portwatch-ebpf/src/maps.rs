@@ -4,7 +4,7 @@ use aya_ebpf::{
     macros::map,
     maps::{LruHashMap, PerCpuArray, RingBuf},
 };
-use portwatch_common::{Attempt, Culprit, loss};
+use portwatch_common::{Attempt, Culprit, Owner, Port, loss};
 
 /// The way to user space: about 1,600 records.
 #[map]
@@ -34,6 +34,19 @@ pub struct Met {
     /// The other socket.
     pub culprit: Culprit,
 }
+
+/// Who holds a socket, by its cookie. LRU: the oldest records make room.
+#[map]
+pub static OWNERS: LruHashMap<u64, Owner> =
+    LruHashMap::with_max_entries(portwatch_common::OWNERS, 0);
+
+/// The last socket that was on a port, by its cookie.
+#[map]
+pub static PORTS: LruHashMap<Port, u64> = LruHashMap::with_max_entries(portwatch_common::PORTS, 0);
+
+/// Where a record is put together: it is too large for the stack.
+#[map]
+pub static SCRATCH: PerCpuArray<Owner> = PerCpuArray::with_max_entries(1, 0);
 
 /// Records lost, by [`loss`] place and CPU.
 #[map]

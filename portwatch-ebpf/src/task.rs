@@ -7,7 +7,7 @@ use aya_ebpf::{
         bpf_get_current_task_btf, bpf_get_current_uid_gid, generated::bpf_probe_read_user,
     },
 };
-use portwatch_common::{CMDLINE_LEN, Task, helper, task_flag};
+use portwatch_common::{CMDLINE_LEN, Owner, RECORD_CMDLINE_LEN, Task, helper, task_flag};
 
 use crate::layout::{load, offset};
 
@@ -61,25 +61,76 @@ unsafe fn describe_struct(current: *const task_struct, task: *mut Task) {
         (*task).started_ns = started_ns;
         (*task).ppid = ppid;
     }
-    let mm = load!(current, task_mm, *const u8);
-    if !mm.is_null() {
-        let start = load!(mm, mm_arg_start, u64);
-        let end = load!(mm, mm_arg_end, u64);
-        let mut len = end.wrapping_sub(start);
-        if len > CMDLINE_LEN as u64 {
-            len = CMDLINE_LEN as u64;
-            flags |= task_flag::CMDLINE_CUT;
-        }
-        // SAFETY: `len` fits the array; the helper checks the user's address
-        // and fails where the page is not resident.
-        let failed = unsafe {
-            bpf_probe_read_user((&raw mut (*task).cmdline).cast(), len as u32, start as *const _)
-        };
-        if failed == 0 {
-            // SAFETY: as above.
-            unsafe { (*task).cmdline_len = len as u16 };
-        }
+    // SAFETY: the destination is the caller's reservation.
+    let (len, cut) = unsafe { read_arguments::<CMDLINE_LEN>(current, &raw mut (*task).cmdline) };
+    if cut {
+        flags |= task_flag::CMDLINE_CUT;
     }
     // SAFETY: as above.
-    unsafe { (*task).flags = flags };
+    unsafe {
+        (*task).cmdline_len = len;
+        (*task).flags = flags;
+    }
+}
+
+/// Fills in the task's side of a record.
+///
+/// # Safety
+/// `owner` points to writable memory of that size.
+#[inline(always)]
+pub unsafe fn describe_owner(owner: *mut Owner) {
+    // SAFETY: plain stores into the caller's memory; the helpers have no
+    // preconditions.
+    unsafe {
+        (*owner).pid = (bpf_get_current_pid_tgid() >> 32) as u32;
+        (*owner).uid = bpf_get_current_uid_gid() as u32;
+        (*owner).cgroup_id = bpf_get_current_cgroup_id();
+        (*owner).comm = bpf_get_current_comm().unwrap_or([0; 16]);
+        (*owner).started_ns = 0;
+        (*owner).ppid = 0;
+        (*owner).cmdline_len = 0;
+    }
+    if offset!(helpers) & helper::CURRENT_TASK_BTF == 0 {
+        return;
+    }
+    // SAFETY: the kernel has the helper.
+    let current = unsafe { bpf_get_current_task_btf() };
+    let leader = load!(current, task_group_leader, *const task_struct);
+    let parent = load!(leader, task_real_parent, *const task_struct);
+    let started_ns = load!(leader, task_start_boottime, u64);
+    let ppid = load!(parent, task_tgid, u32);
+    // SAFETY: as above; the destination is as long as the length's bound.
+    unsafe {
+        (*owner).started_ns = started_ns;
+        (*owner).ppid = ppid;
+        let (len, _) = read_arguments::<RECORD_CMDLINE_LEN>(current, &raw mut (*owner).cmdline);
+        (*owner).cmdline_len = len;
+    }
+}
+
+/// Copies the beginning of the arguments. Gives the bytes copied, none if they
+/// cannot be read, and whether there are more.
+///
+/// # Safety
+/// `to` is writable; `current` is the BTF pointer to the current task.
+#[inline(always)]
+unsafe fn read_arguments<const MOST: usize>(
+    current: *const task_struct,
+    to: *mut [u8; MOST],
+) -> (u16, bool) {
+    let mm = load!(current, task_mm, *const u8);
+    if mm.is_null() {
+        return (0, false);
+    }
+    let start = load!(mm, mm_arg_start, u64);
+    let end = load!(mm, mm_arg_end, u64);
+    let mut len = end.wrapping_sub(start);
+    let cut = len > MOST as u64;
+    if cut {
+        len = MOST as u64;
+    }
+    // SAFETY: `len` fits `to`; the helper checks the user's address and fails
+    // where the page is not resident.
+    let failed = unsafe { bpf_probe_read_user(to.cast(), len as u32, start as *const _) };
+    if failed == 0 { (len as u16, cut) } else { (0, cut) }
 }

@@ -1,11 +1,14 @@
 //! A refusal to evidence: all that the host can tell about it now. Never fails;
 //! what cannot be had becomes a gap.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use crate::{
     decode::{RawCulprit, RawFailure},
-    evidence::{Device, Evidence, Failure, Gap, Socket, State},
+    evidence::{Device, Evidence, Failure, Gap, Protocol, Socket},
 };
 
 mod cgroups;
@@ -57,7 +60,7 @@ impl Enricher {
             _ => sockets::Found::default(),
         };
         if let Some(culprit) = &raw.culprit {
-            point_out(culprit, &mut found.sockets);
+            point_out(culprit, raw, &mut found.sockets);
         }
         let process = processes::failing(host, &raw.task, &mut gaps);
         self.holders.name(host, &mut found.sockets, deadline, &mut gaps);
@@ -105,18 +108,22 @@ fn failure(raw: &RawFailure, gaps: &mut Vec<Gap>) -> Failure {
 }
 
 /// Adds to the row of the socket that refused what only the kernel's own check
-/// could see of it.
-fn point_out(culprit: &RawCulprit, sockets: &mut [Socket]) {
-    const TCP_TIME_WAIT: u8 = 6;
-    let named = sockets.iter_mut().find(|socket| match culprit.cookie {
+/// could see of it; adds the row itself where netlink does not list it.
+fn point_out(culprit: &RawCulprit, raw: &RawFailure, sockets: &mut Vec<Socket>) {
+    let tcp = raw.protocol == Protocol::Tcp;
+    let Some(state) = sock_diag::state_of(culprit.state, tcp) else { return };
+    sockets.iter_mut().for_each(|socket| socket.refused = Some(false));
+    let is_it = |socket: &Socket| match culprit.cookie {
         Some(cookie) => socket.cookie == Some(cookie),
-        None => {
-            socket.local.ip() == culprit.address
-                && (socket.state == State::TimeWait) == (culprit.state == TCP_TIME_WAIT)
-        }
+        None => socket.local.ip() == culprit.address && socket.state == state,
+    };
+    let index = sockets.iter().position(is_it).unwrap_or_else(|| {
+        let local = SocketAddr::new(culprit.address, raw.port);
+        sockets.push(Socket::bare(state, local, culprit.cookie));
+        sockets.len() - 1
     });
-    if let Some(socket) = named {
-        socket.refused = true;
+    if let Some(socket) = sockets.get_mut(index) {
+        socket.refused = Some(true);
         socket.reuseaddr = Some(culprit.reuseaddr);
         socket.reuseport = Some(culprit.reuseport);
         socket.v6only = socket.v6only.or(culprit.v6only);

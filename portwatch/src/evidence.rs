@@ -200,11 +200,34 @@ pub struct Socket {
     /// Milliseconds until the kernel forgets it (a lower bound), for TIME-WAIT
     /// and orphans.
     pub expires_ms: Option<u64>,
-    /// The kernel's own conflict check ended at this socket (fexit set).
+    /// Whether the kernel's own conflict check ended at this socket; `None` where
+    /// the hooks do not see it.
     #[serde(default)]
-    pub refused: bool,
+    pub refused: Option<bool>,
     /// The processes that have it open.
     pub holders: Vec<Process>,
+}
+
+impl Socket {
+    /// A socket of which no more is known.
+    pub fn bare(state: State, local: SocketAddr, cookie: Option<u64>) -> Self {
+        Self {
+            state,
+            local,
+            remote: None,
+            inode: None,
+            cookie,
+            uid: None,
+            cgroup_id: None,
+            reuseaddr: None,
+            reuseport: None,
+            v6only: None,
+            device: None,
+            expires_ms: None,
+            refused: None,
+            holders: Vec::new(),
+        }
+    }
 }
 
 /// A socket's state, in the words of `ss`.

@@ -22,6 +22,11 @@ impl Losses {
         self.lock().retain(|place, count| !say(place, *count));
     }
 
+    /// Whether there is something to report.
+    pub fn are_pending(&self) -> bool {
+        !self.lock().is_empty()
+    }
+
     /// Counts are valid whatever a panicking thread was doing.
     fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, u64>> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)

@@ -8,7 +8,7 @@
 use std::{
     sync::{
         Arc,
-        mpsc::{Receiver, SyncSender, sync_channel},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
     thread,
     time::Duration,
@@ -37,6 +37,8 @@ use crate::{
 const RAW_QUEUE: usize = 4096;
 /// Records that wait for the sink.
 const SINK_QUEUE: usize = 2048;
+/// How soon losses that found no room are offered again.
+const LOSS_INTERVAL: Duration = Duration::from_millis(200);
 /// How long a stop waits for what is still queued.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -179,14 +181,25 @@ fn enrich_failures(
     to_sink: &SyncSender<Record>,
     losses: &Losses,
 ) {
-    for work in from_ring {
-        if let Work::Failure(raw) = work {
-            let evidence = enricher.enrich(&raw);
-            let diagnosis = diagnose(&evidence);
-            let event = Event::new(host, &raw, evidence, diagnosis);
-            if to_sink.try_send(Record::BindFailure(Box::new(event))).is_err() {
-                losses.add("sink", 1);
+    loop {
+        // What the sink had no room for is offered again soon, also when no
+        // failure comes.
+        let work = if losses.are_pending() {
+            from_ring.recv_timeout(LOSS_INTERVAL)
+        } else {
+            from_ring.recv().map_err(RecvTimeoutError::from)
+        };
+        match work {
+            Ok(Work::Failure(raw)) => {
+                let evidence = enricher.enrich(&raw);
+                let diagnosis = diagnose(&evidence);
+                let event = Event::new(host, &raw, evidence, diagnosis);
+                if to_sink.try_send(Record::BindFailure(Box::new(event))).is_err() {
+                    losses.add("sink", 1);
+                }
             }
+            Ok(Work::Losses) | Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
         }
         losses.report(|place, count| to_sink.try_send(loss(place, count)).is_ok());
     }

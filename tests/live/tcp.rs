@@ -209,3 +209,19 @@ fn confidence_fits_the_hooks() {
         event.includes(&json!({"sockets": [{"reuseaddr": true, "reuseport": false}]}));
     }
 }
+
+/// Pid and start together name a process across events, so the start must not
+/// depend on when it was looked at.
+#[test]
+fn a_start_is_the_same_in_every_event() {
+    let scene = Scene::new();
+    let _holder = scene.helper().holds([tcp("127.0.0.1:8080").listening()]);
+    let starts: std::collections::BTreeSet<String> = (0..5)
+        .map(|_| {
+            let refused = scene.helper().is_refused(tcp("127.0.0.1:8080"));
+            let event = scene.event_of(&refused);
+            event.text("/sockets/0/holders/0/started").to_owned()
+        })
+        .collect();
+    assert_eq!(starts.len(), 1, "{starts:?}");
+}

@@ -11,7 +11,7 @@ use portwatch_common::{Culprit, stage};
 use crate::{
     layout::load,
     maps::{CULPRITS, REPORTED},
-    report,
+    record, report,
     sock::{self, AF_INET, Sock},
 };
 
@@ -39,9 +39,6 @@ pub fn pw_udp6_port(ctx: FExitContext) -> i32 {
 #[inline(always)]
 fn get_port_returned(ctx: &FExitContext) -> i32 {
     let result: i32 = ctx.arg(2);
-    if result == 0 {
-        return 0;
-    }
     let sk: *const Sock = ctx.arg(0);
     let mut attempt = sock::empty();
     sock::describe(sk, &mut attempt);
@@ -50,6 +47,10 @@ fn get_port_returned(ctx: &FExitContext) -> i32 {
     attempt.socket_cookie = sock::cookie(sk);
     attempt.stage =
         if load!(sk, sk_state, u8) == sock::TCP_LISTEN { stage::LISTEN } else { stage::BIND };
+    if result == 0 {
+        record::agreed(&attempt);
+        return 0;
+    }
     report::refused(&attempt, &culprit_of(sk, attempt.port));
     // A failed insert can at worst report the refusal of a rare protocol twice.
     let _ = REPORTED.insert(bpf_get_current_pid_tgid(), sk as u64, 0);

@@ -22,7 +22,7 @@ use portwatch_common::{Attempt, flag, helper, loss, stage};
 use crate::{
     layout::{load, offset},
     maps::{ATTEMPTS, count_loss},
-    report,
+    record, report,
     sock::{self, AF_INET, AF_INET6, Sock},
 };
 
@@ -141,10 +141,14 @@ fn store(attempt: &Attempt) {
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn pw_set_state(ctx: BtfTracePointContext) -> i32 {
     let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
+    let sk: *const Sock = ctx.arg(0);
+    if old == i32::from(sock::TCP_LISTEN) {
+        record::left(sock::cookie(sk));
+        return 0;
+    }
     if old != i32::from(sock::TCP_CLOSE) || new != i32::from(sock::TCP_LISTEN) {
         return 0;
     }
-    let sk: *const Sock = ctx.arg(0);
     let mut attempt = sock::empty();
     sock::describe(sk, &mut attempt);
     attempt.stage = stage::LISTEN;
@@ -189,6 +193,9 @@ fn finish(ctx: &BtfTracePointContext, regs: *const u8, result: i64) {
         let _ = ATTEMPTS.remove(thread);
     }
     if result != -EADDRINUSE {
+        if let (0, Some(attempt)) = (result, &attempt) {
+            record::agreed(attempt);
+        }
         return;
     }
     let family = requested_family(regs);

@@ -47,7 +47,7 @@ fn socket(state: State, text: &str) -> Socket {
         v6only: local.is_ipv6().then(|| has('6')),
         device: None,
         expires_ms: None,
-        refused: false,
+        refused: None,
         holders: Vec::new(),
     }
 }

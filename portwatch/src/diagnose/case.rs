@@ -35,7 +35,7 @@ impl<'a> Case<'a> {
             .filter_map(|socket| culprit(evidence, socket))
             .collect();
         culprits.sort_by_key(|culprit| {
-            (!culprit.socket.refused, rank(culprit.socket.state), !culprit.sure)
+            (culprit.socket.refused != Some(true), rank(culprit.socket.state), !culprit.sure)
         });
         Self { evidence, culprits }
     }
@@ -77,7 +77,7 @@ fn culprit<'a>(evidence: &Evidence, socket: &'a Socket) -> Option<Culprit<'a>> {
     let failure = &evidence.failure;
     let overlap = conflict::overlap(failure, socket);
     let (clause, sure) = match conflict::judge(failure, socket) {
-        _ if socket.refused => (conflict::clause(failure, socket), true),
+        _ if socket.refused == Some(true) => (conflict::clause(failure, socket), true),
         Verdict::Refuses(clause) => (clause, true),
         Verdict::MayRefuse(clause) => (clause, false),
         Verdict::Allows => return None,

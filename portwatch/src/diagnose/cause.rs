@@ -107,7 +107,7 @@ pub fn who(case: &Case, class: HolderClass, holder: Option<&Process>, socket: &S
 pub fn confidence(culprit: &Culprit, class: HolderClass) -> Confidence {
     match class {
         HolderClass::Unknown => Confidence::Undetermined,
-        _ if culprit.socket.refused => Confidence::Certain,
+        _ if culprit.socket.refused == Some(true) => Confidence::Certain,
         _ => Confidence::Likely,
     }
 }

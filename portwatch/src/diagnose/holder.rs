@@ -2,29 +2,39 @@
 
 use crate::{
     diagnose::{Holder, HolderClass, program},
-    evidence::{Process, Socket},
+    evidence::{Process, Socket, State},
 };
 
 /// Programs that hold a port for a container.
 const CONTAINER_PROXIES: [&str; 4] = ["docker-proxy", "rootlessport", "rootlessport-ch", "conmon"];
 
-/// The process to speak of, and its class. A socket may be open in several:
-/// the oldest is the one that the others came from.
+/// The process to speak of, and its class. A socket may be open in several: the
+/// one that the others descend from is to be dealt with, or else the oldest.
 pub fn behind<'a>(failing: &Process, socket: &'a Socket) -> (HolderClass, Option<&'a Process>) {
-    if socket.inode.is_none() {
-        return (HolderClass::NoProcess, None);
-    }
     if let Some(own) = socket.holders.iter().find(|holder| is_self(failing, holder)) {
         return (HolderClass::Itself, Some(own));
     }
-    let oldest = socket
-        .holders
-        .iter()
-        .min_by_key(|holder| (holder.started.is_none(), holder.started, holder.pid));
-    match oldest {
+    let inherited = |holder: &Process| {
+        socket.holders.iter().any(|other| other.pid != holder.pid && holder.ppid == Some(other.pid))
+    };
+    let first = socket.holders.iter().min_by_key(|holder| {
+        (inherited(holder), holder.started.is_none(), holder.started, holder.pid)
+    });
+    match first {
         Some(holder) => (class(failing, holder), Some(holder)),
+        None if is_orphan(socket) => (HolderClass::NoProcess, None),
         None => (HolderClass::Unknown, None),
     }
+}
+
+/// Whether the kernel alone keeps the socket: no inode, in a state that outlives
+/// its process.
+fn is_orphan(socket: &Socket) -> bool {
+    socket.inode.is_none()
+        && matches!(
+            socket.state,
+            State::TimeWait | State::FinWait1 | State::FinWait2 | State::Closing | State::LastAck
+        )
 }
 
 /// The wire form.

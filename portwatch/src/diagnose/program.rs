@@ -9,14 +9,24 @@ const RUNTIMES: [&str; 12] = [
     "deno",
 ];
 
-/// The same program: same executable but for its version, and for an
+/// The same program: same executable and name but for a version, and for an
 /// interpreter the same script. `None` where too little is known.
+///
+/// One file may be many programs (busybox), and one program may be behind a link
+/// (redis-server), so file and name are both asked where both are known.
 pub fn same(a: &Process, b: &Process) -> Option<bool> {
-    let (name_a, name_b) = (name(a)?, name(b)?);
-    if name_a != name_b {
-        return Some(false);
+    let same_file = match (file(a), file(b)) {
+        (Some(a), Some(b)) => Some(a == b),
+        _ => None,
+    };
+    let (names_a, names_b) = (names(a), names(b));
+    if names_a.is_empty() || names_b.is_empty() {
+        return same_file;
     }
-    if !RUNTIMES.contains(&name_a.trim_end_matches('#')) {
+    let shared = names_a.iter().find(|name| names_b.contains(name));
+    let Some(name) = shared.filter(|_| same_file != Some(false)) else { return Some(false) };
+    let runtime = file(a).or_else(|| file(b)).unwrap_or_else(|| name.clone());
+    if !RUNTIMES.contains(&runtime.as_str()) {
         return Some(true);
     }
     Some(script(&a.cmdline)? == script(&b.cmdline)?)
@@ -29,16 +39,29 @@ pub fn same_command(a: &Process, b: &Process) -> bool {
         && a.cmdline.iter().zip(&b.cmdline).all(|(x, y)| without_version(x) == without_version(y))
 }
 
-/// The executable's file name without its version; else the process's name.
-fn name(process: &Process) -> Option<String> {
-    let name = match &process.exe {
-        Some(exe) => {
-            let exe = exe.strip_suffix(" (deleted)").unwrap_or(exe);
-            exe.rsplit('/').next()?
-        }
-        None => process.comm.as_deref()?,
-    };
-    Some(without_version(name).trim_end_matches(['-', '#', '.']).to_owned())
+/// The executable's file name without its version.
+fn file(process: &Process) -> Option<String> {
+    let exe = process.exe.as_deref()?;
+    Some(bare(exe.strip_suffix(" (deleted)").unwrap_or(exe)))
+}
+
+/// What the process is called: by its first argument, and by its own word.
+fn names(process: &Process) -> Vec<String> {
+    // A title in the argument's place ("nginx: master process") starts with it.
+    let first = process.cmdline.first().and_then(|title| title.split([' ', ':']).next());
+    [first, process.comm.as_deref()]
+        .into_iter()
+        .flatten()
+        .filter(|name| !name.is_empty())
+        .map(bare)
+        .collect()
+}
+
+/// A path's last part without its version: `app-2.4.1` and `python3` become
+/// `app` and `python`.
+fn bare(path: &str) -> String {
+    let name = base(path);
+    name.trim_end_matches(['-', '#', '.']).to_owned()
 }
 
 /// What an interpreter runs: the argument of `-jar` or `-m`, else the first
@@ -116,6 +139,20 @@ mod tests {
         let c = process("/usr/bin/python3.11", &["python3", "/srv/c.py"]);
         assert_eq!(same(&a, &b), Some(true));
         assert_eq!(same(&a, &c), Some(false));
+    }
+
+    #[test]
+    fn a_link_and_a_file_of_many_programs() {
+        let named = |exe: Option<&str>, comm: &str| Process {
+            exe: exe.map(str::to_owned),
+            comm: Some(comm.to_owned()),
+            ..Process::default()
+        };
+        let redis = named(Some("/usr/bin/redis-check-rdb"), "redis-server");
+        assert_eq!(same(&named(None, "redis-server"), &redis), Some(true));
+        let (nc, httpd) = (named(Some("/bin/busybox"), "nc"), named(Some("/bin/busybox"), "httpd"));
+        assert_eq!(same(&nc, &httpd), Some(false));
+        assert_eq!(same(&nc, &nc), Some(true));
     }
 
     #[test]

@@ -77,7 +77,7 @@ fn socket(state: State, local: &str, holders: Vec<Process>) -> Socket {
         v6only: None,
         device: None,
         expires_ms: (!of_process).then_some(41_000),
-        refused: false,
+        refused: None,
         holders: holders.into_iter().map(|holder| Process { fd: Some(89), ..holder }).collect(),
     }
 }

@@ -2,6 +2,7 @@
 //! gives other roots and recorded replies.
 
 use std::{
+    cell::Cell,
     fs::File,
     io,
     os::fd::{AsFd, OwnedFd},
@@ -10,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use procfs::process::Process;
 use rustix::{
     net::{
@@ -63,6 +64,8 @@ pub struct Host {
     /// `uname -r`.
     pub release: String,
     open_diag: OpenDiag,
+    /// Nanoseconds from boot's beginning to the epoch's, as last taken over.
+    boot_to_wall: Cell<i64>,
 }
 
 impl Host {
@@ -78,6 +81,7 @@ impl Host {
             etc_root: "/etc".into(),
             release: rustix::system::uname().release().to_string_lossy().into_owned(),
             open_diag: Box::new(|netns| Ok(Box::new(Netlink::open(netns)?))),
+            boot_to_wall: Cell::new(0),
         }
     }
 
@@ -91,6 +95,7 @@ impl Host {
             etc_root: root.join("etc"),
             release: "6.12.0".to_owned(),
             open_diag,
+            boot_to_wall: Cell::new(0),
         }
     }
 
@@ -119,13 +124,21 @@ impl Host {
         version >= (6, 8)
     }
 
-    /// Wall-clock time of an instant of `CLOCK_BOOTTIME`. Both clocks are read
-    /// now, so that a step of the wall clock matters for no later event.
+    /// Wall-clock time of an instant of `CLOCK_BOOTTIME`. The distance of the two
+    /// clocks is measured anew each time, and taken over when it has really
+    /// changed, so that one instant has one time until the wall clock is set.
     pub fn wall_clock(&self, boot_ns: u64) -> Timestamp {
+        /// More than two readings of the clocks are ever apart.
+        const STEP_NS: i64 = 10_000_000;
         let boot = clock_gettime(ClockId::Boottime);
-        let ago = SignedDuration::new(boot.tv_sec, i32::try_from(boot.tv_nsec).unwrap_or(0))
-            - SignedDuration::from_nanos(i64::try_from(boot_ns).unwrap_or(i64::MAX));
-        Timestamp::now().saturating_sub(ago).unwrap_or(Timestamp::UNIX_EPOCH)
+        let boot_now = boot.tv_sec.saturating_mul(1_000_000_000).saturating_add(boot.tv_nsec);
+        let wall_now = i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX);
+        let measured = wall_now.saturating_sub(boot_now);
+        if measured.abs_diff(self.boot_to_wall.get()) > STEP_NS.unsigned_abs() {
+            self.boot_to_wall.set(measured);
+        }
+        let at = i128::from(self.boot_to_wall.get()) + i128::from(boot_ns);
+        Timestamp::from_nanosecond(at).unwrap_or(Timestamp::UNIX_EPOCH)
     }
 }
 
@@ -206,7 +219,9 @@ mod tests {
     fn now_by_the_boot_clock_is_now() {
         let boot = clock_gettime(ClockId::Boottime);
         let nanoseconds = boot.tv_sec.unsigned_abs() * 1_000_000_000 + boot.tv_nsec.unsigned_abs();
-        let error = Timestamp::now().duration_since(Host::current().wall_clock(nanoseconds));
-        assert!(error.abs() < SignedDuration::from_secs(1), "{error:?}");
+        let host = Host::current();
+        let error = Timestamp::now().duration_since(host.wall_clock(nanoseconds));
+        assert!(error.abs() < jiff::SignedDuration::from_secs(1), "{error:?}");
+        assert_eq!(host.wall_clock(5), host.wall_clock(5), "one instant has one time");
     }
 }

@@ -26,7 +26,8 @@ pub fn failing(host: &Host, task: &RawTask, gaps: &mut Vec<Gap>) -> Process {
         comm: Some(task.comm.clone()),
         cmdline: task.cmdline.clone(),
         uid: Some(task.uid),
-        started: task.started_ns.map(|ns| host.wall_clock(ns)),
+        // In ticks as /proc has it, so that one process has one start.
+        started: task.started_ns.map(|ns| host.wall_clock(ns / TICK_NS * TICK_NS)),
         cgroup: Some(Cgroup { id: Some(task.cgroup_id), path: None }),
         ..Process::default()
     };

@@ -176,12 +176,13 @@ fn socket(body: &[u8], tcp: bool) -> Result<Option<Socket>, ReplyError> {
         v6only: local.is_ipv6().then_some(v6only).flatten(),
         device: (index != 0).then_some(Device { index, name: None }),
         expires_ms: dying.then_some(u64::from(u32_at(body, 52)?)),
-        refused: false,
+        refused: None,
         holders: Vec::new(),
     }))
 }
 
-fn state_of(state: u8, tcp: bool) -> Option<State> {
+/// A state by its number in include/net/tcp_states.h.
+pub fn state_of(state: u8, tcp: bool) -> Option<State> {
     Some(match state {
         TCP_CLOSE if !tcp => State::Unconn,
         TCP_ESTABLISHED => State::Established,
