@@ -9,6 +9,7 @@ use std::{
 use crate::{
     decode::{RawCulprit, RawFailure},
     evidence::{Device, Evidence, Failure, Gap, Protocol, Socket},
+    kernel::records::Records,
 };
 
 mod cgroups;
@@ -16,6 +17,7 @@ mod holders;
 pub mod host;
 mod netns;
 mod processes;
+mod record;
 mod sock_diag;
 mod sockets;
 
@@ -27,13 +29,14 @@ const DEADLINE: Duration = Duration::from_millis(250);
 /// Turns refusals into evidence.
 pub struct Enricher {
     host: Host,
+    records: Box<dyn Records>,
     holders: holders::Holders,
 }
 
 impl Enricher {
-    /// Looks at `host`.
-    pub fn new(host: Host) -> Self {
-        Self { host, holders: holders::Holders::default() }
+    /// Looks at `host`, and at who is on record.
+    pub fn new(host: Host, records: Box<dyn Records>) -> Self {
+        Self { host, records, holders: holders::Holders::default() }
     }
 
     /// Finds out what can be found out before the deadline.
@@ -63,7 +66,14 @@ impl Enricher {
             point_out(culprit, raw, &mut found.sockets);
         }
         let process = processes::failing(host, &raw.task, &mut gaps);
-        self.holders.name(host, &mut found.sockets, deadline, &mut gaps);
+        let records = &*self.records;
+        record::recall_options(records, &mut found.sockets);
+        self.holders.name(host, records, &mut found.sockets, deadline, &mut gaps);
+        gaps.extend(record::recall_binder(host, records, &mut found.sockets));
+        let last_holder = record::last_holder(host, records, raw);
+        if found.time_wait.count > 0 {
+            found.time_wait.left_by = last_holder.as_ref().map(record::left_by);
+        }
         let mut failure = failure(raw, &mut gaps);
         if let (Some(device), Some(diag)) = (&mut failure.device, &diag) {
             device.name = diag.device_name(device.index);
@@ -75,6 +85,7 @@ impl Enricher {
             netns,
             sockets: found.sockets,
             time_wait: found.time_wait,
+            last_holder,
             gaps,
         }
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     decode::RawFailure,
     diagnose::Diagnosis,
-    evidence::{Evidence, Failure, Gap, Netns, Process, Socket, TimeWait},
+    evidence::{Evidence, Failure, Gap, LastHolder, Netns, Process, Socket, TimeWait},
     kernel::plan::HookSet,
 };
 
@@ -41,6 +41,9 @@ pub struct Event {
     pub sockets: Vec<Socket>,
     /// See [`Evidence`].
     pub time_wait: TimeWait,
+    /// See [`Evidence`].
+    #[serde(default)]
+    pub last_holder: Option<LastHolder>,
     /// See [`Evidence`].
     pub gaps: Vec<Gap>,
     /// The verdict.
@@ -103,7 +106,8 @@ impl Host {
 impl Event {
     /// Puts an event together.
     pub fn new(host: &Host, raw: &RawFailure, evidence: Evidence, diagnosis: Diagnosis) -> Self {
-        let Evidence { time, failure, process, netns, sockets, time_wait, gaps } = evidence;
+        let Evidence { time, failure, process, netns, sockets, time_wait, last_holder, gaps } =
+            evidence;
         let boot = host.boot_id.as_deref().and_then(|id| id.get(..8)).unwrap_or("0");
         Self {
             schema: BIND_FAILURE.to_owned(),
@@ -116,6 +120,7 @@ impl Event {
             netns,
             sockets,
             time_wait,
+            last_holder,
             gaps,
             diagnosis,
         }

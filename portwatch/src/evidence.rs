@@ -25,6 +25,9 @@ pub struct Evidence {
     pub sockets: Vec<Socket>,
     /// The TIME-WAIT rows on that port, all of them.
     pub time_wait: TimeWait,
+    /// Who was on the port last, by the agent's own record; `None` if nobody was
+    /// since it has started, or the record has made room for newer ones.
+    pub last_holder: Option<LastHolder>,
     /// What could not be had, and why.
     pub gaps: Vec<Gap>,
 }
@@ -272,6 +275,20 @@ pub struct TimeWait {
     pub max_remaining_ms: Option<u64>,
     /// The process that left them behind.
     pub left_by: Option<LeftBy>,
+}
+
+/// Who was on a port last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastHolder {
+    /// The process, as it was when it bound the socket.
+    pub process: Process,
+    /// The socket's cookie.
+    pub cookie: u64,
+    /// When it bound the port or began to listen.
+    pub bound: Timestamp,
+    /// When its listener closed; `None` while it listens, and for sockets whose
+    /// end is not seen (UDP, and those that only bind).
+    pub left: Option<Timestamp>,
 }
 
 /// Who left TIME-WAIT rows behind.

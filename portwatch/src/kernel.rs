@@ -1,11 +1,13 @@
 //! From the running kernel to a stream of records: probe once
-//! ([`features`]), decide ([`plan`]), attach ([`attach`]), read ([`ring`]).
+//! ([`features`]), decide ([`plan`]), attach ([`attach`]), read ([`ring`], and
+//! [`records`] when a refusal asks who holds the port).
 
 pub mod attach;
 pub mod btf;
 pub mod features;
 pub mod layout;
 pub mod plan;
+pub mod records;
 pub mod ring;
 
 /// Why no hooks could be attached.

@@ -10,6 +10,7 @@
 
 mod bound_only;
 mod filter;
+mod gone;
 mod holder;
 mod human;
 mod latency;

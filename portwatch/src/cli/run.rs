@@ -11,6 +11,7 @@ use crate::{
         KernelError, attach,
         features::{self, Features, KernelTypes},
         plan::{Plan, plan},
+        records::KernelRecords,
     },
     pipeline::{self, Agent},
     sinks::{Sink, human::Human, json::Json},
@@ -44,12 +45,13 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let types = KernelTypes::read(Path::new(features::VMLINUX))?;
     let features = Features::probe(&types);
     let plan = plan(&features)?;
-    let attached = attach::attach(&plan, &types)?;
+    let mut attached = attach::attach(&plan, &types)?;
     drop(types);
     announce(&plan, &attached.misses);
+    let records = Box::new(KernelRecords::open(&mut attached.ebpf)?);
     let agent = Agent {
         attached,
-        enricher: Enricher::new(host::Host::current()),
+        enricher: Enricher::new(host::Host::current(), records),
         host: Host::current(plan.set),
         sink: sink(args.format),
         ports: args.ports.clone(),

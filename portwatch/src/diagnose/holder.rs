@@ -27,6 +27,11 @@ pub fn behind<'a>(failing: &Process, socket: &'a Socket) -> (HolderClass, Option
     }
 }
 
+/// The class of one process that is known to have held the port.
+pub fn of_one(failing: &Process, holder: &Process) -> HolderClass {
+    if is_self(failing, holder) { HolderClass::Itself } else { class(failing, holder) }
+}
+
 /// Whether the kernel alone keeps the socket: no inode, in a state that outlives
 /// its process.
 fn is_orphan(socket: &Socket) -> bool {

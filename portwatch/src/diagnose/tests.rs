@@ -5,7 +5,8 @@ use jiff::Timestamp;
 
 use super::*;
 use crate::evidence::{
-    Cgroup, Failure, Family, Gap, Netns, Process, Protocol, Socket, Stage, State, TimeWait,
+    Cgroup, Failure, Family, Gap, LastHolder, Netns, Process, Protocol, Socket, Stage, State,
+    TimeWait,
 };
 
 fn at(text: &str) -> Timestamp {
@@ -35,6 +36,7 @@ fn evidence(sockets: Vec<Socket>) -> Evidence {
         netns: Netns { inode: Some(4026531840), cookie: Some(1), name: None, host: Some(true) },
         sockets,
         time_wait: TimeWait::default(),
+        last_holder: None,
         gaps: Vec::new(),
     }
 }
@@ -223,6 +225,27 @@ fn nothing_there_is_gone_and_nothing_seen_is_not_guessed_at() {
     let diagnosis = diagnose(&empty);
     assert_eq!(diagnosis.cause, Cause::Undetermined);
     assert!(diagnosis.notes[0].contains("could not be entered"));
+}
+
+#[test]
+fn who_is_gone_is_known_from_the_record() {
+    let mut empty = evidence(Vec::new());
+    let last = |left: Option<&str>| {
+        Some(LastHolder {
+            process: java(38104, "2.4.1", "/system.slice/app.service", "2026-06-02T09:14:33Z"),
+            cookie: 3,
+            bound: at("2026-06-02T09:14:34Z"),
+            left: left.map(at),
+        })
+    };
+    empty.last_holder = last(Some("2026-06-08T14:02:11.040Z"));
+    let diagnosis = diagnose(&empty);
+    assert_eq!(diagnosis.cause, Cause::Gone);
+    assert_eq!(diagnosis.holder.unwrap().pid, Some(38104));
+    assert!(diagnosis.summary.ends_with("an older instance, had it and let go of it 40 ms later"));
+    // It had left long before, so it was not the one that refused.
+    empty.last_holder = last(Some("2026-06-08T14:00:00Z"));
+    assert_eq!(diagnose(&empty).holder, None);
 }
 
 #[test]

@@ -1,6 +1,10 @@
 //! What a cgroup path says about a process: unit, container, pod, session.
 
-use std::{fs, io, os::unix::fs::MetadataExt as _, path::Path};
+use std::{fs, io, path::Path};
+
+use crate::enrich::host::Host;
+
+mod handle;
 
 /// The owner of a process, read off its cgroup path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -87,32 +91,25 @@ pub fn path_of(text: &str) -> Option<String> {
     unified.map(str::to_owned)
 }
 
-/// The path of a cgroup2 id, which is the folder's inode. A bounded search,
-/// for processes that are gone.
+/// The path of a cgroup2 id below the hierarchy's root.
 pub fn path_of_id(root: &Path, id: u64) -> Option<String> {
-    const MOST_FOLDERS: usize = 4096;
-    if fs::metadata(root).ok()?.ino() == id {
-        return Some("/".to_owned());
-    }
-    let mut folders = vec![root.to_owned()];
-    let mut seen = 0;
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).ok()?.flatten() {
-            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                continue;
-            }
-            let path = entry.path();
-            if entry.metadata().is_ok_and(|metadata| metadata.ino() == id) {
-                return path.strip_prefix(root).ok().map(|path| format!("/{}", path.display()));
-            }
-            seen += 1;
-            if seen > MOST_FOLDERS {
-                return None;
-            }
-            folders.push(path);
-        }
-    }
-    None
+    let path = handle::open(root, id)?;
+    let below = path.strip_prefix(root).ok()?;
+    Some(format!("/{}", below.display()))
+}
+
+/// The processes of a cgroup, if they are few: in one with many, or in the
+/// hierarchy's root, where everything is that nobody manages, looking at each
+/// would be no shorter than looking everywhere.
+pub fn members(host: &Host, id: u64) -> Vec<u32> {
+    const FEW: usize = 256;
+    let Some(root) = &host.cgroup_root else { return Vec::new() };
+    let Some(path) = handle::open(root, id).filter(|path| path != root) else {
+        return Vec::new();
+    };
+    let text = fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
+    let pids: Vec<_> = text.lines().filter_map(|line| line.parse().ok()).collect();
+    if pids.len() > FEW { Vec::new() } else { pids }
 }
 
 /// Reads a process's cgroup path.

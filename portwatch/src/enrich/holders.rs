@@ -8,8 +8,9 @@ use std::{
 };
 
 use crate::{
-    enrich::{host::Host, processes},
+    enrich::{cgroups, host::Host, processes},
     evidence::{Gap, Process, Socket},
+    kernel::records::Records,
 };
 
 /// Holders that are kept for one socket.
@@ -19,6 +20,9 @@ const MOST_REMEMBERED: usize = 1024;
 /// How long they are believed without another search. In a burst of refusals by
 /// one socket, one search serves all.
 const BELIEVED: Duration = Duration::from_secs(1);
+
+/// How long the likely places may be looked at.
+const NEAR: Duration = Duration::from_millis(50);
 
 /// Process and descriptor, by the inode that is looked for.
 type Wanted = HashMap<u64, Vec<(u32, u32)>>;
@@ -36,20 +40,23 @@ impl Holders {
     pub fn name(
         &mut self,
         host: &Host,
+        records: &dyn Records,
         sockets: &mut [Socket],
         deadline: Instant,
         gaps: &mut Vec<Gap>,
     ) {
         let mut known = Wanted::new();
         let mut wanted = Wanted::new();
-        for inode in sockets.iter().filter_map(|socket| socket.inode) {
+        for socket in sockets.iter() {
+            let Some(inode) = socket.inode else { continue };
             match self.recall(host, inode) {
                 Some(holders) => known.insert(inode, holders),
                 None => wanted.insert(inode, Vec::new()),
             };
         }
+        self.look_near(host, records, sockets, &mut wanted, &mut known);
         if !wanted.is_empty() {
-            let mut walk = Walk { deadline, refused: Vec::new(), late: false };
+            let mut walk = Walk::until(deadline);
             walk.processes(&host.proc_root, &mut wanted);
             if wanted.values().any(Vec::is_empty) {
                 walk.threads(&host.proc_root, &mut wanted);
@@ -61,6 +68,40 @@ impl Holders {
             known.extend(wanted);
         }
         describe(host, sockets, &known);
+    }
+
+    /// Looks where a holder is likely to be, before everywhere: at the process
+    /// on record for the socket, and at those of the socket's own cgroup.
+    fn look_near(
+        &mut self,
+        host: &Host,
+        records: &dyn Records,
+        sockets: &[Socket],
+        wanted: &mut Wanted,
+        known: &mut Wanted,
+    ) {
+        let mut near = Vec::new();
+        for socket in sockets {
+            if !socket.inode.is_some_and(|inode| wanted.contains_key(&inode)) {
+                continue;
+            }
+            let owner = socket.cookie.and_then(|cookie| records.owner(cookie));
+            near.extend(
+                owner
+                    .filter(|owner| processes::is_alive(host, owner.pid, owner.started_ns))
+                    .map(|owner| owner.pid),
+            );
+            near.extend(socket.cgroup_id.into_iter().flat_map(|id| cgroups::members(host, id)));
+        }
+        near.sort_unstable();
+        near.dedup();
+        let mut walk = Walk::until(Instant::now() + NEAR);
+        for pid in near {
+            walk.table(pid, &host.proc_file(pid, "fd"), wanted);
+        }
+        let found: Wanted = wanted.extract_if(|_, holders| !holders.is_empty()).collect();
+        self.remember(&found);
+        known.extend(found);
     }
 
     /// What a recent search has found, if every one of them still has the
@@ -114,6 +155,10 @@ struct Walk {
 }
 
 impl Walk {
+    fn until(deadline: Instant) -> Self {
+        Self { deadline, refused: Vec::new(), late: false }
+    }
+
     /// Every process's table.
     fn processes(&mut self, proc_root: &Path, wanted: &mut Wanted) {
         for (pid, folder) in numbered(proc_root) {

@@ -2,6 +2,7 @@
 
 use std::{fs, path::Path};
 
+use jiff::Timestamp;
 use procfs::process;
 
 use crate::{
@@ -26,8 +27,7 @@ pub fn failing(host: &Host, task: &RawTask, gaps: &mut Vec<Gap>) -> Process {
         comm: Some(task.comm.clone()),
         cmdline: task.cmdline.clone(),
         uid: Some(task.uid),
-        // In ticks as /proc has it, so that one process has one start.
-        started: task.started_ns.map(|ns| host.wall_clock(ns / TICK_NS * TICK_NS)),
+        started: task.started_ns.map(|ns| start(host, ns)),
         cgroup: Some(Cgroup { id: Some(task.cgroup_id), path: None }),
         ..Process::default()
     };
@@ -52,14 +52,8 @@ pub fn failing(host: &Host, task: &RawTask, gaps: &mut Vec<Gap>) -> Process {
             gaps.push(Gap::new("process.cmdline", "only its first 512 bytes were seen"));
         }
     }
-    if let Some(cgroup) = &mut found.cgroup
-        && cgroup.path.is_none()
-    {
-        let root = host.cgroup_root.as_deref();
-        cgroup.path = root.and_then(|root| cgroups::path_of_id(root, task.cgroup_id));
-    }
+    name_cgroup(host, &mut found);
     found.ancestors = ancestors(host, found.ppid);
-    name_owner(host, &mut found);
     found
 }
 
@@ -68,6 +62,18 @@ pub fn failing(host: &Host, task: &RawTask, gaps: &mut Vec<Gap>) -> Process {
 struct Identified {
     process: Process,
     started_ns: u64,
+}
+
+/// Whether the process that started then is still there under this number.
+pub fn is_alive(host: &Host, pid: u32, started_ns: u64) -> bool {
+    process::Process::new_with_root(host.proc_root.join(pid.to_string()))
+        .and_then(|process| process.stat())
+        .is_ok_and(|stat| {
+            same_start(
+                stat.starttime.saturating_mul(TICK_NS),
+                (started_ns != 0).then_some(started_ns),
+            )
+        })
 }
 
 /// Reads one process by its number; `None` if there is none, or it changes
@@ -105,6 +111,23 @@ fn identified(host: &Host, pid: u32) -> Option<Identified> {
     }
     name_owner(host, &mut found);
     Some(Identified { process: found, started_ns })
+}
+
+/// The wall-clock time of a process's start, in ticks as /proc has it, so that
+/// one process has one start.
+pub fn start(host: &Host, started_ns: u64) -> Timestamp {
+    host.wall_clock(started_ns / TICK_NS * TICK_NS)
+}
+
+/// Names the cgroup of a process by its id, if its path is not known, and who
+/// that is.
+pub fn name_cgroup(host: &Host, process: &mut Process) {
+    if let (Some(cgroup), Some(root)) = (&mut process.cgroup, &host.cgroup_root)
+        && cgroup.path.is_none()
+    {
+        cgroup.path = cgroup.id.and_then(|id| cgroups::path_of_id(root, id));
+    }
+    name_owner(host, process);
 }
 
 /// /proc counts in ticks; without a start on record there is nothing to compare.

@@ -14,6 +14,7 @@ use crate::{
     decode::RawTask,
     enrich::host::{DiagSocket, NetnsRef},
     evidence::{Family, Protocol, Stage, State},
+    kernel::records::NoRecords,
 };
 
 /// Replies to be given in turn; none left is a timeout, as the kernel's silence
@@ -152,7 +153,7 @@ fn refused(netns: u32) -> RawFailure {
 }
 
 fn enrich(host: Host, raw: &RawFailure) -> Evidence {
-    Enricher::new(host).enrich(raw)
+    Enricher::new(host, Box::new(NoRecords)).enrich(raw)
 }
 
 const LISTEN: u8 = 10;

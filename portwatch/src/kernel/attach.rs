@@ -7,12 +7,12 @@ use aya::{
     Ebpf, EbpfLoader,
     programs::{BtfTracePoint, CgroupAttachMode, CgroupSockAddr, FExit, Program, ProgramError},
 };
-use portwatch_common::Layout;
 
 use super::{
     KernelError,
     features::KernelTypes,
     plan::{Hook, Plan, Probe},
+    records::Shared,
 };
 
 /// The compiled kernel side.
@@ -28,14 +28,6 @@ pub struct Attached {
     /// with the kernel's answer.
     pub misses: Vec<String>,
 }
-
-/// `Layout` seen by aya, whose `Pod` is not bytemuck's.
-#[repr(transparent)]
-#[derive(Clone, Copy)]
-struct LoaderLayout(Layout);
-
-// SAFETY: `Layout` is `bytemuck::Pod`: plain integers without padding.
-unsafe impl aya::Pod for LoaderLayout {}
 
 /// Loads the object and attaches what the plan says.
 ///
@@ -67,7 +59,7 @@ pub fn probe_fexit(types: &KernelTypes) -> Result<(), String> {
 }
 
 fn load_object(types: &KernelTypes) -> Result<Ebpf, KernelError> {
-    let layout = LoaderLayout(types.layout);
+    let layout = Shared(types.layout);
     EbpfLoader::new()
         .btf(Some(&types.btf))
         .override_global("LAYOUT", &layout, true)

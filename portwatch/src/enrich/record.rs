@@ -1,0 +1,88 @@
+//! The record of who holds which port, as processes.
+
+use portwatch_common::{Owner, Port, flag};
+
+use crate::{
+    decode::{RawFailure, arguments},
+    enrich::{host::Host, processes, sock_diag},
+    evidence::{Cgroup, Gap, LastHolder, LeftBy, Process, Socket, State},
+    kernel::records::Records,
+};
+
+/// The process that an entry speaks of, as it was then. Whether it is still
+/// there is not asked.
+pub fn process(host: &Host, owner: &Owner) -> Process {
+    let text = owner.comm.split(|&byte| byte == 0).next().unwrap_or_default();
+    let cmdline = owner.cmdline.get(..usize::from(owner.cmdline_len)).unwrap_or_default();
+    let mut process = Process {
+        pid: owner.pid,
+        ppid: (owner.ppid != 0).then_some(owner.ppid),
+        comm: Some(String::from_utf8_lossy(text).into_owned()),
+        cmdline: arguments(cmdline),
+        uid: Some(owner.uid),
+        started: (owner.started_ns != 0).then(|| processes::start(host, owner.started_ns)),
+        cgroup: Some(Cgroup { id: Some(owner.cgroup_id), path: None }),
+        ..Process::default()
+    };
+    processes::name_cgroup(host, &mut process);
+    process
+}
+
+/// Who was on the port last, unless it was the failing socket itself.
+pub fn last_holder(host: &Host, records: &dyn Records, raw: &RawFailure) -> Option<LastHolder> {
+    let port = Port {
+        netns_cookie: raw.netns_cookie?,
+        port: raw.port,
+        protocol: u16::from(sock_diag::protocol_number(raw.protocol)?),
+        reserved: 0,
+    };
+    let cookie = records.last_on(port).filter(|&cookie| Some(cookie) != raw.socket_cookie)?;
+    let owner = records.owner(cookie)?;
+    Some(LastHolder {
+        process: process(host, &owner),
+        cookie,
+        bound: host.wall_clock(owner.at_ns),
+        left: (owner.left_ns != 0).then(|| host.wall_clock(owner.left_ns)),
+    })
+}
+
+/// The same for TIME-WAIT rows: whoever listened on the port left them behind.
+pub fn left_by(last: &LastHolder) -> LeftBy {
+    LeftBy {
+        pid: last.process.pid,
+        program: last.process.comm.clone(),
+        unit: last.process.unit.clone(),
+        left: last.left,
+    }
+}
+
+/// Names the binder as holder of a socket that surely refused and that nobody
+/// was found to have open: its process ended between refusal and search.
+pub fn recall_binder(host: &Host, records: &dyn Records, sockets: &mut [Socket]) -> Option<Gap> {
+    let mut gap = None;
+    for socket in sockets {
+        let orphan = socket.inode.is_none() && socket.state != State::Bound;
+        let nobody = socket.holders.is_empty() && !(orphan && socket.refused != Some(true));
+        let owner = socket.cookie.filter(|_| nobody).and_then(|cookie| records.owner(cookie));
+        if let Some(owner) = owner.filter(|_| socket.state != State::TimeWait) {
+            socket.holders.push(process(host, &owner));
+            gap = Some(Gap::new(
+                "holder.fd",
+                format!("pid {} had bound the socket and no longer has it open", owner.pid),
+            ));
+        }
+    }
+    gap
+}
+
+/// Adds the options that the hooks saw when the socket was bound. They may have
+/// been changed since, but nothing else tells of them.
+pub fn recall_options(records: &dyn Records, sockets: &mut [Socket]) {
+    for socket in sockets.iter_mut().filter(|socket| socket.reuseaddr.is_none()) {
+        let Some(owner) = socket.cookie.and_then(|cookie| records.owner(cookie)) else { continue };
+        if owner.flags & flag::REUSE_KNOWN != 0 {
+            socket.reuseaddr = Some(owner.flags & flag::REUSEADDR != 0);
+            socket.reuseport = Some(owner.flags & flag::REUSEPORT != 0);
+        }
+    }
+}
