@@ -3,12 +3,14 @@
 //!
 //! Two sets of hooks, of which user space attaches one: [`hooks::fexit`], to
 //! which [`hooks::culprit`] adds the socket that refused, and
-//! [`hooks::tracepoint`].
+//! [`hooks::tracepoint`]. Both have [`hooks::close`], for the [`record`] of who
+//! holds which port.
 
 #![no_std]
 #![no_main]
 
 mod hooks {
+    pub mod close;
     pub mod culprit;
     pub mod fexit;
     pub mod tracepoint;

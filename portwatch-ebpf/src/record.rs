@@ -28,8 +28,11 @@ pub fn agreed(attempt: &Attempt) {
         (*owner).left_ns = 0;
         (*owner).flags = attempt.flags;
         task::describe_owner(owner);
-        let _ = OWNERS.insert(attempt.socket_cookie, &*owner, 0);
     }
+    // SAFETY: as above, and every field but the rest of `cmdline` is written;
+    // that rest is what the slot had before, and nobody reads it.
+    let owner = unsafe { &*owner };
+    let _ = OWNERS.insert(attempt.socket_cookie, owner, 0);
     let _ = PORTS.insert(port(attempt), attempt.socket_cookie, 0);
 }
 

@@ -63,7 +63,7 @@ impl Enricher {
             _ => sockets::Found::default(),
         };
         if let Some(culprit) = &raw.culprit {
-            point_out(culprit, raw, &mut found.sockets);
+            point_out(culprit, raw, &mut found);
         }
         let process = processes::failing(host, &raw.task, &mut gaps);
         let records = &*self.records;
@@ -120,20 +120,19 @@ fn failure(raw: &RawFailure, gaps: &mut Vec<Gap>) -> Failure {
 
 /// Adds to the row of the socket that refused what only the kernel's own check
 /// could see of it; adds the row itself where netlink does not list it.
-fn point_out(culprit: &RawCulprit, raw: &RawFailure, sockets: &mut Vec<Socket>) {
+fn point_out(culprit: &RawCulprit, raw: &RawFailure, found: &mut sockets::Found) {
     let tcp = raw.protocol == Protocol::Tcp;
     let Some(state) = sock_diag::state_of(culprit.state, tcp) else { return };
-    sockets.iter_mut().for_each(|socket| socket.refused = Some(false));
+    found.sockets.iter_mut().for_each(|socket| socket.refused = Some(false));
     let is_it = |socket: &Socket| match culprit.cookie {
         Some(cookie) => socket.cookie == Some(cookie),
         None => socket.local.ip() == culprit.address && socket.state == state,
     };
-    let index = sockets.iter().position(is_it).unwrap_or_else(|| {
+    if !found.sockets.iter().any(is_it) {
         let local = SocketAddr::new(culprit.address, raw.port);
-        sockets.push(Socket::bare(state, local, culprit.cookie));
-        sockets.len() - 1
-    });
-    if let Some(socket) = sockets.get_mut(index) {
+        found.add(Socket::bare(state, local, culprit.cookie));
+    }
+    if let Some(socket) = found.sockets.iter_mut().find(|socket| is_it(socket)) {
         socket.refused = Some(true);
         socket.reuseaddr = Some(culprit.reuseaddr);
         socket.reuseport = Some(culprit.reuseport);

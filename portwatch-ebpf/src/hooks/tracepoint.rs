@@ -141,14 +141,10 @@ fn store(attempt: &Attempt) {
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn pw_set_state(ctx: BtfTracePointContext) -> i32 {
     let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
-    let sk: *const Sock = ctx.arg(0);
-    if old == i32::from(sock::TCP_LISTEN) {
-        record::left(sock::cookie(sk));
-        return 0;
-    }
     if old != i32::from(sock::TCP_CLOSE) || new != i32::from(sock::TCP_LISTEN) {
         return 0;
     }
+    let sk: *const Sock = ctx.arg(0);
     let mut attempt = sock::empty();
     sock::describe(sk, &mut attempt);
     attempt.stage = stage::LISTEN;

@@ -83,12 +83,16 @@ const fn required(program: &'static str, hook: Hook) -> Probe {
     Probe { program, hook, optional: None }
 }
 
+/// In both sets.
+const CLOSE: Probe =
+    optional("pw_close", Hook::TpBtf("inet_sock_set_state"), "when a listener has closed");
+
 const fn optional(program: &'static str, hook: Hook, loss: &'static str) -> Probe {
     Probe { program, hook, optional: Some(loss) }
 }
 
 /// The fexit set.
-pub const FEXIT: [Probe; 7] = [
+pub const FEXIT: [Probe; 8] = [
     required("pw_tcp_port", Hook::Fexit("inet_csk_get_port")),
     optional("pw_udp4_port", Hook::Fexit("udp_v4_get_port"), "refusals of IPv4 UDP sockets"),
     optional("pw_udp6_port", Hook::Fexit("udp_v6_get_port"), "refusals of IPv6 UDP sockets"),
@@ -104,14 +108,16 @@ pub const FEXIT: [Probe; 7] = [
         Hook::Fexit("inet_bind_conflict"),
         "the kernel's own word on which TCP socket refused (6.1 and later)",
     ),
+    CLOSE,
 ];
 
 /// The tracepoint set.
-pub const TRACEPOINT: [Probe; 4] = [
+pub const TRACEPOINT: [Probe; 5] = [
     required("pw_sys_exit", Hook::TpBtf("sys_exit")),
     required("pw_bind4", Hook::CgroupBind),
     optional("pw_bind6", Hook::CgroupBind, "refusals of IPv6 sockets"),
     optional("pw_set_state", Hook::TpBtf("inet_sock_set_state"), "refusals of listen(2)"),
+    CLOSE,
 ];
 
 /// Chooses.
