@@ -57,9 +57,7 @@ impl Enricher {
             }
         });
         let mut found = match &mut diag {
-            Some(diag) if raw.port != 0 => {
-                sockets::on_port(host, &mut **diag, raw.protocol, raw.port, &mut gaps)
-            }
+            Some(diag) if raw.port != 0 => sockets::on_port(host, &mut **diag, raw, &mut gaps),
             _ => sockets::Found::default(),
         };
         if let Some(culprit) = &raw.culprit {

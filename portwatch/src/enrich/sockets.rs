@@ -1,6 +1,7 @@
 //! Every socket on one port of one network namespace, over sock_diag.
 
 use crate::{
+    decode::RawFailure,
     enrich::{
         host::{DiagSocket, Host},
         sock_diag::{self, Progress, ReplyError},
@@ -24,6 +25,8 @@ pub struct Found {
     pub time_wait: TimeWait,
     /// Rows left out for their number, TIME-WAIT not among them.
     left_out: usize,
+    /// Cookie of a row that is kept before others like it.
+    wanted: Option<u64>,
 }
 
 impl Found {
@@ -57,8 +60,14 @@ impl Found {
             .flatten();
         match twin {
             // A connection with the same end tells nothing new; of those that
-            // run out, the longest counts.
-            Some(kept) if kept.expires_ms < socket.expires_ms => *kept = socket,
+            // run out, the longest counts, unless one is wanted.
+            Some(kept) if self.wanted.is_some() && kept.cookie == self.wanted => {}
+            Some(kept)
+                if kept.expires_ms < socket.expires_ms
+                    || self.wanted.is_some() && socket.cookie == self.wanted =>
+            {
+                *kept = socket;
+            }
             Some(_) => {}
             None if count < most => self.sockets.push(socket),
             None if socket.state == State::TimeWait => {}
@@ -67,20 +76,21 @@ impl Found {
     }
 }
 
-/// Lists the sockets on `port` in the namespace of `socket`. What cannot be
-/// listed becomes a gap.
+/// Lists the sockets on the port of `raw` in the namespace of `socket`. What
+/// cannot be listed becomes a gap.
 pub fn on_port(
     host: &Host,
     socket: &mut dyn DiagSocket,
-    protocol: Protocol,
-    port: u16,
+    raw: &RawFailure,
     gaps: &mut Vec<Gap>,
 ) -> Found {
+    let (protocol, port) = (raw.protocol, raw.port);
     let Some(number) = sock_diag::protocol_number(protocol) else {
         gaps.push(Gap::new("sockets", "the kernel lists no sockets of this protocol"));
         return Found::default();
     };
-    let mut found = Found::default();
+    let wanted = raw.culprit.as_ref().and_then(|culprit| culprit.cookie);
+    let mut found = Found { wanted, ..Found::default() };
     for family in [Family::Ipv4, Family::Ipv6] {
         if let Err(why) = dump(socket, number, family, port, &mut found) {
             gaps.push(Gap::new("sockets", why));
