@@ -53,6 +53,8 @@ pub fn apt_install(names: &[&str]) -> anyhow::Result<()> {
     checked(
         Command::new("apt-get")
             .args(["install", "--yes", "--no-install-recommends", "--quiet"])
+            // Without a terminal of its own dpkg prints no percentages.
+            .args(["-o", "Dpkg::Use-Pty=0"])
             .args(names)
             .env("DEBIAN_FRONTEND", "noninteractive")
             .stdin(Stdio::null()),

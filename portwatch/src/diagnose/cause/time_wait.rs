@@ -35,8 +35,8 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
             Cause::TimeWaitAppLacksReuseaddr,
             format!("{what}, and the program does not set SO_REUSEADDR"),
             vec![
-                wait(case, "there is nothing to kill: the kernel keeps these for 60 s"),
                 set_reuseaddr(case),
+                wait(case, "until then: there is nothing to kill, the kernel keeps these for 60 s"),
             ],
             "TIME-WAIT lasts 60 s and is no sysctl; tcp_fin_timeout is about FIN-WAIT-2",
         ),
