@@ -151,6 +151,87 @@ pub struct Process {
     pub pod: Option<String>,
     /// The login session, from the cgroup path.
     pub session: Option<String>,
+    /// What keeps the process running, and would start it again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub supervisor: Option<Supervisor>,
+    /// The container that the process runs in, or that it holds the port for
+    /// (docker-proxy), as its engine knows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload: Option<Workload>,
+}
+
+/// What keeps a process running.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Supervisor {
+    /// Its kind.
+    pub kind: SupervisorKind,
+    /// Its name for what it runs: the unit, program or service folder.
+    pub name: Option<String>,
+    /// Its own process; `None` for systemd's system manager.
+    pub pid: Option<u32>,
+    /// systemd's `Restart=`: `no`, `on-failure`, `always` …
+    pub restart: Option<String>,
+    /// How often it has started the process again (systemd's `NRestarts`).
+    pub restarts: Option<u32>,
+}
+
+/// A kind of supervisor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SupervisorKind {
+    /// systemd, of the system or of a user.
+    Systemd,
+    /// supervisord.
+    Supervisord,
+    /// pm2.
+    Pm2,
+    /// runit's `runsv`.
+    Runit,
+    /// s6's `s6-supervise`.
+    S6,
+    /// A shell that runs a loop.
+    Shell,
+}
+
+/// A container, as its engine or the kubelet knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Workload {
+    /// Who runs it.
+    pub engine: Engine,
+    /// The container's full id.
+    pub id: Option<String>,
+    /// Its name; in a pod the container's name in the pod's specification.
+    pub name: Option<String>,
+    /// Its image's name.
+    pub image: Option<String>,
+    /// The pod that it belongs to.
+    pub pod: Option<Pod>,
+    /// What it has published, if the process holds the port for it:
+    /// `127.0.0.1:8080->80/tcp`.
+    pub published: Option<String>,
+}
+
+/// A Kubernetes pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pod {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// A container engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Engine {
+    /// Docker.
+    Docker,
+    /// Podman.
+    Podman,
+    /// containerd, in most cases for Kubernetes.
+    Containerd,
+    /// CRI-O.
+    Crio,
 }
 
 /// A control group.

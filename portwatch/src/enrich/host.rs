@@ -2,13 +2,13 @@
 //! gives other roots and recorded replies.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, OnceCell},
     fs::File,
     io,
     os::fd::{AsFd, OwnedFd},
     path::PathBuf,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
@@ -20,6 +20,10 @@ use rustix::{
     },
     thread::{LinkNameSpaceType, move_into_link_name_space},
     time::{ClockId, clock_gettime},
+};
+use tokio::{
+    runtime::{self, Runtime},
+    time::timeout_at,
 };
 
 /// A socket that speaks sock_diag in one network namespace.
@@ -61,9 +65,13 @@ pub struct Host {
     pub run_root: PathBuf,
     /// `/etc`.
     pub etc_root: PathBuf,
+    /// `/var`.
+    pub var_root: PathBuf,
     /// `uname -r`.
     pub release: String,
     open_diag: OpenDiag,
+    /// For services that are spoken to asynchronously; made when first needed.
+    runtime: OnceCell<Runtime>,
     /// Nanoseconds from boot's beginning to the epoch's, as last taken over.
     boot_to_wall: Cell<i64>,
 }
@@ -79,8 +87,10 @@ impl Host {
             cgroup_root: cgroup_root.map(|mount| mount.mount_point),
             run_root: "/run".into(),
             etc_root: "/etc".into(),
+            var_root: "/var".into(),
             release: rustix::system::uname().release().to_string_lossy().into_owned(),
             open_diag: Box::new(|netns| Ok(Box::new(Netlink::open(netns)?))),
+            runtime: OnceCell::new(),
             boot_to_wall: Cell::new(0),
         }
     }
@@ -93,8 +103,10 @@ impl Host {
             cgroup_root: Some(root.join("cgroup")),
             run_root: root.join("run"),
             etc_root: root.join("etc"),
+            var_root: root.join("var"),
             release: "6.12.0".to_owned(),
             open_diag,
+            runtime: OnceCell::new(),
             boot_to_wall: Cell::new(0),
         }
     }
@@ -105,6 +117,26 @@ impl Host {
     /// The namespace cannot be entered, or the kernel has no sock_diag.
     pub fn sock_diag(&self, netns: &NetnsRef) -> io::Result<Box<dyn DiagSocket>> {
         (self.open_diag)(netns)
+    }
+
+    /// The outcome of a conversation with a service of the host, if it ends
+    /// before the deadline.
+    ///
+    /// # Errors
+    /// It took too long, or no runtime can be had.
+    pub fn within<T>(
+        &self,
+        deadline: Instant,
+        conversation: impl Future<Output = T>,
+    ) -> io::Result<T> {
+        if self.runtime.get().is_none() {
+            let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+            self.runtime.get_or_init(|| runtime);
+        }
+        let runtime = self.runtime.get().ok_or(io::ErrorKind::Other)?;
+        runtime
+            .block_on(async { timeout_at(deadline.into(), conversation).await })
+            .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no answer before the deadline"))
     }
 
     /// `/proc/PID/WHAT`.
