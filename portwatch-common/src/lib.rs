@@ -121,7 +121,7 @@ pub const RECORD_CMDLINE_LEN: usize = 128;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Owner {
-    /// When, in nanoseconds of `CLOCK_BOOTTIME`.
+    /// When, in nanoseconds of `CLOCK_BOOTTIME`; 0 if before the agent's start.
     pub at_ns: u64,
     /// When a listener closed; 0 while it is open, and for other sockets.
     pub left_ns: u64,
@@ -129,6 +129,8 @@ pub struct Owner {
     pub started_ns: u64,
     /// The process's cgroup2 id.
     pub cgroup_id: u64,
+    /// What it has bound.
+    pub port: Port,
     /// The process.
     pub pid: u32,
     /// Its parent; 0 where unknown.
@@ -159,10 +161,46 @@ pub struct Port {
     pub reserved: u32,
 }
 
+/// What is on record of a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct PortUse {
+    /// The cookie of the last socket that was bound to it.
+    pub last_cookie: u64,
+    /// Sockets that were bound to it and are not known to have closed: no fewer
+    /// than there are.
+    pub bound: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
 /// Sockets whose owner is on record: 4 MiB of kernel memory.
 pub const OWNERS: u32 = 16_384;
-/// Ports whose last socket is on record.
+/// Ports that are on record: 6 MiB.
 pub const PORTS: u32 = 65_536;
+/// All port numbers.
+pub const PORT_NUMBERS: u32 = 65_536;
+
+/// An open socket file, as the search of all tasks' tables finds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct OpenFile {
+    /// The socket's inode.
+    pub inode: u64,
+    /// The process.
+    pub pid: u32,
+    /// The thread whose table it is in.
+    pub tid: u32,
+    /// The descriptor.
+    pub fd: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// Sockets that one search looks for.
+pub const WANTED: u32 = 64;
+/// In place of an inode: every socket. No file has inode 0.
+pub const ANY_SOCKET: u64 = 0;
 
 /// The task that was refused, read in the kernel because it is often gone a
 /// millisecond later.
@@ -268,6 +306,16 @@ pub struct Layout {
     pub mm_arg_start: u32,
     /// `mm_struct.arg_end`.
     pub mm_arg_end: u32,
+    /// `file.f_inode`, a pointer.
+    pub file_inode: u32,
+    /// `inode.i_ino`, unsigned long.
+    pub inode_number: u32,
+    /// `inode.i_sb`, a pointer.
+    pub inode_sb: u32,
+    /// `super_block.s_magic`, unsigned long.
+    pub sb_magic: u32,
+    /// `task_struct.pid`, i32.
+    pub task_pid: u32,
     /// `pt_regs`: the system call's number, u64 (x86-64) or i32 (arm64).
     pub regs_syscall: u32,
     /// `pt_regs`: the system call's second argument, u64.
@@ -296,5 +344,7 @@ const _: () = assert!(size_of::<Task>() == 56 + CMDLINE_LEN);
 const _: () = assert!(size_of::<Culprit>() == 40);
 const _: () = assert!(size_of::<BindFailure>() == 8 + 56 + 40 + 56 + CMDLINE_LEN);
 const _: () = assert!(align_of::<BindFailure>() == 8);
-const _: () = assert!(size_of::<Owner>() == 64 + RECORD_CMDLINE_LEN);
+const _: () = assert!(size_of::<Owner>() == 80 + RECORD_CMDLINE_LEN);
 const _: () = assert!(size_of::<Port>() == 16);
+const _: () = assert!(size_of::<PortUse>() == 16);
+const _: () = assert!(size_of::<OpenFile>() == 24);

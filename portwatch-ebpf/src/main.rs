@@ -3,16 +3,17 @@
 //!
 //! Two sets of hooks, of which user space attaches one: [`hooks::fexit`], to
 //! which [`hooks::culprit`] adds the socket that refused, and
-//! [`hooks::tracepoint`]. Both have [`hooks::close`], for the [`record`] of who
-//! holds which port.
+//! [`hooks::tracepoint`]. Both have [`hooks::state`], for the [`record`] of who
+//! holds which port, and [`hooks::files`], which searches when asked.
 
 #![no_std]
 #![no_main]
 
 mod hooks {
-    pub mod close;
     pub mod culprit;
     pub mod fexit;
+    pub mod files;
+    pub mod state;
     pub mod tracepoint;
 }
 mod layout;

@@ -2,9 +2,9 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{LruHashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
-use portwatch_common::{Attempt, Culprit, Owner, Port, loss};
+use portwatch_common::{Attempt, Culprit, Owner, PORT_NUMBERS, Port, PortUse, loss};
 
 /// The way to user space: about 1,600 records.
 #[map]
@@ -40,9 +40,19 @@ pub struct Met {
 pub static OWNERS: LruHashMap<u64, Owner> =
     LruHashMap::with_max_entries(portwatch_common::OWNERS, 0);
 
-/// The last socket that was on a port, by its cookie.
+/// What is known of a port.
 #[map]
-pub static PORTS: LruHashMap<Port, u64> = LruHashMap::with_max_entries(portwatch_common::PORTS, 0);
+pub static PORTS: LruHashMap<Port, PortUse> =
+    LruHashMap::with_max_entries(portwatch_common::PORTS, 0);
+
+/// Whether there has ever been a TCP connection whose own port has this number,
+/// in any namespace.
+#[map]
+pub static CONNECTED: Array<u8> = Array::with_max_entries(PORT_NUMBERS, 0);
+
+/// The inodes that a search of open files looks for.
+#[map]
+pub static WANTED: HashMap<u64, u8> = HashMap::with_max_entries(portwatch_common::WANTED, 0);
 
 /// Where a record is put together: it is too large for the stack.
 #[map]

@@ -3,10 +3,10 @@
 //! answers at once who the holder is, and also when the holder is gone.
 
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
-use portwatch_common::{Attempt, Port};
+use portwatch_common::{Attempt, Port, PortUse};
 
 use crate::{
-    maps::{OWNERS, PORTS, SCRATCH},
+    maps::{CONNECTED, OWNERS, PORTS, SCRATCH},
     task,
 };
 
@@ -15,42 +15,82 @@ use crate::{
 pub fn agreed(attempt: &Attempt) {
     // Without a cookie nothing could find it, and port 0 is not the port that
     // the kernel chose: listen comes later and knows it.
-    if attempt.socket_cookie == 0 || attempt.port == 0 {
+    let cookie = attempt.socket_cookie;
+    if cookie == 0 || attempt.port == 0 {
         return;
     }
     let Some(owner) = SCRATCH.get_ptr_mut(0) else {
         return;
+    };
+    let port = Port {
+        netns_cookie: attempt.netns_cookie,
+        port: attempt.port,
+        protocol: attempt.protocol,
+        reserved: 0,
     };
     // SAFETY: the slot is this CPU's own; a program of this kind does not run
     // inside another on one CPU.
     unsafe {
         (*owner).at_ns = bpf_ktime_get_boot_ns();
         (*owner).left_ns = 0;
+        (*owner).port = port;
         (*owner).flags = attempt.flags;
         task::describe_owner(owner);
     }
+    // Bind and the listen that follows it are about one socket.
+    let again = is_open(cookie);
     // SAFETY: as above, and every field but the rest of `cmdline` is written;
     // that rest is what the slot had before, and nobody reads it.
     let owner = unsafe { &*owner };
-    let _ = OWNERS.insert(attempt.socket_cookie, owner, 0);
-    let _ = PORTS.insert(port(attempt), attempt.socket_cookie, 0);
+    let _ = OWNERS.insert(cookie, owner, 0);
+    // SAFETY: the reference is not kept.
+    let bound = unsafe { PORTS.get(port) }.map_or(0, |before| before.bound);
+    // Two processors that bind to one port at once may count one socket too
+    // few. Then a socket beside the one that refused is not listed; which one
+    // refused is found all the same.
+    let in_use = PortUse {
+        last_cookie: cookie,
+        bound: if again { bound } else { bound.saturating_add(1) },
+        reserved: 0,
+    };
+    let _ = PORTS.insert(port, in_use, 0);
 }
 
 /// A listener with this cookie has closed.
 #[inline(always)]
 pub fn left(cookie: u64) {
-    if let Some(owner) = OWNERS.get_ptr_mut(cookie) {
-        // SAFETY: an aligned store into the map's value, which stays valid
-        // while this program runs.
-        unsafe { (*owner).left_ns = bpf_ktime_get_boot_ns() };
+    let Some(owner) = OWNERS.get_ptr_mut(cookie) else {
+        return;
+    };
+    // SAFETY: aligned accesses to the map's value, which stays valid while this
+    // program runs.
+    let port = unsafe {
+        (*owner).left_ns = bpf_ktime_get_boot_ns();
+        (*owner).port
+    };
+    if let Some(in_use) = PORTS.get_ptr_mut(port) {
+        // SAFETY: as above.
+        unsafe { (*in_use).bound = (*in_use).bound.saturating_sub(1) };
     }
 }
 
-fn port(attempt: &Attempt) -> Port {
-    Port {
-        netns_cookie: attempt.netns_cookie,
-        port: attempt.port,
-        protocol: attempt.protocol,
-        reserved: 0,
+/// A TCP connection has begun whose own port is this.
+#[inline(always)]
+pub fn connected(port: u16) {
+    if let Some(seen) = CONNECTED.get_ptr_mut(u32::from(port)) {
+        // SAFETY: one byte of the map's own. Read first: a line of the cache
+        // that is only read can be shared by all processors.
+        unsafe {
+            if *seen == 0 {
+                *seen = 1;
+            }
+        }
     }
+}
+
+/// Whether the socket is on record and not known to have closed.
+#[inline(always)]
+fn is_open(cookie: u64) -> bool {
+    // SAFETY: the reference is not kept.
+    unsafe { OWNERS.get(cookie) }.is_some_and(|owner| owner.left_ns == 0)
 }

@@ -7,7 +7,9 @@ use crate::layout::{has, load, load_at, offset};
 
 pub const AF_INET: u16 = 2;
 pub const AF_INET6: u16 = 10;
-/// `TCP_LISTEN` (include/net/tcp_states.h).
+/// `TCP_ESTABLISHED` (include/net/tcp_states.h).
+pub const TCP_ESTABLISHED: u8 = 1;
+/// `TCP_LISTEN`.
 pub const TCP_LISTEN: u8 = 10;
 /// `TCP_CLOSE`.
 pub const TCP_CLOSE: u8 = 7;

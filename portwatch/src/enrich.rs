@@ -9,15 +9,17 @@ use std::{
 use crate::{
     decode::{RawCulprit, RawFailure},
     evidence::{Device, Evidence, Failure, Gap, Protocol, Socket},
-    kernel::records::Records,
+    kernel::{files::Files, records::Records},
 };
 
 mod cgroups;
 mod holders;
 pub mod host;
 mod netns;
+mod options;
 mod processes;
 mod record;
+mod seed;
 mod sock_diag;
 mod sockets;
 
@@ -30,51 +32,71 @@ const DEADLINE: Duration = Duration::from_millis(250);
 pub struct Enricher {
     host: Host,
     records: Box<dyn Records>,
+    namespaces: netns::Namespaces,
     holders: holders::Holders,
 }
 
 impl Enricher {
-    /// Looks at `host`, and at who is on record.
-    pub fn new(host: Host, records: Box<dyn Records>) -> Self {
-        Self { host, records, holders: holders::Holders::default() }
+    /// Looks at `host`, at who is on record, and, where nothing else helps, at
+    /// all open files.
+    pub fn new(host: Host, records: Box<dyn Records>, files: Box<dyn Files>) -> Self {
+        let holders = holders::Holders::new(files);
+        Self { host, records, namespaces: netns::Namespaces::default(), holders }
+    }
+
+    /// Puts on record what was there before the agent.
+    pub fn seed(&mut self) {
+        seed::seed(&self.host, &mut *self.records, self.holders.files());
+    }
+
+    /// How soon [`rest`](Self::rest) is due; `None` if there is no need.
+    pub fn next_rest(&self) -> Option<Duration> {
+        self.namespaces.next_release()
+    }
+
+    /// Lets go of what was kept at hand for the next refusal.
+    pub fn rest(&mut self) {
+        self.namespaces.release_idle();
     }
 
     /// Finds out what can be found out before the deadline.
     pub fn enrich(&mut self, raw: &RawFailure) -> Evidence {
         let deadline = Instant::now() + DEADLINE;
-        let host = &self.host;
+        let (host, records) = (&self.host, &*self.records);
         let mut gaps = Vec::new();
+        let mut failure = failure(raw, &mut gaps);
         // The sockets first: they are what changes fastest.
-        let (netns, way) = netns::find(host, raw, &mut gaps);
-        let mut diag = way.and_then(|way| match host.sock_diag(&way) {
-            Ok(diag) => Some(diag),
-            Err(error) => {
-                gaps.push(Gap::new(
-                    "sockets",
-                    format!("sock_diag cannot be opened there: {error}"),
-                ));
-                None
+        let (netns, diag) = self.namespaces.enter(host, raw, &mut gaps);
+        let mut found = sockets::Found::default();
+        if let Some(diag) = diag {
+            if raw.port != 0 {
+                let search = sockets::Search {
+                    host,
+                    records,
+                    failure: &failure,
+                    culprit: raw.culprit.as_ref(),
+                    netns_cookie: raw.netns_cookie,
+                };
+                found = search.run(diag, &mut gaps);
             }
-        });
-        let mut found = match &mut diag {
-            Some(diag) if raw.port != 0 => sockets::on_port(host, &mut **diag, raw, &mut gaps),
-            _ => sockets::Found::default(),
-        };
+            if let Some(device) = &mut failure.device {
+                device.name = diag.device_name(device.index);
+            }
+        }
+        if found.broken {
+            self.namespaces.forget(&netns);
+        }
         if let Some(culprit) = &raw.culprit {
             point_out(culprit, raw, &mut found);
         }
         let process = processes::failing(host, &raw.task, &mut gaps);
-        let records = &*self.records;
         record::recall_options(records, &mut found.sockets);
         self.holders.name(host, records, &mut found.sockets, deadline, &mut gaps);
+        options::ask(&mut found.sockets);
         gaps.extend(record::recall_binder(host, records, &mut found.sockets));
         let last_holder = record::last_holder(host, records, raw);
         if found.time_wait.count > 0 {
             found.time_wait.left_by = last_holder.as_ref().map(record::left_by);
-        }
-        let mut failure = failure(raw, &mut gaps);
-        if let (Some(device), Some(diag)) = (&mut failure.device, &diag) {
-            device.name = diag.device_name(device.index);
         }
         Evidence {
             time: host.wall_clock(raw.at_ns),

@@ -115,7 +115,8 @@ pub struct Device {
 pub struct Process {
     /// The process id in the initial pid namespace.
     pub pid: u32,
-    /// The failing thread.
+    /// The failing thread; for a holder the thread whose table of files has the
+    /// descriptor, where the process's other threads do not share it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tid: Option<u32>,
     /// The descriptor of the socket, for a holder.
@@ -365,8 +366,9 @@ pub struct LastHolder {
     pub process: Process,
     /// The socket's cookie.
     pub cookie: u64,
-    /// When it bound the port or began to listen.
-    pub bound: Timestamp,
+    /// When it bound the port or began to listen; `None` if that was before the
+    /// agent's start.
+    pub bound: Option<Timestamp>,
     /// When its listener closed; `None` while it listens, and for sockets whose
     /// end is not seen (UDP, and those that only bind).
     pub left: Option<Timestamp>,

@@ -1,10 +1,11 @@
 //! From the running kernel to a stream of records: probe once
-//! ([`features`]), decide ([`plan`]), attach ([`attach`]), read ([`ring`], and
-//! [`records`] when a refusal asks who holds the port).
+//! ([`features`]), decide ([`plan`]), attach ([`attach`]), read ([`ring`]). When
+//! a refusal asks who holds the port, [`records`] and [`files`] answer.
 
 pub mod attach;
 pub mod btf;
 pub mod features;
+pub mod files;
 pub mod layout;
 pub mod plan;
 pub mod records;

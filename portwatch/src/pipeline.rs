@@ -184,10 +184,10 @@ fn enrich_failures(
     loop {
         // What the sink had no room for is offered again soon, also when no
         // failure comes.
-        let work = if losses.are_pending() {
-            from_ring.recv_timeout(LOSS_INTERVAL)
-        } else {
-            from_ring.recv().map_err(RecvTimeoutError::from)
+        let offer = losses.are_pending().then_some(LOSS_INTERVAL);
+        let work = match offer.into_iter().chain(enricher.next_rest()).min() {
+            Some(wait) => from_ring.recv_timeout(wait),
+            None => from_ring.recv().map_err(RecvTimeoutError::from),
         };
         match work {
             Ok(Work::Failure(raw)) => {
@@ -198,7 +198,8 @@ fn enrich_failures(
                     losses.add("sink", 1);
                 }
             }
-            Ok(Work::Losses) | Err(RecvTimeoutError::Timeout) => {}
+            Ok(Work::Losses) => {}
+            Err(RecvTimeoutError::Timeout) => enricher.rest(),
             Err(RecvTimeoutError::Disconnected) => break,
         }
         losses.report(|place, count| to_sink.try_send(loss(place, count)).is_ok());

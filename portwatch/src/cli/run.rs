@@ -10,6 +10,7 @@ use crate::{
     kernel::{
         KernelError, attach,
         features::{self, Features, KernelTypes},
+        files::{Files, KernelFiles, NoFiles},
         plan::{Plan, plan},
         records::KernelRecords,
     },
@@ -46,12 +47,15 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let features = Features::probe(&types);
     let plan = plan(&features)?;
     let mut attached = attach::attach(&plan, &types)?;
+    let files = open_files(&types);
     drop(types);
     announce(&plan, &attached.misses);
     let records = Box::new(KernelRecords::open(&mut attached.ebpf)?);
+    let mut enricher = Enricher::new(host::Host::current(), records, files);
+    enricher.seed();
     let agent = Agent {
         attached,
-        enricher: Enricher::new(host::Host::current(), records),
+        enricher,
         host: Host::current(plan.set),
         sink: sink(args.format),
         ports: args.ports.clone(),
@@ -68,6 +72,17 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             }
         }))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The kernel's search of open files; without it, /proc is searched.
+fn open_files(types: &KernelTypes) -> Box<dyn Files> {
+    match KernelFiles::open(types) {
+        Ok(files) => Box::new(files),
+        Err(error) => {
+            tracing::warn!(%error, "holders are searched for in /proc");
+            Box::new(NoFiles(error.to_string()))
+        }
+    }
 }
 
 /// What was chosen, what it costs and what it cannot see.

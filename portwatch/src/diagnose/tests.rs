@@ -234,7 +234,7 @@ fn who_is_gone_is_known_from_the_record() {
         Some(LastHolder {
             process: java(38104, "2.4.1", "/system.slice/app.service", "2026-06-02T09:14:33Z"),
             cookie: 3,
-            bound: at("2026-06-02T09:14:34Z"),
+            bound: Some(at("2026-06-02T09:14:34Z")),
             left: left.map(at),
         })
     };

@@ -1,6 +1,6 @@
 //! What a cgroup path says about a process: unit, container, pod, session.
 
-use std::{fs, io, path::Path};
+use std::{fs, io, os::unix::fs::MetadataExt as _, path::Path};
 
 use crate::enrich::host::Host;
 
@@ -96,6 +96,12 @@ pub fn path_of_id(root: &Path, id: u64) -> Option<String> {
     let path = handle::open(root, id)?;
     let below = path.strip_prefix(root).ok()?;
     Some(format!("/{}", below.display()))
+}
+
+/// The id of a cgroup2 path: the inode of its folder.
+pub fn id_of(host: &Host, path: &str) -> Option<u64> {
+    let folder = host.cgroup_root.as_ref()?.join(path.trim_start_matches('/'));
+    Some(fs::metadata(folder).ok()?.ino())
 }
 
 /// The processes of a cgroup, if they are few: in one with many, or in the

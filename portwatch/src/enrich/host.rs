@@ -5,7 +5,7 @@ use std::{
     cell::{Cell, OnceCell},
     fs::File,
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd as _, OwnedFd},
     path::PathBuf,
     thread,
     time::{Duration, Instant},
@@ -27,7 +27,7 @@ use tokio::{
 };
 
 /// A socket that speaks sock_diag in one network namespace.
-pub trait DiagSocket {
+pub trait DiagSocket: Send {
     /// Sends a request.
     ///
     /// # Errors
@@ -42,6 +42,9 @@ pub trait DiagSocket {
 
     /// The name of an interface in the namespace (`SIOCGIFNAME`).
     fn device_name(&self, index: u32) -> Option<String>;
+
+    /// The namespace's cookie (`SO_NETNS_COOKIE`, 5.14).
+    fn netns_cookie(&self) -> Option<u64>;
 }
 
 /// A network namespace to look into.
@@ -230,6 +233,22 @@ impl DiagSocket for Netlink {
     fn device_name(&self, index: u32) -> Option<String> {
         // Any socket will do: the answer is about the namespace that it is in.
         netdevice::index_to_name(&self.socket, index).ok()
+    }
+
+    fn netns_cookie(&self) -> Option<u64> {
+        let mut cookie = 0u64;
+        let mut length = libc::socklen_t::try_from(size_of_val(&cookie)).ok()?;
+        // SAFETY: `cookie` is writable and `length` says how large it is.
+        let failed = unsafe {
+            libc::getsockopt(
+                self.socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_NETNS_COOKIE,
+                (&raw mut cookie).cast(),
+                &raw mut length,
+            )
+        };
+        (failed == 0 && length == 8).then_some(cookie)
     }
 }
 

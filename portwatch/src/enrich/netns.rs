@@ -1,21 +1,122 @@
 //! The failing socket's network namespace: whose it is, what it is called, and
-//! how to look into it when the process that failed is gone.
+//! a sock_diag socket in it.
 
 use std::{
+    collections::HashMap,
     fs::{self, File},
+    io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use crate::{
     decode::RawFailure,
-    enrich::host::{Host, NetnsRef},
+    enrich::host::{DiagSocket, Host, NetnsRef},
     evidence::{Gap, Netns},
 };
 
-/// Describes the namespace and finds a way in. Without one the sockets there
-/// cannot be listed, which the gap says.
-pub fn find(host: &Host, raw: &RawFailure, gaps: &mut Vec<Gap>) -> (Netns, Option<NetnsRef>) {
+/// Namespaces that are kept at hand.
+const MOST_OPEN: usize = 64;
+/// How long without a refusal in it. A socket keeps its namespace alive, and an
+/// agent must not do that for longer than it needs.
+const KEPT: Duration = Duration::from_secs(2);
+
+/// The namespaces of recent refusals.
+#[derive(Default)]
+pub struct Namespaces {
+    /// By inode, which cannot go to another while the socket keeps it.
+    open: HashMap<u32, Open>,
+}
+
+struct Open {
+    netns: Netns,
+    gaps: Vec<Gap>,
+    diag: Box<dyn DiagSocket>,
+    used: Instant,
+}
+
+impl Namespaces {
+    /// Describes the namespace of a refusal and enters it. Where that cannot be
+    /// done, the sockets there cannot be listed, which the gap says.
+    pub fn enter(
+        &mut self,
+        host: &Host,
+        raw: &RawFailure,
+        gaps: &mut Vec<Gap>,
+    ) -> (Netns, Option<&mut dyn DiagSocket>) {
+        self.release_idle();
+        // A namespace without an inode on record is that of the failing process.
+        let wanted = raw.netns_inode.or_else(|| inode(&host.proc_file(raw.task.pid, "ns/net")));
+        let Some(wanted) = wanted else {
+            gaps.push(Gap::new("netns", "the process was gone before its namespace could be read"));
+            return (Netns { cookie: raw.netns_cookie, ..Netns::default() }, None);
+        };
+        if !self.open.contains_key(&wanted) {
+            let mut found = Vec::new();
+            let (netns, way) = find(host, raw, wanted, &mut found);
+            match way.map(|way| host.sock_diag(&way)) {
+                Some(Ok(diag)) => {
+                    self.make_room();
+                    let open = Open { netns, gaps: found, diag, used: Instant::now() };
+                    self.open.insert(wanted, open);
+                }
+                Some(Err(error)) => {
+                    let why = format!("sock_diag cannot be opened there: {error}");
+                    gaps.extend(found);
+                    gaps.push(Gap::new("sockets", why));
+                    return (netns, None);
+                }
+                None => {
+                    gaps.extend(found);
+                    return (netns, None);
+                }
+            }
+        }
+        match self.open.get_mut(&wanted) {
+            Some(open) => {
+                open.used = Instant::now();
+                gaps.extend(open.gaps.iter().cloned());
+                (Netns { cookie: raw.netns_cookie, ..open.netns.clone() }, Some(&mut *open.diag))
+            }
+            None => (Netns::default(), None),
+        }
+    }
+
+    /// Lets go of a socket that may hold a part of a reply.
+    pub fn forget(&mut self, netns: &Netns) {
+        if let Some(inode) = netns.inode {
+            self.open.remove(&inode);
+        }
+    }
+
+    /// Lets go of what has not been used for a while.
+    pub fn release_idle(&mut self) {
+        self.open.retain(|_, open| open.used.elapsed() < KEPT);
+    }
+
+    /// How long until something is to be released; `None` if nothing is held.
+    pub fn next_release(&self) -> Option<Duration> {
+        self.open.values().map(|open| KEPT.saturating_sub(open.used.elapsed())).max()
+    }
+
+    fn make_room(&mut self) {
+        if self.open.len() >= MOST_OPEN
+            && let Some(oldest) =
+                self.open.iter().min_by_key(|(_, open)| open.used).map(|(&inode, _)| inode)
+        {
+            self.open.remove(&oldest);
+        }
+    }
+}
+
+/// Describes the namespace and finds a way in.
+fn find(
+    host: &Host,
+    raw: &RawFailure,
+    wanted: u32,
+    gaps: &mut Vec<Gap>,
+) -> (Netns, Option<NetnsRef>) {
     let own = inode(&host.proc_root.join("self/ns/net"));
     let init = inode(&host.proc_root.join("1/ns/net"));
     if init.is_none() {
@@ -24,20 +125,13 @@ pub fn find(host: &Host, raw: &RawFailure, gaps: &mut Vec<Gap>) -> (Netns, Optio
             "pid 1's namespace may not be read; the agent's own is taken for the host's",
         ));
     }
-    // A namespace without an inode on record is that of the failing process.
-    let wanted = raw.netns_inode.or_else(|| inode(&host.proc_file(raw.task.pid, "ns/net")));
-    let mut netns = Netns {
-        inode: wanted,
-        cookie: raw.netns_cookie,
-        name: None,
-        host: wanted.and_then(|wanted| Some(wanted == init.or(own)?)),
-    };
-    let Some(wanted) = wanted else {
-        gaps.push(Gap::new("netns", "the process was gone before its namespace could be read"));
-        return (netns, None);
-    };
     let named = named(host, wanted);
-    netns.name = named.as_ref().and_then(|(name, _)| name.clone());
+    let netns = Netns {
+        inode: Some(wanted),
+        cookie: raw.netns_cookie,
+        name: named.as_ref().and_then(|(name, _)| name.clone()),
+        host: init.or(own).map(|host| host == wanted),
+    };
     if own == Some(wanted) {
         return (netns, Some(NetnsRef::Own));
     }
@@ -53,6 +147,47 @@ pub fn find(host: &Host, raw: &RawFailure, gaps: &mut Vec<Gap>) -> (Netns, Optio
         ));
     }
     (netns, way.map(NetnsRef::Other))
+}
+
+/// Every namespace that can be found, one way into each, the agent's own first;
+/// at most `most`. Gives also whether that is all of them.
+pub fn all(host: &Host, most: usize) -> (Vec<NetnsRef>, bool) {
+    let own = inode(&host.proc_root.join("self/ns/net"));
+    let mut found: HashMap<u32, NetnsRef> = HashMap::new();
+    let mut complete = true;
+    let folders = [host.run_root.join("netns"), host.run_root.join("docker/netns")];
+    let named = folders.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten();
+    let paths = named.flatten().map(|entry| entry.path()).chain(processes(host));
+    for path in paths {
+        let inode = match fs::metadata(&path) {
+            Ok(file) => u32::try_from(file.ino()).unwrap_or(0),
+            // A process that has ended has none any more.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            // Taken for the agent's own, as `find` does.
+            Err(_) if path.ends_with("1/ns/net") => continue,
+            Err(_) => {
+                complete = false;
+                continue;
+            }
+        };
+        if Some(inode) == own || found.contains_key(&inode) {
+            continue;
+        }
+        if found.len() >= most {
+            return (with_own(found), false);
+        }
+        match open(&path, inode) {
+            Some(file) => {
+                found.insert(inode, NetnsRef::Other(file));
+            }
+            None => complete = false,
+        }
+    }
+    (with_own(found), complete)
+}
+
+fn with_own(found: HashMap<u32, NetnsRef>) -> Vec<NetnsRef> {
+    std::iter::once(NetnsRef::Own).chain(found.into_values()).collect()
 }
 
 /// Opens a namespace's file, if it is the one that is wanted.
@@ -85,13 +220,17 @@ fn named(host: &Host, wanted: u32) -> Option<(Option<String>, PathBuf)> {
 
 /// By any process that lives there.
 fn any_process(host: &Host, wanted: u32) -> Option<File> {
+    processes(host).filter(|path| inode(path) == Some(wanted)).find_map(|path| open(&path, wanted))
+}
+
+/// The namespace file of every process.
+fn processes(host: &Host) -> impl Iterator<Item = PathBuf> {
     fs::read_dir(&host.proc_root)
-        .ok()?
+        .into_iter()
+        .flatten()
         .flatten()
         .filter(|entry| {
             entry.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit())
         })
         .map(|entry| entry.path().join("ns/net"))
-        .filter(|path| inode(path) == Some(wanted))
-        .find_map(|path| open(&path, wanted))
 }

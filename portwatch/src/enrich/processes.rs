@@ -2,7 +2,9 @@
 
 use std::{fs, path::Path};
 
+use bytemuck::Zeroable as _;
 use jiff::Timestamp;
+use portwatch_common::{COMM_LEN, Owner};
 use procfs::process;
 
 use crate::{
@@ -80,6 +82,27 @@ pub fn is_alive(host: &Host, pid: u32, started_ns: u64) -> bool {
 /// while it is being read.
 pub fn by_pid(host: &Host, pid: u32) -> Option<Process> {
     identified(host, pid).map(|found| found.process)
+}
+
+/// A process as the record has it, without a port; `None` as [`by_pid`].
+pub fn owner(host: &Host, pid: u32) -> Option<Owner> {
+    let Identified { process, started_ns } = identified(host, pid)?;
+    let path = process.cgroup.and_then(|cgroup| cgroup.path);
+    let mut owner = Owner {
+        started_ns,
+        cgroup_id: path.and_then(|path| cgroups::id_of(host, &path)).unwrap_or_default(),
+        pid,
+        ppid: process.ppid.unwrap_or_default(),
+        uid: process.uid.unwrap_or_default(),
+        ..Owner::zeroed()
+    };
+    // The last byte of the name stays its NUL.
+    let comm = process.comm.unwrap_or_default();
+    owner.comm.iter_mut().zip(comm.bytes().take(COMM_LEN - 1)).for_each(|(to, from)| *to = from);
+    let cmdline = process.cmdline.iter().flat_map(|argument| argument.bytes().chain([0]));
+    let bytes = owner.cmdline.iter_mut().zip(cmdline).map(|(to, from)| *to = from).count();
+    owner.cmdline_len = u16::try_from(bytes).unwrap_or_default();
+    Some(owner)
 }
 
 /// Reads one process; `None` if it goes away, or its number goes to another,

@@ -36,12 +36,15 @@ pub fn last_holder(host: &Host, records: &dyn Records, raw: &RawFailure) -> Opti
         protocol: u16::from(sock_diag::protocol_number(raw.protocol)?),
         reserved: 0,
     };
-    let cookie = records.last_on(port).filter(|&cookie| Some(cookie) != raw.socket_cookie)?;
+    let cookie = records.port(port)?.last_cookie;
+    if Some(cookie) == raw.socket_cookie {
+        return None;
+    }
     let owner = records.owner(cookie)?;
     Some(LastHolder {
         process: process(host, &owner),
         cookie,
-        bound: host.wall_clock(owner.at_ns),
+        bound: (owner.at_ns != 0).then(|| host.wall_clock(owner.at_ns)),
         left: (owner.left_ns != 0).then(|| host.wall_clock(owner.left_ns)),
     })
 }

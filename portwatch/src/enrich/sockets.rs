@@ -1,12 +1,17 @@
 //! Every socket on one port of one network namespace, over sock_diag.
 
+use portwatch_common::Port;
+
 use crate::{
-    decode::RawFailure,
+    conflict::{self, Verdict},
+    decode::RawCulprit,
     enrich::{
         host::{DiagSocket, Host},
-        sock_diag::{self, Progress, ReplyError},
+        record,
+        sock_diag::{self, Progress, Query, ReplyError},
     },
-    evidence::{Family, Gap, Protocol, Socket, State, TimeWait},
+    evidence::{Failure, Family, Gap, Protocol, Socket, State, TimeWait},
+    kernel::records::Records,
 };
 
 /// Sockets that are kept one by one: listeners, bound and UDP sockets.
@@ -17,12 +22,15 @@ const MOST_CONNECTIONS: usize = 64;
 const MOST_TIME_WAIT: usize = 8;
 
 /// What was found on the port.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
     /// The rows that are kept.
     pub sockets: Vec<Socket>,
     /// All TIME-WAIT rows, counted.
     pub time_wait: TimeWait,
+    /// The kernel did not answer as it should; the netlink socket may still hold
+    /// a part of its reply.
+    pub broken: bool,
     /// Rows left out for their number, TIME-WAIT not among them.
     left_out: usize,
     /// Cookie of a row that is kept before others like it.
@@ -49,6 +57,7 @@ impl Found {
         }
         let same_kind = self.sockets.iter().filter(|kept| kind(kept.state) == kind(socket.state));
         let count = same_kind.count();
+        let is_wanted = |row: &Socket| self.wanted.is_some() && row.cookie == self.wanted;
         let twin = (kind(socket.state) != 0)
             .then(|| {
                 self.sockets.iter_mut().find(|kept| {
@@ -61,11 +70,8 @@ impl Found {
         match twin {
             // A connection with the same end tells nothing new; of those that
             // run out, the longest counts, unless one is wanted.
-            Some(kept) if self.wanted.is_some() && kept.cookie == self.wanted => {}
-            Some(kept)
-                if kept.expires_ms < socket.expires_ms
-                    || self.wanted.is_some() && socket.cookie == self.wanted =>
-            {
+            Some(kept) if is_wanted(kept) => {}
+            Some(kept) if kept.expires_ms < socket.expires_ms || is_wanted(&socket) => {
                 *kept = socket;
             }
             Some(_) => {}
@@ -76,88 +82,160 @@ impl Found {
     }
 }
 
-/// Lists the sockets on the port of `raw` in the namespace of `socket`. What
-/// cannot be listed becomes a gap.
-pub fn on_port(
-    host: &Host,
-    socket: &mut dyn DiagSocket,
-    raw: &RawFailure,
-    gaps: &mut Vec<Gap>,
-) -> Found {
-    let (protocol, port) = (raw.protocol, raw.port);
-    let Some(number) = sock_diag::protocol_number(protocol) else {
-        gaps.push(Gap::new("sockets", "the kernel lists no sockets of this protocol"));
-        return Found::default();
-    };
-    let wanted = raw.culprit.as_ref().and_then(|culprit| culprit.cookie);
-    let mut found = Found { wanted, ..Found::default() };
-    for family in [Family::Ipv4, Family::Ipv6] {
-        if let Err(why) = dump(socket, number, family, port, &mut found) {
-            gaps.push(Gap::new("sockets", why));
-        }
-    }
-    if protocol == Protocol::Tcp && !host.shows_bound_sockets() {
-        gaps.push(Gap::new(
-            "sockets.bound",
-            "the kernel shows sockets that are bound and do not listen only from 6.8 on",
-        ));
-    }
-    for device in found.sockets.iter_mut().filter_map(|row| row.device.as_mut()) {
-        device.name = socket.device_name(device.index);
-    }
-    if found.left_out > 0 {
-        gaps.push(Gap::new(
-            "sockets",
-            format!("{} more connections on this port are not listed", found.left_out),
-        ));
-    }
-    found
+/// What to look for, and what is known without a look.
+pub struct Search<'a> {
+    /// The host.
+    pub host: &'a Host,
+    /// Who is on record.
+    pub records: &'a dyn Records,
+    /// What was refused.
+    pub failure: &'a Failure,
+    /// The socket that refused, where the hooks saw it.
+    pub culprit: Option<&'a RawCulprit>,
+    /// The namespace's cookie.
+    pub netns_cookie: Option<u64>,
 }
 
-/// One family, asked again once if the table changed under the dump.
+impl Search<'_> {
+    /// Lists the sockets on the port in the namespace of `diag`. What cannot be
+    /// listed becomes a gap.
+    pub fn run(&self, diag: &mut dyn DiagSocket, gaps: &mut Vec<Gap>) -> Found {
+        let wanted = self.culprit.and_then(|culprit| culprit.cookie);
+        let mut found = Found { wanted, ..Found::default() };
+        let listed = match self.failure.protocol {
+            Protocol::Tcp => self.tcp(diag, &mut found, gaps),
+            protocol => self.other(protocol, diag, &mut found, gaps),
+        };
+        if let Err(why) = listed {
+            found.broken = true;
+            gaps.push(Gap::new("sockets", why));
+        }
+        for device in found.sockets.iter_mut().filter_map(|row| row.device.as_mut()) {
+            device.name = diag.device_name(device.index);
+        }
+        if found.left_out > 0 {
+            gaps.push(Gap::new(
+                "sockets",
+                format!("{} more sockets on this port are not listed", found.left_out),
+            ));
+        }
+        found
+    }
+
+    /// Listeners are listed at once; the walks over everything else the kernel
+    /// has take milliseconds on a busy server, so they are left out where the
+    /// record knows that there is nothing to be found, and the refusal is
+    /// explained without.
+    fn tcp(
+        &self,
+        diag: &mut dyn DiagSocket,
+        found: &mut Found,
+        gaps: &mut Vec<Gap>,
+    ) -> Result<(), String> {
+        let port = self.failure.port;
+        dump(diag, Query::Listeners, port, found)?;
+        if !self.is_explained(found) || self.records.may_have_connected(port) {
+            dump(diag, Query::Connections, port, found)?;
+        }
+        if !self.is_explained(found) || self.may_be_bound(found) {
+            if self.host.shows_bound_sockets() {
+                dump(diag, Query::Bound, port, found)?;
+            } else {
+                gaps.push(Gap::new(
+                    "sockets.bound",
+                    "the kernel shows sockets that are bound and do not listen only from 6.8 on",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn other(
+        &self,
+        protocol: Protocol,
+        diag: &mut dyn DiagSocket,
+        found: &mut Found,
+        gaps: &mut Vec<Gap>,
+    ) -> Result<(), String> {
+        let Some(protocol) = sock_diag::protocol_number(protocol) else {
+            gaps.push(Gap::new("sockets", "the kernel lists no sockets of this protocol"));
+            return Ok(());
+        };
+        for family in [Family::Ipv4, Family::Ipv6] {
+            dump(diag, Query::Other { protocol, family }, self.failure.port, found)?;
+        }
+        Ok(())
+    }
+
+    /// Whether one of the rows has surely refused.
+    fn is_explained(&self, found: &mut Found) -> bool {
+        record::recall_options(self.records, &mut found.sockets);
+        found.sockets.iter().any(|row| {
+            let is_culprit = found.wanted.is_some() && row.cookie == found.wanted;
+            let is_itself = row.cookie.is_some() && row.cookie == self.failure.cookie;
+            let refuses = matches!(conflict::judge(self.failure, row), Verdict::Refuses(_));
+            is_culprit || (refuses && !is_itself)
+        })
+    }
+
+    /// Whether there may be sockets on the port that are bound and do not
+    /// listen: more were bound than are listed.
+    fn may_be_bound(&self, found: &Found) -> bool {
+        let known = self.netns_cookie.and_then(|netns_cookie| {
+            let protocol = u16::from(sock_diag::protocol_number(self.failure.protocol)?);
+            let port = self.failure.port;
+            self.records.port(Port { netns_cookie, port, protocol, reserved: 0 })
+        });
+        let listening = found.sockets.iter().filter(|row| row.state == State::Listen).count();
+        known.is_none_or(|known| known.bound as usize > listening)
+    }
+}
+
+/// One walk, made again once if the table changed under it.
 fn dump(
-    socket: &mut dyn DiagSocket,
-    protocol: u8,
-    family: Family,
+    diag: &mut dyn DiagSocket,
+    query: Query,
     port: u16,
     found: &mut Found,
 ) -> Result<(), String> {
-    let mut rows = Vec::new();
-    for attempt in 0..2 {
-        rows.clear();
-        let torn = dump_once(socket, protocol, family, port, &mut rows)?;
-        if !torn || attempt == 1 {
-            break;
-        }
+    let before = found.clone();
+    let torn = dump_once(diag, query, port, |row| found.add(row))?;
+    if torn {
+        *found = before;
+        dump_once(diag, query, port, |row| found.add(row))?;
     }
-    rows.into_iter().for_each(|row| found.add(row));
     Ok(())
 }
 
-/// Whether the table changed under the dump; the rows go into `rows`.
-fn dump_once(
-    socket: &mut dyn DiagSocket,
-    protocol: u8,
-    family: Family,
+/// Lists what `query` asks for, at most 1,000,000 rows. Gives whether the table
+/// changed under the walk.
+///
+/// # Errors
+/// The kernel's answer in words, or that it gave none.
+pub fn dump_once(
+    diag: &mut dyn DiagSocket,
+    query: Query,
     port: u16,
-    rows: &mut Vec<Socket>,
+    mut take: impl FnMut(Socket),
 ) -> Result<bool, String> {
-    const MOST_ROWS: usize = 100_000;
-    const TCP: u8 = 6;
+    const MOST_ROWS: usize = 1_000_000;
     let said = |error: std::io::Error| format!("sock_diag: {error}");
-    socket.send(&sock_diag::request(protocol, family, port, 1)).map_err(said)?;
+    diag.send(&sock_diag::request(query, port)).map_err(said)?;
     let mut torn = false;
+    let mut rows = 0;
     loop {
-        let bytes = socket.receive().map_err(said)?;
-        let (progress, interrupted) = sock_diag::read_reply(bytes, protocol == TCP, port, |row| {
-            if rows.len() < MOST_ROWS {
-                rows.push(row);
-            }
+        let bytes = diag.receive().map_err(said)?;
+        let (progress, interrupted) = sock_diag::read_reply(bytes, query, port, |row| {
+            rows += 1;
+            take(row);
         })
         .map_err(explain)?;
         torn |= interrupted;
         if progress == Progress::Done {
             return Ok(torn);
+        }
+        if rows > MOST_ROWS {
+            return Err("sock_diag: more rows than are read".to_owned());
         }
     }
 }

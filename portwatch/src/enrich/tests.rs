@@ -14,7 +14,7 @@ use crate::{
     decode::RawTask,
     enrich::host::{DiagSocket, NetnsRef},
     evidence::{Family, Protocol, Stage, State},
-    kernel::records::NoRecords,
+    kernel::{files::NoFiles, records::NoRecords},
 };
 
 /// Replies to be given in turn; none left is a timeout, as the kernel's silence
@@ -39,6 +39,10 @@ impl DiagSocket for Recorded {
 
     fn device_name(&self, index: u32) -> Option<String> {
         (index == 1).then(|| "lo".to_owned())
+    }
+
+    fn netns_cookie(&self) -> Option<u64> {
+        Some(1)
     }
 }
 
@@ -77,7 +81,7 @@ fn done() -> Vec<u8> {
 /// The fake host with one reply of rows for IPv4 and none for IPv6.
 fn host(root: &TempDir, rows: &[Row]) -> Host {
     let rows: Vec<u8> = rows.iter().flat_map(message).chain(done()).collect();
-    host_replying(root, vec![rows, done()])
+    host_replying(root, vec![rows, done(), done()])
 }
 
 fn host_replying(root: &TempDir, replies: Vec<Vec<u8>>) -> Host {
@@ -153,7 +157,8 @@ fn refused(netns: u32) -> RawFailure {
 }
 
 fn enrich(host: Host, raw: &RawFailure) -> Evidence {
-    Enricher::new(host, Box::new(NoRecords)).enrich(raw)
+    let files = Box::new(NoFiles("not in this test".to_owned()));
+    Enricher::new(host, Box::new(NoRecords), files).enrich(raw)
 }
 
 const LISTEN: u8 = 10;

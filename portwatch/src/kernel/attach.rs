@@ -12,7 +12,6 @@ use super::{
     KernelError,
     features::KernelTypes,
     plan::{Hook, Plan, Probe},
-    records::Shared,
 };
 
 /// The compiled kernel side.
@@ -53,16 +52,31 @@ pub fn attach(plan: &Plan, types: &KernelTypes) -> Result<Attached, KernelError>
 /// useful one and lets it go again. The error is the kernel's answer in words.
 pub fn probe_fexit(types: &KernelTypes) -> Result<(), String> {
     let probe = super::plan::FEXIT.first().ok_or("no probe")?;
-    load_object(types)
+    load_object_small(types)
         .and_then(|mut ebpf| attach_one(&mut ebpf, probe, types, None))
         .map_err(|error| reason(&error))
 }
 
 fn load_object(types: &KernelTypes) -> Result<Ebpf, KernelError> {
-    let layout = Shared(types.layout);
-    EbpfLoader::new()
+    load(types, &mut EbpfLoader::new())
+}
+
+/// An instance of the object that is not there for its hooks: the large maps are
+/// as small as they can be.
+pub(super) fn load_object_small(types: &KernelTypes) -> Result<Ebpf, KernelError> {
+    const PAGE: u32 = 4096;
+    let mut loader = EbpfLoader::new();
+    loader.map_max_entries("FAILURES", PAGE);
+    for map in ["ATTEMPTS", "REPORTED", "CULPRITS", "OWNERS", "PORTS", "CONNECTED"] {
+        loader.map_max_entries(map, 1);
+    }
+    load(types, &mut loader)
+}
+
+fn load<'a>(types: &'a KernelTypes, loader: &mut EbpfLoader<'a>) -> Result<Ebpf, KernelError> {
+    loader
         .btf(Some(&types.btf))
-        .override_global("LAYOUT", &layout, true)
+        .override_global("LAYOUT", &types.layout, true)
         .load(OBJECT)
         .map_err(|error| KernelError::aya("load the kernel side")(error.into()))
 }

@@ -9,7 +9,7 @@ use aya::Btf;
 use portwatch_common::Layout;
 use procfs::process::Process;
 
-use super::{KernelError, attach, btf::Types, layout};
+use super::{KernelError, attach, btf::Types, layout, records::Shared};
 
 /// Where the kernel exports its type information.
 pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
@@ -43,7 +43,7 @@ pub struct KernelTypes {
     /// For the loader.
     pub btf: Btf,
     /// For the programs.
-    pub layout: Layout,
+    pub(super) layout: Shared<Layout>,
 }
 
 impl KernelTypes {
@@ -54,7 +54,7 @@ impl KernelTypes {
     pub fn read(path: &Path) -> Result<Self, KernelError> {
         let bytes = fs::read(path)
             .map_err(|source| KernelError::NoBtf { path: path.display().to_string(), source })?;
-        let layout = layout::resolve(&Types::parse(&bytes)?)?;
+        let layout = Shared(layout::resolve(&Types::parse(&bytes)?)?);
         let btf = Btf::parse(&bytes, aya::Endianness::default())
             .map_err(|error| KernelError::aya("parse the kernel's BTF")(error.into()))?;
         Ok(Self { btf, layout })

@@ -84,8 +84,8 @@ const fn required(program: &'static str, hook: Hook) -> Probe {
 }
 
 /// In both sets.
-const CLOSE: Probe =
-    optional("pw_close", Hook::TpBtf("inet_sock_set_state"), "when a listener has closed");
+const STATE: Probe =
+    optional("pw_state", Hook::TpBtf("inet_sock_set_state"), "when a listener has closed");
 
 const fn optional(program: &'static str, hook: Hook, loss: &'static str) -> Probe {
     Probe { program, hook, optional: Some(loss) }
@@ -108,7 +108,7 @@ pub const FEXIT: [Probe; 8] = [
         Hook::Fexit("inet_bind_conflict"),
         "the kernel's own word on which TCP socket refused (6.1 and later)",
     ),
-    CLOSE,
+    STATE,
 ];
 
 /// The tracepoint set.
@@ -117,7 +117,7 @@ pub const TRACEPOINT: [Probe; 5] = [
     required("pw_bind4", Hook::CgroupBind),
     optional("pw_bind6", Hook::CgroupBind, "refusals of IPv6 sockets"),
     optional("pw_set_state", Hook::TpBtf("inet_sock_set_state"), "refusals of listen(2)"),
-    CLOSE,
+    STATE,
 ];
 
 /// Chooses.

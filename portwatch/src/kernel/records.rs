@@ -3,9 +3,9 @@
 
 use aya::{
     Ebpf,
-    maps::{HashMap, MapData},
+    maps::{Array, HashMap, MapData},
 };
-use portwatch_common::{Owner, Port};
+use portwatch_common::{Owner, Port, PortUse};
 
 use super::KernelError;
 
@@ -22,18 +22,30 @@ pub trait Records: Send {
     /// Who bound the socket with this cookie, or listens on it.
     fn owner(&self, cookie: u64) -> Option<Owner>;
 
-    /// The cookie of the last socket that was on a port.
-    fn last_on(&self, port: Port) -> Option<u64>;
+    /// What is known of a port; `None` if nobody bound it that is on record.
+    fn port(&self, port: Port) -> Option<PortUse>;
+
+    /// Whether there may have been a TCP connection whose own port has this
+    /// number, in any namespace.
+    fn may_have_connected(&self, port: u16) -> bool;
 
     /// Puts a socket on record that is older than the agent. What the kernel
     /// side has written itself is left alone.
-    fn seed(&mut self, cookie: u64, owner: Owner, port: Port);
+    fn seed(&mut self, cookie: u64, owner: Owner);
+
+    /// Puts a connection on record that is older than the agent.
+    fn seed_connected(&mut self, port: u16);
+
+    /// From now on connections that are not on record are known not to be.
+    fn seeded(&mut self);
 }
 
 /// The maps of the loaded object.
 pub struct KernelRecords {
     owners: HashMap<MapData, u64, Shared<Owner>>,
-    ports: HashMap<MapData, Shared<Port>, u64>,
+    ports: HashMap<MapData, Shared<Port>, Shared<PortUse>>,
+    connected: Array<MapData, u8>,
+    seeded: bool,
 }
 
 impl KernelRecords {
@@ -47,11 +59,13 @@ impl KernelRecords {
         };
         let mut take =
             |name: &str| ebpf.take_map(name).ok_or_else(|| step(format!("no map {name}").into()));
-        let (owners, ports) = (take("OWNERS")?, take("PORTS")?);
+        let (owners, ports, connected) = (take("OWNERS")?, take("PORTS")?, take("CONNECTED")?);
         let unusable = |error: aya::maps::MapError| step(error.into());
         Ok(Self {
             owners: owners.try_into().map_err(unusable)?,
             ports: ports.try_into().map_err(unusable)?,
+            connected: connected.try_into().map_err(unusable)?,
+            seeded: false,
         })
     }
 }
@@ -64,16 +78,38 @@ impl Records for KernelRecords {
         self.owners.get(&cookie, 0).ok().map(|Shared(owner)| owner)
     }
 
-    fn last_on(&self, port: Port) -> Option<u64> {
-        self.ports.get(&Shared(port), 0).ok()
+    fn port(&self, port: Port) -> Option<PortUse> {
+        self.ports.get(&Shared(port), 0).ok().map(|Shared(known)| known)
     }
 
-    fn seed(&mut self, cookie: u64, owner: Owner, port: Port) {
-        let known = self.owners.insert(cookie, Shared(owner), NO_EXIST).is_err()
-            || self.ports.insert(Shared(port), cookie, NO_EXIST).is_err();
-        if known {
-            tracing::trace!(cookie, "on record already");
+    fn may_have_connected(&self, port: u16) -> bool {
+        !self.seeded || !matches!(self.connected.get(&u32::from(port), 0), Ok(0))
+    }
+
+    fn seed(&mut self, cookie: u64, owner: Owner) {
+        if self.owners.insert(cookie, Shared(owner), NO_EXIST).is_err() {
+            tracing::trace!(cookie, "on record already, or no room");
+            return;
         }
+        let before = self.port(owner.port);
+        let known = PortUse {
+            last_cookie: before.map_or(cookie, |before| before.last_cookie),
+            bound: before.map_or(0, |before| before.bound).saturating_add(1),
+            reserved: 0,
+        };
+        if let Err(error) = self.ports.insert(Shared(owner.port), Shared(known), 0) {
+            tracing::debug!(%error, "the port is not on record");
+        }
+    }
+
+    fn seed_connected(&mut self, port: u16) {
+        if let Err(error) = self.connected.set(u32::from(port), 1, 0) {
+            tracing::debug!(%error, port, "the connection is not on record");
+        }
+    }
+
+    fn seeded(&mut self) {
+        self.seeded = true;
     }
 }
 
@@ -85,9 +121,17 @@ impl Records for NoRecords {
         None
     }
 
-    fn last_on(&self, _port: Port) -> Option<u64> {
+    fn port(&self, _port: Port) -> Option<PortUse> {
         None
     }
 
-    fn seed(&mut self, _cookie: u64, _owner: Owner, _port: Port) {}
+    fn may_have_connected(&self, _port: u16) -> bool {
+        true
+    }
+
+    fn seed(&mut self, _cookie: u64, _owner: Owner) {}
+
+    fn seed_connected(&mut self, _port: u16) {}
+
+    fn seeded(&mut self) {}
 }

@@ -41,7 +41,8 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
 
 /// Whoever closed its listener before the refusal did not refuse.
 fn was_there(case: &Case, last: &LastHolder) -> bool {
-    last.bound <= case.evidence.time && last.left.is_none_or(|left| left >= case.evidence.time)
+    last.bound.is_none_or(|bound| bound <= case.evidence.time)
+        && last.left.is_none_or(|left| left >= case.evidence.time)
 }
 
 fn held_until(case: &Case, last: &LastHolder, class: Option<HolderClass>) -> String {

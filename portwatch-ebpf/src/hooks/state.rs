@@ -1,0 +1,27 @@
+//! Changes of a TCP socket's state that the [`record`] needs: both sets of hooks
+//! have this one.
+
+use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+
+use crate::{
+    layout::load,
+    record,
+    sock::{self, Sock},
+};
+
+/// A listener's end, and every connection's beginning: all later states of a
+/// connection, TIME-WAIT among them, come after it. An accepted child shows
+/// LISTEN → SYN_RECV on a socket of its own, which is not on record.
+///
+/// match-proto: `void (const struct sock *sk, const int old, const int new)`
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub fn pw_state(ctx: BtfTracePointContext) -> i32 {
+    let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
+    let sk: *const Sock = ctx.arg(0);
+    if new == i32::from(sock::TCP_ESTABLISHED) {
+        record::connected(load!(sk, sk_num, u16));
+    } else if old == i32::from(sock::TCP_LISTEN) && new == i32::from(sock::TCP_CLOSE) {
+        record::left(sock::cookie(sk));
+    }
+    0
+}

@@ -1,0 +1,51 @@
+//! The options of a socket, asked of the socket itself: a descriptor is borrowed
+//! from its holder (pidfd_getfd(2), 5.6). Netlink does not tell them, and what
+//! the record knows may have been changed since.
+
+use std::os::fd::OwnedFd;
+
+use rustix::{
+    net::sockopt,
+    process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open},
+};
+
+use crate::evidence::{Socket, State};
+
+/// Sockets that are asked; each takes a few system calls.
+const MOST_ASKED: usize = 32;
+
+/// Writes into each socket that holds the port what its options are now. Where
+/// that cannot be had, what is there stays.
+pub fn ask(sockets: &mut [Socket]) {
+    let holding = |socket: &&mut Socket| {
+        matches!(socket.state, State::Listen | State::Bound | State::Unconn)
+            && socket.refused != Some(true)
+    };
+    for socket in sockets.iter_mut().filter(holding).take(MOST_ASKED) {
+        let Some(borrowed) = borrow(socket) else { continue };
+        if let Ok(reuseaddr) = sockopt::socket_reuseaddr(&borrowed) {
+            socket.reuseaddr = Some(reuseaddr);
+        }
+        if let Ok(reuseport) = sockopt::socket_reuseport(&borrowed) {
+            socket.reuseport = Some(reuseport);
+        }
+        if socket.local.is_ipv6()
+            && let Ok(v6only) = sockopt::ipv6_v6only(&borrowed)
+        {
+            socket.v6only = Some(v6only);
+        }
+    }
+}
+
+/// A descriptor of the same socket, if it surely is the same.
+fn borrow(socket: &Socket) -> Option<OwnedFd> {
+    let cookie = socket.cookie?;
+    let (pid, fd) = socket
+        .holders
+        .iter()
+        .find_map(|holder| Some((holder.pid, holder.fd.filter(|_| holder.tid.is_none())?)))?;
+    let pid = Pid::from_raw(i32::try_from(pid).ok()?)?;
+    let process = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+    let fd = pidfd_getfd(process, i32::try_from(fd).ok()?, PidfdGetfdFlags::empty()).ok()?;
+    (sockopt::socket_cookie(&fd).ok()? == cookie).then_some(fd)
+}
