@@ -55,6 +55,12 @@ impl<'a> Helper<'a> {
         Self { netns, cgroup: None, program, first_argument, prelude: Vec::new() }
     }
 
+    /// Where it will run.
+    #[must_use]
+    pub fn netns(&self) -> &'a Netns {
+        self.netns
+    }
+
     /// In this control group.
     #[must_use]
     pub fn within(self, cgroup: &'a Cgroup) -> Self {
@@ -165,10 +171,10 @@ impl std::fmt::Debug for Attempt {
 }
 
 impl Holder {
-    /// Its process id.
+    /// The id of the process that has it: the helper's, or its child's.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.process.pid()
+        self.outcomes.checked_sub(1).map_or(self.process.pid(), |last| self.outcome(last).pid)
     }
 
     /// What came of socket `number`.

@@ -21,6 +21,9 @@ pub enum Op {
     Listen(usize),
     /// Become this user; `uid/1000`.
     Uid(u32),
+    /// End, and leave everything to a child process; `daemon`. The answer is the
+    /// child's.
+    Daemon,
     /// From here on say nothing, and end at once when a call is refused;
     /// `vanish`.
     Vanish,
@@ -149,6 +152,7 @@ impl Display for Op {
             Self::Unix(name) => write!(f, "unix/{name}"),
             Self::Listen(number) => write!(f, "listen/{number}"),
             Self::Uid(uid) => write!(f, "uid/{uid}"),
+            Self::Daemon => f.write_str("daemon"),
             Self::Vanish => f.write_str("vanish"),
             Self::Hold => f.write_str("hold"),
         }
@@ -166,6 +170,7 @@ impl FromStr for Op {
             "unix" => Self::Unix(rest.to_owned()),
             "listen" => Self::Listen(rest.parse()?),
             "uid" => Self::Uid(rest.parse()?),
+            "daemon" => Self::Daemon,
             "vanish" => Self::Vanish,
             "hold" => Self::Hold,
             _ => bail!("`{text}` is not something to do"),
@@ -243,6 +248,8 @@ pub struct Outcome {
     pub inode: u64,
     /// How many of the sockets were refused.
     pub refused: u32,
+    /// Who answers.
+    pub pid: u32,
     /// When the last socket's first call was made, as [`crate::monotonic_ns`].
     pub at_ns: u64,
 }
@@ -267,6 +274,7 @@ mod tests {
             Op::Unix("name".to_owned()),
             Op::Listen(1),
             Op::Uid(1000),
+            Op::Daemon,
             Op::Vanish,
             Op::Hold,
         ] {

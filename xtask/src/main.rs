@@ -67,8 +67,13 @@ fn run_task(task: Task) -> anyhow::Result<()> {
         Task::Test { args } => test(args),
         Task::Vm(args) => vm::run(&args),
         Task::Bench => {
-            setup::for_building()?;
-            checked(cargo().args(["bench", "--package", "portwatch"]))
+            setup::for_benchmarks()?;
+            let binary = build()?;
+            checked(
+                cargo()
+                    .args(["bench", "--package", "portwatch-tests"])
+                    .env("PORTWATCH_BIN", binary),
+            )
         }
     }
 }

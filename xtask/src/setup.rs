@@ -24,6 +24,18 @@ const FOR_TESTS: [Package; 2] = [
     Package { name: "redis-server", file: "/usr/bin/redis-server", why: "another one" },
 ];
 
+/// What portwatch is measured beside.
+const FOR_BENCHMARKS: [Package; 2] = [
+    Package { name: "iproute2", file: "/usr/bin/ss", why: "ss, to measure beside" },
+    Package { name: "lsof", file: "/usr/bin/lsof", why: "to measure beside" },
+];
+
+/// What building and the benchmarks need.
+pub fn for_benchmarks() -> anyhow::Result<()> {
+    for_building()?;
+    packages::install(&FOR_BENCHMARKS)
+}
+
 /// What building needs.
 pub fn for_building() -> anyhow::Result<()> {
     packages::install(&[Package {

@@ -69,6 +69,7 @@ impl Binder {
             }
             // The helper has one thread, so the thread's user is the process's.
             Op::Uid(uid) => Ok(set_thread_uid(Uid::from_raw(*uid))?),
+            Op::Daemon => self.become_child(),
             Op::Vanish => {
                 self.silent = true;
                 Ok(())
@@ -110,6 +111,23 @@ impl Binder {
         let result = bind(&socket, &address).map_err(|errno| (Stage::Bind, errno));
         let outcome = outcome(&socket, at_ns, result)?;
         self.sockets.push(socket);
+        self.answer(&outcome)
+    }
+
+    /// The child has the same sockets open; it ends when its stdin does.
+    fn become_child(&mut self) -> anyhow::Result<()> {
+        let parent = std::process::id();
+        // SAFETY: there is one thread, so the child may do what it likes.
+        if unsafe { libc::fork() } != 0 {
+            // Whatever came of it: nobody waits for this process's end.
+            exit(0);
+        }
+        // The answer means that the parent is gone.
+        while rustix::process::getppid().is_some_and(|pid| pid.as_raw_pid() as u32 == parent) {
+            std::thread::yield_now();
+        }
+        let socket = self.sockets.last().context("no socket to leave to a child")?;
+        let outcome = outcome(socket, monotonic_ns(), Ok(()))?;
         self.answer(&outcome)
     }
 
@@ -177,6 +195,7 @@ fn outcome(
         cookie: sockopt::socket_cookie(socket)?,
         inode: fs::metadata(format!("/proc/self/fd/{}", socket.as_raw_fd()))?.ino(),
         refused: u32::from(errno != 0),
+        pid: std::process::id(),
         at_ns,
     })
 }
