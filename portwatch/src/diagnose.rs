@@ -119,6 +119,12 @@ pub enum HolderClass {
     Container,
     /// systemd, for a `.socket` unit.
     SocketUnit,
+    /// It has inherited the socket from the process that bound it, which is gone.
+    Inherited,
+    /// Only one thread's table of files has the socket.
+    ThreadOnly,
+    /// It is writing a core dump.
+    CoreDumping,
     /// The failing process itself, or an ancestor of it.
     #[serde(rename = "self")]
     Itself,

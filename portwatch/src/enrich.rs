@@ -93,6 +93,7 @@ impl Enricher {
         record::recall_options(records, &mut found.sockets);
         self.holders.name(host, records, &mut found.sockets, deadline, &mut gaps);
         options::ask(&mut found.sockets);
+        record::recall_origin(host, records, &mut found.sockets);
         gaps.extend(record::recall_binder(host, records, &mut found.sockets));
         let last_holder = record::last_holder(host, records, raw);
         if found.time_wait.count > 0 {

@@ -124,6 +124,17 @@ pub struct Process {
     pub fd: Option<u32>,
     /// The parent.
     pub ppid: Option<u32>,
+    /// Its number in the pid namespace that it lives in, where that is not the
+    /// initial one: what `ps` shows in its container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ns_pid: Option<u32>,
+    /// Whether it is writing a core dump, and keeps its descriptors until that
+    /// is done.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub core_dumping: bool,
+    /// Whether its first thread has ended; other threads may go on.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub zombie: bool,
     /// The failing process's ancestors, nearest first, pid 1 left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ancestors: Vec<u32>,
@@ -159,6 +170,11 @@ pub struct Process {
     /// (docker-proxy), as its engine knows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workload: Option<Workload>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// What keeps a process running.
@@ -289,8 +305,22 @@ pub struct Socket {
     /// the hooks do not see it.
     #[serde(default)]
     pub refused: Option<bool>,
+    /// Who bound it, by the agent's record, where that is none of the holders.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binder: Option<Binder>,
     /// The processes that have it open.
     pub holders: Vec<Process>,
+}
+
+/// Who bound a socket that others hold now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Binder {
+    /// The process.
+    pub pid: u32,
+    /// Its name then.
+    pub comm: String,
+    /// Whether it is still there.
+    pub alive: bool,
 }
 
 impl Socket {
@@ -310,6 +340,7 @@ impl Socket {
             device: None,
             expires_ms: None,
             refused: None,
+            binder: None,
             holders: Vec::new(),
         }
     }

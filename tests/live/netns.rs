@@ -45,3 +45,26 @@ fn the_hosts_namespace() {
         "diagnosis": {"cause": "listener", "holder": {"pid": holder.pid()}},
     }));
 }
+
+/// One port, twenty namespaces, each with a holder of its own: refused in turn
+/// and out of turn, none is taken for another.
+#[test]
+fn twenty_namespaces_with_one_port() {
+    let scenes: Vec<_> = (0..20).map(|_| Scene::new()).collect();
+    let holders: Vec<_> = scenes
+        .iter()
+        .map(|scene| scene.helper().holds([tcp("127.0.0.1:8080").listening()]))
+        .collect();
+    for round in 0..3 {
+        let order = (0..scenes.len()).map(|number| (number * 7 + round) % scenes.len());
+        let refused: Vec<_> = order
+            .map(|number| (number, scenes[number].helper().is_refused(tcp("127.0.0.1:8080"))))
+            .collect();
+        for (number, refused) in refused {
+            scenes[number].event_of(&refused).is_explained().includes(&json!({
+                "sockets": [{"holders": [{"pid": holders[number].pid()}]}],
+                "diagnosis": {"holder": {"pid": holders[number].pid()}},
+            }));
+        }
+    }
+}

@@ -4,6 +4,7 @@
 use std::{
     fmt::{self, Display, Formatter},
     net::SocketAddr,
+    path::PathBuf,
     str::FromStr,
 };
 
@@ -24,6 +25,9 @@ pub enum Op {
     /// End, and leave everything to a child process; `daemon`. The answer is the
     /// child's.
     Daemon,
+    /// The same, and the child is this program, which only stays;
+    /// `become/PATH`.
+    Become(PathBuf),
     /// From here on say nothing, and end at once when a call is refused;
     /// `vanish`.
     Vanish,
@@ -56,6 +60,10 @@ pub struct Socket {
     pub on_loopback: bool,
     /// Listen after the bind.
     pub listen: bool,
+    /// Keep it across an exec.
+    pub inheritable: bool,
+    /// Make it in a thread with a table of files of its own, which stays.
+    pub in_thread: bool,
     /// Listen, take this many connections, close them before the clients do,
     /// and close the listener: so many TIME-WAIT rows are left on the port.
     pub time_wait: u32,
@@ -85,6 +93,8 @@ impl Socket {
             v6only: false,
             on_loopback: false,
             listen: false,
+            inheritable: false,
+            in_thread: false,
             time_wait: 0,
             times: 1,
         }
@@ -126,6 +136,18 @@ impl Socket {
         Self { listen: true, ..self }
     }
 
+    /// That is kept across an exec.
+    #[must_use]
+    pub fn inheritable(self) -> Self {
+        Self { inheritable: true, ..self }
+    }
+
+    /// In a thread with a table of files of its own.
+    #[must_use]
+    pub fn in_thread(self) -> Self {
+        Self { in_thread: true, ..self }
+    }
+
     /// That is used by `connections` and closed, so that TIME-WAIT is left.
     #[must_use]
     pub fn leaving_time_wait(self, connections: u32) -> Self {
@@ -153,6 +175,7 @@ impl Display for Op {
             Self::Listen(number) => write!(f, "listen/{number}"),
             Self::Uid(uid) => write!(f, "uid/{uid}"),
             Self::Daemon => f.write_str("daemon"),
+            Self::Become(program) => write!(f, "become/{}", program.display()),
             Self::Vanish => f.write_str("vanish"),
             Self::Hold => f.write_str("hold"),
         }
@@ -171,6 +194,7 @@ impl FromStr for Op {
             "listen" => Self::Listen(rest.parse()?),
             "uid" => Self::Uid(rest.parse()?),
             "daemon" => Self::Daemon,
+            "become" => Self::Become(rest.into()),
             "vanish" => Self::Vanish,
             "hold" => Self::Hold,
             _ => bail!("`{text}` is not something to do"),
@@ -188,6 +212,8 @@ impl Display for Socket {
             (self.v6only, "v6only"),
             (self.on_loopback, "device"),
             (self.listen, "listen"),
+            (self.inheritable, "inheritable"),
+            (self.in_thread, "thread"),
         ];
         options.extend(flags.iter().filter(|(set, _)| *set).map(|(_, name)| (*name).to_owned()));
         if self.time_wait != 0 {
@@ -212,6 +238,8 @@ impl Socket {
                 ("v6only", _) => socket.v6only = true,
                 ("device", _) => socket.on_loopback = true,
                 ("listen", _) => socket.listen = true,
+                ("inheritable", _) => socket.inheritable = true,
+                ("thread", _) => socket.in_thread = true,
                 ("time-wait", number) => socket.time_wait = number.parse()?,
                 ("times", number) => socket.times = number.parse()?,
                 _ => bail!("`{option}` is no option"),
@@ -266,6 +294,8 @@ mod tests {
             .v6only()
             .on_loopback()
             .listening()
+            .inheritable()
+            .in_thread()
             .leaving_time_wait(3)
             .repeated(20);
         for op in [
@@ -275,6 +305,7 @@ mod tests {
             Op::Listen(1),
             Op::Uid(1000),
             Op::Daemon,
+            Op::Become("/bin/sleep".into()),
             Op::Vanish,
             Op::Hold,
         ] {

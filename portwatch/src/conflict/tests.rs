@@ -35,20 +35,12 @@ fn socket(state: State, text: &str) -> Socket {
     let known = !options.contains('?');
     let has = |option| options.contains(option);
     Socket {
-        state,
-        local,
-        remote: None,
         inode: (state != State::TimeWait).then_some(7),
-        cookie: Some(2),
         uid: Some(if has('u') { 1000 } else { 0 }),
-        cgroup_id: None,
         reuseaddr: known.then(|| has('a')),
         reuseport: known.then(|| has('p')),
         v6only: local.is_ipv6().then(|| has('6')),
-        device: None,
-        expires_ms: None,
-        refused: None,
-        holders: Vec::new(),
+        ..Socket::bare(state, local, Some(2))
     }
 }
 

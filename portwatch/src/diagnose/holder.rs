@@ -2,7 +2,7 @@
 
 use crate::{
     diagnose::{Holder, HolderClass, program},
-    evidence::{Process, Socket, State},
+    evidence::{Binder, Process, Socket, State},
 };
 
 /// Programs that hold a port for a container.
@@ -21,7 +21,9 @@ pub fn behind<'a>(failing: &Process, socket: &'a Socket) -> (HolderClass, Option
         (inherited(holder), holder.started.is_none(), holder.started, holder.pid)
     });
     match first {
-        Some(holder) => (class(failing, holder), Some(holder)),
+        Some(holder) => {
+            (kept_open(socket, holder).unwrap_or_else(|| class(failing, holder)), Some(holder))
+        }
         None if is_orphan(socket) => (HolderClass::NoProcess, None),
         None => (HolderClass::Unknown, None),
     }
@@ -61,6 +63,25 @@ pub fn named(class: HolderClass, process: Option<&Process>) -> Holder {
 /// ancestor and says nothing.
 fn is_self(failing: &Process, holder: &Process) -> bool {
     holder.pid == failing.pid || (holder.pid != 1 && failing.ancestors.contains(&holder.pid))
+}
+
+/// Why a holder has the socket open, where that tells more than what it is.
+fn kept_open(socket: &Socket, holder: &Process) -> Option<HolderClass> {
+    if holder.core_dumping {
+        return Some(HolderClass::CoreDumping);
+    }
+    if holder.tid.is_some() {
+        return Some(HolderClass::ThreadOnly);
+    }
+    // A server that forks to the background has its own name still; a program
+    // that its parent has started has another.
+    let stranger = |binder: &&Binder| {
+        let program = holder.exe.as_deref().and_then(|exe| exe.rsplit('/').next());
+        !binder.alive
+            && holder.comm.as_deref() != Some(&*binder.comm)
+            && program != Some(&*binder.comm)
+    };
+    socket.binder.as_ref().filter(stranger).map(|_| HolderClass::Inherited)
 }
 
 /// What the process column means; the order is from names that stand for

@@ -36,6 +36,29 @@ pub fn against(case: &Case, class: HolderClass, holder: Option<&Process>) -> Vec
         HolderClass::Restarted => {
             vec![stop(holder, "its supervisor has started it again; a stop of the unit lasts")]
         }
+        HolderClass::Inherited => vec![
+            stop(
+                holder,
+                "it has nothing to do with the port: it inherited the socket from a process that \
+                 is gone",
+            ),
+            advice(
+                "let the program that binds open its sockets with SOCK_CLOEXEC, so that what it \
+                 starts does not inherit them",
+            ),
+        ],
+        HolderClass::ThreadOnly => vec![stop(
+            holder,
+            "one of its threads has a table of files of its own, which ss and lsof do not show",
+        )],
+        HolderClass::CoreDumping => vec![
+            command(
+                format!("while kill -0 {} 2>/dev/null; do sleep 1; done", holder.pid),
+                "it has crashed, and keeps its sockets until its core dump is written",
+                Risk::None,
+            ),
+            advice("LimitCORE= in its unit (ulimit -c) bounds how long that takes"),
+        ],
         HolderClass::OldInstance => vec![stop(holder, "the older instance has never gone away")],
         HolderClass::ContainerProxy => vec![command(
             format!("docker stop $(docker ps -q --filter publish={port})"),

@@ -67,20 +67,11 @@ fn java(pid: u32, version: &str, cgroup: &str, started: &str) -> Process {
 fn socket(state: State, local: &str, holders: Vec<Process>) -> Socket {
     let of_process = state != State::TimeWait;
     Socket {
-        state,
-        local: local.parse().unwrap(),
-        remote: None,
         inode: of_process.then_some(798112),
-        cookie: Some(2),
         uid: Some(1004),
-        cgroup_id: None,
-        reuseaddr: None,
-        reuseport: None,
-        v6only: None,
-        device: None,
         expires_ms: (!of_process).then_some(41_000),
-        refused: None,
         holders: holders.into_iter().map(|holder| Process { fd: Some(89), ..holder }).collect(),
+        ..Socket::bare(state, local.parse().unwrap(), Some(2))
     }
 }
 

@@ -36,6 +36,7 @@ pub fn failing(host: &Host, task: &RawTask, gaps: &mut Vec<Gap>) -> Process {
     match identified(host, task.pid) {
         Some(alive) if same_start(alive.started_ns, task.started_ns) => {
             found.exe = alive.process.exe;
+            found.ns_pid = alive.process.ns_pid;
             if !alive.process.cmdline.is_empty() {
                 found.cmdline = alive.process.cmdline;
             }
@@ -71,10 +72,12 @@ pub fn is_alive(host: &Host, pid: u32, started_ns: u64) -> bool {
     process::Process::new_with_root(host.proc_root.join(pid.to_string()))
         .and_then(|process| process.stat())
         .is_ok_and(|stat| {
-            same_start(
-                stat.starttime.saturating_mul(TICK_NS),
-                (started_ns != 0).then_some(started_ns),
-            )
+            // A zombie has nothing open any more: it only waits for its parent.
+            !matches!(stat.state, 'Z' | 'X')
+                && same_start(
+                    stat.starttime.saturating_mul(TICK_NS),
+                    (started_ns != 0).then_some(started_ns),
+                )
         })
 }
 
@@ -112,14 +115,19 @@ fn identified(host: &Host, pid: u32) -> Option<Identified> {
     let proc = process::Process::new_with_root(folder.clone()).ok()?;
     let stat = proc.stat().ok()?;
     let started_ns = stat.starttime.saturating_mul(TICK_NS);
+    let status = proc.status().ok();
+    let inside = status.as_ref().and_then(|status| status.nspid.as_ref()?.last().copied());
     let mut found = Process {
         pid,
+        ns_pid: inside.and_then(|inside| u32::try_from(inside).ok()).filter(|&own| own != pid),
+        core_dumping: status.as_ref().is_some_and(|status| status.core_dumping == Some(true)),
+        zombie: stat.state == 'Z',
         ppid: u32::try_from(stat.ppid).ok(),
         exe: proc.exe().ok().map(|exe| exe.to_string_lossy().into_owned()),
         cmdline: fs::read(folder.join("cmdline"))
             .map(|bytes| crate::decode::arguments(&bytes))
             .unwrap_or_default(),
-        uid: proc.status().ok().map(|status| status.ruid),
+        uid: status.map(|status| status.ruid),
         started: Some(host.wall_clock(started_ns)),
         cgroup: cgroups::read(&folder)
             .ok()

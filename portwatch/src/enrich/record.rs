@@ -5,7 +5,7 @@ use portwatch_common::{Owner, Port, flag};
 use crate::{
     decode::{RawFailure, arguments},
     enrich::{host::Host, processes, sock_diag},
-    evidence::{Cgroup, Gap, LastHolder, LeftBy, Process, Socket, State},
+    evidence::{Binder, Cgroup, Gap, LastHolder, LeftBy, Process, Socket, State},
     kernel::records::Records,
 };
 
@@ -76,6 +76,20 @@ pub fn recall_binder(host: &Host, records: &dyn Records, sockets: &mut [Socket])
         }
     }
     gap
+}
+
+/// Says who bound a socket, where its holders are others.
+pub fn recall_origin(host: &Host, records: &dyn Records, sockets: &mut [Socket]) {
+    for socket in sockets.iter_mut().filter(|socket| !socket.holders.is_empty()) {
+        let Some(owner) = socket.cookie.and_then(|cookie| records.owner(cookie)) else { continue };
+        if socket.holders.iter().all(|holder| holder.pid != owner.pid) {
+            socket.binder = Some(Binder {
+                pid: owner.pid,
+                comm: process(host, &owner).comm.unwrap_or_default(),
+                alive: processes::is_alive(host, owner.pid, owner.started_ns),
+            });
+        }
+    }
 }
 
 /// Adds the options that the hooks saw when the socket was bound. They may have

@@ -219,21 +219,15 @@ fn socket(body: &[u8], tcp: bool) -> Result<Option<Socket>, ReplyError> {
     let (v6only, cgroup_id) = attributes(body.get(MESSAGE..).unwrap_or_default());
     let dying = timer == TIMER_TIME_WAIT;
     Ok(Some(Socket {
-        state,
-        local,
         remote: (remote.port() != 0).then_some(remote),
         inode: (inode != 0).then_some(u64::from(inode)),
-        cookie: (cookie != 0).then_some(cookie),
         // A minisock has no owner; the zero there is not root's.
         uid: if dying { None } else { Some(u32_at(body, 64)?) },
         cgroup_id,
-        reuseaddr: None,
-        reuseport: None,
         v6only: local.is_ipv6().then_some(v6only).flatten(),
         device: (index != 0).then_some(Device { index, name: None }),
         expires_ms: dying.then_some(u64::from(u32_at(body, 52)?)),
-        refused: None,
-        holders: Vec::new(),
+        ..Socket::bare(state, local, (cookie != 0).then_some(cookie))
     }))
 }
 

@@ -9,9 +9,9 @@ use std::{
     net::{SocketAddr, TcpStream},
     os::{
         fd::{AsFd as _, AsRawFd as _, OwnedFd},
-        unix::fs::MetadataExt as _,
+        unix::{fs::MetadataExt as _, process::CommandExt as _},
     },
-    process::exit,
+    process::{Command, exit},
     time::{Duration, Instant},
 };
 
@@ -26,7 +26,7 @@ use rustix::{
         AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept, bind, getsockname, listen,
         socket_with, sockopt,
     },
-    thread::{Uid, set_thread_uid},
+    thread::{Uid, UnshareFlags, set_thread_uid, unshare_unsafe},
 };
 
 const BACKLOG: i32 = 16;
@@ -58,6 +58,7 @@ fn main() -> anyhow::Result<()> {
 impl Binder {
     fn perform(&mut self, op: &Op) -> anyhow::Result<()> {
         match op {
+            Op::Socket(wanted) if wanted.in_thread => self.take_in_thread(wanted),
             Op::Socket(wanted) => self.take(wanted),
             Op::Unix(name) => self.take_name(name),
             Op::Listen(number) => {
@@ -70,6 +71,11 @@ impl Binder {
             // The helper has one thread, so the thread's user is the process's.
             Op::Uid(uid) => Ok(set_thread_uid(Uid::from_raw(*uid))?),
             Op::Daemon => self.become_child(),
+            Op::Become(program) => {
+                self.become_child()?;
+                // It stays until stdin ends, with nothing to say.
+                Err(Command::new(program).arg("hold").exec().into())
+            }
             Op::Vanish => {
                 self.silent = true;
                 Ok(())
@@ -101,6 +107,27 @@ impl Binder {
             leave_time_wait(listener, last.port, wanted)?;
         }
         self.answer(&last)
+    }
+
+    /// The thread has a copy of the table, and what it opens is in no other.
+    fn take_in_thread(&mut self, wanted: &Socket) -> anyhow::Result<()> {
+        let (tell, told) = std::sync::mpsc::channel();
+        let mut wanted = wanted.clone();
+        wanted.in_thread = false;
+        std::thread::spawn(move || {
+            // SAFETY: nothing in this thread relies on descriptors that others
+            // open from here on.
+            let parted = unsafe { unshare_unsafe(UnshareFlags::FILES) };
+            let mut binder = Binder { silent: true, ..Binder::default() };
+            let taken = parted.map_err(anyhow::Error::from).and_then(|()| binder.take(&wanted));
+            let socket = binder.sockets.last().context("it was refused");
+            tell.send(taken.and(socket.and_then(|socket| outcome(socket, monotonic_ns(), Ok(())))))
+                .ok();
+            loop {
+                std::thread::park();
+            }
+        });
+        self.answer(&told.recv()??)
     }
 
     fn take_name(&mut self, name: &str) -> anyhow::Result<()> {
@@ -144,7 +171,8 @@ impl Binder {
 fn prepare(wanted: &Socket) -> anyhow::Result<OwnedFd> {
     let family = if wanted.address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let kind = if wanted.is_tcp() { SocketType::STREAM } else { SocketType::DGRAM };
-    let socket = socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
+    let flags = if wanted.inheritable { SocketFlags::empty() } else { SocketFlags::CLOEXEC };
+    let socket = socket_with(family, kind, flags, None)?;
     sockopt::set_socket_reuseaddr(&socket, wanted.reuseaddr)?;
     sockopt::set_socket_reuseport(&socket, wanted.reuseport)?;
     if wanted.address.is_ipv6() {
@@ -193,7 +221,7 @@ fn outcome(
         // An AF_UNIX socket has no port.
         port: SocketAddr::try_from(getsockname(socket)?).map_or(0, |address| address.port()),
         cookie: sockopt::socket_cookie(socket)?,
-        inode: fs::metadata(format!("/proc/self/fd/{}", socket.as_raw_fd()))?.ino(),
+        inode: fs::metadata(format!("/proc/thread-self/fd/{}", socket.as_raw_fd()))?.ino(),
         refused: u32::from(errno != 0),
         pid: std::process::id(),
         at_ns,

@@ -1,0 +1,63 @@
+//! Holders that do not show where one looks first: sockets passed on, tables of
+//! files that only a thread has, processes that the agent may not look at.
+
+use portwatch_tests::{
+    op::{Op, tcp, udp},
+    programs::Alias,
+    scene::Scene,
+};
+use serde_json::json;
+
+const ADDRESS: &str = "127.0.0.1:8080";
+
+/// The process that bound it is gone, its child goes on: one program, so it is
+/// an old instance as any other.
+#[test]
+fn a_server_that_went_to_the_background() {
+    let scene = Scene::new();
+    let holder = scene.helper().holds([Op::from(tcp(ADDRESS).listening()), Op::Daemon]);
+    let binder = holder.outcome(0).pid;
+    let refused = scene.helper().is_refused(tcp(ADDRESS));
+
+    assert_ne!(binder, holder.pid());
+    scene.event_of(&refused).is_explained().includes(&json!({
+        "sockets": [{"binder": {"pid": binder, "comm": "binder", "alive": false}}],
+        "diagnosis": {"holder": {"class": "old_instance", "pid": holder.pid()}},
+    }));
+}
+
+/// Another program has the socket, because whoever started it did not close it.
+#[test]
+fn a_socket_that_was_inherited() {
+    let scene = Scene::new();
+    let stranger = Alias::new("log-shipper");
+    let parent = tcp(ADDRESS).listening().inheritable();
+    let holder = scene.helper().holds([Op::from(parent), Op::Become(stranger.path.clone())]);
+    let refused = scene.helper().is_refused(tcp(ADDRESS));
+
+    let event = scene.event_of(&refused);
+    event.is_explained().includes(&json!({
+        "sockets": [{"binder": {"comm": "binder", "alive": false}}],
+        "diagnosis": {
+            "cause": "listener",
+            "holder": {"class": "inherited", "pid": holder.pid(), "comm": "log-shipper"},
+        },
+    }));
+    assert!(event.advice(1).contains("CLOEXEC"), "{event}");
+}
+
+#[test]
+fn only_a_thread_has_it() {
+    for socket in [tcp(ADDRESS).listening(), udp(ADDRESS)] {
+        let scene = Scene::new();
+        let holder = scene.helper().holds([socket.clone().in_thread()]);
+        let refused = scene.helper().is_refused(socket);
+
+        let event = scene.event_of(&refused);
+        event.is_explained().includes(&json!({
+            "diagnosis": {"holder": {"class": "thread_only", "pid": holder.pid()}},
+        }));
+        let thread = event.number("/sockets/0/holders/0/tid");
+        assert!(thread.is_some_and(|thread| thread != u64::from(holder.pid())), "{event}");
+    }
+}

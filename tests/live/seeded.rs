@@ -1,0 +1,41 @@
+//! What was there before the agent: a record that begins with it would know
+//! nothing of the servers that have run for years.
+
+use portwatch_tests::{agent::Agent, helper::Helper, netns::Netns, op::tcp};
+use serde_json::json;
+
+#[test]
+fn holders_that_are_older_than_the_agent() {
+    let netns = Netns::new();
+    let old = Helper::new(&netns).holds([tcp("127.0.0.1:8080").listening()]);
+    let pid = old.pid();
+    let bound_only = Helper::new(&netns).holds([tcp("127.0.0.1:8081")]);
+    let agent = Agent::start(&["run", "--format", "json"]).unwrap();
+
+    let refused = Helper::new(&netns).is_refused(tcp("127.0.0.1:8080"));
+    agent.event_of(&refused).is_explained().includes(&json!({
+        "last_holder": {"bound": null, "process": {"pid": pid, "comm": "binder"}},
+        "diagnosis": {"cause": "listener", "holder": {"pid": pid}},
+    }));
+    let refused = Helper::new(&netns).is_refused(tcp("127.0.0.1:8081"));
+    let event = agent.event_of(&refused);
+    event.includes(&json!({"last_holder": {"process": {"pid": bound_only.pid()}}}));
+}
+
+/// Connections that are older than the agent are seen though the listener alone
+/// explains the refusal.
+#[test]
+fn connections_that_are_older_than_the_agent() {
+    let netns = Netns::new();
+    let old = Helper::new(&netns).holds([
+        tcp("127.0.0.1:8080").reuseaddr().leaving_time_wait(3),
+        tcp("127.0.0.1:8080").reuseaddr().listening(),
+    ]);
+    let agent = Agent::start(&["run", "--format", "json"]).unwrap();
+    let refused = Helper::new(&netns).is_refused(tcp("127.0.0.1:8080").reuseaddr());
+
+    agent.event_of(&refused).is_explained().includes(&json!({
+        "time_wait": {"count": 3},
+        "diagnosis": {"cause": "listener", "holder": {"pid": old.pid()}},
+    }));
+}
