@@ -22,6 +22,7 @@ mod record;
 mod seed;
 mod sock_diag;
 mod sockets;
+mod supervisors;
 
 use host::Host;
 
@@ -34,6 +35,7 @@ pub struct Enricher {
     records: Box<dyn Records>,
     namespaces: netns::Namespaces,
     holders: holders::Holders,
+    supervisors: supervisors::Supervisors,
 }
 
 impl Enricher {
@@ -41,7 +43,13 @@ impl Enricher {
     /// all open files.
     pub fn new(host: Host, records: Box<dyn Records>, files: Box<dyn Files>) -> Self {
         let holders = holders::Holders::new(files);
-        Self { host, records, namespaces: netns::Namespaces::default(), holders }
+        Self {
+            host,
+            records,
+            namespaces: netns::Namespaces::default(),
+            holders,
+            supervisors: supervisors::Supervisors::default(),
+        }
     }
 
     /// Puts on record what was there before the agent.
@@ -89,12 +97,20 @@ impl Enricher {
         if let Some(culprit) = &raw.culprit {
             point_out(culprit, raw, &mut found);
         }
-        let process = processes::failing(host, &raw.task, &mut gaps);
+        let mut process = processes::failing(host, &raw.task, &mut gaps);
         record::recall_options(records, &mut found.sockets);
         self.holders.name(host, records, &mut found.sockets, deadline, &mut gaps);
         options::ask(&mut found.sockets);
         record::recall_origin(host, records, &mut found.sockets);
         gaps.extend(record::recall_binder(host, records, &mut found.sockets));
+        self.supervisors.describe_all(
+            host,
+            &mut process,
+            &mut found.sockets,
+            raw.protocol,
+            deadline,
+            &mut gaps,
+        );
         let last_holder = record::last_holder(host, records, raw);
         if found.time_wait.count > 0 {
             found.time_wait.left_by = last_holder.as_ref().map(record::left_by);

@@ -1,0 +1,265 @@
+//! What keeps a process running: a supervisor among its parents, its systemd
+//! unit, or a shell's loop.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+
+use crate::{
+    enrich::host::Host,
+    evidence::{Gap, Process, Protocol, Socket, Supervisor, SupervisorKind},
+};
+
+mod parents;
+mod systemd;
+
+use parents::Parents;
+use systemd::{Failure, Listener, Service};
+
+/// Answers that are remembered, of each kind.
+const MOST_REMEMBERED: usize = 64;
+/// How long an answer is believed. A service that fails again and again is one
+/// question, and a manager that does not answer is not waited for each time.
+const BELIEVED: Duration = Duration::from_secs(2);
+/// Processes that are looked into for one refusal.
+const MOST_PROCESSES: usize = 8;
+
+/// Finds out, and remembers for a moment what was found.
+#[derive(Default)]
+pub struct Supervisors {
+    parents: Remembered<(u32, Option<Timestamp>), Parents>,
+    services: Remembered<(Option<u32>, String), Result<Service, String>>,
+    /// The managers that could not be reached, by their user.
+    silent: Remembered<Option<u32>, String>,
+    listeners: Remembered<(), Result<Vec<Listener>, String>>,
+}
+
+impl Supervisors {
+    /// Fills in `supervisor` for the failing process and for those that hold the
+    /// sockets, and `unit` where systemd itself listens for a `.socket` unit.
+    pub fn describe_all(
+        &mut self,
+        host: &Host,
+        failing: &mut Process,
+        sockets: &mut [Socket],
+        protocol: Protocol,
+        deadline: Instant,
+        gaps: &mut Vec<Gap>,
+    ) {
+        self.describe(host, failing, deadline, gaps);
+        let mut known = HashMap::from([(failing.pid, failing.supervisor.clone())]);
+        let mut left_out = false;
+        for socket in sockets {
+            let local = socket.local;
+            for holder in &mut socket.holders {
+                if listens_for_units(holder) {
+                    match self.socket_unit(host, local, protocol, deadline) {
+                        Ok(Some(unit)) => holder.unit = Some(unit),
+                        Ok(None) => {}
+                        Err(why) => add_once(gaps, "sockets.holders.unit", why),
+                    }
+                }
+                if let Some(supervisor) = known.get(&holder.pid) {
+                    holder.supervisor.clone_from(supervisor);
+                } else if known.len() < MOST_PROCESSES {
+                    self.describe(host, holder, deadline, gaps);
+                    known.insert(holder.pid, holder.supervisor.clone());
+                } else {
+                    left_out = true;
+                }
+            }
+        }
+        if left_out {
+            let why = format!("only the first {MOST_PROCESSES} processes were looked into");
+            add_once(gaps, "supervisor", why);
+        }
+    }
+
+    /// Fills in `process.supervisor`; leaves it `None` where nothing keeps the
+    /// process running, and a gap `supervisor` where that could not be found out.
+    ///
+    /// A program that is made for it comes first, since its jobs are stopped one
+    /// by one though all of them are in its own unit. A shell's loop ends with the
+    /// service that it is in; a scope starts nothing again, the loop does.
+    pub fn describe(
+        &mut self,
+        host: &Host,
+        process: &mut Process,
+        deadline: Instant,
+        gaps: &mut Vec<Gap>,
+    ) {
+        // Whatever starts pid 1 is not to be seen from here.
+        if process.pid == 1 {
+            return;
+        }
+        let key = (process.pid, process.started);
+        let parents = self.parents.recall(&key).unwrap_or_else(|| {
+            let parents = parents::look(host, process, deadline);
+            if !parents.cut_short {
+                self.parents.remember(key, parents.clone());
+            }
+            parents
+        });
+        if parents.cut_short {
+            add_once(gaps, "supervisor", "looking at the parents took longer than its deadline");
+        }
+        process.supervisor = parents.supervisor.or_else(|| {
+            let unit = self.unit(host, process, deadline, gaps);
+            let starts_again =
+                unit.as_ref().is_some_and(|unit| unit.name.as_deref().is_some_and(is_service));
+            if starts_again { unit } else { parents.shell.or(unit) }
+        });
+    }
+
+    /// The loaded `.socket` unit that listens on an address; `None` if there is
+    /// none, or no systemd.
+    ///
+    /// # Errors
+    /// Why systemd could not be asked.
+    pub fn socket_unit(
+        &mut self,
+        host: &Host,
+        local: SocketAddr,
+        protocol: Protocol,
+        deadline: Instant,
+    ) -> Result<Option<String>, String> {
+        if !systemd::is_running(host) {
+            return Ok(None);
+        }
+        let listeners = match (self.listeners.recall(&()), self.silent.recall(&None)) {
+            (Some(listeners), _) => listeners,
+            (None, Some(why)) => Err(why),
+            (None, None) => {
+                let listeners = systemd::listeners(host, deadline);
+                let listeners = self.note_silence(None, listeners);
+                self.listeners.remember((), listeners.clone());
+                listeners
+            }
+        };
+        Ok(systemd::listening_unit(&listeners?, local, protocol).map(str::to_owned))
+    }
+
+    /// The unit of a process, if the host's systemd or a user's runs it. A unit
+    /// beside a container is the engine's own, or one of a systemd in there.
+    fn unit(
+        &mut self,
+        host: &Host,
+        process: &Process,
+        deadline: Instant,
+        gaps: &mut Vec<Gap>,
+    ) -> Option<Supervisor> {
+        let by_hand = process.session.is_some() || process.container.is_some();
+        let unit = process.unit.as_ref().filter(|_| !by_hand && systemd::is_running(host))?;
+        let mut supervisor = Supervisor {
+            kind: SupervisorKind::Systemd,
+            name: Some(unit.clone()),
+            pid: None,
+            restart: None,
+            restarts: None,
+        };
+        if is_service(unit) {
+            match self.service(host, process.unit_owner, unit, deadline) {
+                Ok(service) => {
+                    supervisor.pid = service.manager;
+                    supervisor.restart = Some(service.restart);
+                    supervisor.restarts = service.restarts;
+                }
+                Err(why) => add_once(gaps, "supervisor", why),
+            }
+        }
+        Some(supervisor)
+    }
+
+    fn service(
+        &mut self,
+        host: &Host,
+        owner: Option<u32>,
+        unit: &str,
+        deadline: Instant,
+    ) -> Result<Service, String> {
+        let key = (owner, unit.to_owned());
+        if let Some(service) = self.services.recall(&key) {
+            return service;
+        }
+        if let Some(why) = self.silent.recall(&owner) {
+            return Err(why);
+        }
+        let service = systemd::service(host, owner, unit, deadline);
+        let service = self.note_silence(owner, service);
+        self.services.remember(key, service.clone());
+        service
+    }
+
+    /// Remembers a manager that cannot be reached, so that it is not asked about
+    /// the next unit either.
+    fn note_silence<T>(
+        &mut self,
+        owner: Option<u32>,
+        answer: Result<T, Failure>,
+    ) -> Result<T, String> {
+        answer.map_err(|failure| match failure {
+            Failure::Unreachable(why) => {
+                self.silent.remember(owner, why.clone());
+                why
+            }
+            Failure::Refused(why) => why,
+        })
+    }
+}
+
+fn is_service(unit: &str) -> bool {
+    unit.ends_with(".service")
+}
+
+/// Whether a process binds ports for `.socket` units: systemd, or the child that
+/// it makes for a unit with a network namespace of its own.
+fn listens_for_units(process: &Process) -> bool {
+    process.pid == 1 || process.comm.as_deref() == Some("(sd-listen)")
+}
+
+/// Adds a gap, unless one for the same fact is there.
+fn add_once(gaps: &mut Vec<Gap>, what: &str, why: impl Into<String>) {
+    if !gaps.iter().any(|gap| gap.what == what) {
+        gaps.push(Gap::new(what, why));
+    }
+}
+
+/// Answers that are believed for a moment.
+struct Remembered<K, V>(HashMap<K, (Instant, V)>);
+
+impl<K, V> Default for Remembered<K, V> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<K: Eq + std::hash::Hash, V: Clone> Remembered<K, V> {
+    fn recall(&self, key: &K) -> Option<V> {
+        let (at, value) = self.0.get(key)?;
+        (at.elapsed() < BELIEVED).then(|| value.clone())
+    }
+
+    fn remember(&mut self, key: K, value: V) {
+        if self.0.len() >= MOST_REMEMBERED {
+            self.0.retain(|_, (at, _)| at.elapsed() < BELIEVED);
+        }
+        if self.0.len() < MOST_REMEMBERED {
+            self.0.insert(key, (Instant::now(), value));
+        }
+    }
+}
+
+/// The most characters of a name that are taken over from outside.
+const LONGEST_NAME: usize = 128;
+
+/// The beginning of a text from outside.
+fn cut(text: &str) -> String {
+    text.chars().take(LONGEST_NAME).collect()
+}
+
+#[cfg(test)]
+mod tests;

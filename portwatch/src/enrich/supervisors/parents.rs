@@ -1,0 +1,256 @@
+//! Supervisors among the parents of a process.
+
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    path::Path,
+    time::Instant,
+};
+
+use super::cut;
+use crate::{
+    decode,
+    enrich::host::Host,
+    evidence::{Process, Supervisor, SupervisorKind},
+};
+
+/// How far up the parents are followed.
+const MOST_PARENTS: usize = 32;
+/// How much is read of `/proc/PID/stat`, which has some 300 bytes.
+const MOST_STAT: u64 = 4096;
+/// How much is read of a parent's arguments.
+const MOST_ARGUMENTS: u64 = 4096;
+/// How much is read of an environment.
+const MOST_ENVIRONMENT: u64 = 128 * 1024;
+
+/// What the parents of a process are to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Parents {
+    /// The nearest that is made for keeping processes running.
+    pub supervisor: Option<Supervisor>,
+    /// The nearest shell that runs a script or a command.
+    pub shell: Option<Supervisor>,
+    /// Whether the deadline ended the search.
+    pub cut_short: bool,
+}
+
+/// Goes up from a process. A parent that is gone or cannot be read ends the way.
+pub fn look(host: &Host, process: &Process, deadline: Instant) -> Parents {
+    let mut found = Parents::default();
+    let mut next = process.ppid;
+    for _ in 0..MOST_PARENTS {
+        let Some(pid) = next.filter(|&pid| pid != 0) else { break };
+        if Instant::now() > deadline {
+            found.cut_short = true;
+            break;
+        }
+        let stat = read_start(&host.proc_file(pid, "stat"), MOST_STAT).unwrap_or_default();
+        let Some((comm, parent)) = name_and_parent(&stat) else { break };
+        let cmdline = read_start(&host.proc_file(pid, "cmdline"), MOST_ARGUMENTS);
+        let argv = decode::arguments(&cmdline.unwrap_or_default());
+        let supervisor = |kind, name: Option<String>| Supervisor {
+            kind,
+            name: name.as_deref().filter(|name| !name.is_empty()).map(cut),
+            pid: Some(pid),
+            restart: None,
+            restarts: None,
+        };
+        if let Some(kind) = kind(&comm, &argv) {
+            found.supervisor = Some(supervisor(kind, name(host, process.pid, kind, &argv)));
+            break;
+        }
+        if found.shell.is_none() {
+            found.shell =
+                runs(&argv).map(|what| supervisor(SupervisorKind::Shell, Some(what.to_owned())));
+        }
+        next = Some(parent);
+    }
+    found
+}
+
+/// Name and parent in `/proc/PID/stat` (`proc_pid_stat(5)`): `PID (NAME) S PPID …`,
+/// where the name may be any bytes, brackets too. Not by procfs, which panics on
+/// what is not in this form.
+fn name_and_parent(stat: &[u8]) -> Option<(String, u32)> {
+    let text = String::from_utf8_lossy(stat);
+    let (before, after) = text.rsplit_once(')')?;
+    let (_, comm) = before.split_once('(')?;
+    let parent = after.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    Some((comm.to_owned(), parent))
+}
+
+/// The kind of a program that is made for keeping others running. pm2 writes its
+/// title over its arguments.
+fn kind(comm: &str, argv: &[String]) -> Option<SupervisorKind> {
+    let program = argv.first().map(String::as_str).unwrap_or_default();
+    let is_pm2_title = program.starts_with("PM2 v") && program.contains("God Daemon");
+    if comm.starts_with("PM2") || is_pm2_title {
+        return Some(SupervisorKind::Pm2);
+    }
+    let is_python = base(program).starts_with("python");
+    let script = argv.iter().skip(1).find(|argument| !argument.starts_with('-'));
+    let script = script.map(|script| base(script)).filter(|_| is_python).unwrap_or_default();
+    [comm, base(program), script].into_iter().find_map(|name| match name {
+        "supervisord" | "supervisor.supervisord" => Some(SupervisorKind::Supervisord),
+        "runsv" => Some(SupervisorKind::Runit),
+        "s6-supervise" => Some(SupervisorKind::S6),
+        _ => None,
+    })
+}
+
+/// What a supervisor calls the process: the folder that it was told to look
+/// after, or what it has put into the environment of what it starts.
+fn name(host: &Host, pid: u32, kind: SupervisorKind, argv: &[String]) -> Option<String> {
+    if matches!(kind, SupervisorKind::Runit | SupervisorKind::S6) {
+        return argv.get(1).cloned();
+    }
+    let bytes = read_start(&host.proc_file(pid, "environ"), MOST_ENVIRONMENT).ok()?;
+    let environment = |wanted: &str| {
+        bytes.split(|&byte| byte == 0).find_map(|variable| {
+            let value = variable.strip_prefix(wanted.as_bytes())?.strip_prefix(b"=")?;
+            Some(String::from_utf8_lossy(value).into_owned())
+        })
+    };
+    if kind == SupervisorKind::Pm2 {
+        return environment("name")
+            .filter(|name| !name.is_empty())
+            .or_else(|| environment("pm_id"));
+    }
+    let program = environment("SUPERVISOR_PROCESS_NAME")?;
+    match environment("SUPERVISOR_GROUP_NAME") {
+        Some(group) if group != program => Some(format!("{group}:{program}")),
+        _ => Some(program),
+    }
+}
+
+/// The script or command that a shell runs; `None` for a shell that reads from a
+/// terminal or a pipe, and for any other program. By the arguments alone: the
+/// name of a script with a `#!` line is the script's, its interpreter is the
+/// first argument.
+fn runs(argv: &[String]) -> Option<&str> {
+    const SHELLS: [&str; 6] = ["sh", "bash", "dash", "zsh", "ash", "ksh"];
+    let mut arguments = argv.iter().map(String::as_str);
+    let mut program = arguments.next()?;
+    if base(program) == "busybox" {
+        program = arguments.next()?;
+    }
+    let program = base(program);
+    if !SHELLS.contains(&program.strip_prefix('-').unwrap_or(program)) {
+        return None;
+    }
+    let mut is_command = false;
+    while let Some(argument) = arguments.next() {
+        match argument {
+            "-" | "--" => return arguments.next(),
+            "--rcfile" | "--init-file" => drop(arguments.next()),
+            long if long.starts_with("--") => {}
+            short if short.starts_with(['-', '+']) => {
+                let letters = short.get(1..).unwrap_or_default();
+                let on = short.starts_with('-');
+                if on && letters.contains(['i', 's']) {
+                    return None;
+                }
+                is_command |= on && letters.contains('c');
+                // `set -o NAME` and `shopt -O NAME` name what they switch.
+                if letters.ends_with(['o', 'O']) {
+                    arguments.next();
+                }
+            }
+            what => return Some(what),
+        }
+    }
+    // The command was beyond what was read.
+    is_command.then_some("")
+}
+
+/// The last part of a path.
+fn base(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+/// The beginning of a file.
+fn read_start(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(most).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn argv(line: &str) -> Vec<String> {
+        line.split('|').map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_name_may_have_brackets() {
+        let read = |stat: &[u8]| name_and_parent(stat);
+        assert_eq!(read(b"7 (a) b (c) S 3 7 7 0"), Some(("a) b (c".to_owned(), 3)));
+        assert_eq!(read(b"7 (\xff) R 0 0"), Some(("\u{fffd}".to_owned(), 0)));
+        for broken in [&b""[..], b"7 (a", b")(", b"7 (a) S", b"7 (a) S -1 0"] {
+            assert_eq!(read(broken), None);
+        }
+    }
+
+    #[test]
+    fn a_shell_counts_if_it_runs_a_script_or_a_command() {
+        for (line, runs_what) in [
+            ("sh|-c|while :; do ./app; done", Some("while :; do ./app; done")),
+            ("/bin/bash|./loop.sh", Some("./loop.sh")),
+            ("bash|-eo|pipefail|run.sh|--port", Some("run.sh")),
+            ("bash|-lc|exec app", Some("exec app")),
+            ("bash|--norc|--|run.sh", Some("run.sh")),
+            ("bash|+x|run.sh", Some("run.sh")),
+            ("/bin/busybox|ash|run.sh", Some("run.sh")),
+            ("bash|-c", Some("")),
+            ("bash", None),
+            ("-bash", None),
+            ("-zsh|-i", None),
+            ("bash|--rcfile|/tmp/rc", None),
+            ("bash|--rcfile|/tmp/rc|-i", None),
+            ("sh|-s|argument", None),
+            ("busybox|httpd", None),
+            ("java|-jar|app.jar", None),
+            ("", None),
+        ] {
+            assert_eq!(runs(&argv(line)), runs_what, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_supervisor_is_known_by_name_script_or_title() {
+        for (comm, line, expected) in [
+            ("supervisord", "", Some(SupervisorKind::Supervisord)),
+            (
+                "python3",
+                "/usr/bin/python3|-u|/usr/bin/supervisord|-n",
+                Some(SupervisorKind::Supervisord),
+            ),
+            ("python3", "python3|-m|supervisor.supervisord", Some(SupervisorKind::Supervisord)),
+            ("python3", "python3|app.py|/usr/bin/supervisord", None),
+            ("vim", "vim|/usr/bin/supervisord", None),
+            ("PM2 v5.3.0: God", "PM2 v5.3.0: God Daemon (/root/.pm2)", Some(SupervisorKind::Pm2)),
+            ("node", "PM2 v6.0.8: God Daemon (/home/a/.pm2)", Some(SupervisorKind::Pm2)),
+            ("runsv", "runsv|web", Some(SupervisorKind::Runit)),
+            ("s6-supervise", "s6-supervise|web", Some(SupervisorKind::S6)),
+            ("java", "java", None),
+        ] {
+            assert_eq!(kind(comm, &argv(line)), expected, "{comm} {line}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_arguments_are_read(comm: String, argv: Vec<String>) {
+            let _ = (kind(&comm, &argv), runs(&argv));
+        }
+
+        #[test]
+        fn any_options_are_read(argv in proptest::collection::vec("[-+]{0,2}[a-zO]{0,3}|busybox|sh|é", 0..6)) {
+            let _ = (kind("sh", &argv), runs(&argv));
+        }
+    }
+}

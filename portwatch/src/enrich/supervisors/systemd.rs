@@ -1,0 +1,138 @@
+//! What systemd says of its units (`org.freedesktop.systemd1(5)`): whether a
+//! service is started again, and where `.socket` units listen.
+
+use std::time::{Duration, Instant};
+
+use super::cut;
+use crate::enrich::host::Host;
+
+mod bounded;
+mod listen;
+mod manager;
+
+pub use listen::{Listener, listening_unit};
+use manager::Manager;
+
+/// How long one manager may take for its answer. One that is busy or hangs does
+/// not use up what others could be asked in.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// `.socket` units that are looked at.
+const MOST_UNITS: usize = 256;
+
+const SERVICE: &str = "org.freedesktop.systemd1.Service";
+const SOCKET: &str = "org.freedesktop.systemd1.Socket";
+
+/// What its manager knows of a `.service` unit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// `Restart=`: `no`, `on-failure`, `always` …
+    pub restart: String,
+    /// `NRestarts`; `None` before systemd 235.
+    pub restarts: Option<u32>,
+    /// The process of a user's manager; `None` for the system's.
+    pub manager: Option<u32>,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The manager cannot be reached, or says nothing.
+    Unreachable(String),
+    /// It does not answer this question.
+    Refused(String),
+}
+
+/// Whether the host runs systemd, as `sd_booted(3)` tells it.
+pub fn is_running(host: &Host) -> bool {
+    host.run_root.join("systemd/system").is_dir()
+}
+
+/// Asks the system's manager (`owner` is `None`) or a user's about a `.service`
+/// unit. One round trip after the handshake: single properties, since all of them
+/// would make systemd read the unit's accounting as well.
+///
+/// # Errors
+/// The manager cannot be reached, is too slow, or does not know the unit.
+pub fn service(
+    host: &Host,
+    owner: Option<u32>,
+    unit: &str,
+    deadline: Instant,
+) -> Result<Service, Failure> {
+    let path = object_path(unit);
+    within(host, deadline, async {
+        let manager = Manager::connect(host, owner).await?;
+        let (restart, restarts) = tokio::join!(
+            manager.property::<String>(&path, SERVICE, "Restart"),
+            manager.property::<u32>(&path, SERVICE, "NRestarts"),
+        );
+        let pid = owner.and(manager.pid);
+        manager.leave().await;
+        Ok(Service { restart: cut(&restart?), restarts: restarts.ok(), manager: pid })
+    })
+}
+
+/// Where the active `.socket` units of the system's manager listen.
+///
+/// # Errors
+/// The manager cannot be reached or is too slow.
+pub fn listeners(host: &Host, deadline: Instant) -> Result<Vec<Listener>, Failure> {
+    within(host, deadline, async {
+        let manager = Manager::connect(host, None).await?;
+        let mut listeners = Vec::new();
+        for (unit, path) in manager.active_sockets().await?.into_iter().take(MOST_UNITS) {
+            match manager.property::<Vec<(String, String)>>(&path, SOCKET, "Listen").await {
+                Ok(listen) => listeners.extend(listen::parse(&unit, &listen)),
+                // Unloaded since the listing.
+                Err(Failure::Refused(_)) => {}
+                Err(unreachable) => return Err(unreachable),
+            }
+        }
+        manager.leave().await;
+        Ok(listeners)
+    })
+}
+
+fn within<T>(
+    host: &Host,
+    deadline: Instant,
+    conversation: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let deadline = deadline.min(Instant::now() + PATIENCE);
+    host.within(deadline, conversation)
+        .unwrap_or_else(|error| Err(Failure::Unreachable(format!("systemd: {error}"))))
+}
+
+/// The object of a unit: its name with all but letters and digits, and a digit in
+/// front, as `_` and two hexadecimal digits (`sd_bus_path_encode(3)`).
+fn object_path(unit: &str) -> String {
+    use std::fmt::Write as _;
+    let mut path = String::from("/org/freedesktop/systemd1/unit/");
+    if unit.is_empty() {
+        path.push('_');
+    }
+    for (place, byte) in unit.bytes().enumerate() {
+        if byte.is_ascii_alphabetic() || (byte.is_ascii_digit() && place > 0) {
+            path.push(char::from(byte));
+        } else {
+            // Writing into a string does not fail.
+            let _ = write!(path, "_{byte:02x}");
+        }
+    }
+    path
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unit_names_are_escaped() {
+        let escaped = |unit| object_path(unit).rsplit('/').next().unwrap().to_owned();
+        assert_eq!(escaped("web@1.service"), "web_401_2eservice");
+        assert_eq!(escaped("9p.service"), "_39p_2eservice");
+        assert_eq!(escaped("a-b_c.socket"), "a_2db_5fc_2esocket");
+        assert_eq!(escaped("ü"), "_c3_bc");
+        assert_eq!(escaped(""), "_");
+    }
+}

@@ -1,0 +1,140 @@
+//! A conversation with one service manager.
+
+use std::{fmt, path::PathBuf};
+
+use serde::de::DeserializeOwned;
+use tokio::{net::UnixStream, task::yield_now};
+use zbus::{
+    Connection, DynamicType, Message, OwnedObjectPath,
+    connection::Builder,
+    wire::{Type, as_variant},
+};
+
+use super::{Failure, bounded::Bounded};
+use crate::enrich::{host::Host, supervisors::cut};
+
+const NAME: &str = "org.freedesktop.systemd1";
+const OBJECT: &str = "/org/freedesktop/systemd1";
+const MANAGER: &str = "org.freedesktop.systemd1.Manager";
+const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
+
+/// A connection to systemd, of the system or of a user.
+pub struct Manager {
+    connection: Connection,
+    /// Whom the messages are for: on a bus systemd's name, on its own socket
+    /// whoever answers.
+    destination: Option<&'static str>,
+    /// The manager's process, where it has made the socket itself.
+    pub pid: Option<u32>,
+}
+
+/// A row of `ListUnitsByPatterns`: name, description, load, active and sub state,
+/// followed unit, object path, job id, job type, job path.
+type Row =
+    (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
+
+impl Manager {
+    /// Connects to the manager's own socket, which needs no bus but root, or else
+    /// over the bus. `owner` is the user of a user's manager.
+    ///
+    /// # Errors
+    /// Neither of the two works.
+    pub async fn connect(host: &Host, owner: Option<u32>) -> Result<Self, Failure> {
+        let (folder, bus) = match owner {
+            Some(uid) => (host.run_root.join("user").join(uid.to_string()), "bus"),
+            None => (host.run_root.clone(), "dbus/system_bus_socket"),
+        };
+        let own = match Self::open(folder.join("systemd/private"), owner, None).await {
+            Ok(manager) => return Ok(manager),
+            Err(error) => error,
+        };
+        Self::open(folder.join(bus), owner, Some(NAME)).await.map_err(|error| {
+            Failure::Unreachable(format!("systemd: its own socket: {own}; the bus: {error}"))
+        })
+    }
+
+    async fn open(
+        path: PathBuf,
+        owner: Option<u32>,
+        destination: Option<&'static str>,
+    ) -> Result<Self, String> {
+        let stream = UnixStream::connect(path).await.map_err(short)?;
+        let peer = stream.peer_cred().map_err(short)?;
+        // The folder is the user's own: what is there may lead elsewhere.
+        if owner.is_some_and(|uid| uid != peer.uid()) {
+            return Err(format!("it belongs to user {}", peer.uid()));
+        }
+        let builder = Builder::socket(Bounded(stream));
+        let builder = if destination.is_none() { builder.p2p() } else { builder };
+        let connection = builder.build().await.map_err(short)?;
+        let pid = peer.pid().and_then(|pid| u32::try_from(pid).ok());
+        Ok(Self { connection, destination, pid: pid.filter(|_| destination.is_none()) })
+    }
+
+    /// One property of an object.
+    ///
+    /// # Errors
+    /// No such object or property, another type, or the connection is at its end.
+    pub async fn property<T>(&self, path: &str, interface: &str, name: &str) -> Result<T, Failure>
+    where
+        T: DeserializeOwned + Type,
+    {
+        let reply = self.call(path, PROPERTIES, "Get", &(interface, name)).await?;
+        let body = reply.body();
+        let value: as_variant::Deserialize<'_, T> = body.deserialize().map_err(failure)?;
+        Ok(value.0)
+    }
+
+    /// The active `.socket` units, with their objects.
+    ///
+    /// # Errors
+    /// The connection is at its end, or systemd is older than 230.
+    pub async fn active_sockets(&self) -> Result<Vec<(String, String)>, Failure> {
+        let wanted = (["active"].as_slice(), ["*.socket"].as_slice());
+        let reply = self.call(OBJECT, MANAGER, "ListUnitsByPatterns", &wanted).await?;
+        let rows: Vec<Row> = reply.body().deserialize().map_err(failure)?;
+        Ok(rows.into_iter().map(|row| (row.0, row.6.to_string())).collect())
+    }
+
+    async fn call<B>(
+        &self,
+        path: &str,
+        interface: &str,
+        method: &str,
+        body: &B,
+    ) -> Result<Message, Failure>
+    where
+        B: serde::Serialize + DynamicType,
+    {
+        self.connection
+            .call_method(self.destination, path, Some(interface), method, body)
+            .await
+            .map_err(failure)
+    }
+
+    /// Ends the conversation. The task that reads is let come to its end, so that
+    /// no descriptor stays behind until the next one.
+    pub async fn leave(self) {
+        // The other end may have closed first.
+        let _ = self.connection.close().await;
+        yield_now().await;
+    }
+}
+
+/// An answer that says no is about the question; anything else is about who was
+/// asked.
+fn failure(error: zbus::Error) -> Failure {
+    let why = format!("systemd: {}", short(&error));
+    match error {
+        zbus::Error::MethodError(..)
+        | zbus::Error::FDO(_)
+        | zbus::Error::SignatureMismatch(..)
+        | zbus::Error::IncorrectType => Failure::Refused(why),
+        _ => Failure::Unreachable(why),
+    }
+}
+
+/// What others say of an error is from outside.
+fn short(error: impl fmt::Display) -> String {
+    cut(&error.to_string())
+}

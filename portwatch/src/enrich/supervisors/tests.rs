@@ -1,0 +1,209 @@
+//! Supervisors of a fake host: a folder for /proc, and a service manager of the
+//! test's own on the socket where systemd's would be.
+
+use std::{fs, io, path::Path};
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::*;
+use crate::evidence::State;
+
+mod manager;
+mod systemd;
+
+fn host(root: &TempDir) -> Host {
+    Host::fake(root.path(), Box::new(|_| Err(io::ErrorKind::Unsupported.into())))
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_millis(250)
+}
+
+/// A process in the fake /proc; its arguments stand between bars.
+fn spawn(root: &TempDir, pid: u32, ppid: u32, comm: &str, argv: &str) -> Process {
+    let folder = root.path().join("proc").join(pid.to_string());
+    fs::create_dir_all(&folder).unwrap();
+    let stat = format!(
+        "{pid} ({comm}) S {ppid} 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 900 0 0 0 0 0 0 0 0 0 0 0 0 \
+         0 0 0 0 17 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n"
+    );
+    fs::write(folder.join("stat"), stat).unwrap();
+    fs::write(folder.join("cmdline"), argv.replace('|', "\0") + "\0").unwrap();
+    Process { pid, ppid: Some(ppid), comm: Some(comm.to_owned()), ..Process::default() }
+}
+
+fn environment(root: &TempDir, pid: u32, variables: &str) {
+    let file = root.path().join("proc").join(pid.to_string()).join("environ");
+    fs::write(file, variables.replace('|', "\0")).unwrap();
+}
+
+/// The supervisor's kind, name and pid.
+type Found = Option<(SupervisorKind, Option<String>, Option<u32>)>;
+
+fn described(root: &TempDir, process: &Process) -> Found {
+    let (mut process, mut gaps) = (process.clone(), Vec::new());
+    Supervisors::default().describe(&host(root), &mut process, soon(), &mut gaps);
+    assert_eq!(gaps, []);
+    process.supervisor.map(|found| (found.kind, found.name, found.pid))
+}
+
+fn found(kind: SupervisorKind, name: &str, pid: u32) -> Found {
+    Some((kind, Some(name.to_owned()), Some(pid)))
+}
+
+#[test]
+fn supervisord_calls_it_by_group_and_program() {
+    let root = TempDir::new().unwrap();
+    spawn(&root, 1, 0, "systemd", "/sbin/init");
+    spawn(&root, 50, 1, "supervisord", "/usr/bin/python3|/usr/bin/supervisord|-n");
+    spawn(&root, 60, 50, "sh", "/bin/sh|/opt/run.sh");
+    let app = spawn(&root, 70, 60, "java", "java");
+    environment(&root, 70, "A=b|SUPERVISOR_PROCESS_NAME=web|SUPERVISOR_GROUP_NAME=web");
+    assert_eq!(described(&root, &app), found(SupervisorKind::Supervisord, "web", 50));
+    environment(&root, 70, "SUPERVISOR_GROUP_NAME=site|SUPERVISOR_PROCESS_NAME=web_01");
+    assert_eq!(described(&root, &app), found(SupervisorKind::Supervisord, "site:web_01", 50));
+    environment(&root, 70, "XSUPERVISOR_PROCESS_NAME=web");
+    assert_eq!(described(&root, &app), Some((SupervisorKind::Supervisord, None, Some(50))));
+}
+
+#[test]
+fn supervisord_may_be_pid_1_and_stands_before_the_unit() {
+    let root = TempDir::new().unwrap();
+    fs::create_dir_all(root.path().join("run/systemd/system")).unwrap();
+    spawn(&root, 1, 0, "supervisord", "/usr/bin/python3|/usr/bin/supervisord");
+    let app = spawn(&root, 70, 1, "java", "java");
+    environment(&root, 70, "SUPERVISOR_PROCESS_NAME=web");
+    let app = Process { unit: Some("supervisor.service".to_owned()), ..app };
+    assert_eq!(described(&root, &app), found(SupervisorKind::Supervisord, "web", 1));
+}
+
+#[test]
+fn pm2_runit_and_s6_are_found() {
+    let root = TempDir::new().unwrap();
+    spawn(&root, 40, 1, "PM2 v5.3.0: God", "PM2 v5.3.0: God Daemon (/root/.pm2)");
+    let app = spawn(&root, 41, 40, "node", "node|/srv/app.js");
+    environment(&root, 41, "pm_id=3|name=api");
+    assert_eq!(described(&root, &app), found(SupervisorKind::Pm2, "api", 40));
+    environment(&root, 41, "pm_id=3|name=");
+    assert_eq!(described(&root, &app), found(SupervisorKind::Pm2, "3", 40));
+
+    spawn(&root, 80, 1, "runsv", "runsv|web");
+    let app = spawn(&root, 81, 80, "nginx", "nginx");
+    assert_eq!(described(&root, &app), found(SupervisorKind::Runit, "web", 80));
+
+    spawn(&root, 90, 1, "s6-supervise", "s6-supervise|db");
+    let app = spawn(&root, 91, 90, "postgres", "postgres");
+    assert_eq!(described(&root, &app), found(SupervisorKind::S6, "db", 90));
+}
+
+#[test]
+fn a_shells_loop_is_one_and_a_terminal_is_not() {
+    let root = TempDir::new().unwrap();
+    spawn(&root, 1, 0, "systemd", "/sbin/init");
+    spawn(&root, 20, 1, "bash", "-bash");
+    spawn(&root, 21, 20, "sh", "sh|-c|while :; do ./app; done");
+    let app = spawn(&root, 22, 21, "app", "./app");
+    let by_hand = spawn(&root, 23, 20, "app", "./app");
+    let looped = found(SupervisorKind::Shell, "while :; do ./app; done", 21);
+    assert_eq!(described(&root, &app), looped);
+    assert_eq!(described(&root, &by_hand), None);
+    // In a scope the loop starts it again; in a login session as well.
+    fs::create_dir_all(root.path().join("run/systemd/system")).unwrap();
+    let unit = |process: &Process, unit: &str, session: Option<&str>| Process {
+        unit: Some(unit.to_owned()),
+        session: session.map(str::to_owned),
+        ..process.clone()
+    };
+    assert_eq!(described(&root, &unit(&app, "run-r1.scope", None)), looped);
+    assert_eq!(described(&root, &unit(&app, "session-9.scope", Some("9"))), looped);
+    assert_eq!(described(&root, &unit(&by_hand, "session-9.scope", Some("9"))), None);
+    let scope = Some((SupervisorKind::Systemd, Some("run-r1.scope".to_owned()), None));
+    assert_eq!(described(&root, &unit(&by_hand, "run-r1.scope", None)), scope);
+}
+
+#[test]
+fn without_systemd_or_in_a_container_a_unit_is_not_asked_about() {
+    let root = TempDir::new().unwrap();
+    let app = spawn(&root, 22, 1, "app", "./app");
+    let app = Process { unit: Some("app.service".to_owned()), ..app };
+    assert_eq!(described(&root, &app), None);
+    fs::create_dir_all(root.path().join("run/systemd/system")).unwrap();
+    assert_eq!(described(&root, &Process { container: Some("9f81".to_owned()), ..app }), None);
+}
+
+#[test]
+fn parents_in_a_circle_and_long_names_have_an_end() {
+    let root = TempDir::new().unwrap();
+    spawn(&root, 30, 31, "a", "a");
+    let app = spawn(&root, 31, 30, "b", "b");
+    assert_eq!(described(&root, &app), None);
+    spawn(&root, 30, 1, "runsv", &format!("runsv|{}", "ü".repeat(1000)));
+    assert_eq!(described(&root, &app), found(SupervisorKind::Runit, &"ü".repeat(128), 30));
+}
+
+#[test]
+fn a_search_without_time_is_a_gap() {
+    let root = TempDir::new().unwrap();
+    let mut app = spawn(&root, 31, 30, "app", "app");
+    let (mut gaps, past) = (Vec::new(), Instant::now() - Duration::from_millis(1));
+    let mut supervisors = Supervisors::default();
+    supervisors.describe(&host(&root), &mut app, past, &mut gaps);
+    supervisors.describe(&host(&root), &mut app, past, &mut gaps);
+    assert_eq!(gaps.len(), 1, "once per event: {gaps:?}");
+    assert_eq!(gaps[0].what, "supervisor");
+}
+
+#[test]
+fn what_is_remembered_is_bounded() {
+    let mut remembered = Remembered::default();
+    for key in 0..1000 {
+        remembered.remember(key, key);
+    }
+    assert_eq!(remembered.0.len(), MOST_REMEMBERED);
+    assert_eq!((remembered.recall(&5), remembered.recall(&500)), (Some(5), None));
+}
+
+#[test]
+fn the_processes_that_are_looked_into_are_bounded() {
+    let root = TempDir::new().unwrap();
+    spawn(&root, 80, 1, "runsv", "runsv|web");
+    let mut failing = spawn(&root, 99, 80, "nginx", "nginx");
+    let holders = (100..120).map(|pid| spawn(&root, pid, 80, "nginx", "nginx"));
+    let mut socket = Socket::bare(State::Listen, "0.0.0.0:80".parse().unwrap(), None);
+    socket.holders = holders.collect();
+    let mut gaps = Vec::new();
+    let mut sockets = [socket.clone(), socket];
+    Supervisors::default().describe_all(
+        &host(&root),
+        &mut failing,
+        &mut sockets,
+        Protocol::Tcp,
+        soon(),
+        &mut gaps,
+    );
+    for socket in &sockets {
+        let named = socket.holders.iter().filter(|holder| holder.supervisor.is_some()).count();
+        assert_eq!(named, MOST_PROCESSES - 1, "the failing one is among them");
+    }
+    assert_eq!(gaps.len(), 1, "{gaps:?}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn any_bytes_in_proc_are_read(stat: Vec<u8>, comm: String, cmdline: Vec<u8>, environ: Vec<u8>) {
+        let root = TempDir::new().unwrap();
+        let mut app = spawn(&root, 31, 30, "app", "app");
+        spawn(&root, 30, 29, &comm, "x");
+        let file = |path: &str| root.path().join("proc").join(Path::new(path));
+        fs::write(file("30/cmdline"), &cmdline).unwrap();
+        fs::write(file("31/environ"), &environ).unwrap();
+        fs::create_dir_all(file("29")).unwrap();
+        fs::write(file("29/stat"), &stat).unwrap();
+        let mut gaps = Vec::new();
+        Supervisors::default().describe(&host(&root), &mut app, soon(), &mut gaps);
+        prop_assert_eq!(gaps, []);
+    }
+}
