@@ -25,6 +25,9 @@ const MOST_REMEMBERED: usize = 64;
 /// How long an answer is believed. A service that fails again and again is one
 /// question, and a manager that does not answer is not waited for each time.
 const BELIEVED: Duration = Duration::from_secs(2);
+/// With less time left than this, systemd is not asked: its silence would say
+/// nothing about it. An answer takes one or two milliseconds.
+const SHORTEST: Duration = Duration::from_millis(10);
 /// Processes that are looked into for one refusal.
 const MOST_PROCESSES: usize = 8;
 
@@ -134,6 +137,7 @@ impl Supervisors {
             (Some(listeners), _) => listeners,
             (None, Some(why)) => Err(why),
             (None, None) => {
+                has_time(deadline)?;
                 let listeners = systemd::listeners(host, deadline);
                 let listeners = self.note_silence(None, listeners);
                 self.listeners.remember((), listeners.clone());
@@ -188,6 +192,7 @@ impl Supervisors {
         if let Some(why) = self.silent.recall(&owner) {
             return Err(why);
         }
+        has_time(deadline)?;
         let service = systemd::service(host, owner, unit, deadline);
         let service = self.note_silence(owner, service);
         self.services.remember(key, service.clone());
@@ -209,6 +214,13 @@ impl Supervisors {
             Failure::Refused(why) => why,
         })
     }
+}
+
+fn has_time(deadline: Instant) -> Result<(), String> {
+    if Instant::now() + SHORTEST < deadline {
+        return Ok(());
+    }
+    Err("systemd: no time was left to ask".to_owned())
 }
 
 fn is_service(unit: &str) -> bool {

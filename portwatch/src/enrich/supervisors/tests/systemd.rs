@@ -86,7 +86,11 @@ fn the_bus_is_asked_where_systemds_own_socket_hangs_up() {
 
 #[test]
 fn a_unit_without_an_answer_is_named_with_a_gap() {
-    for manner in [Manner::HangsUp, Manner::SaysNothing, Manner::Boasts] {
+    for (manner, why) in [
+        (Manner::HangsUp, "its own socket"),
+        (Manner::SaysNothing, "deadline"),
+        (Manner::Boasts, "data"),
+    ] {
         let root = TempDir::new().unwrap();
         let manager = Running::start(&root, PRIVATE, manner);
         let (host, mut supervisors) = (host(&root), Supervisors::default());
@@ -99,9 +103,10 @@ fn a_unit_without_an_answer_is_named_with_a_gap() {
             let named = Supervisor { name: Some(unit.to_owned()), ..unanswered() };
             assert_eq!(process.supervisor, Some(named));
         }
-        assert!(began.elapsed() < Duration::from_millis(250), "{:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
         assert_eq!(gaps.len(), 1, "once per event: {gaps:?}");
         assert_eq!(gaps[0].what, "supervisor");
+        assert!(gaps[0].why.contains(why), "{gaps:?}");
         assert_eq!(manager.stop(), 1, "not asked again for each unit");
     }
 }
@@ -117,6 +122,18 @@ fn a_unit_that_systemd_does_not_know_is_a_gap_of_its_own() {
     assert_eq!(stranger.supervisor.unwrap().restart, None);
     assert_eq!(gaps.len(), 1);
     let mut process = web(None);
+    supervisors.describe(&host, &mut process, soon(), &mut gaps);
+    assert_eq!(process.supervisor, Some(answered()));
+}
+
+#[test]
+fn without_time_systemd_is_not_asked_and_asked_the_next_time() {
+    let root = TempDir::new().unwrap();
+    let _manager = Running::start(&root, PRIVATE, Manner::Answers);
+    let (host, mut supervisors) = (host(&root), Supervisors::default());
+    let (mut process, mut gaps) = (web(None), Vec::new());
+    supervisors.describe(&host, &mut process, Instant::now(), &mut gaps);
+    assert_eq!((process.supervisor.as_ref(), gaps.len()), (Some(&unanswered()), 1));
     supervisors.describe(&host, &mut process, soon(), &mut gaps);
     assert_eq!(process.supervisor, Some(answered()));
 }
