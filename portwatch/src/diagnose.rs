@@ -13,6 +13,7 @@ mod holder;
 mod moves;
 mod program;
 mod words;
+mod workloads;
 
 /// The verdict on one refused bind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -13,6 +13,7 @@ use crate::{
 };
 
 mod cgroups;
+mod containers;
 mod holders;
 pub mod host;
 mod netns;
@@ -24,7 +25,9 @@ mod sock_diag;
 mod sockets;
 mod supervisors;
 
+use containers::Containers;
 use host::Host;
+use supervisors::Supervisors;
 
 /// How long one refusal may be looked into.
 const DEADLINE: Duration = Duration::from_millis(250);
@@ -35,7 +38,8 @@ pub struct Enricher {
     records: Box<dyn Records>,
     namespaces: netns::Namespaces,
     holders: holders::Holders,
-    supervisors: supervisors::Supervisors,
+    supervisors: Supervisors,
+    containers: Containers,
 }
 
 impl Enricher {
@@ -48,7 +52,8 @@ impl Enricher {
             records,
             namespaces: netns::Namespaces::default(),
             holders,
-            supervisors: supervisors::Supervisors::default(),
+            supervisors: Supervisors::default(),
+            containers: Containers::default(),
         }
     }
 
@@ -97,25 +102,17 @@ impl Enricher {
         if let Some(culprit) = &raw.culprit {
             point_out(culprit, raw, &mut found);
         }
-        let mut process = processes::failing(host, &raw.task, &mut gaps);
+        let process = processes::failing(host, &raw.task, &mut gaps);
         record::recall_options(records, &mut found.sockets);
         self.holders.name(host, records, &mut found.sockets, deadline, &mut gaps);
         options::ask(&mut found.sockets);
         record::recall_origin(host, records, &mut found.sockets);
         gaps.extend(record::recall_binder(host, records, &mut found.sockets));
-        self.supervisors.describe_all(
-            host,
-            &mut process,
-            &mut found.sockets,
-            raw.protocol,
-            deadline,
-            &mut gaps,
-        );
         let last_holder = record::last_holder(host, records, raw);
         if found.time_wait.count > 0 {
             found.time_wait.left_by = last_holder.as_ref().map(record::left_by);
         }
-        Evidence {
+        let mut evidence = Evidence {
             time: host.wall_clock(raw.at_ns),
             failure,
             process,
@@ -124,7 +121,10 @@ impl Enricher {
             time_wait: found.time_wait,
             last_holder,
             gaps,
-        }
+        };
+        self.supervisors.describe_all(host, &mut evidence, deadline);
+        self.containers.describe_all(host, &mut evidence, deadline);
+        evidence
     }
 }
 

@@ -433,3 +433,33 @@ impl Gap {
         Self { what: what.into(), why: why.into() }
     }
 }
+
+#[cfg(test)]
+impl Evidence {
+    /// A TCP bind of 0.0.0.0:80 by `process`, refused beside `sockets`.
+    pub fn refused(process: Process, sockets: Vec<Socket>) -> Self {
+        Self {
+            time: Timestamp::UNIX_EPOCH,
+            failure: Failure {
+                stage: Stage::Bind,
+                errno: "EADDRINUSE".to_owned(),
+                protocol: Protocol::Tcp,
+                family: Family::Ipv4,
+                address: std::net::Ipv4Addr::UNSPECIFIED.into(),
+                port: 80,
+                device: None,
+                reuseaddr: Some(false),
+                reuseport: Some(false),
+                v6only: None,
+                uid: Some(0),
+                cookie: Some(1),
+            },
+            process,
+            netns: Netns { inode: Some(1), cookie: Some(1), name: None, host: Some(true) },
+            sockets,
+            time_wait: TimeWait::default(),
+            last_holder: None,
+            gaps: Vec::new(),
+        }
+    }
+}

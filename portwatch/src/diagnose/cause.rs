@@ -74,6 +74,8 @@ pub fn who(case: &Case, class: HolderClass, holder: Option<&Process>, socket: &S
             _ => "which process has it open could not be found out".to_owned(),
         };
     };
+    let workload = holder.workload.as_ref().and_then(words::workload);
+    let behind_proxy = format!(", for {},", workload.as_deref().unwrap_or("a container"));
     let what = match class {
         HolderClass::Itself if holder.pid == case.process().pid => {
             return format!("it already holds {} itself", socket.local);
@@ -82,7 +84,7 @@ pub fn who(case: &Case, class: HolderClass, holder: Option<&Process>, socket: &S
         HolderClass::OldInstance => ", an older instance,",
         HolderClass::Restarted => ", a younger instance,",
         HolderClass::OtherService => ", another service,",
-        HolderClass::ContainerProxy => ", for a container,",
+        HolderClass::ContainerProxy => &behind_proxy,
         _ => "",
     };
     let since = holder

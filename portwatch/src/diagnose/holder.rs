@@ -88,7 +88,11 @@ fn kept_open(socket: &Socket, holder: &Process) -> Option<HolderClass> {
 /// somebody else to what the process is by itself.
 fn class(failing: &Process, holder: &Process) -> HolderClass {
     let comm = holder.comm.as_deref().unwrap_or_default();
-    if CONTAINER_PROXIES.contains(&comm) {
+    // Others hold ports of their own beside those of containers (dockerd), and
+    // are proxies where an engine says that this one is a container's.
+    let has_published =
+        holder.workload.as_ref().is_some_and(|workload| workload.published.is_some());
+    if CONTAINER_PROXIES.contains(&comm) || has_published {
         return HolderClass::ContainerProxy;
     }
     if holder.pid == 1 && comm == "systemd" {

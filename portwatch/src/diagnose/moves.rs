@@ -2,7 +2,7 @@
 //! `kill -9` to begin with.
 
 use crate::{
-    diagnose::{HolderClass, Move, Risk, case::Case, words},
+    diagnose::{HolderClass, Move, Risk, case::Case, words, workloads},
     evidence::{Process, Protocol, Stage},
 };
 
@@ -60,11 +60,7 @@ pub fn against(case: &Case, class: HolderClass, holder: Option<&Process>) -> Vec
             advice("LimitCORE= in its unit (ulimit -c) bounds how long that takes"),
         ],
         HolderClass::OldInstance => vec![stop(holder, "the older instance has never gone away")],
-        HolderClass::ContainerProxy => vec![command(
-            format!("docker stop $(docker ps -q --filter publish={port})"),
-            "a container has published the port; the proxy only holds it for the container",
-            Risk::Interrupts,
-        )],
+        HolderClass::ContainerProxy => vec![workloads::behind_proxy(holder, port)],
         HolderClass::SocketUnit => vec![command(
             format!("systemctl list-sockets | grep -w {port}"),
             "systemd holds the port for a socket unit: stop that .socket unit",
@@ -79,15 +75,8 @@ pub fn against(case: &Case, class: HolderClass, holder: Option<&Process>) -> Vec
 
 /// Ends a process through whoever manages it.
 pub fn stop(holder: &Process, why: &str) -> Move {
-    if let Some(container) = &holder.container {
-        let path = holder.cgroup.as_ref().and_then(|cgroup| cgroup.path.as_deref());
-        let engine = engine(path.unwrap_or_default());
-        let id = quote(words::short_id(container));
-        return command(
-            format!("{engine} stop {id}"),
-            format!("{why}; stopping the container through its engine lasts, a kill does not"),
-            Risk::Interrupts,
-        );
+    if let Some(step) = workloads::around(holder, why) {
+        return step;
     }
     if let Some(unit) = holder.unit.as_deref().filter(|_| holder.session.is_none()) {
         let manager = match (holder.unit_owner, &holder.user) {
@@ -152,18 +141,6 @@ pub fn look(case: &Case) -> Move {
     command(format!("{enter}ss -{protocol}anp 'sport = :{}'", failure.port), why, Risk::None)
 }
 
-/// The engine that a cgroup path tells of.
-fn engine(path: &str) -> &'static str {
-    if path.contains("libpod") {
-        "podman"
-    } else if path.contains("cri-containerd") || path.contains("crio-") || path.contains("kubepods")
-    {
-        "crictl"
-    } else {
-        "docker"
-    }
-}
-
 fn owner(process: &Process) -> String {
     words::belongs_to(process).unwrap_or_else(|| words::process(process))
 }
@@ -177,6 +154,6 @@ fn program_of(process: &Process) -> String {
 }
 
 /// Quoted for a POSIX shell where it needs to be.
-fn quote(text: &str) -> String {
+pub fn quote(text: &str) -> String {
     shlex::try_quote(text).map_or_else(|_| "''".to_owned(), std::borrow::Cow::into_owned)
 }

@@ -2,7 +2,7 @@
 
 use jiff::{Timestamp, fmt::strtime};
 
-use crate::evidence::{Failure, Process, Protocol, Socket};
+use crate::evidence::{Failure, Process, Protocol, Socket, Workload};
 
 /// `java[31550]`.
 pub fn process(process: &Process) -> String {
@@ -14,8 +14,9 @@ pub fn process(process: &Process) -> String {
 
 /// Where a process belongs: its unit, container or session.
 pub fn belongs_to(process: &Process) -> Option<String> {
-    if let Some(container) = &process.container {
-        return Some(format!("container {}", short_id(container)));
+    if process.container.is_some() || process.pod.is_some() {
+        let container = || Some(format!("container {}", short_id(process.container.as_deref()?)));
+        return process.workload.as_ref().and_then(workload).or_else(container);
     }
     if let Some(session) = &process.session {
         return Some(match &process.user {
@@ -24,6 +25,18 @@ pub fn belongs_to(process: &Process) -> Option<String> {
         });
     }
     process.unit.clone()
+}
+
+/// `container web`, `container nginx of pod shop/web-1`; by its id where it has
+/// no name that is known.
+pub fn workload(workload: &Workload) -> Option<String> {
+    let name = workload.name.as_deref().or(workload.id.as_deref().map(short_id));
+    let container = name.map(|name| format!("container {name}"));
+    let pod = workload.pod.as_ref().map(|pod| format!("pod {}/{}", pod.namespace, pod.name));
+    match (container, pod) {
+        (Some(container), Some(pod)) => Some(format!("{container} of {pod}")),
+        (container, pod) => container.or(pod),
+    }
 }
 
 /// `java[31550] (app.service)`.

@@ -64,10 +64,12 @@ fn container(part: &str, in_pod: bool) -> Option<&str> {
 }
 
 /// A pod's uid: `kubepods-burstable-podUID.slice` with `_` for `-`, or `podUID`.
+/// That of a static pod is a hash without dashes.
 fn pod(part: &str) -> Option<String> {
     let name = part.strip_suffix(".slice").unwrap_or(part);
     let (head, uid) = name.rsplit_once("pod")?;
-    let is_pod = (head.is_empty() || head.starts_with("kubepods")) && uid.len() == 36;
+    let is_hash = uid.len() == 32 && uid.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_pod = (head.is_empty() || head.starts_with("kubepods")) && (uid.len() == 36 || is_hash);
     is_pod.then(|| uid.replace('_', "-"))
 }
 
@@ -178,6 +180,15 @@ mod tests {
         ] {
             assert_eq!(check(&path), [None, some(ID), some(pod), None], "{path}");
         }
+    }
+
+    #[test]
+    fn a_static_pod() {
+        let pod = "5c4d2b0a9f8e7d6c5b4a39281706f5e4";
+        let path = format!("/kubepods.slice/kubepods-burstable-pod{pod}.slice/crio-{ID}.scope");
+        assert_eq!(check(&path), [None, some(ID), some(pod), None]);
+        let path = format!("/kubepods/burstable/pod{pod}/{ID}");
+        assert_eq!(check(&path), [None, some(ID), some(pod), None]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use crate::{
     enrich::host::Host,
-    evidence::{Gap, Process, Protocol, Socket, Supervisor, SupervisorKind},
+    evidence::{Evidence, Gap, Process, Protocol, Supervisor, SupervisorKind},
 };
 
 mod parents;
@@ -44,15 +44,9 @@ pub struct Supervisors {
 impl Supervisors {
     /// Fills in `supervisor` for the failing process and for those that hold the
     /// sockets, and `unit` where systemd itself listens for a `.socket` unit.
-    pub fn describe_all(
-        &mut self,
-        host: &Host,
-        failing: &mut Process,
-        sockets: &mut [Socket],
-        protocol: Protocol,
-        deadline: Instant,
-        gaps: &mut Vec<Gap>,
-    ) {
+    pub fn describe_all(&mut self, host: &Host, evidence: &mut Evidence, deadline: Instant) {
+        let Evidence { failure, process: failing, sockets, gaps, .. } = evidence;
+        let protocol = failure.protocol;
         self.describe(host, failing, deadline, gaps);
         let mut known = HashMap::from([(failing.pid, failing.supervisor.clone())]);
         let mut left_out = false;

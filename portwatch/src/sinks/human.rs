@@ -127,9 +127,12 @@ fn process_line(process: &Process) -> String {
     }
     // A session's scope is a unit too, but the session is what people know.
     let unit = process.unit.clone().filter(|_| process.session.is_none());
-    for (what, name) in
-        [("", &unit), ("container ", &process.container), ("session ", &process.session)]
-    {
+    // The container that it is in; that which a proxy serves is in the summary.
+    let container = process.container.as_ref().map(|id| {
+        let known = process.workload.as_ref();
+        known.and_then(|workload| workload.name.as_ref()).unwrap_or(id).clone()
+    });
+    for (what, name) in [("", &unit), ("container ", &container), ("session ", &process.session)] {
         if let Some(name) = name {
             let _ = write!(text, ", {what}{name}");
         }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::evidence::State;
+use crate::evidence::{Protocol, Socket, State};
 
 mod manager;
 mod systemd;
@@ -168,25 +168,17 @@ fn what_is_remembered_is_bounded() {
 fn the_processes_that_are_looked_into_are_bounded() {
     let root = TempDir::new().unwrap();
     spawn(&root, 80, 1, "runsv", "runsv|web");
-    let mut failing = spawn(&root, 99, 80, "nginx", "nginx");
+    let failing = spawn(&root, 99, 80, "nginx", "nginx");
     let holders = (100..120).map(|pid| spawn(&root, pid, 80, "nginx", "nginx"));
     let mut socket = Socket::bare(State::Listen, "0.0.0.0:80".parse().unwrap(), None);
     socket.holders = holders.collect();
-    let mut gaps = Vec::new();
-    let mut sockets = [socket.clone(), socket];
-    Supervisors::default().describe_all(
-        &host(&root),
-        &mut failing,
-        &mut sockets,
-        Protocol::Tcp,
-        soon(),
-        &mut gaps,
-    );
-    for socket in &sockets {
+    let mut evidence = Evidence::refused(failing, vec![socket.clone(), socket]);
+    Supervisors::default().describe_all(&host(&root), &mut evidence, soon());
+    for socket in &evidence.sockets {
         let named = socket.holders.iter().filter(|holder| holder.supervisor.is_some()).count();
         assert_eq!(named, MOST_PROCESSES - 1, "the failing one is among them");
     }
-    assert_eq!(gaps.len(), 1, "{gaps:?}");
+    assert_eq!(evidence.gaps.len(), 1, "{:?}", evidence.gaps);
 }
 
 proptest! {

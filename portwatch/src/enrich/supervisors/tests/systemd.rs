@@ -158,14 +158,12 @@ fn the_socket_unit_is_named_where_systemd_holds_the_port() {
         socket.holders = vec![init.clone()];
         socket
     };
-    let mut sockets = [held("0.0.0.0:22"), held("0.0.0.0:23")];
-    let mut gaps = Vec::new();
-    let mut failing = Process { pid: 9, ..Process::default() };
-    let began = Instant::now();
-    supervisors.describe_all(&host, &mut failing, &mut sockets, Protocol::Tcp, soon(), &mut gaps);
-    println!("the list of sockets took {:?}", began.elapsed());
-    let units: Vec<_> = sockets.iter().map(|socket| socket.holders[0].unit.as_deref()).collect();
-    assert_eq!((units, gaps), (vec![Some("ssh.socket"), Some("init.scope")], Vec::new()));
+    let failing = Process { pid: 9, ..Process::default() };
+    let mut evidence = Evidence::refused(failing, vec![held("0.0.0.0:22"), held("0.0.0.0:23")]);
+    supervisors.describe_all(&host, &mut evidence, soon());
+    let units: Vec<_> =
+        evidence.sockets.iter().map(|socket| socket.holders[0].unit.as_deref()).collect();
+    assert_eq!((units, evidence.gaps), (vec![Some("ssh.socket"), Some("init.scope")], Vec::new()));
     let dns =
         supervisors.socket_unit(&host, "127.0.0.53:53".parse().unwrap(), Protocol::Udp, soon());
     assert_eq!(dns, Ok(Some("dns.socket".to_owned())));

@@ -1,0 +1,134 @@
+//! What to do about containers and pods: through their own manager, by the name
+//! that it knows them by.
+
+use crate::{
+    diagnose::{Move, Risk, moves::quote, words},
+    evidence::{Engine, Process, Workload},
+};
+
+/// Ends the container that `proxy` holds `port` for.
+pub fn behind_proxy(proxy: &Process, port: u16) -> Move {
+    let known = proxy.workload.as_ref();
+    let published = known.and_then(|workload| workload.published.clone());
+    let holds = format!("{} only holds the port for it", words::process(proxy));
+    // A proxy of root's serves root's engine, wherever root has started it.
+    let user = match proxy.uid {
+        Some(0) => None,
+        uid => slice_owner(proxy).or(uid),
+    };
+    if let Some(workload) = known
+        && let Some(stop) = stop_command(workload, user.map(|uid| (uid, proxy.user.as_deref())))
+    {
+        let label = words::workload(workload).unwrap_or_else(|| "a container".to_owned());
+        let image =
+            workload.image.as_deref().map(|image| format!(" ({image})")).unwrap_or_default();
+        let published = published.unwrap_or_else(|| format!("port {port}"));
+        return interrupts(stop, format!("{label}{image} has published {published}; {holds}"));
+    }
+    let published = published.map(|text| format!(" as {text}")).unwrap_or_default();
+    let why = format!("a container has published the port{published}; {holds}");
+    match known.map(|workload| workload.engine) {
+        Some(Engine::Podman) => podman_list(port, why),
+        None if is_podmans(proxy) => podman_list(port, why),
+        _ => interrupts(format!("docker stop $(docker ps -q --filter publish={port})"), why),
+    }
+}
+
+/// Podman has no filter by port.
+fn podman_list(port: u16, why: String) -> Move {
+    let why = format!("{why}; then podman stop that container");
+    Move { command: Some(format!("podman ps | grep -w {port}")), why, risk: Risk::None }
+}
+
+fn is_podmans(proxy: &Process) -> bool {
+    let comm = proxy.comm.as_deref().unwrap_or_default();
+    ["conmon", "rootlessport"].iter().any(|name| comm.starts_with(name))
+}
+
+/// Ends the container or pod that `holder` runs in, because of `why`; `None` if
+/// it runs in none.
+pub fn around(holder: &Process, why: &str) -> Option<Move> {
+    let workload = holder.workload.as_ref();
+    if let Some(pod) = workload.and_then(|workload| workload.pod.as_ref()) {
+        let label = format!("pod {}/{}", pod.namespace, pod.name);
+        return Some(Move {
+            command: Some(format!(
+                "kubectl -n {} get pod {} -o jsonpath='{{.metadata.ownerReferences[0].kind}}/\
+                 {{.metadata.ownerReferences[0].name}}'",
+                quote(&pod.namespace),
+                quote(&pod.name)
+            )),
+            why: format!(
+                "{why}; the owner of {label} (Deployment, DaemonSet…) would start it again: scale \
+                 that down, or give it hostPort or the Recreate strategy"
+            ),
+            risk: Risk::None,
+        });
+    }
+    let container = holder.container.as_ref()?;
+    let user = slice_owner(holder).map(|uid| (uid, None));
+    let stop = workload.and_then(|workload| stop_command(workload, user)).unwrap_or_else(|| {
+        let path = holder.cgroup.as_ref().and_then(|cgroup| cgroup.path.as_deref());
+        format!("{} stop {}", cli(path.unwrap_or_default()), quote(words::short_id(container)))
+    });
+    let why = format!("{why}; stopping the container through its engine lasts, a kill does not");
+    Some(interrupts(stop, why))
+}
+
+fn interrupts(command: String, why: String) -> Move {
+    Move { command: Some(command), why, risk: Risk::Interrupts }
+}
+
+/// Through the engine, which may be a user's own; `None` if neither name nor id
+/// is known.
+fn stop_command(workload: &Workload, user: Option<(u32, Option<&str>)>) -> Option<String> {
+    let id = workload.id.as_deref().map(words::short_id);
+    let name = workload.name.as_deref().filter(|name| is_plain(name));
+    let by_name = matches!(workload.engine, Engine::Docker | Engine::Podman);
+    let target = quote(name.filter(|_| by_name).or(id)?);
+    Some(match (workload.engine, user) {
+        (Engine::Docker, None) => format!("docker stop {target}"),
+        (Engine::Docker, Some((uid, _))) => {
+            format!("docker -H unix:///run/user/{uid}/docker.sock stop {target}")
+        }
+        (Engine::Podman, None) => format!("podman stop {target}"),
+        (Engine::Podman, Some((uid, Some(name)))) => format!(
+            "runuser -u {} -- env XDG_RUNTIME_DIR=/run/user/{uid} podman stop {target}",
+            quote(name)
+        ),
+        (Engine::Podman, Some((uid, None))) => {
+            format!("podman --url unix:///run/user/{uid}/podman/podman.sock stop {target}")
+        }
+        (Engine::Containerd | Engine::Crio, _) => format!("crictl stop {target}"),
+    })
+}
+
+/// A name as engines allow it, and in full: one that has been cut, or that could
+/// be taken for an option, is not one to paste.
+fn is_plain(name: &str) -> bool {
+    const CUT_AT: usize = 128;
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    name.len() < CUT_AT
+        && name.bytes().all(plain)
+        && name.starts_with(|first: char| first.is_ascii_alphanumeric())
+}
+
+/// The user in whose slice the process is, root left out.
+fn slice_owner(process: &Process) -> Option<u32> {
+    let path = process.cgroup.as_ref()?.path.as_deref()?;
+    path.split('/')
+        .find_map(|part| part.strip_prefix("user-")?.strip_suffix(".slice")?.parse().ok())
+        .filter(|&uid| uid != 0)
+}
+
+/// The command line of the engine that a cgroup path tells of.
+fn cli(path: &str) -> &'static str {
+    if path.contains("libpod") {
+        "podman"
+    } else if path.contains("cri-containerd") || path.contains("crio-") || path.contains("kubepods")
+    {
+        "crictl"
+    } else {
+        "docker"
+    }
+}

@@ -1,0 +1,252 @@
+//! The container behind a process: the one that it runs in, or the one that it
+//! holds a port for. Asked of the engine's own API, or read off the kubelet's
+//! log folders; what nobody says is a gap.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    enrich::host::Host,
+    evidence::{Engine, Evidence, Gap, Process, Workload},
+};
+
+mod engine;
+mod inside;
+mod pods;
+mod proxy;
+mod published;
+
+pub use proxy::Endpoint;
+
+use inside::Inside;
+use proxy::Proxy;
+use published::Listed;
+
+/// Answers that are remembered.
+const MOST_REMEMBERED: usize = 64;
+/// How long they are believed; refusals too, so that an engine that hangs is
+/// not waited for by every event.
+const BELIEVED: Duration = Duration::from_secs(5);
+/// How long one engine may take, within the event's own deadline.
+const PATIENCE: Duration = Duration::from_millis(150);
+/// Processes that are looked into for one event.
+const MOST_DESCRIBED: usize = 8;
+
+/// What is to be found out about, with all that is known of it beforehand.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Subject {
+    Inside(Inside),
+    Proxy(Proxy),
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Answer {
+    workload: Option<Workload>,
+    gap: Option<Gap>,
+}
+
+/// Asks engines, and remembers their answers for a moment.
+#[derive(Default)]
+pub struct Containers {
+    remembered: HashMap<Subject, (Instant, Answer)>,
+}
+
+impl Containers {
+    /// Fills `workload` of the failing process and of each distinct holder, of
+    /// eight at most.
+    pub fn describe_all(&mut self, host: &Host, evidence: &mut Evidence, deadline: Instant) {
+        let Evidence { failure, process, sockets, gaps, .. } = evidence;
+        let asked =
+            Endpoint { protocol: failure.protocol, address: failure.address, port: failure.port };
+        self.describe(host, process, asked, deadline, gaps);
+        let mut described: HashMap<u32, Option<Workload>> = HashMap::new();
+        let mut left_out = 0_usize;
+        for socket in sockets {
+            let held = Endpoint {
+                protocol: failure.protocol,
+                address: socket.local.ip(),
+                port: socket.local.port(),
+            };
+            for holder in &mut socket.holders {
+                if let Some(known) = described.get(&holder.pid) {
+                    holder.workload.clone_from(known);
+                    continue;
+                }
+                if subject(holder, held).is_none() {
+                    continue;
+                }
+                if described.len() == MOST_DESCRIBED {
+                    left_out += 1;
+                    continue;
+                }
+                self.describe(host, holder, held, deadline, gaps);
+                described.insert(holder.pid, holder.workload.clone());
+            }
+        }
+        if left_out > 0 {
+            gaps.push(Gap::new(
+                "workload",
+                format!("only {MOST_DESCRIBED} holders were looked into, {left_out} were not"),
+            ));
+        }
+        // Two processes of one container lack the same.
+        gaps.dedup();
+    }
+
+    /// Fills `process.workload`, if the process is in a container or holds the
+    /// port `held` for one; a gap `workload` says what stays unknown and why.
+    /// Ends before the deadline, but for reads of small folders.
+    pub fn describe(
+        &mut self,
+        host: &Host,
+        process: &mut Process,
+        held: Endpoint,
+        deadline: Instant,
+        gaps: &mut Vec<Gap>,
+    ) {
+        let Some(subject) = subject(process, held) else { return };
+        let now = Instant::now();
+        let known = self.remembered.get(&subject).filter(|(at, _)| at.elapsed() < BELIEVED);
+        let answer = match known {
+            Some((_, answer)) => answer.clone(),
+            None => {
+                let answer = find(host, &subject, deadline.min(now + PATIENCE));
+                self.remember(subject, answer.clone());
+                answer
+            }
+        };
+        process.workload = answer.workload;
+        gaps.extend(answer.gap);
+    }
+
+    fn remember(&mut self, subject: Subject, answer: Answer) {
+        if self.remembered.len() >= MOST_REMEMBERED {
+            self.remembered.retain(|_, (at, _)| at.elapsed() < BELIEVED);
+        }
+        let oldest = self.remembered.iter().min_by_key(|(_, (at, _))| *at);
+        if let Some(oldest) = oldest.map(|(subject, _)| subject.clone())
+            && self.remembered.len() >= MOST_REMEMBERED
+        {
+            self.remembered.remove(&oldest);
+        }
+        self.remembered.insert(subject, (Instant::now(), answer));
+    }
+}
+
+/// A process in a container is nobody's proxy, whatever it calls itself.
+fn subject(process: &Process, held: Endpoint) -> Option<Subject> {
+    match Inside::of(process) {
+        Some(inside) => Some(Subject::Inside(inside)),
+        None => proxy::read(process, held).map(Subject::Proxy),
+    }
+}
+
+fn find(host: &Host, subject: &Subject, deadline: Instant) -> Answer {
+    match subject {
+        Subject::Inside(inside) => inside_of(host, inside, deadline),
+        Subject::Proxy(proxy) => behind(host, proxy, deadline),
+    }
+}
+
+fn gap(why: impl Into<String>) -> Option<Gap> {
+    Some(Gap::new("workload", why))
+}
+
+/// The container that a process runs in.
+fn inside_of(host: &Host, inside: &Inside, deadline: Instant) -> Answer {
+    let engine = inside.engine(&host.run_root);
+    let mut workload = Workload {
+        engine,
+        id: inside.id.clone(),
+        name: None,
+        image: None,
+        pod: None,
+        published: None,
+    };
+    if inside.pod.is_some() || matches!(engine, Engine::Containerd | Engine::Crio) {
+        let found = pods::find(&host.var_root, inside.pod.as_deref(), inside.id.as_deref());
+        let gap = found.why.and_then(gap);
+        (workload.pod, workload.name) = (found.pod, found.container);
+        return Answer { workload: Some(workload), gap };
+    }
+    let Some(id) = inside.id.as_deref() else { return Answer::default() };
+    let mut why = format!("{} has no API socket on this host", named(engine));
+    for socket in sockets(host, engine, &inside.users) {
+        match engine::list(host, &socket, Some(id), deadline) {
+            Ok(listed) => match listed.into_iter().find(|listed| listed.id == id) {
+                Some(Listed { name, image, .. }) => {
+                    (workload.name, workload.image) = (name, image);
+                    return Answer { workload: Some(workload), gap: None };
+                }
+                None => why = format!("{} does not list that container", named(engine)),
+            },
+            Err(error) => why = format!("{}: {error}", socket.display()),
+        }
+    }
+    Answer { workload: Some(workload), gap: gap(why) }
+}
+
+/// The container that a proxy holds a port for.
+fn behind(host: &Host, proxy: &Proxy, deadline: Instant) -> Answer {
+    // What a user runs holds ports for that user's containers, and for nobody
+    // else's; what root runs holds them for the system's.
+    let users: Vec<u32> = proxy.uid.into_iter().collect();
+    let mut why = match proxy.uid {
+        Some(_) => format!("{} has no API socket for that user", named(proxy.engine)),
+        None => "the proxy's user is not known".to_owned(),
+    };
+    let socket = sockets(host, proxy.engine, &users).into_iter().find(|socket| {
+        let of_system = users == [0];
+        of_system == (socket.parent() == system_socket(host, proxy.engine).parent())
+    });
+    if let Some(socket) = socket.filter(|_| proxy.uid.is_some()) {
+        let listed = engine::list(host, &socket, proxy.id.as_deref(), deadline);
+        match listed.map(|listed| published::by(&listed, proxy)) {
+            Ok(Ok(workload)) => return Answer { workload: Some(workload), gap: None },
+            Ok(Err(error)) => why = error,
+            Err(error) => why = format!("{}: {error}", socket.display()),
+        }
+    }
+    Answer { workload: proxy.workload(), gap: gap(why) }
+}
+
+/// An engine's name for people.
+fn named(engine: Engine) -> &'static str {
+    match engine {
+        Engine::Docker => "Docker",
+        Engine::Podman => "Podman",
+        Engine::Containerd => "containerd",
+        Engine::Crio => "CRI-O",
+    }
+}
+
+fn socket_name(engine: Engine) -> &'static Path {
+    Path::new(if engine == Engine::Podman { "podman/podman.sock" } else { "docker.sock" })
+}
+
+fn system_socket(host: &Host, engine: Engine) -> PathBuf {
+    host.run_root.join(socket_name(engine))
+}
+
+/// The API sockets that are there: the system's, then those of `users`.
+fn sockets(host: &Host, engine: Engine, users: &[u32]) -> Vec<PathBuf> {
+    let of_user =
+        |uid: &u32| host.run_root.join("user").join(uid.to_string()).join(socket_name(engine));
+    [system_socket(host, engine)]
+        .into_iter()
+        .chain(users.iter().map(of_user))
+        .filter(|socket| socket.exists())
+        .collect()
+}
+
+/// `text` cut to `most` characters.
+fn cut(text: &str, most: usize) -> String {
+    text.chars().take(most).collect()
+}
+
+#[cfg(test)]
+mod tests;

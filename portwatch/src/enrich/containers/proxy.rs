@@ -1,0 +1,259 @@
+//! Programs that hold a port for a container, and what their command lines say.
+//! Pure, and total over any command line.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use crate::{
+    enrich::containers::{cut, inside, published},
+    evidence::{Engine, Process, Protocol, Workload},
+};
+
+/// An engine's own limit is higher or there is none; nobody reads more.
+pub const MOST_NAME: usize = 128;
+
+/// One end of a published port, as a socket or a bind has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    /// The transport protocol.
+    pub protocol: Protocol,
+    /// The address; unspecified for all.
+    pub address: IpAddr,
+    /// The port.
+    pub port: u16,
+}
+
+/// A process that holds a port for a container.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Proxy {
+    /// Whose it is.
+    pub engine: Engine,
+    /// Who runs it.
+    pub uid: Option<u32>,
+    /// The container's id, if the command line has it.
+    pub id: Option<String>,
+    /// The container's name, if the command line has it.
+    pub name: Option<String>,
+    /// The host's end.
+    pub host: Endpoint,
+    /// The container's end, if the command line has it.
+    pub container: Option<(IpAddr, u16)>,
+}
+
+impl Proxy {
+    /// What the command line alone tells of the container; `None` if it tells
+    /// nothing.
+    pub fn workload(&self) -> Option<Workload> {
+        let published = self.container.map(|(_, port)| {
+            published::text(self.host.address, self.host.port, port, self.host.protocol)
+        });
+        if published.is_none() && self.id.is_none() && self.name.is_none() {
+            return None;
+        }
+        Some(Workload {
+            engine: self.engine,
+            id: self.id.clone(),
+            name: self.name.clone(),
+            image: None,
+            pod: None,
+            published,
+        })
+    }
+}
+
+/// Reads `process` that holds, or wants, `held`; `None` if it is no proxy.
+/// Sources: docker-proxy's and conmon's own options (`docker-proxy -help`,
+/// conmon(8)); the others say nothing of the container on their command lines.
+pub fn read(process: &Process, held: Endpoint) -> Option<Proxy> {
+    let mut proxy = Proxy {
+        engine: Engine::Docker,
+        uid: run_by(process),
+        id: None,
+        name: None,
+        host: held,
+        container: None,
+    };
+    let arguments = process.cmdline.as_slice();
+    match program(process)? {
+        "docker-proxy" => docker_proxy(arguments, &mut proxy),
+        // Rootless Docker; and newer Dockers bind in the daemon itself.
+        "dockerd" | "rootlesskit" => {}
+        "conmon" => conmon(arguments, &mut proxy),
+        _ => proxy.engine = Engine::Podman,
+    }
+    Some(proxy)
+}
+
+/// The known name of the program, by its own word or its first argument. The
+/// kernel keeps 15 characters of the former.
+fn program(process: &Process) -> Option<&'static str> {
+    const KNOWN: [(&str, &str); 9] = [
+        ("docker-proxy", "docker-proxy"),
+        ("dockerd", "dockerd"),
+        ("rootlesskit", "rootlesskit"),
+        ("conmon", "conmon"),
+        ("rootlessport", "rootlessport"),
+        ("rootlessport-ch", "rootlessport"),
+        ("slirp4netns", "slirp4netns"),
+        ("pasta", "pasta"),
+        ("pasta.avx2", "pasta"),
+    ];
+    let first = process.cmdline.first().map(|first| first.rsplit('/').next().unwrap_or(first));
+    let known = |name: &str| KNOWN.iter().find(|(known, _)| *known == name).map(|(_, name)| *name);
+    process.comm.as_deref().and_then(known).or_else(|| first.and_then(known))
+}
+
+/// The user whose engine it is: by the slice, since a rootless proxy may run
+/// as a user of its own namespace.
+fn run_by(process: &Process) -> Option<u32> {
+    let path = process.cgroup.as_ref().and_then(|cgroup| cgroup.path.as_deref());
+    match process.uid {
+        // A root shell of a login session is in its user's slice as well.
+        Some(0) => Some(0),
+        uid => path.and_then(inside::owner).or(uid),
+    }
+}
+
+/// The value of one of the options `names`, as Go's flags and getopt take them:
+/// `-a V`, `--a V`, `-a=V`, `--a=V`.
+fn option<'a>(arguments: &'a [String], names: &[&str]) -> Option<&'a str> {
+    let mut rest = arguments.iter();
+    while let Some(argument) = rest.next() {
+        let Some(option) = argument.strip_prefix("--").or_else(|| argument.strip_prefix('-'))
+        else {
+            continue;
+        };
+        match option.split_once('=') {
+            Some((name, value)) if names.contains(&name) => return Some(value),
+            None if names.contains(&option) => return rest.next().map(String::as_str),
+            _ => {}
+        }
+    }
+    None
+}
+
+fn docker_proxy(arguments: &[String], proxy: &mut Proxy) {
+    let address = |name| option(arguments, &[name]).and_then(|value| value.parse::<IpAddr>().ok());
+    let port = |name| option(arguments, &[name]).and_then(|value| value.parse::<u16>().ok());
+    proxy.host.address = address("host-ip").unwrap_or(proxy.host.address);
+    proxy.host.port = port("host-port").unwrap_or(proxy.host.port);
+    proxy.host.protocol = match option(arguments, &["proto"]) {
+        Some("tcp") => Protocol::Tcp,
+        Some("udp") => Protocol::Udp,
+        Some("sctp") => Protocol::Sctp,
+        _ => proxy.host.protocol,
+    };
+    let container = port("container-port");
+    proxy.container = address("container-ip").zip(container);
+}
+
+/// conmon(8) keeps the ports of Podman's root containers open; CRI-O runs it
+/// too, with the kubelet's name for the container.
+fn conmon(arguments: &[String], proxy: &mut Proxy) {
+    let is_id = |id: &&str| id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    // What follows it are options of other programs.
+    let end = arguments.iter().position(|argument| argument.starts_with("--exit-command"));
+    let own = arguments.get(..end.unwrap_or(arguments.len())).unwrap_or_default();
+    proxy.id = option(own, &["c", "cid"]).filter(is_id).map(str::to_owned);
+    proxy.name = option(own, &["n", "name"])
+        .filter(|name| !name.is_empty())
+        .map(|name| cut(name, MOST_NAME));
+    let of_kubelet = proxy.name.as_deref().is_some_and(|name| name.starts_with("k8s_"));
+    proxy.engine = if of_kubelet { Engine::Crio } else { Engine::Podman };
+}
+
+impl Default for Endpoint {
+    fn default() -> Self {
+        Self { protocol: Protocol::Tcp, address: Ipv4Addr::UNSPECIFIED.into(), port: 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn process(comm: &str, cmdline: &str) -> Process {
+        Process {
+            comm: Some(comm.to_owned()),
+            cmdline: cmdline.split(' ').map(str::to_owned).collect(),
+            uid: Some(0),
+            ..Process::default()
+        }
+    }
+
+    #[test]
+    fn docker_proxy_says_both_ends() {
+        let line = "/usr/sbin/docker-proxy -proto tcp -host-ip 127.0.0.1 -host-port 18081 \
+                    -container-ip 172.17.0.2 -container-port 80 -use-listen-fd";
+        let proxy = read(&process("docker-proxy", line), Endpoint::default()).unwrap();
+        assert_eq!(proxy.container, Some(("172.17.0.2".parse().unwrap(), 80)));
+        let workload = proxy.workload().unwrap();
+        assert_eq!(workload.published.as_deref(), Some("127.0.0.1:18081->80/tcp"));
+        assert_eq!((workload.name, workload.id), (None, None));
+        let line = "docker-proxy --proto=udp --host-ip=:: --host-port=53 --container-ip=fd00::2 \
+                    --container-port=5353";
+        let workload = read(&process("x", line), Endpoint::default()).unwrap().workload().unwrap();
+        assert_eq!(workload.published.as_deref(), Some("[::]:53->5353/udp"));
+    }
+
+    #[test]
+    fn conmon_says_id_and_name() {
+        let id = "ab".repeat(32);
+        let line = format!(
+            "/usr/bin/conmon --api-version 1 -c {id} -u {id} -r /usr/bin/crun -n web \
+             --exit-command /usr/bin/podman --exit-command-arg -n --exit-command-arg x"
+        );
+        let proxy = read(&process("conmon", &line), Endpoint::default()).unwrap();
+        assert_eq!((proxy.engine, proxy.name.as_deref()), (Engine::Podman, Some("web")));
+        assert_eq!(proxy.id, Some(id));
+        let proxy = read(&process("conmon", "conmon -c ../x -n k8s_a_b"), Endpoint::default());
+        let proxy = proxy.unwrap();
+        assert_eq!((proxy.engine, proxy.id), (Engine::Crio, None));
+    }
+
+    #[test]
+    fn the_others_say_nothing_of_themselves() {
+        for (comm, engine) in [
+            ("rootlessport", Engine::Podman),
+            ("rootlessport-ch", Engine::Podman),
+            ("pasta.avx2", Engine::Podman),
+            ("dockerd", Engine::Docker),
+        ] {
+            let proxy = read(&process(comm, comm), Endpoint::default()).unwrap();
+            assert_eq!((proxy.engine, proxy.workload()), (engine, None));
+        }
+        assert_eq!(read(&process("nginx", "nginx"), Endpoint::default()), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_command_line_is_read(rest: Vec<String>, which in 0_usize..4) {
+            let names = ["docker-proxy", "conmon", "dockerd", "x"];
+            let mut process = process(names[which], names[which]);
+            process.cmdline.extend(rest);
+            if let Some(proxy) = read(&process, Endpoint::default()) {
+                prop_assert!(proxy.name.clone().unwrap_or_default().chars().count() <= MOST_NAME);
+                let _ = proxy.workload();
+            }
+        }
+
+        #[test]
+        fn options_in_any_order(
+            options in proptest::collection::vec(
+                prop_oneof![
+                    Just("-host-ip".to_owned()), Just("-host-port".to_owned()),
+                    Just("-container-port=99999".to_owned()), Just("-c".to_owned()),
+                    Just("--cid=".to_owned()), Just("-n".to_owned()), any::<String>(),
+                ],
+                0..12,
+            )
+        ) {
+            for comm in ["docker-proxy", "conmon"] {
+                let mut process = process(comm, comm);
+                process.cmdline.extend(options.clone());
+                let _ = read(&process, Endpoint::default()).and_then(|proxy| proxy.workload());
+            }
+        }
+    }
+}
