@@ -61,6 +61,9 @@ pub fn against(case: &Case, class: HolderClass, holder: Option<&Process>) -> Vec
         ],
         HolderClass::OldInstance => vec![stop(holder, "the older instance has never gone away")],
         HolderClass::ContainerProxy => vec![workloads::behind_proxy(holder, port)],
+        HolderClass::Container => {
+            vec![stop(holder, "it runs in a container that shares this network namespace")]
+        }
         HolderClass::SocketUnit => vec![command(
             format!("systemctl list-sockets | grep -w {port}"),
             "systemd holds the port for a socket unit: stop that .socket unit",

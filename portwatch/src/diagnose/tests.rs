@@ -9,6 +9,8 @@ use crate::evidence::{
     TimeWait,
 };
 
+mod workloads;
+
 fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
 }
