@@ -124,6 +124,7 @@ impl Enricher {
         };
         self.supervisors.describe_all(host, &mut evidence, deadline);
         self.containers.describe_all(host, &mut evidence, deadline);
+        containers::name_netns(&mut evidence);
         evidence
     }
 }

@@ -9,6 +9,7 @@
 )]
 
 mod bound_only;
+mod containers;
 mod filter;
 mod gone;
 mod holder;

@@ -16,6 +16,7 @@
 pub mod agent;
 pub mod cgroup;
 pub mod command;
+pub mod docker;
 pub mod event;
 pub mod helper;
 pub mod netns;

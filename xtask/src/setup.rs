@@ -14,14 +14,20 @@ use crate::{
 /// The version of bpf-linker that was proven with this code.
 const BPF_LINKER: &str = "0.13.0";
 
-/// What the live tests run: real servers, and `ip` for looking at namespaces.
-const FOR_TESTS: [Package; 2] = [
+/// What the live tests run: real servers, and a container engine.
+const FOR_TESTS: [Package; 4] = [
     Package {
         name: "nginx-light",
         file: "/usr/sbin/nginx",
         why: "a real server that the tests start twice",
     },
     Package { name: "redis-server", file: "/usr/bin/redis-server", why: "another one" },
+    Package {
+        name: "docker.io",
+        file: "/usr/sbin/dockerd",
+        why: "a container engine of the tests' own; its service is not started",
+    },
+    Package { name: "busybox-static", file: "/bin/busybox", why: "all that is in a container" },
 ];
 
 /// What portwatch is measured beside.

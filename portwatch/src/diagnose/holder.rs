@@ -22,7 +22,12 @@ pub fn behind<'a>(failing: &Process, socket: &'a Socket) -> (HolderClass, Option
     });
     match first {
         Some(holder) => {
-            (kept_open(socket, holder).unwrap_or_else(|| class(failing, holder)), Some(holder))
+            // Who holds it for somebody else has often been handed the socket.
+            let class = match class(failing, holder) {
+                proxy @ (HolderClass::ContainerProxy | HolderClass::SocketUnit) => proxy,
+                class => kept_open(socket, holder).unwrap_or(class),
+            };
+            (class, Some(holder))
         }
         None if is_orphan(socket) => (HolderClass::NoProcess, None),
         None => (HolderClass::Unknown, None),

@@ -137,6 +137,19 @@ impl Containers {
     }
 }
 
+/// A namespace without a name of its own is called after the pod, or else the
+/// container, whose process was refused in it.
+pub fn name_netns(evidence: &mut Evidence) {
+    let Evidence { netns, process, .. } = evidence;
+    let Some(workload) = process.workload.as_ref() else { return };
+    if netns.name.is_none() && netns.host == Some(false) {
+        netns.name = match &workload.pod {
+            Some(pod) => Some(format!("{}/{}", pod.namespace, pod.name)),
+            None => workload.name.clone(),
+        };
+    }
+}
+
 /// A process in a container is nobody's proxy, whatever it calls itself.
 fn subject(process: &Process, held: Endpoint) -> Option<Subject> {
     match Inside::of(process) {
