@@ -37,6 +37,9 @@ pub mod flag {
     pub const UID_KNOWN: u16 = 1 << 5;
     /// [`Attempt::device`](super::Attempt::device) could be read.
     pub const DEVICE_KNOWN: u16 = 1 << 6;
+    /// A socket of the kernel's own: no file goes with it, so that no process
+    /// can have it open.
+    pub const KERNELS_OWN: u16 = 1 << 7;
 }
 
 /// Bits of [`Task::flags`].
@@ -97,6 +100,8 @@ pub struct Attempt {
 pub struct Culprit {
     /// Its cookie; 0 where it cannot be had.
     pub socket_cookie: u64,
+    /// Its inode in sockfs; 0 where no process has it.
+    pub inode: u64,
     /// Its own address, as [`Attempt::address`].
     pub address: [u8; 16],
     /// Its owner.
@@ -280,6 +285,12 @@ pub struct Layout {
     pub sk_protocol: u32,
     /// `sock.sk_uid`, u32.
     pub sk_uid: u32,
+    /// `sock.sk_socket`, a pointer to `socket`.
+    pub sk_socket: u32,
+    /// `socket.file`, a pointer.
+    pub socket_file: u32,
+    /// `unix_sock.scm_stat.nr_fds`, i32: descriptors on their way to it.
+    pub unix_descriptors: u32,
     /// `socket.sk`, a pointer to `sock`.
     pub socket_sk: u32,
     /// `net.ns.inum`, u32.
@@ -341,8 +352,8 @@ pub mod helper {
 
 const _: () = assert!(size_of::<Attempt>() == 56);
 const _: () = assert!(size_of::<Task>() == 56 + CMDLINE_LEN);
-const _: () = assert!(size_of::<Culprit>() == 40);
-const _: () = assert!(size_of::<BindFailure>() == 8 + 56 + 40 + 56 + CMDLINE_LEN);
+const _: () = assert!(size_of::<Culprit>() == 48);
+const _: () = assert!(size_of::<BindFailure>() == 8 + 56 + 48 + 56 + CMDLINE_LEN);
 const _: () = assert!(align_of::<BindFailure>() == 8);
 const _: () = assert!(size_of::<Owner>() == 80 + RECORD_CMDLINE_LEN);
 const _: () = assert!(size_of::<Port>() == 16);

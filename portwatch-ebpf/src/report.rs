@@ -11,6 +11,7 @@ use crate::{
 /// No culprit was caught.
 pub const UNKNOWN: Culprit = Culprit {
     socket_cookie: 0,
+    inode: 0,
     address: [0; 16],
     uid: 0,
     device: 0,

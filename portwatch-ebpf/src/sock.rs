@@ -84,6 +84,23 @@ pub fn options(sk: *const Sock) -> u16 {
     flags
 }
 
+/// The inode in sockfs, and whether the socket is one of the kernel's own: it
+/// has a `struct socket`, and no file goes with that. What no process has any
+/// more, or none has accepted yet, has neither.
+#[inline(always)]
+pub fn file(sk: *const Sock) -> (u64, bool) {
+    let socket = load!(sk, sk_socket, *const u8);
+    if socket.is_null() {
+        return (0, false);
+    }
+    let file = load!(socket, socket_file, *const u8);
+    if file.is_null() {
+        return (0, true);
+    }
+    let inode = load!(file, file_inode, *const u8);
+    (load!(inode, inode_number, u64), false)
+}
+
 /// The namespace's inode and cookie.
 #[inline(always)]
 pub fn netns(net: *const Net) -> (u32, u64) {

@@ -49,6 +49,10 @@ pub struct RawFailure {
 pub struct RawCulprit {
     /// Its cookie.
     pub cookie: Option<u64>,
+    /// Its inode in sockfs; `None` where no process has it.
+    pub inode: Option<u64>,
+    /// A socket of the kernel's own, which no process can have open.
+    pub kernels_own: bool,
     /// Its state, `TCP_*` of include/net/tcp_states.h.
     pub state: u8,
     /// Its own address.
@@ -157,7 +161,7 @@ pub fn decode(bytes: &[u8]) -> Result<RawFailure, DecodeError> {
 }
 
 fn culprit_of(culprit: &Culprit) -> Result<Option<RawCulprit>, DecodeError> {
-    let Culprit { socket_cookie, address, uid, device, family, flags, state, reserved: _ } =
+    let Culprit { socket_cookie, inode, address, uid, device, family, flags, state, reserved: _ } =
         *culprit;
     if family == 0 {
         return Ok(None);
@@ -165,6 +169,8 @@ fn culprit_of(culprit: &Culprit) -> Result<Option<RawCulprit>, DecodeError> {
     let (family, address) = address_of(family, address)?;
     Ok(Some(RawCulprit {
         cookie: nonzero(socket_cookie),
+        inode: nonzero(inode),
+        kernels_own: flags & flag::KERNELS_OWN != 0,
         state,
         address,
         reuseaddr: flags & flag::REUSEADDR != 0,

@@ -129,6 +129,10 @@ pub enum HolderClass {
     /// The failing process itself, or an ancestor of it.
     #[serde(rename = "self")]
     Itself,
+    /// The kernel itself: a tunnel, a file server.
+    KernelSocket,
+    /// Its descriptor is under way to a process, or lies in an io_uring.
+    InFlight,
     /// No process: the kernel keeps it.
     NoProcess,
     /// Could not be found out.

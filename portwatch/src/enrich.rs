@@ -24,6 +24,7 @@ mod seed;
 mod sock_diag;
 mod sockets;
 mod supervisors;
+mod unheld;
 
 use containers::Containers;
 use host::Host;
@@ -79,32 +80,34 @@ impl Enricher {
         let mut gaps = Vec::new();
         let mut failure = failure(raw, &mut gaps);
         // The sockets first: they are what changes fastest.
-        let (netns, diag) = self.namespaces.enter(host, raw, &mut gaps);
-        let mut found = sockets::Found::default();
-        if let Some(diag) = diag {
-            if raw.port != 0 {
-                let search = sockets::Search {
-                    host,
-                    records,
-                    failure: &failure,
-                    culprit: raw.culprit.as_ref(),
-                    netns_cookie: raw.netns_cookie,
-                };
-                found = search.run(diag, &mut gaps);
-            }
-            if let Some(device) = &mut failure.device {
-                device.name = diag.device_name(device.index);
-            }
-        }
-        if found.broken {
-            self.namespaces.forget(&netns);
-        }
+        let (netns, mut diag) = self.namespaces.enter(host, raw, &mut gaps);
+        let search = sockets::Search {
+            host,
+            records,
+            failure: &failure,
+            culprit: raw.culprit.as_ref(),
+            netns_cookie: raw.netns_cookie,
+        };
+        let mut found = match &mut diag {
+            Some(diag) if raw.port != 0 => search.run(&mut **diag, &mut gaps),
+            _ => sockets::Found::default(),
+        };
         if let Some(culprit) = &raw.culprit {
             point_out(culprit, raw, &mut found);
         }
         let process = processes::failing(host, &raw.task, &mut gaps);
         record::recall_options(records, &mut found.sockets);
-        self.holders.name(host, records, &mut found.sockets, deadline, &mut gaps);
+        let unfound = self.holders.name(host, records, &mut found.sockets, deadline, &mut gaps);
+        if let Some(diag) = diag.as_deref_mut().filter(|_| !found.broken) {
+            let files = self.holders.files();
+            unheld::explain(&search, diag, files, &unfound, &mut found.sockets, deadline);
+        }
+        if let Some(device) = &mut failure.device {
+            device.name = diag.and_then(|diag| diag.device_name(device.index));
+        }
+        if found.broken {
+            self.namespaces.forget(&netns);
+        }
         options::ask(&mut found.sockets);
         record::recall_origin(host, records, &mut found.sockets);
         gaps.extend(record::recall_binder(host, records, &mut found.sockets));
@@ -172,6 +175,7 @@ fn point_out(culprit: &RawCulprit, raw: &RawFailure, found: &mut sockets::Found)
     }
     if let Some(socket) = found.sockets.iter_mut().find(|socket| is_it(socket)) {
         socket.refused = Some(true);
+        socket.inode = socket.inode.or(culprit.inode);
         socket.reuseaddr = Some(culprit.reuseaddr);
         socket.reuseport = Some(culprit.reuseport);
         socket.v6only = socket.v6only.or(culprit.v6only);

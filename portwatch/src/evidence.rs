@@ -308,8 +308,24 @@ pub struct Socket {
     /// Who bound it, by the agent's record, where that is none of the holders.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binder: Option<Binder>,
-    /// The processes that have it open.
+    /// What has it, where no process has it open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unheld: Option<Unheld>,
+    /// The processes that have it open; where [`Unheld::InFlight`], those that may
+    /// receive it.
     pub holders: Vec<Process>,
+}
+
+/// What has a socket that no process has open, though it is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unheld {
+    /// The kernel itself: a tunnel, a file server.
+    Kernel,
+    /// Its descriptor is under way to a process, or lies in an io_uring.
+    InFlight,
+    /// One of the two; this kernel does not tell.
+    Nobody,
 }
 
 /// Who bound a socket that others hold now.
@@ -341,6 +357,7 @@ impl Socket {
             expires_ms: None,
             refused: None,
             binder: None,
+            unheld: None,
             holders: Vec::new(),
         }
     }

@@ -61,3 +61,32 @@ fn only_a_thread_has_it() {
         assert!(thread.is_some_and(|thread| thread != u64::from(holder.pid())), "{event}");
     }
 }
+
+/// Sent to somebody who does not take it out of the queue.
+#[test]
+fn a_socket_under_way() {
+    for socket in [tcp(ADDRESS).listening(), udp(ADDRESS)] {
+        let scene = Scene::new();
+        let holder = scene.helper().holds([Op::from(socket.clone()), Op::Send]);
+        let refused = scene.helper().is_refused(socket);
+        scene.event_of(&refused).is_explained().includes(&json!({
+            "sockets": [{"unheld": "in_flight"}],
+            "diagnosis": {"holder": {"class": "in_flight", "pid": holder.pid()}},
+        }));
+    }
+}
+
+/// No process has it or could have it.
+#[test]
+fn a_port_of_the_kernels_own() {
+    let scene = Scene::new();
+    scene.netns.add_tunnel(4789);
+    let refused = scene.helper().is_refused(udp("0.0.0.0:4789"));
+    let event = scene.event_of(&refused);
+    event.is_explained().includes(&json!({
+        "sockets": [{"unheld": "kernel", "holders": []}],
+        "last_holder": null,
+        "diagnosis": {"holder": {"class": "kernel_socket", "pid": null}},
+    }));
+    assert!(event.advice(0).contains("ip -d link show"), "{event}");
+}

@@ -15,7 +15,10 @@ use std::{
 
 use rustix::{
     mount::{UnmountFlags, mount_bind, unmount},
-    net::{AddressFamily, SocketType, socket},
+    net::{
+        AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket,
+        socket_with,
+    },
     thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe},
 };
 
@@ -75,6 +78,18 @@ impl Netns {
             });
             inside.join().expect("a namespace can be made")
         })
+    }
+
+    /// Makes the kernel itself take a UDP port in here: a vxlan device does.
+    pub fn add_tunnel(&self, port: u16) {
+        thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                let network = Some(LinkNameSpaceType::Network);
+                move_into_link_name_space(self.file.as_fd(), network).unwrap();
+                add_vxlan(port);
+            });
+            inside.join().expect("a vxlan device can be made");
+        });
     }
 
     /// Has `command`'s process run in here.
@@ -140,6 +155,43 @@ fn raise_loopback() {
         request.ifr_ifru.ifru_flags |= up;
         assert_eq!(libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request), 0);
     }
+}
+
+/// `ip link add pw0 up type vxlan id 1 dstport PORT`, without needing `ip`
+/// (rtnetlink(7)).
+fn add_vxlan(port: u16) {
+    const RTM_NEWLINK: u16 = 16;
+    /// NLM_F_REQUEST, NLM_F_ACK, NLM_F_CREATE and NLM_F_EXCL.
+    const FLAGS: u16 = 0x1 | 0x4 | 0x400 | 0x200;
+    const UP: u32 = libc::IFF_UP.cast_unsigned();
+    let attribute = |kind: u16, value: &[u8]| {
+        let length = u16::try_from(4 + value.len()).unwrap();
+        let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
+        bytes.extend(value);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    };
+    // IFLA_VXLAN_ID and IFLA_VXLAN_PORT.
+    let data = [attribute(1, &1u32.to_ne_bytes()), attribute(15, &port.to_be_bytes())].concat();
+    // IFLA_INFO_KIND and IFLA_INFO_DATA.
+    let info = [attribute(1, b"vxlan\0"), attribute(2, &data)].concat();
+    // An ifinfomsg: family, type and index are the kernel's choice.
+    let mut body = vec![0; 8];
+    body.extend([UP.to_ne_bytes(), UP.to_ne_bytes()].concat());
+    // IFLA_IFNAME and IFLA_LINKINFO.
+    body.extend([attribute(3, b"pw0\0"), attribute(18, &info)].concat());
+    let mut message = u32::try_from(16 + body.len()).unwrap().to_ne_bytes().to_vec();
+    message.extend([RTM_NEWLINK.to_ne_bytes(), FLAGS.to_ne_bytes()].concat());
+    message.extend([0; 8]);
+    message.extend(body);
+    let raw = SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, raw, None).unwrap();
+    send(&socket, &message, SendFlags::empty()).unwrap();
+    let mut reply = [0; 1024];
+    let (length, _) = recv(&socket, &mut reply[..], RecvFlags::empty()).unwrap();
+    // A header and the error's number, 0 for none.
+    let error = i32::from_ne_bytes(reply[..length][16..20].try_into().unwrap());
+    assert_eq!(error, 0, "no vxlan device");
 }
 
 /// The cookie of the calling thread's namespace, as any socket in it tells.

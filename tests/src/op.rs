@@ -28,6 +28,9 @@ pub enum Op {
     /// The same, and the child is this program, which only stays;
     /// `become/PATH`.
     Become(PathBuf),
+    /// Send the last socket to another end that does not receive it, and close it;
+    /// `send`.
+    Send,
     /// From here on say nothing, and end at once when a call is refused;
     /// `vanish`.
     Vanish,
@@ -176,6 +179,7 @@ impl Display for Op {
             Self::Uid(uid) => write!(f, "uid/{uid}"),
             Self::Daemon => f.write_str("daemon"),
             Self::Become(program) => write!(f, "become/{}", program.display()),
+            Self::Send => f.write_str("send"),
             Self::Vanish => f.write_str("vanish"),
             Self::Hold => f.write_str("hold"),
         }
@@ -195,6 +199,7 @@ impl FromStr for Op {
             "uid" => Self::Uid(rest.parse()?),
             "daemon" => Self::Daemon,
             "become" => Self::Become(rest.into()),
+            "send" => Self::Send,
             "vanish" => Self::Vanish,
             "hold" => Self::Hold,
             _ => bail!("`{text}` is not something to do"),

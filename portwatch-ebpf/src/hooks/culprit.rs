@@ -55,6 +55,7 @@ fn meet(sk: *const Sock, other: *const Sock) {
     let state = load!(other, sk_state, u8);
     let mut culprit = Culprit {
         socket_cookie: sock::cookie(other),
+        inode: 0,
         address: sock::address(other, family),
         uid: 0,
         device: load!(other, sk_bound_dev_if, u32),
@@ -68,6 +69,11 @@ fn meet(sk: *const Sock, other: *const Sock) {
     if state != TCP_TIME_WAIT {
         culprit.uid = load!(other, sk_uid, u32);
         culprit.flags |= flag::UID_KNOWN;
+        let (inode, kernels_own) = sock::file(other);
+        culprit.inode = inode;
+        if kernels_own {
+            culprit.flags |= flag::KERNELS_OWN;
+        }
     }
     let met = Met { by: sk as u64, culprit };
     // Without an entry the event names no culprit, and user space looks for it.

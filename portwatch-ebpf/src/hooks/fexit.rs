@@ -48,7 +48,11 @@ fn get_port_returned(ctx: &FExitContext) -> i32 {
     attempt.stage =
         if load!(sk, sk_state, u8) == sock::TCP_LISTEN { stage::LISTEN } else { stage::BIND };
     if result == 0 {
-        record::agreed(&attempt);
+        // The kernel binds in the name of whoever made it do so, `ip link add`
+        // for example, which has nothing to do with the port any more.
+        if !sock::file(sk).1 {
+            record::agreed(&attempt);
+        }
         return 0;
     }
     report::refused(&attempt, &culprit_of(sk, attempt.port));

@@ -3,7 +3,7 @@
 
 use aya_ebpf::{
     bindings::{seq_file, task_struct},
-    helpers::generated::bpf_seq_write,
+    helpers::generated::{bpf_seq_write, bpf_skc_to_unix_sock, bpf_sock_from_file},
 };
 use portwatch_common::{ANY_SOCKET, OpenFile};
 
@@ -48,13 +48,52 @@ pub extern "C" fn pw_files(context: *const TaskFile) -> i32 {
     let number = load!(inode, inode_number, u64);
     // SAFETY: the references are not kept.
     let wanted = unsafe { WANTED.get(number).is_some() || WANTED.get(ANY_SOCKET).is_some() };
-    if !wanted {
+    if wanted {
+        write(context, task, number);
+    }
+    0
+}
+
+/// Called as [`pw_files`]. What comes out are the unix sockets to which
+/// descriptors have been sent that nobody has received yet (unix(7),
+/// SCM_RIGHTS).
+///
+/// match-proto: `struct socket *bpf_sock_from_file(struct file *file)` (5.11),
+/// `struct unix_sock *bpf_skc_to_unix_sock(void *sk)` (5.16)
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task_file")]
+pub extern "C" fn pw_in_flight(context: *const TaskFile) -> i32 {
+    // SAFETY: the verifier checks each field of the context that is read.
+    let (task, file) = unsafe { ((*context).task, (*context).file) };
+    if task.is_null() || file.is_null() {
         return 0;
     }
-    // SAFETY: as above; `meta` and `seq` are never null.
+    // SAFETY: `file` is the iterator's, which the verifier knows.
+    let socket = unsafe { bpf_sock_from_file(file.cast_mut().cast()) };
+    if socket.is_null() {
+        return 0;
+    }
+    let sk = load!(socket.cast::<u8>(), socket_sk, *const u8);
+    if sk.is_null() {
+        return 0;
+    }
+    // SAFETY: `sk` is a BTF pointer to a socket of any kind.
+    let unix = unsafe { bpf_skc_to_unix_sock(sk.cast_mut().cast()) };
+    if unix.is_null() || load!(unix.cast::<u8>(), unix_descriptors, i32) <= 0 {
+        return 0;
+    }
+    let inode = load!(file, file_inode, *const u8);
+    write(context, task, load!(inode, inode_number, u64));
+    0
+}
+
+/// Hands one open file to user space.
+#[inline(always)]
+fn write(context: *const TaskFile, task: *const task_struct, inode: u64) {
+    // SAFETY: the verifier checks the context; `meta` and `seq` are never null.
     let (seq, fd) = unsafe { ((*(*context).meta).seq, (*context).fd) };
     let found = OpenFile {
-        inode: number,
+        inode,
         pid: load!(task, task_tgid, u32),
         tid: load!(task, task_pid, u32),
         fd,
@@ -63,5 +102,4 @@ pub extern "C" fn pw_files(context: *const TaskFile) -> i32 {
     // SAFETY: the record is on this program's stack, of that size. What does
     // not fit the buffer is written again by the kernel with a larger one.
     unsafe { bpf_seq_write(seq, (&raw const found).cast(), size_of::<OpenFile>() as u32) };
-    0
 }

@@ -70,8 +70,14 @@ pub fn decide(case: &Case) -> Diagnosis {
 pub fn who(case: &Case, class: HolderClass, holder: Option<&Process>, socket: &Socket) -> String {
     let Some(holder) = holder else {
         return match class {
+            HolderClass::KernelSocket => {
+                format!("the kernel itself holds {}, for no process", socket.local)
+            }
             HolderClass::NoProcess => "no process has it open, the kernel keeps it".to_owned(),
-            _ => "which process has it open could not be found out".to_owned(),
+            _ => format!(
+                "{} is held, and which process has it open could not be found out",
+                socket.local
+            ),
         };
     };
     let workload = holder.workload.as_ref().and_then(words::workload);
@@ -79,6 +85,14 @@ pub fn who(case: &Case, class: HolderClass, holder: Option<&Process>, socket: &S
     let what = match class {
         HolderClass::Itself if holder.pid == case.process().pid => {
             return format!("it already holds {} itself", socket.local);
+        }
+        HolderClass::InFlight => {
+            return format!(
+                "the socket on {} is in no process's table: its descriptor is under way, it seems \
+                 to {}",
+                socket.local,
+                words::process_and_owner(holder)
+            );
         }
         HolderClass::Itself => ", a parent of it,",
         HolderClass::OldInstance => ", an older instance,",

@@ -2,7 +2,7 @@
 
 use crate::{
     diagnose::{Holder, HolderClass, program},
-    evidence::{Binder, Process, Socket, State},
+    evidence::{Binder, Process, Socket, State, Unheld},
 };
 
 /// Programs that hold a port for a container.
@@ -13,6 +13,11 @@ const CONTAINER_PROXIES: [&str; 4] = ["docker-proxy", "rootlessport", "rootlessp
 pub fn behind<'a>(failing: &Process, socket: &'a Socket) -> (HolderClass, Option<&'a Process>) {
     if let Some(own) = socket.holders.iter().find(|holder| is_self(failing, holder)) {
         return (HolderClass::Itself, Some(own));
+    }
+    match socket.unheld {
+        Some(Unheld::Kernel) => return (HolderClass::KernelSocket, None),
+        Some(Unheld::InFlight) => return (HolderClass::InFlight, socket.holders.first()),
+        Some(Unheld::Nobody) | None => {}
     }
     let inherited = |holder: &Process| {
         socket.holders.iter().any(|other| other.pid != holder.pid && holder.ppid == Some(other.pid))

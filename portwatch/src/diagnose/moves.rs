@@ -17,6 +17,9 @@ fn advice(why: impl Into<String>) -> Move {
 /// The moves against a live holder, by its class.
 pub fn against(case: &Case, class: HolderClass, holder: Option<&Process>) -> Vec<Move> {
     let port = case.evidence.failure.port;
+    if class == HolderClass::KernelSocket {
+        return kernels_own(case);
+    }
     let Some(holder) = holder else { return vec![look(case)] };
     match class {
         HolderClass::Itself => vec![advice(format!(
@@ -36,6 +39,11 @@ pub fn against(case: &Case, class: HolderClass, holder: Option<&Process>) -> Vec
         HolderClass::Restarted => {
             vec![stop(holder, "its supervisor has started it again; a stop of the unit lasts")]
         }
+        HolderClass::InFlight => vec![stop(
+            holder,
+            "a descriptor that was sent to it and never received, or that only its io_uring has, \
+             keeps the port: a restart lets go of it",
+        )],
         HolderClass::Inherited => vec![
             stop(
                 holder,
@@ -74,6 +82,33 @@ pub fn against(case: &Case, class: HolderClass, holder: Option<&Process>) -> Vec
         }
         _ => vec![stop(holder, "nothing else keeps the port")],
     }
+}
+
+/// What shows who has made the kernel take a port, by what usually does.
+fn kernels_own(case: &Case) -> Vec<Move> {
+    let port = case.evidence.failure.port;
+    let enter = enter(case);
+    if case.evidence.failure.protocol == Protocol::Udp {
+        return vec![
+            command(
+                format!("{enter}ip -d link show | grep -B1 -w {port}"),
+                "a tunnel (vxlan, geneve, …) has taken the port: this shows its device, and ip link \
+                 del takes it away",
+                Risk::None,
+            ),
+            command(
+                format!("{enter}wg show all listen-port"),
+                "so may WireGuard; ip link set DEVICE down lets go of the port",
+                Risk::None,
+            ),
+        ];
+    }
+    vec![command(
+        format!("{enter}rpcinfo -p | grep -w {port}"),
+        "a server in the kernel has taken the port (NFS, lockd): this shows which, and its service \
+         stops it",
+        Risk::None,
+    )]
 }
 
 /// Ends a process through whoever manages it.
@@ -130,18 +165,28 @@ pub fn set_reuseaddr(case: &Case) -> Move {
 pub fn look(case: &Case) -> Move {
     let failure = &case.evidence.failure;
     let protocol = if failure.protocol == Protocol::Udp { 'u' } else { 't' };
-    let enter = match &case.evidence.netns {
-        netns if netns.host == Some(false) => match &netns.name {
-            Some(name) => format!("ip netns exec {} ", quote(name)),
-            None => format!("nsenter -t {} -n ", case.process().pid),
-        },
-        _ => String::new(),
-    };
+    let enter = enter(case);
     let why = match failure.stage {
         Stage::Listen => "shows every socket on the port; the listener among them refused",
         _ => "shows every socket on the port and who has it open, as far as root may see",
     };
     command(format!("{enter}ss -{protocol}anp 'sport = :{}'", failure.port), why, Risk::None)
+}
+
+/// What goes before a command that is to run in the failing process's network
+/// namespace.
+fn enter(case: &Case) -> String {
+    let netns = &case.evidence.netns;
+    if netns.host != Some(false) {
+        return String::new();
+    }
+    match &netns.name {
+        // A name that ip-netns(8) knows, not that of a container.
+        Some(name) if case.process().workload.is_none() => {
+            format!("ip netns exec {} ", quote(name))
+        }
+        _ => format!("nsenter -t {} -n ", case.process().pid),
+    }
 }
 
 fn owner(process: &Process) -> String {

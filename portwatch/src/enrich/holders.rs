@@ -55,7 +55,8 @@ impl Holders {
         &mut *self.files
     }
 
-    /// Writes into each socket who has it open.
+    /// Writes into each socket who has it open. Gives the inodes that were looked
+    /// for everywhere and that nobody has.
     pub fn name(
         &mut self,
         host: &Host,
@@ -63,7 +64,7 @@ impl Holders {
         sockets: &mut [Socket],
         deadline: Instant,
         gaps: &mut Vec<Gap>,
-    ) {
+    ) -> Vec<u64> {
         let mut known = Wanted::new();
         let mut wanted = Wanted::new();
         for inode in sockets.iter().filter_map(|socket| socket.inode) {
@@ -75,10 +76,15 @@ impl Holders {
         look_near(host, records, sockets, &mut wanted);
         self.settle(&mut wanted, &mut known);
         if !wanted.is_empty() {
-            gaps.extend(self.look_everywhere(host, &mut wanted, deadline));
+            let missed = self.look_everywhere(host, &mut wanted, deadline);
             self.settle(&mut wanted, &mut known);
+            if !missed.is_empty() {
+                gaps.extend(missed);
+                wanted.clear();
+            }
         }
         describe(host, sockets, &known);
+        wanted.into_keys().collect()
     }
 
     /// All open files: one pass in the kernel, or else over /proc.

@@ -65,7 +65,9 @@ pub fn recall_binder(host: &Host, records: &dyn Records, sockets: &mut [Socket])
     let mut gap = None;
     for socket in sockets {
         let orphan = socket.inode.is_none() && socket.state != State::Bound;
-        let nobody = socket.holders.is_empty() && !(orphan && socket.refused != Some(true));
+        let nobody = socket.unheld.is_none()
+            && socket.holders.is_empty()
+            && !(orphan && socket.refused != Some(true));
         let owner = socket.cookie.filter(|_| nobody).and_then(|cookie| records.owner(cookie));
         if let Some(owner) = owner.filter(|_| socket.state != State::TimeWait) {
             socket.holders.push(process(host, &owner));

@@ -284,6 +284,8 @@ fn the_culprit_fills_in_what_netlink_does_not_tell() {
     let rows = [Row(LISTEN, "10.0.0.1:8080", 1, 0), Row(LISTEN, "10.0.0.2:8080", 2, 0)];
     let culprit = RawCulprit {
         cookie: Some(1002),
+        inode: Some(2),
+        kernels_own: false,
         state: LISTEN,
         address: "10.0.0.2".parse().unwrap(),
         reuseaddr: true,

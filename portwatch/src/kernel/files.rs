@@ -11,11 +11,14 @@ use aya::{
 };
 #[cfg(doc)]
 use portwatch_common::ANY_SOCKET;
-use portwatch_common::{OpenFile, WANTED};
+use portwatch_common::{ABSENT, OpenFile, WANTED};
 
 use super::{KernelError, attach, features::KernelTypes};
 
-const PROGRAM: &str = "pw_files";
+/// Looks for sockets.
+const FILES: &str = "pw_files";
+/// Looks for descriptors under way (5.16).
+const IN_FLIGHT: &str = "pw_in_flight";
 
 /// A search of all open files.
 pub trait Files: Send {
@@ -31,6 +34,17 @@ pub trait Files: Send {
         deadline: Instant,
         take: &mut dyn FnMut(OpenFile),
     ) -> Result<(), String>;
+
+    /// Hands to `take` every unix socket to which descriptors have been sent
+    /// that nobody has received yet.
+    ///
+    /// # Errors
+    /// As [`search`](Self::search).
+    fn in_flight(
+        &mut self,
+        deadline: Instant,
+        take: &mut dyn FnMut(OpenFile),
+    ) -> Result<(), String>;
 }
 
 /// The kernel's own search: an instance of the object of which only the search
@@ -38,7 +52,11 @@ pub trait Files: Send {
 pub struct KernelFiles {
     ebpf: Ebpf,
     wanted: HashMap<MapData, u64, u8>,
+    /// Whether descriptors under way can be looked for, or why not.
+    in_flight: Result<(), String>,
 }
+
+type Failed = Box<dyn std::error::Error + Send + Sync>;
 
 impl KernelFiles {
     /// Loads the search.
@@ -46,31 +64,37 @@ impl KernelFiles {
     /// # Errors
     /// The kernel refuses it.
     pub fn open(types: &KernelTypes) -> Result<Self, KernelError> {
-        let step = |error: Box<dyn std::error::Error + Send + Sync>| {
-            KernelError::aya("load the search of open files")(error)
-        };
+        let step = |error: Failed| KernelError::aya("load the search of open files")(error);
         let mut ebpf = attach::load_object_small(types)?;
-        let program: &mut Iter = ebpf
-            .program_mut(PROGRAM)
-            .ok_or_else(|| step(format!("no program {PROGRAM}").into()))?
-            .try_into()
-            .map_err(|error: aya::programs::ProgramError| step(error.into()))?;
-        program.load("task_file", &types.btf).map_err(|error| step(error.into()))?;
+        load(&mut ebpf, FILES, types).map_err(step)?;
+        // Without it, descriptors under way are not told from the kernel's own
+        // sockets.
+        let in_flight = if types.layout.0.unix_descriptors == ABSENT {
+            Err("the kernel does not count descriptors that are under way".into())
+        } else {
+            load(&mut ebpf, IN_FLIGHT, types)
+        };
         let wanted = ebpf
             .take_map("WANTED")
             .ok_or_else(|| step("no map WANTED".into()))?
             .try_into()
             .map_err(|error: aya::maps::MapError| step(error.into()))?;
-        Ok(Self { ebpf, wanted })
+        Ok(Self { ebpf, wanted, in_flight: in_flight.map_err(|error| error.to_string()) })
     }
 
     /// The output of one pass.
-    fn pass(&mut self) -> Result<File, Box<dyn std::error::Error>> {
+    fn pass(&mut self, program: &str) -> Result<File, Failed> {
         let program: &mut Iter =
-            self.ebpf.program_mut(PROGRAM).ok_or("no such program")?.try_into()?;
+            self.ebpf.program_mut(program).ok_or("no such program")?.try_into()?;
         let link = program.attach()?;
         Ok(program.take_link(link)?.into_file()?)
     }
+}
+
+fn load(ebpf: &mut Ebpf, name: &str, types: &KernelTypes) -> Result<(), Failed> {
+    let program: &mut Iter =
+        ebpf.program_mut(name).ok_or_else(|| format!("no program {name}"))?.try_into()?;
+    Ok(program.load("task_file", &types.btf)?)
 }
 
 impl Files for KernelFiles {
@@ -85,13 +109,23 @@ impl Files for KernelFiles {
             .iter()
             .try_for_each(|inode| self.wanted.insert(inode, 1, 0))
             .map_err(|error| error.to_string())
-            .and_then(|()| self.pass().map_err(|error| error.to_string()))
+            .and_then(|()| self.pass(FILES).map_err(|error| error.to_string()))
             .and_then(|file| read_all(file, deadline, take));
         for inode in inodes {
             // Absent only if its insertion failed.
             let _ = self.wanted.remove(inode);
         }
         result
+    }
+
+    fn in_flight(
+        &mut self,
+        deadline: Instant,
+        take: &mut dyn FnMut(OpenFile),
+    ) -> Result<(), String> {
+        self.in_flight.clone()?;
+        let file = self.pass(IN_FLIGHT).map_err(|error| error.to_string())?;
+        read_all(file, deadline, take)
     }
 }
 
@@ -129,6 +163,14 @@ impl Files for NoFiles {
     fn search(
         &mut self,
         _inodes: &[u64],
+        _deadline: Instant,
+        _take: &mut dyn FnMut(OpenFile),
+    ) -> Result<(), String> {
+        Err(self.0.clone())
+    }
+
+    fn in_flight(
+        &mut self,
         _deadline: Instant,
         _take: &mut dyn FnMut(OpenFile),
     ) -> Result<(), String> {

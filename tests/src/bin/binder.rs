@@ -6,6 +6,7 @@
 use std::{
     fs,
     io::{self, Read as _},
+    mem::MaybeUninit,
     net::{SocketAddr, TcpStream},
     os::{
         fd::{AsFd as _, AsRawFd as _, OwnedFd},
@@ -23,8 +24,9 @@ use portwatch_tests::{
 use rustix::{
     io::Errno,
     net::{
-        AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept, bind, getsockname, listen,
-        socket_with, sockopt,
+        AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
+        SocketFlags, SocketType, accept, bind, getsockname, listen, sendmsg, socket_with,
+        socketpair, sockopt,
     },
     thread::{Uid, UnshareFlags, set_thread_uid, unshare_unsafe},
 };
@@ -36,6 +38,8 @@ struct Binder {
     /// Everything made so far, in order; a refused socket is closed at once, as
     /// a real server's is when it gives up.
     sockets: Vec<OwnedFd>,
+    /// Ends of pairs, with what is on its way between them.
+    pairs: Vec<[OwnedFd; 2]>,
     silent: bool,
     last_errno: i32,
 }
@@ -76,6 +80,7 @@ impl Binder {
                 // It stays until stdin ends, with nothing to say.
                 Err(Command::new(program).arg("hold").exec().into())
             }
+            Op::Send => self.send(),
             Op::Vanish => {
                 self.silent = true;
                 Ok(())
@@ -155,6 +160,21 @@ impl Binder {
         }
         let socket = self.sockets.last().context("no socket to leave to a child")?;
         let outcome = outcome(socket, monotonic_ns(), Ok(()))?;
+        self.answer(&outcome)
+    }
+
+    fn send(&mut self) -> anyhow::Result<()> {
+        let socket = self.sockets.pop().context("no socket to send")?;
+        let outcome = outcome(&socket, monotonic_ns(), Ok(()))?;
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        let descriptors = [socket.as_fd()];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        anyhow::ensure!(control.push(SendAncillaryMessage::ScmRights(&descriptors)), "no room");
+        sendmsg(&ours, &[io::IoSlice::new(b"x")], &mut control, SendFlags::empty())?;
+        drop(socket);
+        self.pairs.push([ours, theirs]);
         self.answer(&outcome)
     }
 

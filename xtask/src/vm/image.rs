@@ -13,8 +13,16 @@ use cpio::newc::{Builder, ModeFileType, trailer};
 
 use crate::vm::{Programs, kernels::Kernel};
 
-/// What sock_diag needs; nothing loads modules by itself in the guest.
-const MODULES: [&str; 3] = ["inet_diag", "tcp_diag", "udp_diag"];
+/// What sock_diag and a tunnel need, each after what it needs itself; nothing
+/// loads modules on its own in the guest.
+const MODULES: [&str; 6] = [
+    "net/ipv4/inet_diag",
+    "net/ipv4/tcp_diag",
+    "net/ipv4/udp_diag",
+    "net/ipv4/udp_tunnel",
+    "net/ipv6/ip6_udp_tunnel",
+    "drivers/net/vxlan/vxlan",
+];
 
 const APPLETS: [&str; 14] = [
     "sh", "mount", "insmod", "ip", "mkdir", "dmesg", "grep", "reboot", "cat", "echo", "hostname",
@@ -73,8 +81,8 @@ pub fn build(
     archive.copy("bin/portwatch", &programs.portwatch)?;
     archive.copy("bin/binder", &programs.binder)?;
     archive.copy("bin/live", &programs.live)?;
-    for module in MODULES {
-        archive.file(&format!("modules/{module}.ko"), &unpacked(&kernel.modules, module)?)?;
+    for (place, module) in MODULES.iter().enumerate() {
+        archive.file(&format!("modules/{place}.ko"), &unpacked(&kernel.modules, module)?)?;
     }
     trailer(archive.out)?.flush()?;
     Ok(path)
@@ -82,14 +90,12 @@ pub fn build(
 
 /// A kernel module's bytes: `.ko`, or `.ko.xz` on newer kernels.
 fn unpacked(modules: &Path, name: &str) -> anyhow::Result<Vec<u8>> {
-    let ipv4 = modules.join("kernel/net/ipv4");
-    let plain = ipv4.join(format!("{name}.ko"));
-    if plain.exists() {
-        return Ok(fs::read(plain)?);
+    let path = |ending: &str| modules.join(format!("kernel/{name}.{ending}"));
+    if path("ko").exists() {
+        return Ok(fs::read(path("ko"))?);
     }
-    let packed = ipv4.join(format!("{name}.ko.xz"));
-    let output = Command::new("xz").arg("-dc").arg(&packed).output()?;
-    ensure!(output.status.success(), "no module {name} in {}", ipv4.display());
+    let output = Command::new("xz").arg("-dc").arg(path("ko.xz")).output()?;
+    ensure!(output.status.success(), "no module {name} in {}", modules.display());
     Ok(output.stdout)
 }
 

@@ -16,7 +16,10 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     let (class, process) = holder::behind(case.process(), culprit.socket);
     Some(Finding {
         cause: Cause::BoundNotListening,
-        because: format!("{}, without listening", who(case, class, process, culprit.socket)),
+        because: match process {
+            Some(_) => format!("{}, without listening", who(case, class, process, culprit.socket)),
+            None => format!("{}; nobody listens", who(case, class, process, culprit.socket)),
+        },
         class: Some(class),
         holder: process,
         moves: moves::against(case, class, process),

@@ -59,7 +59,8 @@ pub fn look(host: &Host, process: &Process, deadline: Instant) -> Parents {
             found.supervisor = Some(supervisor(kind, name(host, process.pid, kind, &argv)));
             break;
         }
-        if found.shell.is_none() {
+        // An init that is a script keeps nobody in particular running.
+        if found.shell.is_none() && pid != 1 {
             found.shell =
                 runs(&argv).map(|what| supervisor(SupervisorKind::Shell, Some(what.to_owned())));
         }

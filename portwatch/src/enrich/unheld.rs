@@ -1,0 +1,88 @@
+//! Sockets that no process has open, though they are there: the kernel's own,
+//! and those whose descriptor is under way between two processes.
+
+use std::time::Instant;
+
+use crate::{
+    decode::RawCulprit,
+    enrich::{
+        host::{DiagSocket, Host},
+        processes,
+        sockets::Search,
+    },
+    evidence::{Process, Socket, Unheld},
+    kernel::{files::Files, records::Records},
+};
+
+/// Processes that are named as those that may receive a descriptor.
+const MOST_RECEIVERS: usize = 8;
+
+/// Says of the sockets whose inodes nobody has open what has them. Those that
+/// have been closed meanwhile are left as they are.
+pub fn explain(
+    search: &Search,
+    diag: &mut dyn DiagSocket,
+    files: &mut dyn Files,
+    unfound: &[u64],
+    sockets: &mut [Socket],
+    deadline: Instant,
+) {
+    let is_one = |socket: &Socket| socket.inode.is_some_and(|inode| unfound.contains(&inode));
+    if !sockets.iter().any(is_one) {
+        return;
+    }
+    let still = search.run(diag, &mut Vec::new()).sockets;
+    let mut receivers = None;
+    for socket in sockets.iter_mut().filter(|socket| is_one(socket)) {
+        if is_kernels_own(socket, search.culprit) {
+            socket.unheld = Some(Unheld::Kernel);
+            continue;
+        }
+        if !still.iter().any(|other| other.inode == socket.inode) {
+            continue;
+        }
+        let receivers =
+            receivers.get_or_insert_with(|| receivers_of_any(search.host, files, deadline));
+        socket.holders = receivers.clone().unwrap_or_default();
+        if socket.holders.is_empty() {
+            // One that lives has it in another way than by a descriptor.
+            socket.holders.extend(binder(search.host, search.records, socket));
+        }
+        socket.unheld = Some(match receivers {
+            _ if !socket.holders.is_empty() => Unheld::InFlight,
+            Ok(_) => Unheld::Kernel,
+            Err(_) => Unheld::Nobody,
+        });
+    }
+}
+
+/// Whether the kernel itself has said so when the socket refused.
+fn is_kernels_own(socket: &Socket, culprit: Option<&RawCulprit>) -> bool {
+    culprit.is_some_and(|culprit| {
+        culprit.kernels_own && culprit.cookie.is_some() && culprit.cookie == socket.cookie
+    })
+}
+
+/// Who bound it, if that process is still there.
+fn binder(host: &Host, records: &dyn Records, socket: &Socket) -> Option<Process> {
+    let owner = records.owner(socket.cookie?)?;
+    processes::is_alive(host, owner.pid, owner.started_ns)
+        .then(|| processes::by_pid(host, owner.pid))
+        .flatten()
+}
+
+/// The processes to which descriptors are under way. Which socket those
+/// descriptors are, the kernel does not say.
+fn receivers_of_any(
+    host: &Host,
+    files: &mut dyn Files,
+    deadline: Instant,
+) -> Result<Vec<Process>, String> {
+    let mut pids = Vec::new();
+    files.in_flight(deadline, &mut |file| {
+        if !pids.contains(&file.pid) && pids.len() < MOST_RECEIVERS {
+            pids.push(file.pid);
+        }
+    })?;
+    Ok(pids.into_iter().filter_map(|pid| processes::by_pid(host, pid)).collect())
+}
