@@ -163,6 +163,14 @@ pub struct Process {
     pub pod: Option<String>,
     /// The login session, from the cgroup path.
     pub session: Option<String>,
+    /// The user who logged in, where there is a session; another than `user`
+    /// after sudo.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_user: Option<String>,
+    /// The controlling terminal: `pts/3`. A process that was left running when
+    /// its terminal closed has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tty: Option<String>,
     /// What keeps the process running, and would start it again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub supervisor: Option<Supervisor>,

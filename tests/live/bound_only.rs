@@ -68,7 +68,7 @@ fn bound_by_another_service() {
 }
 
 /// Before Linux 6.8 no listing of the kernel has such sockets.
-fn kernel_shows_them() -> bool {
+pub fn kernel_shows_them() -> bool {
     let uname = rustix::system::uname();
     let release = uname.release().to_str().unwrap();
     let mut numbers = release.split(['.', '-']).map(|number| number.parse::<u32>().unwrap_or(0));

@@ -102,13 +102,14 @@ fn squatter() {
     let session = slice.group("user.slice/user-1004.slice/session-91.scope");
     let unit = slice.group("app.service");
     let debug = Alias::new("debug-server");
-    let holder =
-        scene.helper().within(&session).run_as(&debug).by(1004).holds([tcp(ADDRESS).listening()]);
+    let helper = scene.helper().within(&session).run_as(&debug).on_terminal().by(1004);
+    let holder = helper.holds([tcp(ADDRESS).listening()]);
     let refused = scene.helper().within(&unit).is_refused(tcp(ADDRESS));
 
     let event = scene.event_of(&refused);
     event.is_explained().includes(&json!({
         "process": {"unit": "app.service"},
+        "sockets": [{"holders": [{"session": "91", "tty": terminal_of(holder.pid())}]}],
         "diagnosis": {
             "cause": "listener",
             "holder": {
@@ -189,4 +190,12 @@ fn two_holders() {
     let mut expected = [u64::from(first.pid()), u64::from(second.pid())];
     expected.sort_unstable();
     assert_eq!(holders, expected, "{event}");
+}
+
+/// The terminal that a process has open, by its name in /dev.
+fn terminal_of(pid: u32) -> String {
+    let links = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    let mut names = links.filter_map(|link| std::fs::read_link(link.path()).ok());
+    let name = names.find(|name| name.starts_with("/dev/pts/")).expect("it has a terminal");
+    name.strip_prefix("/dev/").unwrap().display().to_string()
 }

@@ -19,6 +19,7 @@ mod latency;
 mod lifecycle;
 mod listen_stage;
 mod load;
+mod memory;
 mod netns;
 mod seeded;
 mod servers;

@@ -87,6 +87,13 @@ impl<'a> Helper<'a> {
         self
     }
 
+    /// On a terminal of its own.
+    #[must_use]
+    pub fn on_terminal(mut self) -> Self {
+        self.prelude.push(Op::Terminal);
+        self
+    }
+
     /// Saying nothing, and gone the moment that a call is refused.
     #[must_use]
     pub fn vanishing(mut self) -> Self {

@@ -31,6 +31,11 @@ pub enum Op {
     /// Send the last socket to another end that does not receive it, and close it;
     /// `send`.
     Send,
+    /// Become the leader of a session on a terminal of its own; `terminal`.
+    Terminal,
+    /// Bind and close this many TCP sockets, over 65,000 ports in turn;
+    /// `churn/1000`. The answer is the last one's.
+    Churn(u32),
     /// From here on say nothing, and end at once when a call is refused;
     /// `vanish`.
     Vanish,
@@ -180,6 +185,8 @@ impl Display for Op {
             Self::Daemon => f.write_str("daemon"),
             Self::Become(program) => write!(f, "become/{}", program.display()),
             Self::Send => f.write_str("send"),
+            Self::Terminal => f.write_str("terminal"),
+            Self::Churn(times) => write!(f, "churn/{times}"),
             Self::Vanish => f.write_str("vanish"),
             Self::Hold => f.write_str("hold"),
         }
@@ -200,6 +207,8 @@ impl FromStr for Op {
             "daemon" => Self::Daemon,
             "become" => Self::Become(rest.into()),
             "send" => Self::Send,
+            "terminal" => Self::Terminal,
+            "churn" => Self::Churn(rest.parse()?),
             "vanish" => Self::Vanish,
             "hold" => Self::Hold,
             _ => bail!("`{text}` is not something to do"),

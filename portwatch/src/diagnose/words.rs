@@ -19,7 +19,8 @@ pub fn belongs_to(process: &Process) -> Option<String> {
         return process.workload.as_ref().and_then(workload).or_else(container);
     }
     if let Some(session) = &process.session {
-        return Some(match &process.user {
+        let user = process.session_user.as_ref().or(process.user.as_ref());
+        return Some(match user {
             Some(user) => format!("session {session} of {user}"),
             None => format!("session {session}"),
         });

@@ -19,13 +19,17 @@ pub struct Owner {
     pub pod: Option<String>,
     /// The login session.
     pub session: Option<String>,
+    /// The user in whose slice all of it is.
+    pub slice_user: Option<u32>,
 }
 
 /// Reads a path like `/system.slice/app.service`. Total.
 pub fn owner(path: &str) -> Owner {
     let mut owner = Owner::default();
     for part in path.split('/').filter(|part| !part.is_empty()) {
-        if let Some(uid) = between(part, "user@", ".service") {
+        if let Some(uid) = between(part, "user-", ".slice") {
+            owner.slice_user = uid.parse().ok();
+        } else if let Some(uid) = between(part, "user@", ".service") {
             owner.unit_owner = uid.parse().ok();
             owner.unit = Some(part.to_owned());
         } else if let Some(session) = between(part, "session-", ".scope") {
@@ -137,7 +141,7 @@ mod tests {
     const ID: &str = "9f81c2e4a77b9f81c2e4a77b9f81c2e4a77b9f81c2e4a77b9f81c2e4a77b1234";
 
     fn check(path: &str) -> [Option<String>; 4] {
-        let Owner { unit, unit_owner: _, container, pod, session } = owner(path);
+        let Owner { unit, unit_owner: _, container, pod, session, slice_user: _ } = owner(path);
         [unit, container, pod, session]
     }
 
@@ -152,6 +156,8 @@ mod tests {
             check("/user.slice/user-1004.slice/session-91.scope"),
             [some("session-91.scope"), None, None, some("91")]
         );
+        let session = owner("/user.slice/user-1004.slice/session-91.scope");
+        assert_eq!((session.slice_user, session.unit_owner), (Some(1004), None));
         let user = owner("/user.slice/user-1000.slice/user@1000.service/app.slice/web@1.service");
         assert_eq!((user.unit, user.unit_owner), (some("web@1.service"), Some(1000)));
         let manager = owner("/user.slice/user-1000.slice/user@1000.service/init.scope");

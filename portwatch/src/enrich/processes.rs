@@ -36,6 +36,7 @@ pub fn failing(host: &Host, task: &RawTask, gaps: &mut Vec<Gap>) -> Process {
     match identified(host, task.pid) {
         Some(alive) if same_start(alive.started_ns, task.started_ns) => {
             found.exe = alive.process.exe;
+            found.tty = alive.process.tty;
             found.ns_pid = alive.process.ns_pid;
             if !alive.process.cmdline.is_empty() {
                 found.cmdline = alive.process.cmdline;
@@ -123,6 +124,7 @@ fn identified(host: &Host, pid: u32) -> Option<Identified> {
         core_dumping: status.as_ref().is_some_and(|status| status.core_dumping == Some(true)),
         zombie: stat.state == 'Z',
         ppid: u32::try_from(stat.ppid).ok(),
+        tty: tty_name(stat.tty_nr()),
         exe: proc.exe().ok().map(|exe| exe.to_string_lossy().into_owned()),
         cmdline: fs::read(folder.join("cmdline"))
             .map(|bytes| crate::decode::arguments(&bytes))
@@ -175,8 +177,27 @@ fn name_owner(host: &Host, process: &mut Process) {
         process.container = owner.container;
         process.pod = owner.pod;
         process.session = owner.session;
+        process.session_user = process
+            .session
+            .as_ref()
+            .and(owner.slice_user)
+            .and_then(|uid| user_name(&host.etc_root.join("passwd"), uid));
     }
     process.user = process.uid.and_then(|uid| user_name(&host.etc_root.join("passwd"), uid));
+}
+
+/// A terminal's name in /dev by its major and minor number; `None` for 0, no
+/// terminal (Documentation/admin-guide/devices.txt).
+fn tty_name((major, minor): (i32, i32)) -> Option<String> {
+    Some(match (major, minor) {
+        (0, _) => return None,
+        (4, 0..64) => format!("tty{minor}"),
+        (4, _) => format!("ttyS{}", minor - 64),
+        (5, 1) => "console".to_owned(),
+        // Unix98 ptys: the minor number goes beyond its 256 into the major.
+        (136..=143, _) => format!("pts/{}", (major - 136) * 256 + minor),
+        _ => format!("{major}:{minor}"),
+    })
 }
 
 /// A user's name in passwd(5).
@@ -201,4 +222,24 @@ fn ancestors(host: &Host, parent: Option<u32>) -> Vec<u32> {
             .and_then(|stat| u32::try_from(stat.ppid).ok());
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn terminals_have_the_names_of_their_device_files() {
+        for (number, name) in [
+            ((136, 3), "pts/3"),
+            ((137, 1), "pts/257"),
+            ((4, 2), "tty2"),
+            ((4, 64), "ttyS0"),
+            ((5, 1), "console"),
+            ((204, 64), "204:64"),
+        ] {
+            assert_eq!(tty_name(number).as_deref(), Some(name));
+        }
+        assert_eq!(tty_name((0, 0)), None);
+    }
 }

@@ -132,7 +132,13 @@ fn process_line(process: &Process) -> String {
         let known = process.workload.as_ref();
         known.and_then(|workload| workload.name.as_ref()).unwrap_or(id).clone()
     });
-    for (what, name) in [("", &unit), ("container ", &container), ("session ", &process.session)] {
+    let places = [
+        ("", &unit),
+        ("container ", &container),
+        ("session ", &process.session),
+        ("tty ", &process.tty),
+    ];
+    for (what, name) in places {
         if let Some(name) = name {
             let _ = write!(text, ", {what}{name}");
         }

@@ -22,12 +22,14 @@ use portwatch_tests::{
     op::{Op, Outcome, Socket, Stage},
 };
 use rustix::{
+    fs::{Mode, OFlags},
     io::Errno,
     net::{
         AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
         SocketFlags, SocketType, accept, bind, getsockname, listen, sendmsg, socket_with,
         socketpair, sockopt,
     },
+    pty::{self, OpenptFlags},
     thread::{Uid, UnshareFlags, set_thread_uid, unshare_unsafe},
 };
 
@@ -40,6 +42,8 @@ struct Binder {
     sockets: Vec<OwnedFd>,
     /// Ends of pairs, with what is on its way between them.
     pairs: Vec<[OwnedFd; 2]>,
+    /// Both ends of its terminal.
+    terminal: Option<[OwnedFd; 2]>,
     silent: bool,
     last_errno: i32,
 }
@@ -81,6 +85,8 @@ impl Binder {
                 Err(Command::new(program).arg("hold").exec().into())
             }
             Op::Send => self.send(),
+            Op::Terminal => self.take_terminal(),
+            Op::Churn(times) => self.churn(*times),
             Op::Vanish => {
                 self.silent = true;
                 Ok(())
@@ -175,6 +181,37 @@ impl Binder {
         sendmsg(&ours, &[io::IoSlice::new(b"x")], &mut control, SendFlags::empty())?;
         drop(socket);
         self.pairs.push([ours, theirs]);
+        self.answer(&outcome)
+    }
+
+    /// Both ends stay open: a terminal whose other end is closed hangs up.
+    fn take_terminal(&mut self) -> anyhow::Result<()> {
+        let ours = pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)?;
+        pty::grantpt(&ours)?;
+        pty::unlockpt(&ours)?;
+        let name = pty::ptsname(&ours, Vec::new())?;
+        rustix::process::setsid()?;
+        // What a leader without a terminal opens first becomes its own (tty_ioctl(4)).
+        let theirs = rustix::fs::open(&name, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+        rustix::process::ioctl_tiocsctty(&theirs)?;
+        self.terminal = Some([ours, theirs]);
+        Ok(())
+    }
+
+    fn churn(&mut self, times: u32) -> anyhow::Result<()> {
+        const PORTS: u32 = 65_000;
+        let mut last = None;
+        for number in 0..times {
+            let port = u16::try_from(1 + number % PORTS)?;
+            let address = SocketAddr::from(([127, 0, 0, 1], port));
+            let socket =
+                socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+            bind(&socket, &address)?;
+            last = Some(socket);
+        }
+        let last = last.context("nothing was to be done")?;
+        let outcome = outcome(&last, monotonic_ns(), Ok(()))?;
+        drop(last);
         self.answer(&outcome)
     }
 

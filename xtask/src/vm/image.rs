@@ -40,7 +40,8 @@ mount -t tmpfs tmpfs /run
 mount -t securityfs securityfs /sys/kernel/security
 mount -t bpf bpf /sys/fs/bpf
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
-mkdir -p /run/netns /dev/shm
+mkdir -p /run/netns /dev/shm /dev/pts
+mount -t devpts devpts /dev/pts
 hostname guest
 for module in /modules/*.ko; do insmod "$module"; done
 ip link set lo up

@@ -1,0 +1,44 @@
+//! What a busy machine does leaves the agent as small as it was.
+
+use std::fs;
+
+use portwatch_tests::{
+    agent::Agent,
+    helper::Helper,
+    op::{Op, tcp},
+    say,
+    scene::Scene,
+    skip::in_guest,
+};
+use serde_json::json;
+
+/// Sockets come and go on every port, and the record of who has them makes room
+/// for the newest.
+#[test]
+fn a_million_binds_leave_it_flat() {
+    let scene = Scene::alone();
+    let agent = Agent::start(&["run", "--format", "json"]).unwrap();
+    // Emulation is many times slower; more than the record has room for, all the same.
+    let binds = if in_guest() { 100_000 } else { 1_000_000 };
+    scene.helper().succeeds([Op::Churn(binds / 10)]);
+    let before = resident_kib(agent.pid());
+    let last = scene.helper().succeeds([Op::Churn(binds)]);
+    let after = resident_kib(agent.pid());
+    say(&format!("memory: RSS {before} KiB, after {binds} more binds {after} KiB"));
+    assert!(after <= before + 1024, "{before} KiB became {after} KiB");
+
+    // And what is newest is still on record.
+    let port = last.last().port;
+    let holder = Helper::new(&scene.netns).holds([tcp(&format!("127.0.0.1:{port}"))]);
+    let refused = scene.helper().is_refused(tcp(&format!("127.0.0.1:{port}")));
+    agent.event_of(&refused).includes(&json!({
+        "last_holder": {"process": {"pid": holder.pid()}},
+    }));
+}
+
+/// `VmRSS` of a process (proc_pid_status(5)).
+fn resident_kib(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let row = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    row.trim_end_matches("kB").trim().parse().unwrap()
+}
