@@ -39,11 +39,17 @@ fn the_hosts_namespace() {
     let port = holder.outcome(0).port;
     let refused = scene.helper().is_refused(tcp(&format!("127.0.0.1:{port}")));
 
-    scene.event_of(&refused).is_explained().includes(&json!({
+    let event = scene.event_of(&refused);
+    event.is_explained().includes(&json!({
         "failure": {"port": port},
         "netns": {"host": true, "name": null},
         "diagnosis": {"cause": "listener", "holder": {"pid": holder.pid()}},
     }));
+    // Where pid 1 lets nobody look, that this is the host's is said to be a
+    // conclusion.
+    let unread = std::fs::metadata("/proc/1/ns/net").is_err();
+    let told = event.list("/gaps").iter().any(|gap| gap["what"] == "netns.host");
+    assert_eq!(told, unread, "{event}");
 }
 
 /// One port, twenty namespaces, each with a holder of its own: refused in turn
