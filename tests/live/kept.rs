@@ -65,9 +65,20 @@ fn only_a_thread_has_it() {
 /// Sent to somebody who does not take it out of the queue.
 #[test]
 fn a_socket_under_way() {
+    assert_in_flight(&Op::Send);
+}
+
+/// Registered with an io_uring, which is in the table; the socket is not.
+#[test]
+fn a_socket_of_an_io_uring() {
+    assert_in_flight(&Op::Ring);
+}
+
+#[track_caller]
+fn assert_in_flight(gone: &Op) {
     for socket in [tcp(ADDRESS).listening(), udp(ADDRESS)] {
         let scene = Scene::new();
-        let holder = scene.helper().holds([Op::from(socket.clone()), Op::Send]);
+        let holder = scene.helper().holds([Op::from(socket.clone()), gone.clone()]);
         let refused = scene.helper().is_refused(socket);
         scene.event_of(&refused).is_explained().includes(&json!({
             "sockets": [{"unheld": "in_flight"}],

@@ -31,6 +31,8 @@ pub enum Op {
     /// Send the last socket to another end that does not receive it, and close it;
     /// `send`.
     Send,
+    /// Hand the last socket to an io_uring of its own, and close it; `ring`.
+    Ring,
     /// Become the leader of a session on a terminal of its own; `terminal`.
     Terminal,
     /// Bind and close this many TCP sockets, over 65,000 ports in turn;
@@ -185,6 +187,7 @@ impl Display for Op {
             Self::Daemon => f.write_str("daemon"),
             Self::Become(program) => write!(f, "become/{}", program.display()),
             Self::Send => f.write_str("send"),
+            Self::Ring => f.write_str("ring"),
             Self::Terminal => f.write_str("terminal"),
             Self::Churn(times) => write!(f, "churn/{times}"),
             Self::Vanish => f.write_str("vanish"),
@@ -207,6 +210,7 @@ impl FromStr for Op {
             "daemon" => Self::Daemon,
             "become" => Self::Become(rest.into()),
             "send" => Self::Send,
+            "ring" => Self::Ring,
             "terminal" => Self::Terminal,
             "churn" => Self::Churn(rest.parse()?),
             "vanish" => Self::Vanish,

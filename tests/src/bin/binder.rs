@@ -9,7 +9,7 @@ use std::{
     mem::MaybeUninit,
     net::{SocketAddr, TcpStream},
     os::{
-        fd::{AsFd as _, AsRawFd as _, OwnedFd},
+        fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd},
         unix::{fs::MetadataExt as _, process::CommandExt as _},
     },
     process::{Command, exit},
@@ -42,6 +42,8 @@ struct Binder {
     sockets: Vec<OwnedFd>,
     /// Ends of pairs, with what is on its way between them.
     pairs: Vec<[OwnedFd; 2]>,
+    /// It has sockets that are in no table.
+    ring: Option<OwnedFd>,
     /// Both ends of its terminal.
     terminal: Option<[OwnedFd; 2]>,
     silent: bool,
@@ -85,6 +87,7 @@ impl Binder {
                 Err(Command::new(program).arg("hold").exec().into())
             }
             Op::Send => self.send(),
+            Op::Ring => self.hand_to_ring(),
             Op::Terminal => self.take_terminal(),
             Op::Churn(times) => self.churn(*times),
             Op::Vanish => {
@@ -181,6 +184,37 @@ impl Binder {
         sendmsg(&ours, &[io::IoSlice::new(b"x")], &mut control, SendFlags::empty())?;
         drop(socket);
         self.pairs.push([ours, theirs]);
+        self.answer(&outcome)
+    }
+
+    /// A registered file has no place in any table of descriptors
+    /// (io_uring_register(2)).
+    fn hand_to_ring(&mut self) -> anyhow::Result<()> {
+        const IORING_REGISTER_FILES: libc::c_uint = 2;
+        let socket = self.sockets.pop().context("no socket to hand over")?;
+        let outcome = outcome(&socket, monotonic_ns(), Ok(()))?;
+        // `struct io_uring_params`, 120 bytes, filled in by the kernel.
+        let mut parameters = [0u64; 15];
+        // SAFETY: the parameters are as large as the kernel writes.
+        let ring = unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, parameters.as_mut_ptr()) };
+        let failed = io::Error::last_os_error();
+        let ring = i32::try_from(ring).ok().filter(|&ring| ring >= 0).ok_or(failed)?;
+        // SAFETY: the kernel has just made it for this program.
+        let ring = unsafe { OwnedFd::from_raw_fd(ring) };
+        let files = [socket.as_raw_fd()];
+        // SAFETY: one descriptor is given, and its count is 1.
+        let registered = unsafe {
+            libc::syscall(
+                libc::SYS_io_uring_register,
+                ring.as_raw_fd(),
+                IORING_REGISTER_FILES,
+                files.as_ptr(),
+                1,
+            )
+        };
+        anyhow::ensure!(registered == 0, io::Error::last_os_error());
+        drop(socket);
+        self.ring = Some(ring);
         self.answer(&outcome)
     }
 
