@@ -117,11 +117,14 @@ impl Enricher {
         }
         let mut evidence = Evidence {
             time: host.wall_clock(raw.at_ns),
+            kernel: host.release.clone(),
             failure,
             process,
             netns,
             sockets: found.sockets,
             time_wait: found.time_wait,
+            connections: found.connections,
+            ephemeral: None,
             last_holder,
             gaps,
         };

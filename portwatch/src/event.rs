@@ -8,7 +8,10 @@ use serde::{Deserialize, Serialize};
 use crate::{
     decode::RawFailure,
     diagnose::Diagnosis,
-    evidence::{Evidence, Failure, Gap, LastHolder, Netns, Process, Socket, TimeWait},
+    evidence::{
+        Connections, Ephemeral, Evidence, Failure, Gap, LastHolder, Netns, Process, Socket,
+        TimeWait,
+    },
     kernel::plan::HookSet,
 };
 
@@ -41,6 +44,12 @@ pub struct Event {
     pub sockets: Vec<Socket>,
     /// See [`Evidence`].
     pub time_wait: TimeWait,
+    /// See [`Evidence`].
+    #[serde(default)]
+    pub connections: Connections,
+    /// See [`Evidence`].
+    #[serde(default)]
+    pub ephemeral: Option<Ephemeral>,
     /// See [`Evidence`].
     #[serde(default)]
     pub last_holder: Option<LastHolder>,
@@ -106,8 +115,20 @@ impl Host {
 impl Event {
     /// Puts an event together.
     pub fn new(host: &Host, raw: &RawFailure, evidence: Evidence, diagnosis: Diagnosis) -> Self {
-        let Evidence { time, failure, process, netns, sockets, time_wait, last_holder, gaps } =
-            evidence;
+        let Evidence {
+            time,
+            // The host has it.
+            kernel: _,
+            failure,
+            process,
+            netns,
+            sockets,
+            time_wait,
+            connections,
+            ephemeral,
+            last_holder,
+            gaps,
+        } = evidence;
         let boot = host.boot_id.as_deref().and_then(|id| id.get(..8)).unwrap_or("0");
         Self {
             schema: BIND_FAILURE.to_owned(),
@@ -120,9 +141,29 @@ impl Event {
             netns,
             sockets,
             time_wait,
+            connections,
+            ephemeral,
             last_holder,
             gaps,
             diagnosis,
+        }
+    }
+
+    /// What was known, without what was made of it: all that it takes to
+    /// diagnose it again.
+    pub fn into_evidence(self) -> Evidence {
+        Evidence {
+            time: self.time,
+            kernel: self.host.kernel,
+            failure: self.failure,
+            process: self.process,
+            netns: self.netns,
+            sockets: self.sockets,
+            time_wait: self.time_wait,
+            connections: self.connections,
+            ephemeral: self.ephemeral,
+            last_holder: self.last_holder,
+            gaps: self.gaps,
         }
     }
 }

@@ -4,7 +4,10 @@
 //! are the wire form as well: an event line carries them as they stand
 //! ([`crate::event`]), so a captured event is all that a later diagnosis needs.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -14,6 +17,9 @@ use serde::{Deserialize, Serialize};
 pub struct Evidence {
     /// When the kernel refused.
     pub time: Timestamp,
+    /// The kernel's release, `uname -r`: its rules differ between versions. In an
+    /// event it stands in `host`.
+    pub kernel: String,
     /// What was asked of the kernel.
     pub failure: Failure,
     /// Who asked.
@@ -25,6 +31,13 @@ pub struct Evidence {
     pub sockets: Vec<Socket>,
     /// The TIME-WAIT rows on that port, all of them.
     pub time_wait: TimeWait,
+    /// The connections on that port, counted.
+    #[serde(default)]
+    pub connections: Connections,
+    /// The ports that the kernel gives away by itself there; `None` if they could
+    /// not be read.
+    #[serde(default)]
+    pub ephemeral: Option<Ephemeral>,
     /// Who was on the port last, by the agent's own record; `None` if nobody was
     /// since it has started, or the record has made room for newer ones.
     pub last_holder: Option<LastHolder>,
@@ -144,6 +157,10 @@ pub struct Process {
     pub exe: Option<String>,
     /// The arguments; empty where unknown.
     pub cmdline: Vec<String>,
+    /// What its program is written in or runs on; looked at for the failing
+    /// process only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<Runtime>,
     /// The real user id.
     pub uid: Option<u32>,
     /// The user's name.
@@ -183,6 +200,32 @@ pub struct Process {
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
 fn is_false(value: &bool) -> bool {
     !value
+}
+
+/// What a program is written in or runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Runtime {
+    /// Python.
+    Python,
+    /// Node.js, Deno or Bun.
+    Node,
+    /// Java or another language of the JVM.
+    Java,
+    /// Go.
+    Go,
+    /// Rust.
+    Rust,
+    /// Ruby.
+    Ruby,
+    /// Perl.
+    Perl,
+    /// PHP.
+    Php,
+    /// .NET.
+    Dotnet,
+    /// Machine code of another origin: C or C++ as a rule.
+    Native,
 }
 
 /// What keeps a process running.
@@ -316,12 +359,25 @@ pub struct Socket {
     /// Who bound it, by the agent's record, where that is none of the holders.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binder: Option<Binder>,
+    /// Which end began the connection, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
     /// What has it, where no process has it open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unheld: Option<Unheld>,
     /// The processes that have it open; where [`Unheld::InFlight`], those that may
     /// receive it.
     pub holders: Vec<Process>,
+}
+
+/// Which end began a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// The other: it came in through a listener here.
+    Accepted,
+    /// This one: the port is its source.
+    Outgoing,
 }
 
 /// What has a socket that no process has open, though it is there.
@@ -365,6 +421,7 @@ impl Socket {
             expires_ms: None,
             refused: None,
             binder: None,
+            origin: None,
             unheld: None,
             holders: Vec::new(),
         }
@@ -415,6 +472,69 @@ pub struct TimeWait {
     pub left_by: Option<LeftBy>,
 }
 
+/// TCP connections on the port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connections {
+    /// In use: ESTABLISHED.
+    pub established: u32,
+    /// On their way out: the states from FIN-WAIT-1 to CLOSING and CLOSE-WAIT.
+    pub closing: u32,
+}
+
+/// The ports of a network namespace that the kernel gives to outgoing
+/// connections and to binds of port 0.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ephemeral {
+    /// The first, `net.ipv4.ip_local_port_range`.
+    pub low: u16,
+    /// The last.
+    pub high: u16,
+    /// `net.ipv4.ip_local_reserved_ports`: those that are kept out of it, as
+    /// `8080,9000-9100`.
+    pub reserved: String,
+    /// How the range is used; only looked at where none of it was free.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
+}
+
+impl Ephemeral {
+    /// Whether the kernel may give the port away.
+    pub fn contains(&self, port: u16) -> bool {
+        (self.low..=self.high).contains(&port) && !self.reserves(port)
+    }
+
+    /// Whether the port is kept out of the range.
+    pub fn reserves(&self, port: u16) -> bool {
+        self.reserved.split(',').any(|part| {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            let ends = (first.trim().parse::<u16>(), last.trim().parse::<u16>());
+            matches!(ends, (Ok(first), Ok(last)) if (first..=last).contains(&port))
+        })
+    }
+}
+
+/// What the sockets on ephemeral ports are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Ports of the range that a socket has.
+    pub ports: u32,
+    /// Sockets by their state.
+    pub states: BTreeMap<State, u32>,
+    /// Who has most of them, by a sample of those that a process has.
+    pub most_by: Option<Share>,
+}
+
+/// Somebody's part in a sample.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    /// The process.
+    pub process: Process,
+    /// Its sockets in the sample.
+    pub sockets: u32,
+    /// All sockets of the sample.
+    pub of: u32,
+}
+
 /// Who was on a port last.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastHolder {
@@ -450,12 +570,20 @@ pub struct Gap {
     pub what: String,
     /// The reason.
     pub why: String,
+    /// Whether it was a matter of rights (EACCES, EPERM).
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub denied: bool,
 }
 
 impl Gap {
     /// A gap for the fact `what`.
     pub fn new(what: impl Into<String>, why: impl Into<String>) -> Self {
-        Self { what: what.into(), why: why.into() }
+        Self { what: what.into(), why: why.into(), denied: false }
+    }
+
+    /// A gap that more rights would close.
+    pub fn denied(what: impl Into<String>, why: impl Into<String>) -> Self {
+        Self { denied: true, ..Self::new(what, why) }
     }
 }
 
@@ -465,6 +593,7 @@ impl Evidence {
     pub fn refused(process: Process, sockets: Vec<Socket>) -> Self {
         Self {
             time: Timestamp::UNIX_EPOCH,
+            kernel: "6.12.0".to_owned(),
             failure: Failure {
                 stage: Stage::Bind,
                 errno: "EADDRINUSE".to_owned(),
@@ -483,6 +612,8 @@ impl Evidence {
             netns: Netns { inode: Some(1), cookie: Some(1), name: None, host: Some(true) },
             sockets,
             time_wait: TimeWait::default(),
+            connections: Connections::default(),
+            ephemeral: None,
             last_holder: None,
             gaps: Vec::new(),
         }

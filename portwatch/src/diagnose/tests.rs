@@ -5,8 +5,8 @@ use jiff::Timestamp;
 
 use super::*;
 use crate::evidence::{
-    Cgroup, Failure, Family, Gap, LastHolder, Netns, Process, Protocol, Socket, Stage, State,
-    TimeWait,
+    Cgroup, Connections, Failure, Family, Gap, LastHolder, Netns, Process, Protocol, Socket, Stage,
+    State, TimeWait,
 };
 
 mod workloads;
@@ -19,6 +19,7 @@ fn at(text: &str) -> Timestamp {
 /// failing half of the article's worked example.
 fn evidence(sockets: Vec<Socket>) -> Evidence {
     Evidence {
+        kernel: "6.12.0".to_owned(),
         time: at("2026-06-08T14:02:11Z"),
         failure: Failure {
             stage: Stage::Bind,
@@ -38,6 +39,8 @@ fn evidence(sockets: Vec<Socket>) -> Evidence {
         netns: Netns { inode: Some(4026531840), cookie: Some(1), name: None, host: Some(true) },
         sockets,
         time_wait: TimeWait::default(),
+        connections: Connections::default(),
+        ephemeral: None,
         last_holder: None,
         gaps: Vec::new(),
     }

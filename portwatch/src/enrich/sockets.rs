@@ -10,7 +10,7 @@ use crate::{
         record,
         sock_diag::{self, Progress, Query, ReplyError},
     },
-    evidence::{Failure, Family, Gap, Protocol, Socket, State, TimeWait},
+    evidence::{Connections, Failure, Family, Gap, Protocol, Socket, State, TimeWait},
     kernel::records::Records,
 };
 
@@ -28,6 +28,8 @@ pub struct Found {
     pub sockets: Vec<Socket>,
     /// All TIME-WAIT rows, counted.
     pub time_wait: TimeWait,
+    /// The connections, counted.
+    pub connections: Connections,
     /// The kernel did not answer as it should; the netlink socket may still hold
     /// a part of its reply.
     pub broken: bool,
@@ -54,6 +56,19 @@ impl Found {
             self.time_wait.count = self.time_wait.count.saturating_add(1);
             self.time_wait.max_remaining_ms =
                 self.time_wait.max_remaining_ms.max(socket.expires_ms);
+        }
+        match socket.state {
+            State::Established => {
+                self.connections.established = self.connections.established.saturating_add(1);
+            }
+            State::FinWait1
+            | State::FinWait2
+            | State::CloseWait
+            | State::LastAck
+            | State::Closing => {
+                self.connections.closing = self.connections.closing.saturating_add(1);
+            }
+            _ => {}
         }
         let same_kind = self.sockets.iter().filter(|kept| kind(kept.state) == kind(socket.state));
         let count = same_kind.count();
