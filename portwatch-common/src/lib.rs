@@ -179,6 +179,19 @@ pub struct PortUse {
     pub reserved: u32,
 }
 
+/// What TCP connections a port has had, in any namespace. Each byte is 0 or 1 and
+/// is written by itself, so that two processors cannot undo each other's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Connected {
+    /// This end began them: the port was their source.
+    pub outgoing: u8,
+    /// The other end began them, and a listener took them.
+    pub accepted: u8,
+    /// They are older than the agent.
+    pub older: u8,
+}
+
 /// Sockets whose owner is on record: 4 MiB of kernel memory.
 pub const OWNERS: u32 = 16_384;
 /// Ports that are on record: 6 MiB.

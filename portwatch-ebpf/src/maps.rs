@@ -4,7 +4,7 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
-use portwatch_common::{Attempt, Culprit, Owner, PORT_NUMBERS, Port, PortUse, loss};
+use portwatch_common::{Attempt, Connected, Culprit, Owner, PORT_NUMBERS, Port, PortUse, loss};
 
 /// The way to user space: about 1,600 records.
 #[map]
@@ -45,10 +45,9 @@ pub static OWNERS: LruHashMap<u64, Owner> =
 pub static PORTS: LruHashMap<Port, PortUse> =
     LruHashMap::with_max_entries(portwatch_common::PORTS, 0);
 
-/// Whether there has ever been a TCP connection whose own port has this number,
-/// in any namespace.
+/// What TCP connections there have been by their own port, in any namespace.
 #[map]
-pub static CONNECTED: Array<u8> = Array::with_max_entries(PORT_NUMBERS, 0);
+pub static CONNECTED: Array<Connected> = Array::with_max_entries(PORT_NUMBERS, 0);
 
 /// The inodes that a search of open files looks for.
 #[map]

@@ -76,13 +76,14 @@ pub fn left(cookie: u64) {
 
 /// A TCP connection has begun whose own port is this.
 #[inline(always)]
-pub fn connected(port: u16) {
+pub fn connected(port: u16, outgoing: bool) {
     if let Some(seen) = CONNECTED.get_ptr_mut(u32::from(port)) {
         // SAFETY: one byte of the map's own. Read first: a line of the cache
         // that is only read can be shared by all processors.
         unsafe {
-            if *seen == 0 {
-                *seen = 1;
+            let byte = if outgoing { &raw mut (*seen).outgoing } else { &raw mut (*seen).accepted };
+            if *byte == 0 {
+                *byte = 1;
             }
         }
     }

@@ -9,6 +9,8 @@ pub const AF_INET: u16 = 2;
 pub const AF_INET6: u16 = 10;
 /// `TCP_ESTABLISHED` (include/net/tcp_states.h).
 pub const TCP_ESTABLISHED: u8 = 1;
+/// `TCP_SYN_SENT`.
+pub const TCP_SYN_SENT: u8 = 2;
 /// `TCP_LISTEN`.
 pub const TCP_LISTEN: u8 = 10;
 /// `TCP_CLOSE`.

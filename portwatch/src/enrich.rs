@@ -14,12 +14,14 @@ use crate::{
 
 mod cgroups;
 mod containers;
+mod exhaustion;
 mod holders;
 pub mod host;
 mod netns;
 mod options;
 mod processes;
 mod record;
+mod runtime;
 mod seed;
 mod sock_diag;
 mod sockets;
@@ -95,7 +97,10 @@ impl Enricher {
         if let Some(culprit) = &raw.culprit {
             point_out(culprit, raw, &mut found);
         }
-        let process = processes::failing(host, &raw.task, &mut gaps);
+        let mut process = processes::failing(host, &raw.task, &mut gaps);
+        if raw.reuseaddr != Some(true) {
+            process.runtime = runtime::of(&process, &host.proc_file(process.pid, "exe"));
+        }
         record::recall_options(records, &mut found.sockets);
         let unfound = self.holders.name(host, records, &mut found.sockets, deadline, &mut gaps);
         if let Some(diag) = diag.as_deref_mut().filter(|_| !found.broken) {
@@ -103,15 +108,26 @@ impl Enricher {
             unheld::explain(&search, diag, files, &unfound, &mut found.sockets, deadline);
         }
         if let Some(device) = &mut failure.device {
-            device.name = diag.and_then(|diag| diag.device_name(device.index));
+            device.name = diag.as_ref().and_then(|diag| diag.device_name(device.index));
         }
-        if found.broken {
-            self.namespaces.forget(&netns);
+        let mut ephemeral = diag.as_ref().and_then(|diag| diag.ephemeral());
+        if let (0, Some(range), Some(diag)) = (raw.port, &mut ephemeral, diag) {
+            let files = self.holders.files();
+            match exhaustion::usage(host, diag, files, range, raw.protocol, deadline) {
+                Ok(usage) => range.usage = Some(usage),
+                Err(why) => {
+                    found.broken = true;
+                    gaps.push(Gap::new("ephemeral.usage", why));
+                }
+            }
         }
         options::ask(&mut found.sockets);
         record::recall_origin(host, records, &mut found.sockets);
         gaps.extend(record::recall_binder(host, records, &mut found.sockets));
         let last_holder = record::last_holder(host, records, raw);
+        if found.broken {
+            self.namespaces.forget(&netns);
+        }
         if found.time_wait.count > 0 {
             found.time_wait.left_by = last_holder.as_ref().map(record::left_by);
         }
@@ -124,7 +140,7 @@ impl Enricher {
             sockets: found.sockets,
             time_wait: found.time_wait,
             connections: found.connections,
-            ephemeral: None,
+            ephemeral,
             last_holder,
             gaps,
         };

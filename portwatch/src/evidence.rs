@@ -585,6 +585,16 @@ impl Gap {
     pub fn denied(what: impl Into<String>, why: impl Into<String>) -> Self {
         Self { denied: true, ..Self::new(what, why) }
     }
+
+    /// A gap because of `error`, which may be a matter of rights.
+    pub fn of_error(
+        what: impl Into<String>,
+        why: impl Into<String>,
+        error: &std::io::Error,
+    ) -> Self {
+        let denied = error.kind() == std::io::ErrorKind::PermissionDenied;
+        Self { denied, ..Self::new(what, why) }
+    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use std::{
     cell::{Cell, OnceCell},
-    fs::File,
+    fs::{self, File},
     io,
     os::fd::{AsFd, AsRawFd as _, OwnedFd},
     path::PathBuf,
@@ -26,6 +26,8 @@ use tokio::{
     time::timeout_at,
 };
 
+use crate::evidence::Ephemeral;
+
 /// A socket that speaks sock_diag in one network namespace.
 pub trait DiagSocket: Send {
     /// Sends a request.
@@ -45,6 +47,10 @@ pub trait DiagSocket: Send {
 
     /// The namespace's cookie (`SO_NETNS_COOKIE`, 5.14).
     fn netns_cookie(&self) -> Option<u64>;
+
+    /// The ports that the kernel gives away by itself in the namespace, as it was
+    /// when the socket was opened.
+    fn ephemeral(&self) -> Option<Ephemeral>;
 }
 
 /// A network namespace to look into.
@@ -183,16 +189,45 @@ const REPLY_TIMEOUT: Duration = Duration::from_millis(200);
 struct Netlink {
     socket: OwnedFd,
     buffer: Vec<u8>,
+    ephemeral: Option<Ephemeral>,
 }
 
 impl Netlink {
     fn open(netns: &NetnsRef) -> io::Result<Self> {
-        let socket = match netns {
-            NetnsRef::Own => diag_socket()?,
-            NetnsRef::Other(file) => diag_socket_in(file)?,
-        };
-        Ok(Self { socket, buffer: vec![0; 64 * 1024] })
+        match netns {
+            NetnsRef::Own => Self::open_here(),
+            NetnsRef::Other(file) => Self::open_in(file),
+        }
     }
+
+    /// In the calling thread's namespace.
+    fn open_here() -> io::Result<Self> {
+        let socket = diag_socket()?;
+        Ok(Self { socket, buffer: vec![0; 64 * 1024], ephemeral: ephemeral() })
+    }
+
+    /// A netlink socket stays in the namespace that it was made in, so a thread
+    /// goes there to make it and ends: no way back is needed.
+    fn open_in(netns: &File) -> io::Result<Self> {
+        thread::scope(|scope| {
+            let made = scope.spawn(|| {
+                move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network))?;
+                Self::open_here()
+            });
+            made.join().unwrap_or_else(|_| Err(io::Error::other("the thread panicked")))
+        })
+    }
+}
+
+/// The settings of the calling thread's namespace: /proc/sys/net shows that of
+/// whoever opens it (`net_ctl_header_lookup`).
+fn ephemeral() -> Option<Ephemeral> {
+    let setting = |name: &str| fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).ok();
+    let range = setting("ip_local_port_range")?;
+    let mut ends = range.split_ascii_whitespace().map(str::parse);
+    let (low, high) = (ends.next()?.ok()?, ends.next()?.ok()?);
+    let reserved = setting("ip_local_reserved_ports").unwrap_or_default().trim().to_owned();
+    Some(Ephemeral { low, high, reserved, usage: None })
 }
 
 fn diag_socket() -> io::Result<OwnedFd> {
@@ -204,18 +239,6 @@ fn diag_socket() -> io::Result<OwnedFd> {
     )?;
     sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(REPLY_TIMEOUT))?;
     Ok(socket)
-}
-
-/// A netlink socket stays in the namespace that it was made in, so a thread
-/// goes there to make it and ends: no way back is needed.
-fn diag_socket_in(netns: &File) -> io::Result<OwnedFd> {
-    thread::scope(|scope| {
-        let made = scope.spawn(|| {
-            move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network))?;
-            diag_socket()
-        });
-        made.join().unwrap_or_else(|_| Err(io::Error::other("the thread panicked")))
-    })
 }
 
 impl DiagSocket for Netlink {
@@ -249,6 +272,10 @@ impl DiagSocket for Netlink {
             )
         };
         (failed == 0 && length == 8).then_some(cookie)
+    }
+
+    fn ephemeral(&self) -> Option<Ephemeral> {
+        self.ephemeral.clone()
     }
 }
 

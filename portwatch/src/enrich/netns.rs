@@ -21,6 +21,8 @@ const MOST_OPEN: usize = 64;
 /// How long without a refusal in it. A socket keeps its namespace alive, and an
 /// agent must not do that for longer than it needs.
 const KEPT: Duration = Duration::from_secs(2);
+/// How long at most: names and settings may change.
+const BELIEVED: Duration = Duration::from_secs(10);
 
 /// The namespaces of recent refusals.
 #[derive(Default)]
@@ -33,6 +35,7 @@ struct Open {
     netns: Netns,
     gaps: Vec<Gap>,
     diag: Box<dyn DiagSocket>,
+    opened: Instant,
     used: Instant,
 }
 
@@ -58,13 +61,14 @@ impl Namespaces {
             match way.map(|way| host.sock_diag(&way)) {
                 Some(Ok(diag)) => {
                     self.make_room();
-                    let open = Open { netns, gaps: found, diag, used: Instant::now() };
+                    let now = Instant::now();
+                    let open = Open { netns, gaps: found, diag, opened: now, used: now };
                     self.open.insert(wanted, open);
                 }
                 Some(Err(error)) => {
                     let why = format!("sock_diag cannot be opened there: {error}");
                     gaps.extend(found);
-                    gaps.push(Gap::new("sockets", why));
+                    gaps.push(Gap::of_error("sockets", why, &error));
                     return (netns, None);
                 }
                 None => {
@@ -92,7 +96,7 @@ impl Namespaces {
 
     /// Lets go of what has not been used for a while.
     pub fn release_idle(&mut self) {
-        self.open.retain(|_, open| open.used.elapsed() < KEPT);
+        self.open.retain(|_, open| open.used.elapsed() < KEPT && open.opened.elapsed() < BELIEVED);
     }
 
     /// How long until something is to be released; `None` if nothing is held.

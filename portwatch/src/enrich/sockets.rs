@@ -125,6 +125,10 @@ impl Search<'_> {
             found.broken = true;
             gaps.push(Gap::new("sockets", why));
         }
+        let origin = self.records.origin(self.failure.port);
+        for row in found.sockets.iter_mut().filter(|row| row.remote.is_some()) {
+            row.origin = origin;
+        }
         for device in found.sockets.iter_mut().filter_map(|row| row.device.as_mut()) {
             device.name = diag.device_name(device.index);
         }

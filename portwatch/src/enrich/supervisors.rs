@@ -43,11 +43,19 @@ pub struct Supervisors {
 
 impl Supervisors {
     /// Fills in `supervisor` for the failing process and for those that hold the
-    /// sockets, and `unit` where systemd itself listens for a `.socket` unit.
+    /// sockets, and `unit` where systemd itself listens for a `.socket` unit, or
+    /// is the one that was refused.
     pub fn describe_all(&mut self, host: &Host, evidence: &mut Evidence, deadline: Instant) {
         let Evidence { failure, process: failing, sockets, gaps, .. } = evidence;
         let protocol = failure.protocol;
         self.describe(host, failing, deadline, gaps);
+        if listens_for_units(failing) {
+            let wanted = SocketAddr::new(failure.address, failure.port);
+            match self.socket_unit(host, wanted, protocol, deadline) {
+                Ok(unit) => failing.unit = unit.or(failing.unit.take()),
+                Err(why) => add_once(gaps, "process.unit", why),
+            }
+        }
         let mut known = HashMap::from([(failing.pid, failing.supervisor.clone())]);
         let mut left_out = false;
         for socket in sockets {

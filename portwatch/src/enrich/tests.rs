@@ -13,7 +13,7 @@ use super::*;
 use crate::{
     decode::RawTask,
     enrich::host::{DiagSocket, NetnsRef},
-    evidence::{Family, Protocol, Stage, State},
+    evidence::{Ephemeral, Family, Protocol, Stage, State},
     kernel::{files::NoFiles, records::NoRecords},
 };
 
@@ -43,6 +43,10 @@ impl DiagSocket for Recorded {
 
     fn netns_cookie(&self) -> Option<u64> {
         Some(1)
+    }
+
+    fn ephemeral(&self) -> Option<Ephemeral> {
+        Some(Ephemeral { low: 32768, high: 60999, reserved: String::new(), usage: None })
     }
 }
 

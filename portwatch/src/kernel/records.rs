@@ -5,9 +5,10 @@ use aya::{
     Ebpf,
     maps::{Array, HashMap, MapData},
 };
-use portwatch_common::{Owner, Port, PortUse};
+use portwatch_common::{Connected, Owner, Port, PortUse};
 
 use super::KernelError;
+use crate::evidence::Origin;
 
 /// A shared record seen by aya, whose `Pod` is not bytemuck's.
 #[repr(transparent)]
@@ -29,6 +30,10 @@ pub trait Records: Send {
     /// number, in any namespace.
     fn may_have_connected(&self, port: u16) -> bool;
 
+    /// Which end began the TCP connections of a port; `None` if there were some
+    /// of both kinds, or the record cannot tell.
+    fn origin(&self, port: u16) -> Option<Origin>;
+
     /// Puts a socket on record that is older than the agent. What the kernel
     /// side has written itself is left alone.
     fn seed(&mut self, cookie: u64, owner: Owner);
@@ -44,7 +49,7 @@ pub trait Records: Send {
 pub struct KernelRecords {
     owners: HashMap<MapData, u64, Shared<Owner>>,
     ports: HashMap<MapData, Shared<Port>, Shared<PortUse>>,
-    connected: Array<MapData, u8>,
+    connected: Array<MapData, Shared<Connected>>,
     seeded: bool,
 }
 
@@ -70,6 +75,12 @@ impl KernelRecords {
     }
 }
 
+impl KernelRecords {
+    fn connected(&self, port: u16) -> Option<Connected> {
+        self.connected.get(&u32::from(port), 0).ok().map(|Shared(connected)| connected)
+    }
+}
+
 /// `BPF_NOEXIST`: do not overwrite.
 const NO_EXIST: u64 = 1;
 
@@ -83,7 +94,16 @@ impl Records for KernelRecords {
     }
 
     fn may_have_connected(&self, port: u16) -> bool {
-        !self.seeded || !matches!(self.connected.get(&u32::from(port), 0), Ok(0))
+        !self.seeded || self.connected(port) != Some(Connected::default())
+    }
+
+    fn origin(&self, port: u16) -> Option<Origin> {
+        match self.connected(port)? {
+            _ if !self.seeded => None,
+            Connected { outgoing: 1, accepted: 0, older: 0 } => Some(Origin::Outgoing),
+            Connected { outgoing: 0, accepted: 1, older: 0 } => Some(Origin::Accepted),
+            _ => None,
+        }
     }
 
     fn seed(&mut self, cookie: u64, owner: Owner) {
@@ -103,7 +123,9 @@ impl Records for KernelRecords {
     }
 
     fn seed_connected(&mut self, port: u16) {
-        if let Err(error) = self.connected.set(u32::from(port), 1, 0) {
+        let before = self.connected(port).unwrap_or_default();
+        let known = Shared(Connected { older: 1, ..before });
+        if let Err(error) = self.connected.set(u32::from(port), known, 0) {
             tracing::debug!(%error, port, "the connection is not on record");
         }
     }
@@ -127,6 +149,10 @@ impl Records for NoRecords {
 
     fn may_have_connected(&self, _port: u16) -> bool {
         true
+    }
+
+    fn origin(&self, _port: u16) -> Option<Origin> {
+        None
     }
 
     fn seed(&mut self, _cookie: u64, _owner: Owner) {}

@@ -95,7 +95,7 @@ impl Walk {
             let more = pids.len().saturating_sub(MOST);
             pids.truncate(MOST);
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-            gaps.push(Gap::new(
+            gaps.push(Gap::denied(
                 "sockets.holders",
                 format!("the descriptors of pid {}{more} may not be read", pids.join(", ")),
             ));
