@@ -172,6 +172,8 @@ pub struct Port {
 pub struct PortUse {
     /// The cookie of the last socket that was bound to it.
     pub last_cookie: u64,
+    /// The one before that; 0 if there was none.
+    pub previous_cookie: u64,
     /// Sockets that were bound to it and are not known to have closed: no fewer
     /// than there are.
     pub bound: u32,
@@ -370,5 +372,5 @@ const _: () = assert!(size_of::<BindFailure>() == 8 + 56 + 48 + 56 + CMDLINE_LEN
 const _: () = assert!(align_of::<BindFailure>() == 8);
 const _: () = assert!(size_of::<Owner>() == 80 + RECORD_CMDLINE_LEN);
 const _: () = assert!(size_of::<Port>() == 16);
-const _: () = assert!(size_of::<PortUse>() == 16);
+const _: () = assert!(size_of::<PortUse>() == 24);
 const _: () = assert!(size_of::<OpenFile>() == 24);

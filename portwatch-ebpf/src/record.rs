@@ -44,13 +44,20 @@ pub fn agreed(attempt: &Attempt) {
     let owner = unsafe { &*owner };
     let _ = OWNERS.insert(cookie, owner, 0);
     // SAFETY: the reference is not kept.
-    let bound = unsafe { PORTS.get(port) }.map_or(0, |before| before.bound);
+    let before = unsafe { PORTS.get(port) }.copied();
+    let before =
+        before.unwrap_or(PortUse { last_cookie: 0, previous_cookie: 0, bound: 0, reserved: 0 });
     // Two processors that bind to one port at once may count one socket too
     // few. Then a socket beside the one that refused is not listed; which one
     // refused is found all the same.
     let in_use = PortUse {
         last_cookie: cookie,
-        bound: if again { bound } else { bound.saturating_add(1) },
+        previous_cookie: if before.last_cookie == cookie {
+            before.previous_cookie
+        } else {
+            before.last_cookie
+        },
+        bound: if again { before.bound } else { before.bound.saturating_add(1) },
         reserved: 0,
     };
     let _ = PORTS.insert(port, in_use, 0);

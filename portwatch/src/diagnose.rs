@@ -10,6 +10,7 @@ use crate::evidence::Evidence;
 mod case;
 mod cause;
 mod holder;
+mod judgement;
 mod moves;
 mod program;
 mod words;
@@ -26,6 +27,10 @@ pub struct Diagnosis {
     pub refused_by: Vec<RefusedBy>,
     /// Who is behind the first of them.
     pub holder: Option<Holder>,
+    /// Whether the holder may be stopped, with the evidence; `None` where there is
+    /// none that could be.
+    #[serde(default)]
+    pub judgement: Option<Judgement>,
     /// What to do, best first.
     pub moves: Vec<Move>,
     /// How sure this is.
@@ -60,12 +65,24 @@ pub enum Cause {
     /// Only TIME-WAIT, and the old sockets lacked SO_REUSEADDR.
     #[serde(rename = "time_wait.old_lacked_reuseaddr")]
     TimeWaitOldLackedReuseaddr,
+    /// Connections are left whose processes are gone: FIN-WAIT, CLOSING, LAST-ACK.
+    Closing,
+    /// The listener is gone, and a process has connections that it accepted.
+    ConnectionsRemain,
+    /// The port is the source of somebody's outgoing connection.
+    ClientPort,
+    /// A client has connected to itself.
+    SelfConnect,
+    /// SO_BINDTODEVICE on one side only.
+    Device,
     /// A UDP socket on that address and port.
     Udp,
     /// No free ephemeral port is left.
     PortExhausted,
     /// By the time anyone looked, nothing was there.
     Gone,
+    /// The sockets there could not be looked at with the agent's rights.
+    Unseen,
     /// None of the others.
     Undetermined,
 }
@@ -108,7 +125,8 @@ pub struct Holder {
 pub enum HolderClass {
     /// The same program, older.
     OldInstance,
-    /// The same program, younger than the one that failed.
+    /// Its supervisor has started it again: it is younger than the one that failed,
+    /// or has just followed an earlier process on the port.
     Restarted,
     /// Another program or service.
     OtherService,
@@ -118,6 +136,8 @@ pub enum HolderClass {
     ContainerProxy,
     /// A process in a container.
     Container,
+    /// kube-proxy, for a Service's NodePort.
+    KubeProxy,
     /// systemd, for a `.socket` unit.
     SocketUnit,
     /// It has inherited the socket from the process that bound it, which is gone.
@@ -137,6 +157,31 @@ pub enum HolderClass {
     NoProcess,
     /// Could not be found out.
     Unknown,
+}
+
+/// Whether a holder may be stopped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Judgement {
+    /// The answer.
+    pub safe_to_stop: SafeToStop,
+    /// What speaks for it.
+    #[serde(rename = "for")]
+    pub pro: Vec<String>,
+    /// What speaks against it.
+    #[serde(rename = "against")]
+    pub contra: Vec<String>,
+}
+
+/// An answer that is no more than what the evidence says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SafeToStop {
+    /// All that is known speaks for it.
+    Likely,
+    /// Something speaks against it, or nothing for it: a person should look.
+    Check,
+    /// It is somebody else's service, or nothing that can be stopped.
+    No,
 }
 
 /// Something to do.

@@ -124,7 +124,7 @@ impl Enricher {
         options::ask(&mut found.sockets);
         record::recall_origin(host, records, &mut found.sockets);
         gaps.extend(record::recall_binder(host, records, &mut found.sockets));
-        let last_holder = record::last_holder(host, records, raw);
+        let [last_holder, previous_holder] = record::last_holders(host, records, raw);
         if found.broken {
             self.namespaces.forget(&netns);
         }
@@ -142,6 +142,7 @@ impl Enricher {
             connections: found.connections,
             ephemeral,
             last_holder,
+            previous_holder,
             gaps,
         };
         self.supervisors.describe_all(host, &mut evidence, deadline);

@@ -54,6 +54,9 @@ pub struct Event {
     #[serde(default)]
     pub last_holder: Option<LastHolder>,
     /// See [`Evidence`].
+    #[serde(default)]
+    pub previous_holder: Option<LastHolder>,
+    /// See [`Evidence`].
     pub gaps: Vec<Gap>,
     /// The verdict.
     pub diagnosis: Diagnosis,
@@ -127,6 +130,7 @@ impl Event {
             connections,
             ephemeral,
             last_holder,
+            previous_holder,
             gaps,
         } = evidence;
         let boot = host.boot_id.as_deref().and_then(|id| id.get(..8)).unwrap_or("0");
@@ -144,6 +148,7 @@ impl Event {
             connections,
             ephemeral,
             last_holder,
+            previous_holder,
             gaps,
             diagnosis,
         }
@@ -163,6 +168,7 @@ impl Event {
             connections: self.connections,
             ephemeral: self.ephemeral,
             last_holder: self.last_holder,
+            previous_holder: self.previous_holder,
             gaps: self.gaps,
         }
     }

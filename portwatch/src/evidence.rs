@@ -41,6 +41,9 @@ pub struct Evidence {
     /// Who was on the port last, by the agent's own record; `None` if nobody was
     /// since it has started, or the record has made room for newer ones.
     pub last_holder: Option<LastHolder>,
+    /// Who was on the port before that one.
+    #[serde(default)]
+    pub previous_holder: Option<LastHolder>,
     /// What could not be had, and why.
     pub gaps: Vec<Gap>,
 }
@@ -625,6 +628,7 @@ impl Evidence {
             connections: Connections::default(),
             ephemeral: None,
             last_holder: None,
+            previous_holder: None,
             gaps: Vec::new(),
         }
     }

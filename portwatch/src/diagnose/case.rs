@@ -50,6 +50,12 @@ impl<'a> Case<'a> {
         self.first().filter(|culprit| culprit.socket.state == state)
     }
 
+    /// The first culprit, if it is a connection that the kernel has not yet put
+    /// into TIME-WAIT.
+    pub fn first_connection(&self) -> Option<&Culprit<'a>> {
+        self.first().filter(|culprit| rank(culprit.socket.state) == CONNECTION)
+    }
+
     /// The culprits in words, a few of them.
     pub fn refused_by(&self) -> Vec<RefusedBy> {
         const MOST: usize = 4;
@@ -63,6 +69,41 @@ impl<'a> Case<'a> {
                 rule: culprit.clause.words().to_owned(),
             })
             .collect()
+    }
+
+    /// Where to look, if that is not where one would.
+    pub fn elsewhere(&self) -> Option<String> {
+        let netns = &self.evidence.netns;
+        if netns.host != Some(false) {
+            return None;
+        }
+        let name = netns.name.as_deref().map(|name| format!(" ({name})")).unwrap_or_default();
+        Some(format!(
+            "all of this is in a network namespace other than the host's{name}: ss and lsof on the \
+             host do not show it"
+        ))
+    }
+
+    /// The other processes that are in the way, if there are any: one stop will
+    /// not be enough.
+    pub fn others(&self) -> Option<String> {
+        const MOST: usize = 4;
+        let first: Vec<u32> =
+            self.first()?.socket.holders.iter().map(|holder| holder.pid).collect();
+        let mut others: Vec<&Process> = Vec::new();
+        for holder in self.culprits.iter().skip(1).flat_map(|other| &other.socket.holders) {
+            let is_known = first.contains(&holder.pid) || holder.pid == self.process().pid;
+            if !is_known && !others.iter().any(|other| other.pid == holder.pid) {
+                others.push(holder);
+            }
+        }
+        let more = others.len().saturating_sub(MOST);
+        let mut names: Vec<_> =
+            others.iter().take(MOST).map(|other| words::process_and_owner(other)).collect();
+        if more > 0 {
+            names.push(format!("{more} more"));
+        }
+        (!names.is_empty()).then(|| format!("also in the way: {}", names.join(", ")))
     }
 
     /// The failing process.
@@ -85,6 +126,8 @@ fn culprit<'a>(evidence: &Evidence, socket: &'a Socket) -> Option<Culprit<'a>> {
     Some(Culprit { socket, clause, overlap: overlap.unwrap_or(Overlap::Same), sure })
 }
 
+const CONNECTION: u8 = 2;
+
 /// A listener explains a refusal better than a connection that hangs on it, and
 /// a live connection better than one that only times out.
 fn rank(state: State) -> u8 {
@@ -92,6 +135,6 @@ fn rank(state: State) -> u8 {
         State::Listen => 0,
         State::Bound | State::Unconn => 1,
         State::TimeWait => 3,
-        _ => 2,
+        _ => CONNECTION,
     }
 }

@@ -3,17 +3,27 @@
 use crate::diagnose::{
     Cause, Confidence, Diagnosis, HolderClass, Move,
     case::{Case, Culprit},
-    holder, words,
+    holder, judgement, moves, words,
 };
-use crate::evidence::{Process, Socket};
+use crate::evidence::{Process, Socket, Stage, State};
 
 mod bound_not_listening;
+mod client_port;
+mod closing;
+mod connections_remain;
+mod device;
+mod dual_stack;
 mod gone;
+mod listen_race;
 mod listener;
 mod port_exhausted;
+mod reuseport;
+mod self_connect;
 mod time_wait;
 mod udp;
 mod undetermined;
+mod unseen;
+mod wildcard;
 
 /// What a rule found.
 pub struct Finding<'a> {
@@ -29,40 +39,79 @@ pub struct Finding<'a> {
 
 type Rule = for<'a> fn(&Case<'a>) -> Option<Finding<'a>>;
 
-/// The order: what needs no other socket first; then by protocol; then what a
-/// process holds before what the kernel alone keeps, because a listener refuses
-/// whatever else there is. Last, what nothing explains.
-const RULES: [Rule; 6] = [
+/// The order. First what needs no other socket, and UDP, which knows no states.
+/// Then the one that refused, by its state: a listener, a socket that is only
+/// bound, a connection that lives, one that nobody has any more, TIME-WAIT
+/// ([`Case`] has put the best explanation first, so each of these rules looks at
+/// the same socket, and the first that fits says all there is to say of it).
+///
+/// Among the causes with a listener the one comes first that says what to mend:
+/// who sets SO_REUSEPORT meant to share the port, so that is it, whatever the
+/// addresses; a listen() that fails is a race; then what of the two sockets does
+/// not match. A client that has connected to itself is an outgoing connection
+/// too, and an outgoing connection is not one that was accepted.
+///
+/// Last, nothing there, and nothing that may be looked at.
+const RULES: [Rule; 17] = [
     port_exhausted::rule,
     udp::rule,
+    reuseport::uid,
+    reuseport::missing,
+    listen_race::rule,
+    device::rule,
+    dual_stack::rule,
+    wildcard::rule,
     listener::rule,
     bound_not_listening::rule,
+    self_connect::rule,
+    client_port::rule,
+    connections_remain::rule,
+    closing::rule,
     time_wait::rule,
     gone::rule,
+    unseen::rule,
 ];
 
 /// Tries the rules.
 pub fn decide(case: &Case) -> Diagnosis {
     let finding =
         RULES.iter().find_map(|rule| rule(case)).unwrap_or_else(|| undetermined::finding(case));
-    let Finding { cause, because, class, holder, moves, notes, confidence } = finding;
+    let Finding { cause, because, class, holder, moves, mut notes, confidence } = finding;
     let summary = format!(
         "{} cannot {} {}: {because}",
         words::process_and_owner(case.process()),
         match case.evidence.failure.stage {
-            crate::evidence::Stage::Listen => "listen on",
+            Stage::Listen => "listen on",
             _ => "bind",
         },
         words::target(&case.evidence.failure),
     );
+    notes.extend(case.elsewhere());
+    notes.extend(case.others());
     Diagnosis {
         cause,
         summary: words::under_200(summary),
         refused_by: case.refused_by(),
         holder: class.map(|class| holder::named(class, holder)),
+        judgement: class.and_then(|class| judgement::of(case, class, holder)),
         moves,
         confidence,
         notes,
+    }
+}
+
+/// What is found where a socket is in the way and the move is by its holder's
+/// class.
+fn held<'a>(case: &Case<'a>, culprit: &Culprit<'a>, cause: Cause) -> Finding<'a> {
+    let (class, process) = holder::behind(case.evidence, culprit.socket);
+    Finding {
+        cause,
+        because: who(case, class, process, culprit.socket),
+        class: Some(class),
+        holder: process,
+        moves: moves::against(case, class, process),
+        notes: Vec::new(),
+        confidence: confidence(culprit, class),
     }
 }
 
@@ -96,6 +145,9 @@ pub fn who(case: &Case, class: HolderClass, holder: Option<&Process>, socket: &S
         }
         HolderClass::Itself => ", a parent of it,",
         HolderClass::OldInstance => ", an older instance,",
+        HolderClass::Restarted if holder.supervisor.is_some() => {
+            ", started again by its supervisor,"
+        }
         HolderClass::Restarted => ", a younger instance,",
         HolderClass::OtherService => ", another service,",
         HolderClass::ContainerProxy => &behind_proxy,
@@ -109,10 +161,9 @@ pub fn who(case: &Case, class: HolderClass, holder: Option<&Process>, socket: &S
             format!(", up since {}{age}", words::minute(at))
         })
         .unwrap_or_default();
-    let verb = words::state(socket).to_lowercase();
-    let verb = match verb.as_str() {
-        "listen" => "listens on",
-        "bound" => "has bound",
+    let verb = match socket.state {
+        State::Listen => "listens on",
+        State::Bound => "has bound",
         _ => "holds",
     };
     format!("{}{what} {verb} {}{since}", words::process_and_owner(holder), socket.local)

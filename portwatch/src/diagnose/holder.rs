@@ -1,16 +1,26 @@
 //! Who is behind a socket.
 
+use jiff::SignedDuration;
+
 use crate::{
     diagnose::{Holder, HolderClass, program},
-    evidence::{Binder, Process, Socket, State, Unheld},
+    evidence::{
+        Binder, Evidence, LastHolder, Process, Socket, State, Supervisor, SupervisorKind, Unheld,
+    },
 };
+
+/// A process younger than this that has followed another of its kind on the port
+/// was started again, by whoever keeps it running. systemd waits 100 ms, people
+/// set some seconds.
+const MOMENTS: SignedDuration = SignedDuration::from_secs(60);
 
 /// Programs that hold a port for a container.
 const CONTAINER_PROXIES: [&str; 4] = ["docker-proxy", "rootlessport", "rootlessport-ch", "conmon"];
 
 /// The process to speak of, and its class. A socket may be open in several: the
 /// one that the others descend from is to be dealt with, or else the oldest.
-pub fn behind<'a>(failing: &Process, socket: &'a Socket) -> (HolderClass, Option<&'a Process>) {
+pub fn behind<'a>(evidence: &Evidence, socket: &'a Socket) -> (HolderClass, Option<&'a Process>) {
+    let failing = &evidence.process;
     if let Some(own) = socket.holders.iter().find(|holder| is_self(failing, holder)) {
         return (HolderClass::Itself, Some(own));
     }
@@ -29,8 +39,12 @@ pub fn behind<'a>(failing: &Process, socket: &'a Socket) -> (HolderClass, Option
         Some(holder) => {
             // Who holds it for somebody else has often been handed the socket.
             let class = match class(failing, holder) {
-                proxy @ (HolderClass::ContainerProxy | HolderClass::SocketUnit) => proxy,
-                class => kept_open(socket, holder).unwrap_or(class),
+                proxy @ (HolderClass::ContainerProxy
+                | HolderClass::KubeProxy
+                | HolderClass::SocketUnit) => proxy,
+                class => kept_open(socket, holder)
+                    .or_else(|| came_back(evidence, socket, holder))
+                    .unwrap_or(class),
             };
             (class, Some(holder))
         }
@@ -94,6 +108,32 @@ fn kept_open(socket: &Socket, holder: &Process) -> Option<HolderClass> {
     socket.binder.as_ref().filter(stranger).map(|_| HolderClass::Inherited)
 }
 
+/// Whether its supervisor has just started it again: another of its kind left
+/// the port moments before it came.
+fn came_back(evidence: &Evidence, socket: &Socket, holder: &Process) -> Option<HolderClass> {
+    let supervisor = holder.supervisor.as_ref().filter(|known| starts_again(known))?;
+    let [last, before] = [&evidence.last_holder, &evidence.previous_holder];
+    let is_this = |last: &LastHolder| Some(last.cookie) == socket.cookie;
+    let before = last.as_ref().filter(|last| is_this(last)).and(before.as_ref())?;
+    let of_its_kind = before.process.pid != holder.pid
+        && (is_same_service(&before.process, holder)
+            || (holder.unit.is_some() && supervisor.name == before.process.unit));
+    let came = holder.started?;
+    let young = evidence.time.duration_since(came) < MOMENTS;
+    let followed = before.left.is_some_and(|left| came.duration_since(left).abs() < MOMENTS);
+    (of_its_kind && young && followed).then_some(HolderClass::Restarted)
+}
+
+/// Whether a supervisor starts again what ends by itself.
+fn starts_again(supervisor: &Supervisor) -> bool {
+    match supervisor.kind {
+        SupervisorKind::Systemd => {
+            supervisor.restart.as_deref().is_some_and(|restart| restart != "no")
+        }
+        _ => true,
+    }
+}
+
 /// What the process column means; the order is from names that stand for
 /// somebody else to what the process is by itself.
 fn class(failing: &Process, holder: &Process) -> HolderClass {
@@ -105,7 +145,10 @@ fn class(failing: &Process, holder: &Process) -> HolderClass {
     if CONTAINER_PROXIES.contains(&comm) || has_published {
         return HolderClass::ContainerProxy;
     }
-    if holder.pid == 1 && comm == "systemd" {
+    if comm == "kube-proxy" {
+        return HolderClass::KubeProxy;
+    }
+    if comm == "systemd" || comm == "(sd-listen)" {
         return HolderClass::SocketUnit;
     }
     if is_same_service(failing, holder) {

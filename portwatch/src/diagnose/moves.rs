@@ -6,11 +6,19 @@ use crate::{
     evidence::{Process, Protocol, Stage},
 };
 
+mod manager;
+mod reuseaddr;
+
+pub use manager::stop;
+use manager::systemctl;
+pub use reuseaddr::set_reuseaddr;
+
 fn command(command: String, why: impl Into<String>, risk: Risk) -> Move {
     Move { command: Some(command), why: why.into(), risk }
 }
 
-fn advice(why: impl Into<String>) -> Move {
+/// A change of code or configuration.
+pub fn advice(why: impl Into<String>) -> Move {
     Move { command: None, why: why.into(), risk: Risk::None }
 }
 
@@ -37,7 +45,7 @@ pub fn against(case: &Case, class: HolderClass, holder: Option<&Process>) -> Vec
             moves
         }
         HolderClass::Restarted => {
-            vec![stop(holder, "its supervisor has started it again; a stop of the unit lasts")]
+            vec![stop(holder, "it was started again, and would be once more")]
         }
         HolderClass::InFlight => vec![stop(
             holder,
@@ -72,16 +80,64 @@ pub fn against(case: &Case, class: HolderClass, holder: Option<&Process>) -> Vec
         HolderClass::Container => {
             vec![stop(holder, "it runs in a container that shares this network namespace")]
         }
-        HolderClass::SocketUnit => vec![command(
-            format!("systemctl list-sockets | grep -w {port}"),
-            "systemd holds the port for a socket unit: stop that .socket unit",
+        HolderClass::KubeProxy => vec![command(
+            format!("kubectl get services -A | grep -w {port}"),
+            "kube-proxy only keeps the port for a Service's NodePort: this shows which; give that \
+             Service another nodePort, or this program another port",
             Risk::None,
         )],
+        HolderClass::SocketUnit => vec![socket_unit(holder, port)],
         HolderClass::Squatter => {
             vec![stop(holder, "somebody started it by hand in a login session and left it there")]
         }
         _ => vec![stop(holder, "nothing else keeps the port")],
     }
+}
+
+/// The unit for which systemd listens; its service would only be started again by
+/// the next connection.
+fn socket_unit(holder: &Process, port: u16) -> Move {
+    let systemctl = systemctl(holder);
+    match holder.unit.as_deref().filter(|unit| unit.ends_with(".socket")) {
+        Some(unit) => command(
+            format!("{systemctl} stop {}", quote(unit)),
+            format!(
+                "systemd listens for {unit} and starts its service when somebody connects; \
+                 stopping the service does not free the port, stopping the socket unit does"
+            ),
+            Risk::Interrupts,
+        ),
+        None => command(
+            format!("{systemctl} list-sockets | grep -w {port}"),
+            "systemd holds the port for a socket unit: stop that .socket unit",
+            Risk::None,
+        ),
+    }
+}
+
+/// What comes after a holder has been stopped: its connections enter TIME-WAIT,
+/// and whether that matters is this program's SO_REUSEADDR, and was the holder's.
+pub fn aftermath(case: &Case, class: Option<HolderClass>) -> Option<String> {
+    use HolderClass::{Inherited, OldInstance, Restarted, Squatter};
+    if !matches!(class, Some(OldInstance | Restarted | Squatter | Inherited)) {
+        return None;
+    }
+    let holder_has_it = case.first().and_then(|culprit| culprit.socket.reuseaddr);
+    Some(match (case.evidence.failure.reuseaddr?, holder_has_it) {
+        (true, Some(true)) => "once it stops, its connections enter TIME-WAIT for 60 s; that does \
+                               not block this program, since both set SO_REUSEADDR"
+            .to_owned(),
+        (true, Some(false)) => "once it stops, its connections enter TIME-WAIT, and block this \
+                                bind for up to 60 s although it sets SO_REUSEADDR: the holder \
+                                does not"
+            .to_owned(),
+        (true, None) => "once it stops, its connections enter TIME-WAIT for 60 s; that does not \
+                         block this program, which sets SO_REUSEADDR, if the holder has set it too"
+            .to_owned(),
+        (false, _) => "once it stops, its connections enter TIME-WAIT for 60 s, and this program, \
+                       which does not set SO_REUSEADDR, will be refused until then"
+            .to_owned(),
+    })
 }
 
 /// What shows who has made the kernel take a port, by what usually does.
@@ -111,30 +167,6 @@ fn kernels_own(case: &Case) -> Vec<Move> {
     )]
 }
 
-/// Ends a process through whoever manages it.
-pub fn stop(holder: &Process, why: &str) -> Move {
-    if let Some(step) = workloads::around(holder, why) {
-        return step;
-    }
-    if let Some(unit) = holder.unit.as_deref().filter(|_| holder.session.is_none()) {
-        let manager = match (holder.unit_owner, &holder.user) {
-            (None, _) => "systemctl".to_owned(),
-            (Some(_), Some(user)) => format!("systemctl --user --machine={}@", quote(user)),
-            (Some(uid), None) => format!("systemctl --user --machine={uid}@"),
-        };
-        return command(
-            format!("{manager} stop {}", quote(unit)),
-            format!("{why}; stopping the unit lasts, a killed process may be started again"),
-            Risk::Interrupts,
-        );
-    }
-    command(
-        format!("kill {}", holder.pid),
-        format!("{why}; no unit or container manages it, and TERM lets it finish cleanly"),
-        Risk::Interrupts,
-    )
-}
-
 /// Wait until the last TIME-WAIT ends.
 pub fn wait(case: &Case, why: &str) -> Move {
     // The kernel's timer may be up to 2 s later than what it reports.
@@ -146,19 +178,6 @@ pub fn wait(case: &Case, why: &str) -> Move {
         _ => String::new(),
     };
     command(format!("sleep {seconds}{then}"), why, Risk::None)
-}
-
-/// Set the option in the failing program, in its own language where known.
-pub fn set_reuseaddr(case: &Case) -> Move {
-    let how = match case.process().exe.as_deref().and_then(|exe| exe.rsplit('/').next()) {
-        Some(name) if name.starts_with("python") => {
-            "sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1) before bind(); for \
-             socketserver, allow_reuse_address = True"
-        }
-        Some("java") => "serverSocket.setReuseAddress(true) before bind()",
-        _ => "setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &(int){1}, sizeof(int)) before bind()",
-    };
-    advice(format!("let {} set SO_REUSEADDR: {how}", program_of(case.process())))
 }
 
 /// See for oneself, where nothing better is known.
@@ -175,7 +194,7 @@ pub fn look(case: &Case) -> Move {
 
 /// What goes before a command that is to run in the failing process's network
 /// namespace.
-fn enter(case: &Case) -> String {
+pub fn enter(case: &Case) -> String {
     let netns = &case.evidence.netns;
     if netns.host != Some(false) {
         return String::new();
@@ -191,14 +210,6 @@ fn enter(case: &Case) -> String {
 
 fn owner(process: &Process) -> String {
     words::belongs_to(process).unwrap_or_else(|| words::process(process))
-}
-
-fn program_of(process: &Process) -> String {
-    process
-        .unit
-        .clone()
-        .or_else(|| process.comm.clone())
-        .unwrap_or_else(|| "the program".to_owned())
 }
 
 /// Quoted for a POSIX shell where it needs to be.

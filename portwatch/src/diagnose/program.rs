@@ -1,5 +1,7 @@
 //! Whether two processes run the same program, whatever its version.
 
+use std::net::Ipv4Addr;
+
 use crate::evidence::Process;
 
 /// Programs that run other programs: what tells them apart is their first
@@ -39,10 +41,56 @@ pub fn same_command(a: &Process, b: &Process) -> bool {
         && a.cmdline.iter().zip(&b.cmdline).all(|(x, y)| without_version(x) == without_version(y))
 }
 
+/// The first part of two command lines, or of the programs' paths, that differs
+/// by its version alone: `app-2.4.0.jar` and `app-2.4.2.jar`. `None` if none does.
+pub fn versions<'a>(a: &'a Process, b: &'a Process) -> Option<(&'a str, &'a str)> {
+    let exe = |process: &'a Process| process.exe.as_deref().map(without_deleted);
+    let arguments = a.cmdline.iter().zip(&b.cmdline).map(|(a, b)| (a.as_str(), b.as_str()));
+    exe(a)
+        .zip(exe(b))
+        .into_iter()
+        .chain(arguments)
+        .find(|(a, b)| a != b && has_version(a) && without_version(a) == without_version(b))
+        .map(|(a, b)| (last_parts(a, b), last_parts(b, a)))
+}
+
+/// Whether the numbers of `a` come after those of `b`, compared in turn.
+pub fn is_newer(a: &str, b: &str) -> bool {
+    let numbers = |text: &str| -> Vec<u64> {
+        let parts = text.split(|char: char| !char.is_ascii_digit());
+        parts.filter_map(|part| part.parse().ok()).collect()
+    };
+    numbers(a) > numbers(b)
+}
+
+/// A path's last part, or all of it where that part is the same in both.
+fn last_parts<'a>(of: &'a str, other: &str) -> &'a str {
+    let last = |path: &'a str| path.rsplit('/').next().unwrap_or(path);
+    if last(of) == other.rsplit('/').next().unwrap_or(other) { of } else { last(of) }
+}
+
+/// Numbers with a dot between them, or behind a `v`: not any number, which may be
+/// a port, and no address.
+fn has_version(text: &str) -> bool {
+    let numbers = |char: char| !char.is_ascii_digit() && char != '.';
+    if text.split(numbers).any(|part| part.parse::<Ipv4Addr>().is_ok()) {
+        return false;
+    }
+    let bytes = text.as_bytes();
+    bytes.windows(3).any(|part| {
+        matches!(part, [a, b'.', b] if a.is_ascii_digit() && b.is_ascii_digit())
+            || matches!(part, [b'/' | b'-' | b'_', b'v', b] if b.is_ascii_digit())
+    })
+}
+
+fn without_deleted(exe: &str) -> &str {
+    exe.strip_suffix(" (deleted)").unwrap_or(exe)
+}
+
 /// The executable's file name without its version.
 fn file(process: &Process) -> Option<String> {
     let exe = process.exe.as_deref()?;
-    Some(bare(exe.strip_suffix(" (deleted)").unwrap_or(exe)))
+    Some(bare(without_deleted(exe)))
 }
 
 /// What the process is called: by its first argument, and by its own word.
@@ -122,6 +170,20 @@ mod tests {
         assert_eq!(same(&old, &new), Some(true));
         assert_eq!(same(&old, &other), Some(false));
         assert!(same_command(&old, &new));
+        assert_eq!(versions(&old, &new), Some(("app-2.4.0.jar", "app-2.4.2.jar")));
+        assert_eq!(versions(&old, &other), None);
+        assert!(is_newer("app-2.10.0.jar", "app-2.9.1.jar") && !is_newer("app-2.9", "app-2.10"));
+    }
+
+    #[test]
+    fn a_version_in_a_folder_is_told_with_it_and_a_port_is_none() {
+        let old = process("/srv/app-1.2/server (deleted)", &["server", "--port=80"]);
+        let new = process("/srv/app-1.3/server", &["server", "--port=81"]);
+        assert_eq!(versions(&old, &new), Some(("/srv/app-1.2/server", "/srv/app-1.3/server")));
+        let address = process("/bin/server", &["server", "8080"]);
+        assert_eq!(versions(&address, &process("/bin/server", &["server", "8081"])), None);
+        let on = |address| process("/bin/server", &["server", address]);
+        assert_eq!(versions(&on("127.0.0.1:80"), &on("127.0.0.2:80")), None);
     }
 
     #[test]

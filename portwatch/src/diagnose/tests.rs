@@ -5,8 +5,8 @@ use jiff::Timestamp;
 
 use super::*;
 use crate::evidence::{
-    Cgroup, Connections, Failure, Family, Gap, LastHolder, Netns, Process, Protocol, Socket, Stage,
-    State, TimeWait,
+    Cgroup, Connections, Failure, Family, Gap, LastHolder, Netns, Process, Protocol, Runtime,
+    Socket, Stage, State, TimeWait,
 };
 
 mod workloads;
@@ -42,6 +42,7 @@ fn evidence(sockets: Vec<Socket>) -> Evidence {
         connections: Connections::default(),
         ephemeral: None,
         last_holder: None,
+        previous_holder: None,
         gaps: Vec::new(),
     }
 }
@@ -53,6 +54,7 @@ fn java(pid: u32, version: &str, cgroup: &str, started: &str) -> Process {
         ppid: Some(1),
         comm: Some("java".to_owned()),
         exe: Some("/usr/lib/jvm/java-17/bin/java".to_owned()),
+        runtime: Some(Runtime::Java),
         cmdline: ["java", "-jar", &format!("/opt/app/app-{version}.jar")]
             .map(str::to_owned)
             .to_vec(),

@@ -2,7 +2,7 @@
 
 use jiff::{Timestamp, fmt::strtime};
 
-use crate::evidence::{Failure, Process, Protocol, Socket, Workload};
+use crate::evidence::{Failure, Process, Protocol, Socket, State, Workload};
 
 /// `java[31550]`.
 pub fn process(process: &Process) -> String {
@@ -85,11 +85,26 @@ pub fn socket(socket: &Socket) -> String {
 }
 
 /// The state as events spell it.
-pub fn state(socket: &Socket) -> String {
-    serde_json::to_value(socket.state)
-        .ok()
-        .and_then(|value| value.as_str().map(str::to_owned))
-        .unwrap_or_default()
+pub fn state(socket: &Socket) -> &'static str {
+    state_name(socket.state)
+}
+
+/// The same for any state.
+pub fn state_name(state: State) -> &'static str {
+    match state {
+        State::Listen => "LISTEN",
+        State::Bound => "BOUND",
+        State::Unconn => "UNCONN",
+        State::Established => "ESTABLISHED",
+        State::SynSent => "SYN-SENT",
+        State::SynRecv => "SYN-RECV",
+        State::FinWait1 => "FIN-WAIT-1",
+        State::FinWait2 => "FIN-WAIT-2",
+        State::CloseWait => "CLOSE-WAIT",
+        State::LastAck => "LAST-ACK",
+        State::Closing => "CLOSING",
+        State::TimeWait => "TIME-WAIT",
+    }
 }
 
 /// `2026-06-01 22:40 UTC`.

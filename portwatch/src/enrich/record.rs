@@ -1,6 +1,6 @@
 //! The record of who holds which port, as processes.
 
-use portwatch_common::{Owner, Port, flag};
+use portwatch_common::{Owner, Port, PortUse, flag};
 
 use crate::{
     decode::{RawFailure, arguments},
@@ -28,25 +28,32 @@ pub fn process(host: &Host, owner: &Owner) -> Process {
     process
 }
 
-/// Who was on the port last, unless it was the failing socket itself.
-pub fn last_holder(host: &Host, records: &dyn Records, raw: &RawFailure) -> Option<LastHolder> {
-    let port = Port {
-        netns_cookie: raw.netns_cookie?,
-        port: raw.port,
-        protocol: u16::from(sock_diag::protocol_number(raw.protocol)?),
-        reserved: 0,
+/// Who was on the port last, and who was before that; the failing socket itself
+/// is nobody.
+pub fn last_holders(
+    host: &Host,
+    records: &dyn Records,
+    raw: &RawFailure,
+) -> [Option<LastHolder>; 2] {
+    let known = raw.netns_cookie.and_then(|netns_cookie| {
+        let protocol = u16::from(sock_diag::protocol_number(raw.protocol)?);
+        records.port(Port { netns_cookie, port: raw.port, protocol, reserved: 0 })
+    });
+    let Some(PortUse { last_cookie, previous_cookie, .. }) = known else { return [None, None] };
+    let holder = |cookie: u64| {
+        let owner = records.owner(cookie).filter(|_| Some(cookie) != raw.socket_cookie)?;
+        Some(LastHolder {
+            process: process(host, &owner),
+            cookie,
+            bound: (owner.at_ns != 0).then(|| host.wall_clock(owner.at_ns)),
+            left: (owner.left_ns != 0).then(|| host.wall_clock(owner.left_ns)),
+        })
     };
-    let cookie = records.port(port)?.last_cookie;
-    if Some(cookie) == raw.socket_cookie {
-        return None;
+    if Some(last_cookie) == raw.socket_cookie {
+        // It bound the port and was refused when it listened.
+        return [holder(previous_cookie), None];
     }
-    let owner = records.owner(cookie)?;
-    Some(LastHolder {
-        process: process(host, &owner),
-        cookie,
-        bound: (owner.at_ns != 0).then(|| host.wall_clock(owner.at_ns)),
-        left: (owner.left_ns != 0).then(|| host.wall_clock(owner.left_ns)),
-    })
+    [holder(last_cookie), holder(previous_cookie)]
 }
 
 /// The same for TIME-WAIT rows: whoever listened on the port left them behind.

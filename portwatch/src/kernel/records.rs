@@ -114,6 +114,7 @@ impl Records for KernelRecords {
         let before = self.port(owner.port);
         let known = PortUse {
             last_cookie: before.map_or(cookie, |before| before.last_cookie),
+            previous_cookie: before.map_or(0, |before| before.previous_cookie),
             bound: before.map_or(0, |before| before.bound).saturating_add(1),
             reserved: 0,
         };

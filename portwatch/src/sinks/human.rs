@@ -8,7 +8,7 @@ use std::{
 use anstyle::{AnsiColor, Style};
 
 use crate::{
-    diagnose::{Diagnosis, Move},
+    diagnose::{Diagnosis, Judgement, Move, SafeToStop},
     event::{Event, Loss, Record},
     evidence::Process,
     sinks::{Sink, sanitize::printable},
@@ -45,7 +45,7 @@ impl<W: Write + Send> Sink for Human<W> {
 pub fn block(event: &Event) -> String {
     let mut out = Block::default();
     out.head(event);
-    let Diagnosis { refused_by, holder, moves, notes, .. } = &event.diagnosis;
+    let Diagnosis { refused_by, holder, judgement, moves, notes, .. } = &event.diagnosis;
     out.row("failed", &process_line(&event.process));
     for refused in refused_by {
         out.row("refused by", &format!("{}: {}", refused.socket, refused.rule));
@@ -69,6 +69,9 @@ pub fn block(event: &Event) -> String {
         let name = event.netns.name.as_deref().map(|name| format!("{name}, ")).unwrap_or_default();
         let inode = event.netns.inode.map_or("unknown".to_owned(), |inode| inode.to_string());
         out.row("netns", &format!("{name}inode {inode}: not the host's"));
+    }
+    if let Some(judgement) = judgement {
+        out.row("stop it?", &verdict(judgement));
     }
     for (index, step) in moves.iter().enumerate() {
         out.step(if index == 0 { "do" } else { "or" }, step);
@@ -113,6 +116,19 @@ impl Block {
             None => self.row(label, &step.why),
         }
     }
+}
+
+/// The answer with its reasons, those against it last.
+fn verdict(judgement: &Judgement) -> String {
+    let Judgement { safe_to_stop, pro, contra } = judgement;
+    let answer = match safe_to_stop {
+        SafeToStop::Likely => "likely safe",
+        SafeToStop::Check => "look first",
+        SafeToStop::No => "no",
+    };
+    let but = if contra.is_empty() || pro.is_empty() { "" } else { "; but " };
+    let reasons = format!("{}{but}{}", pro.join("; "), contra.join("; "));
+    if reasons.is_empty() { answer.to_owned() } else { format!("{answer}: {reasons}") }
 }
 
 /// `java[31550] fd 89, user deploy, up since …: java -jar …`.

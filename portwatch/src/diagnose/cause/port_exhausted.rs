@@ -1,30 +1,81 @@
 //! Any port was wanted, and none was free.
 
-use crate::diagnose::{Cause, Confidence, Move, Risk, case::Case, cause::Finding};
+use crate::{
+    diagnose::{
+        Cause, Confidence, HolderClass, Move, Risk, case::Case, cause::Finding, holder, moves,
+        words,
+    },
+    evidence::{Ephemeral, Usage},
+};
 
 pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     if case.evidence.failure.port != 0 {
         return None;
     }
+    let range = case.evidence.ephemeral.as_ref();
+    let usage = range.and_then(|range| range.usage.as_ref());
+    let most = usage.and_then(|usage| usage.most_by.as_ref());
+    let mut moves = Vec::new();
+    if let Some(most) = most {
+        moves.push(moves::advice(format!(
+            "{} has {} of {} sockets that were looked at: see whether it leaks them, or calls out \
+             without keeping connections open",
+            words::process_and_owner(&most.process),
+            most.sockets,
+            most.of
+        )));
+    }
+    moves.push(moves::advice(
+        "let programs that bind before they connect set IP_BIND_ADDRESS_NO_PORT: then a port is \
+         shared by connections to different places",
+    ));
+    moves.extend(range.map(|range| widen(case, range)));
     Some(Finding {
         cause: Cause::PortExhausted,
-        because: "no port of the ephemeral range is free".to_owned(),
-        class: None,
-        holder: None,
-        moves: vec![
-            Move {
-                command: Some("ss -tan | awk 'NR>1 {print $1}' | sort | uniq -c".to_owned()),
-                why: "shows what uses the range up: many of one state is a leak or a busy client"
-                    .to_owned(),
-                risk: Risk::None,
-            },
-            Move {
-                command: Some("sysctl net.ipv4.ip_local_port_range".to_owned()),
-                why: "shows the range; widen it if it is narrow".to_owned(),
-                risk: Risk::None,
-            },
+        because: match (range, usage) {
+            (Some(range), Some(usage)) => used_up(range, usage),
+            (Some(range), None) => {
+                format!("no port of {} to {} is free", range.low, range.high)
+            }
+            _ => "no port of the ephemeral range is free".to_owned(),
+        },
+        class: most
+            .map(|most| holder::of_one(case.process(), &most.process))
+            .or(Some(HolderClass::Unknown)),
+        holder: most.map(|most| &most.process),
+        moves,
+        notes: vec![
+            "a socket may have a narrower range of its own (IP_LOCAL_PORT_RANGE), which is not seen"
+                .to_owned(),
         ],
-        notes: Vec::new(),
         confidence: Confidence::Likely,
     })
+}
+
+fn used_up(range: &Ephemeral, usage: &Usage) -> String {
+    let all = u32::from(range.high.saturating_sub(range.low)) + 1;
+    let most = usage.states.iter().max_by_key(|(_, count)| **count);
+    let most =
+        most.map(|(state, count)| format!(", mostly {} ({count})", words::state_name(*state)));
+    format!(
+        "no ephemeral port is free: {} of the {all} from {} to {} are in use{}",
+        usage.ports,
+        range.low,
+        range.high,
+        most.unwrap_or_default()
+    )
+}
+
+/// The widest range that leaves the ports of well-known services alone.
+fn widen(case: &Case, range: &Ephemeral) -> Move {
+    const LOWEST: u16 = 10_240;
+    let enter = moves::enter(case);
+    let (low, high) = (range.low.min(LOWEST), range.high.max(65_535));
+    Move {
+        command: Some(format!("{enter}sysctl -w net.ipv4.ip_local_port_range='{low} {high}'")),
+        why: "widens the range; put the ports of this machine's services into \
+              net.ipv4.ip_local_reserved_ports first"
+            .to_owned(),
+        risk: Risk::None,
+    }
 }

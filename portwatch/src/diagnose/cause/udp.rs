@@ -1,28 +1,45 @@
-//! A UDP socket on the address and port.
+//! A UDP socket on the address and port. UDP has no states that matter here: any
+//! socket refuses another, unless both have SO_REUSEADDR or share by
+//! SO_REUSEPORT.
 
 use crate::{
+    conflict::Overlap,
     diagnose::{
         Cause,
         case::Case,
-        cause::{Finding, confidence, who},
-        holder, moves,
+        cause::{Finding, held},
+        moves,
     },
     evidence::Protocol,
 };
+
+/// Multicast DNS, which many programs of one machine listen to.
+const MDNS: u16 = 5353;
 
 pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     if !matches!(case.evidence.failure.protocol, Protocol::Udp | Protocol::Udplite) {
         return None;
     }
     let culprit = case.first()?;
-    let (class, process) = holder::behind(case.process(), culprit.socket);
-    Some(Finding {
-        cause: Cause::Udp,
-        because: who(case, class, process, culprit.socket),
-        class: Some(class),
-        holder: process,
-        moves: moves::against(case, class, process),
-        notes: Vec::new(),
-        confidence: confidence(culprit, class),
-    })
+    let mut finding = held(case, culprit, Cause::Udp);
+    let port = case.evidence.failure.port;
+    if port == MDNS {
+        finding.moves.insert(
+            0,
+            moves::advice(
+                "every program that listens to multicast DNS must set SO_REUSEADDR before it \
+                 binds: let the one of the two that lacks it set it",
+            ),
+        );
+    } else if matches!(culprit.overlap, Overlap::BindWildcard | Overlap::HolderWildcard) {
+        finding.notes.push(format!(
+            "one of the two has every address and the other {}: they meet only there",
+            if culprit.overlap == Overlap::BindWildcard {
+                culprit.socket.local.ip()
+            } else {
+                case.evidence.failure.address
+            }
+        ));
+    }
+    Some(finding)
 }

@@ -1,43 +1,37 @@
 //! Nothing that was seen explains the refusal, or not by any rule here.
 
 use crate::diagnose::{
-    Cause, Confidence,
+    Cause, Confidence, HolderClass,
     case::Case,
-    cause::{Finding, who},
-    holder, moves, words,
+    cause::{Finding, held},
+    moves, words,
 };
 
 pub fn finding<'a>(case: &Case<'a>) -> Finding<'a> {
-    let culprit = case.first();
-    let (class, process) = culprit
-        .map(|culprit| holder::behind(case.process(), culprit.socket))
-        .map_or((None, None), |(class, process)| (Some(class), process));
-    let because = match culprit {
-        Some(culprit) => format!(
-            "{} is in the way; {}",
-            words::socket(culprit.socket),
-            who(
-                case,
-                class.unwrap_or(crate::diagnose::HolderClass::Unknown),
-                process,
-                culprit.socket
-            ),
-        ),
-        None => "what refused could not be seen".to_owned(),
+    let mut finding = match case.first() {
+        Some(culprit) => {
+            let mut finding = held(case, culprit, Cause::Undetermined);
+            finding.because =
+                format!("{} is in the way; {}", words::socket(culprit.socket), finding.because);
+            finding
+        }
+        None => Finding {
+            cause: Cause::Undetermined,
+            because: "what refused could not be seen".to_owned(),
+            class: Some(HolderClass::Unknown),
+            holder: None,
+            moves: Vec::new(),
+            notes: Vec::new(),
+            confidence: Confidence::Undetermined,
+        },
     };
-    let notes = case
-        .evidence
-        .gaps
-        .iter()
-        .map(|gap| format!("not known: {}: {}", gap.what, gap.why))
-        .collect();
-    Finding {
-        cause: Cause::Undetermined,
-        because,
-        class,
-        holder: process,
-        moves: vec![moves::look(case)],
-        notes,
-        confidence: Confidence::Undetermined,
-    }
+    finding.moves = vec![moves::look(case)];
+    finding.notes.extend(missing(case));
+    finding.confidence = Confidence::Undetermined;
+    finding
+}
+
+/// What could not be had, as notes.
+pub fn missing(case: &Case) -> Vec<String> {
+    case.evidence.gaps.iter().map(|gap| format!("not known: {}: {}", gap.what, gap.why)).collect()
 }

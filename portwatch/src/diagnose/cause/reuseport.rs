@@ -1,0 +1,49 @@
+//! SO_REUSEPORT, which lets several listen on one port: all of them must have
+//! set it, and be one user's.
+
+use crate::{
+    conflict::Clause,
+    diagnose::{
+        Cause,
+        case::Case,
+        cause::{Finding, listener},
+        holder, moves, words,
+    },
+    evidence::State,
+};
+
+/// Both have it, for different users.
+pub fn uid<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
+    let culprit = case.first_in(State::Listen)?;
+    if culprit.clause != Clause::ReusePortOfOtherUser {
+        return None;
+    }
+    let mut finding = listener::finding(case, culprit, Cause::ReuseportUid);
+    let user = |uid: Option<u32>| uid.map_or("unknown".to_owned(), |uid| uid.to_string());
+    let same_user = moves::advice(format!(
+        "run both as one user: the holder's socket belongs to uid {}, this one to uid {}; a \
+         .socket unit of systemd binds as root for any of them",
+        user(culprit.socket.uid),
+        user(case.evidence.failure.uid),
+    ));
+    finding.moves.insert(0, same_user);
+    Some(finding)
+}
+
+/// One has it and the other has not.
+pub fn missing<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
+    let culprit = case.first_in(State::Listen)?;
+    let lacks = match culprit.clause {
+        Clause::HolderLacksReusePort => holder::behind(case.evidence, culprit.socket)
+            .1
+            .map_or_else(|| "the holder".to_owned(), words::process),
+        Clause::BindLacksReusePort => words::process(case.process()),
+        _ => return None,
+    };
+    let mut finding = listener::finding(case, culprit, Cause::ReuseportMissing);
+    let set_it = moves::advice(format!(
+        "if both are to share the port, let {lacks} set SO_REUSEPORT too, before it binds"
+    ));
+    finding.moves.insert(0, set_it);
+    Some(finding)
+}

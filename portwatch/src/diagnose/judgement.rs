@@ -1,0 +1,130 @@
+//! Is it safe to stop the holder? Answered by evidence, as one would at the
+//! terminal: which release it is, who started it, who manages it, and whether it
+//! is in use.
+
+use crate::{
+    diagnose::{HolderClass, Judgement, SafeToStop, case::Case, program, words},
+    evidence::{Process, State, SupervisorKind},
+};
+
+/// Weighs what is known; `None` where there is no process to stop.
+pub fn of(case: &Case, class: HolderClass, holder: Option<&Process>) -> Option<Judgement> {
+    let holder = holder?;
+    let mut pro = Vec::new();
+    let mut contra = Vec::new();
+    match class {
+        HolderClass::Itself => contra.push("it is the failing program itself".to_owned()),
+        HolderClass::OtherService => contra.push(match &holder.unit {
+            Some(unit) => format!("it is another service ({unit}), with users of its own"),
+            None => "it is another program, with users of its own".to_owned(),
+        }),
+        HolderClass::ContainerProxy => {
+            contra.push(
+                "it only stands for a container: stopping it frees nothing for long".to_owned(),
+            );
+        }
+        HolderClass::KubeProxy => {
+            contra.push("it serves the Services of the whole node".to_owned())
+        }
+        HolderClass::SocketUnit => contra.push("systemd itself holds it, for a unit".to_owned()),
+        HolderClass::CoreDumping => {
+            contra.push("it ends by itself when its core is written".to_owned())
+        }
+        HolderClass::Inherited => {
+            pro.push("its program has nothing to do with the port".to_owned());
+        }
+        HolderClass::Restarted => {
+            contra.push(
+                "it was started moments ago, by a supervisor that would do it again".to_owned(),
+            );
+        }
+        _ => {}
+    }
+    of_the_program(case, holder, &mut pro, &mut contra);
+    of_its_start(holder, &mut pro, &mut contra);
+    // By itself this says little: the one that works may be the older one.
+    let strong = !pro.is_empty();
+    pro.extend(same_program(case, holder));
+    let connections = case.evidence.connections.established;
+    if connections > 0 && case.first_in(State::Listen).is_some() {
+        let are = if connections == 1 { "connection is" } else { "connections are" };
+        contra.push(format!("{connections} established {are} on the port now"));
+    }
+    let safe_to_stop = match class {
+        HolderClass::Itself
+        | HolderClass::OtherService
+        | HolderClass::ContainerProxy
+        | HolderClass::KubeProxy
+        | HolderClass::SocketUnit => SafeToStop::No,
+        _ if contra.is_empty() && strong => SafeToStop::Likely,
+        _ => SafeToStop::Check,
+    };
+    Some(Judgement { safe_to_stop, pro, contra })
+}
+
+/// Which release it is.
+fn of_the_program(case: &Case, holder: &Process, pro: &mut Vec<String>, contra: &mut Vec<String>) {
+    if holder.exe.as_deref().is_some_and(|exe| exe.ends_with(" (deleted)")) {
+        pro.push("its executable was deleted or replaced: a release before this one".to_owned());
+    }
+    match program::versions(holder, case.process()) {
+        Some((theirs, ours)) if program::is_newer(theirs, ours) => {
+            contra.push(format!("it runs the newer {theirs}, the failing program is {ours}"));
+        }
+        Some((theirs, ours)) => {
+            pro.push(format!("it runs {theirs}, the failing program is {ours}"));
+        }
+        None => {}
+    }
+}
+
+fn same_program(case: &Case, holder: &Process) -> Option<String> {
+    let failing = case.process();
+    let (theirs, ours) = (holder.started?, failing.started?);
+    let older = program::same(holder, failing) == Some(true) && theirs < ours;
+    let age = words::age(theirs, ours).filter(|_| older)?;
+    Some(format!("it is the same program, started {age} before this one"))
+}
+
+/// Who started it, and who would start it again.
+fn of_its_start(holder: &Process, pro: &mut Vec<String>, contra: &mut Vec<String>) {
+    let managed = (holder.unit.is_some() && holder.session.is_none()) || holder.container.is_some();
+    if let Some(session) = &holder.session {
+        let user = holder.session_user.as_ref().or(holder.user.as_ref());
+        let user = user.map(|user| format!(" of {user}")).unwrap_or_default();
+        let tty = holder.tty.as_ref().map(|tty| format!(" on {tty}")).unwrap_or_default();
+        pro.push(format!(
+            "no service manager runs it: it is in login session {session}{user}{tty}"
+        ));
+    } else if !managed && holder.ppid == Some(1) {
+        pro.push("its parent is gone (ppid 1) and no unit manages it: an orphan".to_owned());
+    }
+    if let Some(supervisor) = &holder.supervisor {
+        let name = supervisor.name.as_deref().unwrap_or("it");
+        match (supervisor.kind, supervisor.restart.as_deref()) {
+            (SupervisorKind::Systemd, None | Some("no")) => {}
+            (SupervisorKind::Systemd, Some(policy)) => contra.push(format!(
+                "systemd starts {name} again when it dies (Restart={policy}): stop the unit, not \
+                 the process"
+            )),
+            (SupervisorKind::Shell, _) => {
+                contra.push("a shell starts it again in a loop".to_owned())
+            }
+            (kind, _) => contra.push(format!(
+                "{} starts {name} again when it dies: stop it there",
+                supervisor_name(kind)
+            )),
+        }
+    }
+}
+
+fn supervisor_name(kind: SupervisorKind) -> &'static str {
+    match kind {
+        SupervisorKind::Systemd => "systemd",
+        SupervisorKind::Supervisord => "supervisord",
+        SupervisorKind::Pm2 => "pm2",
+        SupervisorKind::Runit => "runit",
+        SupervisorKind::S6 => "s6",
+        SupervisorKind::Shell => "a shell",
+    }
+}

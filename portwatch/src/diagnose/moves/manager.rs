@@ -1,0 +1,104 @@
+//! Ending a process through whoever manages it. A supervisor disbelieves in
+//! spontaneous death: what it keeps running is stopped by telling it so.
+
+use crate::{
+    diagnose::{
+        Move, Risk,
+        moves::{command, quote},
+        workloads,
+    },
+    evidence::{Process, Supervisor, SupervisorKind},
+};
+
+/// Ends a process, because of `why`.
+pub fn stop(holder: &Process, why: &str) -> Move {
+    if let Some(step) = workloads::around(holder, why) {
+        return step;
+    }
+    let supervisor = holder.supervisor.as_ref();
+    if let Some(step) = supervisor.and_then(|known| by_supervisor(holder, known, why)) {
+        return step;
+    }
+    if let Some(unit) = holder.unit.as_deref().filter(|_| holder.session.is_none()) {
+        return by_unit(holder, unit, why);
+    }
+    match supervisor.filter(|known| known.kind == SupervisorKind::Shell) {
+        Some(Supervisor { pid: Some(shell), name, .. }) => command(
+            format!("kill {shell} {}", holder.pid),
+            format!(
+                "{why}; a shell keeps starting it{}: the shell goes first, or it is back at once",
+                name.as_deref()
+                    .filter(|name| !name.is_empty())
+                    .map(in_brackets)
+                    .unwrap_or_default()
+            ),
+            Risk::Interrupts,
+        ),
+        _ => command(
+            format!("kill {}", holder.pid),
+            format!("{why}; no unit or container manages it, and TERM lets it finish cleanly"),
+            Risk::Interrupts,
+        ),
+    }
+}
+
+fn in_brackets(name: &str) -> String {
+    format!(" ({name})")
+}
+
+/// A program that is made for keeping others running, told by its own command;
+/// `None` for systemd and shells, and where the name that it goes by there is
+/// not known.
+fn by_supervisor(holder: &Process, supervisor: &Supervisor, why: &str) -> Option<Move> {
+    let name = quote(supervisor.name.as_deref()?);
+    let (who, stop) = match supervisor.kind {
+        SupervisorKind::Supervisord => ("supervisord", format!("supervisorctl stop {name}")),
+        SupervisorKind::Pm2 => ("pm2", as_user(holder, &format!("pm2 stop {name}"))),
+        SupervisorKind::Runit => ("runit", format!("sv down {name}")),
+        SupervisorKind::S6 => ("s6", format!("s6-svc -d {name}")),
+        SupervisorKind::Systemd | SupervisorKind::Shell => return None,
+    };
+    Some(command(
+        stop,
+        format!("{why}; {who} keeps it running and would start it again after a kill"),
+        Risk::Interrupts,
+    ))
+}
+
+/// pm2 has a daemon for each user.
+fn as_user(holder: &Process, what: &str) -> String {
+    match holder.user.as_deref().filter(|_| holder.uid != Some(0)) {
+        Some(user) => format!("runuser -u {} -- {what}", quote(user)),
+        None => what.to_owned(),
+    }
+}
+
+fn by_unit(holder: &Process, unit: &str, why: &str) -> Move {
+    let known = holder.supervisor.as_ref();
+    let restart = known.and_then(|known| known.restart.as_deref()).filter(|&policy| policy != "no");
+    let again = known.and_then(|known| known.restarts).filter(|&restarts| restarts > 0);
+    let lasts = match (restart, again) {
+        (Some(policy), Some(restarts)) => format!(
+            "stopping the unit lasts; a kill does not, with Restart={policy} (restarted {restarts} \
+             times already)"
+        ),
+        (Some(policy), None) => {
+            format!("stopping the unit lasts; a kill does not, with Restart={policy}")
+        }
+        _ => "stopping the unit lasts, a killed process may be started again".to_owned(),
+    };
+    command(
+        format!("{} stop {}", systemctl(holder), quote(unit)),
+        format!("{why}; {lasts}"),
+        Risk::Interrupts,
+    )
+}
+
+/// The command that speaks to the manager of the process's unit.
+pub fn systemctl(process: &Process) -> String {
+    match (process.unit_owner, &process.user) {
+        (None, _) => "systemctl".to_owned(),
+        (Some(_), Some(user)) => format!("systemctl --user --machine={}@", quote(user)),
+        (Some(uid), None) => format!("systemctl --user --machine={uid}@"),
+    }
+}
