@@ -87,6 +87,31 @@ pub enum Cause {
     Undetermined,
 }
 
+impl Cause {
+    /// Every cause, in the order of the type.
+    pub const ALL: [Self; 19] = [
+        Self::Listener,
+        Self::Wildcard,
+        Self::DualStack,
+        Self::ReuseportUid,
+        Self::ReuseportMissing,
+        Self::BoundNotListening,
+        Self::ListenRace,
+        Self::TimeWaitAppLacksReuseaddr,
+        Self::TimeWaitOldLackedReuseaddr,
+        Self::Closing,
+        Self::ConnectionsRemain,
+        Self::ClientPort,
+        Self::SelfConnect,
+        Self::Device,
+        Self::Udp,
+        Self::PortExhausted,
+        Self::Gone,
+        Self::Unseen,
+        Self::Undetermined,
+    ];
+}
+
 /// A socket that refused, and the clause, both in words.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefusedBy {
@@ -157,6 +182,28 @@ pub enum HolderClass {
     NoProcess,
     /// Could not be found out.
     Unknown,
+}
+
+impl HolderClass {
+    /// Every class, in the order of the type.
+    pub const ALL: [Self; 16] = [
+        Self::OldInstance,
+        Self::Restarted,
+        Self::OtherService,
+        Self::Squatter,
+        Self::ContainerProxy,
+        Self::Container,
+        Self::KubeProxy,
+        Self::SocketUnit,
+        Self::Inherited,
+        Self::ThreadOnly,
+        Self::CoreDumping,
+        Self::Itself,
+        Self::KernelSocket,
+        Self::InFlight,
+        Self::NoProcess,
+        Self::Unknown,
+    ];
 }
 
 /// Whether a holder may be stopped.

@@ -105,7 +105,8 @@ impl Enricher {
         let unfound = self.holders.name(host, records, &mut found.sockets, deadline, &mut gaps);
         if let Some(diag) = diag.as_deref_mut().filter(|_| !found.broken) {
             let files = self.holders.files();
-            unheld::explain(&search, diag, files, &unfound, &mut found.sockets, deadline);
+            let rows = &mut found.sockets;
+            unheld::explain(&search, diag, files, &unfound, rows, netns.inode, deadline);
         }
         if let Some(device) = &mut failure.device {
             device.name = diag.as_ref().and_then(|diag| diag.device_name(device.index));

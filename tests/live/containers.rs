@@ -2,8 +2,8 @@
 //! a container without a network of its own.
 
 use portwatch_tests::{
-    agent::Agent, docker::Docker, event::Event, op::tcp, patience, process::Process, scene::Scene,
-    skip::skip,
+    agent::Agent, docker::Docker, event::Event, golden, op::tcp, patience, process::Process,
+    scene::Scene, skip::skip,
 };
 use rustix::process::Signal;
 use serde_json::json;
@@ -63,6 +63,7 @@ fn is_published(scene: &Scene, agent: &Agent, name: &str, port: u16) {
         "diagnosis": {"cause": "listener", "holder": {"class": "container_proxy"}},
     }));
     is_to_be_stopped(&event, name);
+    golden::keep("class-container_proxy", &event);
 }
 
 /// A second server wants the port of the first one inside container `name`.

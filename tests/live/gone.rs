@@ -1,7 +1,7 @@
 //! The holder ends right after the refusal: often before anyone can look, and it
 //! is still named.
 
-use portwatch_tests::{op::tcp, say, scene::Scene};
+use portwatch_tests::{golden, op::tcp, say, scene::Scene};
 
 const ROUNDS: u32 = 200;
 
@@ -17,7 +17,10 @@ fn a_holder_that_is_killed_at_once_is_still_named() {
         drop(holder);
         let event = scene.event_of(&refused);
         match event.text("/diagnosis/cause") {
-            "gone" => gone += 1,
+            "gone" => {
+                gone += 1;
+                golden::keep("cause-gone", &event);
+            }
             "listener" => seen += 1,
             other => panic!("{other}\n{event}"),
         }
@@ -38,4 +41,5 @@ fn who_left_time_wait_behind() {
     assert_eq!(event.number("/time_wait/left_by/pid"), Some(u64::from(old.pid)), "{event}");
     assert_eq!(event.text("/time_wait/left_by/program"), "binder", "{event}");
     assert!(event.at("/time_wait/left_by/left").is_string(), "{event}");
+    golden::keep("class-no_process", &event);
 }

@@ -2,7 +2,9 @@
 
 use std::net::SocketAddr;
 
-use portwatch_tests::{cgroup::Slice, netns::Netns, op::tcp, programs::Alias, scene::Scene};
+use portwatch_tests::{
+    cgroup::Slice, golden, netns::Netns, op::tcp, programs::Alias, scene::Scene,
+};
 use serde_json::json;
 
 const ADDRESS: &str = "127.0.0.1:8080";
@@ -42,6 +44,7 @@ fn old_instance_in_a_unit() {
     }));
     let advice = event.advice(0);
     assert!(advice.contains("systemctl") && advice.contains("app.service"), "{event}");
+    golden::keep("class-old_instance", &event);
 }
 
 #[test]
@@ -78,6 +81,7 @@ fn other_service() {
     assert!(diagnosis.contains("app-a.service") && diagnosis.contains("app-b.service"), "{event}");
     assert!(!event.list("/diagnosis/moves").is_empty(), "{event}");
     assert!(!event.advice(0).contains("kill "), "{event}");
+    golden::keep("class-other_service", &event);
 }
 
 /// One interpreter can run two services: the unit tells them apart.
@@ -121,6 +125,7 @@ fn squatter() {
         },
     }));
     assert!(event.advice(0).contains(&format!("kill {}", holder.pid())), "{event}");
+    golden::keep("class-squatter", &event);
 }
 
 /// The previous release, started by hand: both words are true of it, and the
@@ -152,6 +157,7 @@ fn the_process_itself() {
         "diagnosis": {"cause": "listener", "holder": {"class": "self", "pid": refused.pid}},
     }));
     assert!(!event.advice(0).contains("kill "), "{event}");
+    golden::keep("class-self", &event);
 }
 
 /// An ancestor holds it: here this very test.

@@ -2,6 +2,7 @@
 //! files that only a thread has, processes that the agent may not look at.
 
 use portwatch_tests::{
+    golden,
     op::{Op, tcp, udp},
     programs::Alias,
     scene::Scene,
@@ -44,6 +45,7 @@ fn a_socket_that_was_inherited() {
         },
     }));
     assert!(event.advice(1).contains("CLOEXEC"), "{event}");
+    golden::keep("class-inherited", &event);
 }
 
 #[test]
@@ -59,6 +61,7 @@ fn only_a_thread_has_it() {
         }));
         let thread = event.number("/sockets/0/holders/0/tid");
         assert!(thread.is_some_and(|thread| thread != u64::from(holder.pid())), "{event}");
+        golden::keep("class-thread_only", &event);
     }
 }
 
@@ -80,10 +83,12 @@ fn assert_in_flight(gone: &Op) {
         let scene = Scene::new();
         let holder = scene.helper().holds([Op::from(socket.clone()), gone.clone()]);
         let refused = scene.helper().is_refused(socket);
-        scene.event_of(&refused).is_explained().includes(&json!({
+        let event = scene.event_of(&refused);
+        event.is_explained().includes(&json!({
             "sockets": [{"unheld": "in_flight"}],
             "diagnosis": {"holder": {"class": "in_flight", "pid": holder.pid()}},
         }));
+        golden::keep("class-in_flight", &event);
     }
 }
 
@@ -100,4 +105,5 @@ fn a_port_of_the_kernels_own() {
         "diagnosis": {"holder": {"class": "kernel_socket", "pid": null}},
     }));
     assert!(event.advice(0).contains("ip -d link show"), "{event}");
+    golden::keep("class-kernel_socket", &event);
 }

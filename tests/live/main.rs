@@ -9,6 +9,8 @@
 )]
 
 mod bound_only;
+mod causes;
+mod classes;
 mod containers;
 mod filter;
 mod gone;

@@ -196,6 +196,11 @@ impl Holder {
         self.next_outcome()
     }
 
+    /// Has it do something that gives no answer.
+    pub fn tells(&mut self, op: impl Into<Op>) {
+        self.process.tell(&op.into().to_string());
+    }
+
     fn next_outcome(&mut self) -> Outcome {
         let outcome = self.outcome(self.outcomes);
         self.outcomes += 1;

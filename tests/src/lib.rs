@@ -18,6 +18,7 @@ pub mod cgroup;
 pub mod command;
 pub mod docker;
 pub mod event;
+pub mod golden;
 pub mod helper;
 pub mod netns;
 pub mod op;

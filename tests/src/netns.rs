@@ -80,16 +80,27 @@ impl Netns {
         })
     }
 
-    /// Makes the kernel itself take a UDP port in here: a vxlan device does.
-    pub fn add_tunnel(&self, port: u16) {
+    /// Writes a setting below /proc/sys/net; it shows the namespace of whoever
+    /// opens it.
+    pub fn set(&self, name: &str, value: &str) {
+        self.inside(|| std::fs::write(format!("/proc/sys/net/{name}"), value).unwrap());
+    }
+
+    /// Runs in here, on a thread of its own.
+    fn inside(&self, work: impl FnOnce() + Send) {
         thread::scope(|scope| {
             let inside = scope.spawn(|| {
                 let network = Some(LinkNameSpaceType::Network);
                 move_into_link_name_space(self.file.as_fd(), network).unwrap();
-                add_vxlan(port);
+                work();
             });
-            inside.join().expect("a vxlan device can be made");
+            inside.join().expect("it can be done in the namespace");
         });
+    }
+
+    /// Makes the kernel itself take a UDP port in here: a vxlan device does.
+    pub fn add_tunnel(&self, port: u16) {
+        self.inside(|| add_vxlan(port));
     }
 
     /// Has `command`'s process run in here.

@@ -18,6 +18,11 @@ pub enum Op {
     Socket(Socket),
     /// Make an AF_UNIX socket with this name in the abstract space; `unix/NAME`.
     Unix(String),
+    /// Connect to an address from a port that the kernel picks;
+    /// `connect/127.0.0.1:80`.
+    Connect(SocketAddr),
+    /// Bind an address and connect to that same address; `self/127.0.0.1:80`.
+    SelfConnect(SocketAddr),
     /// Listen on the socket made as number N, from 0; `listen/N`.
     Listen(usize),
     /// Become this user; `uid/1000`.
@@ -31,6 +36,9 @@ pub enum Op {
     /// Send the last socket to another end that does not receive it, and close it;
     /// `send`.
     Send,
+    /// Crash, with a large core that is written to this folder; `dump/PATH`. There
+    /// is no answer.
+    Dump(PathBuf),
     /// Hand the last socket to an io_uring of its own, and close it; `ring`.
     Ring,
     /// Become the leader of a session on a terminal of its own; `terminal`.
@@ -74,11 +82,59 @@ pub struct Socket {
     pub inheritable: bool,
     /// Make it in a thread with a table of files of its own, which stays.
     pub in_thread: bool,
-    /// Listen, take this many connections, close them before the clients do,
-    /// and close the listener: so many TIME-WAIT rows are left on the port.
-    pub time_wait: u32,
+    /// What is left of it: it listens, takes connections, and is closed.
+    pub leaving: Leaving,
     /// How many sockets to make like this, one after the other.
     pub times: u32,
+}
+
+/// What a listener leaves behind, each on so many connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leaving {
+    /// Nothing: it stays.
+    Nothing,
+    /// TIME-WAIT: they were closed by this side first.
+    TimeWait(u32),
+    /// Connections that go on, in the same process.
+    Accepted(u32),
+    /// FIN-WAIT-2: closed by this side, and the clients never close.
+    FinWait2(u32),
+    /// FIN-WAIT-1: closed with data under way that the clients never read.
+    FinWait1(u32),
+}
+
+impl Leaving {
+    /// How many connections.
+    #[must_use]
+    pub fn connections(self) -> u32 {
+        match self {
+            Self::Nothing => 0,
+            Self::TimeWait(many)
+            | Self::Accepted(many)
+            | Self::FinWait2(many)
+            | Self::FinWait1(many) => many,
+        }
+    }
+
+    fn named(name: &str, many: u32) -> Option<Self> {
+        Some(match name {
+            "time-wait" => Self::TimeWait(many),
+            "accepted" => Self::Accepted(many),
+            "fin-wait-2" => Self::FinWait2(many),
+            "fin-wait-1" => Self::FinWait1(many),
+            _ => return None,
+        })
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Nothing => "",
+            Self::TimeWait(_) => "time-wait",
+            Self::Accepted(_) => "accepted",
+            Self::FinWait2(_) => "fin-wait-2",
+            Self::FinWait1(_) => "fin-wait-1",
+        }
+    }
 }
 
 /// A TCP socket for `address`, with no option set.
@@ -105,7 +161,7 @@ impl Socket {
             listen: false,
             inheritable: false,
             in_thread: false,
-            time_wait: 0,
+            leaving: Leaving::Nothing,
             times: 1,
         }
     }
@@ -161,7 +217,13 @@ impl Socket {
     /// That is used by `connections` and closed, so that TIME-WAIT is left.
     #[must_use]
     pub fn leaving_time_wait(self, connections: u32) -> Self {
-        Self { time_wait: connections, ..self }
+        self.leaving(Leaving::TimeWait(connections))
+    }
+
+    /// That listens, is used, and is closed.
+    #[must_use]
+    pub fn leaving(self, leaving: Leaving) -> Self {
+        Self { leaving, ..self }
     }
 
     /// Made `times` times.
@@ -182,11 +244,14 @@ impl Display for Op {
         match self {
             Self::Socket(socket) => socket.fmt(f),
             Self::Unix(name) => write!(f, "unix/{name}"),
+            Self::Connect(address) => write!(f, "connect/{address}"),
+            Self::SelfConnect(address) => write!(f, "self/{address}"),
             Self::Listen(number) => write!(f, "listen/{number}"),
             Self::Uid(uid) => write!(f, "uid/{uid}"),
             Self::Daemon => f.write_str("daemon"),
             Self::Become(program) => write!(f, "become/{}", program.display()),
             Self::Send => f.write_str("send"),
+            Self::Dump(folder) => write!(f, "dump/{}", folder.display()),
             Self::Ring => f.write_str("ring"),
             Self::Terminal => f.write_str("terminal"),
             Self::Churn(times) => write!(f, "churn/{times}"),
@@ -205,11 +270,14 @@ impl FromStr for Op {
             "tcp" => Self::Socket(Socket::parse(Protocol::Tcp, rest)?),
             "udp" => Self::Socket(Socket::parse(Protocol::Udp, rest)?),
             "unix" => Self::Unix(rest.to_owned()),
+            "connect" => Self::Connect(rest.parse()?),
+            "self" => Self::SelfConnect(rest.parse()?),
             "listen" => Self::Listen(rest.parse()?),
             "uid" => Self::Uid(rest.parse()?),
             "daemon" => Self::Daemon,
             "become" => Self::Become(rest.into()),
             "send" => Self::Send,
+            "dump" => Self::Dump(rest.into()),
             "ring" => Self::Ring,
             "terminal" => Self::Terminal,
             "churn" => Self::Churn(rest.parse()?),
@@ -234,8 +302,8 @@ impl Display for Socket {
             (self.in_thread, "thread"),
         ];
         options.extend(flags.iter().filter(|(set, _)| *set).map(|(_, name)| (*name).to_owned()));
-        if self.time_wait != 0 {
-            options.push(format!("time-wait={}", self.time_wait));
+        if self.leaving != Leaving::Nothing {
+            options.push(format!("{}={}", self.leaving.name(), self.leaving.connections()));
         }
         if self.times != 1 {
             options.push(format!("times={}", self.times));
@@ -258,9 +326,11 @@ impl Socket {
                 ("listen", _) => socket.listen = true,
                 ("inheritable", _) => socket.inheritable = true,
                 ("thread", _) => socket.in_thread = true,
-                ("time-wait", number) => socket.time_wait = number.parse()?,
                 ("times", number) => socket.times = number.parse()?,
-                _ => bail!("`{option}` is no option"),
+                (name, number) => {
+                    let leaving = Leaving::named(name, number.parse().unwrap_or(0));
+                    socket.leaving = leaving.with_context(|| format!("`{option}` is no option"))?;
+                }
             }
         }
         Ok(socket)
@@ -321,6 +391,16 @@ mod tests {
             udp("127.0.0.1:0").into(),
             Op::Unix("name".to_owned()),
             Op::Listen(1),
+            Op::Connect("127.0.0.1:80".parse().unwrap()),
+            Op::SelfConnect("[::1]:80".parse().unwrap()),
+            tcp("127.0.0.1:80").leaving(Leaving::Accepted(2)).into(),
+            tcp("127.0.0.1:80").leaving(Leaving::FinWait2(1)).into(),
+            tcp("127.0.0.1:80").leaving(Leaving::FinWait1(1)).into(),
+            Op::Send,
+            Op::Ring,
+            Op::Dump("/tmp".into()),
+            Op::Terminal,
+            Op::Churn(7),
             Op::Uid(1000),
             Op::Daemon,
             Op::Become("/bin/sleep".into()),

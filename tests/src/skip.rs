@@ -19,6 +19,11 @@ struct Expected {
 
 const EXPECTED: &[Expected] = &[
     Expected {
+        test: "runit_starts_it_again",
+        place: Place::Guest,
+        why: "the initramfs holds the tests' own programs only, not a supervisor",
+    },
+    Expected {
         test: "containers_of_docker",
         place: Place::Guest,
         why: "the initramfs holds the tests' own programs only, not a container engine",

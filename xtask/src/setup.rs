@@ -15,7 +15,7 @@ use crate::{
 const BPF_LINKER: &str = "0.13.0";
 
 /// What the live tests run: real servers, and a container engine.
-const FOR_TESTS: [Package; 4] = [
+const FOR_TESTS: [Package; 5] = [
     Package {
         name: "nginx-light",
         file: "/usr/sbin/nginx",
@@ -28,6 +28,7 @@ const FOR_TESTS: [Package; 4] = [
         why: "a container engine of the tests' own; its service is not started",
     },
     Package { name: "busybox-static", file: "/bin/busybox", why: "all that is in a container" },
+    Package { name: "runit", file: "/usr/bin/runsv", why: "a supervisor for the tests" },
 ];
 
 /// What portwatch is measured beside.

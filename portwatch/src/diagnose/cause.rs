@@ -5,7 +5,7 @@ use crate::diagnose::{
     case::{Case, Culprit},
     holder, judgement, moves, words,
 };
-use crate::evidence::{Process, Socket, Stage, State};
+use crate::evidence::{Process, Socket, Stage};
 
 mod bound_not_listening;
 mod client_port;
@@ -101,12 +101,13 @@ pub fn decide(case: &Case) -> Diagnosis {
 }
 
 /// What is found where a socket is in the way and the move is by its holder's
-/// class.
-fn held<'a>(case: &Case<'a>, culprit: &Culprit<'a>, cause: Cause) -> Finding<'a> {
+/// class. `doing` is what the holder does with the socket, to be read after its
+/// name: `listens on 0.0.0.0:8080`.
+fn held<'a>(case: &Case<'a>, culprit: &Culprit<'a>, cause: Cause, doing: &str) -> Finding<'a> {
     let (class, process) = holder::behind(case.evidence, culprit.socket);
     Finding {
         cause,
-        because: who(case, class, process, culprit.socket),
+        because: who(case, class, process, culprit.socket, doing),
         class: Some(class),
         holder: process,
         moves: moves::against(case, class, process),
@@ -115,25 +116,51 @@ fn held<'a>(case: &Case<'a>, culprit: &Culprit<'a>, cause: Cause) -> Finding<'a>
     }
 }
 
-/// `java[31550] (session 91 of deploy), an older instance, has it since … (7 days)`.
-pub fn who(case: &Case, class: HolderClass, holder: Option<&Process>, socket: &Socket) -> String {
+/// The same where it is a connection that is in the way: nobody has configured
+/// anything onto the port, so the one move is to end it, because of `why`.
+fn connected<'a>(
+    case: &Case<'a>,
+    culprit: &Culprit<'a>,
+    cause: Cause,
+    doing: &str,
+    why: &str,
+) -> Finding<'a> {
+    let mut finding = held(case, culprit, cause, doing);
+    finding.moves = match finding.holder {
+        Some(holder) => vec![moves::stop(case, holder, why)],
+        None => vec![moves::look(case)],
+    };
+    finding
+}
+
+/// `java[31550] (session 91 of deploy), an older instance, listens on
+/// 0.0.0.0:8080, up 7 days`.
+fn who(
+    case: &Case,
+    class: HolderClass,
+    holder: Option<&Process>,
+    socket: &Socket,
+    doing: &str,
+) -> String {
     let Some(holder) = holder else {
         return match class {
             HolderClass::KernelSocket => {
                 format!("the kernel itself holds {}, for no process", socket.local)
             }
-            HolderClass::NoProcess => "no process has it open, the kernel keeps it".to_owned(),
-            _ => format!(
-                "{} is held, and which process has it open could not be found out",
+            HolderClass::InFlight => format!(
+                "the socket on {} is in no process's table: its descriptor is under way between \
+                 processes",
                 socket.local
             ),
+            HolderClass::NoProcess => "no process has it open, the kernel keeps it".to_owned(),
+            _ => format!("a process that could not be found out {doing}"),
         };
     };
     let workload = holder.workload.as_ref().and_then(words::workload);
     let behind_proxy = format!(", for {},", workload.as_deref().unwrap_or("a container"));
     let what = match class {
         HolderClass::Itself if holder.pid == case.process().pid => {
-            return format!("it already holds {} itself", socket.local);
+            return format!("it {doing} itself already");
         }
         HolderClass::InFlight => {
             return format!(
@@ -145,28 +172,22 @@ pub fn who(case: &Case, class: HolderClass, holder: Option<&Process>, socket: &S
         }
         HolderClass::Itself => ", a parent of it,",
         HolderClass::OldInstance => ", an older instance,",
-        HolderClass::Restarted if holder.supervisor.is_some() => {
+        HolderClass::Restarted if holder::restarter(case.evidence, holder).is_some() => {
             ", started again by its supervisor,"
         }
         HolderClass::Restarted => ", a younger instance,",
         HolderClass::OtherService => ", another service,",
+        HolderClass::Inherited => ", which has only inherited it,",
+        HolderClass::CoreDumping => ", which is writing a core dump,",
         HolderClass::ContainerProxy => &behind_proxy,
         _ => "",
     };
-    let since = holder
+    let age = holder
         .started
-        .map(|at| {
-            let age = words::age(at, case.evidence.time);
-            let age = age.map(|age| format!(" ({age})")).unwrap_or_default();
-            format!(", up since {}{age}", words::minute(at))
-        })
+        .and_then(|at| words::age(at, case.evidence.time))
+        .map(|age| format!(", up {age}"))
         .unwrap_or_default();
-    let verb = match socket.state {
-        State::Listen => "listens on",
-        State::Bound => "has bound",
-        _ => "holds",
-    };
-    format!("{}{what} {verb} {}{since}", words::process_and_owner(holder), socket.local)
+    format!("{}{what} {doing}{age}", words::process_and_owner(holder))
 }
 
 /// How sure a finding about this socket is: certain with the kernel's own word;

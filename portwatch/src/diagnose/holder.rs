@@ -26,7 +26,11 @@ pub fn behind<'a>(evidence: &Evidence, socket: &'a Socket) -> (HolderClass, Opti
     }
     match socket.unheld {
         Some(Unheld::Kernel) => return (HolderClass::KernelSocket, None),
-        Some(Unheld::InFlight) => return (HolderClass::InFlight, socket.holders.first()),
+        Some(Unheld::InFlight) => {
+            // Of several that may have it none is accused.
+            let only = socket.holders.first().filter(|_| socket.holders.len() == 1);
+            return (HolderClass::InFlight, only);
+        }
         Some(Unheld::Nobody) | None => {}
     }
     let inherited = |holder: &Process| {
@@ -111,7 +115,7 @@ fn kept_open(socket: &Socket, holder: &Process) -> Option<HolderClass> {
 /// Whether its supervisor has just started it again: another of its kind left
 /// the port moments before it came.
 fn came_back(evidence: &Evidence, socket: &Socket, holder: &Process) -> Option<HolderClass> {
-    let supervisor = holder.supervisor.as_ref().filter(|known| starts_again(known))?;
+    let supervisor = restarter(evidence, holder)?;
     let [last, before] = [&evidence.last_holder, &evidence.previous_holder];
     let is_this = |last: &LastHolder| Some(last.cookie) == socket.cookie;
     let before = last.as_ref().filter(|last| is_this(last)).and(before.as_ref())?;
@@ -124,14 +128,34 @@ fn came_back(evidence: &Evidence, socket: &Socket, holder: &Process) -> Option<H
     (of_its_kind && young && followed).then_some(HolderClass::Restarted)
 }
 
-/// Whether a supervisor starts again what ends by itself.
-fn starts_again(supervisor: &Supervisor) -> bool {
-    match supervisor.kind {
+/// The supervisor of a process, if it starts again what ends by itself. Of a shell
+/// that is so where it is seen to run a loop: in its command, or because the
+/// port's previous process was its child as well.
+pub fn restarter<'a>(evidence: &Evidence, process: &'a Process) -> Option<&'a Supervisor> {
+    let supervisor = process.supervisor.as_ref()?;
+    let restarts = match supervisor.kind {
         SupervisorKind::Systemd => {
             supervisor.restart.as_deref().is_some_and(|restart| restart != "no")
         }
-        _ => true,
-    }
+        SupervisorKind::Shell => {
+            let command = supervisor.name.as_deref().unwrap_or_default();
+            let before = evidence.previous_holder.as_ref().map(|before| &before.process);
+            let child = |process: &Process| process.ppid == supervisor.pid;
+            has_loop(command)
+                || (child(process)
+                    && before.is_some_and(|before| before.pid != process.pid && child(before)))
+        }
+        SupervisorKind::Supervisord
+        | SupervisorKind::Pm2
+        | SupervisorKind::Runit
+        | SupervisorKind::S6 => true,
+    };
+    restarts.then_some(supervisor)
+}
+
+fn has_loop(command: &str) -> bool {
+    let mut words = command.split(|char: char| char.is_whitespace() || ";&|(){}".contains(char));
+    words.any(|word| matches!(word, "while" | "until" | "for"))
 }
 
 /// What the process column means; the order is from names that stand for
@@ -151,15 +175,17 @@ fn class(failing: &Process, holder: &Process) -> HolderClass {
     if comm == "systemd" || comm == "(sd-listen)" {
         return HolderClass::SocketUnit;
     }
+    // Also where both run one program: a rollout that starts the new pod before
+    // the old one is gone.
+    if holder.container.is_some() && holder.container != failing.container {
+        return HolderClass::Container;
+    }
     if is_same_service(failing, holder) {
         return if younger(holder, failing) {
             HolderClass::Restarted
         } else {
             HolderClass::OldInstance
         };
-    }
-    if holder.container.is_some() && holder.container != failing.container {
-        return HolderClass::Container;
     }
     if holder.session.is_some() {
         return HolderClass::Squatter;

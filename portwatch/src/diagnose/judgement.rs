@@ -3,7 +3,7 @@
 //! is in use.
 
 use crate::{
-    diagnose::{HolderClass, Judgement, SafeToStop, case::Case, program, words},
+    diagnose::{HolderClass, Judgement, SafeToStop, case::Case, holder, program, words},
     evidence::{Process, State, SupervisorKind},
 };
 
@@ -41,7 +41,7 @@ pub fn of(case: &Case, class: HolderClass, holder: Option<&Process>) -> Option<J
         _ => {}
     }
     of_the_program(case, holder, &mut pro, &mut contra);
-    of_its_start(holder, &mut pro, &mut contra);
+    of_its_start(case, holder, &mut pro, &mut contra);
     // By itself this says little: the one that works may be the older one.
     let strong = !pro.is_empty();
     pro.extend(same_program(case, holder));
@@ -87,7 +87,7 @@ fn same_program(case: &Case, holder: &Process) -> Option<String> {
 }
 
 /// Who started it, and who would start it again.
-fn of_its_start(holder: &Process, pro: &mut Vec<String>, contra: &mut Vec<String>) {
+fn of_its_start(case: &Case, holder: &Process, pro: &mut Vec<String>, contra: &mut Vec<String>) {
     let managed = (holder.unit.is_some() && holder.session.is_none()) || holder.container.is_some();
     if let Some(session) = &holder.session {
         let user = holder.session_user.as_ref().or(holder.user.as_ref());
@@ -99,22 +99,19 @@ fn of_its_start(holder: &Process, pro: &mut Vec<String>, contra: &mut Vec<String
     } else if !managed && holder.ppid == Some(1) {
         pro.push("its parent is gone (ppid 1) and no unit manages it: an orphan".to_owned());
     }
-    if let Some(supervisor) = &holder.supervisor {
+    if let Some(supervisor) = holder::restarter(case.evidence, holder) {
         let name = supervisor.name.as_deref().unwrap_or("it");
-        match (supervisor.kind, supervisor.restart.as_deref()) {
-            (SupervisorKind::Systemd, None | Some("no")) => {}
-            (SupervisorKind::Systemd, Some(policy)) => contra.push(format!(
-                "systemd starts {name} again when it dies (Restart={policy}): stop the unit, not \
-                 the process"
-            )),
-            (SupervisorKind::Shell, _) => {
-                contra.push("a shell starts it again in a loop".to_owned())
+        contra.push(match (supervisor.kind, supervisor.restart.as_deref()) {
+            (SupervisorKind::Systemd, policy) => format!(
+                "systemd starts {name} again when it dies (Restart={}): stop the unit, not the \
+                 process",
+                policy.unwrap_or("yes")
+            ),
+            (SupervisorKind::Shell, _) => "a shell starts it again in a loop".to_owned(),
+            (kind, _) => {
+                format!("{} starts {name} again when it dies: stop it there", supervisor_name(kind))
             }
-            (kind, _) => contra.push(format!(
-                "{} starts {name} again when it dies: stop it there",
-                supervisor_name(kind)
-            )),
-        }
+        });
     }
 }
 

@@ -28,7 +28,12 @@ pub fn against(case: &Case, class: HolderClass, holder: Option<&Process>) -> Vec
     if class == HolderClass::KernelSocket {
         return kernels_own(case);
     }
-    let Some(holder) = holder else { return vec![look(case)] };
+    let Some(holder) = holder else {
+        return match class {
+            HolderClass::InFlight => in_flight(case),
+            _ => vec![look(case)],
+        };
+    };
     match class {
         HolderClass::Itself => vec![advice(format!(
             "{} or one of its parents already has port {port}: take one of the two addresses out \
@@ -41,19 +46,21 @@ pub fn against(case: &Case, class: HolderClass, holder: Option<&Process>) -> Vec
                 owner(case.process()),
                 owner(holder),
             ))];
-            moves.push(stop(holder, "only if the other service is not wanted here"));
+            moves.push(stop(case, holder, "only if the other service is not wanted here"));
             moves
         }
         HolderClass::Restarted => {
-            vec![stop(holder, "it was started again, and would be once more")]
+            vec![stop(case, holder, "it was started again, and would be once more")]
         }
         HolderClass::InFlight => vec![stop(
+            case,
             holder,
             "a descriptor that was sent to it and never received, or that only its io_uring has, \
              keeps the port: a restart lets go of it",
         )],
         HolderClass::Inherited => vec![
             stop(
+                case,
                 holder,
                 "it has nothing to do with the port: it inherited the socket from a process that \
                  is gone",
@@ -64,6 +71,7 @@ pub fn against(case: &Case, class: HolderClass, holder: Option<&Process>) -> Vec
             ),
         ],
         HolderClass::ThreadOnly => vec![stop(
+            case,
             holder,
             "one of its threads has a table of files of its own, which ss and lsof do not show",
         )],
@@ -75,10 +83,12 @@ pub fn against(case: &Case, class: HolderClass, holder: Option<&Process>) -> Vec
             ),
             advice("LimitCORE= in its unit (ulimit -c) bounds how long that takes"),
         ],
-        HolderClass::OldInstance => vec![stop(holder, "the older instance has never gone away")],
+        HolderClass::OldInstance => {
+            vec![stop(case, holder, "the older instance has never gone away")]
+        }
         HolderClass::ContainerProxy => vec![workloads::behind_proxy(holder, port)],
         HolderClass::Container => {
-            vec![stop(holder, "it runs in a container that shares this network namespace")]
+            vec![stop(case, holder, "it runs in a container that shares this network namespace")]
         }
         HolderClass::KubeProxy => vec![command(
             format!("kubectl get services -A | grep -w {port}"),
@@ -88,10 +98,25 @@ pub fn against(case: &Case, class: HolderClass, holder: Option<&Process>) -> Vec
         )],
         HolderClass::SocketUnit => vec![socket_unit(holder, port)],
         HolderClass::Squatter => {
-            vec![stop(holder, "somebody started it by hand in a login session and left it there")]
+            vec![stop(
+                case,
+                holder,
+                "somebody started it by hand in a login session and left it there",
+            )]
         }
-        _ => vec![stop(holder, "nothing else keeps the port")],
+        _ => vec![stop(case, holder, "nothing else keeps the port")],
     }
+}
+
+/// Those that may have been sent the socket.
+fn in_flight(case: &Case) -> Vec<Move> {
+    let holders = case.first().map(|culprit| culprit.socket.holders.as_slice());
+    let names: Vec<_> = holders.unwrap_or_default().iter().map(words::process_and_owner).collect();
+    vec![advice(format!(
+        "one of these has sent the socket away, or was sent it and has not received it: {}; a \
+         restart of that one lets go of it",
+        names.join(", ")
+    ))]
 }
 
 /// The unit for which systemd listens; its service would only be started again by
@@ -193,18 +218,20 @@ pub fn look(case: &Case) -> Move {
 }
 
 /// What goes before a command that is to run in the failing process's network
-/// namespace.
+/// namespace: entered by its name, or by a process that is likely to live longer
+/// than the one that failed.
 pub fn enter(case: &Case) -> String {
     let netns = &case.evidence.netns;
     if netns.host != Some(false) {
         return String::new();
     }
+    let holder = case.first().and_then(|culprit| culprit.socket.holders.first());
     match &netns.name {
         // A name that ip-netns(8) knows, not that of a container.
         Some(name) if case.process().workload.is_none() => {
             format!("ip netns exec {} ", quote(name))
         }
-        _ => format!("nsenter -t {} -n ", case.process().pid),
+        _ => format!("nsenter -t {} -n ", holder.unwrap_or(case.process()).pid),
     }
 }
 

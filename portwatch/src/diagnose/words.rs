@@ -1,6 +1,6 @@
 //! Names of things in sentences.
 
-use jiff::{Timestamp, fmt::strtime};
+use jiff::Timestamp;
 
 use crate::evidence::{Failure, Process, Protocol, Socket, State, Workload};
 
@@ -105,11 +105,6 @@ pub fn state_name(state: State) -> &'static str {
         State::Closing => "CLOSING",
         State::TimeWait => "TIME-WAIT",
     }
-}
-
-/// `2026-06-01 22:40 UTC`.
-pub fn minute(at: Timestamp) -> String {
-    strtime::format("%Y-%m-%d %H:%M UTC", at).unwrap_or_else(|_| at.to_string())
 }
 
 /// `7 days`, from `start` to `end`; `None` if that is not a span.

@@ -201,7 +201,7 @@ fn open(path: &Path, wanted: u32) -> Option<File> {
 }
 
 /// The inode of an nsfs file, following the link.
-fn inode(path: &Path) -> Option<u32> {
+pub fn inode(path: &Path) -> Option<u32> {
     u32::try_from(fs::metadata(path).ok()?.ino()).ok()
 }
 

@@ -7,24 +7,26 @@ use crate::{
     decode::RawCulprit,
     enrich::{
         host::{DiagSocket, Host},
-        processes,
+        netns, processes,
         sockets::Search,
     },
     evidence::{Process, Socket, Unheld},
     kernel::{files::Files, records::Records},
 };
 
-/// Processes that are named as those that may receive a descriptor.
-const MOST_RECEIVERS: usize = 8;
+/// Processes that are looked at as those that may receive a descriptor.
+const MOST_RECEIVERS: usize = 32;
 
 /// Says of the sockets whose inodes nobody has open what has them. Those that
-/// have been closed meanwhile are left as they are.
+/// have been closed meanwhile are left as they are. `netns` is the inode of the
+/// namespace that they are in.
 pub fn explain(
     search: &Search,
     diag: &mut dyn DiagSocket,
     files: &mut dyn Files,
     unfound: &[u64],
     sockets: &mut [Socket],
+    netns: Option<u32>,
     deadline: Instant,
 ) {
     let is_one = |socket: &Socket| socket.inode.is_some_and(|inode| unfound.contains(&inode));
@@ -41,19 +43,29 @@ pub fn explain(
         if !still.iter().any(|other| other.inode == socket.inode) {
             continue;
         }
-        let receivers =
-            receivers.get_or_insert_with(|| receivers_of_any(search.host, files, deadline));
-        socket.holders = receivers.clone().unwrap_or_default();
-        if socket.holders.is_empty() {
-            // One that lives has it in another way than by a descriptor.
-            socket.holders.extend(binder(search.host, search.records, socket));
-        }
+        let receivers = receivers.get_or_insert_with(|| receivers_of_any(files, deadline));
+        let mut pids = receivers.clone().unwrap_or_default();
+        // Who bound it and lives has sent it away, or has it in another way than
+        // by a descriptor.
+        let binder = binder(search.host, search.records, socket);
+        pids.extend(binder.filter(|binder| !pids.contains(binder)));
+        socket.holders = likely(search.host, &pids, netns);
         socket.unheld = Some(match receivers {
             _ if !socket.holders.is_empty() => Unheld::InFlight,
             Ok(_) => Unheld::Kernel,
             Err(_) => Unheld::Nobody,
         });
     }
+}
+
+/// Of those that may have it the ones in the socket's own namespace, if there are
+/// any: a machine may have descriptors under way for other reasons.
+fn likely(host: &Host, pids: &[u32], netns: Option<u32>) -> Vec<Process> {
+    let lives_there =
+        |pid: &&u32| netns.is_some() && netns::inode(&host.proc_file(**pid, "ns/net")) == netns;
+    let near: Vec<u32> = pids.iter().filter(lives_there).copied().collect();
+    let chosen = if near.is_empty() { pids } else { &near };
+    chosen.iter().filter_map(|&pid| processes::by_pid(host, pid)).collect()
 }
 
 /// Whether the kernel itself has said so when the socket refused.
@@ -64,25 +76,19 @@ fn is_kernels_own(socket: &Socket, culprit: Option<&RawCulprit>) -> bool {
 }
 
 /// Who bound it, if that process is still there.
-fn binder(host: &Host, records: &dyn Records, socket: &Socket) -> Option<Process> {
+fn binder(host: &Host, records: &dyn Records, socket: &Socket) -> Option<u32> {
     let owner = records.owner(socket.cookie?)?;
-    processes::is_alive(host, owner.pid, owner.started_ns)
-        .then(|| processes::by_pid(host, owner.pid))
-        .flatten()
+    processes::is_alive(host, owner.pid, owner.started_ns).then_some(owner.pid)
 }
 
 /// The processes to which descriptors are under way. Which socket those
 /// descriptors are, the kernel does not say.
-fn receivers_of_any(
-    host: &Host,
-    files: &mut dyn Files,
-    deadline: Instant,
-) -> Result<Vec<Process>, String> {
+fn receivers_of_any(files: &mut dyn Files, deadline: Instant) -> Result<Vec<u32>, String> {
     let mut pids = Vec::new();
     files.in_flight(deadline, &mut |file| {
         if !pids.contains(&file.pid) && pids.len() < MOST_RECEIVERS {
             pids.push(file.pid);
         }
     })?;
-    Ok(pids.into_iter().filter_map(|pid| processes::by_pid(host, pid)).collect())
+    Ok(pids)
 }

@@ -5,13 +5,14 @@
 
 use std::{
     fs,
-    io::{self, Read as _},
+    io::{self, Read as _, Write as _},
     mem::MaybeUninit,
     net::{SocketAddr, TcpStream},
     os::{
         fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd},
         unix::{fs::MetadataExt as _, process::CommandExt as _},
     },
+    path::Path,
     process::{Command, exit},
     time::{Duration, Instant},
 };
@@ -19,16 +20,17 @@ use std::{
 use anyhow::Context as _;
 use portwatch_tests::{
     monotonic_ns,
-    op::{Op, Outcome, Socket, Stage},
+    op::{Leaving, Op, Outcome, Socket, Stage},
 };
 use rustix::{
     fs::{Mode, OFlags},
     io::Errno,
     net::{
         AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
-        SocketFlags, SocketType, accept, bind, getsockname, listen, sendmsg, socket_with,
+        SocketFlags, SocketType, accept, bind, connect, getsockname, listen, sendmsg, socket_with,
         socketpair, sockopt,
     },
+    process::{Resource, Rlimit, setrlimit},
     pty::{self, OpenptFlags},
     thread::{Uid, UnshareFlags, set_thread_uid, unshare_unsafe},
 };
@@ -40,6 +42,8 @@ struct Binder {
     /// Everything made so far, in order; a refused socket is closed at once, as
     /// a real server's is when it gives up.
     sockets: Vec<OwnedFd>,
+    /// Connections that go on.
+    streams: Vec<TcpStream>,
     /// Ends of pairs, with what is on its way between them.
     pairs: Vec<[OwnedFd; 2]>,
     /// It has sockets that are in no table.
@@ -71,6 +75,18 @@ impl Binder {
             Op::Socket(wanted) if wanted.in_thread => self.take_in_thread(wanted),
             Op::Socket(wanted) => self.take(wanted),
             Op::Unix(name) => self.take_name(name),
+            Op::Connect(address) => {
+                let client = TcpStream::connect(address)?;
+                self.stay(client.into())
+            }
+            Op::SelfConnect(address) => {
+                let family =
+                    if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+                let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+                bind(&socket, address)?;
+                connect(&socket, address)?;
+                self.stay(socket)
+            }
             Op::Listen(number) => {
                 let socket = self.sockets.get(*number).context("no such socket")?;
                 let at_ns = monotonic_ns();
@@ -87,6 +103,7 @@ impl Binder {
                 Err(Command::new(program).arg("hold").exec().into())
             }
             Op::Send => self.send(),
+            Op::Dump(folder) => dump(folder),
             Op::Ring => self.hand_to_ring(),
             Op::Terminal => self.take_terminal(),
             Op::Churn(times) => self.churn(*times),
@@ -116,9 +133,13 @@ impl Binder {
         }
         let mut last = last.context("nothing was to be done")?;
         last.refused = refused;
-        if wanted.time_wait != 0 && last.stage == Stage::Done {
+        if wanted.leaving != Leaving::Nothing && last.stage == Stage::Done {
             let listener = self.sockets.pop().context("it was just made")?;
-            leave_time_wait(listener, last.port, wanted)?;
+            let address = SocketAddr::new(wanted.address.ip(), last.port);
+            self.streams.extend(leave(&listener, address, wanted.leaving)?);
+            drop(listener);
+            // The last step is the kernel's alone, so it can only be looked for.
+            wait_for_rows(last.port, wanted.leaving)?;
         }
         self.answer(&last)
     }
@@ -142,6 +163,13 @@ impl Binder {
             }
         });
         self.answer(&told.recv()??)
+    }
+
+    /// Answers for a socket that needs no more to be done, and keeps it.
+    fn stay(&mut self, socket: OwnedFd) -> anyhow::Result<()> {
+        let outcome = outcome(&socket, monotonic_ns(), Ok(()))?;
+        self.sockets.push(socket);
+        self.answer(&outcome)
     }
 
     fn take_name(&mut self, name: &str) -> anyhow::Result<()> {
@@ -258,6 +286,17 @@ impl Binder {
     }
 }
 
+/// So much memory that its writing can be looked at.
+fn dump(folder: &Path) -> anyhow::Result<()> {
+    const BYTES: usize = 512 << 20;
+    std::env::set_current_dir(folder)?;
+    let unlimited = Rlimit { current: None, maximum: None };
+    setrlimit(Resource::Core, unlimited)?;
+    let ballast = vec![1u8; BYTES];
+    std::hint::black_box(&ballast);
+    std::process::abort();
+}
+
 /// A socket with its options set.
 fn prepare(wanted: &Socket) -> anyhow::Result<OwnedFd> {
     let family = if wanted.address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
@@ -291,7 +330,7 @@ fn bind_to_loopback(socket: &OwnedFd) -> io::Result<()> {
 
 fn take_port(socket: &OwnedFd, wanted: &Socket) -> Result<(), (Stage, Errno)> {
     bind(socket, &wanted.address).map_err(|errno| (Stage::Bind, errno))?;
-    if wanted.listen || wanted.time_wait != 0 {
+    if wanted.listen || wanted.leaving != Leaving::Nothing {
         listen(socket, BACKLOG).map_err(|errno| (Stage::Listen, errno))?;
     }
     Ok(())
@@ -319,26 +358,54 @@ fn outcome(
     })
 }
 
-/// The side that closes first keeps the connection in TIME-WAIT, so this side
-/// closes first, and the client only when it has seen the end.
-fn leave_time_wait(listener: OwnedFd, port: u16, wanted: &Socket) -> anyhow::Result<()> {
-    for _ in 0..wanted.time_wait {
-        let mut client = TcpStream::connect((wanted.address.ip(), port))?;
-        drop(accept(listener.as_fd())?);
-        client.read_to_end(&mut Vec::new())?;
+/// Uses a listener; gives the ends of connections that are to stay open.
+fn leave(
+    listener: &OwnedFd,
+    address: SocketAddr,
+    leaving: Leaving,
+) -> anyhow::Result<Vec<TcpStream>> {
+    let mut kept = Vec::new();
+    for _ in 0..leaving.connections() {
+        let mut client = TcpStream::connect(address)?;
+        let mut server = TcpStream::from(accept(listener.as_fd())?);
+        match leaving {
+            // The side that closes first keeps the connection in TIME-WAIT, so
+            // this side closes first, and the client when it has seen the end.
+            Leaving::TimeWait(_) => {
+                drop(server);
+                client.read_to_end(&mut Vec::new())?;
+            }
+            Leaving::FinWait1(_) => {
+                server.set_nonblocking(true)?;
+                while server.write(&[0; 4096]).is_ok() {}
+                kept.push(client);
+            }
+            Leaving::FinWait2(_) => kept.push(client),
+            Leaving::Accepted(_) | Leaving::Nothing => kept.extend([client, server]),
+        }
     }
-    drop(listener);
-    // The last step is the kernel's alone, so it can only be looked for.
+    Ok(kept)
+}
+
+/// Waits until the connections are in the state that they are to be left in.
+fn wait_for_rows(port: u16, leaving: Leaving) -> anyhow::Result<()> {
+    let state = match leaving {
+        Leaving::Nothing | Leaving::Accepted(_) => return Ok(()),
+        Leaving::TimeWait(_) => "06",
+        Leaving::FinWait2(_) => "05",
+        Leaving::FinWait1(_) => "04",
+    };
     let deadline = Instant::now() + Duration::from_secs(5);
-    while time_wait_rows(port)? < wanted.time_wait {
-        anyhow::ensure!(Instant::now() < deadline, "TIME-WAIT was not entered");
+    while rows(port, state)? < leaving.connections() {
+        anyhow::ensure!(Instant::now() < deadline, "{leaving:?} was not reached");
         std::thread::sleep(Duration::from_millis(2));
     }
     Ok(())
 }
 
-/// Counts the rows of /proc/net/tcp and tcp6 on `port` whose state is 06.
-fn time_wait_rows(port: u16) -> anyhow::Result<u32> {
+/// Counts the rows of /proc/net/tcp and tcp6 on `port` in a state, by its number
+/// there.
+fn rows(port: u16, wanted: &str) -> anyhow::Result<u32> {
     let local_end = format!(":{port:04X}");
     let mut rows = 0;
     for table in ["/proc/self/net/tcp", "/proc/self/net/tcp6"] {
@@ -346,7 +413,7 @@ fn time_wait_rows(port: u16) -> anyhow::Result<u32> {
             let mut columns = row.split_whitespace().skip(1);
             let local = columns.next().unwrap_or_default();
             let state = columns.nth(1).unwrap_or_default();
-            rows += u32::from(local.ends_with(&local_end) && state == "06");
+            rows += u32::from(local.ends_with(&local_end) && state == wanted);
         }
     }
     Ok(rows)

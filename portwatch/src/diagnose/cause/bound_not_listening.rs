@@ -10,11 +10,8 @@ use crate::evidence::State;
 
 pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     let culprit = case.first_in(State::Bound)?;
-    let mut finding = held(case, culprit, Cause::BoundNotListening);
-    finding.because.push_str(match finding.holder {
-        Some(_) => ", without listening",
-        None => "; nobody listens",
-    });
+    let doing = format!("has bound {} without listening", culprit.socket.local);
+    let mut finding = held(case, culprit, Cause::BoundNotListening, &doing);
     finding.notes.push(
         "a socket that is bound but does not listen is missing from /proc/net/tcp, lsof -i and \
          most listings"

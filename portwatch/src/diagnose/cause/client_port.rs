@@ -5,7 +5,7 @@ use crate::{
     diagnose::{
         Cause, Move, Risk,
         case::Case,
-        cause::{Finding, held},
+        cause::{Finding, connected},
         moves,
     },
     evidence::{Origin, Socket, State},
@@ -16,12 +16,13 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     if is_outgoing(case, culprit.socket) != Some(true) {
         return None;
     }
-    let mut finding = held(case, culprit, Cause::ClientPort);
+    let local = culprit.socket.local;
     let remote = culprit.socket.remote.map(|remote| format!(" to {remote}")).unwrap_or_default();
-    finding.because.push_str(&format!(" as the source of its connection{remote}"));
-    let port = case.evidence.failure.port;
-    let stop = std::mem::take(&mut finding.moves);
-    finding.moves = keep_out(case);
+    let doing = format!("has {local} as the source of its connection{remote}");
+    let why = "its connection has the port until it is closed";
+    let mut finding = connected(case, culprit, Cause::ClientPort, &doing, why);
+    let port = local.port();
+    let stop = std::mem::replace(&mut finding.moves, keep_out(case));
     finding.moves.extend(stop);
     finding.moves.push(moves::advice(format!(
         "or give this service a port outside of net.ipv4.ip_local_port_range{}",

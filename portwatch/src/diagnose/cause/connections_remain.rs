@@ -4,7 +4,7 @@
 use crate::diagnose::{
     Cause, Confidence, HolderClass,
     case::Case,
-    cause::{Finding, client_port, held},
+    cause::{Finding, client_port, connected},
     moves,
 };
 
@@ -12,13 +12,14 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     let culprit = case.first_connection()?;
     // Without a process it is one that the kernel alone brings to its end.
     culprit.socket.inode?;
-    let mut finding = held(case, culprit, Cause::ConnectionsRemain);
     let count = case.evidence.connections;
-    let open = u64::from(count.established) + u64::from(count.closing);
-    finding.because.push_str(&match open {
-        0 | 1 => " with a connection that was accepted there; nobody listens".to_owned(),
-        many => format!(" with {many} connections that were accepted there; nobody listens"),
-    });
+    let doing = match u64::from(count.established) + u64::from(count.closing) {
+        0 | 1 => "has a connection that was accepted".to_owned(),
+        many => format!("has {many} connections that were accepted"),
+    };
+    let doing = format!("{doing} on {}; nobody listens there", culprit.socket.local);
+    let why = "it goes on with connections that it accepted on the port";
+    let mut finding = connected(case, culprit, Cause::ConnectionsRemain, &doing, why);
     if case.evidence.failure.reuseaddr == Some(false) && culprit.socket.reuseaddr != Some(false) {
         finding.moves.insert(0, moves::set_reuseaddr(case));
     }

@@ -15,7 +15,8 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
 
 /// What all causes have in common that a listener is behind.
 pub fn finding<'a>(case: &Case<'a>, culprit: &Culprit<'a>, cause: Cause) -> Finding<'a> {
-    let mut finding = held(case, culprit, cause);
+    let doing = format!("listens on {}", culprit.socket.local);
+    let mut finding = held(case, culprit, cause, &doing);
     finding.notes.extend(moves::aftermath(case, finding.class));
     finding
 }

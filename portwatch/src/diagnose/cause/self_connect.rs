@@ -4,7 +4,7 @@
 use crate::diagnose::{
     Cause,
     case::Case,
-    cause::{Finding, client_port, held},
+    cause::{Finding, client_port, connected},
 };
 
 pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
@@ -12,8 +12,9 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     if culprit.socket.remote != Some(culprit.socket.local) {
         return None;
     }
-    let mut finding = held(case, culprit, Cause::SelfConnect);
-    finding.because.push_str(", and is connected to itself");
+    let doing = format!("has {} in a connection to itself", culprit.socket.local);
+    let why = "it talks to itself, and frees the port when it ends";
+    let mut finding = connected(case, culprit, Cause::SelfConnect, &doing, why);
     finding.moves.extend(client_port::keep_out(case));
     finding.notes.push(
         "a client that calls a port of the ephemeral range again and again while nobody listens \

@@ -21,7 +21,8 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
         return None;
     }
     let culprit = case.first()?;
-    let mut finding = held(case, culprit, Cause::Udp);
+    let doing = format!("has {}", culprit.socket.local);
+    let mut finding = held(case, culprit, Cause::Udp, &doing);
     let port = case.evidence.failure.port;
     if port == MDNS {
         finding.moves.insert(

@@ -10,7 +10,8 @@ use crate::diagnose::{
 pub fn finding<'a>(case: &Case<'a>) -> Finding<'a> {
     let mut finding = match case.first() {
         Some(culprit) => {
-            let mut finding = held(case, culprit, Cause::Undetermined);
+            let doing = format!("has {}", culprit.socket.local);
+            let mut finding = held(case, culprit, Cause::Undetermined, &doing);
             finding.because =
                 format!("{} is in the way; {}", words::socket(culprit.socket), finding.because);
             finding

@@ -4,6 +4,8 @@
 use crate::{
     diagnose::{
         Move, Risk,
+        case::Case,
+        holder,
         moves::{command, quote},
         workloads,
     },
@@ -11,11 +13,11 @@ use crate::{
 };
 
 /// Ends a process, because of `why`.
-pub fn stop(holder: &Process, why: &str) -> Move {
+pub fn stop(case: &Case, holder: &Process, why: &str) -> Move {
     if let Some(step) = workloads::around(holder, why) {
         return step;
     }
-    let supervisor = holder.supervisor.as_ref();
+    let supervisor = holder::restarter(case.evidence, holder);
     if let Some(step) = supervisor.and_then(|known| by_supervisor(holder, known, why)) {
         return step;
     }

@@ -1,0 +1,89 @@
+//! Events from real refusals, kept for ever (`events/`, one JSON line each):
+//! each is diagnosed again, and the diagnosis must be the one on record, byte for
+//! byte. A captured event becomes such a test by being copied there.
+//!
+//! `PORTWATCH_GOLDEN=1` writes today's diagnosis into them, for a change of the
+//! rules that is meant; what it changes is then seen in the diff.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a panic fails the test and says where"
+)]
+
+use std::{collections::BTreeSet, fs};
+
+use portwatch::{
+    diagnose::{Cause, HolderClass, diagnose},
+    event::Event,
+};
+use portwatch_tests::golden;
+
+/// The events with their names.
+fn events() -> Vec<(String, Event)> {
+    let mut events: Vec<_> = fs::read_dir(golden::folder())
+        .unwrap()
+        .map(|entry| {
+            let path = entry.unwrap().path();
+            let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+            let text = fs::read_to_string(&path).unwrap();
+            assert_eq!(text.lines().count(), 1, "{name} is not one line");
+            (name.clone(), serde_json::from_str(&text).unwrap_or_else(|e| panic!("{name}: {e}")))
+        })
+        .collect();
+    events.sort_by(|a, b| a.0.cmp(&b.0));
+    events
+}
+
+#[test]
+fn today_they_are_diagnosed_as_they_were() {
+    for (name, event) in events() {
+        let today = diagnose(&event.clone().into_evidence());
+        if golden::is_asked_for() {
+            let renewed = Event { diagnosis: today, ..event };
+            // By way of a value, whose keys are sorted as in a capture of the tests.
+            let line = serde_json::to_value(&renewed).unwrap().to_string();
+            fs::write(golden::folder().join(format!("{name}.json")), line + "\n").unwrap();
+            continue;
+        }
+        let [today, recorded] =
+            [&today, &event.diagnosis].map(|it| serde_json::to_string_pretty(it).unwrap());
+        assert_eq!(today, recorded, "{name}");
+    }
+}
+
+/// A fixture for every word that a test can make real. The others need a rights
+/// or a machine that the tests have not.
+#[test]
+fn every_cause_and_class_is_there() {
+    let word = |value: serde_json::Value| value.as_str().unwrap().to_owned();
+    let all = events();
+    let causes: BTreeSet<_> = all
+        .iter()
+        .map(|(_, event)| word(serde_json::to_value(event.diagnosis.cause).unwrap()))
+        .collect();
+    let classes: BTreeSet<_> = all
+        .iter()
+        .filter_map(|(_, event)| event.diagnosis.holder.as_ref())
+        .map(|holder| word(serde_json::to_value(holder.class).unwrap()))
+        .collect();
+    for cause in Cause::ALL {
+        let name = word(serde_json::to_value(cause).unwrap());
+        let expected = !matches!(cause, Cause::Undetermined);
+        assert!(!expected || causes.contains(&name), "no event with cause {name}");
+    }
+    for class in HolderClass::ALL {
+        let name = word(serde_json::to_value(class).unwrap());
+        let expected = !matches!(class, HolderClass::SocketUnit);
+        assert!(!expected || classes.contains(&name), "no event with class {name}");
+    }
+}
+
+#[test]
+fn no_event_names_the_machine_that_it_was_captured_on() {
+    for (name, event) in events() {
+        assert_eq!(event.host.hostname, "web-3", "{name}");
+        let text = serde_json::to_string(&event).unwrap();
+        assert!(!text.contains("/target/"), "{name}");
+    }
+}

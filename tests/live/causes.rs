@@ -1,0 +1,412 @@
+//! Every cause that can be made on one machine, made for real: the cause, who is
+//! behind it, the socket and the rule, and the first move. What each test
+//! captured is kept in `golden/events`.
+
+use std::sync::Arc;
+
+use portwatch_tests::{
+    cgroup::Slice,
+    event::Event,
+    golden,
+    helper::{Attempt, Holder},
+    op::{Leaving, Op, Socket, Stage, tcp, udp},
+    programs::Alias,
+    scene::Scene,
+};
+use serde_json::json;
+
+const ADDRESS: &str = "127.0.0.1:8080";
+
+/// What an event must say beside its cause.
+struct Expected<'a> {
+    class: &'a str,
+    /// Parts of the socket's name and of the rule.
+    refused_by: [&'a str; 2],
+    /// A part of the first move.
+    advice: &'a str,
+}
+
+/// Asserts all of it and keeps the event.
+#[track_caller]
+fn assert_cause(scene: &Scene, refused: &Attempt, cause: &str, expected: &Expected) -> Arc<Event> {
+    let event = scene.event_of(refused);
+    assert_diagnosis(&event, cause, expected);
+    event
+}
+
+#[track_caller]
+fn assert_diagnosis(event: &Event, cause: &str, expected: &Expected) {
+    event.is_explained().includes(&json!({
+        "diagnosis": {"cause": cause, "holder": {"class": expected.class}},
+    }));
+    let reason = ["socket", "rule"].map(|key| {
+        let pointer = format!("/diagnosis/refused_by/0/{key}");
+        event.text(&pointer).to_owned()
+    });
+    for (part, whole) in expected.refused_by.iter().zip(&reason) {
+        assert!(whole.contains(part), "no `{part}` in `{whole}`\n{event}");
+    }
+    let advice = event.advice(0);
+    assert!(advice.contains(expected.advice), "no `{}` in `{advice}`\n{event}", expected.advice);
+    assert!(event.text("/diagnosis/summary").chars().count() < 200, "{event}");
+    golden::keep(&format!("cause-{cause}"), event);
+}
+
+/// Another service holds it, in a unit of its own.
+fn other_service(scene: &Scene, slice: &Slice, held: impl Into<Op>) -> Holder {
+    let (unit, payments) = (slice.group("payments.service"), Alias::new("payments-api"));
+    scene.helper().within(&unit).run_as(&payments).holds([held.into()])
+}
+
+fn refused(scene: &Scene, slice: &Slice, wanted: Socket) -> Attempt {
+    scene.helper().within(&slice.group("app.service")).is_refused(wanted)
+}
+
+#[test]
+fn listener() {
+    let (scene, slice) = (Scene::new(), Slice::new());
+    let _holder = other_service(&scene, &slice, tcp(ADDRESS).reuseaddr().listening());
+    let refused = refused(&scene, &slice, tcp(ADDRESS).reuseaddr());
+    let event = assert_cause(
+        &scene,
+        &refused,
+        "listener",
+        &Expected {
+            class: "other_service",
+            refused_by: ["LISTEN 127.0.0.1:8080", "SO_REUSEADDR never lets a bind pass"],
+            advice: "move app.service or payments.service to another port",
+        },
+    );
+    event.includes(&json!({"diagnosis": {"judgement": {"safe_to_stop": "no"}}}));
+    assert!(event.advice(1).contains("systemctl stop payments.service"), "{event}");
+}
+
+/// Like systemd-resolved's 127.0.0.53:53 and a name server for all addresses.
+#[test]
+fn wildcard() {
+    for (held, wanted, advice) in [
+        (
+            "127.0.0.53:53",
+            "0.0.0.0:53",
+            "bind the one address that is needed, other than 127.0.0.53",
+        ),
+        ("0.0.0.0:53", "127.0.0.53:53", "let it bind the one that it needs"),
+    ] {
+        let (scene, slice) = (Scene::new(), Slice::new());
+        let _holder = other_service(&scene, &slice, tcp(held).listening());
+        let refused = refused(&scene, &slice, tcp(wanted));
+        assert_cause(
+            &scene,
+            &refused,
+            "wildcard",
+            &Expected { class: "other_service", refused_by: ["LISTEN", "listens"], advice },
+        );
+    }
+}
+
+#[test]
+fn dual_stack() {
+    for (held, wanted, whose) in [
+        ("127.0.0.1:8080", "[::]:8080", "this program's IPv6 socket"),
+        ("[::]:8080", "0.0.0.0:8080", "the holder's IPv6 socket"),
+    ] {
+        let (scene, slice) = (Scene::new(), Slice::new());
+        let _holder = other_service(&scene, &slice, tcp(held).listening());
+        let refused = refused(&scene, &slice, tcp(wanted));
+        assert_cause(
+            &scene,
+            &refused,
+            "dual_stack",
+            &Expected {
+                class: "other_service",
+                refused_by: [held, "listens"],
+                advice: &format!("set IPV6_V6ONLY on {whose}"),
+            },
+        );
+    }
+}
+
+#[test]
+fn reuseport_of_two_users() {
+    let scene = Scene::new();
+    let shared = tcp(ADDRESS).reuseport().listening();
+    let _holder = scene.helper().by(1001).holds([shared.clone()]);
+    let refused = scene.helper().by(1002).is_refused(shared);
+    assert_cause(
+        &scene,
+        &refused,
+        "reuseport.uid",
+        &Expected {
+            class: "old_instance",
+            refused_by: ["LISTEN", "belongs to another user"],
+            advice: "run both as one user: the holder's socket belongs to uid 1001, this one to uid 1002",
+        },
+    );
+}
+
+#[test]
+fn reuseport_on_one_side() {
+    for (held, wanted, rule, lacks) in [
+        (tcp(ADDRESS).reuseport(), tcp(ADDRESS), "this bind does not set it", "binder"),
+        (tcp(ADDRESS), tcp(ADDRESS).reuseport(), "lacks SO_REUSEPORT", "payments-api"),
+    ] {
+        let (scene, slice) = (Scene::new(), Slice::new());
+        let _holder = other_service(&scene, &slice, held.listening());
+        let refused = refused(&scene, &slice, wanted);
+        assert_cause(
+            &scene,
+            &refused,
+            "reuseport.missing",
+            &Expected {
+                class: "other_service",
+                refused_by: ["LISTEN", rule],
+                advice: &format!("let {lacks}"),
+            },
+        );
+    }
+}
+
+#[test]
+fn bound_not_listening() {
+    let scene = Scene::new();
+    let holder = scene.helper().holds([tcp(ADDRESS)]);
+    let refused = scene.helper().is_refused(tcp(ADDRESS));
+    let event = scene.event_of(&refused);
+    if event.text("/host/hooks") == "fexit" || super::bound_only::kernel_shows_them() {
+        assert_diagnosis(
+            &event,
+            "bound_not_listening",
+            &Expected {
+                class: "old_instance",
+                refused_by: ["BOUND 127.0.0.1:8080", "without SO_REUSEADDR"],
+                advice: &format!("kill {}", holder.pid()),
+            },
+        );
+    }
+}
+
+#[test]
+fn listen_race() {
+    let scene = Scene::new();
+    let mut winner = scene.helper().holds([tcp(ADDRESS).reuseaddr()]);
+    let mut loser = scene.helper().holds([tcp(ADDRESS).reuseaddr()]);
+    assert_eq!(winner.does(Op::Listen(0)).stage, Stage::Done);
+    assert_eq!(loser.does(Op::Listen(0)).stage, Stage::Listen);
+    let event = scene.agent.wait_for("the listen", |event| event.pid == Some(loser.pid()));
+    assert_diagnosis(
+        &event,
+        "listen_race",
+        &Expected {
+            class: "old_instance",
+            refused_by: ["LISTEN 127.0.0.1:8080", "SO_REUSEADDR"],
+            advice: &format!("kill {}", winner.pid()),
+        },
+    );
+}
+
+/// One side is bound to a device, whichever it is.
+#[test]
+fn device() {
+    for (held, wanted, lacks) in [
+        (tcp(ADDRESS).on_loopback(), tcp(ADDRESS), "let this program use SO_BINDTODEVICE"),
+        (tcp(ADDRESS), tcp(ADDRESS).on_loopback(), "let the holder use SO_BINDTODEVICE"),
+    ] {
+        let (scene, slice) = (Scene::new(), Slice::new());
+        let _holder = other_service(&scene, &slice, held.listening());
+        let refused = refused(&scene, &slice, wanted);
+        let event = assert_cause(
+            &scene,
+            &refused,
+            "device",
+            &Expected { class: "other_service", refused_by: ["LISTEN", "listens"], advice: lacks },
+        );
+        assert!(event.at("/diagnosis/notes").to_string().contains("bound to lo"), "{event}");
+    }
+}
+
+#[test]
+fn time_wait_of_a_program_that_lacks_reuseaddr() {
+    let scene = Scene::new();
+    scene.helper().succeeds([tcp(ADDRESS).leaving_time_wait(3)]);
+    let refused = scene.helper().is_refused(tcp(ADDRESS));
+    let event = assert_cause(
+        &scene,
+        &refused,
+        "time_wait.app_lacks_reuseaddr",
+        &Expected {
+            class: "no_process",
+            refused_by: ["TIME-WAIT 127.0.0.1:8080", "this bind does not set it"],
+            advice: "set SO_REUSEADDR",
+        },
+    );
+    // The helper is written in Rust, and so is the advice.
+    assert!(event.advice(0).contains("set_reuse_address"), "{event}");
+    assert!(event.advice(1).contains("sleep"), "{event}");
+}
+
+#[test]
+fn time_wait_of_sockets_that_lacked_it() {
+    let scene = Scene::new();
+    scene.helper().succeeds([tcp(ADDRESS).leaving_time_wait(3)]);
+    let refused = scene.helper().is_refused(tcp(ADDRESS).reuseaddr());
+    assert_cause(
+        &scene,
+        &refused,
+        "time_wait.old_lacked_reuseaddr",
+        &Expected {
+            class: "no_process",
+            refused_by: ["TIME-WAIT 127.0.0.1:8080", "made without SO_REUSEADDR"],
+            advice: "one last wait",
+        },
+    );
+}
+
+/// The kernel alone brings them to their end, in one way or the other.
+#[test]
+fn closing() {
+    for (leaving, state, advice) in [
+        (Leaving::FinWait1(1), "FIN-WAIT-1", "tcp_orphan_retries"),
+        (Leaving::FinWait2(1), "FIN-WAIT-2", "tcp_fin_timeout"),
+    ] {
+        let scene = Scene::new();
+        let _clients = scene.helper().holds([tcp(ADDRESS).leaving(leaving)]);
+        let refused = scene.helper().is_refused(tcp(ADDRESS));
+        assert_cause(
+            &scene,
+            &refused,
+            "closing",
+            &Expected { class: "no_process", refused_by: [state, "without SO_REUSEADDR"], advice },
+        );
+    }
+}
+
+#[test]
+fn connections_remain() {
+    let (scene, slice) = (Scene::new(), Slice::new());
+    let held = tcp(ADDRESS).leaving(Leaving::Accepted(3));
+    let holder = other_service(&scene, &slice, held);
+    // With the option on this side, only the holder is left to mend it.
+    let refused = refused(&scene, &slice, tcp(ADDRESS).reuseaddr());
+    let event = assert_cause(
+        &scene,
+        &refused,
+        "connections_remain",
+        &Expected {
+            class: "other_service",
+            refused_by: ["ESTABLISHED 127.0.0.1:8080", "made without SO_REUSEADDR"],
+            advice: "systemctl stop payments.service",
+        },
+    );
+    event.includes(&json!({
+        "connections": {"established": 3},
+        "sockets": [{"origin": "accepted", "holders": [{"pid": holder.pid()}]}],
+    }));
+}
+
+/// A worker of the same service goes on, and this program lacks the option that
+/// would let it bind beside it.
+#[test]
+fn connections_remain_of_an_older_instance() {
+    let scene = Scene::new();
+    let holder = scene.helper().holds([tcp(ADDRESS).reuseaddr().leaving(Leaving::Accepted(1))]);
+    let refused = scene.helper().is_refused(tcp(ADDRESS));
+    let event = scene.event_of(&refused);
+    event.is_explained().includes(&json!({
+        "diagnosis": {
+            "cause": "connections_remain",
+            "holder": {"class": "old_instance", "pid": holder.pid()},
+        },
+    }));
+    assert!(event.advice(0).contains("set SO_REUSEADDR"), "{event}");
+    assert!(event.advice(1).contains(&format!("kill {}", holder.pid())), "{event}");
+}
+
+/// The kernel gave the port to somebody's call, and then the service wanted it.
+#[test]
+fn client_port() {
+    let (scene, slice) = (Scene::new(), Slice::new());
+    let _server = scene.helper().holds([tcp("127.0.0.1:80").listening()]);
+    let client = other_service(&scene, &slice, Op::Connect("127.0.0.1:80".parse().unwrap()));
+    let port = client.outcome(0).port;
+    let refused = refused(&scene, &slice, tcp(&format!("127.0.0.1:{port}")).reuseaddr());
+    let event = assert_cause(
+        &scene,
+        &refused,
+        "client_port",
+        &Expected {
+            class: "other_service",
+            refused_by: ["ESTABLISHED", "made without SO_REUSEADDR"],
+            advice: &format!("sysctl -w net.ipv4.ip_local_reserved_ports={port}"),
+        },
+    );
+    let summary = event.text("/diagnosis/summary");
+    assert!(summary.contains("as the source of its connection to 127.0.0.1:80"), "{event}");
+}
+
+#[test]
+fn self_connect() {
+    let scene = Scene::new();
+    let address = "127.0.0.1:40000";
+    let client = scene.helper().holds([Op::SelfConnect(address.parse().unwrap())]);
+    let refused = scene.helper().is_refused(tcp(address));
+    let event = assert_cause(
+        &scene,
+        &refused,
+        "self_connect",
+        &Expected {
+            class: "old_instance",
+            refused_by: [
+                "ESTABLISHED 127.0.0.1:40000 from 127.0.0.1:40000",
+                "without SO_REUSEADDR",
+            ],
+            advice: &format!("kill {}", client.pid()),
+        },
+    );
+    assert!(event.advice(1).contains("ip_local_reserved_ports=40000"), "{event}");
+}
+
+#[test]
+fn udp_socket() {
+    let (scene, slice) = (Scene::new(), Slice::new());
+    let _holder = other_service(&scene, &slice, udp("127.0.0.1:5300"));
+    let refused = refused(&scene, &slice, udp("127.0.0.1:5300"));
+    assert_cause(
+        &scene,
+        &refused,
+        "udp",
+        &Expected {
+            class: "other_service",
+            refused_by: ["UNCONN 127.0.0.1:5300", "without SO_REUSEADDR"],
+            advice: "two services are configured onto port 5300",
+        },
+    );
+}
+
+/// The range is ten ports, and one process has them all.
+#[test]
+fn port_exhausted() {
+    let (scene, slice) = (Scene::new(), Slice::new());
+    scene.netns.set("ipv4/ip_local_port_range", "40000 40009");
+    let holder = other_service(&scene, &slice, tcp("127.0.0.1:0").listening().repeated(10));
+    let refused = refused(&scene, &slice, tcp("127.0.0.1:0"));
+    let event = scene.event_of(&refused);
+    event.includes(&json!({
+        "failure": {"port": 0},
+        "ephemeral": {"low": 40000, "high": 40009, "usage": {
+            "ports": 10,
+            "states": {"LISTEN": 10},
+            "most_by": {"process": {"pid": holder.pid()}},
+        }},
+        "diagnosis": {
+            "cause": "port_exhausted",
+            "holder": {"class": "other_service", "pid": holder.pid()},
+        },
+    }));
+    let summary = event.text("/diagnosis/summary");
+    assert!(
+        summary.contains("10 of the 10 from 40000 to 40009 are in use, mostly LISTEN"),
+        "{event}"
+    );
+    assert!(event.advice(0).contains("see whether it leaks them"), "{event}");
+    golden::keep("cause-port_exhausted", &event);
+}

@@ -1,0 +1,148 @@
+//! Who is behind it: the classes whose holders need more than a process. The
+//! others stand in `holder`, `kept`, `gone` and `containers`.
+
+use std::process::Command;
+
+use portwatch_tests::{
+    cgroup::Slice,
+    event::Event,
+    golden,
+    op::{Op, tcp},
+    patience,
+    process::Process,
+    programs::{self, Alias},
+    scene::Scene,
+    skip::skip,
+};
+use rustix::process::Signal;
+use serde_json::json;
+use tempfile::TempDir;
+
+const ADDRESS: &str = "127.0.0.1:8080";
+
+#[track_caller]
+fn assert_class(event: &Event, class: &str, pid: u32, advice: &str) {
+    event.is_explained().includes(&json!({
+        "diagnosis": {"holder": {"class": class, "pid": pid}},
+    }));
+    assert!(event.advice(0).contains(advice), "no `{advice}`\n{event}");
+    golden::keep(&format!("class-{class}"), event);
+}
+
+/// Kills the first server that `supervisor` has started, waits for the second,
+/// and has another program fail on its port.
+fn killed_and_back(
+    scene: &Scene,
+    supervisor: &mut Command,
+) -> (Process, u32, std::sync::Arc<Event>) {
+    scene.netns.confine(supervisor);
+    let supervisor = Process::start(supervisor, Signal::TERM).unwrap();
+    let server = |number: usize| {
+        let answer = supervisor.stdout.wait_until(patience(), |lines| {
+            let mut answers = lines.iter().filter_map(|line| line.json());
+            answers.nth(number)?.get("pid")?.as_u64()
+        });
+        let pid = answer.unwrap_or_else(|why| panic!("no server ({why:?})\n{}", supervisor.said()));
+        u32::try_from(pid).unwrap()
+    };
+    let killed = rustix::process::Pid::from_raw(i32::try_from(server(0)).unwrap()).unwrap();
+    rustix::process::kill_process(killed, Signal::KILL).unwrap();
+    let back = server(1);
+    let refused = scene.helper().is_refused(tcp(ADDRESS));
+    let event = scene.event_of(&refused);
+    (supervisor, back, event)
+}
+
+/// The script that somebody wrote years ago and everybody forgot.
+#[test]
+fn a_shell_that_starts_it_again() {
+    let scene = Scene::new();
+    let binder = programs::binder();
+    let script =
+        format!("while sleep 0.01; do {} tcp/{ADDRESS}/listen hold; done", binder.display());
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &script]);
+    let (shell, back, event) = killed_and_back(&scene, &mut shell);
+    assert_class(&event, "restarted", back, &format!("kill {} {back}", shell.pid()));
+    event.includes(&json!({
+        "sockets": [{"holders": [{"supervisor": {"kind": "shell", "pid": shell.pid()}}]}],
+        "diagnosis": {"judgement": {"safe_to_stop": "check"}},
+    }));
+}
+
+/// A supervisor that is made for it.
+#[test]
+fn runit_starts_it_again() {
+    let Some(runsv) = programs::installed("runsv") else {
+        return skip("runit_starts_it_again", "no runsv");
+    };
+    let (scene, folder) = (Scene::new(), TempDir::new().unwrap());
+    let service = folder.path().join("web");
+    std::fs::create_dir(&service).unwrap();
+    let binder = programs::binder();
+    let run = format!("#!/bin/sh\nexec {} tcp/{ADDRESS}/listen hold\n", binder.display());
+    std::fs::write(service.join("run"), run).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(service.join("run"), mode).unwrap();
+    let mut command = Command::new(runsv);
+    command.arg(&service);
+    let (_runsv, back, event) = killed_and_back(&scene, &mut command);
+    let stop = format!("sv down {}", service.display());
+    assert_class(&event, "restarted", back, &stop);
+}
+
+#[test]
+fn kube_proxy() {
+    let scene = Scene::new();
+    let proxy = Alias::new("kube-proxy");
+    let holder = scene.helper().run_as(&proxy).holds([tcp("127.0.0.1:30080").listening()]);
+    let refused = scene.helper().is_refused(tcp("127.0.0.1:30080"));
+    let event = scene.event_of(&refused);
+    assert_class(&event, "kube_proxy", holder.pid(), "kubectl get services -A | grep -w 30080");
+}
+
+/// By its cgroup alone, where no engine answers: said, and stopped by its id.
+#[test]
+fn a_container_without_its_engine() {
+    let (scene, slice) = (Scene::new(), Slice::new());
+    let id = "9f81c2e4a77b".repeat(6)[..64].to_owned();
+    let group = slice.group(&format!("docker-{id}.scope"));
+    let holder = scene.helper().within(&group).holds([tcp(ADDRESS).listening()]);
+    let refused = scene.helper().is_refused(tcp(ADDRESS));
+    let event = scene.event_of(&refused);
+    assert_class(&event, "container", holder.pid(), "docker stop 9f81c2e4a77b");
+    event.includes(&json!({"diagnosis": {"holder": {"container": id}}}));
+    assert!(event.at("/gaps").to_string().contains("workload"), "no gap for its name\n{event}");
+}
+
+/// It has crashed, and keeps the port until its memory is on the disk.
+#[test]
+fn a_core_dump_in_progress() {
+    let pattern = std::fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap();
+    if pattern.starts_with('|') {
+        return skip("a_core_dump_in_progress", "a program takes the cores");
+    }
+    let (scene, folder) = (Scene::new(), TempDir::new().unwrap());
+    // The kernel stops at a fifo's end that nobody reads only for pipes, so the
+    // dump is made long by its size.
+    let mut holder = scene.helper().holds([tcp(ADDRESS).listening()]);
+    let pid = holder.pid();
+    holder.tells(Op::Dump(folder.path().to_owned()));
+    wait_for_dump(pid);
+    let refused = scene.helper().is_refused(tcp(ADDRESS));
+    let event = scene.event_of(&refused);
+    assert_class(&event, "core_dumping", pid, &format!("while kill -0 {pid}"));
+}
+
+/// The kernel says it in `CoreDumping` of /proc/PID/status, and to nobody else.
+fn wait_for_dump(pid: u32) {
+    let deadline = std::time::Instant::now() + patience();
+    loop {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        if status.contains("CoreDumping:\t1") {
+            return;
+        }
+        assert!(std::time::Instant::now() < deadline, "no dump begins: {status}");
+        std::thread::yield_now();
+    }
+}
