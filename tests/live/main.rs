@@ -23,6 +23,7 @@ mod listen_stage;
 mod load;
 mod memory;
 mod netns;
+mod rights;
 mod seeded;
 mod servers;
 mod short_lived;

@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     fs::{self, File},
-    io,
+    io::{self, ErrorKind},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -141,14 +141,21 @@ fn find(
     }
     // Each way is opened before it is believed: the process may be gone between
     // a look at its link and the use of it.
-    let way = open(&host.proc_file(raw.task.pid, "ns/net"), wanted)
-        .or_else(|| named.and_then(|(_, path)| open(&path, wanted)))
+    let own_way = open(&host.proc_file(raw.task.pid, "ns/net"), wanted);
+    let denied = own_way.as_ref().err().map(io::Error::kind) == Some(ErrorKind::PermissionDenied);
+    let way = own_way
+        .ok()
+        .or_else(|| named.and_then(|(_, path)| open(&path, wanted).ok()))
         .or_else(|| any_process(host, wanted));
     if way.is_none() {
-        gaps.push(Gap::new(
-            "netns",
-            "its last process was gone and it has no name, so it could not be entered",
-        ));
+        gaps.push(if denied {
+            Gap::denied("netns", "the namespace of the failing process may not be looked into")
+        } else {
+            Gap::new(
+                "netns",
+                "its last process was gone and it has no name, so it could not be entered",
+            )
+        });
     }
     (netns, way.map(NetnsRef::Other))
 }
@@ -166,7 +173,7 @@ pub fn all(host: &Host, most: usize) -> (Vec<NetnsRef>, bool) {
         let inode = match fs::metadata(&path) {
             Ok(file) => u32::try_from(file.ino()).unwrap_or(0),
             // A process that has ended has none any more.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
             // Taken for the agent's own, as `find` does.
             Err(_) if path.ends_with("1/ns/net") => continue,
             Err(_) => {
@@ -181,10 +188,10 @@ pub fn all(host: &Host, most: usize) -> (Vec<NetnsRef>, bool) {
             return (with_own(found), false);
         }
         match open(&path, inode) {
-            Some(file) => {
+            Ok(file) => {
                 found.insert(inode, NetnsRef::Other(file));
             }
-            None => complete = false,
+            Err(_) => complete = false,
         }
     }
     (with_own(found), complete)
@@ -195,9 +202,10 @@ fn with_own(found: HashMap<u32, NetnsRef>) -> Vec<NetnsRef> {
 }
 
 /// Opens a namespace's file, if it is the one that is wanted.
-fn open(path: &Path, wanted: u32) -> Option<File> {
-    let file = File::open(path).ok()?;
-    (file.metadata().ok()?.ino() == u64::from(wanted)).then_some(file)
+fn open(path: &Path, wanted: u32) -> io::Result<File> {
+    let file = File::open(path)?;
+    let is_it = file.metadata()?.ino() == u64::from(wanted);
+    is_it.then_some(file).ok_or_else(|| ErrorKind::NotFound.into())
 }
 
 /// The inode of an nsfs file, following the link.
@@ -224,7 +232,9 @@ fn named(host: &Host, wanted: u32) -> Option<(Option<String>, PathBuf)> {
 
 /// By any process that lives there.
 fn any_process(host: &Host, wanted: u32) -> Option<File> {
-    processes(host).filter(|path| inode(path) == Some(wanted)).find_map(|path| open(&path, wanted))
+    processes(host)
+        .filter(|path| inode(path) == Some(wanted))
+        .find_map(|path| open(&path, wanted).ok())
 }
 
 /// The namespace file of every process.

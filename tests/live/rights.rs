@@ -1,0 +1,59 @@
+//! An agent that may watch and may not look everywhere: what it cannot see is
+//! said to be so.
+
+use std::{os::unix::process::CommandExt as _, process::Command};
+
+use portwatch_tests::{
+    agent::Agent, golden, helper::Helper, netns::Netns, op::tcp, programs::portwatch,
+};
+use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
+use serde_json::json;
+
+/// Enough to load and attach, and for nothing else.
+const KEPT: CapabilitySet =
+    CapabilitySet::BPF.union(CapabilitySet::PERFMON).union(CapabilitySet::NET_ADMIN);
+
+/// An agent of root's with these rights alone.
+fn with_few_rights() -> Agent {
+    let mut command = Command::new(portwatch().unwrap());
+    command.args(["run", "--format", "json"]);
+    // SAFETY: system calls, which are safe between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            for capability in CapabilitySet::all().difference(KEPT).iter() {
+                match remove_capability_from_bounding_set(capability) {
+                    // One that this kernel does not have.
+                    Ok(()) | Err(rustix::io::Errno::INVAL) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            Ok(())
+        });
+    }
+    Agent::start_command(&mut command).unwrap()
+}
+
+#[test]
+fn a_namespace_that_may_not_be_entered() {
+    let agent = with_few_rights();
+    let netns = Netns::new();
+    let _holder = Helper::new(&netns).holds([tcp("127.0.0.1:8080").listening()]);
+    let refused = Helper::new(&netns).is_refused(tcp("127.0.0.1:8080"));
+    let event = agent.event_of(&refused);
+    if event.text("/host/hooks") == "fexit" {
+        // There the kernel itself has said which socket refused.
+        event.is_explained().includes(&json!({"diagnosis": {"cause": "listener"}}));
+        return;
+    }
+    event.includes(&json!({
+        "sockets": [],
+        "diagnosis": {
+            "cause": "unseen",
+            "holder": {"class": "unknown", "pid": null},
+            "confidence": "undetermined",
+        },
+    }));
+    assert!(event.advice(0).contains("CAP_SYS_ADMIN"), "{event}");
+    assert!(event.list("/gaps").iter().any(|gap| gap["denied"] == true), "{event}");
+    golden::keep("cause-unseen", &event);
+}
