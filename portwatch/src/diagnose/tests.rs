@@ -9,6 +9,7 @@ use crate::evidence::{
     Socket, Stage, State, TimeWait,
 };
 
+mod any;
 mod workloads;
 
 fn at(text: &str) -> Timestamp {
