@@ -1,0 +1,44 @@
+//! What the documents say is so.
+
+#![allow(clippy::unwrap_used, reason = "a panic fails the test and says where")]
+
+use std::{fs, path::PathBuf};
+
+use portwatch::diagnose::{Cause, HolderClass};
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+fn diagnosis() -> String {
+    fs::read_to_string(root().join("docs/diagnosis.md")).unwrap()
+}
+
+/// The words between backticks.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+#[test]
+fn the_tests_that_the_tables_name_are_there() {
+    let text = diagnosis();
+    let mut named = 0;
+    for (module, test) in quoted(&text).filter_map(|word| word.split_once("::")) {
+        let path = root().join("tests/live").join(format!("{module}.rs"));
+        let source = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{module}: {error}"));
+        assert!(source.contains(&format!("fn {test}()")), "no test {module}::{test}");
+        named += 1;
+    }
+    assert!(named > 40, "{named} tests are named");
+}
+
+#[test]
+fn every_cause_and_class_stands_in_the_tables() {
+    let text = diagnosis();
+    let word = |value| serde_json::Value::as_str(&value).unwrap().to_owned();
+    let causes = Cause::ALL.map(|cause| word(serde_json::to_value(cause).unwrap()));
+    let classes = HolderClass::ALL.map(|class| word(serde_json::to_value(class).unwrap()));
+    for name in causes.iter().chain(&classes) {
+        assert!(text.contains(&format!("| `{name}` |")), "{name} has no row");
+    }
+}
