@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::*;
+use crate::evidence::{Failure, Family, Protocol, Socket, State};
 
 /// `address:port` with options: `a` reuseaddr, `p` reuseport, `6` v6only, `?`
 /// options unknown, `u` another user.

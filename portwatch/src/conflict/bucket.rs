@@ -1,0 +1,141 @@
+//! What TCP remembers of a port (`struct inet_bind_bucket`). It only ever makes
+//! the kernel more lenient: every refusal has its reason in the rule, but a bind
+//! that the rule would refuse may pass. The agent cannot see a bucket, so this
+//! is for those who have seen all that happened to a port.
+
+use std::{collections::BTreeMap, net::Ipv6Addr};
+
+use crate::conflict::{
+    Clause, Kernel,
+    address::{End, Wildcards, equal},
+    rule::{Ask, Group, Phase, Sock, refuses},
+};
+
+/// The memory of a port that has owners.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bucket {
+    fastreuse: bool,
+    fastreuseport: FastReuseport,
+    /// The second buckets, and whether each is one of connect(2) only.
+    addresses: BTreeMap<Ipv6Addr, bool>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FastReuseport {
+    /// Only connect(2) has taken the port (-1).
+    ConnectOnly,
+    /// 0.
+    Closed,
+    /// All owners are this user's and share.
+    Any { uid: u32 },
+    /// The last one to share had this end, and nothing in its way.
+    Strict { uid: u32, end: End },
+}
+
+/// `inet_csk_get_port` for `sk`, whose port the `others` own: who refuses, and by
+/// which clause.
+pub fn get_port<'a, K>(
+    kernel: Kernel,
+    bucket: Option<&Bucket>,
+    sk: &Sock,
+    others: impl IntoIterator<Item = (K, &'a Sock)>,
+    ask: Ask,
+) -> Result<(), (K, Clause)> {
+    if ask == Ask::Port && bucket.is_some_and(|bucket| bucket.lets_pass(sk)) {
+        return Ok(());
+    }
+    let refusal =
+        others.into_iter().find_map(|(key, other)| Some((key, refuses(kernel, sk, other, ask)?)));
+    refusal.map_or(Ok(()), Err)
+}
+
+impl Bucket {
+    /// Of a port that `sk` is the first to take.
+    pub fn first(kernel: Kernel, sk: &Sock) -> Self {
+        let mut bucket = Self {
+            fastreuse: may_reuse(sk),
+            fastreuseport: FastReuseport::Any { uid: sk.uid },
+            addresses: BTreeMap::new(),
+        };
+        if !kernel.first_owner_counts {
+            bucket.fastreuse = false;
+            bucket.fastreuseport = FastReuseport::Closed;
+        }
+        bucket.took(sk);
+        bucket
+    }
+
+    /// Of a port that connect(2) is the first to take (`__inet_hash_connect`).
+    pub fn first_of_connect(end: End) -> Self {
+        Self {
+            fastreuse: false,
+            fastreuseport: FastReuseport::ConnectOnly,
+            addresses: BTreeMap::from([(end.key(), true)]),
+        }
+    }
+
+    /// Whether only connect(2) has taken the port, which leaves it to other
+    /// connections.
+    pub fn is_of_connect_only(&self) -> bool {
+        self.fastreuseport == FastReuseport::ConnectOnly
+    }
+
+    /// The fast path, on which nobody is asked.
+    fn lets_pass(&self, sk: &Sock) -> bool {
+        (self.fastreuse && may_reuse(sk)) || self.matches(sk)
+    }
+
+    /// `sk_reuseport_match`.
+    fn matches(&self, sk: &Sock) -> bool {
+        let (fast_uid, meets) = match self.fastreuseport {
+            FastReuseport::ConnectOnly | FastReuseport::Closed => return false,
+            FastReuseport::Any { uid } => (uid, true),
+            FastReuseport::Strict { uid, end } => (uid, equal(end, sk.end, Wildcards::First)),
+        };
+        sk.reuseport && sk.group == Group::None && sk.uid == fast_uid && meets
+    }
+
+    /// `sk` has been given the port (`inet_csk_update_fastreuse`).
+    pub fn took(&mut self, sk: &Sock) {
+        self.fastreuse &= may_reuse(sk);
+        if !sk.reuseport {
+            self.fastreuseport = FastReuseport::Closed;
+        } else if !self.matches(sk) {
+            self.fastreuseport = FastReuseport::Strict { uid: sk.uid, end: sk.end };
+        }
+        self.addresses.insert(sk.end.key(), false);
+    }
+
+    /// A socket is on the port without having asked for it: a connection of a
+    /// listener's (`__inet_inherit_port`), or of connect(2) beside others.
+    pub fn joined(&mut self, end: End, by_connect: bool) {
+        self.addresses.entry(end.key()).or_insert(by_connect);
+    }
+
+    /// A socket at `end` has left; `left` are the ends of those that stay, and
+    /// whether each is there by connect(2).
+    pub fn released(&mut self, kernel: Kernel, end: End, left: &[(End, bool)]) {
+        self.unfiled(end, left);
+        let only =
+            !self.addresses.is_empty() && self.addresses.values().all(|of_connect| *of_connect);
+        if kernel.buckets_recover && only {
+            self.fastreuse = false;
+            self.fastreuseport = FastReuseport::ConnectOnly;
+        }
+    }
+
+    /// A socket has left its second bucket (`inet_bind2_bucket_destroy`).
+    pub fn unfiled(&mut self, end: End, left: &[(End, bool)]) {
+        let mut there = left.iter().filter(|(other, _)| other.key() == end.key()).peekable();
+        if there.peek().is_none() {
+            self.addresses.remove(&end.key());
+        } else if there.all(|(_, by_connect)| *by_connect) {
+            self.addresses.insert(end.key(), true);
+        }
+    }
+}
+
+/// `sk->sk_reuse && sk->sk_state != TCP_LISTEN`
+fn may_reuse(sk: &Sock) -> bool {
+    sk.reuseaddr && sk.phase != Phase::Listens
+}

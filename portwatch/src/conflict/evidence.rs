@@ -1,0 +1,163 @@
+//! The rule applied to what is known of a refused bind. The kernel tells nobody
+//! the reuse flags of the other socket, so the answer has three values: the rule
+//! is asked about every way in which the unknown may be.
+
+use std::net::IpAddr;
+
+use crate::{
+    conflict::{
+        Clause, Kernel,
+        address::{End, Overlap, Wildcards, equal, how},
+        rule::{self, Ask, Group, Meeting, Phase, Sock},
+    },
+    evidence::{Device, Failure, Family, Protocol, Socket, State},
+};
+
+/// Whether one socket refuses a bind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It does, by this clause.
+    Refuses(Clause),
+    /// It does if the flags that nobody can see are so; the clause says how.
+    MayRefuse(Clause),
+    /// It does not.
+    Allows,
+}
+
+/// Applies the newest kernel's rule for `failure` to one other socket on the
+/// same port.
+pub fn judge(failure: &Failure, other: &Socket) -> Verdict {
+    judge_on(Kernel::NEWEST, failure, other)
+}
+
+/// Applies a kernel's rule for `failure` to one other socket on the same port.
+pub fn judge_on(kernel: Kernel, failure: &Failure, other: &Socket) -> Verdict {
+    let mut allowed = false;
+    let mut refused = None;
+    for (sk, holder) in possible(failure, other) {
+        match ask(kernel, failure, &sk, &holder) {
+            Some(clause) => refused = Some(refused.map_or(clause, |first| clause.min(first))),
+            None => allowed = true,
+        }
+    }
+    // A request for a connection is listed beside the owners of the port but is
+    // none of them; only the rare child that is no more than that is.
+    allowed |= other.state == State::SynRecv;
+    match (refused, allowed) {
+        (Some(clause), false) => Verdict::Refuses(clause),
+        (Some(clause), true) => Verdict::MayRefuse(clause),
+        (None, _) => Verdict::Allows,
+    }
+}
+
+/// The clause by which `other` refuses, given that it does.
+pub fn clause(failure: &Failure, other: &Socket) -> Clause {
+    match judge(failure, other) {
+        Verdict::Refuses(clause) | Verdict::MayRefuse(clause) => clause,
+        // What is known of one of the two is no longer so, or not the whole.
+        Verdict::Allows => {
+            let clauses = possible(failure, other);
+            let clause = clauses.map(|(sk, holder)| rule::clause(&sk, &holder)).min();
+            clause.unwrap_or(Clause::BindLacksReuseAddr)
+        }
+    }
+}
+
+/// Whether the addresses meet (`inet_rcv_saddr_equal`), and how. What is not
+/// known to be IPv6 only takes in IPv4.
+pub fn overlap(failure: &Failure, other: &Socket) -> Option<Overlap> {
+    let bind = End::new(failure.family, failure.address, failure.v6only == Some(true));
+    let holder = End::new(family(other), other.local.ip(), other.v6only == Some(true));
+    equal(bind, holder, Wildcards::Both).then(|| how(bind, holder))
+}
+
+/// Whether one of the two is bound to a device and the other is not, so that the
+/// device does not keep them apart.
+pub fn on_one_device_only(failure: &Failure, other: &Socket) -> bool {
+    failure.device.is_some() != other.device.is_some()
+}
+
+fn ask(kernel: Kernel, failure: &Failure, sk: &Sock, holder: &Sock) -> Option<Clause> {
+    match (failure.protocol, failure.port) {
+        (Protocol::Tcp, 0) => rule::refuses(kernel, sk, holder, Ask::Any),
+        (Protocol::Tcp, _) => rule::refuses(kernel, sk, holder, Ask::Port),
+        _ => match rule::meet(sk, holder) {
+            Meeting::Refuses(clause) => Some(clause),
+            Meeting::Apart | Meeting::Shared => None,
+        },
+    }
+}
+
+/// Every way in which bind and holder may be, for all that is known.
+fn possible(failure: &Failure, other: &Socket) -> impl Iterator<Item = (Sock, Sock)> {
+    let bind = [failure.reuseaddr, failure.reuseport, v6only(failure.family, failure.v6only)];
+    let holder = [other.reuseaddr, other.reuseport, v6only(family(other), other.v6only)];
+    let same_user = failure.uid.zip(other.uid).map(|(bind, holder)| bind == holder);
+    let is_minisock = is_minisock(other);
+    assignments(bind).flat_map(move |flags| {
+        let uid = failure.uid.unwrap_or_default();
+        let sk = sock(failure.family, failure.address, &failure.device, flags, uid);
+        assignments(holder).flat_map(move |flags| {
+            let holder = sock(family(other), other.local.ip(), &other.device, flags, uid);
+            assignments([same_user, is_minisock]).map(move |[same_user, is_minisock]| {
+                let uid = if same_user { uid } else { !uid };
+                let phase = match other.state {
+                    State::Listen => Phase::Listens,
+                    _ if is_minisock => Phase::TimeWait,
+                    _ => Phase::Open,
+                };
+                (sk, Sock { uid, phase, ..holder })
+            })
+        })
+    })
+}
+
+fn sock(
+    family: Family,
+    address: IpAddr,
+    device: &Option<Device>,
+    [reuseaddr, reuseport, v6only]: [bool; 3],
+    uid: u32,
+) -> Sock {
+    Sock {
+        end: End::new(family, address, v6only),
+        device: device.as_ref().map_or(0, |device| device.index),
+        reuseaddr,
+        reuseport,
+        uid,
+        phase: Phase::Open,
+        group: Group::None,
+    }
+}
+
+fn family(socket: &Socket) -> Family {
+    if socket.local.is_ipv6() { Family::Ipv6 } else { Family::Ipv4 }
+}
+
+fn v6only(family: Family, known: Option<bool>) -> Option<bool> {
+    if family == Family::Ipv4 { Some(false) } else { known }
+}
+
+/// Whether the kernel has no more than a minisock of it (`tcp_time_wait`). An
+/// orphan in FIN-WAIT-2 is one unless its time there is longer than TIME-WAIT's.
+fn is_minisock(socket: &Socket) -> Option<bool> {
+    match socket.state {
+        State::TimeWait => Some(true),
+        State::FinWait2 if socket.inode.is_none() => None,
+        _ => Some(false),
+    }
+}
+
+/// All values that the unknown among `known` can take.
+fn assignments<const N: usize>(known: [Option<bool>; N]) -> impl Iterator<Item = [bool; N]> {
+    let unknown = known.iter().filter(|value| value.is_none()).count();
+    (0u32..1 << unknown).map(move |mut choices| {
+        known.map(|value| {
+            value.unwrap_or_else(|| {
+                let choice = choices & 1 == 1;
+                choices >>= 1;
+                choice
+            })
+        })
+    })
+}

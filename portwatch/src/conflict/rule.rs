@@ -1,0 +1,202 @@
+//! One socket against another, with everything about both known.
+
+use crate::conflict::{
+    Kernel,
+    address::{End, Wildcards, equal, tcp_meet},
+};
+
+/// A socket, as far as the rules ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sock {
+    /// Its own end.
+    pub end: End,
+    /// `sk_bound_dev_if`: the device's index, 0 for none.
+    pub device: u32,
+    /// `sk_reuse`.
+    pub reuseaddr: bool,
+    /// `sk_reuseport`.
+    pub reuseport: bool,
+    /// Its user ([`Kernel::uid_outlives_file`]).
+    pub uid: u32,
+    /// What it is doing.
+    pub phase: Phase,
+    /// `sk_reuseport_cb`.
+    pub group: Group,
+}
+
+/// The states that the rules tell apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Any other: bound, connected, closing.
+    Open,
+    /// `TCP_LISTEN`.
+    Listens,
+    /// `TCP_TIME_WAIT`, which is also the state of an orphan in FIN-WAIT-2 of
+    /// which the kernel keeps no more than that (`tcp_time_wait`).
+    TimeWait,
+}
+
+/// A socket's SO_REUSEPORT group. A socket has one from when it listens (TCP),
+/// is bound (UDP), or is given a program (SO_ATTACH_REUSEPORT_CBPF); one that
+/// only asks for a port has none as a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// None.
+    None,
+    /// One with open sockets only.
+    Open,
+    /// One with sockets that have stopped listening and may pass on their
+    /// connections (`num_closed_socks`, net.ipv4.tcp_migrate_req, 5.14).
+    HasClosed,
+}
+
+/// How a port is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// By its number, by bind or by listen: `relax` and `reuseport_ok`.
+    Port,
+    /// As any port: neither of the two (`inet_csk_find_open_port`).
+    Any,
+    /// As any port, when all are taken and net.ipv4.ip_autobind_reuse is 1:
+    /// `relax` alone.
+    AnyRelaxed,
+}
+
+/// The clause of the rule that refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Clause {
+    /// A listener, and SO_REUSEPORT is on neither side.
+    Listens,
+    /// A listener, although the bind has SO_REUSEADDR.
+    ListensDespiteReuseAddr,
+    /// A socket that does not listen, and the bind lacks SO_REUSEADDR.
+    BindLacksReuseAddr,
+    /// Both have SO_REUSEPORT, for different users.
+    ReusePortOfOtherUser,
+    /// A socket that does not listen and itself lacks SO_REUSEADDR.
+    HolderLacksReuseAddr,
+    /// The bind has SO_REUSEPORT, the holder has not.
+    HolderLacksReusePort,
+    /// The holder has SO_REUSEPORT, the bind has not.
+    BindLacksReusePort,
+    /// Both have SO_REUSEPORT, but the bind's socket has its group already.
+    BindHasReusePortGroup,
+    /// Any port was asked for, and this one is in use.
+    InUse,
+}
+
+impl Clause {
+    /// All of them, what can be said with less knowledge first.
+    pub const ALL: [Self; 9] = [
+        Self::Listens,
+        Self::ListensDespiteReuseAddr,
+        Self::BindLacksReuseAddr,
+        Self::ReusePortOfOtherUser,
+        Self::HolderLacksReuseAddr,
+        Self::HolderLacksReusePort,
+        Self::BindLacksReusePort,
+        Self::BindHasReusePortGroup,
+        Self::InUse,
+    ];
+
+    /// The clause in words, to be read after the name of the socket.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Listens => "listens, and SO_REUSEPORT is not set on both sockets",
+            Self::ListensDespiteReuseAddr => {
+                "listens; SO_REUSEADDR never lets a bind pass a socket that listens"
+            }
+            Self::BindLacksReuseAddr => {
+                "blocks any bind without SO_REUSEADDR, and this bind does not set it"
+            }
+            Self::HolderLacksReuseAddr => {
+                "was made without SO_REUSEADDR; it takes both sockets to have it, and this bind has"
+            }
+            Self::ReusePortOfOtherUser => {
+                "has SO_REUSEPORT as this bind has, but it belongs to another user"
+            }
+            Self::HolderLacksReusePort => {
+                "lacks SO_REUSEPORT; it takes both sockets to have it, and this bind has"
+            }
+            Self::BindLacksReusePort => {
+                "has SO_REUSEPORT; it takes both sockets to have it, and this bind does not set it"
+            }
+            Self::BindHasReusePortGroup => {
+                "has SO_REUSEPORT as this bind has, but this bind's socket is in a group of its own"
+            }
+            Self::InUse => "is on the port, and a bind to port 0 shares none",
+        }
+    }
+}
+
+/// Whether TCP refuses `sk` because of `other`, and by which clause.
+pub fn refuses(kernel: Kernel, sk: &Sock, other: &Sock, ask: Ask) -> Option<Clause> {
+    let refused = flags_conflict(sk, other, ask) && tcp_meet(kernel, sk.end, other.end);
+    refused.then(|| if ask == Ask::Port { clause(sk, other) } else { Clause::InUse })
+}
+
+/// `inet_bind_conflict`.
+fn flags_conflict(sk: &Sock, other: &Sock, ask: Ask) -> bool {
+    let shared = shares_reuseport(sk, other, sk.group != Group::Open);
+    let reused = sk.reuseaddr && other.reuseaddr && other.phase != Phase::Listens;
+    !on_other_device(sk, other)
+        && match ask {
+            Ask::Port => !reused && !shared,
+            Ask::Any => true,
+            Ask::AnyRelaxed => !reused || shared,
+        }
+}
+
+/// What UDP makes of another socket on the port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meeting {
+    /// It is not in the way, and the search goes on.
+    Apart,
+    /// They share the port by SO_REUSEPORT.
+    Shared,
+    /// It refuses.
+    Refuses(Clause),
+}
+
+/// One step of `udp_lib_lport_inuse`.
+pub fn meet(sk: &Sock, other: &Sock) -> Meeting {
+    if (sk.reuseaddr && other.reuseaddr)
+        || on_other_device(sk, other)
+        || !equal(sk.end, other.end, Wildcards::Both)
+    {
+        Meeting::Apart
+    } else if shares_reuseport(sk, other, sk.group == Group::None) {
+        Meeting::Shared
+    } else {
+        Meeting::Refuses(clause(sk, other))
+    }
+}
+
+/// Devices keep sockets apart only where both are bound to one.
+fn on_other_device(sk: &Sock, other: &Sock) -> bool {
+    sk.device != 0 && other.device != 0 && sk.device != other.device
+}
+
+/// TIME-WAIT has no owner; the kernel does not ask.
+fn shares_reuseport(sk: &Sock, other: &Sock, may_join: bool) -> bool {
+    let same_user = other.phase == Phase::TimeWait || sk.uid == other.uid;
+    sk.reuseport && other.reuseport && may_join && same_user
+}
+
+/// The clause by which `other` refuses, given that it does. Whoever sets
+/// SO_REUSEPORT meant to share, so that comes first.
+pub fn clause(sk: &Sock, other: &Sock) -> Clause {
+    let listens = other.phase == Phase::Listens;
+    match (sk.reuseport, other.reuseport) {
+        (true, true) if shares_reuseport(sk, other, true) => Clause::BindHasReusePortGroup,
+        (true, true) => Clause::ReusePortOfOtherUser,
+        (true, false) => Clause::HolderLacksReusePort,
+        (false, true) if listens => Clause::BindLacksReusePort,
+        (false, _) => match (listens, sk.reuseaddr) {
+            (true, true) => Clause::ListensDespiteReuseAddr,
+            (true, false) => Clause::Listens,
+            (false, true) => Clause::HolderLacksReuseAddr,
+            (false, false) => Clause::BindLacksReuseAddr,
+        },
+    }
+}

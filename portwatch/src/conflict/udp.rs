@@ -1,0 +1,50 @@
+//! The order in which UDP asks the sockets on a port. It matters: the first that
+//! shares ends the search, and hides a later one that would refuse.
+
+use crate::conflict::{
+    Clause,
+    rule::{Ask, Meeting, Sock, meet},
+};
+
+/// Up to so many sockets in a port's slot all of them are asked; above, the
+/// owners of the address and of the wildcards (`udp_lib_get_port`).
+const FEW: usize = 10;
+
+/// `udp_lib_get_port` for `sk`: who refuses, and by which clause. `by_port` are
+/// all sockets on the port in the order of the first hash, `by_address` in that
+/// of the second.
+pub fn get_port<K: Copy>(
+    sk: &Sock,
+    by_port: &[(K, Sock)],
+    by_address: &[(K, Sock)],
+    ask: Ask,
+) -> Result<(), (K, Clause)> {
+    // Since 6.1.170 a wildcard is never looked for by its address alone.
+    if ask != Ask::Port || sk.end.is_wildcard() || by_port.len() <= FEW {
+        return scan(sk, by_port, ask);
+    }
+    let at = |wildcard: bool| {
+        by_address
+            .iter()
+            .copied()
+            .filter(|(_, other)| {
+                if wildcard { other.end.is_wildcard() } else { other.end.key() == sk.end.key() }
+            })
+            .collect::<Vec<_>>()
+    };
+    scan(sk, &at(false), ask)?;
+    scan(sk, &at(true), ask)
+}
+
+/// `udp_lib_lport_inuse`. Where any port is asked for, a socket that shares does
+/// not end the search.
+fn scan<K: Copy>(sk: &Sock, others: &[(K, Sock)], ask: Ask) -> Result<(), (K, Clause)> {
+    for (key, other) in others {
+        match meet(sk, other) {
+            Meeting::Shared if ask == Ask::Port => return Ok(()),
+            Meeting::Apart | Meeting::Shared => {}
+            Meeting::Refuses(clause) => return Err((*key, clause)),
+        }
+    }
+    Ok(())
+}
