@@ -2,6 +2,7 @@
 //! else runs on the machine, and the agent's event can be told by it.
 
 use std::{
+    ffi::CStr,
     fs::{self, File},
     net::{SocketAddr, TcpListener},
     os::{
@@ -42,11 +43,7 @@ impl Netns {
     /// A fresh one, in which the loopback interface is up.
     #[must_use]
     pub fn new() -> Self {
-        Self::seen_by_a_thread(|| {
-            // SAFETY: a namespace is left, no memory or descriptor is shared less.
-            unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.expect("unshare(2) needs root");
-            raise_loopback();
-        })
+        Self::seen_by_a_thread(enter_fresh)
     }
 
     /// A fresh one that `ip netns list` would show as `name`.
@@ -148,6 +145,14 @@ impl Drop for Netns {
     }
 }
 
+/// Moves the calling thread into a fresh one, in which the loopback interface is
+/// up. It is gone when the thread has left it and nothing in it is open.
+pub fn enter_fresh() {
+    // SAFETY: a namespace is left, no memory or descriptor is shared less.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.expect("unshare(2) needs root");
+    raise_loopback();
+}
+
 fn named_path(name: &str) -> PathBuf {
     PathBuf::from(NAMES).join(name)
 }
@@ -168,9 +173,12 @@ fn raise_loopback() {
     }
 }
 
-/// `ip link add pw0 up type vxlan id 1 dstport PORT`, without needing `ip`
-/// (rtnetlink(7)).
-fn add_vxlan(port: u16) {
+/// The name of the device that [`add_vxlan`] makes.
+pub const TUNNEL: &CStr = c"pw0";
+
+/// `ip link add pw0 up type vxlan id 1 dstport PORT` in the calling thread's
+/// namespace, without needing `ip` (rtnetlink(7)).
+pub fn add_vxlan(port: u16) {
     const RTM_NEWLINK: u16 = 16;
     /// NLM_F_REQUEST, NLM_F_ACK, NLM_F_CREATE and NLM_F_EXCL.
     const FLAGS: u16 = 0x1 | 0x4 | 0x400 | 0x200;
@@ -190,7 +198,7 @@ fn add_vxlan(port: u16) {
     let mut body = vec![0; 8];
     body.extend([UP.to_ne_bytes(), UP.to_ne_bytes()].concat());
     // IFLA_IFNAME and IFLA_LINKINFO.
-    body.extend([attribute(3, b"pw0\0"), attribute(18, &info)].concat());
+    body.extend([attribute(3, TUNNEL.to_bytes_with_nul()), attribute(18, &info)].concat());
     let mut message = u32::try_from(16 + body.len()).unwrap().to_ne_bytes().to_vec();
     message.extend([RTM_NEWLINK.to_ne_bytes(), FLAGS.to_ne_bytes()].concat());
     message.extend([0; 8]);

@@ -3,12 +3,13 @@
 
 use crate::conflict::{
     Clause,
+    address::End,
     rule::{Ask, Meeting, Sock, meet},
 };
 
 /// Up to so many sockets in a port's slot all of them are asked; above, the
 /// owners of the address and of the wildcards (`udp_lib_get_port`).
-const FEW: usize = 10;
+pub const FEW: usize = 10;
 
 /// `udp_lib_get_port` for `sk`: who refuses, and by which clause. `by_port` are
 /// all sockets on the port in the order of the first hash, `by_address` in that
@@ -19,26 +20,24 @@ pub fn get_port<K: Copy>(
     by_address: &[(K, Sock)],
     ask: Ask,
 ) -> Result<(), (K, Clause)> {
-    // Since 6.1.170 a wildcard is never looked for by its address alone.
+    // Since 6.1.168 a wildcard is never looked for by its address alone.
     if ask != Ask::Port || sk.end.is_wildcard() || by_port.len() <= FEW {
         return scan(sk, by_port, ask);
     }
-    let at = |wildcard: bool| {
-        by_address
-            .iter()
-            .copied()
-            .filter(|(_, other)| {
-                if wildcard { other.end.is_wildcard() } else { other.end.key() == sk.end.key() }
-            })
-            .collect::<Vec<_>>()
+    let at = |so: fn(End, End) -> bool| {
+        by_address.iter().filter(move |(_, other)| so(sk.end, other.end))
     };
-    scan(sk, &at(false), ask)?;
-    scan(sk, &at(true), ask)
+    scan(sk, at(|own, other| own.key() == other.key()), ask)?;
+    scan(sk, at(|_, other| other.is_wildcard()), ask)
 }
 
 /// `udp_lib_lport_inuse`. Where any port is asked for, a socket that shares does
 /// not end the search.
-fn scan<K: Copy>(sk: &Sock, others: &[(K, Sock)], ask: Ask) -> Result<(), (K, Clause)> {
+pub fn scan<'a, K: Copy + 'a>(
+    sk: &Sock,
+    others: impl IntoIterator<Item = &'a (K, Sock)>,
+    ask: Ask,
+) -> Result<(), (K, Clause)> {
     for (key, other) in others {
         match meet(sk, other) {
             Meeting::Shared if ask == Ask::Port => return Ok(()),

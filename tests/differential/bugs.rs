@@ -1,0 +1,49 @@
+//! Bugs of kernels, under which one answers other than by its own rules. Each is
+//! named, belongs to known kernels, and says what the answer is then: nothing
+//! else is excused.
+
+use rustix::system::uname;
+
+/// A version in full.
+pub type Version = (u32, u32, u32);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Bug {
+    /// With more than 10 sockets in a port's slot UDP looked for the owners of
+    /// the bind's address and of the wildcards: for a wildcard that is no more
+    /// than the wildcards. Fixed by "udp: Fix wildcard bind conflict check when
+    /// using hash2". Measured in 5.10.262, 6.16.12 and 6.18.15.
+    UdpWildcardAboveTen,
+    /// A bind to a specific v4-mapped address does not find a socket at
+    /// `::ffff:0.0.0.0`: 6.1.168 searches for it by address but matches
+    /// wildcards as older kernels did (`inet_bind2_bucket_match_addr_any`).
+    /// Measured in 6.1.192.
+    MappedWildcardUnseen,
+}
+
+impl Bug {
+    pub const ALL: [Self; 2] = [Self::UdpWildcardAboveTen, Self::MappedWildcardUnseen];
+
+    pub fn is_in(self, (major, minor, patch): Version) -> bool {
+        match self {
+            Self::UdpWildcardAboveTen => match (major, minor) {
+                (6, 1) => patch < 168,
+                (6, 12) => patch < 80,
+                (6, 18) => patch < 16,
+                version => version < (6, 18),
+            },
+            Self::MappedWildcardUnseen => (major, minor) == (6, 1) && patch >= 168,
+        }
+    }
+}
+
+/// The running kernel's version. Debian's releases hide the patch level, and say
+/// it in the text about the build.
+pub fn version() -> Version {
+    let names = uname();
+    let (release, build) = (names.release().to_string_lossy(), names.version().to_string_lossy());
+    let version = build.split_once("Debian ").map_or(&*release, |(_, version)| version);
+    let mut numbers = version.split(|char: char| !char.is_ascii_digit()).map(str::parse);
+    let mut next = || numbers.next().unwrap().unwrap();
+    (next(), next(), next())
+}

@@ -1,0 +1,239 @@
+//! What a scenario is: some sockets on one port, and what happens to them.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use portwatch::evidence::Family;
+use proptest::prelude::*;
+
+/// A scenario, before it is known which of its steps can be taken.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    pub settings: Settings,
+    pub ops: Vec<Op>,
+}
+
+/// Settings of the namespace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// net.ipv4.tcp_migrate_req: groups keep those that have stopped listening.
+    pub migrates: bool,
+    /// net.ipv4.ip_autobind_reuse: port 0 asks twice.
+    pub autobind_reuses: bool,
+}
+
+/// Something that happens. A `Pick` says to which socket: one of those to which
+/// it can, so that few steps are in vain.
+#[derive(Clone, Debug)]
+pub enum Op {
+    /// A new socket asks for a port.
+    Bind { new: New, to: To },
+    /// One that was refused asks again.
+    Again { pick: Pick, to: To },
+    /// listen(2), on a socket without a port too.
+    Listen(Pick),
+    /// An option is changed.
+    Set(Pick, Setting),
+    /// shutdown(2) of a listener.
+    Shutdown(Pick),
+    /// close(2).
+    Close(Pick),
+    /// A connection to the port's only listener, and what becomes of it.
+    Child { v4: bool, uid: u32, fate: Fate },
+    /// connect(2) to elsewhere, with the port as the source.
+    Client(New),
+    /// connect(2) on a UDP socket.
+    Narrow { pick: Pick, v4: bool },
+    /// The same with AF_UNSPEC.
+    Widen(Pick),
+}
+
+pub type Pick = u8;
+
+/// A socket to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct New {
+    pub transport: Transport,
+    pub family: Family,
+    pub uid: u32,
+    pub reuseaddr: bool,
+    pub reuseport: bool,
+    pub v6only: bool,
+    pub device: Device,
+    /// SO_ATTACH_REUSEPORT_CBPF, which gives it a group before it has a port.
+    pub program: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    Tcp,
+    Udp,
+}
+
+/// SO_BINDTODEVICE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Device {
+    None,
+    Loopback,
+    Other,
+}
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct To {
+    pub v4: Ipv4Addr,
+    pub v6: Ipv6Addr,
+    /// Port 0, while the port is the only one to be had.
+    pub any_port: bool,
+}
+
+impl To {
+    /// The address, for a socket of `family`.
+    pub fn address(self, family: Family) -> IpAddr {
+        match family {
+            Family::Ipv4 => self.v4.into(),
+            Family::Ipv6 => self.v6.into(),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Setting {
+    ReuseAddr(bool),
+    ReusePort(bool),
+    Device(Device),
+    /// Gives it a group, if it has SO_REUSEPORT.
+    Program,
+}
+
+/// What becomes of a connection that a listener got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fate {
+    /// It waits to be accepted.
+    Unaccepted,
+    /// It is accepted.
+    Accepted,
+    /// The other side has closed.
+    CloseWait,
+    /// Both have closed, this side first.
+    TimeWait,
+    /// This side has closed.
+    FinWait2,
+    /// This side has closed with data that the other does not read.
+    FinWait1,
+}
+
+impl Fate {
+    pub const ALL: [Self; 6] = [
+        Self::Unaccepted,
+        Self::Accepted,
+        Self::CloseWait,
+        Self::TimeWait,
+        Self::FinWait2,
+        Self::FinWait1,
+    ];
+}
+
+/// Addresses that meet in every way. 127.0.0.6 is what the kernel keeps beside
+/// an IPv6 address that has no equivalent. Most of these are not local: the
+/// namespace allows that.
+const V4: [Ipv4Addr; 5] = [
+    Ipv4Addr::UNSPECIFIED,
+    Ipv4Addr::LOCALHOST,
+    Ipv4Addr::new(127, 0, 0, 2),
+    Ipv4Addr::new(127, 0, 0, 6),
+    Ipv4Addr::new(192, 0, 2, 1),
+];
+
+const V6: [Ipv6Addr; 7] = [
+    Ipv6Addr::UNSPECIFIED,
+    Ipv6Addr::LOCALHOST,
+    V4[0].to_ipv6_mapped(),
+    V4[1].to_ipv6_mapped(),
+    V4[2].to_ipv6_mapped(),
+    V4[4].to_ipv6_mapped(),
+    Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1),
+];
+
+/// Scenarios of TCP, of UDP, and of both; most short, some with a crowd on the
+/// port; with options rare, common, or on nearly all sockets.
+pub fn scenarios() -> impl Strategy<Value = Scenario> {
+    let transports = prop_oneof![6 => Just(0.0), 3 => Just(1.0), 1 => Just(0.3)];
+    let chances = || prop_oneof![1 => Just(0.2), 2 => Just(0.6), 1 => Just(0.95)];
+    let length = prop_oneof![9 => 10..30usize, 1 => 40..70usize];
+    (transports, chances(), chances(), length, any::<(bool, bool)>()).prop_flat_map(
+        |(udp, reuseaddr, reuseport, length, (migrates, autobind_reuses))| {
+            let new = news(udp, reuseaddr, reuseport).boxed();
+            prop::collection::vec(ops(new), 2..=length).prop_map(move |ops| Scenario {
+                settings: Settings { migrates, autobind_reuses },
+                ops,
+            })
+        },
+    )
+}
+
+fn ops(new: BoxedStrategy<New>) -> impl Strategy<Value = Op> {
+    let pick = any::<Pick>;
+    prop_oneof![
+        10 => (new.clone(), tos()).prop_map(|(new, to)| Op::Bind { new, to }),
+        1 => (pick(), tos()).prop_map(|(pick, to)| Op::Again { pick, to }),
+        5 => pick().prop_map(Op::Listen),
+        3 => (pick(), settings()).prop_map(|(pick, setting)| Op::Set(pick, setting)),
+        1 => pick().prop_map(Op::Shutdown),
+        2 => pick().prop_map(Op::Close),
+        6 => (any::<bool>(), uids(), fates())
+            .prop_map(|(v4, uid, fate)| Op::Child { v4, uid, fate }),
+        2 => new.prop_map(Op::Client),
+        2 => (pick(), any::<bool>()).prop_map(|(pick, v4)| Op::Narrow { pick, v4 }),
+        1 => pick().prop_map(Op::Widen),
+    ]
+}
+
+fn news(udp: f64, reuseaddr: f64, reuseport: f64) -> impl Strategy<Value = New> {
+    let chance = prop::bool::weighted;
+    let bits = (chance(udp), chance(0.5), chance(reuseaddr), chance(reuseport), chance(0.25));
+    (bits, uids(), devices(), chance(0.05)).prop_map(
+        |((udp, v6, reuseaddr, reuseport, v6only), uid, device, program)| New {
+            transport: if udp { Transport::Udp } else { Transport::Tcp },
+            family: if v6 { Family::Ipv6 } else { Family::Ipv4 },
+            uid,
+            reuseaddr,
+            reuseport,
+            v6only: v6 && v6only,
+            device,
+            program: reuseport && program,
+        },
+    )
+}
+
+fn tos() -> impl Strategy<Value = To> {
+    let addresses = (mostly_first_two(&V4), mostly_first_two(&V6));
+    (addresses, prop::bool::weighted(0.1)).prop_map(|((v4, v6), any_port)| To { v4, v6, any_port })
+}
+
+fn mostly_first_two<T: Copy + fmt::Debug>(values: &'static [T]) -> impl Strategy<Value = T> {
+    prop_oneof![prop::sample::select(&values[..2]), prop::sample::select(values)]
+}
+
+fn uids() -> impl Strategy<Value = u32> {
+    prop_oneof![3 => Just(0), 1 => Just(1000)]
+}
+
+fn devices() -> impl Strategy<Value = Device> {
+    prop_oneof![5 => Just(Device::None), 1 => Just(Device::Loopback), 1 => Just(Device::Other)]
+}
+
+fn settings() -> impl Strategy<Value = Setting> {
+    prop_oneof![
+        any::<bool>().prop_map(Setting::ReuseAddr),
+        any::<bool>().prop_map(Setting::ReusePort),
+        devices().prop_map(Setting::Device),
+        Just(Setting::Program),
+    ]
+}
+
+fn fates() -> impl Strategy<Value = Fate> {
+    prop_oneof![1 => Just(Fate::TimeWait), 5 => prop::sample::select(&Fate::ALL[..])]
+}
