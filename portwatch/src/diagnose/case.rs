@@ -1,7 +1,7 @@
 //! The evidence with the kernel's rule applied to every socket in it.
 
 use crate::{
-    conflict::{self, Clause, Overlap, Verdict},
+    conflict::{self, Clause, Kernel, Overlap, Verdict},
     diagnose::{RefusedBy, words},
     evidence::{Evidence, Process, Socket, State},
 };
@@ -117,7 +117,8 @@ impl<'a> Case<'a> {
 fn culprit<'a>(evidence: &Evidence, socket: &'a Socket) -> Option<Culprit<'a>> {
     let failure = &evidence.failure;
     let overlap = conflict::overlap(failure, socket);
-    let (clause, sure) = match conflict::judge(failure, socket) {
+    let kernel = Kernel::of(&evidence.kernel);
+    let (clause, sure) = match conflict::judge_on(kernel, failure, socket) {
         _ if socket.refused == Some(true) => (conflict::clause(failure, socket), true),
         Verdict::Refuses(clause) => (clause, true),
         Verdict::MayRefuse(clause) => (clause, false),

@@ -3,7 +3,7 @@
 use portwatch_common::Port;
 
 use crate::{
-    conflict::{self, Verdict},
+    conflict::{self, Kernel, Verdict},
     decode::RawCulprit,
     enrich::{
         host::{DiagSocket, Host},
@@ -189,10 +189,12 @@ impl Search<'_> {
     /// Whether one of the rows has surely refused.
     fn is_explained(&self, found: &mut Found) -> bool {
         record::recall_options(self.records, &mut found.sockets);
+        let kernel = Kernel::of(&self.host.release);
         found.sockets.iter().any(|row| {
             let is_culprit = found.wanted.is_some() && row.cookie == found.wanted;
             let is_itself = row.cookie.is_some() && row.cookie == self.failure.cookie;
-            let refuses = matches!(conflict::judge(self.failure, row), Verdict::Refuses(_));
+            let refuses =
+                matches!(conflict::judge_on(kernel, self.failure, row), Verdict::Refuses(_));
             is_culprit || (refuses && !is_itself)
         })
     }
