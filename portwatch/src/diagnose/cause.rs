@@ -126,15 +126,19 @@ fn connected<'a>(
     why: &str,
 ) -> Finding<'a> {
     let mut finding = held(case, culprit, cause, doing);
-    finding.moves = match finding.holder {
-        Some(holder) => vec![moves::stop(case, holder, why)],
-        None => vec![moves::look(case)],
+    finding.moves = match (finding.class, finding.holder) {
+        // Whoever fails does not end itself, nor its parents.
+        (Some(HolderClass::Itself), _) => vec![moves::advice(
+            "let this program, or its parent, close that connection before it binds the port",
+        )],
+        (_, Some(holder)) => vec![moves::stop(case, holder, why)],
+        (_, None) => vec![moves::look(case)],
     };
     finding
 }
 
-/// `java[31550] (session 91 of deploy), an older instance, listens on
-/// 0.0.0.0:8080, up 7 days`.
+/// `java[31550] (app.service), an older instance, up 7 days, listens on
+/// 0.0.0.0:8080`.
 fn who(
     case: &Case,
     class: HolderClass,
@@ -157,7 +161,7 @@ fn who(
         };
     };
     let workload = holder.workload.as_ref().and_then(words::workload);
-    let behind_proxy = format!(", for {},", workload.as_deref().unwrap_or("a container"));
+    let behind_proxy = format!("for {}", workload.as_deref().unwrap_or("a container"));
     let what = match class {
         HolderClass::Itself if holder.pid == case.process().pid => {
             return format!("it {doing} itself already");
@@ -170,24 +174,26 @@ fn who(
                 words::process_and_owner(holder)
             );
         }
-        HolderClass::Itself => ", a parent of it,",
-        HolderClass::OldInstance => ", an older instance,",
+        HolderClass::Itself => Some("a parent of it"),
+        HolderClass::OldInstance => Some("an older instance"),
         HolderClass::Restarted if holder::restarter(case.evidence, holder).is_some() => {
-            ", started again by its supervisor,"
+            Some("started again by its supervisor")
         }
-        HolderClass::Restarted => ", a younger instance,",
-        HolderClass::OtherService => ", another service,",
-        HolderClass::Inherited => ", which has only inherited it,",
-        HolderClass::CoreDumping => ", which is writing a core dump,",
-        HolderClass::ContainerProxy => &behind_proxy,
-        _ => "",
+        HolderClass::Restarted => Some("a younger instance"),
+        HolderClass::OtherService => Some("another service"),
+        HolderClass::Inherited => Some("which has only inherited it"),
+        HolderClass::CoreDumping => Some("which is writing a core dump"),
+        HolderClass::ContainerProxy => Some(behind_proxy.as_str()),
+        _ => None,
     };
-    let age = holder
-        .started
-        .and_then(|at| words::age(at, case.evidence.time))
-        .map(|age| format!(", up {age}"))
-        .unwrap_or_default();
-    format!("{}{what} {doing}{age}", words::process_and_owner(holder))
+    let age = holder.started.and_then(|at| words::age(at, case.evidence.time));
+    let age = age.map(|age| format!("up {age}"));
+    let about: Vec<&str> = what.into_iter().chain(age.as_deref()).collect();
+    let about = match about.as_slice() {
+        [] => String::new(),
+        parts => format!(", {},", parts.join(", ")),
+    };
+    format!("{}{about} {doing}", words::process_and_owner(holder))
 }
 
 /// How sure a finding about this socket is: certain with the kernel's own word;

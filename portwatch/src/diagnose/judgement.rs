@@ -13,7 +13,12 @@ pub fn of(case: &Case, class: HolderClass, holder: Option<&Process>) -> Option<J
     let mut pro = Vec::new();
     let mut contra = Vec::new();
     match class {
-        HolderClass::Itself => contra.push("it is the failing program itself".to_owned()),
+        HolderClass::Itself if holder.pid == case.process().pid => {
+            contra.push("it is the failing process itself".to_owned());
+        }
+        HolderClass::Itself => {
+            contra.push("it is a parent of the failing process, which would end too".to_owned());
+        }
         HolderClass::OtherService => contra.push(match &holder.unit {
             Some(unit) => format!("it is another service ({unit}), with users of its own"),
             None => "it is another program, with users of its own".to_owned(),
@@ -94,7 +99,7 @@ fn of_its_start(case: &Case, holder: &Process, pro: &mut Vec<String>, contra: &m
         let user = user.map(|user| format!(" of {user}")).unwrap_or_default();
         let tty = holder.tty.as_ref().map(|tty| format!(" on {tty}")).unwrap_or_default();
         pro.push(format!(
-            "no service manager runs it: it is in login session {session}{user}{tty}"
+            "no service manager runs it, it is in login session {session}{user}{tty}"
         ));
     } else if !managed && holder.ppid == Some(1) {
         pro.push("its parent is gone (ppid 1) and no unit manages it: an orphan".to_owned());

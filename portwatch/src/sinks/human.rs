@@ -50,8 +50,9 @@ pub fn block(event: &Event) -> String {
     for refused in refused_by {
         out.row("refused by", &format!("{}: {}", refused.socket, refused.rule));
     }
-    let holding = holder.as_ref().and_then(|holder| holder.pid).and_then(|pid| {
-        event.sockets.iter().flat_map(|socket| &socket.holders).find(|process| process.pid == pid)
+    let holding = holder.as_ref().and_then(|holder| {
+        let mut holders = event.sockets.iter().flat_map(|socket| &socket.holders);
+        holders.find(|process| Some(process.pid) == holder.pid && process.fd == holder.fd)
     });
     if let (Some(process), Some(holder)) = (holding, holder) {
         let class = word(&holder.class).replace('_', " ");
@@ -68,7 +69,7 @@ pub fn block(event: &Event) -> String {
     if event.netns.host == Some(false) {
         let name = event.netns.name.as_deref().map(|name| format!("{name}, ")).unwrap_or_default();
         let inode = event.netns.inode.map_or("unknown".to_owned(), |inode| inode.to_string());
-        out.row("netns", &format!("{name}inode {inode}: not the host's"));
+        out.row("netns", &format!("{name}inode {inode}"));
     }
     if let Some(judgement) = judgement {
         out.row("stop it?", &verdict(judgement));
