@@ -10,6 +10,7 @@ use crate::evidence::{
 };
 
 mod any;
+mod managers;
 mod workloads;
 
 fn at(text: &str) -> Timestamp {

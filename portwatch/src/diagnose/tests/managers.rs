@@ -1,0 +1,167 @@
+//! Who is told to stop a process, and why a signal would not do.
+
+use super::*;
+use crate::evidence::{Runtime, Supervisor, SupervisorKind};
+
+/// The older release at `cgroup`, kept running by a supervisor.
+fn kept_running(cgroup: &str, kind: SupervisorKind, name: &str) -> Process {
+    let supervisor = Supervisor {
+        kind,
+        name: Some(name.to_owned()),
+        pid: Some(700),
+        restart: None,
+        restarts: None,
+    };
+    Process { supervisor: Some(supervisor), ..java(38104, "2.4.1", cgroup, "2026-06-02T09:14:33Z") }
+}
+
+fn first_command(holder: Process) -> String {
+    diagnose(&listener(holder)).moves[0].command.clone().unwrap()
+}
+
+#[test]
+fn each_supervisor_is_told_in_its_own_words() {
+    use SupervisorKind::{Pm2, Runit, S6, Shell, Supervisord, Systemd};
+    // All but systemd run in a unit of their own, which would end all their jobs.
+    for (kind, name, command) in [
+        (Supervisord, "shop:web", "supervisorctl stop shop:web"),
+        (Pm2, "web", "runuser -u deploy -- pm2 stop web"),
+        (Runit, "/etc/service/web", "sv down /etc/service/web"),
+        (S6, "/run/service/my web", "s6-svc -d '/run/service/my web'"),
+        (Systemd, "old.service", "systemctl stop old.service"),
+        (Shell, "while :; do ./app; done", "systemctl stop old.service"),
+    ] {
+        let holder = kept_running("/system.slice/old.service", kind, name);
+        assert_eq!(first_command(holder), command, "{kind:?}");
+    }
+}
+
+#[test]
+fn without_a_unit_the_loop_goes_before_what_it_starts() {
+    let mut holder = kept_running("/", SupervisorKind::Shell, "while :; do ./app; done");
+    holder.unit = None;
+    assert_eq!(first_command(holder.clone()), "kill 700 38104");
+    // A script that has started it once starts nothing again.
+    let script = holder.supervisor.as_mut().unwrap();
+    script.name = Some("/srv/app/start.sh".to_owned());
+    assert_eq!(first_command(holder), "kill 38104");
+}
+
+#[test]
+fn the_restart_policy_says_why_a_kill_would_not_do() {
+    let mut holder =
+        kept_running("/system.slice/old.service", SupervisorKind::Systemd, "old.service");
+    let supervisor = holder.supervisor.as_mut().unwrap();
+    (supervisor.restart, supervisor.restarts) = (Some("always".to_owned()), Some(3));
+    let diagnosis = diagnose(&listener(holder));
+    let why = &diagnosis.moves[0].why;
+    assert!(why.contains("Restart=always (restarted 3 times already)"), "{why}");
+    let judgement = diagnosis.judgement.unwrap();
+    assert_eq!(judgement.safe_to_stop, SafeToStop::Check);
+    assert!(judgement.contra[0].contains("stop the unit, not the process"), "{judgement:?}");
+}
+
+/// It was killed, and is back: another program than the failing one, too.
+#[test]
+fn what_has_just_followed_another_of_its_kind_was_started_again() {
+    let back = |left: &str, restart: &str| {
+        let mut holder =
+            kept_running("/system.slice/nginx.service", SupervisorKind::Systemd, "nginx.service");
+        holder.supervisor.as_mut().unwrap().restart = Some(restart.to_owned());
+        holder.started = Some(at("2026-06-08T14:02:05Z"));
+        (holder.comm, holder.exe) = (Some("nginx".to_owned()), Some("/usr/sbin/nginx".to_owned()));
+        let before = Process { pid: 38000, ..holder.clone() };
+        let mut evidence = listener(holder.clone());
+        let last = |process, cookie, left: Option<&str>| {
+            Some(LastHolder { process, cookie, bound: None, left: left.map(at) })
+        };
+        evidence.last_holder = last(holder, 2, None);
+        evidence.previous_holder = last(before, 1, Some(left));
+        class(&evidence)
+    };
+    assert_eq!(back("2026-06-08T14:02:04Z", "always"), HolderClass::Restarted);
+    assert_eq!(back("2026-06-08T13:00:00Z", "always"), HolderClass::OtherService, "long ago");
+    assert_eq!(back("2026-06-08T14:02:04Z", "no"), HolderClass::OtherService, "by hand");
+}
+
+#[test]
+fn systemd_is_told_by_the_name_of_the_socket_unit() {
+    let mut systemd = java(1, "0", "/init.scope", "2026-06-01T00:00:00Z");
+    (systemd.comm, systemd.unit) = (Some("systemd".to_owned()), Some("app.socket".to_owned()));
+    let diagnosis = diagnose(&listener(systemd.clone()));
+    assert_eq!(diagnosis.holder.unwrap().class, HolderClass::SocketUnit);
+    assert_eq!(diagnosis.moves[0].command.as_deref(), Some("systemctl stop app.socket"));
+    // A user's manager has socket units of its own.
+    systemd.pid = 900;
+    systemd.unit_owner = Some(1004);
+    let user = "systemctl --user --machine=deploy@ stop app.socket";
+    assert_eq!(first_command(systemd.clone()), user);
+    systemd.unit = Some("init.scope".to_owned());
+    let list = "systemctl --user --machine=deploy@ list-sockets | grep -w 8080";
+    assert_eq!(first_command(systemd), list);
+}
+
+#[test]
+fn the_option_is_told_in_the_programs_own_language() {
+    use Runtime::{Dotnet, Go, Java, Native, Node, Perl, Php, Python, Ruby, Rust};
+    for (runtime, part) in [
+        (Python, "allow_reuse_address"),
+        (Node, "reuseAddr: true"),
+        (Java, "setReuseAddress(true)"),
+        (Go, "syscall.SO_REUSEADDR"),
+        (Rust, "set_reuse_address(true)"),
+        (Ruby, ":REUSEADDR"),
+        (Perl, "ReuseAddr => 1"),
+        (Php, "socket_set_option"),
+        (Dotnet, "SocketOptionName.ReuseAddress"),
+        (Native, "setsockopt(fd, SOL_SOCKET, SO_REUSEADDR"),
+    ] {
+        let mut evidence = evidence(vec![socket(State::TimeWait, "10.0.4.12:8080", Vec::new())]);
+        evidence.failure.reuseaddr = Some(false);
+        evidence.process.runtime = Some(runtime);
+        let why = diagnose(&evidence).moves[0].why.clone();
+        assert!(why.contains(part), "{runtime:?}: {why}");
+    }
+}
+
+#[test]
+fn what_is_reserved_stays_reserved() {
+    let client = java(900, "0", "/system.slice/batch.service", "2026-06-08T14:00:00Z");
+    let mut row = socket(State::Established, "10.0.4.12:40000", vec![client]);
+    row.remote = Some("10.0.9.1:5432".parse().unwrap());
+    let mut evidence = evidence(vec![row]);
+    evidence.failure.port = 40_000;
+    let range = |reserved: &str| {
+        Some(crate::evidence::Ephemeral {
+            low: 32_768,
+            high: 60_999,
+            reserved: reserved.to_owned(),
+            usage: None,
+        })
+    };
+    evidence.ephemeral = range("8080,9000-9100");
+    let diagnosis = diagnose(&evidence);
+    assert_eq!(diagnosis.cause, Cause::ClientPort);
+    let reserve = "sysctl -w net.ipv4.ip_local_reserved_ports='8080,9000-9100,40000'";
+    assert_eq!(diagnosis.moves[0].command.as_deref(), Some(reserve));
+    // It was given away before it was reserved: there is nothing to add.
+    evidence.ephemeral = range("39999-40001");
+    let first = diagnose(&evidence).moves[0].command.clone();
+    assert_eq!(first.as_deref(), Some("systemctl stop batch.service"));
+}
+
+#[test]
+fn a_newer_release_and_connections_in_use_speak_against_a_stop() {
+    let newer = java(
+        38104,
+        "2.5.0",
+        "/user.slice/user-1004.slice/session-91.scope",
+        "2026-06-02T09:14:33Z",
+    );
+    let mut evidence = listener(newer);
+    evidence.connections.established = 12;
+    let judgement = diagnose(&evidence).judgement.unwrap();
+    assert_eq!(judgement.safe_to_stop, SafeToStop::Check);
+    assert!(judgement.contra.iter().any(|reason| reason.contains("newer app-2.5.0.jar")));
+    assert!(judgement.contra.iter().any(|reason| reason.contains("12 established connections")));
+}
