@@ -29,7 +29,7 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
         "let programs that bind before they connect set IP_BIND_ADDRESS_NO_PORT: then a port is \
          shared by connections to different places",
     ));
-    moves.extend(range.map(|range| widen(case, range)));
+    moves.extend(range.and_then(|range| widen(case, range)));
     Some(Finding {
         cause: Cause::PortExhausted,
         because: match (range, usage) {
@@ -66,16 +66,20 @@ fn used_up(range: &Ephemeral, usage: &Usage) -> String {
     )
 }
 
-/// The widest range that leaves the ports of well-known services alone.
-fn widen(case: &Case, range: &Ephemeral) -> Move {
+/// The widest range that leaves the ports of well-known services alone; `None`
+/// if it is that wide already.
+fn widen(case: &Case, range: &Ephemeral) -> Option<Move> {
     const LOWEST: u16 = 10_240;
-    let enter = moves::enter(case);
-    let (low, high) = (range.low.min(LOWEST), range.high.max(65_535));
-    Move {
-        command: Some(format!("{enter}sysctl -w net.ipv4.ip_local_port_range='{low} {high}'")),
+    const HIGHEST: u16 = u16::MAX;
+    if range.low <= LOWEST && range.high == HIGHEST {
+        return None;
+    }
+    let (enter, low) = (moves::enter(case), range.low.min(LOWEST));
+    Some(Move {
+        command: Some(format!("{enter}sysctl -w net.ipv4.ip_local_port_range='{low} {HIGHEST}'")),
         why: "widens the range; put the ports of this machine's services into \
               net.ipv4.ip_local_reserved_ports first"
             .to_owned(),
         risk: Risk::None,
-    }
+    })
 }
