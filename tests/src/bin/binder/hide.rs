@@ -1,0 +1,51 @@
+//! Where a socket can be without being in any table of descriptors. Each gives
+//! what must stay open, or the socket is gone.
+
+use std::{
+    io::{self, IoSlice},
+    mem::MaybeUninit,
+    os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd},
+};
+
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+    sendmsg, socketpair,
+};
+
+/// Sent to the other end of a pair, which does not receive it.
+pub fn under_way(socket: OwnedFd) -> anyhow::Result<Vec<OwnedFd>> {
+    let (ours, theirs) =
+        socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    let descriptors = [socket.as_fd()];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    anyhow::ensure!(control.push(SendAncillaryMessage::ScmRights(&descriptors)), "no room");
+    sendmsg(&ours, &[IoSlice::new(b"x")], &mut control, SendFlags::empty())?;
+    Ok(vec![ours, theirs])
+}
+
+/// Registered with an io_uring (io_uring_register(2)).
+pub fn in_ring(socket: OwnedFd) -> anyhow::Result<Vec<OwnedFd>> {
+    const IORING_REGISTER_FILES: libc::c_uint = 2;
+    // `struct io_uring_params`, 120 bytes, filled in by the kernel.
+    let mut parameters = [0u64; 15];
+    // SAFETY: the parameters are as large as what the kernel writes.
+    let ring = unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, parameters.as_mut_ptr()) };
+    let failed = io::Error::last_os_error();
+    let ring = i32::try_from(ring).ok().filter(|&ring| ring >= 0).ok_or(failed)?;
+    // SAFETY: the kernel has just made it for this program.
+    let ring = unsafe { OwnedFd::from_raw_fd(ring) };
+    let files = [socket.as_raw_fd()];
+    // SAFETY: one descriptor is given, and its count is 1.
+    let registered = unsafe {
+        libc::syscall(
+            libc::SYS_io_uring_register,
+            ring.as_raw_fd(),
+            IORING_REGISTER_FILES,
+            files.as_ptr(),
+            1,
+        )
+    };
+    anyhow::ensure!(registered == 0, io::Error::last_os_error());
+    Ok(vec![ring])
+}

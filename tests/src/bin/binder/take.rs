@@ -1,0 +1,53 @@
+//! Making a socket and taking its port.
+
+use std::{
+    io,
+    os::fd::{AsRawFd as _, OwnedFd},
+};
+
+use portwatch_tests::op::{Leaving, Socket, Stage};
+use rustix::{
+    io::Errno,
+    net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt},
+};
+
+pub const BACKLOG: i32 = 16;
+
+/// A socket with its options set.
+pub fn prepare(wanted: &Socket) -> anyhow::Result<OwnedFd> {
+    let family = if wanted.address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let kind = if wanted.is_tcp() { SocketType::STREAM } else { SocketType::DGRAM };
+    let flags = if wanted.inheritable { SocketFlags::empty() } else { SocketFlags::CLOEXEC };
+    let socket = socket_with(family, kind, flags, None)?;
+    sockopt::set_socket_reuseaddr(&socket, wanted.reuseaddr)?;
+    sockopt::set_socket_reuseport(&socket, wanted.reuseport)?;
+    if wanted.address.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, wanted.v6only)?;
+    }
+    if wanted.on_loopback {
+        bind_to_loopback(&socket)?;
+    }
+    Ok(socket)
+}
+
+fn bind_to_loopback(socket: &OwnedFd) -> io::Result<()> {
+    // SAFETY: the option's value is a string, and its size is given.
+    let failed = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_BINDTODEVICE,
+            c"lo".as_ptr().cast(),
+            2,
+        )
+    };
+    if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+pub fn take_port(socket: &OwnedFd, wanted: &Socket) -> Result<(), (Stage, Errno)> {
+    bind(socket, &wanted.address).map_err(|errno| (Stage::Bind, errno))?;
+    if wanted.listen || wanted.leaving != Leaving::Nothing {
+        listen(socket, BACKLOG).map_err(|errno| (Stage::Listen, errno))?;
+    }
+    Ok(())
+}
