@@ -1,5 +1,5 @@
-//! The model's side: what the rules make of every step. It knows all that
-//! happened to the port, so it can say of every bind and listen how it ends.
+//! The model's side: all that happened to the port, so that it can be said of
+//! every bind and listen how it ends ([`Machine::expects`]).
 
 use std::{
     collections::BTreeMap,
@@ -8,11 +8,10 @@ use std::{
 
 use portwatch::{
     conflict::{
-        Clause, Kernel,
+        Kernel,
         address::{End, Wildcards, equal},
-        bucket::{self, Bucket},
-        rule::{Ask, Group, Phase, Sock},
-        udp,
+        bucket::Bucket,
+        rule::{Group, Phase, Sock},
     },
     evidence::Family,
 };
@@ -20,41 +19,25 @@ use rustix::io::Errno;
 
 use crate::{
     bugs::Bug,
-    groups::{Busy, Groups},
+    groups::Groups,
     live::SERVERS,
     scenario::{Device, Fate, New, Pick, Setting, Settings, Transport},
     steps::Step,
 };
+
+mod entry;
+mod expected;
+
+pub use entry::{Entry, LOOPBACK, Role};
+pub use expected::Expected;
+
+use entry::{bound_end, unspecified};
 
 /// A socket's number in its scenario.
 pub type Id = usize;
 
 /// How a step ends.
 pub type Answer = Result<(), Errno>;
-
-/// How a step is expected to end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Expected {
-    Success,
-    /// Success, although by the rule this socket refuses: the bucket lets pass.
-    Passed(Id, Clause),
-    /// EADDRINUSE, because of this socket, by this clause.
-    Refusal(Id, Clause),
-    Error(Errno),
-    /// Not a matter of ports.
-    Either,
-}
-
-impl Expected {
-    pub fn agrees(self, answer: Answer) -> bool {
-        match self {
-            Self::Success | Self::Passed(..) => answer.is_ok(),
-            Self::Refusal(..) => answer == Err(Errno::ADDRINUSE),
-            Self::Error(errno) => answer == Err(errno),
-            Self::Either => answer != Err(Errno::ADDRINUSE),
-        }
-    }
-}
 
 /// All sockets of a scenario, and what the kernel remembers of their port.
 #[derive(Clone)]
@@ -73,58 +56,6 @@ pub struct Machine {
     /// UDP sockets in the order of the first and of the second hash.
     by_port: Vec<Id>,
     by_address: Vec<Id>,
-}
-
-/// The loopback interface's index.
-pub const LOOPBACK: u32 = 1;
-
-/// A socket.
-#[derive(Clone, Copy, Debug)]
-pub struct Entry {
-    pub transport: Transport,
-    pub family: Family,
-    pub role: Role,
-    pub sock: Sock,
-    /// Whether it has the port.
-    pub bound: bool,
-    /// SOCK_BINDADDR_LOCK, SOCK_BINDPORT_LOCK.
-    keeps_address: bool,
-    pub keeps_port: bool,
-}
-
-/// What a socket is there for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// It was made by a scenario, and asks for ports.
-    Own,
-    /// It was given the port by connect(2).
-    Client,
-    /// A connection that this listener has not yet handed out.
-    Unaccepted { of: Id },
-    /// A connection with a descriptor.
-    Accepted,
-    /// A connection that the kernel alone remembers.
-    Left,
-}
-
-impl Entry {
-    pub fn listens(&self) -> bool {
-        self.sock.phase == Phase::Listens
-    }
-
-    pub fn has_descriptor(&self) -> bool {
-        matches!(self.role, Role::Own | Role::Client | Role::Accepted)
-    }
-
-    fn any(&self) -> End {
-        End::new(self.family, unspecified(self.family), self.sock.end.v6only)
-    }
-
-    /// New ones come first, but for those of an AF_INET6 group, which come last
-    /// (`sk_add_node_rcu`, `__sk_nulls_add_node_tail_rcu`).
-    fn comes_last(&self) -> bool {
-        self.family == Family::Ipv6 && self.sock.reuseport
-    }
 }
 
 impl Machine {
@@ -182,120 +113,12 @@ impl Machine {
         self.settings.migrates
     }
 
-    /// How the kernel should answer.
-    pub fn expects(&self, step: &Step) -> Expected {
-        match *step {
-            Step::Bind { id, address, any_port } => self.expects_of_bind(id, address, any_port),
-            Step::Listen { id, any_port } => self.expects_of_listen(id, any_port),
-            Step::Client { .. } => {
-                let free = self.bucket.as_ref().is_none_or(Bucket::is_of_connect_only);
-                if free { Expected::Success } else { Expected::Error(Errno::ADDRNOTAVAIL) }
-            }
-            Step::Set { id, setting: Setting::Program } => self.expects_of_program(id),
-            Step::Narrow { .. } => Expected::Either,
-            _ => Expected::Success,
-        }
-    }
-
-    fn expects_of_bind(&self, id: Id, address: IpAddr, any_port: bool) -> Expected {
-        let entry = &self.sockets[&id];
-        let end = bound_end(entry, address);
-        if entry.sock.end.v6only && end.key().to_ipv4_mapped().is_some() {
-            return Expected::Error(Errno::INVAL);
-        }
-        self.expects_of_port(id, &Sock { end, ..self.sock(id) }, any_port)
-    }
-
-    fn expects_of_listen(&self, id: Id, any_port: bool) -> Expected {
-        let sk = Sock { phase: Phase::Listens, ..self.sock(id) };
-        match self.expects_of_port(id, &sk, any_port) {
-            refused @ Expected::Refusal(..) => refused,
-            passed if self.is_busy(id) => {
-                debug_assert!(passed != Expected::Either);
-                Expected::Error(Errno::BUSY)
-            }
-            passed => passed,
-        }
-    }
-
-    /// A group that the socket would have to leave has others in it.
-    fn is_busy(&self, id: Id) -> bool {
-        let other = self.sockets[&id].sock.reuseport.then(|| self.fellow(id)).flatten();
-        other.is_some_and(|other| self.groups.clone().join(id, other) == Err(Busy))
-    }
-
-    /// `reuseport_attach_prog`.
-    fn expects_of_program(&self, id: Id) -> Expected {
-        let entry = &self.sockets[&id];
-        let may = match (entry.transport, entry.role) {
-            (Transport::Udp, _) if entry.bound => return Expected::Either,
-            (Transport::Tcp, Role::Client | Role::Accepted) => false,
-            _ if entry.listens() => self.groups.of(id) != Group::None,
-            _ => entry.sock.reuseport,
-        };
-        if may { Expected::Success } else { Expected::Error(Errno::INVAL) }
-    }
-
-    fn expects_of_port(&self, id: Id, sk: &Sock, any_port: bool) -> Expected {
-        let asks: &[Ask] = match (any_port, self.settings.autobind_reuses) {
-            (false, _) => &[Ask::Port],
-            (true, true) if self.sockets[&id].transport == Transport::Tcp => {
-                &[Ask::Any, Ask::AnyRelaxed]
-            }
-            (true, _) => &[Ask::Any],
-        };
-        let answers = asks.iter().map(|&ask| self.expects_of_ask(id, sk, ask));
-        answers
-            .reduce(|first, second| if first == Expected::Success { first } else { second })
-            .unwrap()
-    }
-
-    fn expects_of_ask(&self, id: Id, sk: &Sock, ask: Ask) -> Expected {
-        if self.sockets[&id].transport == Transport::Udp {
-            return match self.udp_get_port(sk, ask) {
-                Err((id, clause)) => Expected::Refusal(id, clause),
-                Ok(()) => Expected::Success,
-            };
-        }
-        let others = || {
-            let seen = |entry: &Entry| !self.is_unseen(sk, entry);
-            let others = self.owners().filter(move |(other, entry)| *other != id && seen(entry));
-            others.map(|(id, entry)| (id, &entry.sock))
-        };
-        let by_rule = bucket::get_port(self.kernel, None, sk, others(), ask);
-        let in_fact = bucket::get_port(self.kernel, self.bucket.as_ref(), sk, others(), ask);
-        match (by_rule, in_fact) {
-            (_, Err((id, clause))) => Expected::Refusal(id, clause),
-            (Err((id, clause)), Ok(())) => Expected::Passed(id, clause),
-            (Ok(()), Ok(())) => Expected::Success,
-        }
-    }
-
-    fn udp_get_port(&self, sk: &Sock, ask: Ask) -> Result<(), (Id, Clause)> {
-        let (by_port, by_address) = (self.socks(&self.by_port), self.socks(&self.by_address));
-        let crowd = by_port.len() > udp::FEW && ask == Ask::Port;
-        if crowd && sk.end.is_wildcard() && self.bug == Some(Bug::UdpWildcardAboveTen) {
-            let wildcards = by_address.iter().filter(|(_, other)| other.end.is_wildcard());
-            return udp::scan(sk, wildcards, ask);
-        }
-        udp::get_port(sk, &by_port, &by_address, ask)
-    }
-
-    /// [`Bug::MappedWildcardUnseen`].
-    fn is_unseen(&self, sk: &Sock, other: &Entry) -> bool {
-        let mapped_wildcard = IpAddr::from(Ipv4Addr::UNSPECIFIED.to_ipv6_mapped());
-        let mapped = sk.end.address.is_ipv6() && sk.end.key().to_ipv4_mapped().is_some();
-        self.bug == Some(Bug::MappedWildcardUnseen)
-            && (mapped && !sk.end.is_wildcard())
-            && other.sock.end.address == mapped_wildcard
-    }
-
     /// What the kernel has answered becomes what is.
     pub fn learns(&mut self, step: &Step, answer: Answer, address: Option<IpAddr>) {
         match *step {
             Step::Open { id, new } => self.open(id, new),
             Step::Bind { id, address, any_port } => self.bound(id, address, any_port, answer),
-            Step::Listen { id, any_port } => self.listened(id, any_port, answer),
+            Step::Listen { id, .. } => self.listened(id, answer),
             Step::Set { id, setting } => self.set(id, setting, answer),
             Step::Shutdown { id } => self.shut_down(id),
             Step::Close { id } => self.closed(id),
@@ -357,7 +180,7 @@ impl Machine {
     }
 
     /// `inet_csk_listen_start`, `inet_hash`.
-    fn listened(&mut self, id: Id, any_port: bool, answer: Answer) {
+    fn listened(&mut self, id: Id, answer: Answer) {
         if answer == Err(Errno::ADDRINUSE) {
             return;
         }
@@ -368,7 +191,8 @@ impl Machine {
         let entry = self.sockets[&id];
         if entry.sock.reuseport {
             match self.fellow(id) {
-                Some(other) => drop(self.groups.join(id, other)),
+                // That it is busy is in the answer.
+                Some(other) => self.groups.join(id, other).unwrap_or(()),
                 None => self.groups.found(id),
             }
         }
@@ -376,7 +200,6 @@ impl Machine {
             Ok(()) => file(&mut self.listening, id, entry.comes_last()),
             Err(_) => self.entry(id).sock.phase = Phase::Open,
         }
-        debug_assert!(!any_port || entry.bound);
     }
 
     /// The listener whose group one more would join (`inet_reuseport_add_sock`).
@@ -414,19 +237,9 @@ impl Machine {
             self.released(id);
         }
         self.forget_unaccepted(id);
-        if entry.keeps_address {
-            return;
+        if !entry.keeps_address {
+            self.entry(id).sock.end = entry.any();
         }
-        // inet_bhash2_reset_saddr files it anew.
-        if entry.keeps_port {
-            let left = self.ends(Some(id));
-            let bucket = self.bucket.as_mut().unwrap();
-            if self.kernel.buckets_recover {
-                bucket.unfiled(entry.sock.end, &left);
-            }
-            bucket.joined(entry.any(), false);
-        }
-        self.entry(id).sock.end = entry.any();
     }
 
     fn closed(&mut self, id: Id) {
@@ -532,7 +345,7 @@ impl Machine {
             self.by_address.retain(|other| *other != id);
             return;
         }
-        let left = self.ends(None);
+        let left = self.ends();
         if left.is_empty() {
             self.bucket = None;
         } else {
@@ -546,15 +359,8 @@ impl Machine {
         self.sockets.iter().map(|(id, entry)| (*id, entry)).filter(move |(_, entry)| owns(entry))
     }
 
-    fn ends(&self, but: Option<Id>) -> Vec<(End, bool)> {
-        self.owners()
-            .filter(|(id, _)| Some(*id) != but)
-            .map(|(_, entry)| (entry.sock.end, entry.role == Role::Client))
-            .collect()
-    }
-
-    fn socks(&self, ids: &[Id]) -> Vec<(Id, Sock)> {
-        ids.iter().map(|id| (*id, self.sockets[id].sock)).collect()
+    fn ends(&self) -> Vec<(End, bool)> {
+        self.owners().map(|(_, entry)| (entry.sock.end, entry.role == Role::Client)).collect()
     }
 
     /// The socket as it asks for a port, with its group.
@@ -577,19 +383,4 @@ impl Machine {
 
 fn file(order: &mut Vec<Id>, id: Id, last: bool) {
     if last { order.push(id) } else { order.insert(0, id) }
-}
-
-/// A bind to a specific IPv6 address makes the socket IPv6 only.
-fn bound_end(entry: &Entry, address: IpAddr) -> End {
-    let end = End::new(entry.family, address, entry.sock.end.v6only);
-    let specific =
-        end.address.is_ipv6() && !end.is_wildcard() && end.key().to_ipv4_mapped().is_none();
-    End { v6only: end.v6only || specific, ..end }
-}
-
-fn unspecified(family: Family) -> IpAddr {
-    match family {
-        Family::Ipv4 => Ipv4Addr::UNSPECIFIED.into(),
-        Family::Ipv6 => Ipv6Addr::UNSPECIFIED.into(),
-    }
 }

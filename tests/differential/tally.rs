@@ -90,6 +90,6 @@ impl Display for Tally {
         )?;
         writeln!(f, "by clause: {:?}", self.clauses)?;
         writeln!(f, "connections: {:?}, and {} of clients", self.fates, self.clients)?;
-        write!(f, "bugs of this kernel: {:?}", self.bugs)
+        write!(f, "bugs met: {:?}", self.bugs)
     }
 }

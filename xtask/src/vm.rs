@@ -1,4 +1,5 @@
-//! The live tests on stock Debian kernels, under QEMU without KVM. Nothing is
+//! The live tests and the differential test on stock Debian kernels, under QEMU
+//! without KVM. Nothing is
 //! installed on the host but QEMU and busybox.
 
 use std::{fs, path::PathBuf, time::Instant};
@@ -18,7 +19,7 @@ mod kernels;
 /// Options of `vm`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Kernel series: 5.10, 6.1, 6.12
+    /// Kernel series: 5.10, 6.1, 6.12, 6.16, 6.18
     #[arg(default_values_t = ["6.12".to_owned()])]
     series: Vec<String>,
     /// Only the tests whose name contains this
@@ -66,6 +67,7 @@ pub struct Programs {
     pub portwatch: PathBuf,
     pub binder: PathBuf,
     pub live: PathBuf,
+    pub differential: PathBuf,
 }
 
 fn build_static() -> anyhow::Result<Programs> {
@@ -84,22 +86,31 @@ fn build_static() -> anyhow::Result<Programs> {
     };
     checked(command(&["build", "--bins"]).args(["-p", "portwatch", "-p", "portwatch-tests"]))?;
     let output = command(&["test", "--no-run", "--message-format=json"])
-        .args(["-p", "portwatch-tests", "--test", "live"])
+        .args(["-p", "portwatch-tests", "--test", "live", "--test", "differential"])
         .stderr(std::process::Stdio::inherit())
         .output()?;
-    ensure!(output.status.success(), "the live tests do not build");
-    let live = executable(&String::from_utf8_lossy(&output.stdout))
-        .context("cargo names no executable for the live tests")?;
+    ensure!(output.status.success(), "the tests do not build");
+    let messages = String::from_utf8_lossy(&output.stdout);
+    let test = |name| {
+        executable(&messages, name)
+            .with_context(|| format!("cargo names no executable for the {name} test"))
+    };
     let bin = target_dir.join(TARGET).join("debug");
-    Ok(Programs { portwatch: bin.join("portwatch"), binder: bin.join("binder"), live })
+    Ok(Programs {
+        portwatch: bin.join("portwatch"),
+        binder: bin.join("binder"),
+        live: test("live")?,
+        differential: test("differential")?,
+    })
 }
 
-/// The test executable in cargo's messages.
-fn executable(messages: &str) -> Option<PathBuf> {
-    messages.lines().rev().find_map(|line| {
+/// The executable of a test in cargo's messages.
+fn executable(messages: &str, test: &str) -> Option<PathBuf> {
+    messages.lines().find_map(|line| {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
         let is_test = message.pointer("/profile/test")?.as_bool()?;
-        is_test.then(|| message.get("executable")?.as_str().map(PathBuf::from))?
+        let is_named = message.pointer("/target/name")?.as_str()? == test;
+        (is_test && is_named).then(|| message.get("executable")?.as_str().map(PathBuf::from))?
     })
 }
 
@@ -120,12 +131,15 @@ mod tests {
     #[test]
     fn the_test_executable_is_found_among_the_messages() {
         let messages = concat!(
-            r#"{"reason":"compiler-artifact","profile":{"test":false},"executable":"/a/binder"}"#,
+            r#"{"profile":{"test":false},"target":{"name":"live"},"executable":"/a/binder"}"#,
             "\n",
-            r#"{"reason":"compiler-artifact","profile":{"test":true},"executable":"/a/live-1"}"#,
+            r#"{"profile":{"test":true},"target":{"name":"other"},"executable":"/a/other-1"}"#,
+            "\n",
+            r#"{"profile":{"test":true},"target":{"name":"live"},"executable":"/a/live-1"}"#,
             "\n",
             r#"{"reason":"build-finished","success":true}"#,
         );
-        assert_eq!(executable(messages), Some(PathBuf::from("/a/live-1")));
+        assert_eq!(executable(messages, "live"), Some(PathBuf::from("/a/live-1")));
+        assert_eq!(executable(messages, "cli"), None);
     }
 }

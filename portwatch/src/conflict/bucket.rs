@@ -115,22 +115,18 @@ impl Bucket {
     /// A socket at `end` has left; `left` are the ends of those that stay, and
     /// whether each is there by connect(2).
     pub fn released(&mut self, kernel: Kernel, end: End, left: &[(End, bool)]) {
-        self.unfiled(end, left);
-        let only =
-            !self.addresses.is_empty() && self.addresses.values().all(|of_connect| *of_connect);
-        if kernel.buckets_recover && only {
-            self.fastreuse = false;
-            self.fastreuseport = FastReuseport::ConnectOnly;
-        }
-    }
-
-    /// A socket has left its second bucket (`inet_bind2_bucket_destroy`).
-    pub fn unfiled(&mut self, end: End, left: &[(End, bool)]) {
+        // inet_bind2_bucket_destroy
         let mut there = left.iter().filter(|(other, _)| other.key() == end.key()).peekable();
         if there.peek().is_none() {
             self.addresses.remove(&end.key());
         } else if there.all(|(_, by_connect)| *by_connect) {
             self.addresses.insert(end.key(), true);
+        }
+        let only =
+            !self.addresses.is_empty() && self.addresses.values().all(|of_connect| *of_connect);
+        if kernel.buckets_recover && only {
+            self.fastreuse = false;
+            self.fastreuseport = FastReuseport::ConnectOnly;
         }
     }
 }

@@ -47,8 +47,12 @@ for module in /modules/*.ko; do insmod "$module"; done
 ip link set lo up
 export PORTWATCH_BIN=/bin/portwatch BINDER_BIN=/bin/binder PORTWATCH_GUEST=1 RUST_BACKTRACE=0
 cd /
-/bin/live @ARGS@ > /dev/ttyS1 2>&1
-echo "exit status: $?" > /dev/ttyS1
+status=0
+for suite in differential live; do
+    echo "$suite:" > /dev/ttyS1
+    "/bin/$suite" @ARGS@ > /dev/ttyS1 2>&1 || status=$?
+done
+echo "exit status: $status" > /dev/ttyS1
 dmesg | grep -E 'WARNING:|BUG:|Oops' | while read -r line; do echo "kernel: $line"; done > /dev/ttyS1
 echo "end of run" > /dev/ttyS1
 reboot -f
@@ -82,6 +86,7 @@ pub fn build(
     archive.copy("bin/portwatch", &programs.portwatch)?;
     archive.copy("bin/binder", &programs.binder)?;
     archive.copy("bin/live", &programs.live)?;
+    archive.copy("bin/differential", &programs.differential)?;
     for (place, module) in MODULES.iter().enumerate() {
         archive.file(&format!("modules/{place}.ko"), &unpacked(&kernel.modules, module)?)?;
     }

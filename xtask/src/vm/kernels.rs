@@ -25,6 +25,7 @@ fn suites(series: &str) -> Option<(&'static str, &'static str)> {
         "5.10" => ("bullseye", "bullseye-security"),
         "6.1" => ("bookworm", "bookworm-security"),
         "6.12" => ("trixie", "trixie-security"),
+        "6.16" | "6.18" => ("trixie-backports", "trixie-security"),
         _ => return None,
     })
 }
@@ -32,7 +33,7 @@ fn suites(series: &str) -> Option<(&'static str, &'static str)> {
 /// Fetches and unpacks the newest kernel of a series.
 pub fn fetch(series: &str, cache: &Path) -> anyhow::Result<Kernel> {
     let Some((main, security)) = suites(series) else {
-        bail!("no kernel series {series}\nhint: 5.10, 6.1 or 6.12");
+        bail!("no kernel series {series}\nhint: 5.10, 6.1, 6.12, 6.16 or 6.18");
     };
     let apt = Apt::prepare(&cache.join("apt").join(series), main, security)?;
     let package = apt.newest(series)?;
