@@ -25,6 +25,9 @@ pub struct Args {
     /// Only the tests whose name contains this
     #[arg(long, default_value = "")]
     filter: String,
+    /// How many scenarios the differential test plays
+    #[arg(long, default_value_t = 10_000)]
+    scenarios: u32,
 }
 
 const NEEDS: [Package; 3] = [
@@ -47,7 +50,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let mut failed = Vec::new();
     for series in &args.series {
         let kernel = kernels::fetch(series, &cache)?;
-        let initrd = image::build(&kernel, &programs, &args.filter, &cache)?;
+        let initrd = image::build(&kernel, &programs, args, &cache)?;
         eprintln!("vm: booting {}", kernel.version);
         let start = Instant::now();
         let outcome = boot::run(&kernel.vmlinuz, &initrd, &cache)?;

@@ -53,15 +53,17 @@ impl Bucket {
     /// Of a port that `sk` is the first to take.
     pub fn first(kernel: Kernel, sk: &Sock) -> Self {
         let mut bucket = Self {
-            fastreuse: may_reuse(sk),
-            fastreuseport: FastReuseport::Any { uid: sk.uid },
+            fastreuse: false,
+            fastreuseport: FastReuseport::Closed,
             addresses: BTreeMap::new(),
         };
-        if !kernel.first_owner_counts {
-            bucket.fastreuse = false;
-            bucket.fastreuseport = FastReuseport::Closed;
-        }
         bucket.took(sk);
+        if kernel.first_owner_counts {
+            bucket.fastreuse = may_reuse(sk);
+            if sk.reuseport {
+                bucket.fastreuseport = FastReuseport::Any { uid: sk.uid };
+            }
+        }
         bucket
     }
 

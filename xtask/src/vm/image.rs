@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use cpio::newc::{Builder, ModeFileType, trailer};
 
-use crate::vm::{Programs, kernels::Kernel};
+use crate::vm::{Args, Programs, kernels::Kernel};
 
 /// What sock_diag and a tunnel need, each after what it needs itself; nothing
 /// loads modules on its own in the guest.
@@ -46,6 +46,7 @@ hostname guest
 for module in /modules/*.ko; do insmod "$module"; done
 ip link set lo up
 export PORTWATCH_BIN=/bin/portwatch BINDER_BIN=/bin/binder PORTWATCH_GUEST=1 RUST_BACKTRACE=0
+export PORTWATCH_SCENARIOS=@SCENARIOS@
 cd /
 status=0
 for suite in differential live; do
@@ -62,19 +63,21 @@ reboot -f
 pub fn build(
     kernel: &Kernel,
     programs: &Programs,
-    filter: &str,
+    args: &Args,
     cache: &Path,
 ) -> anyhow::Result<PathBuf> {
     ensure!(
-        filter.chars().all(|char| char.is_ascii_alphanumeric() || "_:".contains(char)),
+        args.filter.chars().all(|char| char.is_ascii_alphanumeric() || "_:".contains(char)),
         "a test's name has letters, digits, _ and : only"
     );
+    let init =
+        INIT.replace("@ARGS@", &args.filter).replace("@SCENARIOS@", &args.scenarios.to_string());
     let path = cache.join(format!("initrd-{}", kernel.version));
     let mut archive = Archive { out: BufWriter::new(File::create(&path)?), inode: 1 };
     for folder in ["bin", "dev", "etc", "modules", "proc", "run", "sys", "tmp", "var"] {
         archive.entry(folder, ModeFileType::Directory, 0o755, &[])?;
     }
-    archive.file("init", INIT.replace("@ARGS@", filter).as_bytes())?;
+    archive.file("init", init.as_bytes())?;
     archive.file(
         "etc/passwd",
         b"root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n",
