@@ -15,9 +15,10 @@ pub enum Bug {
     /// using hash2". Measured in 5.10.262, 6.16.12 and 6.18.15.
     UdpWildcardAboveTen,
     /// A bind to a specific v4-mapped address does not find a socket at
-    /// `::ffff:0.0.0.0`: 6.1.168 searches for it by address but matches
-    /// wildcards as older kernels did (`inet_bind2_bucket_match_addr_any`).
-    /// Measured in 6.1.192.
+    /// `::ffff:0.0.0.0`, nor one at `0.0.0.0` that came after it and is filed with
+    /// it: 6.1.168 searches by address for mapped ones too, but still matches
+    /// wildcards as before (`inet_bind2_bucket_match_addr_any`). Measured in
+    /// 6.1.192.
     MappedWildcardUnseen,
 }
 

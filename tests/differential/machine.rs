@@ -36,6 +36,9 @@ use entry::{bound_end, unspecified};
 /// A socket's number in its scenario.
 pub type Id = usize;
 
+/// `::ffff:0.0.0.0`.
+pub const MAPPED_WILDCARD: Ipv6Addr = Ipv4Addr::UNSPECIFIED.to_ipv6_mapped();
+
 /// How a step ends.
 pub type Answer = Result<(), Errno>;
 
@@ -50,6 +53,9 @@ pub struct Machine {
     sockets: BTreeMap<Id, Entry>,
     clients: u16,
     bucket: Option<Bucket>,
+    /// The family of the first of those at `0.0.0.0` and `::ffff:0.0.0.0`, for
+    /// [`Bug::MappedWildcardUnseen`].
+    mapped_wildcard: Option<Family>,
     groups: Groups,
     /// TCP listeners in the order of their hash.
     listening: Vec<Id>,
@@ -68,6 +74,7 @@ impl Machine {
             sockets: BTreeMap::new(),
             clients: 0,
             bucket: None,
+            mapped_wildcard: None,
             groups: Groups::default(),
             listening: Vec::new(),
             by_port: Vec::new(),
@@ -170,7 +177,6 @@ impl Machine {
                 entry.sock.end = bound_end(entry, address);
                 entry.keeps_address |= address != unspecified(entry.family);
                 entry.keeps_port |= !any_port;
-                entry.bound = true;
                 self.took(id);
             }
             // It never got so far as to have an address.
@@ -184,9 +190,7 @@ impl Machine {
         if answer == Err(Errno::ADDRINUSE) {
             return;
         }
-        let entry = self.entry(id);
-        entry.sock.phase = Phase::Listens;
-        entry.bound = true;
+        self.entry(id).sock.phase = Phase::Listens;
         self.took(id);
         let entry = self.sockets[&id];
         if entry.sock.reuseport {
@@ -320,9 +324,14 @@ impl Machine {
         }
     }
 
-    /// It has been given the port.
+    /// It has been given the port, or may listen on the one that it has.
     fn took(&mut self, id: Id) {
         let entry = self.sockets[&id];
+        if !entry.bound && entry.sock.end.key() == MAPPED_WILDCARD {
+            let others = self.owners().any(|(_, other)| other.sock.end.key() == MAPPED_WILDCARD);
+            self.mapped_wildcard = self.mapped_wildcard.filter(|_| others).or(Some(entry.family));
+        }
+        self.entry(id).bound = true;
         if entry.transport == Transport::Udp {
             file(&mut self.by_port, id, entry.comes_last());
             file(&mut self.by_address, id, entry.comes_last());

@@ -3,21 +3,24 @@
 
 use std::{
     fmt::{self, Display, Formatter},
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
 };
 
-use portwatch::conflict::{
-    Clause,
-    bucket::{self, Bucket},
-    rule::{Ask, Group, Phase, Sock},
-    udp,
+use portwatch::{
+    conflict::{
+        Clause,
+        bucket::{self, Bucket},
+        rule::{Ask, Group, Phase, Sock},
+        udp,
+    },
+    evidence::Family,
 };
 use rustix::io::Errno;
 
 use crate::{
     bugs::Bug,
     groups::Busy,
-    machine::{Answer, Entry, Id, Machine, Role, entry::bound_end},
+    machine::{Answer, Entry, Id, MAPPED_WILDCARD, Machine, Role, entry::bound_end},
     scenario::{Setting, Transport},
     steps::Step,
 };
@@ -107,6 +110,10 @@ impl Machine {
             (Transport::Udp, _) if entry.bound => return Expected::Either,
             (Transport::Tcp, Role::Client | Role::Accepted) => false,
             _ if entry.listens() => self.groups.of(id) != Group::None,
+            // Older kernels let a socket keep the group that it has already.
+            _ if !entry.sock.reuseport && self.groups.of(id) != Group::None => {
+                return Expected::Either;
+            }
             _ => entry.sock.reuseport,
         };
         if may { Expected::Success } else { Expected::Error(Errno::INVAL) }
@@ -159,11 +166,11 @@ impl Machine {
 
     /// [`Bug::MappedWildcardUnseen`].
     fn is_unseen(&self, sk: &Sock, other: &Entry) -> bool {
-        let mapped_wildcard = IpAddr::from(Ipv4Addr::UNSPECIFIED.to_ipv6_mapped());
         let mapped = sk.end.address.is_ipv6() && sk.end.key().to_ipv4_mapped().is_some();
         self.bug == Some(Bug::MappedWildcardUnseen)
             && (mapped && !sk.end.is_wildcard())
-            && other.sock.end.address == mapped_wildcard
+            && other.sock.end.key() == MAPPED_WILDCARD
+            && self.mapped_wildcard == Some(Family::Ipv6)
     }
 
     fn socks(&self, ids: &[Id]) -> Vec<(Id, Sock)> {
