@@ -82,7 +82,7 @@ impl Namespace {
     pub fn begin(&mut self, wanted: Settings) -> Live<'_> {
         let Settings { migrates, autobind_reuses } = wanted;
         if migrates != self.settings.migrates {
-            // Linux 5.14.
+            // Older kernels have no such setting.
             self.settings.migrates = set_sysctl("ipv4/tcp_migrate_req", migrates) && migrates;
         }
         if autobind_reuses != self.settings.autobind_reuses {

@@ -12,6 +12,7 @@ use portwatch::{
         address::{End, Wildcards, equal},
         bucket::Bucket,
         rule::{Group, Phase, Sock},
+        udp,
     },
     evidence::Family,
 };
@@ -114,6 +115,11 @@ impl Machine {
     /// than those before it.
     pub fn unused_server(&self) -> Option<u16> {
         (self.clients < SERVERS).then_some(self.clients)
+    }
+
+    /// Whether UDP looks for owners of the port in the way for many.
+    pub fn is_crowded(&self) -> bool {
+        self.by_port.len() > udp::FEW
     }
 
     pub fn migrates(&self) -> bool {
@@ -262,7 +268,7 @@ impl Machine {
     fn stop_listening(&mut self, id: Id) {
         self.entry(id).sock.phase = Phase::Open;
         self.listening.retain(|other| *other != id);
-        self.groups.stop(id, self.settings.migrates);
+        self.groups.stop(id, self.settings.migrates && self.kernel.groups_keep_closed);
     }
 
     fn forget_unaccepted(&mut self, id: Id) {

@@ -121,7 +121,7 @@ fn play_one(
                 tally.excuses(bug);
                 expected
             };
-            tally.counts(&step, expected);
+            tally.counts(&step, expected, machine.is_crowded());
             if let Expected::Refusal(by, clause) = expected {
                 seen::check(kernel, &machine, &step, by, clause)
                     .map_err(|said| format!("{trace}  but judged: {said}"))?;

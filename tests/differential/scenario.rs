@@ -157,21 +157,29 @@ const V6: [Ipv6Addr; 7] = [
     Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1),
 ];
 
-/// Scenarios of TCP, of UDP, and of both; most short, some with a crowd on the
-/// port; with options rare, common, or on nearly all sockets.
+/// Scenarios of TCP, of UDP, and of both, with options rare, common, or on nearly
+/// all sockets; some begin with a crowd of UDP sockets, on which UDP asks in
+/// another way.
 pub fn scenarios() -> impl Strategy<Value = Scenario> {
     let transports = prop_oneof![6 => Just(0.0), 3 => Just(1.0), 1 => Just(0.3)];
     let chances = || prop_oneof![1 => Just(0.2), 2 => Just(0.6), 1 => Just(0.95)];
-    let length = prop_oneof![9 => 10..30usize, 1 => 40..70usize];
-    (transports, chances(), chances(), length, any::<(bool, bool)>()).prop_flat_map(
-        |(udp, reuseaddr, reuseport, length, (migrates, autobind_reuses))| {
-            let new = news(udp, reuseaddr, reuseport).boxed();
-            prop::collection::vec(ops(new), 2..=length).prop_map(move |ops| Scenario {
-                settings: Settings { migrates, autobind_reuses },
-                ops,
-            })
-        },
-    )
+    let ordinary = (transports, chances(), chances())
+        .prop_flat_map(|(udp, reuseaddr, reuseport)| some_ops(udp, reuseaddr, reuseport));
+    let crowded = (prop::collection::vec(shared_binds(), 9..13), some_ops(1.0, 0.6, 0.6))
+        .prop_map(|(crowd, ops)| [crowd, ops].concat());
+    let settings = any::<(bool, bool)>()
+        .prop_map(|(migrates, autobind_reuses)| Settings { migrates, autobind_reuses });
+    (settings, prop_oneof![9 => ordinary.boxed(), 1 => crowded.boxed()])
+        .prop_map(|(settings, ops)| Scenario { settings, ops })
+}
+
+fn some_ops(udp: f64, reuseaddr: f64, reuseport: f64) -> impl Strategy<Value = Vec<Op>> {
+    prop::collection::vec(ops(news(udp, reuseaddr, reuseport).boxed()), 2..30)
+}
+
+/// A UDP socket that is in no other's way if that has SO_REUSEADDR too.
+fn shared_binds() -> impl Strategy<Value = Op> {
+    (news(1.0, 1.0, 0.3), tos()).prop_map(|(new, to)| Op::Bind { new, to })
 }
 
 fn ops(new: BoxedStrategy<New>) -> impl Strategy<Value = Op> {

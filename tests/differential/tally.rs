@@ -21,12 +21,14 @@ pub struct Tally {
     of_any_port: u32,
     fates: BTreeMap<Fate, u32>,
     clients: u32,
+    in_crowd: u32,
     bugs: BTreeMap<Bug, u32>,
 }
 
 impl Tally {
-    pub fn counts(&mut self, step: &Step, expected: Expected) {
+    pub fn counts(&mut self, step: &Step, expected: Expected, in_crowd: bool) {
         self.steps += 1;
+        self.in_crowd += u32::from(in_crowd && matches!(step, Step::Bind { .. }));
         match (step, expected) {
             (Step::Child { fate, .. }, _) => *self.fates.entry(*fate).or_default() += 1,
             (
@@ -65,6 +67,8 @@ impl Tally {
         at_least(self.successes, 1500, "success");
         at_least(self.refusals, 500, "refusal");
         at_least(self.passes, 5, "the fast path");
+        at_least(self.in_crowd, 200, "a bind in a crowd of UDP sockets");
+        at_least(self.clients, 100, "a port of connect(2)");
         at_least(self.of_listen, 50, "refusal of listen");
         at_least(self.of_any_port, 50, "refusal of port 0");
         for clause in Clause::ALL {
@@ -88,6 +92,7 @@ impl Display for Tally {
             f,
             "{refusals} were refused, {of_listen} of them listens, {of_any_port} for any port"
         )?;
+        writeln!(f, "{} were in a crowd of UDP sockets", self.in_crowd)?;
         writeln!(f, "by clause: {:?}", self.clauses)?;
         writeln!(f, "connections: {:?}, and {} of clients", self.fates, self.clients)?;
         write!(f, "bugs met: {:?}", self.bugs)

@@ -11,10 +11,14 @@ pub struct Kernel {
     /// (`inet_csk_update_fastreuse`). From 6.8 on the second bucket is linked
     /// before the owners are counted, so that there is never a first.
     pub first_owner_counts: bool,
+    /// Whether a SO_REUSEPORT group can keep those that have stopped listening
+    /// (`num_closed_socks`, 5.14). 5.10.262 has the setting for it,
+    /// net.ipv4.tcp_migrate_req, without the effect.
+    pub groups_keep_closed: bool,
     /// Whether a port's memory is reset when only the sockets of connect(2) are
     /// left on it (`inet_bind_bucket_destroy`, 6.18).
     pub buckets_recover: bool,
-    /// Whether a socket without a file keeps its user: `sk_uid` (6.17), where
+    /// Whether a socket without a file keeps its user: `sk_uid` (6.16), where
     /// older kernels ask the file and take root if there is none (`sock_i_uid`).
     pub uid_outlives_file: bool,
 }
@@ -24,6 +28,7 @@ impl Kernel {
     pub const NEWEST: Self = Self {
         searches_by_address: true,
         first_owner_counts: false,
+        groups_keep_closed: true,
         buckets_recover: true,
         uid_outlives_file: true,
     };
@@ -35,8 +40,9 @@ impl Kernel {
         Self {
             searches_by_address: version >= (6, 1),
             first_owner_counts: version < (6, 8),
+            groups_keep_closed: version >= (5, 14),
             buckets_recover: version >= (6, 18),
-            uid_outlives_file: version >= (6, 17),
+            uid_outlives_file: version >= (6, 16),
         }
     }
 }
@@ -62,7 +68,7 @@ mod tests {
     #[test]
     fn releases_are_told_apart() {
         let old = Kernel::of("5.10.0-46-cloud-amd64");
-        assert!(!old.searches_by_address && old.first_owner_counts);
+        assert!(!old.searches_by_address && old.first_owner_counts && !old.groups_keep_closed);
         let mid = Kernel::of("6.1.192");
         assert!(mid.searches_by_address && mid.first_owner_counts && !mid.uid_outlives_file);
         let new = Kernel::of("6.12.118+deb13-cloud-amd64");
