@@ -1,6 +1,5 @@
 //! The live tests and the differential test on stock Debian kernels, under QEMU
-//! without KVM. Nothing is
-//! installed on the host but QEMU and busybox.
+//! without KVM. Nothing is installed on the host but QEMU and busybox.
 
 use std::{fs, path::PathBuf, time::Instant};
 
