@@ -117,7 +117,7 @@ impl Machine {
         (self.clients < SERVERS).then_some(self.clients)
     }
 
-    /// Whether UDP looks for owners of the port in the way for many.
+    /// Whether UDP no longer asks all sockets on the port.
     pub fn is_crowded(&self) -> bool {
         self.by_port.len() > udp::FEW
     }
@@ -333,16 +333,17 @@ impl Machine {
     /// It has been given the port, or may listen on the one that it has.
     fn took(&mut self, id: Id) {
         let entry = self.sockets[&id];
+        if entry.transport == Transport::Udp {
+            self.entry(id).bound = true;
+            file(&mut self.by_port, id, entry.comes_last());
+            file(&mut self.by_address, id, entry.comes_last());
+            return;
+        }
         if !entry.bound && entry.sock.end.key() == MAPPED_WILDCARD {
             let others = self.owners().any(|(_, other)| other.sock.end.key() == MAPPED_WILDCARD);
             self.mapped_wildcard = self.mapped_wildcard.filter(|_| others).or(Some(entry.family));
         }
         self.entry(id).bound = true;
-        if entry.transport == Transport::Udp {
-            file(&mut self.by_port, id, entry.comes_last());
-            file(&mut self.by_address, id, entry.comes_last());
-            return;
-        }
         let sock = self.sock(id);
         match &mut self.bucket {
             Some(bucket) => bucket.took(&sock),

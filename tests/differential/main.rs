@@ -19,7 +19,7 @@ mod seen;
 mod steps;
 mod tally;
 
-use std::{env, fmt::Write as _, thread, time::Instant};
+use std::{cell::RefCell, env, fmt::Write as _, thread, time::Instant};
 
 use portwatch::conflict::Kernel;
 use portwatch_tests::say;
@@ -27,7 +27,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, Test
 
 use crate::{
     bugs::{Bug, Version},
-    live::Namespace,
+    live::{Live, Namespace},
     machine::{Answer, Expected, Machine},
     scenario::{Scenario, scenarios},
     steps::{Step, steps},
@@ -35,11 +35,14 @@ use crate::{
 };
 
 const SCENARIOS: u32 = 10_000;
+const SEED: u32 = 1;
 
 #[test]
 fn the_model_foresees_the_kernel() {
-    // The thread's namespace is its own, so no other test is in it.
-    let played = thread::spawn(|| play(number("PORTWATCH_SCENARIOS").unwrap_or(SCENARIOS)));
+    let scenarios = number("PORTWATCH_SCENARIOS").unwrap_or(SCENARIOS);
+    let seed = number("PORTWATCH_SEED").unwrap_or(SEED);
+    // A namespace is its thread's, so no other test is in it.
+    let played = thread::spawn(move || play(scenarios, seed));
     if let Err(mismatch) = played.join().unwrap() {
         panic!("{mismatch}");
     }
@@ -49,103 +52,119 @@ fn number(variable: &str) -> Option<u32> {
     env::var(variable).ok().map(|value| value.parse().unwrap())
 }
 
-fn play(scenarios_wanted: u32) -> Result<(), String> {
+fn play(count: u32, seed: u32) -> Result<(), String> {
     let start = Instant::now();
     let version = bugs::version();
+    let namespace = RefCell::new(Namespace::enter());
+    let tally = RefCell::new(Tally::default());
+    let result = runner(count, seed).run(&scenarios(), |scenario| {
+        let mut namespace = namespace.borrow_mut();
+        if !namespace.is_fresh() {
+            *namespace = Namespace::enter();
+        }
+        let (trace, played) = play_one(&scenario, &mut namespace, version, &mut tally.borrow_mut());
+        played.map_err(|wrong| TestCaseError::fail(format!("{trace}  but {wrong}")))
+    });
+    let seconds = start.elapsed().as_secs_f64();
+    let tally = tally.into_inner();
+    say(&format!("{count} scenarios on {version:?} in {seconds:.1} s\n{tally}"));
+    match result {
+        Ok(()) => {
+            tally.assert_not_vacuous(count);
+            Ok(())
+        }
+        Err(TestError::Fail(trace, scenario)) => {
+            let settings = scenario.settings;
+            Err(format!("kernel {version:?} and model differ, with {settings:?}:\n{trace}"))
+        }
+        Err(TestError::Abort(reason)) => Err(reason.to_string()),
+    }
+}
+
+fn runner(cases: u32, seed: u32) -> TestRunner {
     let config = Config {
-        cases: scenarios_wanted,
+        cases,
         failure_persistence: None,
         max_shrink_iters: 20_000,
         max_shrink_time: 60_000,
         ..Config::default()
     };
-    let mut seed = [0; 32];
-    seed[..4].copy_from_slice(&number("PORTWATCH_SEED").unwrap_or(1).to_le_bytes());
-    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
-    let mut runner = TestRunner::new_with_rng(config, rng);
-    let (namespace, tally) =
-        (std::cell::RefCell::new(None), std::cell::RefCell::new(Tally::default()));
-    let result = runner.run(&scenarios(), |scenario| {
-        let mut namespace = namespace.borrow_mut();
-        let namespace: &mut Namespace = match &mut *namespace {
-            Some(namespace) if Namespace::is_fresh(namespace) => namespace,
-            other => other.insert(Namespace::enter()),
-        };
-        play_one(&scenario, namespace, version, &mut tally.borrow_mut())
-            .map_err(TestCaseError::fail)
-    });
-    let tally = tally.into_inner();
-    say(&format!(
-        "{version:?}, {scenarios_wanted} scenarios in {:.1} s\n{tally}",
-        start.elapsed().as_secs_f64()
-    ));
-    match result {
-        Ok(()) => {
-            tally.assert_not_vacuous(scenarios_wanted);
-            Ok(())
-        }
-        Err(TestError::Fail(trace, scenario)) => Err(format!(
-            "the model and the kernel differ on {version:?}\n{:?}\n{trace}",
-            scenario.settings
-        )),
-        Err(TestError::Abort(reason)) => Err(reason.to_string()),
-    }
+    let mut bytes = [0; 32];
+    bytes[..4].copy_from_slice(&seed.to_le_bytes());
+    TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes))
 }
 
-/// Plays a scenario to both; the trace of it if they differ.
+/// Plays a scenario to both, and gives what happened, and what should have
+/// happened instead if they differ.
 fn play_one(
     scenario: &Scenario,
     namespace: &mut Namespace,
     version: Version,
     tally: &mut Tally,
-) -> Result<(), String> {
+) -> (String, Result<(), String>) {
     let other_device = namespace.other_device;
     let mut live = namespace.begin(scenario.settings);
-    let kernel = Kernel::of(&format!("{}.{}.{}", version.0, version.1, version.2));
-    let mut machine = Machine::new(kernel, live.settings, other_device);
+    let mut machine = Machine::new(kernel(version), live.settings, other_device);
     let mut trace = String::new();
     let mut next = 1;
     for op in &scenario.ops {
         for step in steps(&machine, op, next) {
             next += usize::from(step.is_of_new());
-            let expected = machine.expects(&step);
             let answer = live.takes(&step);
             match answer {
                 Ok(()) => writeln!(trace, "  {step}"),
                 Err(errno) => writeln!(trace, "  {step}: {errno}"),
             }
             .unwrap();
-            let expected = if expected.agrees(answer) {
-                expected
-            } else {
-                let excused = excuse(&machine, &step, version, answer);
-                let (bug, expected) =
-                    excused.ok_or_else(|| format!("{trace}  but expected: {expected}"))?;
-                tally.excuses(bug);
-                expected
-            };
-            tally.counts(&step, expected, machine.is_crowded());
-            if let Expected::Refusal(by, clause) = expected {
-                seen::check(kernel, &machine, &step, by, clause)
-                    .map_err(|said| format!("{trace}  but judged: {said}"))?;
+            if let Err(wrong) = compare(&machine, &step, answer, version, tally) {
+                return (trace, Err(wrong));
             }
-            let address = matches!(step, Step::Narrow { .. } | Step::Widen { .. })
-                .then(|| live.address(step.id()));
-            machine.learns(&step, answer, address);
+            machine.learns(&step, answer, new_address(&live, &step));
         }
     }
-    Ok(())
+    (trace, Ok(()))
+}
+
+fn kernel((major, minor, patch): Version) -> Kernel {
+    Kernel::of(&format!("{major}.{minor}.{patch}"))
+}
+
+/// The kernel's answer must be the model's, and the judgement of who refused too.
+fn compare(
+    machine: &Machine,
+    step: &Step,
+    answer: Answer,
+    version: Version,
+    tally: &mut Tally,
+) -> Result<(), String> {
+    let mut expected = machine.expects(step);
+    if !expected.agrees(answer) {
+        let excuse = excuse(machine, step, answer, version);
+        let (bug, instead) = excuse.ok_or_else(|| format!("expected: {expected}"))?;
+        tally.excuses(bug);
+        expected = instead;
+    }
+    tally.counts(step, expected, machine.is_crowded());
+    match expected {
+        Expected::Refusal(by, clause) => seen::check(kernel(version), machine, step, by, clause),
+        _ => Ok(()),
+    }
 }
 
 /// The bug of this kernel by which it answers so, and what it makes of the step.
 fn excuse(
     machine: &Machine,
     step: &Step,
-    version: Version,
     answer: Answer,
+    version: Version,
 ) -> Option<(Bug, Expected)> {
     Bug::ALL.into_iter().filter(|bug| bug.is_in(version)).find_map(|bug| {
         let expected = machine.with(bug).expects(step);
         expected.agrees(answer).then_some((bug, expected))
     })
+}
+
+/// Where a UDP socket's connect(2) has moved it.
+fn new_address(live: &Live, step: &Step) -> Option<std::net::IpAddr> {
+    matches!(step, Step::Narrow { .. } | Step::Widen { .. }).then(|| live.address(step.id()))
 }

@@ -36,7 +36,7 @@ pub fn check(
         (Verdict::Refuses(said), Verdict::Refuses(_) | Verdict::MayRefuse(_)) if said == clause => {
             Ok(())
         }
-        verdicts => Err(format!("{verdicts:?}")),
+        verdicts => Err(format!("judged: {verdicts:?}")),
     }
 }
 

@@ -71,8 +71,8 @@ impl End {
         }
     }
 
-    /// The address by which second hashes file a socket: an IPv4 address and its
-    /// mapped form are one.
+    /// The address by which the second hashes file a socket: an IPv4 address and
+    /// its mapped form are one.
     pub fn key(self) -> Ipv6Addr {
         match self.address {
             IpAddr::V4(address) => address.to_ipv6_mapped(),
@@ -85,7 +85,7 @@ impl End {
         self.v4().is_unspecified()
     }
 
-    /// Whether the address has an IPv4 equivalent other than a wildcard's.
+    /// Whether it is an IPv4 address, mapped or not.
     fn is_v4(self) -> bool {
         self.kind() == Kind::Mapped
     }

@@ -62,7 +62,8 @@ pub enum Ask {
     AnyRelaxed,
 }
 
-/// The clause of the rule that refused.
+/// The clause of the rule that refused. Where several are possible, the first in
+/// this order is what is said: it needs the least to be known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Clause {
     /// A listener, and SO_REUSEPORT is on neither side.
@@ -86,7 +87,7 @@ pub enum Clause {
 }
 
 impl Clause {
-    /// All of them, what can be said with less knowledge first.
+    /// All of them, in order.
     pub const ALL: [Self; 9] = [
         Self::Listens,
         Self::ListensDespiteReuseAddr,
