@@ -402,6 +402,9 @@ pub struct Binder {
     pub pid: u32,
     /// Its name then.
     pub comm: String,
+    /// The beginning of its arguments then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cmdline: Vec<String>,
     /// Whether it is still there.
     pub alive: bool,
 }

@@ -36,7 +36,7 @@ pub fn judge_on(kernel: Kernel, failure: &Failure, other: &Socket) -> Verdict {
     let mut refused = None;
     for (sk, holder) in possible(failure, other) {
         match ask(kernel, failure, &sk, &holder) {
-            Some(clause) => refused = Some(refused.map_or(clause, |first| clause.min(first))),
+            Some(clause) => refused = Some(refused.map_or(clause, |first| either(first, clause))),
             None => allowed = true,
         }
     }
@@ -50,6 +50,21 @@ pub fn judge_on(kernel: Kernel, failure: &Failure, other: &Socket) -> Verdict {
     }
 }
 
+/// What can be said where it is one of two clauses, and what decides between them
+/// is not known. A listener refuses whatever its options are.
+fn either(a: Clause, b: Clause) -> Clause {
+    use Clause::{
+        BindLacksReuseAddr, HolderLacksReuseAddr, HolderLacksReusePort, OneLacksReuseAddr,
+        ReusePortNotShared, ReusePortOfOtherUser,
+    };
+    match (a.min(b), a.max(b)) {
+        (BindLacksReuseAddr, HolderLacksReuseAddr) => OneLacksReuseAddr,
+        (ReusePortOfOtherUser, HolderLacksReusePort) => ReusePortNotShared,
+        (first, unclear @ (OneLacksReuseAddr | ReusePortNotShared)) if first != unclear => unclear,
+        (first, _) => first,
+    }
+}
+
 /// The clause by which `other` refuses, given that it does.
 pub fn clause(failure: &Failure, other: &Socket) -> Clause {
     match judge(failure, other) {
@@ -57,7 +72,7 @@ pub fn clause(failure: &Failure, other: &Socket) -> Clause {
         // What is known of one of the two is no longer so, or not the whole.
         Verdict::Allows => {
             let clauses = possible(failure, other);
-            let clause = clauses.map(|(sk, holder)| rule::clause(&sk, &holder)).min();
+            let clause = clauses.map(|(sk, holder)| rule::clause(&sk, &holder)).reduce(either);
             clause.unwrap_or(Clause::BindLacksReuseAddr)
         }
     }

@@ -62,8 +62,7 @@ pub enum Ask {
     AnyRelaxed,
 }
 
-/// The clause of the rule that refused. Where several are possible, the first in
-/// this order is what is said: it needs the least to be known.
+/// The clause of the rule that refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Clause {
     /// A listener, and SO_REUSEPORT is on neither side.
@@ -84,10 +83,16 @@ pub enum Clause {
     BindHasReusePortGroup,
     /// Any port was asked for, and this one is in use.
     InUse,
+    /// Not both have SO_REUSEADDR, and which of the two lacks it is not known.
+    OneLacksReuseAddr,
+    /// The bind has SO_REUSEPORT; the holder lacks it or is another user's, and
+    /// which of it is not known.
+    ReusePortNotShared,
 }
 
 impl Clause {
-    /// All of them, in order.
+    /// All that the rule itself gives; the last two of the type are for what is not
+    /// known of a socket.
     pub const ALL: [Self; 9] = [
         Self::Listens,
         Self::ListensDespiteReuseAddr,
@@ -124,6 +129,14 @@ impl Clause {
             }
             Self::BindHasReusePortGroup => {
                 "has SO_REUSEPORT as this bind has, but this bind's socket is in a group of its own"
+            }
+            Self::OneLacksReuseAddr => {
+                "blocks any bind unless both have SO_REUSEADDR; which of the two lacks it could \
+                 not be seen"
+            }
+            Self::ReusePortNotShared => {
+                "does not share by SO_REUSEPORT, which this bind has: it lacks that option or \
+                 belongs to another user"
             }
             Self::InUse => "is on the port, and a bind to port 0 shares none",
         }

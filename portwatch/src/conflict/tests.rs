@@ -76,7 +76,7 @@ fn reuseport_takes_both_sides_and_one_user() {
     );
     // The holder's flags are unknown, as sock_diag leaves them.
     assert_eq!(tcp(bind, State::Listen, "127.0.0.1:80 ?"), MayRefuse(Clause::HolderLacksReusePort));
-    assert_eq!(tcp(bind, State::Listen, "127.0.0.1:80 ?u"), Refuses(Clause::ReusePortOfOtherUser));
+    assert_eq!(tcp(bind, State::Listen, "127.0.0.1:80 ?u"), Refuses(Clause::ReusePortNotShared));
 }
 
 #[test]

@@ -164,7 +164,7 @@ fn who(
     let behind_proxy = format!("for {}", workload.as_deref().unwrap_or("a container"));
     let what = match class {
         HolderClass::Itself if holder.pid == case.process().pid => {
-            return format!("it {doing} itself already");
+            return format!("it {doing} itself");
         }
         HolderClass::InFlight => {
             return format!(

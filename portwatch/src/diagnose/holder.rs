@@ -14,13 +14,28 @@ use crate::{
 /// set some seconds.
 const MOMENTS: SignedDuration = SignedDuration::from_secs(60);
 
-/// Programs that hold a port for a container.
-const CONTAINER_PROXIES: [&str; 4] = ["docker-proxy", "rootlessport", "rootlessport-ch", "conmon"];
+/// Programs that hold a port for a container. Which one it is may not be known;
+/// they are never what is to be stopped.
+const CONTAINER_PROXIES: [&str; 9] = [
+    "docker-proxy",
+    "dockerd",
+    "rootlesskit",
+    "rootlessport",
+    "rootlessport-ch",
+    "slirp4netns",
+    "pasta",
+    "pasta.avx2",
+    "conmon",
+];
 
 /// The process to speak of, and its class. A socket may be open in several: the
 /// one that the others descend from is to be dealt with, or else the oldest.
 pub fn behind<'a>(evidence: &Evidence, socket: &'a Socket) -> (HolderClass, Option<&'a Process>) {
     let failing = &evidence.process;
+    // systemd is everybody's ancestor, and holds a port for a unit.
+    if let Some(systemd) = socket.holders.iter().find(|holder| is_systemd(holder)) {
+        return (HolderClass::SocketUnit, Some(systemd));
+    }
     if let Some(own) = socket.holders.iter().find(|holder| is_self(failing, holder)) {
         return (HolderClass::Itself, Some(own));
     }
@@ -42,10 +57,8 @@ pub fn behind<'a>(evidence: &Evidence, socket: &'a Socket) -> (HolderClass, Opti
     match first {
         Some(holder) => {
             // Who holds it for somebody else has often been handed the socket.
-            let class = match class(failing, holder) {
-                proxy @ (HolderClass::ContainerProxy
-                | HolderClass::KubeProxy
-                | HolderClass::SocketUnit) => proxy,
+            let class = match class(evidence, holder) {
+                proxy @ (HolderClass::ContainerProxy | HolderClass::KubeProxy) => proxy,
                 class => kept_open(socket, holder)
                     .or_else(|| came_back(evidence, socket, holder))
                     .unwrap_or(class),
@@ -58,8 +71,14 @@ pub fn behind<'a>(evidence: &Evidence, socket: &'a Socket) -> (HolderClass, Opti
 }
 
 /// The class of one process that is known to have held the port.
-pub fn of_one(failing: &Process, holder: &Process) -> HolderClass {
-    if is_self(failing, holder) { HolderClass::Itself } else { class(failing, holder) }
+pub fn of_one(evidence: &Evidence, holder: &Process) -> HolderClass {
+    if is_self(&evidence.process, holder) { HolderClass::Itself } else { class(evidence, holder) }
+}
+
+/// systemd, of the system or of a user, or the child that it makes for a unit with
+/// a network namespace of its own.
+fn is_systemd(process: &Process) -> bool {
+    matches!(process.comm.as_deref(), Some("systemd" | "(sd-listen)"))
 }
 
 /// Whether the kernel alone keeps the socket: no inode, in a state that outlives
@@ -87,10 +106,12 @@ pub fn named(class: HolderClass, process: Option<&Process>) -> Holder {
     }
 }
 
-/// The process itself, or one that it descends from. Pid 1 is everyone's
-/// ancestor and says nothing.
+/// The process itself, one that it descends from, or a child of it. Pid 1 is
+/// everyone's ancestor and says nothing.
 fn is_self(failing: &Process, holder: &Process) -> bool {
-    holder.pid == failing.pid || (holder.pid != 1 && failing.ancestors.contains(&holder.pid))
+    holder.pid == failing.pid
+        || holder.ppid == Some(failing.pid)
+        || (holder.pid != 1 && failing.ancestors.contains(&holder.pid))
 }
 
 /// Why a holder has the socket open, where that tells more than what it is.
@@ -101,13 +122,15 @@ fn kept_open(socket: &Socket, holder: &Process) -> Option<HolderClass> {
     if holder.tid.is_some() {
         return Some(HolderClass::ThreadOnly);
     }
-    // A server that forks to the background has its own name still; a program
-    // that its parent has started has another.
+    // A server that forks to the background is its own program still, whatever it
+    // calls itself; a program that its parent has started is another.
     let stranger = |binder: &&Binder| {
-        let program = holder.exe.as_deref().and_then(|exe| exe.rsplit('/').next());
-        !binder.alive
-            && holder.comm.as_deref() != Some(&*binder.comm)
-            && program != Some(&*binder.comm)
+        let then = Process {
+            comm: Some(binder.comm.clone()),
+            cmdline: binder.cmdline.clone(),
+            ..Process::default()
+        };
+        !binder.alive && program::same(&then, holder) == Some(false)
     };
     socket.binder.as_ref().filter(stranger).map(|_| HolderClass::Inherited)
 }
@@ -123,14 +146,19 @@ fn came_back(evidence: &Evidence, socket: &Socket, holder: &Process) -> Option<H
         && (is_same_service(&before.process, holder)
             || (holder.unit.is_some() && supervisor.name == before.process.unit));
     let came = holder.started?;
-    let young = evidence.time.duration_since(came) < MOMENTS;
     let followed = before.left.is_some_and(|left| came.duration_since(left).abs() < MOMENTS);
-    (of_its_kind && young && followed).then_some(HolderClass::Restarted)
+    (of_its_kind && just_before(evidence, holder) && followed).then_some(HolderClass::Restarted)
+}
+
+/// Whether the holder was started moments before the refusal.
+fn just_before(evidence: &Evidence, holder: &Process) -> bool {
+    holder.started.is_some_and(|came| evidence.time.duration_since(came).abs() < MOMENTS)
 }
 
 /// The supervisor of a process, if it starts again what ends by itself. Of a shell
-/// that is so where it is seen to run a loop: in its command, or because the
-/// port's previous process was its child as well.
+/// that is so where it has been seen to: the port's previous process was its child
+/// as well. A shell that runs the failing process too is a script that starts one
+/// thing after the other.
 pub fn restarter<'a>(evidence: &Evidence, process: &'a Process) -> Option<&'a Supervisor> {
     let supervisor = process.supervisor.as_ref()?;
     let restarts = match supervisor.kind {
@@ -138,12 +166,11 @@ pub fn restarter<'a>(evidence: &Evidence, process: &'a Process) -> Option<&'a Su
             supervisor.restart.as_deref().is_some_and(|restart| restart != "no")
         }
         SupervisorKind::Shell => {
-            let command = supervisor.name.as_deref().unwrap_or_default();
+            let shell = supervisor.pid?;
             let before = evidence.previous_holder.as_ref().map(|before| &before.process);
-            let child = |process: &Process| process.ppid == supervisor.pid;
-            has_loop(command)
-                || (child(process)
-                    && before.is_some_and(|before| before.pid != process.pid && child(before)))
+            process.ppid == Some(shell)
+                && !evidence.process.ancestors.contains(&shell)
+                && before.is_some_and(|it| it.pid != process.pid && it.ppid == Some(shell))
         }
         SupervisorKind::Supervisord
         | SupervisorKind::Pm2
@@ -153,14 +180,10 @@ pub fn restarter<'a>(evidence: &Evidence, process: &'a Process) -> Option<&'a Su
     restarts.then_some(supervisor)
 }
 
-fn has_loop(command: &str) -> bool {
-    let mut words = command.split(|char: char| char.is_whitespace() || ";&|(){}".contains(char));
-    words.any(|word| matches!(word, "while" | "until" | "for"))
-}
-
 /// What the process column means; the order is from names that stand for
 /// somebody else to what the process is by itself.
-fn class(failing: &Process, holder: &Process) -> HolderClass {
+fn class(evidence: &Evidence, holder: &Process) -> HolderClass {
+    let failing = &evidence.process;
     let comm = holder.comm.as_deref().unwrap_or_default();
     // Others hold ports of their own beside those of containers (dockerd), and
     // are proxies where an engine says that this one is a container's.
@@ -172,7 +195,7 @@ fn class(failing: &Process, holder: &Process) -> HolderClass {
     if comm == "kube-proxy" {
         return HolderClass::KubeProxy;
     }
-    if comm == "systemd" || comm == "(sd-listen)" {
+    if is_systemd(holder) {
         return HolderClass::SocketUnit;
     }
     // Also where both run one program: a rollout that starts the new pod before
@@ -181,7 +204,9 @@ fn class(failing: &Process, holder: &Process) -> HolderClass {
         return HolderClass::Container;
     }
     if is_same_service(failing, holder) {
-        return if younger(holder, failing) {
+        let back = just_before(evidence, holder) && younger(holder, failing);
+        let by_unit = failing.unit.is_some() && failing.unit == holder.unit;
+        return if back && (by_unit || restarter(evidence, holder).is_some()) {
             HolderClass::Restarted
         } else {
             HolderClass::OldInstance
@@ -202,7 +227,17 @@ fn is_same_service(failing: &Process, holder: &Process) -> bool {
     if holder.session.is_some() && holder.session != failing.session {
         return false;
     }
-    let same_unit = failing.unit.is_some()
+    // Jobs of one supervisor have its unit in common and are not one service.
+    let job = |process: &'_ Process| {
+        let supervisor = process.supervisor.as_ref()?;
+        let is_unit = supervisor.kind == SupervisorKind::Systemd;
+        supervisor.name.clone().filter(|_| !is_unit)
+    };
+    if matches!((job(failing), job(holder)), (Some(a), Some(b)) if a != b) {
+        return false;
+    }
+    let same_unit = program::same(failing, holder) != Some(false)
+        && failing.unit.is_some()
         && failing.unit == holder.unit
         && failing.unit_owner == holder.unit_owner
         && failing.container == holder.container

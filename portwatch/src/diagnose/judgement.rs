@@ -39,9 +39,7 @@ pub fn of(case: &Case, class: HolderClass, holder: Option<&Process>) -> Option<J
             pro.push("its program has nothing to do with the port".to_owned());
         }
         HolderClass::Restarted => {
-            contra.push(
-                "it was started moments ago, by a supervisor that would do it again".to_owned(),
-            );
+            contra.push("it was started moments ago, and would be again".to_owned());
         }
         _ => {}
     }
@@ -69,6 +67,9 @@ pub fn of(case: &Case, class: HolderClass, holder: Option<&Process>) -> Option<J
 
 /// Which release it is.
 fn of_the_program(case: &Case, holder: &Process, pro: &mut Vec<String>, contra: &mut Vec<String>) {
+    if program::same(holder, case.process()) != Some(true) {
+        return;
+    }
     if holder.exe.as_deref().is_some_and(|exe| exe.ends_with(" (deleted)")) {
         pro.push("its executable was deleted or replaced: a release before this one".to_owned());
     }
@@ -101,7 +102,7 @@ fn of_its_start(case: &Case, holder: &Process, pro: &mut Vec<String>, contra: &m
         pro.push(format!(
             "no service manager runs it, it is in login session {session}{user}{tty}"
         ));
-    } else if !managed && holder.ppid == Some(1) {
+    } else if !managed && holder.ppid == Some(1) && on_systemd(case, holder) {
         pro.push("its parent is gone (ppid 1) and no unit manages it: an orphan".to_owned());
     }
     if let Some(supervisor) = holder::restarter(case.evidence, holder) {
@@ -118,6 +119,14 @@ fn of_its_start(case: &Case, holder: &Process, pro: &mut Vec<String>, contra: &m
             }
         });
     }
+}
+
+/// Whether units are what processes of this machine are in: elsewhere every healthy
+/// service has pid 1 for its parent and no unit.
+fn on_systemd(case: &Case, holder: &Process) -> bool {
+    let path_known = holder.cgroup.as_ref().is_some_and(|cgroup| cgroup.path.is_some());
+    let failing = case.process();
+    path_known && (failing.unit.is_some() || failing.session.is_some())
 }
 
 fn supervisor_name(kind: SupervisorKind) -> &'static str {

@@ -84,9 +84,13 @@ pub fn against(case: &Case, class: HolderClass, holder: Option<&Process>) -> Vec
             advice("LimitCORE= in its unit (ulimit -c) bounds how long that takes"),
         ],
         HolderClass::OldInstance => {
-            vec![stop(case, holder, "the older instance has never gone away")]
+            vec![stop(case, holder, "another instance of it has the port")]
         }
-        HolderClass::ContainerProxy => vec![workloads::behind_proxy(holder, port)],
+        HolderClass::ContainerProxy => vec![workloads::behind_proxy(
+            holder,
+            port,
+            words::protocol(case.evidence.failure.protocol),
+        )],
         HolderClass::Container => {
             vec![stop(case, holder, "it runs in a container that shares this network namespace")]
         }
@@ -148,20 +152,21 @@ pub fn aftermath(case: &Case, class: Option<HolderClass>) -> Option<String> {
         return None;
     }
     let holder_has_it = case.first().and_then(|culprit| culprit.socket.reuseaddr);
+    let then = "once it stops, connections that it closes first enter TIME-WAIT for 60 s";
     Some(match (case.evidence.failure.reuseaddr?, holder_has_it) {
-        (true, Some(true)) => "once it stops, its connections enter TIME-WAIT for 60 s; that does \
-                               not block this program, since both set SO_REUSEADDR"
-            .to_owned(),
-        (true, Some(false)) => "once it stops, its connections enter TIME-WAIT, and block this \
-                                bind for up to 60 s although it sets SO_REUSEADDR: the holder \
-                                does not"
-            .to_owned(),
-        (true, None) => "once it stops, its connections enter TIME-WAIT for 60 s; that does not \
-                         block this program, which sets SO_REUSEADDR, if the holder has set it too"
-            .to_owned(),
-        (false, _) => "once it stops, its connections enter TIME-WAIT for 60 s, and this program, \
-                       which does not set SO_REUSEADDR, will be refused until then"
-            .to_owned(),
+        (true, Some(true)) => {
+            format!("{then}; that does not block this program, since both set SO_REUSEADDR")
+        }
+        (true, Some(false)) => format!(
+            "{then}; they would block this bind although it sets SO_REUSEADDR: the holder does not"
+        ),
+        (true, None) => format!(
+            "{then}; that does not block this program, which sets SO_REUSEADDR, if the holder has \
+             set it too"
+        ),
+        (false, _) => format!(
+            "{then}; they would block this program, which does not set SO_REUSEADDR, until then"
+        ),
     })
 }
 
@@ -196,13 +201,7 @@ fn kernels_own(case: &Case) -> Vec<Move> {
 pub fn wait(case: &Case, why: &str) -> Move {
     // The kernel's timer may be up to 2 s later than what it reports.
     let seconds = case.evidence.time_wait.max_remaining_ms.map_or(60, words::seconds) + 2;
-    let then = match case.process().unit.as_deref().filter(|_| case.process().session.is_none()) {
-        Some(unit) if case.process().unit_owner.is_none() => {
-            format!(" && systemctl restart {}", quote(unit))
-        }
-        _ => String::new(),
-    };
-    command(format!("sleep {seconds}{then}"), why, Risk::None)
+    command(format!("sleep {seconds}"), why, Risk::None)
 }
 
 /// See for oneself, where nothing better is known.
@@ -225,7 +224,10 @@ pub fn enter(case: &Case) -> String {
     if netns.host != Some(false) {
         return String::new();
     }
-    let holder = case.first().and_then(|culprit| culprit.socket.holders.first());
+    // Pid 1 holds sockets in namespaces that it is not in.
+    let holder = case
+        .first()
+        .and_then(|culprit| culprit.socket.holders.iter().find(|holder| holder.pid != 1));
     match &netns.name {
         // A name that ip-netns(8) knows, not that of a container.
         Some(name) if case.process().workload.is_none() => {
@@ -235,6 +237,7 @@ pub fn enter(case: &Case) -> String {
     }
 }
 
+/// Whose it is, or else what it is called.
 fn owner(process: &Process) -> String {
     words::belongs_to(process).unwrap_or_else(|| words::process(process))
 }

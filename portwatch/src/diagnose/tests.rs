@@ -149,7 +149,9 @@ fn a_proxy_is_not_the_culprit() {
     let diagnosis = diagnose(&listener(proxy));
     assert_eq!(diagnosis.holder.unwrap().class, HolderClass::ContainerProxy);
     let command = diagnosis.moves[0].command.as_deref().unwrap();
-    assert!(command.starts_with("docker stop"), "{command}");
+    // Nobody has said which container it is, and two may have published it.
+    assert_eq!(command, "docker ps --filter publish=8080/tcp");
+    assert_eq!(diagnosis.moves[0].risk, Risk::None);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use crate::{
 };
 
 /// Ends the container that `proxy` holds `port` for.
-pub fn behind_proxy(proxy: &Process, port: u16) -> Move {
+pub fn behind_proxy(proxy: &Process, port: u16, protocol: &str) -> Move {
     let known = proxy.workload.as_ref();
     let published = known.and_then(|workload| workload.published.clone());
     let holds = format!("{} only holds the port for it", words::process(proxy));
@@ -30,7 +30,11 @@ pub fn behind_proxy(proxy: &Process, port: u16) -> Move {
     match known.map(|workload| workload.engine) {
         Some(Engine::Podman) => podman_list(port, why),
         None if is_podmans(proxy) => podman_list(port, why),
-        _ => interrupts(format!("docker stop $(docker ps -q --filter publish={port})"), why),
+        _ => Move {
+            command: Some(format!("docker ps --filter publish={port}/{protocol}")),
+            why: format!("{why}; this shows which: then docker stop that one"),
+            risk: Risk::None,
+        },
     }
 }
 
@@ -59,8 +63,22 @@ pub fn around(holder: &Process, why: &str) -> Option<Move> {
                 quote(&pod.name)
             )),
             why: format!(
-                "{why}; the owner of {label} (Deployment, DaemonSet…) would start it again: scale \
-                 that down, or give it hostPort or the Recreate strategy"
+                "{why}; the owner of {label} would start it again: scale that down (of a \
+                 ReplicaSet the Deployment above it), or give it the Recreate strategy"
+            ),
+            risk: Risk::None,
+        });
+    }
+    if let Some(uid) = &holder.pod {
+        return Some(Move {
+            command: Some(format!(
+                "kubectl get pods -A -o custom-columns=NS:.metadata.namespace,NAME:.metadata.name,\
+                 UID:.metadata.uid | grep {}",
+                quote(uid)
+            )),
+            why: format!(
+                "{why}; this shows the pod; the kubelet starts again what is stopped on its node, \
+                 so scale down the pod's owner"
             ),
             risk: Risk::None,
         });

@@ -92,9 +92,11 @@ pub fn recall_origin(host: &Host, records: &dyn Records, sockets: &mut [Socket])
     for socket in sockets.iter_mut().filter(|socket| !socket.holders.is_empty()) {
         let Some(owner) = socket.cookie.and_then(|cookie| records.owner(cookie)) else { continue };
         if socket.holders.iter().all(|holder| holder.pid != owner.pid) {
+            let then = process(host, &owner);
             socket.binder = Some(Binder {
                 pid: owner.pid,
-                comm: process(host, &owner).comm.unwrap_or_default(),
+                comm: then.comm.unwrap_or_default(),
+                cmdline: then.cmdline,
                 alive: processes::is_alive(host, owner.pid, owner.started_ns),
             });
         }

@@ -75,7 +75,7 @@ pub fn block(event: &Event) -> String {
         out.row("stop it?", &verdict(judgement));
     }
     for (index, step) in moves.iter().enumerate() {
-        out.step(if index == 0 { "do" } else { "or" }, step);
+        out.step(if index == 0 { "do" } else { "also" }, step);
     }
     for note in notes {
         out.row("note", note);

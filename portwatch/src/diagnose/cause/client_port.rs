@@ -25,7 +25,7 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     let stop = std::mem::replace(&mut finding.moves, keep_out(case));
     finding.moves.extend(stop);
     finding.moves.push(moves::advice(format!(
-        "or give this service a port outside of net.ipv4.ip_local_port_range{}",
+        "give this service a port outside of net.ipv4.ip_local_port_range{}",
         range(case).map(|range| format!(" ({range})")).unwrap_or_default(),
     )));
     finding.notes.push(format!(

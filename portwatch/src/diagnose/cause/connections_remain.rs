@@ -12,16 +12,19 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     let culprit = case.first_connection()?;
     // Without a process it is one that the kernel alone brings to its end.
     culprit.socket.inode?;
-    let count = case.evidence.connections;
-    let doing = match u64::from(count.established) + u64::from(count.closing) {
-        0 | 1 => "has a connection that was accepted".to_owned(),
-        many => format!("has {many} connections that were accepted"),
-    };
-    let doing = format!("{doing} on {}; nobody listens there", culprit.socket.local);
+    let doing = format!("still has a connection accepted on {}", culprit.socket.local);
     let why = "it goes on with connections that it accepted on the port";
     let mut finding = connected(case, culprit, Cause::ConnectionsRemain, &doing, why);
     if case.evidence.failure.reuseaddr == Some(false) && culprit.socket.reuseaddr != Some(false) {
         finding.moves.insert(0, moves::set_reuseaddr(case));
+    }
+    let count = case.evidence.connections;
+    let open = u64::from(count.established) + u64::from(count.closing);
+    if open > 1 {
+        finding.notes.push(format!(
+            "nobody listens on the port, and {open} connections are left of the listener, in one \
+             process or in several"
+        ));
     }
     finding.notes.push(
         "a graceful shutdown that has not ended, or a worker that was forgotten: an accepted \

@@ -1,6 +1,8 @@
 //! SO_BINDTODEVICE on one side: sockets are kept apart by their devices only
 //! where both have one.
 
+use std::net::IpAddr;
+
 use crate::diagnose::{
     Cause,
     case::Case,
@@ -11,6 +13,12 @@ use crate::evidence::{Device, State};
 
 pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     let culprit = case.first_in(State::Listen)?;
+    // A link-local address brings a device of its own (its scope id).
+    let link_local =
+        |address: IpAddr| matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
+    if link_local(case.evidence.failure.address) || link_local(culprit.socket.local.ip()) {
+        return None;
+    }
     let (with, without) = match (&case.evidence.failure.device, &culprit.socket.device) {
         (Some(device), None) => (device, "the holder"),
         (None, Some(device)) => (device, "this program"),

@@ -17,7 +17,7 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
         return None;
     }
     let last = case.evidence.last_holder.as_ref().filter(|last| was_there(case, last));
-    let class = last.map(|last| holder::of_one(case.process(), &last.process));
+    let class = last.map(|last| holder::of_one(case.evidence, &last.process));
     Some(Finding {
         cause: Cause::Gone,
         because: match last {

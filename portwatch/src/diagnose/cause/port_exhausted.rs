@@ -40,7 +40,7 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
             _ => "no port of the ephemeral range is free".to_owned(),
         },
         class: most
-            .map(|most| holder::of_one(case.process(), &most.process))
+            .map(|most| holder::of_one(case.evidence, &most.process))
             .or(Some(HolderClass::Unknown)),
         holder: most.map(|most| &most.process),
         moves,

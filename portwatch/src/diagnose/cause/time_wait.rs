@@ -2,7 +2,6 @@
 //! what to mend.
 
 use crate::{
-    conflict::Clause,
     diagnose::{
         Cause, HolderClass,
         case::Case,
@@ -20,8 +19,9 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     let left = seconds.map(|seconds| format!(", {seconds} s left")).unwrap_or_default();
     let sockets = if rows.count == 1 { "socket" } else { "sockets" };
     let what = format!("{} {sockets} of earlier connections in TIME-WAIT{left}", rows.count);
-    let (cause, because, moves, note) = match culprit.clause {
-        Clause::HolderLacksReuseAddr => (
+    // Whatever else the two have set, this option decides about TIME-WAIT.
+    let (cause, because, moves, note) = match case.evidence.failure.reuseaddr? {
+        true => (
             Cause::TimeWaitOldLackedReuseaddr,
             format!("{what}, made without SO_REUSEADDR"),
             vec![wait(
@@ -31,7 +31,7 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
             )],
             "SO_REUSEADDR helps against TIME-WAIT only where the old sockets had it too",
         ),
-        _ => (
+        false => (
             Cause::TimeWaitAppLacksReuseaddr,
             format!("{what}, and the program does not set SO_REUSEADDR"),
             vec![

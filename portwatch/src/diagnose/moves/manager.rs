@@ -22,7 +22,14 @@ pub fn stop(case: &Case, holder: &Process, why: &str) -> Move {
         return step;
     }
     if let Some(unit) = holder.unit.as_deref().filter(|_| holder.session.is_none()) {
-        return by_unit(holder, unit, why);
+        return by_unit(case, holder, unit, why);
+    }
+    if holder.cgroup.as_ref().is_none_or(|cgroup| cgroup.path.is_none()) {
+        return command(
+            format!("systemctl status {}", holder.pid),
+            format!("{why}; who manages it is not known: this shows it, and who to tell"),
+            Risk::None,
+        );
     }
     match supervisor.filter(|known| known.kind == SupervisorKind::Shell) {
         Some(Supervisor { pid: Some(shell), name, .. }) => command(
@@ -75,7 +82,11 @@ fn as_user(holder: &Process, what: &str) -> String {
     }
 }
 
-fn by_unit(holder: &Process, unit: &str, why: &str) -> Move {
+fn by_unit(case: &Case, holder: &Process, unit: &str, why: &str) -> Move {
+    let failing = case.process();
+    let shared = failing.unit.as_deref() == Some(unit) && failing.unit_owner == holder.unit_owner;
+    let both =
+        if shared { "; it ends what else is in the unit, the failing program too" } else { "" };
     let known = holder.supervisor.as_ref();
     let restart = known.and_then(|known| known.restart.as_deref()).filter(|&policy| policy != "no");
     let again = known.and_then(|known| known.restarts).filter(|&restarts| restarts > 0);
@@ -90,10 +101,16 @@ fn by_unit(holder: &Process, unit: &str, why: &str) -> Move {
         _ => "stopping the unit lasts, a killed process may be started again".to_owned(),
     };
     command(
-        format!("{} stop {}", systemctl(holder), quote(unit)),
-        format!("{why}; {lasts}"),
+        format!("{} stop {}", systemctl(holder), name(unit)),
+        format!("{why}; {lasts}{both}"),
         Risk::Interrupts,
     )
+}
+
+/// A unit's name as an argument: one that could be taken for an option stands
+/// behind `--`.
+fn name(unit: &str) -> String {
+    if unit.starts_with('-') { format!("-- {}", quote(unit)) } else { quote(unit) }
 }
 
 /// The command that speaks to the manager of the process's unit.

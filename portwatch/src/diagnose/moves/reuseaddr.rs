@@ -1,8 +1,12 @@
 //! SO_REUSEADDR, in the failing program's own language.
 
 use crate::{
-    diagnose::{Move, case::Case, moves::advice},
-    evidence::{Process, Runtime},
+    diagnose::{
+        Move,
+        case::Case,
+        moves::{advice, owner},
+    },
+    evidence::Runtime,
 };
 
 /// Set the option in the failing program.
@@ -42,13 +46,5 @@ pub fn set_reuseaddr(case: &Case) -> Move {
             "setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &(int){1}, sizeof(int)) before bind()"
         }
     };
-    advice(format!("let {} set SO_REUSEADDR: {how}", program_of(case.process())))
-}
-
-fn program_of(process: &Process) -> String {
-    process
-        .unit
-        .clone()
-        .or_else(|| process.comm.clone())
-        .unwrap_or_else(|| "the program".to_owned())
+    advice(format!("let {} set SO_REUSEADDR: {how}", owner(case.process())))
 }

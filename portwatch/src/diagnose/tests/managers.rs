@@ -38,13 +38,19 @@ fn each_supervisor_is_told_in_its_own_words() {
 
 #[test]
 fn without_a_unit_the_loop_goes_before_what_it_starts() {
-    let mut holder = kept_running("/", SupervisorKind::Shell, "while :; do ./app; done");
-    holder.unit = None;
-    assert_eq!(first_command(holder.clone()), "kill 700 38104");
+    let mut holder = kept_running("/", SupervisorKind::Shell, "./loop.sh");
+    (holder.unit, holder.ppid) = (None, Some(700));
     // A script that has started it once starts nothing again.
-    let script = holder.supervisor.as_mut().unwrap();
-    script.name = Some("/srv/app/start.sh".to_owned());
-    assert_eq!(first_command(holder), "kill 38104");
+    assert_eq!(first_command(holder.clone()), "kill 38104");
+    let mut evidence = listener(holder.clone());
+    let before = Process { pid: 38000, ..holder };
+    evidence.previous_holder =
+        Some(LastHolder { process: before, cookie: 1, bound: None, left: None });
+    let command = |evidence: &Evidence| diagnose(evidence).moves[0].command.clone().unwrap();
+    assert_eq!(command(&evidence), "kill 700 38104");
+    // It runs the failing program as well: one thing after the other.
+    evidence.process.ancestors = vec![700];
+    assert_eq!(command(&evidence), "kill 38104");
 }
 
 #[test]
