@@ -136,6 +136,12 @@ pub struct Owner {
     pub cgroup_id: u64,
     /// What it has bound.
     pub port: Port,
+    /// The address that it has bound, as [`Attempt::address`].
+    pub address: [u8; 16],
+    /// `AF_INET` or `AF_INET6`; 0 where the address is not known.
+    pub family: u16,
+    /// Zero.
+    pub reserved: [u8; 6],
     /// The process.
     pub pid: u32,
     /// Its parent; 0 where unknown.
@@ -370,7 +376,7 @@ const _: () = assert!(size_of::<Task>() == 56 + CMDLINE_LEN);
 const _: () = assert!(size_of::<Culprit>() == 48);
 const _: () = assert!(size_of::<BindFailure>() == 8 + 56 + 48 + 56 + CMDLINE_LEN);
 const _: () = assert!(align_of::<BindFailure>() == 8);
-const _: () = assert!(size_of::<Owner>() == 80 + RECORD_CMDLINE_LEN);
+const _: () = assert!(size_of::<Owner>() == 104 + RECORD_CMDLINE_LEN);
 const _: () = assert!(size_of::<Port>() == 16);
 const _: () = assert!(size_of::<PortUse>() == 24);
 const _: () = assert!(size_of::<OpenFile>() == 24);

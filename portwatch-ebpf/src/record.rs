@@ -34,6 +34,9 @@ pub fn agreed(attempt: &Attempt) {
         (*owner).at_ns = bpf_ktime_get_boot_ns();
         (*owner).left_ns = 0;
         (*owner).port = port;
+        (*owner).address = attempt.address;
+        (*owner).family = attempt.family;
+        (*owner).reserved = [0; 6];
         (*owner).flags = attempt.flags;
         task::describe_owner(owner);
     }

@@ -227,9 +227,16 @@ pub fn arguments(bytes: &[u8]) -> Vec<String> {
     bytes.split(|&byte| byte == 0).map(text).collect()
 }
 
-fn address_of(family: u16, bytes: [u8; 16]) -> Result<(Family, IpAddr), DecodeError> {
-    const AF_INET: u16 = 2;
-    const AF_INET6: u16 = 10;
+/// `AF_INET`.
+pub(crate) const AF_INET: u16 = 2;
+/// `AF_INET6`.
+pub(crate) const AF_INET6: u16 = 10;
+
+/// An address as the kernel side writes it.
+///
+/// # Errors
+/// It is of another family.
+pub(crate) fn address_of(family: u16, bytes: [u8; 16]) -> Result<(Family, IpAddr), DecodeError> {
     let [a, b, c, d, ..] = bytes;
     match family {
         AF_INET => Ok((Family::Ipv4, Ipv4Addr::new(a, b, c, d).into())),

@@ -542,12 +542,21 @@ pub struct Share {
 }
 
 /// Who was on a port last.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastHolder {
     /// The process, as it was when it bound the socket.
     pub process: Process,
     /// The socket's cookie.
     pub cookie: u64,
+    /// The socket's own address when it was bound.
+    #[serde(default)]
+    pub address: Option<IpAddr>,
+    /// `SO_REUSEADDR`, as it was when the socket was bound or began to listen.
+    #[serde(default)]
+    pub reuseaddr: Option<bool>,
+    /// `SO_REUSEPORT`, likewise.
+    #[serde(default)]
+    pub reuseport: Option<bool>,
     /// When it bound the port or began to listen; `None` if that was before the
     /// agent's start.
     pub bound: Option<Timestamp>,

@@ -238,6 +238,7 @@ fn who_is_gone_is_known_from_the_record() {
             cookie: 3,
             bound: Some(at("2026-06-02T09:14:34Z")),
             left: left.map(at),
+            ..LastHolder::default()
         })
     };
     empty.last_holder = last(Some("2026-06-08T14:02:11.040Z"));

@@ -3,7 +3,7 @@
 use portwatch_common::{Owner, Port, PortUse, flag};
 
 use crate::{
-    decode::{RawFailure, arguments},
+    decode::{RawFailure, address_of, arguments},
     enrich::{host::Host, processes, sock_diag},
     evidence::{Binder, Cgroup, Gap, LastHolder, LeftBy, Process, Socket, State},
     kernel::records::Records,
@@ -42,9 +42,13 @@ pub fn last_holders(
     let Some(PortUse { last_cookie, previous_cookie, .. }) = known else { return [None, None] };
     let holder = |cookie: u64| {
         let owner = records.owner(cookie).filter(|_| Some(cookie) != raw.socket_cookie)?;
+        let [reuseaddr, reuseport] = options(&owner);
         Some(LastHolder {
             process: process(host, &owner),
             cookie,
+            address: address_of(owner.family, owner.address).ok().map(|(_, address)| address),
+            reuseaddr,
+            reuseport,
             bound: (owner.at_ns != 0).then(|| host.wall_clock(owner.at_ns)),
             left: (owner.left_ns != 0).then(|| host.wall_clock(owner.left_ns)),
         })
@@ -108,9 +112,14 @@ pub fn recall_origin(host: &Host, records: &dyn Records, sockets: &mut [Socket])
 pub fn recall_options(records: &dyn Records, sockets: &mut [Socket]) {
     for socket in sockets.iter_mut().filter(|socket| socket.reuseaddr.is_none()) {
         let Some(owner) = socket.cookie.and_then(|cookie| records.owner(cookie)) else { continue };
-        if owner.flags & flag::REUSE_KNOWN != 0 {
-            socket.reuseaddr = Some(owner.flags & flag::REUSEADDR != 0);
-            socket.reuseport = Some(owner.flags & flag::REUSEPORT != 0);
-        }
+        let [reuseaddr, reuseport] = options(&owner);
+        socket.reuseaddr = reuseaddr;
+        socket.reuseport = socket.reuseport.or(reuseport);
     }
+}
+
+/// SO_REUSEADDR and SO_REUSEPORT, as the hooks saw them.
+fn options(owner: &Owner) -> [Option<bool>; 2] {
+    let known = owner.flags & flag::REUSE_KNOWN != 0;
+    [flag::REUSEADDR, flag::REUSEPORT].map(|option| known.then_some(owner.flags & option != 0))
 }

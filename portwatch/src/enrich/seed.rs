@@ -3,12 +3,14 @@
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
 use portwatch_common::{ANY_SOCKET, Owner, Port};
 
 use crate::{
+    decode::{AF_INET, AF_INET6},
     enrich::{host::Host, netns, processes, sock_diag::Query, sockets::dump_once},
     evidence::{Family, State},
     kernel::{files::Files, records::Records},
@@ -25,12 +27,19 @@ const MOST_SOCKETS: usize = 16_384;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 
+/// A socket that holds a port, while it is not known who has it.
+struct Held {
+    cookie: u64,
+    port: Port,
+    address: IpAddr,
+}
+
 /// Puts on record who holds which port now, in every namespace, and which ports
 /// have connections. Never fails; what cannot be had is found when it is needed.
 pub fn seed(host: &Host, records: &mut dyn Records, files: &mut dyn Files) {
     let deadline = Instant::now() + DEADLINE;
     let (namespaces, mut complete) = netns::all(host, MOST_NAMESPACES);
-    let mut holding: HashMap<u64, (u64, Port)> = HashMap::new();
+    let mut holding: HashMap<u64, Held> = HashMap::new();
     for namespace in &namespaces {
         let Ok(mut diag) = host.sock_diag(namespace) else {
             complete = false;
@@ -57,7 +66,7 @@ pub fn seed(host: &Host, records: &mut dyn Records, files: &mut dyn Files) {
                 {
                     let protocol = u16::from(protocol);
                     let port = Port { netns_cookie, port, protocol, reserved: 0 };
-                    holding.insert(inode, (cookie, port));
+                    holding.insert(inode, Held { cookie, port, address: row.local.ip() });
                 }
             });
             complete &= listed.is_ok();
@@ -76,7 +85,7 @@ fn seed_owners(
     host: &Host,
     records: &mut dyn Records,
     files: &mut dyn Files,
-    mut holding: HashMap<u64, (u64, Port)>,
+    mut holding: HashMap<u64, Held>,
     deadline: Instant,
 ) {
     let mut found = Vec::new();
@@ -88,10 +97,38 @@ fn seed_owners(
         tracing::debug!(why, "not every holder is on record; they are searched for when needed");
     }
     let mut owners = HashMap::new();
-    for (pid, (cookie, port)) in found {
+    for (pid, Held { cookie, port, address }) in found {
         let owner = owners.entry(pid).or_insert_with(|| processes::owner(host, pid));
         if let Some(owner) = owner {
-            records.seed(cookie, Owner { port, ..*owner });
+            let (family, address) = bytes_of(address);
+            records.seed(cookie, Owner { port, family, address, ..*owner });
+        }
+    }
+}
+
+/// An address as the kernel side writes it.
+fn bytes_of(address: IpAddr) -> (u16, [u8; 16]) {
+    match address {
+        IpAddr::V4(v4) => {
+            let mut bytes = [0; 16];
+            bytes.iter_mut().zip(v4.octets()).for_each(|(to, from)| *to = from);
+            (AF_INET, bytes)
+        }
+        IpAddr::V6(v6) => (AF_INET6, v6.octets()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decode::address_of;
+
+    #[test]
+    fn addresses_are_read_as_they_were_written() {
+        for text in ["10.0.4.12", "0.0.0.0", "::", "fe80::1", "::ffff:10.0.0.1"] {
+            let address: IpAddr = text.parse().unwrap();
+            let (family, bytes) = bytes_of(address);
+            assert_eq!(address_of(family, bytes).map(|(_, address)| address), Ok(address));
         }
     }
 }

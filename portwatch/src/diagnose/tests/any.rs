@@ -157,7 +157,7 @@ prop_compose! {
         bound in option::of(time()),
         left in option::of(time()),
     ) -> LastHolder {
-        LastHolder { process, cookie, bound, left }
+        LastHolder { process, cookie, bound, left, ..LastHolder::default() }
     }
 }
 

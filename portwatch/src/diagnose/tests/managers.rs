@@ -79,7 +79,7 @@ fn what_has_just_followed_another_of_its_kind_was_started_again() {
         let before = Process { pid: 38000, ..holder.clone() };
         let mut evidence = listener(holder.clone());
         let last = |process, cookie, left: Option<&str>| {
-            Some(LastHolder { process, cookie, bound: None, left: left.map(at) })
+            Some(LastHolder { process, cookie, left: left.map(at), ..LastHolder::default() })
         };
         evidence.last_holder = last(holder, 2, None);
         evidence.previous_holder = last(before, 1, Some(left));
