@@ -148,6 +148,10 @@ pub struct Process {
     /// is done.
     #[serde(default, skip_serializing_if = "is_false")]
     pub core_dumping: bool,
+    /// Whether it was no longer there when it was looked at: what stands here is
+    /// what the record has of it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub ended: bool,
     /// Whether its first thread has ended; other threads may go on.
     #[serde(default, skip_serializing_if = "is_false")]
     pub zombie: bool,

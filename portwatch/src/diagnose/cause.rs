@@ -39,7 +39,9 @@ pub struct Finding<'a> {
 
 type Rule = for<'a> fn(&Case<'a>) -> Option<Finding<'a>>;
 
-/// The order. First what needs no other socket, and UDP, which knows no states.
+/// The order. First what needs no other socket, then a listener that was there and
+/// has gone, which explains more than what it has left; and UDP, which knows no
+/// states.
 /// Then the one that refused, by its state: a listener, a socket that is only
 /// bound, a connection that lives, one that nobody has any more, TIME-WAIT
 /// ([`Case`] has put the best explanation first, so each of these rules looks at
@@ -52,8 +54,9 @@ type Rule = for<'a> fn(&Case<'a>) -> Option<Finding<'a>>;
 /// too, and an outgoing connection is not one that was accepted.
 ///
 /// Last, nothing there, and nothing that may be looked at.
-const RULES: [Rule; 17] = [
+const RULES: [Rule; 18] = [
     port_exhausted::rule,
+    gone::meanwhile,
     udp::rule,
     reuseport::uid,
     reuseport::missing,
@@ -93,7 +96,9 @@ pub fn decide(case: &Case) -> Diagnosis {
         summary: words::under_200(summary),
         refused_by: case.refused_by(),
         holder: class.map(|class| holder::named(class, holder)),
-        judgement: class.and_then(|class| judgement::of(case, class, holder)),
+        judgement: class
+            .filter(|_| cause != Cause::Gone)
+            .and_then(|class| judgement::of(case, class, holder)),
         moves,
         confidence,
         notes,

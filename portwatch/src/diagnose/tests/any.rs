@@ -255,7 +255,10 @@ proptest! {
         if let Some(pid) = diagnosis.holder.as_ref().and_then(|holder| holder.pid) {
             let held = evidence.sockets.iter().flat_map(|socket| &socket.holders);
             let known = held.map(|holder| holder.pid).any(|holder| holder == pid)
-                || evidence.last_holder.as_ref().is_some_and(|last| last.process.pid == pid)
+                || [&evidence.last_holder, &evidence.previous_holder]
+                    .into_iter()
+                    .flatten()
+                    .any(|last| last.process.pid == pid)
                 || evidence.ephemeral.as_ref().and_then(|range| range.usage.as_ref())
                     .and_then(|usage| usage.most_by.as_ref())
                     .is_some_and(|most| most.process.pid == pid);

@@ -45,7 +45,7 @@ fn without_a_unit_the_loop_goes_before_what_it_starts() {
     let mut evidence = listener(holder.clone());
     let before = Process { pid: 38000, ..holder };
     evidence.previous_holder =
-        Some(LastHolder { process: before, cookie: 1, bound: None, left: None });
+        Some(LastHolder { process: before, cookie: 1, ..LastHolder::default() });
     let command = |evidence: &Evidence| diagnose(evidence).moves[0].command.clone().unwrap();
     assert_eq!(command(&evidence), "kill 700 38104");
     // It runs the failing program as well: one thing after the other.
