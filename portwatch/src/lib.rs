@@ -15,6 +15,7 @@
     )
 )]
 
+pub mod capture;
 pub mod cli;
 pub mod conflict;
 pub mod decode;
@@ -25,4 +26,5 @@ pub mod evidence;
 pub mod kernel;
 pub mod losses;
 pub mod pipeline;
+pub mod replay;
 pub mod sinks;

@@ -1,9 +1,10 @@
 //! `portwatch run`: the agent.
 
-use std::{io, path::Path, process::ExitCode};
+use std::{path::Path, process::ExitCode};
 
 use anyhow::Context as _;
 
+use super::output::Output;
 use crate::{
     enrich::{Enricher, host},
     event::Host,
@@ -15,30 +16,21 @@ use crate::{
         records::KernelRecords,
     },
     pipeline::{self, Agent},
-    sinks::{Sink, human::Human, json::Json},
 };
 
 /// Options of `run`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// How events are written to stdout
-    #[arg(long, value_enum, default_value_t = Format::Human)]
-    format: Format,
+    #[command(flatten)]
+    output: Output,
     /// Report this port only; may be given several times
     #[arg(long = "port", value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     ports: Vec<u16>,
 }
 
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum Format {
-    /// A block of text per event
-    Human,
-    /// One JSON object per line, portwatch/bind-failure/v1
-    Json,
-}
-
 /// Runs until interrupted.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let sinks = args.output.open()?;
     let missing = features::missing_capabilities();
     if !missing.is_empty() {
         return Err(KernelError::NotPermitted { missing }.into());
@@ -57,7 +49,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         attached,
         enricher,
         host: Host::current(plan.set),
-        sink: sink(args.format),
+        sinks,
         ports: args.ports.clone(),
     };
     let ready = format!("portwatch: ready, {} hooks on {}", plan.set.name(), features.release);
@@ -93,12 +85,5 @@ fn announce(plan: &Plan, misses: &[String]) {
     eprintln!("portwatch: cost: {}", plan.set.cost());
     for miss in plan.set.misses().iter().map(|&miss| miss.to_owned()).chain(misses.to_vec()) {
         eprintln!("portwatch: not seen: {miss}");
-    }
-}
-
-fn sink(format: Format) -> Box<dyn Sink> {
-    match format {
-        Format::Human => Box::new(Human::new(anstream::stdout())),
-        Format::Json => Box::new(Json::new(io::stdout())),
     }
 }
