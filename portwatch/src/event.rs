@@ -85,7 +85,7 @@ pub struct Event {
 }
 
 /// The machine and how it is watched.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Host {
     /// `uname -n`.
     pub hostname: String,

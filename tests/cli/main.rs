@@ -10,5 +10,7 @@
 mod deprived;
 mod doctor;
 mod kernel;
+mod replay;
 mod rights;
+mod schema;
 mod usage;

@@ -91,7 +91,7 @@ impl Input {
                 }
             };
             let mut lines = Lines::of(source.open(watch)?);
-            while let Some(line) = lines.next() {
+            while let Some(line) = lines.advance() {
                 let line = match line {
                     Ok(line) => line,
                     Err(bad) => {
@@ -101,8 +101,8 @@ impl Input {
                     }
                 };
                 match reader.read(line) {
-                    Ok(Line::Event(recorded)) if filter.admits(&recorded.evidence) => {
-                        let diagnosis = diagnose(&recorded.evidence);
+                    Ok(Line::Event(recorded)) if filter.admits(recorded.evidence) => {
+                        let diagnosis = diagnose(recorded.evidence);
                         if filter.admits_cause(&diagnosis) {
                             tally.events += 1;
                             event(&recorded, diagnosis)?;

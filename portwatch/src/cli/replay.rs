@@ -10,10 +10,7 @@ use super::{
     input::{Input, Tally},
     output::{Format, open_formats},
 };
-use crate::{
-    event::{Event, Record},
-    replay::diff::Change,
-};
+use crate::{event::Record, replay::diff::Change};
 
 /// Options of `replay`.
 #[derive(clap::Args)]
@@ -73,8 +70,7 @@ fn through_sink(args: &Args) -> anyhow::Result<Tally> {
     };
     args.input.read(
         |recorded, diagnosis| {
-            let event = Event { diagnosis, ..recorded.event()? };
-            write(&Record::BindFailure(Box::new(event)))
+            write(&Record::BindFailure(Box::new(recorded.event_with(diagnosis)?)))
         },
         write,
     )

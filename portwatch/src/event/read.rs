@@ -61,7 +61,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::event::{AgentNotice, AgentState, Event, Host, Loss};
+    use crate::event::{AgentNotice, AgentState, Event, Loss};
 
     /// One event of each field, as it stands in a capture.
     const EVENT: &str = include_str!("../../../tests/golden/listener.jsonl");

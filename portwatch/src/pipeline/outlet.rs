@@ -182,9 +182,8 @@ impl Writer {
     }
 
     fn say_losses(&self, sink: &mut dyn Sink) {
-        let mut say =
-            |place: &str, count| sink.write(&Record::Loss(Loss::now(place, count))).is_ok();
-        self.losses.report(|place, count| say(place, count));
+        self.losses
+            .report(|place, count| sink.write(&Record::Loss(Loss::now(place, count))).is_ok());
     }
 }
 

@@ -26,7 +26,13 @@ use crate::{
 /// Reads lines; remembers sections.
 #[derive(Default)]
 pub struct Reader {
-    host: Section<Host>,
+    /// That of the last line. Each section knows the text that its part was read
+    /// from.
+    evidence: Option<Evidence>,
+    /// That of a line that was read as a whole.
+    whole: Option<Evidence>,
+    host: Host,
+    hosts: Section<Host>,
     failure: Section<Failure>,
     process: Section<Process>,
     netns: Section<Netns>,
@@ -50,7 +56,7 @@ pub enum Line<'a> {
 /// An event as it was recorded.
 pub struct Recorded<'a> {
     /// What was known.
-    pub evidence: Evidence,
+    pub evidence: &'a Evidence,
     form: Form<'a>,
 }
 
@@ -70,64 +76,36 @@ impl Reader {
     ///
     /// # Errors
     /// It is no record of the stream.
-    pub fn read<'a>(&mut self, line: &'a str) -> Result<Line<'a>, ReadError> {
-        if let Some((evidence, diagnosis)) = self.plain(line) {
-            return Ok(Line::Event(Recorded { evidence, form: Form::Plain { line, diagnosis } }));
+    pub fn read<'a>(&'a mut self, line: &'a str) -> Result<Line<'a>, ReadError> {
+        if self.evidence.is_none()
+            && let Ok(Record::BindFailure(event)) = read::record(line)
+        {
+            self.evidence = Some(event.into_evidence());
+        }
+        if let Some(diagnosis) = self.plain(line)
+            && let Some(evidence) = &self.evidence
+        {
+            let form = Form::Plain { line, diagnosis };
+            return Ok(Line::Event(Recorded { evidence, form }));
         }
         Ok(match read::record(line)? {
-            Record::BindFailure(event) => Line::Event(Recorded {
-                evidence: event.as_ref().clone().into_evidence(),
-                form: Form::Other(event),
-            }),
+            Record::BindFailure(event) => {
+                let evidence = self.whole.insert(event.as_ref().clone().into_evidence());
+                Line::Event(Recorded { evidence, form: Form::Other(event) })
+            }
             other => Line::Other(other),
         })
     }
 
-    /// The evidence of a line as the agent writes it, and where its diagnosis
-    /// begins.
-    fn plain(&mut self, line: &str) -> Option<(Evidence, usize)> {
+    /// Reads the evidence of a line as the agent writes it, and gives where its
+    /// diagnosis begins.
+    fn plain(&mut self, line: &str) -> Option<usize> {
         if !has_schema(line, BIND_FAILURE) {
             return None;
         }
-        let mut walk = Walk { rest: line.get(r#"{"schema":"","#.len() + BIND_FAILURE.len()..)? };
-        walk.key(r#""id":"#)?;
-        walk.word()?;
-        walk.key(r#","time":"#)?;
-        let time: Timestamp = walk.word()?.parse().ok()?;
-        walk.key(r#","count":"#)?;
-        walk.number()?;
-        for seen in [r#","first_seen":"#, r#","last_seen":"#] {
-            if walk.key(seen).is_some() {
-                walk.word()?.parse::<Timestamp>().ok()?;
-            }
-        }
-        walk.key(r#","host":"#)?;
-        let host = self.host.read(&mut walk)?;
-        walk.key(r#","failure":"#)?;
-        let failure = self.failure.read(&mut walk)?;
-        walk.key(r#","process":"#)?;
-        let process = self.process.read(&mut walk)?;
-        walk.key(r#","netns":"#)?;
-        let netns = self.netns.read(&mut walk)?;
-        walk.key(r#","sockets":"#)?;
-        let sockets = self.sockets.read(&mut walk)?;
-        walk.key(r#","time_wait":"#)?;
-        let time_wait = self.time_wait.read(&mut walk)?;
-        walk.key(r#","connections":"#)?;
-        let connections = self.connections.read(&mut walk)?;
-        walk.key(r#","ephemeral":"#)?;
-        let ephemeral = self.ephemeral.read(&mut walk)?;
-        walk.key(r#","last_holder":"#)?;
-        let last_holder = self.last_holder.read(&mut walk)?;
-        walk.key(r#","previous_holder":"#)?;
-        let previous_holder = self.previous_holder.read(&mut walk)?;
-        walk.key(r#","gaps":"#)?;
-        let gaps = self.gaps.read(&mut walk)?;
-        walk.key(r#","diagnosis":"#)?;
-        let diagnosis = line.len() - walk.rest.len();
-        let evidence = Evidence {
+        let Evidence {
             time,
-            kernel: host.kernel,
+            kernel,
             failure,
             process,
             netns,
@@ -138,8 +116,35 @@ impl Reader {
             last_holder,
             previous_holder,
             gaps,
-        };
-        walk.is_last_of_object().then_some((evidence, diagnosis))
+        } = self.evidence.as_mut()?;
+        let mut walk = Walk { rest: line.get(r#"{"schema":"","#.len() + BIND_FAILURE.len()..)? };
+        walk.key(r#""id":"#)?;
+        walk.word()?;
+        walk.key(r#","time":"#)?;
+        *time = walk.word()?.parse().ok()?;
+        walk.key(r#","count":"#)?;
+        walk.number()?;
+        for seen in [r#","first_seen":"#, r#","last_seen":"#] {
+            if walk.key(seen).is_some() {
+                walk.word()?.parse::<Timestamp>().ok()?;
+            }
+        }
+        self.hosts.read(&mut walk, r#","host":"#, &mut self.host)?;
+        kernel.clone_from(&self.host.kernel);
+        self.failure.read(&mut walk, r#","failure":"#, failure)?;
+        self.process.read(&mut walk, r#","process":"#, process)?;
+        self.netns.read(&mut walk, r#","netns":"#, netns)?;
+        self.sockets.read(&mut walk, r#","sockets":"#, sockets)?;
+        self.time_wait.read(&mut walk, r#","time_wait":"#, time_wait)?;
+        self.connections.read(&mut walk, r#","connections":"#, connections)?;
+        self.ephemeral.read(&mut walk, r#","ephemeral":"#, ephemeral)?;
+        self.last_holder.read(&mut walk, r#","last_holder":"#, last_holder)?;
+        self.previous_holder.read(&mut walk, r#","previous_holder":"#, previous_holder)?;
+        self.gaps.read(&mut walk, r#","gaps":"#, gaps)?;
+        walk.key(r#","diagnosis":"#)?;
+        let diagnosis = line.len() - walk.rest.len();
+        walk.value::<IgnoredAny>()?;
+        (walk.rest == "}").then_some(diagnosis)
     }
 }
 
@@ -163,59 +168,86 @@ impl Recorded<'_> {
         }
     }
 
+    /// The event with this diagnosis, whatever became of the recorded one.
+    ///
+    /// # Errors
+    /// It cannot be read as a whole.
+    pub fn event_with(&self, diagnosis: Diagnosis) -> Result<Event, ReadError> {
+        let Form::Plain { line, diagnosis: at } = &self.form else {
+            return Ok(Event { diagnosis, ..self.event()? });
+        };
+        let before = line.get(..*at).unwrap_or_default();
+        let now = serde_json::to_string(&diagnosis).map_err(ReadError::Json)?;
+        event(&format!("{before}{now}}}"))
+    }
+
     /// The event with the diagnosis that it was recorded with.
     ///
     /// # Errors
     /// That diagnosis cannot be read.
     pub fn event(&self) -> Result<Event, ReadError> {
         match &self.form {
-            Form::Plain { line, .. } => match read::record(line)? {
-                Record::BindFailure(event) => Ok(*event),
-                // Its schema said that it is one.
-                _ => Err(VersionError::NoSchema.into()),
-            },
+            Form::Plain { line, .. } => event(line),
             Form::Other(event) => Ok(event.as_ref().clone()),
         }
     }
 }
 
+fn event(line: &str) -> Result<Event, ReadError> {
+    match read::record(line)? {
+        Record::BindFailure(event) => Ok(*event),
+        // Its schema said that it is one.
+        _ => Err(VersionError::NoSchema.into()),
+    }
+}
+
 /// The last distinct texts of one section, with what they say.
 struct Section<T> {
-    known: Vec<(Box<str>, T)>,
+    /// The text of what the evidence has now.
+    current: String,
+    others: Vec<(String, T)>,
     oldest: usize,
 }
 
 impl<T> Default for Section<T> {
     fn default() -> Self {
-        Self { known: Vec::new(), oldest: 0 }
+        Self { current: String::new(), others: Vec::new(), oldest: 0 }
     }
 }
 
-impl<T: Clone + for<'de> Deserialize<'de>> Section<T> {
-    const MOST: usize = 8;
+impl<T: for<'de> Deserialize<'de>> Section<T> {
+    const MOST: usize = 7;
     const LONGEST: usize = 8 * 1024;
 
-    fn read(&mut self, walk: &mut Walk<'_>) -> Option<T> {
-        // No JSON value is the beginning of another, but for numbers: so one that
-        // is known, with a comma behind it, is what stands here.
-        let known = self.known.iter().find_map(|(text, value)| {
-            let rest = walk.rest.strip_prefix(&**text)?;
-            rest.starts_with(',').then_some((rest, value))
-        });
-        if let Some((rest, value)) = known {
-            walk.rest = rest;
-            return Some(value.clone());
+    /// Makes `field` what stands behind `key`.
+    fn read(&mut self, walk: &mut Walk<'_>, key: &str, field: &mut T) -> Option<()> {
+        walk.key(key)?;
+        if walk.known(&self.current).is_some() {
+            return Some(());
+        }
+        if let Some((text, value)) =
+            self.others.iter_mut().find(|(text, _)| walk.known(text).is_some())
+        {
+            std::mem::swap(text, &mut self.current);
+            std::mem::swap(value, field);
+            return Some(());
         }
         let (text, value) = walk.value::<T>()?;
-        if text.len() <= Self::LONGEST {
-            let entry = (Box::from(text), value.clone());
-            match self.known.get_mut(self.oldest) {
-                Some(oldest) => *oldest = entry,
-                None => self.known.push(entry),
+        let before = std::mem::replace(field, value);
+        match self.others.get_mut(self.oldest) {
+            Some((oldest, value)) => {
+                std::mem::swap(oldest, &mut self.current);
+                *value = before;
             }
-            self.oldest = (self.oldest + 1) % Self::MOST;
+            None => self.others.push((std::mem::take(&mut self.current), before)),
         }
-        Some(value)
+        self.oldest = (self.oldest + 1) % Self::MOST;
+        self.current.clear();
+        // An empty text is never found.
+        if text.len() <= Self::LONGEST {
+            self.current.push_str(text);
+        }
+        Some(())
     }
 }
 
@@ -227,6 +259,17 @@ struct Walk<'a> {
 impl<'a> Walk<'a> {
     fn key(&mut self, key: &str) -> Option<()> {
         self.rest = self.rest.strip_prefix(key)?;
+        Some(())
+    }
+
+    /// Passes over `text` if that is the value here. No JSON value is the beginning
+    /// of another, but for numbers, and behind each section comes a comma.
+    fn known(&mut self, text: &str) -> Option<()> {
+        let rest = self.rest.strip_prefix(text)?;
+        if text.is_empty() || !rest.starts_with(',') {
+            return None;
+        }
+        self.rest = rest;
         Some(())
     }
 
@@ -252,9 +295,63 @@ impl<'a> Walk<'a> {
         self.rest = rest;
         Some((text, value))
     }
+}
 
-    /// Whether one more value, the end of the object and nothing else is left.
-    fn is_last_of_object(mut self) -> bool {
-        self.value::<IgnoredAny>().is_some() && self.rest == "}"
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const EVENT: &str = include_str!("../../../tests/golden/listener.jsonl");
+
+    /// The evidence, and the line with its recorded diagnosis, as the quick way and
+    /// the plain one give them.
+    fn both(reader: &mut Reader, line: &str) -> Option<[(Evidence, String); 2]> {
+        let Record::BindFailure(event) = read::record(line).ok()? else { return None };
+        let slow = serde_json::to_string(&event).unwrap();
+        let Ok(Line::Event(recorded)) = reader.read(line) else { panic!("{line}") };
+        let mut quick = Vec::new();
+        recorded.write(&event.diagnosis, &mut quick).unwrap();
+        let quick = String::from_utf8(quick).unwrap().trim_end().to_owned();
+        let evidence = recorded.evidence.clone();
+        Some([(evidence, quick), (event.into_evidence(), slow)])
+    }
+
+    #[test]
+    fn what_is_remembered_is_not_mixed_up() {
+        let mut reader = Reader::default();
+        // More than are remembered, coming back in another order.
+        for number in (0..12).chain((0..12).rev()).chain([3, 3, 5, 3]) {
+            let line = EVENT
+                .trim_end()
+                .replace("\"fd\":89", &format!("\"fd\":{}", 8 + number))
+                .replace("\"host\":true", &format!("\"host\":{}", number % 2 == 0));
+            let [quick, slow] = both(&mut reader, &line).unwrap();
+            assert_eq!(quick, slow);
+        }
+    }
+
+    proptest! {
+        /// Whatever one byte of the evidence becomes, the two ways agree; and a reader
+        /// that has seen a bad line still reads a good one.
+        #[test]
+        fn the_quick_way_is_the_plain_one(
+            at in 0..EVENT.find("\"diagnosis\"").unwrap(),
+            byte in 0x20u8..0x7f,
+        ) {
+            let mut reader = Reader::default();
+            let good = EVENT.trim_end();
+            both(&mut reader, good).unwrap();
+            let mut bytes = good.as_bytes().to_vec();
+            bytes[at] = byte;
+            let changed = String::from_utf8(bytes).unwrap();
+            match both(&mut reader, &changed) {
+                Some([quick, slow]) => prop_assert_eq!(quick.0, slow.0),
+                None => prop_assert!(!matches!(reader.read(&changed), Ok(Line::Event(_)))),
+            }
+            let [quick, slow] = both(&mut reader, good).unwrap();
+            prop_assert_eq!(quick, slow);
+        }
     }
 }

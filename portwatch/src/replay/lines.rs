@@ -29,7 +29,7 @@ impl Lines {
 
     /// The next line's record as text, `None` at the end. An error concerns one
     /// line, and the next may be a good one. Empty lines are passed over.
-    pub fn next(&mut self) -> Option<Result<&str, BadLine>> {
+    pub fn advance(&mut self) -> Option<Result<&str, BadLine>> {
         loop {
             if self.ended {
                 return None;
@@ -60,7 +60,7 @@ impl Lines {
         Some(self.record())
     }
 
-    /// The number of the line that [`next`](Self::next) gave.
+    /// The number of the line that [`advance`](Self::advance) gave.
     pub fn bad(&self, why: impl Into<String>) -> BadLine {
         BadLine { name: self.opened.name.clone(), line: self.number, why: why.into() }
     }
@@ -165,7 +165,7 @@ mod tests {
         let bytes = Box::new(io::Cursor::new(bytes.to_vec()));
         let mut lines = Lines::of(Opened { name: "f".to_owned(), bytes, journal });
         let mut all = Vec::new();
-        while let Some(next) = lines.next() {
+        while let Some(next) = lines.advance() {
             all.push(next.map(str::to_owned).map_err(|bad| bad.to_string()));
         }
         all
