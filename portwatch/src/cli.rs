@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand, error::ErrorKind};
 
 mod doctor;
 mod error;
+mod history;
 mod input;
 mod output;
 mod replay;
@@ -27,6 +28,8 @@ enum Verb {
     Run(run::Args),
     /// Diagnose recorded events again
     Replay(replay::Args),
+    /// Show the holders that come back, by port
+    History(history::Args),
     /// Print the JSON Schema of the stream
     Schema,
     /// Show what this kernel and these rights allow, and what is missing
@@ -47,6 +50,7 @@ pub fn main() -> ExitCode {
     let result = match cli.verb {
         Verb::Run(args) => run::run(&args),
         Verb::Replay(args) => replay::run(&args),
+        Verb::History(args) => history::run(&args),
         Verb::Schema => schema::run(),
         Verb::Doctor(args) => doctor::run(&args),
     };

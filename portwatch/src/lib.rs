@@ -23,6 +23,7 @@ pub mod diagnose;
 pub mod enrich;
 pub mod event;
 pub mod evidence;
+pub mod history;
 pub mod kernel;
 pub mod losses;
 pub mod pipeline;

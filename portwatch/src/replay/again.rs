@@ -57,6 +57,8 @@ pub enum Line<'a> {
 pub struct Recorded<'a> {
     /// What was known.
     pub evidence: &'a Evidence,
+    /// How many equal failures it stands for.
+    pub count: u64,
     form: Form<'a>,
 }
 
@@ -82,24 +84,24 @@ impl Reader {
         {
             self.evidence = Some(event.into_evidence());
         }
-        if let Some(diagnosis) = self.plain(line)
+        if let Some((count, diagnosis)) = self.plain(line)
             && let Some(evidence) = &self.evidence
         {
             let form = Form::Plain { line, diagnosis };
-            return Ok(Line::Event(Recorded { evidence, form }));
+            return Ok(Line::Event(Recorded { evidence, count, form }));
         }
         Ok(match read::record(line)? {
             Record::BindFailure(event) => {
                 let evidence = self.whole.insert(event.as_ref().clone().into_evidence());
-                Line::Event(Recorded { evidence, form: Form::Other(event) })
+                Line::Event(Recorded { evidence, count: event.count, form: Form::Other(event) })
             }
             other => Line::Other(other),
         })
     }
 
-    /// Reads the evidence of a line as the agent writes it, and gives where its
-    /// diagnosis begins.
-    fn plain(&mut self, line: &str) -> Option<usize> {
+    /// Reads the evidence of a line as the agent writes it, and gives its
+    /// count and where its diagnosis begins.
+    fn plain(&mut self, line: &str) -> Option<(u64, usize)> {
         if !has_schema(line, BIND_FAILURE) {
             return None;
         }
@@ -123,7 +125,7 @@ impl Reader {
         walk.key(r#","time":"#)?;
         *time = walk.word()?.parse().ok()?;
         walk.key(r#","count":"#)?;
-        walk.number()?;
+        let count = walk.number()?;
         for seen in [r#","first_seen":"#, r#","last_seen":"#] {
             if walk.key(seen).is_some() {
                 walk.word()?.parse::<Timestamp>().ok()?;
@@ -144,7 +146,7 @@ impl Reader {
         walk.key(r#","diagnosis":"#)?;
         let diagnosis = line.len() - walk.rest.len();
         walk.value::<IgnoredAny>()?;
-        (walk.rest == "}").then_some(diagnosis)
+        (walk.rest == "}").then_some((count, diagnosis))
     }
 }
 
