@@ -10,14 +10,15 @@ use std::{
         mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use aya_log::EbpfLogger;
+use rustix::time::{ClockId, clock_gettime};
 use tokio::{
     io::unix::AsyncFd,
     signal::unix::{SignalKind, signal},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use crate::{
@@ -25,16 +26,24 @@ use crate::{
     diagnose::diagnose,
     enrich::Enricher,
     event::{AgentNotice, AgentState, Event, Host, Record},
-    kernel::{attach::Attached, ring::Ring},
+    kernel::{
+        attach::Attached,
+        limits::{Counted, Limits},
+        ring::Ring,
+    },
     sinks::{Place, Sink},
 };
 
 mod outlet;
+mod storms;
 
 use outlet::Outlets;
+use storms::Storms;
 
 /// Decoded refusals that wait for enrichment: 2.5 MiB at most.
 const RAW_QUEUE: usize = 4096;
+/// How soon counts of the kernel side are read again.
+const COUNT_INTERVAL: Duration = Duration::from_millis(250);
 /// How long a stop waits for what is still queued.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -50,6 +59,15 @@ pub struct Agent {
     pub sinks: Vec<(Place, Box<dyn Sink>)>,
     /// Only these ports; all if empty.
     pub ports: Vec<u16>,
+    /// Equal failures within this time are told together; zero tells each.
+    pub storm_window: Duration,
+}
+
+/// What the enriching thread is given.
+enum Work {
+    Failure(Box<RawFailure>),
+    /// Refusals that the kernel side has only counted.
+    Counted(Counted),
 }
 
 /// Why the agent ended by itself.
@@ -74,9 +92,10 @@ pub enum AgentError {
 /// # Errors
 /// The ring cannot be opened or polled, or a thread cannot be started.
 pub async fn run(agent: Agent, ready: impl FnOnce()) -> Result<(), AgentError> {
-    let Agent { mut attached, enricher, host, sinks, ports } = agent;
+    let Agent { mut attached, enricher, host, sinks, ports, storm_window } = agent;
     let io = |step| move |source| AgentError::Io { step, source };
-    let mut ring = Ring::open(&mut attached.ebpf)?;
+    let ring = Ring::open(&mut attached.ebpf)?;
+    let limits = Limits::open(&mut attached.ebpf)?;
     forward_kernel_log(&mut attached);
     let mut interrupt = signal(SignalKind::interrupt()).map_err(io("watch SIGINT"))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(io("watch SIGTERM"))?;
@@ -95,24 +114,28 @@ pub async fn run(agent: Agent, ready: impl FnOnce()) -> Result<(), AgentError> {
         .name("enrich".to_owned())
         .spawn({
             let outlets = Arc::clone(&outlets);
-            move || enrich_failures(enricher, &host, &for_enrich, &outlets)
+            let storms = Storms::new(storm_window);
+            move || enrich_failures(enricher, storms, &host, &for_enrich, &outlets)
         })
         .map_err(io("start the enriching thread"))?;
 
     ready();
+    let mut intake = Intake { ring, limits, ports, to_enrich, outlets };
+    let mut counting = false;
     loop {
         tokio::select! {
-            readable = ring.readable() => readable.map_err(io("poll the ring buffer"))?,
+            readable = intake.ring.readable() => readable.map_err(io("poll the ring buffer"))?,
+            () = sleep(COUNT_INTERVAL), if counting => {}
             _ = interrupt.recv() => break,
             _ = terminate.recv() => break,
             () = all_ended.wait() => return Ok(()),
         }
-        take_all(&mut ring, &ports, &to_enrich, &outlets);
+        counting = intake.take_all();
     }
     // Detach first, so that what is drained now is all there will be.
     drop(attached);
-    take_all(&mut ring, &ports, &to_enrich, &outlets);
-    drop((to_enrich, outlets));
+    intake.take_all();
+    drop(intake);
     // The enriching thread ends when its queue is empty, the writing ones after
     // it. A reader that does not read must not keep the agent from stopping.
     if timeout(STOP_DEADLINE, all_ended.wait()).await.is_err() {
@@ -139,50 +162,92 @@ fn forward_kernel_log(attached: &mut Attached) {
     }
 }
 
-/// Moves what is in the ring to the enriching thread, and never waits for it.
-fn take_all(
-    ring: &mut Ring,
-    ports: &[u16],
-    to_enrich: &SyncSender<Box<RawFailure>>,
-    outlets: &Outlets,
-) {
-    ring.drain(|bytes| match decode(bytes) {
-        Ok(raw) if ports.is_empty() || ports.contains(&raw.port) => {
-            if to_enrich.try_send(Box::new(raw)).is_err() {
-                outlets.lost("queue", 1);
+/// The kernel side's end of the pipeline.
+struct Intake {
+    ring: Ring,
+    limits: Limits,
+    ports: Vec<u16>,
+    to_enrich: SyncSender<Work>,
+    outlets: Arc<Outlets>,
+}
+
+impl Intake {
+    /// Moves what the kernel side has to the enriching thread, and never waits for
+    /// it. Gives whether there are sources whose refusals may be only counted.
+    fn take_all(&mut self) -> bool {
+        // The counts first: what a source has sent before them is in the ring, and
+        // comes to the enriching thread before they do.
+        let (counted, none_left) = self.limits.collect(boottime_ns());
+        let Self { ring, ports, to_enrich, outlets, .. } = self;
+        let wanted = |port: u16| ports.is_empty() || ports.contains(&port);
+        let mut any = false;
+        ring.drain(|bytes| {
+            any = true;
+            match decode(bytes) {
+                Ok(raw) if wanted(raw.port) => {
+                    if to_enrich.try_send(Work::Failure(Box::new(raw))).is_err() {
+                        outlets.lost("queue", 1);
+                    }
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "record not decoded");
+                    outlets.lost("decode", 1);
+                }
+            }
+        });
+        for counted in counted.into_iter().filter(|counted| wanted(counted.source.port)) {
+            if to_enrich.try_send(Work::Counted(counted)).is_err() {
+                outlets.lost("queue", counted.count);
             }
         }
-        Ok(_) => {}
-        Err(error) => {
-            tracing::warn!(%error, "record not decoded");
-            outlets.lost("decode", 1);
+        for (place, count) in ring.new_losses() {
+            outlets.lost(place, count);
         }
-    });
-    for (place, count) in ring.new_losses() {
-        outlets.lost(place, count);
+        any || !none_left
     }
+}
+
+/// The clock of the kernel side's times.
+fn boottime_ns() -> u64 {
+    let now = clock_gettime(ClockId::Boottime);
+    let (seconds, rest) = (u64::try_from(now.tv_sec), u64::try_from(now.tv_nsec));
+    seconds.unwrap_or(0) * 1_000_000_000 + rest.unwrap_or(0)
 }
 
 fn enrich_failures(
     mut enricher: Enricher,
+    mut storms: Storms,
     host: &Host,
-    from_ring: &Receiver<Box<RawFailure>>,
+    from_ring: &Receiver<Work>,
     outlets: &Outlets,
 ) {
+    let tell = |event| outlets.offer(Record::BindFailure(Box::new(event)));
     loop {
-        let raw = match enricher.next_rest() {
+        let wait = enricher.next_rest().into_iter().chain(storms.next_end(Instant::now())).min();
+        let work = match wait {
             Some(wait) => from_ring.recv_timeout(wait),
             None => from_ring.recv().map_err(RecvTimeoutError::from),
         };
-        match raw {
-            Ok(raw) => {
-                let evidence = enricher.enrich(&raw);
-                let diagnosis = diagnose(&evidence);
-                let event = Event::new(host, &raw, evidence, diagnosis);
-                outlets.offer(Record::BindFailure(Box::new(event)));
+        let now = Instant::now();
+        match work {
+            Ok(Work::Failure(raw)) => {
+                if !storms.absorb(&raw, now) {
+                    let evidence = enricher.enrich(&raw);
+                    let diagnosis = diagnose(&evidence);
+                    let event = Event::new(host, &raw, evidence, diagnosis);
+                    storms.admit(&raw, event, now).into_iter().for_each(tell);
+                }
+            }
+            Ok(Work::Counted(Counted { source, count, last_ns })) => {
+                if !storms.count(&source, count, last_ns) {
+                    outlets.lost("source", count);
+                }
             }
             Err(RecvTimeoutError::Timeout) => enricher.rest(),
-            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Disconnected) => break,
         }
+        storms.ended(now).into_iter().for_each(tell);
     }
+    storms.all().into_iter().for_each(tell);
 }

@@ -32,6 +32,7 @@ mod servers;
 mod short_lived;
 mod silence;
 mod sinks;
+mod storms;
 mod tcp;
 mod time_wait;
 mod udp;

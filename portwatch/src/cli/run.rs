@@ -9,7 +9,8 @@ use crate::{
     enrich::{Enricher, host},
     event::Host,
     kernel::{
-        KernelError, attach,
+        KernelError,
+        attach::{self, SourceLimit},
         features::{self, Features, KernelTypes},
         files::{Files, KernelFiles, NoFiles},
         plan::{Plan, plan},
@@ -26,6 +27,10 @@ pub struct Args {
     /// Report this port only; may be given several times
     #[arg(long = "port", value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     ports: Vec<u16>,
+    /// Equal failures within this time are told once at their beginning and once
+    /// with their number; 0s tells each of them
+    #[arg(long, value_name = "TIME", default_value = "10s")]
+    storm_window: jiff::SignedDuration,
 }
 
 /// Runs until interrupted.
@@ -38,7 +43,12 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let types = KernelTypes::read(Path::new(features::VMLINUX))?;
     let features = Features::probe(&types);
     let plan = plan(&features)?;
-    let mut attached = attach::attach(&plan, &types)?;
+    let storm_window = args.storm_window.unsigned_abs();
+    let limit = match storm_window.is_zero() {
+        true => SourceLimit::Unlimited,
+        false => SourceLimit::Counted,
+    };
+    let mut attached = attach::attach(&plan, &types, limit)?;
     let files = open_files(&types);
     drop(types);
     announce(&plan, &attached.misses);
@@ -51,6 +61,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         host: Host::current(plan.set),
         sinks,
         ports: args.ports.clone(),
+        storm_window,
     };
     let ready = format!("portwatch: ready, {} hooks on {}", plan.set.name(), features.release);
     tokio::runtime::Builder::new_current_thread()

@@ -8,6 +8,8 @@ use aya::{
     programs::{BtfTracePoint, CgroupAttachMode, CgroupSockAddr, FExit, Program, ProgramError},
 };
 
+use portwatch_common::SENT_A_SECOND;
+
 use super::{
     KernelError,
     features::KernelTypes,
@@ -32,8 +34,12 @@ pub struct Attached {
 ///
 /// # Errors
 /// The object or a program that is required was refused.
-pub fn attach(plan: &Plan, types: &KernelTypes) -> Result<Attached, KernelError> {
-    let mut ebpf = load_object(types)?;
+pub fn attach(
+    plan: &Plan,
+    types: &KernelTypes,
+    limit: SourceLimit,
+) -> Result<Attached, KernelError> {
+    let mut ebpf = load_object(types, limit)?;
     let mut probes = Vec::new();
     let mut misses = Vec::new();
     for probe in &plan.probes {
@@ -57,8 +63,21 @@ pub fn probe_fexit(types: &KernelTypes) -> Result<(), String> {
         .map_err(|error| reason(&error))
 }
 
-fn load_object(types: &KernelTypes) -> Result<Ebpf, KernelError> {
-    load(types, &mut EbpfLoader::new())
+/// Whether a process that is refused very often is told of by number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceLimit {
+    /// What is more than [`SENT_A_SECOND`] is only counted.
+    Counted,
+    /// Every refusal is told.
+    Unlimited,
+}
+
+fn load_object(types: &KernelTypes, limit: SourceLimit) -> Result<Ebpf, KernelError> {
+    let most = match limit {
+        SourceLimit::Counted => SENT_A_SECOND,
+        SourceLimit::Unlimited => u64::MAX,
+    };
+    load(types, EbpfLoader::new().override_global("SENT_A_SECOND", &most, true))
 }
 
 /// An instance of the object that is not there for its hooks: the large maps are
@@ -67,7 +86,7 @@ pub(super) fn load_object_small(types: &KernelTypes) -> Result<Ebpf, KernelError
     const PAGE: u32 = 4096;
     let mut loader = EbpfLoader::new();
     loader.map_max_entries("FAILURES", PAGE);
-    for map in ["ATTEMPTS", "REPORTED", "CULPRITS", "OWNERS", "PORTS", "CONNECTED"] {
+    for map in ["ATTEMPTS", "REPORTED", "CULPRITS", "OWNERS", "PORTS", "CONNECTED", "SOURCES"] {
         loader.map_max_entries(map, 1);
     }
     load(types, &mut loader)

@@ -8,7 +8,7 @@ use std::{
         mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::mpsc;
@@ -21,8 +21,9 @@ use crate::{
 
 /// Records that wait for one sink.
 const QUEUE: usize = 2048;
-/// How soon losses that a sink did not take are offered to it again.
-const RETRY: Duration = Duration::from_millis(200);
+/// How often losses are said, so that many are one number, and how soon those that a
+/// sink did not take are offered to it again.
+const LOSS_INTERVAL: Duration = Duration::from_millis(200);
 
 /// All sinks.
 pub struct Outlets(Vec<Outlet>);
@@ -121,8 +122,9 @@ impl Writer {
 
     fn write_all(&self, sink: &mut dyn Sink, farewell: impl Fn() -> Record) -> Result<(), Gone> {
         let mut failing = false;
+        let mut losses_due = Instant::now();
         loop {
-            match self.next(sink) {
+            match self.next(sink, losses_due) {
                 Ok(Work::Record(record)) => {
                     let written = sink.write(&record);
                     self.judge(written, record.refusals(), &mut failing)?;
@@ -130,7 +132,10 @@ impl Writer {
                 Ok(Work::Losses) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            self.say_losses(sink);
+            if self.losses.are_pending() && losses_due <= Instant::now() {
+                self.say_losses(sink);
+                losses_due = Instant::now() + LOSS_INTERVAL;
+            }
         }
         self.say_losses(sink);
         let written = sink.write(&farewell());
@@ -140,14 +145,15 @@ impl Writer {
     }
 
     /// What comes next. Before it waits, the sink may see to what it has put off.
-    fn next(&self, sink: &mut dyn Sink) -> Result<Work, RecvTimeoutError> {
+    fn next(&self, sink: &mut dyn Sink, losses_due: Instant) -> Result<Work, RecvTimeoutError> {
         match self.queue.try_recv() {
             Ok(work) => return Ok(work),
             Err(TryRecvError::Disconnected) => return Err(RecvTimeoutError::Disconnected),
             Err(TryRecvError::Empty) => {}
         }
-        let again = self.losses.are_pending().then_some(RETRY);
-        match self.rest(sink).into_iter().chain(again).min() {
+        let wait = losses_due.saturating_duration_since(Instant::now());
+        let losses = self.losses.are_pending().then_some(wait);
+        match self.rest(sink).into_iter().chain(losses).min() {
             Some(wait) => self.queue.recv_timeout(wait),
             None => self.queue.recv().map_err(RecvTimeoutError::from),
         }
