@@ -8,7 +8,7 @@ use std::{
     str::FromStr,
 };
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 
 mod socket;

@@ -278,3 +278,6 @@ fn failing(event: &Event) -> (Failing, u32) {
     };
     (failing, most)
 }
+
+#[cfg(test)]
+mod tests;
