@@ -258,8 +258,8 @@ pub struct SourceUse {
     pub last_ns: u64,
 }
 
-/// Sources that are told apart; the refusals of more are all sent.
-pub const SOURCES: u32 = 1024;
+/// Sources that are told apart, at most; the refusals of more are all sent.
+pub const SOURCES: u32 = 8192;
 /// Records that a source may send in a second from one processor.
 pub const SENT_A_SECOND: u64 = 32;
 

@@ -69,7 +69,8 @@ fn a_storm_is_counted_exactly() {
          other port's event after {other} ms",
         all as f64 / took.as_secs_f64()
     ));
-    assert_eq!(told + lost, all + 1, "unaccounted for");
+    // Losses have no port, so another program's may be among them.
+    assert!(told <= all + 1 && told + lost > all, "unaccounted for");
     assert!(u128::from(busy) < took.as_millis() || in_guest(), "{busy} ms in {took:?}");
     assert!(grown < 8 * 1024, "{grown} KiB");
     assert!(other < 1_000 || in_guest(), "{other} ms");

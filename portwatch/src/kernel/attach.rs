@@ -8,7 +8,7 @@ use aya::{
     programs::{BtfTracePoint, CgroupAttachMode, CgroupSockAddr, FExit, Program, ProgramError},
 };
 
-use portwatch_common::SENT_A_SECOND;
+use portwatch_common::{SENT_A_SECOND, SOURCES, SourceUse};
 
 use super::{
     KernelError,
@@ -77,7 +77,17 @@ fn load_object(types: &KernelTypes, limit: SourceLimit) -> Result<Ebpf, KernelEr
         SourceLimit::Counted => SENT_A_SECOND,
         SourceLimit::Unlimited => u64::MAX,
     };
-    load(types, EbpfLoader::new().override_global("SENT_A_SECOND", &most, true))
+    let mut loader = EbpfLoader::new();
+    loader.override_global("SENT_A_SECOND", &most, true);
+    loader.map_max_entries("SOURCES", most_sources(aya::util::nr_cpus().unwrap_or(1)));
+    load(types, &mut loader)
+}
+
+/// Each source has a value for every processor: 4 MiB on any machine but the largest.
+fn most_sources(processors: usize) -> u32 {
+    let all = 4 * 1024 * 1024 / size_of::<SourceUse>();
+    let each = u32::try_from(all / processors.max(1)).unwrap_or(SOURCES);
+    each.clamp(SOURCES / 8, SOURCES)
 }
 
 /// An instance of the object that is not there for its hooks: the large maps are

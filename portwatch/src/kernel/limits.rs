@@ -12,7 +12,7 @@ use super::{KernelError, records::Shared};
 
 /// A source that has done nothing for so long is removed. No program of the kernel
 /// side can still have it in hand, and one that comes back begins by sending.
-const IDLE_NS: u64 = 10_000_000_000;
+const IDLE_NS: u64 = 3_000_000_000;
 
 /// Refusals of one source that were not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
