@@ -9,6 +9,7 @@
 
 mod deprived;
 mod doctor;
+mod history;
 mod kernel;
 mod replay;
 mod rights;

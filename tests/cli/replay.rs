@@ -46,11 +46,13 @@ fn from_files_folders_stdin_and_compressed() {
     said.is_result();
     assert_eq!(said.stdout, today().repeat(6));
 
-    let mut command = portwatch(&["replay", "-", "--format", "json"]);
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(twice.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert_eq!(String::from_utf8(output.stdout).unwrap(), today().repeat(2));
+    for bytes in [twice.as_bytes(), &zstd::encode_all(twice.as_bytes(), 3).unwrap()] {
+        let mut command = portwatch(&["replay", "-", "--format", "json"]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(bytes).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), today().repeat(2));
+    }
 }
 
 /// All but the diagnosis stays as it is, in whatever order and with whatever else.

@@ -38,6 +38,8 @@ struct Open {
     size: u64,
     since: Instant,
     unsynced_since: Option<Instant>,
+    /// Half a line is at its end and could not be taken back.
+    torn: bool,
 }
 
 impl Capture {
@@ -72,7 +74,8 @@ impl Capture {
         let stem = new_stem(Timestamp::now(), self.newest.as_deref());
         let file = folder::create(&self.folder.join(format!("{stem}.jsonl")), true)?;
         folder::sync(&self.folder)?;
-        self.open = Some(Open { file, size: 0, since: Instant::now(), unsynced_since: None });
+        self.open =
+            Some(Open { file, size: 0, since: Instant::now(), unsynced_since: None, torn: false });
         self.newest = Some(stem.clone());
         self.closer.closed_before(stem);
         Ok(())
@@ -82,7 +85,8 @@ impl Capture {
     fn current(&mut self, length: u64) -> io::Result<&mut Open> {
         let Limits { file_size, file_age, .. } = self.limits;
         let done = self.open.as_ref().is_some_and(|open| {
-            open.size > 0 && (open.size + length > file_size || open.since.elapsed() >= file_age)
+            let full = open.size + length > file_size || open.since.elapsed() >= file_age;
+            open.torn || (open.size > 0 && full)
         });
         if done && let Some(open) = self.open.take() {
             open.file.sync_data()?;
@@ -98,7 +102,7 @@ impl Open {
     /// All of the line or nothing: half of one would spoil the next.
     fn append(&mut self, line: &[u8]) -> io::Result<()> {
         if let Err(error) = self.file.write_all(line) {
-            self.file.set_len(self.size)?;
+            self.torn = self.file.set_len(self.size).is_err();
             return Err(error);
         }
         self.size += line.len() as u64;

@@ -35,11 +35,11 @@ pub struct Args {
 
 /// Runs until interrupted.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let sinks = args.output.open()?;
     let missing = features::missing_capabilities();
     if !missing.is_empty() {
         return Err(KernelError::NotPermitted { missing }.into());
     }
+    let sinks = args.output.open()?;
     let types = KernelTypes::read(Path::new(features::VMLINUX))?;
     let features = Features::probe(&types);
     let plan = plan(&features)?;

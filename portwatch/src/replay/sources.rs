@@ -16,7 +16,7 @@ const BUFFER: usize = 256 * 1024;
 /// What is to be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// A file, compressed if its name ends in `.zst`.
+    /// A file.
     File(PathBuf),
     /// Standard input.
     Stdin,
@@ -81,11 +81,11 @@ impl Source {
         match self {
             Self::File(path) => open_file(path, watch)
                 .map_err(|source| SourceError::Open { path: path.clone(), source }),
-            Self::Stdin => Ok(Opened {
-                name: "stdin".to_owned(),
-                bytes: Box::new(BufReader::with_capacity(BUFFER, watch(Box::new(stdin())))),
-                journal: false,
-            }),
+            Self::Stdin => {
+                let failed = |source| SourceError::Open { path: PathBuf::from("-"), source };
+                let bytes = decompressed(watch(Box::new(stdin()))).map_err(failed)?;
+                Ok(Opened { name: "stdin".to_owned(), bytes, journal: false })
+            }
             Self::Journal => {
                 let journal = Journalctl::start().map_err(SourceError::Journal)?;
                 Ok(Opened {
@@ -111,14 +111,19 @@ fn open_file(
         }
         opened => (path.to_owned(), opened?),
     };
-    let bytes = watch(Box::new(file));
-    let bytes: Box<dyn BufRead> = if path.extension().is_some_and(|ending| ending == "zst") {
-        let decoder = zstd::Decoder::new(bytes)?;
-        Box::new(BufReader::with_capacity(BUFFER, decoder))
-    } else {
-        Box::new(BufReader::with_capacity(BUFFER, bytes))
-    };
+    let bytes = decompressed(watch(Box::new(file)))?;
     Ok(Opened { name: path.display().to_string(), bytes, journal: false })
+}
+
+/// What is compressed shows by its first bytes, wherever it comes from.
+fn decompressed(bytes: Box<dyn Read>) -> io::Result<Box<dyn BufRead>> {
+    const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+    let mut bytes = BufReader::with_capacity(BUFFER, bytes);
+    if bytes.fill_buf()?.starts_with(&MAGIC) {
+        let decoder = zstd::Decoder::with_buffer(bytes)?;
+        return Ok(Box::new(BufReader::with_capacity(BUFFER, decoder)));
+    }
+    Ok(Box::new(bytes))
 }
 
 /// `journalctl`'s output; its failure is an error at the end of it.
