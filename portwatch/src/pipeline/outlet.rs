@@ -138,6 +138,9 @@ impl Writer {
             }
         }
         self.say_losses(sink);
+        if self.losses.are_pending() {
+            tracing::error!("{}: what it has lost could not be said", self.place);
+        }
         let written = sink.write(&farewell());
         self.judge(written, 0, &mut failing)?;
         self.rest(sink);
@@ -274,8 +277,8 @@ mod tests {
         let (sink, side) = fake();
         let (outlets, _ended) = Outlets::open(vec![(Place("sink.a"), sink)], || record(0)).unwrap();
         let full = || Err(io::Error::from(io::ErrorKind::StorageFull));
-        // The record, and twice the loss of it.
-        for answer in [full(), full(), full()] {
+        // The record, and the first time that a loss is said.
+        for answer in [full(), full()] {
             side.answers.send(answer).unwrap();
         }
         outlets.offer(record(5));

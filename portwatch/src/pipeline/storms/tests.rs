@@ -144,7 +144,8 @@ proptest! {
     /// Whoever fails when and where, each refusal is in exactly one count.
     #[test]
     fn nothing_is_lost_and_nothing_told_twice(
-        failures in proptest::collection::vec((0u64..3_000, 1u32..30, 1u16..8, any::<bool>()), 0..600)
+        // A thread does one thing at a time.
+        failures in proptest::collection::vec((1u64..3_000, 1u32..30, 1u16..8, any::<bool>()), 0..600)
     ) {
         let mut play = Play::new();
         let mut ms = 0;
