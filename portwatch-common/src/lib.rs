@@ -7,6 +7,10 @@
 
 use bytemuck::{Pod, Zeroable};
 
+mod source;
+
+pub use source::{SENT_A_SECOND, SOURCES, Source, SourceUse};
+
 /// Bytes of `task_struct.comm`, its final NUL included.
 pub const COMM_LEN: usize = 16;
 /// Bytes of a command line that are copied in the kernel; longer ones are cut.

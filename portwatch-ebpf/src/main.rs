@@ -17,6 +17,7 @@ mod hooks {
     pub mod tracepoint;
 }
 mod layout;
+mod limit;
 mod maps;
 mod record;
 mod report;

@@ -2,9 +2,11 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
 };
-use portwatch_common::{Attempt, Connected, Culprit, Owner, PORT_NUMBERS, Port, PortUse, loss};
+use portwatch_common::{
+    Attempt, Connected, Culprit, Owner, PORT_NUMBERS, Port, PortUse, Source, SourceUse, loss,
+};
 
 /// The way to user space: about 1,600 records.
 #[map]
@@ -48,6 +50,13 @@ pub static PORTS: LruHashMap<Port, PortUse> =
 /// What TCP connections there have been by their own port, in any namespace.
 #[map]
 pub static CONNECTED: Array<Connected> = Array::with_max_entries(PORT_NUMBERS, 0);
+
+/// How much each source has been refused on each processor. User space reads the
+/// counts and removes those that are idle; one for which there is no room is not
+/// limited.
+#[map]
+pub static SOURCES: PerCpuHashMap<Source, SourceUse> =
+    PerCpuHashMap::with_max_entries(portwatch_common::SOURCES, 0);
 
 /// The inodes that a search of open files looks for.
 #[map]

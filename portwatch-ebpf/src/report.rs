@@ -4,6 +4,7 @@ use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use portwatch_common::{Attempt, BindFailure, Culprit, loss};
 
 use crate::{
+    limit,
     maps::{FAILURES, count_loss},
     task,
 };
@@ -24,6 +25,9 @@ pub const UNKNOWN: Culprit = Culprit {
 /// Reports that `attempt` by the current task was refused by `culprit`.
 #[inline(always)]
 pub fn refused(attempt: &Attempt, culprit: &Culprit) {
+    if limit::only_counts(attempt) {
+        return;
+    }
     let Some(mut entry) = FAILURES.reserve::<BindFailure>(0) else {
         count_loss(loss::RING_FULL);
         return;

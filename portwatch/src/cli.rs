@@ -6,7 +6,12 @@ use clap::{Parser, Subcommand, error::ErrorKind};
 
 mod doctor;
 mod error;
+mod history;
+mod input;
+mod output;
+mod replay;
 mod run;
+mod schema;
 
 /// Catches every EADDRINUSE and says who holds the port, why the kernel
 /// refused, and what to do.
@@ -21,6 +26,12 @@ struct Cli {
 enum Verb {
     /// Watch, and report each refused bind as it happens
     Run(run::Args),
+    /// Diagnose recorded events again
+    Replay(replay::Args),
+    /// Show the holders that come back, by port
+    History(history::Args),
+    /// Print the JSON Schema of the stream
+    Schema,
     /// Show what this kernel and these rights allow, and what is missing
     Doctor(doctor::Args),
 }
@@ -38,6 +49,9 @@ pub fn main() -> ExitCode {
     log_to_stderr();
     let result = match cli.verb {
         Verb::Run(args) => run::run(&args),
+        Verb::Replay(args) => replay::run(&args),
+        Verb::History(args) => history::run(&args),
+        Verb::Schema => schema::run(),
         Verb::Doctor(args) => doctor::run(&args),
     };
     match result {

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use portwatch_common::{Attempt, BindFailure, Culprit, Task, flag, stage, task_flag};
+use portwatch_common::{Attempt, BindFailure, Culprit, Source, Task, flag, stage, task_flag};
 
 use crate::evidence::{Family, Protocol, Stage};
 
@@ -42,6 +42,8 @@ pub struct RawFailure {
     pub culprit: Option<RawCulprit>,
     /// The refused task.
     pub task: RawTask,
+    /// Whose refusal it is, as the kernel side counts.
+    pub source: Source,
 }
 
 /// The socket that refused, as the kernel's conflict check had it in hand.
@@ -157,6 +159,7 @@ pub fn decode(bytes: &[u8]) -> Result<RawFailure, DecodeError> {
         netns_cookie: nonzero(netns_cookie),
         culprit: culprit_of(&culprit)?,
         task: task_of(&task),
+        source: Source::of(&attempt, task.pid),
     })
 }
 

@@ -3,9 +3,10 @@
 //! environment. What is unknown is said to be unknown.
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::evidence::Evidence;
+use crate::{event::schema::Time, evidence::Evidence};
 
 mod case;
 mod cause;
@@ -17,7 +18,7 @@ mod words;
 mod workloads;
 
 /// The verdict on one refused bind.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Diagnosis {
     /// What the kernel's refusal came from.
     pub cause: Cause,
@@ -40,7 +41,7 @@ pub struct Diagnosis {
 }
 
 /// What a refusal came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
     /// A listening socket on that address and port.
@@ -113,7 +114,7 @@ impl Cause {
 }
 
 /// A socket that refused, and the clause, both in words.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RefusedBy {
     /// The socket: state, address and inode.
     pub socket: String,
@@ -122,7 +123,7 @@ pub struct RefusedBy {
 }
 
 /// Who is behind the refusal.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Holder {
     /// What kind of holder it is.
     pub class: HolderClass,
@@ -141,11 +142,12 @@ pub struct Holder {
     /// Its login session.
     pub session: Option<String>,
     /// When it started.
+    #[schemars(with = "Option<Time>")]
     pub started: Option<Timestamp>,
 }
 
 /// Kinds of holder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum HolderClass {
     /// The same program, older.
@@ -207,7 +209,7 @@ impl HolderClass {
 }
 
 /// Whether a holder may be stopped.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Judgement {
     /// The answer.
     pub safe_to_stop: SafeToStop,
@@ -220,7 +222,7 @@ pub struct Judgement {
 }
 
 /// An answer that is no more than what the evidence says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SafeToStop {
     /// All that is known speaks for it.
@@ -232,7 +234,7 @@ pub enum SafeToStop {
 }
 
 /// Something to do.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Move {
     /// A command that can be pasted; `None` where it takes a change of code or
     /// configuration.
@@ -244,7 +246,7 @@ pub struct Move {
 }
 
 /// What a move does to others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Risk {
     /// Nothing.
@@ -256,7 +258,7 @@ pub enum Risk {
 }
 
 /// How sure a diagnosis is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Confidence {
     /// The kernel named the socket.

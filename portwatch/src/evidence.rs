@@ -10,12 +10,16 @@ use std::{
 };
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::event::schema::Time;
+
 /// Everything that [`crate::diagnose`] may look at.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Evidence {
     /// When the kernel refused.
+    #[schemars(with = "Time")]
     pub time: Timestamp,
     /// The kernel's release, `uname -r`: its rules differ between versions. In an
     /// event it stands in `host`.
@@ -49,7 +53,7 @@ pub struct Evidence {
 }
 
 /// The refused system call.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Failure {
     /// Which call was refused.
     pub stage: Stage,
@@ -78,7 +82,7 @@ pub struct Failure {
 }
 
 /// The system call that was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Stage {
     /// `bind(2)`.
@@ -90,7 +94,7 @@ pub enum Stage {
 }
 
 /// A transport protocol with ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// TCP, the first subflow of MPTCP included.
@@ -108,7 +112,7 @@ pub enum Protocol {
 }
 
 /// An address family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Family {
     /// `AF_INET`.
@@ -118,7 +122,7 @@ pub enum Family {
 }
 
 /// A network interface.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Device {
     /// Its index in the network namespace.
     pub index: u32,
@@ -127,7 +131,7 @@ pub struct Device {
 }
 
 /// A process, as far as it could be seen.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Process {
     /// The process id in the initial pid namespace.
     pub pid: u32,
@@ -173,6 +177,7 @@ pub struct Process {
     /// The user's name.
     pub user: Option<String>,
     /// When the process started.
+    #[schemars(with = "Option<Time>")]
     pub started: Option<Timestamp>,
     /// Its control group.
     pub cgroup: Option<Cgroup>,
@@ -210,7 +215,7 @@ fn is_false(value: &bool) -> bool {
 }
 
 /// What a program is written in or runs on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Runtime {
     /// Python.
@@ -236,7 +241,7 @@ pub enum Runtime {
 }
 
 /// What keeps a process running.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Supervisor {
     /// Its kind.
     pub kind: SupervisorKind,
@@ -251,7 +256,7 @@ pub struct Supervisor {
 }
 
 /// A kind of supervisor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SupervisorKind {
     /// systemd, of the system or of a user.
@@ -269,7 +274,7 @@ pub enum SupervisorKind {
 }
 
 /// A container, as its engine or the kubelet knows it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Workload {
     /// Who runs it.
     pub engine: Engine,
@@ -287,7 +292,7 @@ pub struct Workload {
 }
 
 /// A Kubernetes pod.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Pod {
     /// Its namespace.
     pub namespace: String,
@@ -296,7 +301,7 @@ pub struct Pod {
 }
 
 /// A container engine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Engine {
     /// Docker.
@@ -310,7 +315,7 @@ pub enum Engine {
 }
 
 /// A control group.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Cgroup {
     /// The cgroup2 id.
     pub id: Option<u64>,
@@ -319,7 +324,7 @@ pub struct Cgroup {
 }
 
 /// The network namespace of the failing socket.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Netns {
     /// Its inode in nsfs, as `readlink /proc/PID/ns/net` shows it.
     pub inode: Option<u32>,
@@ -332,7 +337,7 @@ pub struct Netns {
 }
 
 /// A socket on the port.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Socket {
     /// Its state.
     pub state: State,
@@ -378,7 +383,7 @@ pub struct Socket {
 }
 
 /// Which end began a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Origin {
     /// The other: it came in through a listener here.
@@ -388,7 +393,7 @@ pub enum Origin {
 }
 
 /// What has a socket that no process has open, though it is there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Unheld {
     /// The kernel itself: a tunnel, a file server.
@@ -400,7 +405,7 @@ pub enum Unheld {
 }
 
 /// Who bound a socket that others hold now.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Binder {
     /// The process.
     pub pid: u32,
@@ -439,7 +444,9 @@ impl Socket {
 }
 
 /// A socket's state, in the words of `ss`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "SCREAMING-KEBAB-CASE")]
 pub enum State {
     /// Listening.
@@ -471,7 +478,7 @@ pub enum State {
 }
 
 /// The TIME-WAIT rows on the port.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TimeWait {
     /// How many there are.
     pub count: u32,
@@ -483,7 +490,7 @@ pub struct TimeWait {
 }
 
 /// TCP connections on the port.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Connections {
     /// In use: ESTABLISHED.
     pub established: u32,
@@ -493,7 +500,7 @@ pub struct Connections {
 
 /// The ports of a network namespace that the kernel gives to outgoing
 /// connections and to binds of port 0.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Ephemeral {
     /// The first, `net.ipv4.ip_local_port_range`.
     pub low: u16,
@@ -524,7 +531,7 @@ impl Ephemeral {
 }
 
 /// What the sockets on ephemeral ports are.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Usage {
     /// Ports of the range that a socket has.
     pub ports: u32,
@@ -535,7 +542,7 @@ pub struct Usage {
 }
 
 /// Somebody's part in a sample.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Share {
     /// The process.
     pub process: Process,
@@ -546,7 +553,7 @@ pub struct Share {
 }
 
 /// Who was on a port last.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LastHolder {
     /// The process, as it was when it bound the socket.
     pub process: Process,
@@ -563,14 +570,16 @@ pub struct LastHolder {
     pub reuseport: Option<bool>,
     /// When it bound the port or began to listen; `None` if that was before the
     /// agent's start.
+    #[schemars(with = "Option<Time>")]
     pub bound: Option<Timestamp>,
     /// When its listener closed; `None` while it listens, and for sockets whose
     /// end is not seen (UDP, and those that only bind).
+    #[schemars(with = "Option<Time>")]
     pub left: Option<Timestamp>,
 }
 
 /// Who left TIME-WAIT rows behind.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LeftBy {
     /// The process.
     pub pid: u32,
@@ -579,11 +588,12 @@ pub struct LeftBy {
     /// Its unit.
     pub unit: Option<String>,
     /// When it left the port.
+    #[schemars(with = "Option<Time>")]
     pub left: Option<Timestamp>,
 }
 
 /// A fact that could not be had.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct Gap {
     /// The fact, in the event's own field names where it has one.
     pub what: String,

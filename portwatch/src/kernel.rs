@@ -7,6 +7,7 @@ pub mod btf;
 pub mod features;
 pub mod files;
 pub mod layout;
+pub mod limits;
 pub mod plan;
 pub mod records;
 pub mod ring;

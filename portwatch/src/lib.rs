@@ -15,6 +15,7 @@
     )
 )]
 
+pub mod capture;
 pub mod cli;
 pub mod conflict;
 pub mod decode;
@@ -22,7 +23,9 @@ pub mod diagnose;
 pub mod enrich;
 pub mod event;
 pub mod evidence;
+pub mod history;
 pub mod kernel;
 pub mod losses;
 pub mod pipeline;
+pub mod replay;
 pub mod sinks;

@@ -1,9 +1,8 @@
-//! The agent: kernel hook → decode → enrich → diagnose → sink, one direction.
+//! The agent: kernel hook → decode → enrich → diagnose → sinks, one direction.
 //!
-//! Three places run side by side, joined by bounded queues, so that nothing
-//! behind the ring can hold it up: this task reads and decodes, one thread
-//! enriches and diagnoses, one writes. What a full queue drops is counted and
-//! said in the stream.
+//! Joined by bounded queues, so that nothing behind the ring can hold it up: this
+//! task reads and decodes, one thread enriches and diagnoses, one for each sink
+//! writes ([`outlet`]). What a full queue drops is counted and said in the stream.
 
 use std::{
     sync::{
@@ -11,34 +10,40 @@ use std::{
         mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use aya_log::EbpfLogger;
-use jiff::Timestamp;
+use rustix::time::{ClockId, clock_gettime};
 use tokio::{
     io::unix::AsyncFd,
     signal::unix::{SignalKind, signal},
-    sync::oneshot,
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use crate::{
     decode::{RawFailure, decode},
     diagnose::diagnose,
     enrich::Enricher,
-    event::{Event, Host, LOSS, Loss, Record},
-    kernel::{attach::Attached, ring::Ring},
-    losses::Losses,
-    sinks::Sink,
+    event::{AgentNotice, AgentState, Event, Host, Record},
+    kernel::{
+        attach::Attached,
+        limits::{Counted, Limits},
+        ring::Ring,
+    },
+    sinks::{Place, Sink},
 };
+
+mod outlet;
+mod storms;
+
+use outlet::Outlets;
+use storms::Storms;
 
 /// Decoded refusals that wait for enrichment: 2.5 MiB at most.
 const RAW_QUEUE: usize = 4096;
-/// Records that wait for the sink.
-const SINK_QUEUE: usize = 2048;
-/// How soon losses that found no room are offered again.
-const LOSS_INTERVAL: Duration = Duration::from_millis(200);
+/// How soon counts of the kernel side are read again.
+const COUNT_INTERVAL: Duration = Duration::from_millis(250);
 /// How long a stop waits for what is still queued.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -51,9 +56,18 @@ pub struct Agent {
     /// The host, as events carry it.
     pub host: Host,
     /// Where records go.
-    pub sink: Box<dyn Sink>,
+    pub sinks: Vec<(Place, Box<dyn Sink>)>,
     /// Only these ports; all if empty.
     pub ports: Vec<u16>,
+    /// Equal failures within this time are told together; zero tells each.
+    pub storm_window: Duration,
+}
+
+/// What the enriching thread is given.
+enum Work {
+    Failure(Box<RawFailure>),
+    /// Refusals that the kernel side has only counted.
+    Counted(Counted),
 }
 
 /// Why the agent ended by itself.
@@ -72,62 +86,59 @@ pub enum AgentError {
     },
 }
 
-enum Work {
-    Failure(Box<RawFailure>),
-    /// Losses are pending; there may be no failure to carry them out.
-    Losses,
-}
-
-/// Runs until SIGINT or SIGTERM, or until the sink's reader is gone. `ready` is
-/// called once everything is attached.
+/// Runs until SIGINT or SIGTERM, or until the readers of all sinks are gone.
+/// `ready` is called once everything is attached.
 ///
 /// # Errors
 /// The ring cannot be opened or polled, or a thread cannot be started.
 pub async fn run(agent: Agent, ready: impl FnOnce()) -> Result<(), AgentError> {
-    let Agent { mut attached, enricher, host, sink, ports } = agent;
+    let Agent { mut attached, enricher, host, sinks, ports, storm_window } = agent;
     let io = |step| move |source| AgentError::Io { step, source };
-    let mut ring = Ring::open(&mut attached.ebpf)?;
+    let ring = Ring::open(&mut attached.ebpf)?;
+    let limits = Limits::open(&mut attached.ebpf)?;
     forward_kernel_log(&mut attached);
     let mut interrupt = signal(SignalKind::interrupt()).map_err(io("watch SIGINT"))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(io("watch SIGTERM"))?;
 
-    let losses = Arc::new(Losses::default());
-    let (to_sink, for_sink) = sync_channel(SINK_QUEUE);
+    let notice = {
+        let host = host.clone();
+        move |state| Record::Agent(AgentNotice::now(state, &host))
+    };
+    let started = notice(AgentState::Started);
+    let (outlets, mut all_ended) = Outlets::open(sinks, move || notice(AgentState::Stopped))
+        .map_err(io("start a sink's thread"))?;
+    let outlets = Arc::new(outlets);
+    outlets.offer(started);
     let (to_enrich, for_enrich) = sync_channel(RAW_QUEUE);
-    let (written, mut all_written) = oneshot::channel();
-    thread::Builder::new()
-        .name("sink".to_owned())
-        .spawn(move || {
-            write_records(sink, &for_sink);
-            // The receiver is gone only when the agent has given up waiting.
-            let _ = written.send(());
-        })
-        .map_err(io("start the sink's thread"))?;
     thread::Builder::new()
         .name("enrich".to_owned())
         .spawn({
-            let losses = Arc::clone(&losses);
-            move || enrich_failures(enricher, &host, &for_enrich, &to_sink, &losses)
+            let outlets = Arc::clone(&outlets);
+            let storms = Storms::new(storm_window);
+            move || enrich_failures(enricher, storms, &host, &for_enrich, &outlets)
         })
         .map_err(io("start the enriching thread"))?;
 
     ready();
+    let mut intake = Intake { ring, limits, ports, to_enrich, outlets };
+    let mut counting = false;
     loop {
         tokio::select! {
-            readable = ring.readable() => readable.map_err(io("poll the ring buffer"))?,
+            readable = intake.ring.readable() => readable.map_err(io("poll the ring buffer"))?,
+            () = sleep(COUNT_INTERVAL), if counting => {}
             _ = interrupt.recv() => break,
             _ = terminate.recv() => break,
-            _ = &mut all_written => return Ok(()),
+            () = all_ended.wait() => return Ok(()),
         }
-        take_all(&mut ring, &ports, &to_enrich, &losses);
+        counting = intake.take_all();
     }
     // Detach first, so that what is drained now is all there will be.
     drop(attached);
-    take_all(&mut ring, &ports, &to_enrich, &losses);
-    drop(to_enrich);
-    // The enriching thread ends when its queue is empty, the writing one after
+    intake.take_all();
+    drop(intake);
+    // The enriching thread ends when its queue is empty, the writing ones after
     // it. A reader that does not read must not keep the agent from stopping.
-    if timeout(STOP_DEADLINE, all_written).await.is_err() {
+    if timeout(STOP_DEADLINE, all_ended.wait()).await.is_err() {
         tracing::error!("output is stuck: what had not been written is lost");
     }
     Ok(())
@@ -151,80 +162,92 @@ fn forward_kernel_log(attached: &mut Attached) {
     }
 }
 
-/// Moves what is in the ring to the enriching thread, and never waits for it.
-fn take_all(ring: &mut Ring, ports: &[u16], to_enrich: &SyncSender<Work>, losses: &Losses) {
-    ring.drain(|bytes| match decode(bytes) {
-        Ok(raw) if ports.is_empty() || ports.contains(&raw.port) => {
-            if to_enrich.try_send(Work::Failure(Box::new(raw))).is_err() {
-                losses.add("queue", 1);
+/// The kernel side's end of the pipeline.
+struct Intake {
+    ring: Ring,
+    limits: Limits,
+    ports: Vec<u16>,
+    to_enrich: SyncSender<Work>,
+    outlets: Arc<Outlets>,
+}
+
+impl Intake {
+    /// Moves what the kernel side has to the enriching thread, and never waits for
+    /// it. Gives whether there are sources whose refusals may be only counted.
+    fn take_all(&mut self) -> bool {
+        // The counts first: what a source has sent before them is in the ring, and
+        // comes to the enriching thread before they do.
+        let (counted, none_left) = self.limits.collect(boottime_ns());
+        let Self { ring, ports, to_enrich, outlets, .. } = self;
+        let wanted = |port: u16| ports.is_empty() || ports.contains(&port);
+        let mut any = false;
+        ring.drain(|bytes| {
+            any = true;
+            match decode(bytes) {
+                Ok(raw) if wanted(raw.port) => {
+                    if to_enrich.try_send(Work::Failure(Box::new(raw))).is_err() {
+                        outlets.lost("queue", 1);
+                    }
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "record not decoded");
+                    outlets.lost("decode", 1);
+                }
+            }
+        });
+        for counted in counted.into_iter().filter(|counted| wanted(counted.source.port)) {
+            if to_enrich.try_send(Work::Counted(counted)).is_err() {
+                outlets.lost("queue", counted.count);
             }
         }
-        Ok(_) => {}
-        Err(error) => {
-            tracing::warn!(%error, "record not decoded");
-            losses.add("decode", 1);
+        for (place, count) in ring.new_losses() {
+            outlets.lost(place, count);
         }
-    });
-    for (place, count) in ring.new_losses() {
-        losses.add(place, count);
-        // A full queue is no loss: its reader reports what is pending as well.
-        if to_enrich.try_send(Work::Losses).is_err() {
-            tracing::debug!("losses are reported with the next event");
-        }
+        any || !none_left
     }
+}
+
+/// The clock of the kernel side's times.
+fn boottime_ns() -> u64 {
+    let now = clock_gettime(ClockId::Boottime);
+    let (seconds, rest) = (u64::try_from(now.tv_sec), u64::try_from(now.tv_nsec));
+    seconds.unwrap_or(0) * 1_000_000_000 + rest.unwrap_or(0)
 }
 
 fn enrich_failures(
     mut enricher: Enricher,
+    mut storms: Storms,
     host: &Host,
     from_ring: &Receiver<Work>,
-    to_sink: &SyncSender<Record>,
-    losses: &Losses,
+    outlets: &Outlets,
 ) {
+    let tell = |event| outlets.offer(Record::BindFailure(Box::new(event)));
     loop {
-        // What the sink had no room for is offered again soon, also when no
-        // failure comes.
-        let offer = losses.are_pending().then_some(LOSS_INTERVAL);
-        let work = match offer.into_iter().chain(enricher.next_rest()).min() {
+        let wait = enricher.next_rest().into_iter().chain(storms.next_end(Instant::now())).min();
+        let work = match wait {
             Some(wait) => from_ring.recv_timeout(wait),
             None => from_ring.recv().map_err(RecvTimeoutError::from),
         };
+        let now = Instant::now();
         match work {
             Ok(Work::Failure(raw)) => {
-                let evidence = enricher.enrich(&raw);
-                let diagnosis = diagnose(&evidence);
-                let event = Event::new(host, &raw, evidence, diagnosis);
-                if to_sink.try_send(Record::BindFailure(Box::new(event))).is_err() {
-                    losses.add("sink", 1);
+                if !storms.absorb(&raw, now) {
+                    let evidence = enricher.enrich(&raw);
+                    let diagnosis = diagnose(&evidence);
+                    let event = Event::new(host, &raw, evidence, diagnosis);
+                    storms.admit(&raw, event, now).into_iter().for_each(tell);
                 }
             }
-            Ok(Work::Losses) => {}
+            Ok(Work::Counted(Counted { source, count, last_ns })) => {
+                if !storms.count(&source, count, last_ns) {
+                    outlets.lost("source", count);
+                }
+            }
             Err(RecvTimeoutError::Timeout) => enricher.rest(),
             Err(RecvTimeoutError::Disconnected) => break,
         }
-        losses.report(|place, count| to_sink.try_send(loss(place, count)).is_ok());
+        storms.ended(now).into_iter().for_each(tell);
     }
-    // The last words may wait for room: nothing comes after them.
-    losses.report(|place, count| to_sink.send(loss(place, count)).is_ok());
-}
-
-fn loss(place: &str, count: u64) -> Record {
-    Record::Loss(Loss {
-        schema: LOSS.to_owned(),
-        time: Timestamp::now(),
-        place: place.to_owned(),
-        count,
-    })
-}
-
-/// Ends when the queue is closed and empty, or the sink's reader is gone.
-fn write_records(mut sink: Box<dyn Sink>, records: &Receiver<Record>) {
-    for record in records {
-        if let Err(error) = sink.write(&record) {
-            if error.kind() != std::io::ErrorKind::BrokenPipe {
-                tracing::error!(%error, "output cannot be written");
-            }
-            return;
-        }
-    }
+    storms.all().into_iter().for_each(tell);
 }

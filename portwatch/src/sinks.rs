@@ -1,11 +1,13 @@
 //! Where records go.
 
-use std::io;
+use std::{io, time::Duration};
 
 use crate::event::Record;
 
 pub mod human;
+pub mod journald;
 pub mod json;
+pub mod markdown;
 pub mod sanitize;
 
 /// One destination. Called from a thread of its own.
@@ -13,6 +15,20 @@ pub trait Sink: Send {
     /// Writes one record and lets its reader see it.
     ///
     /// # Errors
-    /// The destination does not take it.
+    /// The destination does not take it. `BrokenPipe` means that it never will
+    /// again; after any other error the next record is tried.
     fn write(&mut self, record: &Record) -> io::Result<()>;
+
+    /// Called when nothing waits to be written. Gives how soon it wants to be
+    /// called again; `None` if there is no need.
+    ///
+    /// # Errors
+    /// What was to be done did not succeed, and no record was lost by that.
+    fn rest(&mut self) -> io::Result<Option<Duration>> {
+        Ok(None)
+    }
 }
+
+/// The name under which a sink's losses are counted: `sink.` and what it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place(pub &'static str);

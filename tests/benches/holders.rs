@@ -41,7 +41,8 @@ fn main() {
         CONNECTIONS * 2
     );
     let _crowd = crowd();
-    let agent = Agent::start(&["run", "--format", "json"]).expect("the agent starts");
+    let agent = Agent::start(&["run", "--format", "json", "--storm-window", "0s"])
+        .expect("the agent starts");
     let netns = Netns::new();
 
     println!(

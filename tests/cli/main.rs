@@ -9,6 +9,9 @@
 
 mod deprived;
 mod doctor;
+mod history;
 mod kernel;
+mod replay;
 mod rights;
+mod schema;
 mod usage;

@@ -12,6 +12,13 @@ fn bad_arguments() {
         &["run", "--format"],
         &["run", "surplus"],
         &["doctor", "--no-such-flag"],
+        &["run", "--format", "json", "--format", "human"],
+        &["run", "--capture"],
+        &["run", "--capture-size", "1GiB"],
+        &["run", "--storm-window", "soon"],
+        &["replay", "--port", "x", "-"],
+        &["replay", "--until", "never", "-"],
+        &["history", "--format", "journald", "-"],
         // Where a port is taken, these are none.
         &["run", "--port", "70000"],
         &["run", "--port", "0"],

@@ -67,7 +67,8 @@ fn a_thousand_refusals_are_accounted_for() {
 #[test]
 fn a_reader_that_stalls_is_told_what_it_missed() {
     let scene = Scene::alone();
-    let (mut stalled, gate) = Agent::start_stalled(&["run", "--format", "json"]).unwrap();
+    let arguments = ["run", "--format", "json", "--storm-window", "0s"];
+    let (mut stalled, gate) = Agent::start_stalled(&arguments).unwrap();
     let _holder = scene.helper().holds([tcp("127.0.0.1:8080").listening()]);
     let losses_before = scene.agent.look(|log| log.losses);
     // An emulated guest would take minutes to say so much.

@@ -9,6 +9,7 @@
 )]
 
 mod bound_only;
+mod capture;
 mod causes;
 mod classes;
 mod containers;
@@ -16,6 +17,7 @@ mod filter;
 mod gone;
 mod holder;
 mod human;
+mod journald;
 mod kept;
 mod latency;
 mod lifecycle;
@@ -24,10 +26,13 @@ mod load;
 mod memory;
 mod netns;
 mod rights;
+mod schema;
 mod seeded;
 mod servers;
 mod short_lived;
 mod silence;
+mod sinks;
+mod storms;
 mod tcp;
 mod time_wait;
 mod udp;

@@ -15,7 +15,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::{
-    event::{EVENT, Event, LOSS},
+    event::{AGENT, EVENT, Event, LOSS},
     helper::Attempt,
     monotonic_ns,
     netns::Netns,
@@ -234,6 +234,7 @@ impl Log {
                 Some(count) => self.losses += count,
                 None => self.faults.push(format!("a loss without a count: {}", line.text)),
             },
+            (Some(AGENT), Some(_)) => {}
             _ => self.faults.push(format!("no event: {}", line.text)),
         }
     }

@@ -10,6 +10,8 @@ use crate::netns::Netns;
 pub const EVENT: &str = "portwatch/bind-failure/v1";
 /// The schema of a line that tells of losses.
 pub const LOSS: &str = "portwatch/loss/v1";
+/// The schema of a line that tells of the agent's start or end.
+pub const AGENT: &str = "portwatch/agent/v1";
 
 /// One event line.
 pub struct Event {

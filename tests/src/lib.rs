@@ -20,6 +20,7 @@ pub mod docker;
 pub mod event;
 pub mod golden;
 pub mod helper;
+pub mod journal;
 pub mod netns;
 pub mod op;
 pub mod process;

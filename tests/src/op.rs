@@ -8,7 +8,7 @@ use std::{
     str::FromStr,
 };
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 
 mod socket;
@@ -50,6 +50,8 @@ pub enum Op {
     /// Bind and close this many TCP sockets, over 65,000 ports in turn;
     /// `churn/1000`. The answer is the last one's.
     Churn(u32),
+    /// Bind a TCP socket to this address so many times; `storm/127.0.0.1:80/1000`.
+    Storm(SocketAddr, u32),
     /// From here on say nothing, and end at once when a call is refused;
     /// `vanish`.
     Vanish,
@@ -79,6 +81,7 @@ impl Display for Op {
             Self::Ring => f.write_str("ring"),
             Self::Terminal => f.write_str("terminal"),
             Self::Churn(times) => write!(f, "churn/{times}"),
+            Self::Storm(address, times) => write!(f, "storm/{address}/{times}"),
             Self::Vanish => f.write_str("vanish"),
             Self::Hold => f.write_str("hold"),
         }
@@ -105,6 +108,10 @@ impl FromStr for Op {
             "ring" => Self::Ring,
             "terminal" => Self::Terminal,
             "churn" => Self::Churn(rest.parse()?),
+            "storm" => {
+                let (address, times) = rest.split_once('/').context("storm/ADDRESS/TIMES")?;
+                Self::Storm(address.parse()?, times.parse()?)
+            }
             "vanish" => Self::Vanish,
             "hold" => Self::Hold,
             _ => bail!("`{text}` is not something to do"),
@@ -179,6 +186,7 @@ mod tests {
             Op::Uid(1000),
             Op::Daemon,
             Op::Become("/bin/sleep".into()),
+            Op::Storm("127.0.0.1:80".parse().unwrap(), 7),
             Op::Vanish,
             Op::Hold,
         ] {

@@ -29,6 +29,11 @@ const EXPECTED: &[Expected] = &[
         why: "the initramfs holds the tests' own programs only, not a container engine",
     },
     Expected {
+        test: "journald",
+        place: Place::Guest,
+        why: "the initramfs holds the tests' own programs only, not systemd",
+    },
+    Expected {
         test: "nginx_started_twice",
         place: Place::Guest,
         why: "the initramfs holds the tests' own programs only, not nginx and its libraries",

@@ -47,6 +47,12 @@ enum Task {
     Vm(vm::Args),
     /// Run the benchmarks
     Bench,
+    /// Read any bytes as a capture, for so long
+    Fuzz {
+        /// How long
+        #[arg(long, default_value_t = 600)]
+        seconds: u64,
+    },
 }
 
 fn main() -> ExitCode {
@@ -66,6 +72,11 @@ fn run_task(task: Task) -> anyhow::Result<()> {
         Task::Run { args } => run(args),
         Task::Test { args } => test(args),
         Task::Vm(args) => vm::run(&args),
+        Task::Fuzz { seconds } => checked(
+            cargo()
+                .args(["test", "--release", "--package", "portwatch-tests", "--test", "fuzz"])
+                .env("PORTWATCH_FUZZ_SECONDS", seconds.to_string()),
+        ),
         Task::Bench => {
             setup::for_benchmarks()?;
             let binary = build()?;

@@ -15,7 +15,7 @@ use crate::{
 const BPF_LINKER: &str = "0.13.0";
 
 /// What the live tests run: real servers, and a container engine.
-const FOR_TESTS: [Package; 5] = [
+const FOR_TESTS: [Package; 6] = [
     Package {
         name: "nginx-light",
         file: "/usr/sbin/nginx",
@@ -28,12 +28,18 @@ const FOR_TESTS: [Package; 5] = [
         why: "a container engine of the tests' own; its service is not started",
     },
     Package { name: "busybox-static", file: "/bin/busybox", why: "all that is in a container" },
+    Package {
+        name: "systemd",
+        file: "/usr/lib/systemd/systemd-journald",
+        why: "a journal of the tests' own",
+    },
     Package { name: "runit", file: "/usr/bin/runsv", why: "a supervisor for the tests" },
 ];
 
 /// What portwatch is measured beside.
-const FOR_BENCHMARKS: [Package; 2] = [
+const FOR_BENCHMARKS: [Package; 3] = [
     Package { name: "iproute2", file: "/usr/bin/ss", why: "ss, to measure beside" },
+    Package { name: "jq", file: "/usr/bin/jq", why: "to measure beside" },
     Package { name: "lsof", file: "/usr/bin/lsof", why: "to measure beside" },
 ];
 

@@ -5,7 +5,8 @@ use std::{path::Path, process::ExitCode};
 use serde::Serialize;
 
 use crate::kernel::{
-    KernelError, attach,
+    KernelError,
+    attach::{self, SourceLimit},
     features::{self, Features, KernelTypes},
     plan::{Plan, plan},
 };
@@ -84,7 +85,7 @@ fn probe(types: &KernelTypes, report: &mut Report) -> Result<(), KernelError> {
     let Plan { set, .. } = plan(&features)?;
     report.hooks = Some(set.name());
     report.cost = Some(set.cost());
-    let attached = attach::attach(&plan(&features)?, types)?;
+    let attached = attach::attach(&plan(&features)?, types, SourceLimit::Counted)?;
     report.attached = attached.probes.iter().map(|probe| probe.program).collect();
     report.not_seen = set.misses().iter().map(|&miss| miss.to_owned()).collect();
     report.not_seen.extend(attached.misses);

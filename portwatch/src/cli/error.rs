@@ -2,7 +2,30 @@
 
 use std::process::ExitCode;
 
-use crate::kernel::KernelError;
+use super::output::Format;
+use crate::{capture::CaptureError, kernel::KernelError, replay::SourceError};
+
+/// What clap cannot see to be wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum UsageError {
+    /// Two outputs would be mixed.
+    #[error("{} and {} both go to stdout", .0.name(), .1.name())]
+    TwiceOnStdout(Format, Format),
+    /// There is no input, and nobody types events.
+    #[error("nothing to read")]
+    NothingToRead,
+    /// A difference has other forms.
+    #[error("a difference cannot be shown as {}", .0.name())]
+    NoDiffAs(Format),
+}
+
+/// What was read is not as it should be.
+#[derive(Debug, thiserror::Error)]
+pub enum InputError {
+    /// All others were read.
+    #[error("{0} lines could not be read")]
+    BadLines(u64),
+}
 
 /// Prints the error on stderr and gives the exit code for its kind.
 pub fn report(error: &anyhow::Error) -> ExitCode {
@@ -19,6 +42,37 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
 
 /// Exit code and hint, by kind.
 fn classify(error: &anyhow::Error) -> (u8, Option<&'static str>) {
+    if let Some(usage) = error.downcast_ref::<UsageError>() {
+        return match usage {
+            UsageError::TwiceOnStdout(..) => {
+                (2, Some("choose one of them; journald and a capture go elsewhere"))
+            }
+            UsageError::NothingToRead => {
+                (2, Some("name files or the folder of a capture, or use --journal"))
+            }
+            UsageError::NoDiffAs(_) => (2, Some("use --format human or json")),
+        };
+    }
+    if let Some(capture) = error.downcast_ref::<CaptureError>() {
+        return (
+            1,
+            Some(match capture {
+                CaptureError::Io { .. } => {
+                    "name a folder that can be made or written with --capture"
+                }
+                CaptureError::Open(_) => {
+                    "name a folder of the capture's own, or close it: chmod 700"
+                }
+                CaptureError::InUse(_) => "give each agent a folder of its own",
+            }),
+        );
+    }
+    if let Some(InputError::BadLines(_)) = error.downcast_ref() {
+        return (1, Some("the messages above say which, and why; all others were read"));
+    }
+    if error.downcast_ref::<SourceError>().is_some() {
+        return (1, Some("name files of a capture, or its folder"));
+    }
     match error.downcast_ref::<KernelError>() {
         Some(KernelError::NotPermitted { .. }) => (
             4,

@@ -1,40 +1,36 @@
 //! `portwatch run`: the agent.
 
-use std::{io, path::Path, process::ExitCode};
+use std::{path::Path, process::ExitCode};
 
 use anyhow::Context as _;
 
+use super::output::Output;
 use crate::{
     enrich::{Enricher, host},
     event::Host,
     kernel::{
-        KernelError, attach,
+        KernelError,
+        attach::{self, SourceLimit},
         features::{self, Features, KernelTypes},
         files::{Files, KernelFiles, NoFiles},
         plan::{Plan, plan},
         records::KernelRecords,
     },
     pipeline::{self, Agent},
-    sinks::{Sink, human::Human, json::Json},
 };
 
 /// Options of `run`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// How events are written to stdout
-    #[arg(long, value_enum, default_value_t = Format::Human)]
-    format: Format,
+    #[command(flatten)]
+    output: Output,
     /// Report this port only; may be given several times
     #[arg(long = "port", value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     ports: Vec<u16>,
-}
-
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum Format {
-    /// A block of text per event
-    Human,
-    /// One JSON object per line, portwatch/bind-failure/v1
-    Json,
+    /// Equal failures within this time are told once at their beginning and once
+    /// with their number; 0s tells each of them
+    #[arg(long, value_name = "TIME", default_value = "10s")]
+    storm_window: jiff::SignedDuration,
 }
 
 /// Runs until interrupted.
@@ -43,10 +39,16 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if !missing.is_empty() {
         return Err(KernelError::NotPermitted { missing }.into());
     }
+    let sinks = args.output.open()?;
     let types = KernelTypes::read(Path::new(features::VMLINUX))?;
     let features = Features::probe(&types);
     let plan = plan(&features)?;
-    let mut attached = attach::attach(&plan, &types)?;
+    let storm_window = args.storm_window.unsigned_abs();
+    let limit = match storm_window.is_zero() {
+        true => SourceLimit::Unlimited,
+        false => SourceLimit::Counted,
+    };
+    let mut attached = attach::attach(&plan, &types, limit)?;
     let files = open_files(&types);
     drop(types);
     announce(&plan, &attached.misses);
@@ -57,8 +59,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         attached,
         enricher,
         host: Host::current(plan.set),
-        sink: sink(args.format),
+        sinks,
         ports: args.ports.clone(),
+        storm_window,
     };
     let ready = format!("portwatch: ready, {} hooks on {}", plan.set.name(), features.release);
     tokio::runtime::Builder::new_current_thread()
@@ -93,12 +96,5 @@ fn announce(plan: &Plan, misses: &[String]) {
     eprintln!("portwatch: cost: {}", plan.set.cost());
     for miss in plan.set.misses().iter().map(|&miss| miss.to_owned()).chain(misses.to_vec()) {
         eprintln!("portwatch: not seen: {miss}");
-    }
-}
-
-fn sink(format: Format) -> Box<dyn Sink> {
-    match format {
-        Format::Human => Box::new(Human::new(anstream::stdout())),
-        Format::Json => Box::new(Json::new(io::stdout())),
     }
 }

@@ -157,6 +157,7 @@ fn refused(netns: u32) -> RawFailure {
             cmdline_cut: false,
             kernel_thread: false,
         },
+        source: bytemuck::Zeroable::zeroed(),
     }
 }
 

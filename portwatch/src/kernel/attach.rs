@@ -8,6 +8,8 @@ use aya::{
     programs::{BtfTracePoint, CgroupAttachMode, CgroupSockAddr, FExit, Program, ProgramError},
 };
 
+use portwatch_common::{SENT_A_SECOND, SOURCES, SourceUse};
+
 use super::{
     KernelError,
     features::KernelTypes,
@@ -32,8 +34,12 @@ pub struct Attached {
 ///
 /// # Errors
 /// The object or a program that is required was refused.
-pub fn attach(plan: &Plan, types: &KernelTypes) -> Result<Attached, KernelError> {
-    let mut ebpf = load_object(types)?;
+pub fn attach(
+    plan: &Plan,
+    types: &KernelTypes,
+    limit: SourceLimit,
+) -> Result<Attached, KernelError> {
+    let mut ebpf = load_object(types, limit)?;
     let mut probes = Vec::new();
     let mut misses = Vec::new();
     for probe in &plan.probes {
@@ -57,8 +63,31 @@ pub fn probe_fexit(types: &KernelTypes) -> Result<(), String> {
         .map_err(|error| reason(&error))
 }
 
-fn load_object(types: &KernelTypes) -> Result<Ebpf, KernelError> {
-    load(types, &mut EbpfLoader::new())
+/// Whether a process that is refused very often is told of by number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceLimit {
+    /// What is more than [`SENT_A_SECOND`] is only counted.
+    Counted,
+    /// Every refusal is told.
+    Unlimited,
+}
+
+fn load_object(types: &KernelTypes, limit: SourceLimit) -> Result<Ebpf, KernelError> {
+    let most = match limit {
+        SourceLimit::Counted => SENT_A_SECOND,
+        SourceLimit::Unlimited => u64::MAX,
+    };
+    let mut loader = EbpfLoader::new();
+    loader.override_global("SENT_A_SECOND", &most, true);
+    loader.map_max_entries("SOURCES", most_sources(aya::util::nr_cpus().unwrap_or(1)));
+    load(types, &mut loader)
+}
+
+/// Each source has a value for every processor: 4 MiB on any machine but the largest.
+fn most_sources(processors: usize) -> u32 {
+    let all = 4 * 1024 * 1024 / size_of::<SourceUse>();
+    let each = u32::try_from(all / processors.max(1)).unwrap_or(SOURCES);
+    each.clamp(SOURCES / 8, SOURCES)
 }
 
 /// An instance of the object that is not there for its hooks: the large maps are
@@ -67,7 +96,7 @@ pub(super) fn load_object_small(types: &KernelTypes) -> Result<Ebpf, KernelError
     const PAGE: u32 = 4096;
     let mut loader = EbpfLoader::new();
     loader.map_max_entries("FAILURES", PAGE);
-    for map in ["ATTEMPTS", "REPORTED", "CULPRITS", "OWNERS", "PORTS", "CONNECTED"] {
+    for map in ["ATTEMPTS", "REPORTED", "CULPRITS", "OWNERS", "PORTS", "CONNECTED", "SOURCES"] {
         loader.map_max_entries(map, 1);
     }
     load(types, &mut loader)

@@ -35,6 +35,8 @@ impl<W: Write + Send> Sink for Human<W> {
         let text = match record {
             Record::BindFailure(event) => block(event),
             Record::Loss(loss) => lost(loss),
+            // Whoever started it at a terminal knows.
+            Record::Agent(_) => return Ok(()),
         };
         self.out.write_all(text.as_bytes())?;
         self.out.flush()
@@ -170,7 +172,7 @@ fn process_line(process: &Process) -> String {
 }
 
 /// The arguments as one would type them.
-fn command_line(process: &Process) -> String {
+pub(super) fn command_line(process: &Process) -> String {
     let arguments: Vec<_> = process.cmdline.iter().map(|argument| argument.trim_end()).collect();
     match arguments.as_slice() {
         // A program that has written its own title has it in one piece.
@@ -193,7 +195,7 @@ fn lost(loss: &Loss) -> String {
 }
 
 /// The stable word of a serialised enum.
-fn word(value: &impl serde::Serialize) -> String {
+pub(crate) fn word(value: &impl serde::Serialize) -> String {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(word)) => word,
         _ => String::new(),

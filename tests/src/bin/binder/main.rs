@@ -104,6 +104,7 @@ impl Binder {
                 Ok(())
             }
             Op::Churn(times) => self.churn(*times),
+            Op::Storm(address, times) => self.storm(*address, *times),
             Op::Vanish => {
                 self.silent = true;
                 Ok(())
@@ -219,6 +220,21 @@ impl Binder {
         let last = last.context("nothing was to be done")?;
         let outcome = outcome(&last, monotonic_ns(), Ok(()))?;
         drop(last);
+        self.answer(&outcome)
+    }
+
+    /// One socket is enough: it is refused each time.
+    fn storm(&mut self, address: SocketAddr, times: u32) -> anyhow::Result<()> {
+        let socket = prepare(&portwatch_tests::op::tcp(&address.to_string()))?;
+        let at_ns = monotonic_ns();
+        let mut refused = 0;
+        let mut last = Ok(());
+        for _ in 0..times {
+            last = bind(&socket, &address).map_err(|errno| (Stage::Bind, errno));
+            refused += u32::from(last.is_err());
+        }
+        let mut outcome = outcome(&socket, at_ns, last)?;
+        outcome.refused = refused;
         self.answer(&outcome)
     }
 

@@ -1,0 +1,54 @@
+//! `portwatch history`: the squatters that come back.
+
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+use super::input::Input;
+use crate::history::{History, render};
+
+/// Options of `history`.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    input: Input,
+    /// How it is told
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    format: Format,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Format {
+    /// A table
+    Human,
+    /// One JSON object
+    Json,
+    /// A table to paste
+    Markdown,
+}
+
+/// Reads everything, then tells.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let mut history = History::default();
+    let tally = args.input.read(
+        |recorded, diagnosis| {
+            history.add(recorded.evidence, &diagnosis, recorded.count);
+            Ok(())
+        },
+        |_| Ok(()),
+    )?;
+    let report = history.report();
+    let text = match args.format {
+        Format::Human => render::table(&report),
+        Format::Json => serde_json::to_string(&report)? + "\n",
+        Format::Markdown => render::markdown(&report),
+    };
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        written => {
+            written?;
+            tally.end()
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Where recorded events come from: options that replay and history share.
+
+use std::{
+    io::{IsTerminal as _, Read},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use jiff::{Span, Timestamp, ZonedDateTime};
+
+use super::error::{InputError, UsageError};
+use crate::{
+    diagnose::{Diagnosis, diagnose},
+    event::Record,
+    replay::{
+        BadLine,
+        again::{Line, Reader, Recorded},
+        filter::Filter,
+        lines::Lines,
+        sources,
+    },
+};
+
+/// Options.
+#[derive(clap::Args)]
+pub struct Input {
+    /// Files, folders of a capture, or - for stdin; .zst is read as well
+    #[arg(value_name = "FILE|DIR|-")]
+    paths: Vec<PathBuf>,
+    /// Read what portwatch has written to the systemd journal
+    #[arg(long)]
+    journal: bool,
+    /// This port only; may be given several times
+    #[arg(long = "port", value_name = "PORT")]
+    ports: Vec<u16>,
+    /// Events about this unit, as the one that failed or that holds the port
+    #[arg(long = "unit", value_name = "UNIT")]
+    units: Vec<String>,
+    /// Events with this cause; time_wait stands for all that begin with it
+    #[arg(long = "cause", value_name = "CAUSE")]
+    causes: Vec<String>,
+    /// Nothing before this time: 2026-06-08T10:00:00Z, 2026-06-08, or 2h for two
+    /// hours ago
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    since: Option<Timestamp>,
+    /// Nothing after this time
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    until: Option<Timestamp>,
+}
+
+/// What has been read.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Events that were wanted.
+    pub events: u64,
+    /// Lines that are no records.
+    pub bad: u64,
+}
+
+impl Tally {
+    /// The exit code; lines that are no records are an error, which has come after
+    /// all that could be read.
+    pub fn end(&self) -> anyhow::Result<ExitCode> {
+        match self.bad {
+            0 => Ok(ExitCode::SUCCESS),
+            lines => Err(InputError::BadLines(lines).into()),
+        }
+    }
+}
+
+impl Input {
+    /// Hands each wanted event to `event`, with its diagnosis made again, and all
+    /// other records to `other`. Lines that are no records are told on stderr.
+    pub fn read(
+        &self,
+        mut event: impl FnMut(&Recorded, Diagnosis) -> anyhow::Result<()>,
+        mut other: impl FnMut(&Record) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Tally> {
+        let filter = self.filter();
+        let sources = self.sources()?;
+        let bar = progress(sources.iter().map(sources::Source::size).sum());
+        let mut tally = Tally::default();
+        let mut reader = Reader::default();
+        for source in sources {
+            let watch = |bytes: Box<dyn Read>| -> Box<dyn Read> {
+                match &bar {
+                    Some(bar) => Box::new(bar.wrap_read(bytes)),
+                    None => bytes,
+                }
+            };
+            let mut lines = Lines::of(source.open(watch)?);
+            while let Some(line) = lines.advance() {
+                let line = match line {
+                    Ok(line) => line,
+                    Err(bad) => {
+                        let torn = lines.ended_torn();
+                        tell(&bad, torn, &mut tally, bar.as_ref());
+                        continue;
+                    }
+                };
+                match reader.read(line) {
+                    Ok(Line::Event(recorded)) if filter.admits(recorded.evidence) => {
+                        let diagnosis = diagnose(recorded.evidence);
+                        if filter.admits_cause(&diagnosis) {
+                            tally.events += 1;
+                            event(&recorded, diagnosis)?;
+                        }
+                    }
+                    Ok(Line::Event(_)) => {}
+                    Ok(Line::Other(record)) => {
+                        if filter.is_open() {
+                            other(&record)?;
+                        }
+                    }
+                    Err(error) => {
+                        let bad = lines.bad(error.to_string());
+                        tell(&bad, false, &mut tally, bar.as_ref());
+                    }
+                }
+            }
+        }
+        if let Some(bar) = bar {
+            bar.finish_and_clear();
+        }
+        Ok(tally)
+    }
+
+    fn filter(&self) -> Filter {
+        Filter {
+            ports: self.ports.clone(),
+            units: self.units.clone(),
+            causes: self.causes.clone(),
+            since: self.since,
+            until: self.until,
+        }
+    }
+
+    fn sources(&self) -> anyhow::Result<Vec<sources::Source>> {
+        if self.paths.is_empty() && !self.journal {
+            if std::io::stdin().is_terminal() {
+                return Err(UsageError::NothingToRead.into());
+            }
+            return Ok(vec![sources::Source::Stdin]);
+        }
+        Ok(sources::resolve(&self.paths, self.journal)?)
+    }
+}
+
+/// Each of the first few bad lines, and how many there were.
+fn tell(bad: &BadLine, torn: bool, tally: &mut Tally, bar: Option<&ProgressBar>) {
+    const MOST: u64 = 20;
+    let say = |text: String| match bar {
+        Some(bar) => bar.suspend(|| eprintln!("{text}")),
+        None => eprintln!("{text}"),
+    };
+    if torn {
+        say(format!("portwatch: {bad}"));
+        return;
+    }
+    tally.bad += 1;
+    if tally.bad <= MOST {
+        say(format!("portwatch: {bad}"));
+    } else if tally.bad == MOST + 1 {
+        say("portwatch: … and more lines that cannot be read".to_owned());
+    }
+}
+
+/// On a terminal, where there is something to wait for.
+fn progress(bytes: u64) -> Option<ProgressBar> {
+    const WORTH_IT: u64 = 16 * 1024 * 1024;
+    if bytes < WORTH_IT || !std::io::stderr().is_terminal() || std::io::stdout().is_terminal() {
+        return None;
+    }
+    let bar = ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::stderr());
+    let style = "{bar:40} {bytes}/{total_bytes} {bytes_per_sec}, {eta} left";
+    if let Ok(style) = ProgressStyle::with_template(style) {
+        bar.set_style(style);
+    }
+    Some(bar)
+}
+
+/// A moment, or how long ago.
+fn moment(text: &str) -> anyhow::Result<Timestamp> {
+    if let Ok(at) = text.parse() {
+        return Ok(at);
+    }
+    if let Ok(local) = text.parse::<jiff::civil::DateTime>() {
+        return Ok(jiff::tz::TimeZone::system().to_timestamp(local)?);
+    }
+    let ago: Span = text.parse().context("neither a time nor a span like 2h or 3 days")?;
+    Ok(ZonedDateTime::now().checked_sub(ago.abs())?.timestamp())
+}

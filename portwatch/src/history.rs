@@ -1,0 +1,221 @@
+//! What comes back: refusals by port and by who held it, over days and deploys.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::{
+    diagnose::Diagnosis,
+    evidence::{Evidence, Process, State},
+    sinks::human::word,
+};
+
+mod deploys;
+pub mod render;
+
+use deploys::Deploys;
+
+/// Patterns and programs that are told apart; what else there is, is counted.
+const MOST: usize = 10_000;
+
+/// Everything seen so far, in a bounded form.
+#[derive(Debug, Default)]
+pub struct History {
+    patterns: BTreeMap<Key, Pattern>,
+    programs: BTreeMap<String, Options>,
+    left_out: u64,
+}
+
+/// What makes two refusals the same pattern.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+struct Key {
+    port: u16,
+    protocol: String,
+    /// `host`, or the namespace's name.
+    netns: String,
+    /// The holder's unit, container or program; without one, what is in the way.
+    holder: String,
+    /// Its class.
+    class: Option<String>,
+}
+
+#[derive(Debug)]
+struct Pattern {
+    count: u64,
+    first: Timestamp,
+    last: Timestamp,
+    causes: BTreeMap<String, u64>,
+    deploys: Deploys,
+    /// The holder's process, as long as it is always the same one.
+    process: Option<(u32, Option<Timestamp>)>,
+    one_process: bool,
+}
+
+/// How a program binds.
+#[derive(Clone, Copy, Debug, Default)]
+struct Options {
+    with_reuseaddr: u64,
+    without_reuseaddr: u64,
+}
+
+/// The history in a form to be told.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// Refusals by port and holder, the most first.
+    pub patterns: Vec<Row>,
+    /// Who was never seen to set SO_REUSEADDR.
+    pub never_sets_reuseaddr: Vec<Program>,
+    /// Refusals of patterns for which there was no room.
+    pub left_out: u64,
+}
+
+/// One pattern.
+#[derive(Debug, Serialize)]
+pub struct Row {
+    #[serde(flatten)]
+    key: Key,
+    /// How often.
+    pub count: u64,
+    /// Since when.
+    pub first: Timestamp,
+    /// The last time.
+    pub last: Timestamp,
+    /// In how many separate deploys of those that failed.
+    pub deploys: u64,
+    /// Whether the holder was one and the same process each time.
+    pub same_process: bool,
+    /// Who failed.
+    pub failing: Vec<String>,
+    /// Refusals by cause.
+    pub causes: BTreeMap<String, u64>,
+    /// In a sentence, if there is something to learn from it.
+    pub finding: Option<String>,
+}
+
+/// A program and how often it was refused.
+#[derive(Debug, Serialize)]
+pub struct Program {
+    /// Its unit, container or name.
+    pub name: String,
+    /// How often it was seen without the option.
+    pub count: u64,
+}
+
+impl History {
+    /// Takes in `count` equal refusals.
+    pub fn add(&mut self, evidence: &Evidence, diagnosis: &Diagnosis, count: u64) {
+        let failing = name_of(&evidence.process);
+        self.note_options(&failing, evidence.failure.reuseaddr, count);
+        let key = key(evidence, diagnosis);
+        if self.patterns.len() >= MOST && !self.patterns.contains_key(&key) {
+            self.left_out += count;
+            return;
+        }
+        let process = diagnosis.holder.as_ref().and_then(|h| Some((h.pid?, h.started)));
+        let time = evidence.time;
+        let pattern = self.patterns.entry(key).or_insert_with(|| Pattern {
+            count: 0,
+            first: time,
+            last: time,
+            causes: BTreeMap::new(),
+            deploys: Deploys::default(),
+            process,
+            one_process: process.is_some(),
+        });
+        pattern.count += count;
+        pattern.first = pattern.first.min(time);
+        pattern.last = pattern.last.max(time);
+        pattern.one_process &= pattern.process == process;
+        *pattern.causes.entry(word(&diagnosis.cause)).or_default() += count;
+        pattern.deploys.note(&failing, evidence);
+    }
+
+    fn note_options(&mut self, program: &str, reuseaddr: Option<bool>, count: u64) {
+        let Some(reuseaddr) = reuseaddr else { return };
+        if self.programs.len() >= MOST && !self.programs.contains_key(program) {
+            return;
+        }
+        let options = self.programs.entry(program.to_owned()).or_default();
+        if reuseaddr {
+            options.with_reuseaddr += count;
+        } else {
+            options.without_reuseaddr += count;
+        }
+    }
+
+    /// What is to be told of it.
+    pub fn report(self) -> Report {
+        let mut patterns: Vec<_> =
+            self.patterns.into_iter().map(|(key, pattern)| row(key, pattern)).collect();
+        patterns.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.key.cmp(&b.key)));
+        let never = self.programs.into_iter().filter(|(_, options)| options.with_reuseaddr == 0);
+        let mut never: Vec<_> = never
+            .map(|(name, options)| Program { name, count: options.without_reuseaddr })
+            .collect();
+        never.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.name.cmp(&b.name)));
+        Report { patterns, never_sets_reuseaddr: never, left_out: self.left_out }
+    }
+}
+
+fn row(key: Key, pattern: Pattern) -> Row {
+    let Pattern { count, first, last, causes, deploys, process: _, one_process } = pattern;
+    let class = key.class.as_deref().unwrap_or("holder").replace('_', " ");
+    let times = deploys.count();
+    let finding = (times > 1).then(|| match one_process {
+        true => format!("the same {class}, {times} deploys in a row"),
+        false => format!("{}, {times} deploys in a row", key.holder),
+    });
+    Row {
+        key,
+        count,
+        first,
+        last,
+        deploys: times,
+        same_process: one_process,
+        failing: deploys.names(),
+        causes,
+        finding,
+    }
+}
+
+fn key(evidence: &Evidence, diagnosis: &Diagnosis) -> Key {
+    let holder = diagnosis.holder.as_ref();
+    let process = holder.and_then(|holder| holder.pid).and_then(|pid| {
+        let mut holders = evidence.sockets.iter().flat_map(|socket| &socket.holders);
+        let last = evidence.last_holder.as_ref().map(|last| &last.process);
+        holders.find(|process| process.pid == pid).or(last.filter(|last| last.pid == pid))
+    });
+    let in_the_way = || {
+        let only_left = evidence.sockets.iter().all(|socket| socket.state == State::TimeWait);
+        if only_left && evidence.time_wait.count > 0 { "TIME-WAIT" } else { "nobody known" }
+    };
+    Key {
+        port: evidence.failure.port,
+        protocol: word(&evidence.failure.protocol),
+        netns: match (&evidence.netns.name, evidence.netns.host) {
+            (Some(name), _) => name.clone(),
+            (None, Some(true)) => "host".to_owned(),
+            (None, _) => evidence.netns.inode.map_or("?".to_owned(), |inode| inode.to_string()),
+        },
+        holder: process
+            .map(name_of)
+            .or_else(|| holder.and_then(|holder| holder.comm.clone()))
+            .unwrap_or_else(|| in_the_way().to_owned()),
+        class: holder.map(|holder| word(&holder.class)),
+    }
+}
+
+/// What a process is known by over its restarts: a login session has another number
+/// each time.
+fn name_of(process: &Process) -> String {
+    let workload = process.workload.as_ref().and_then(|workload| workload.name.clone());
+    let container = process.container.as_ref().map(|id| id.chars().take(12).collect());
+    let unit = process.unit.clone().filter(|_| process.session.is_none());
+    let file = process.exe.as_deref().and_then(|exe| exe.rsplit('/').next()).map(str::to_owned);
+    let program = process.comm.clone().or(file);
+    workload.or(container).or(unit).or(program).unwrap_or_else(|| "unknown".to_owned())
+}
+
+#[cfg(test)]
+mod tests;

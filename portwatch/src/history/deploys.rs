@@ -1,0 +1,70 @@
+//! Separate deploys among the failures of a pattern.
+//!
+//! A crash loop is one deploy, however often it fails. Another one shows by another
+//! command line or executable, by a restart counter of the service manager that has
+//! begun anew, or by a pause that no supervisor makes.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::evidence::{Evidence, Process};
+
+/// Those who failed that are told apart.
+const MOST: usize = 16;
+/// Supervisors try again sooner, or give up.
+const PAUSE: SignedDuration = SignedDuration::from_mins(10);
+
+/// The deploys of one pattern.
+#[derive(Debug, Default)]
+pub struct Deploys {
+    by_name: BTreeMap<String, Last>,
+}
+
+#[derive(Debug)]
+struct Last {
+    deploys: u64,
+    image: (Option<String>, Vec<String>),
+    restarts: Option<u32>,
+    time: Timestamp,
+}
+
+impl Deploys {
+    /// One more failure of `name`.
+    pub fn note(&mut self, name: &str, evidence: &Evidence) {
+        let Evidence { process, time, .. } = evidence;
+        let now = Last {
+            deploys: 1,
+            image: image(process),
+            restarts: process.supervisor.as_ref().and_then(|supervisor| supervisor.restarts),
+            time: *time,
+        };
+        if let Some(last) = self.by_name.get_mut(name) {
+            let another = u64::from(last.is_before(&now));
+            *last = Last { deploys: last.deploys + another, ..now };
+        } else if self.by_name.len() < MOST {
+            self.by_name.insert(name.to_owned(), now);
+        }
+    }
+
+    /// How many there were, of all that failed.
+    pub fn count(&self) -> u64 {
+        self.by_name.values().map(|last| last.deploys).sum()
+    }
+
+    /// Who failed.
+    pub fn names(&self) -> Vec<String> {
+        self.by_name.keys().cloned().collect()
+    }
+}
+
+impl Last {
+    fn is_before(&self, now: &Self) -> bool {
+        let began_anew = matches!((self.restarts, now.restarts), (Some(a), Some(b)) if b < a);
+        self.image != now.image || began_anew || now.time.duration_since(self.time) >= PAUSE
+    }
+}
+
+fn image(process: &Process) -> (Option<String>, Vec<String>) {
+    (process.exe.clone(), process.cmdline.clone())
+}

@@ -1,0 +1,84 @@
+//! The history for a terminal, and for a report.
+
+use std::fmt::Write as _;
+
+use super::{Report, Row};
+use crate::sinks::{markdown::prose, sanitize::printable};
+
+const HEADS: [&str; 8] =
+    ["PORT", "HOLDER", "CLASS", "TIMES", "DEPLOYS", "SINCE", "LAST", "FAILING"];
+
+/// Columns as wide as they must be, and below what is to be learnt.
+pub fn table(report: &Report) -> String {
+    let rows: Vec<_> =
+        report.patterns.iter().map(|row| cells(row).map(|c| printable(&c).into_owned())).collect();
+    let mut widths = HEADS.map(str::len);
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut text = String::new();
+    for row in std::iter::once(&HEADS.map(str::to_owned)).chain(&rows) {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
+        let line = cells.collect::<Vec<_>>().join("  ");
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+    let findings: Vec<_> =
+        findings(report).map(|finding| printable(&finding).into_owned()).collect();
+    if !findings.is_empty() {
+        text.push('\n');
+    }
+    for finding in findings {
+        let _ = writeln!(text, "{finding}");
+    }
+    text
+}
+
+/// A table and a list.
+pub fn markdown(report: &Report) -> String {
+    let mut text = String::from("## Ports that were in use\n\n");
+    let _ = writeln!(text, "| {} |", HEADS.map(|head| head.to_lowercase()).join(" | "));
+    let _ = writeln!(text, "|{}", "---|".repeat(HEADS.len()));
+    for row in &report.patterns {
+        let _ = writeln!(text, "| {} |", cells(row).map(|cell| prose(&cell)).join(" | "));
+    }
+    text.push('\n');
+    for finding in findings(report) {
+        let _ = writeln!(text, "- {}", prose(&finding));
+    }
+    text
+}
+
+fn cells(row: &Row) -> [String; 8] {
+    let Row { key, count, first, last, deploys, failing, .. } = row;
+    let minute = |at: &jiff::Timestamp| at.strftime("%Y-%m-%d %H:%M").to_string();
+    let place = if key.netns == "host" { String::new() } else { format!(" in {}", key.netns) };
+    [
+        format!("{}/{}{place}", key.port, key.protocol),
+        key.holder.clone(),
+        key.class.clone().unwrap_or_default(),
+        count.to_string(),
+        deploys.to_string(),
+        minute(first),
+        minute(last),
+        failing.join(", "),
+    ]
+}
+
+fn findings(report: &Report) -> impl Iterator<Item = String> + '_ {
+    let patterns = report.patterns.iter().filter_map(|row| {
+        let finding = row.finding.as_ref()?;
+        Some(format!("port {}: {finding} ({} times refused)", row.key.port, row.count))
+    });
+    let never = report.never_sets_reuseaddr.iter().map(|program| {
+        let times = if program.count == 1 { "time" } else { "times" };
+        format!(
+            "{} never sets SO_REUSEADDR ({} {times} refused without it)",
+            program.name, program.count
+        )
+    });
+    let left_out = (report.left_out > 0)
+        .then(|| format!("{} more refusals are of patterns not shown", report.left_out));
+    patterns.chain(never).chain(left_out)
+}

@@ -1,0 +1,163 @@
+use portwatch_common::{BindFailure, flag, stage};
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    decode::decode,
+    diagnose::diagnose,
+    event::{Event, Host},
+    evidence::{Evidence, Process},
+};
+
+const WINDOW: Duration = Duration::from_secs(10);
+
+/// What happens in a test: who fails at which port, and when.
+struct Play {
+    storms: Storms,
+    begin: Instant,
+    told: Vec<Event>,
+}
+
+impl Play {
+    fn new() -> Self {
+        Self { storms: Storms::new(WINDOW), begin: Instant::now(), told: Vec::new() }
+    }
+
+    /// As the pipeline does it.
+    fn fails(&mut self, ms: u64, pid: u32, port: u16, unit: Option<&str>) {
+        let raw = raw(ms, pid, port);
+        let now = self.begin + Duration::from_millis(ms);
+        if !self.storms.absorb(&raw, now) {
+            self.told.extend(self.storms.admit(&raw, event(&raw, unit), now));
+        }
+        self.told.extend(self.storms.ended(now));
+    }
+
+    fn ends(mut self) -> Vec<Event> {
+        self.told.extend(self.storms.all());
+        self.told
+    }
+}
+
+fn raw(ms: u64, pid: u32, port: u16) -> RawFailure {
+    let mut record: BindFailure = bytemuck::Zeroable::zeroed();
+    record.at_ns = ms * 1_000_000 + 1;
+    record.attempt.family = 2;
+    record.attempt.protocol = 6;
+    record.attempt.stage = stage::BIND;
+    record.attempt.flags = flag::REUSE_KNOWN;
+    record.attempt.port = port;
+    record.task.pid = pid;
+    record.task.tid = pid;
+    decode(bytemuck::bytes_of(&record)).unwrap()
+}
+
+fn event(raw: &RawFailure, unit: Option<&str>) -> Event {
+    let process =
+        Process { pid: raw.task.pid, unit: unit.map(str::to_owned), ..Process::default() };
+    let mut evidence = Evidence::refused(process, Vec::new());
+    evidence.failure.port = raw.port;
+    let nanoseconds = SignedDuration::from_nanos(i64::try_from(raw.at_ns).unwrap());
+    evidence.time = Timestamp::UNIX_EPOCH + nanoseconds;
+    let diagnosis = diagnose(&evidence);
+    Event::new(&Host::default(), raw, evidence, diagnosis)
+}
+
+fn counts(events: &[Event]) -> Vec<u64> {
+    events.iter().map(|event| event.count).collect()
+}
+
+#[test]
+fn a_process_that_fails_again_is_counted() {
+    let mut play = Play::new();
+    for ms in 0..100 {
+        play.fails(ms, 7, 80, None);
+    }
+    assert_eq!(counts(&play.told), [1], "the first at once");
+    let events = play.ends();
+    assert_eq!(counts(&events), [1, 99]);
+    let (first, last) = (events[1].first_seen.unwrap(), events[1].last_seen.unwrap());
+    assert_eq!((first.as_millisecond(), last.as_millisecond()), (1, 99));
+    assert_ne!(events[0].id, events[1].id);
+}
+
+#[test]
+fn a_window_that_ends_is_told_and_the_next_begins() {
+    let mut play = Play::new();
+    for second in 0..35 {
+        play.fails(second * 1000, 7, 80, None);
+    }
+    assert_eq!(counts(&play.told), [1, 10, 10, 10]);
+    assert_eq!(counts(&play.ends()).iter().sum::<u64>(), 35);
+}
+
+#[test]
+fn after_a_quiet_window_it_is_news_again() {
+    let mut play = Play::new();
+    play.fails(0, 7, 80, None);
+    play.fails(25_000, 8, 81, None);
+    play.fails(25_001, 7, 80, None);
+    assert_eq!(counts(&play.told), [1, 1, 1]);
+}
+
+#[test]
+fn a_crash_loop_of_a_unit_is_told_eight_times_and_then_counted() {
+    let mut play = Play::new();
+    for pid in 0..100u32 {
+        play.fails(u64::from(pid) * 10, 1000 + pid, 80, Some("app.service"));
+    }
+    let events = play.ends();
+    assert_eq!(counts(&events), [[1; 8].as_slice(), &[92]].concat());
+    assert_eq!(events[8].process.pid, 1099, "the last is the freshest evidence");
+}
+
+#[test]
+fn equal_programs_without_a_unit_may_be_different_peoples() {
+    let mut play = Play::new();
+    for pid in 0..60u32 {
+        play.fails(u64::from(pid), 1000 + pid, 80, None);
+    }
+    assert_eq!(counts(&play.ends()), [1; 60]);
+}
+
+#[test]
+fn what_the_kernel_side_counted_belongs_to_what_was_looked_at() {
+    let mut play = Play::new();
+    play.fails(0, 7, 80, None);
+    assert!(play.storms.count(&raw(0, 7, 80).source, 1_000_000, 5_000_000_000));
+    assert!(!play.storms.count(&raw(0, 8, 80).source, 1, 0), "nothing is known of it");
+    let events = play.ends();
+    assert_eq!(counts(&events), [1, 1_000_000]);
+    assert_eq!(events[1].last_seen.unwrap().as_second(), 5);
+}
+
+#[test]
+fn without_a_window_each_is_told() {
+    let mut play = Play { storms: Storms::new(Duration::ZERO), ..Play::new() };
+    for ms in 0..50 {
+        play.fails(ms, 7, 80, None);
+    }
+    assert_eq!(counts(&play.ends()), [1; 50]);
+}
+
+proptest! {
+    /// Whoever fails when and where, each refusal is in exactly one count.
+    #[test]
+    fn nothing_is_lost_and_nothing_told_twice(
+        // A thread does one thing at a time.
+        failures in proptest::collection::vec((1u64..3_000, 1u32..30, 1u16..8, any::<bool>()), 0..600)
+    ) {
+        let mut play = Play::new();
+        let mut ms = 0;
+        for &(pause, pid, port, unit) in &failures {
+            ms += pause;
+            play.fails(ms, pid, port, unit.then_some("app.service"));
+        }
+        let events = play.ends();
+        let mut ids: Vec<_> = events.iter().map(|event| &event.id).collect();
+        ids.sort();
+        ids.dedup();
+        prop_assert_eq!(ids.len(), events.len(), "an id is used twice");
+        prop_assert_eq!(counts(&events).iter().sum::<u64>(), failures.len() as u64);
+    }
+}

@@ -1,0 +1,67 @@
+//! Which events are wanted.
+
+use jiff::Timestamp;
+
+use crate::{diagnose::Diagnosis, evidence::Evidence, sinks::human::word};
+
+/// All conditions that are set must hold.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// One of these ports.
+    pub ports: Vec<u16>,
+    /// The failing process, or one that holds the port, is in one of these units;
+    /// `app` means `app.service`.
+    pub units: Vec<String>,
+    /// One of these causes, by today's diagnosis; `time_wait` means all that begin
+    /// with it.
+    pub causes: Vec<String>,
+    /// No earlier than this.
+    pub since: Option<Timestamp>,
+    /// No later than this.
+    pub until: Option<Timestamp>,
+}
+
+impl Filter {
+    /// Whether an event may be wanted, by what is known before it is diagnosed.
+    pub fn admits(&self, evidence: &Evidence) -> bool {
+        let Self { ports, units, causes: _, since, until } = self;
+        (ports.is_empty() || ports.contains(&evidence.failure.port))
+            && since.is_none_or(|since| evidence.time >= since)
+            && until.is_none_or(|until| evidence.time <= until)
+            && (units.is_empty() || units.iter().any(|unit| is_about(evidence, unit)))
+    }
+
+    /// Whether everything is wanted.
+    pub fn is_open(&self) -> bool {
+        let Self { ports, units, causes, since, until } = self;
+        ports.is_empty()
+            && units.is_empty()
+            && causes.is_empty()
+            && since.is_none()
+            && until.is_none()
+    }
+
+    /// Whether the diagnosis is one of those wanted.
+    pub fn admits_cause(&self, diagnosis: &Diagnosis) -> bool {
+        if self.causes.is_empty() {
+            return true;
+        }
+        let cause = word(&diagnosis.cause);
+        let is_it = |wanted: &String| {
+            cause
+                .strip_prefix(wanted.as_str())
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        self.causes.iter().any(is_it)
+    }
+}
+
+fn is_about(evidence: &Evidence, wanted: &str) -> bool {
+    let is_it = |unit: &Option<String>| {
+        unit.as_deref().is_some_and(|unit| {
+            unit.strip_prefix(wanted).is_some_and(|rest| rest.is_empty() || rest == ".service")
+        })
+    };
+    let holders = evidence.sockets.iter().flat_map(|socket| &socket.holders);
+    is_it(&evidence.process.unit) || holders.into_iter().any(|holder| is_it(&holder.unit))
+}

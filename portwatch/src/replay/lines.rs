@@ -1,0 +1,201 @@
+//! Bytes to lines, each with its place. Total: any bytes give lines or errors that
+//! say where.
+
+use std::io::{self, BufRead};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{BadLine, sources::Opened};
+use crate::sinks::journald;
+
+/// Longer lines are no records: the largest that the agent writes are far shorter.
+const LONGEST: usize = 16 * 1024 * 1024;
+
+/// Reads a source line by line.
+pub struct Lines {
+    opened: Opened,
+    number: u64,
+    line: Vec<u8>,
+    text: String,
+    ended: bool,
+}
+
+impl Lines {
+    /// Begins at the first line.
+    pub fn of(opened: Opened) -> Self {
+        Self { opened, number: 0, line: Vec::new(), text: String::new(), ended: false }
+    }
+
+    /// The next line's record as text, `None` at the end. An error concerns one
+    /// line, and the next may be a good one. Empty lines are passed over.
+    pub fn advance(&mut self) -> Option<Result<&str, BadLine>> {
+        loop {
+            if self.ended {
+                return None;
+            }
+            self.number += 1;
+            let whole = match self.read_line() {
+                Ok(whole) => whole,
+                Err(error) => {
+                    // What comes after bytes that cannot be read is unknown.
+                    self.ended = true;
+                    return Some(Err(self.bad(error.to_string())));
+                }
+            };
+            match whole {
+                Read::End => return None,
+                Read::TooLong => {
+                    return Some(Err(self.bad(format!("longer than {LONGEST} bytes"))));
+                }
+                Read::Torn if !self.opened.journal && !is_complete(&self.line) => {
+                    let why = "the last line is incomplete and was skipped";
+                    self.ended = true;
+                    return Some(Err(self.bad(why.to_owned())));
+                }
+                Read::Whole | Read::Torn if self.line.trim_ascii().is_empty() => {}
+                Read::Whole | Read::Torn => break,
+            }
+        }
+        Some(self.record())
+    }
+
+    /// The number of the line that [`advance`](Self::advance) gave.
+    pub fn bad(&self, why: impl Into<String>) -> BadLine {
+        BadLine { name: self.opened.name.clone(), line: self.number, why: why.into() }
+    }
+
+    /// Whether the error was about a last line that was never finished, as SIGKILL
+    /// or a power loss leave it behind.
+    pub fn ended_torn(&self) -> bool {
+        self.ended && !self.line.is_empty()
+    }
+
+    fn record(&mut self) -> Result<&str, BadLine> {
+        if self.opened.journal {
+            match journal_record(&self.line) {
+                Ok(text) => self.text = text,
+                Err(why) => return Err(self.bad(why)),
+            }
+            return Ok(&self.text);
+        }
+        match std::str::from_utf8(&self.line) {
+            Ok(text) => Ok(text),
+            Err(error) => Err(BadLine {
+                name: self.opened.name.clone(),
+                line: self.number,
+                why: error.to_string(),
+            }),
+        }
+    }
+
+    /// Reads up to the end of the line, which is not kept.
+    fn read_line(&mut self) -> io::Result<Read> {
+        self.line.clear();
+        let mut too_long = false;
+        loop {
+            let bytes = match self.opened.bytes.fill_buf() {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                bytes => bytes?,
+            };
+            if bytes.is_empty() {
+                return Ok(match (too_long, self.line.is_empty()) {
+                    (true, _) => Read::TooLong,
+                    (false, true) => Read::End,
+                    (false, false) => Read::Torn,
+                });
+            }
+            let end = memchr::memchr(b'\n', bytes);
+            let part = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or(bytes);
+            too_long = too_long || self.line.len() + part.len() > LONGEST;
+            if !too_long {
+                self.line.extend_from_slice(part);
+            }
+            let used = part.len() + usize::from(end.is_some());
+            self.opened.bytes.consume(used);
+            if end.is_some() {
+                return Ok(if too_long { Read::TooLong } else { Read::Whole });
+            }
+        }
+    }
+}
+
+enum Read {
+    Whole,
+    /// Without a line feed, at the end.
+    Torn,
+    TooLong,
+    End,
+}
+
+/// A last line without a line feed is a whole one if a person has cut it out, and
+/// torn if a writer was cut off.
+fn is_complete(line: &[u8]) -> bool {
+    serde_json::from_slice::<serde::de::IgnoredAny>(line).is_ok()
+}
+
+/// The record in a line of `journalctl -o json`, which shows a field that is not
+/// plain text as the numbers of its bytes, and one that is there twice as a list.
+fn journal_record(line: &[u8]) -> Result<String, String> {
+    #[derive(Deserialize)]
+    struct Entry {
+        #[serde(rename = "PORTWATCH_EVENT")]
+        record: Value,
+    }
+    let entry: Entry = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+    let missing = || format!("{} is no text", journald::RECORD);
+    match entry.record {
+        Value::String(text) => Ok(text),
+        Value::Array(bytes) => {
+            let byte = |value: &Value| value.as_u64().and_then(|byte| u8::try_from(byte).ok());
+            let bytes: Option<Vec<u8>> = bytes.iter().map(byte).collect();
+            String::from_utf8(bytes.ok_or_else(missing)?).map_err(|error| error.to_string())
+        }
+        _ => Err(missing()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn lines(bytes: &[u8], journal: bool) -> Vec<Result<String, String>> {
+        let bytes = Box::new(io::Cursor::new(bytes.to_vec()));
+        let mut lines = Lines::of(Opened { name: "f".to_owned(), bytes, journal });
+        let mut all = Vec::new();
+        while let Some(next) = lines.advance() {
+            all.push(next.map(str::to_owned).map_err(|bad| bad.to_string()));
+        }
+        all
+    }
+
+    #[test]
+    fn a_torn_last_line_is_skipped_and_said() {
+        let torn = "f:3: the last line is incomplete and was skipped".to_owned();
+        assert_eq!(lines(b"{}\n\n{\"a\":", false), [Ok("{}".to_owned()), Err(torn)]);
+        // Cut out of a file by hand.
+        assert_eq!(lines(b"{}\n[1]", false), [Ok("{}".to_owned()), Ok("[1]".to_owned())]);
+    }
+
+    #[test]
+    fn what_the_journal_shows_is_read() {
+        let text = br#"{"PORTWATCH_EVENT":"{}","__CURSOR":"x"}
+{"PORTWATCH_EVENT":[123,125]}
+{"PORTWATCH_EVENT":null}
+{"MESSAGE":"x"}"#;
+        let read = lines(text, true);
+        assert_eq!(read[..2], [Ok("{}".to_owned()), Ok("{}".to_owned())]);
+        assert_eq!(read[2], Err("f:3: PORTWATCH_EVENT is no text".to_owned()));
+        assert!(read[3].as_ref().is_err_and(|why| why.starts_with("f:4: missing field")));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_give_lines_or_errors(bytes: Vec<u8>, journal: bool) {
+            let fed = bytes.iter().filter(|&&byte| byte == b'\n').count() + 1;
+            prop_assert!(lines(&bytes, journal).len() <= fed);
+        }
+    }
+}

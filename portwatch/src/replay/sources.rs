@@ -1,0 +1,168 @@
+//! Where lines come from.
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, Read, stdin},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdout, Command, Stdio},
+};
+
+use super::SourceError;
+use crate::{capture, sinks::journald};
+
+/// How much is read at once.
+const BUFFER: usize = 256 * 1024;
+
+/// What is to be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A file.
+    File(PathBuf),
+    /// Standard input.
+    Stdin,
+    /// The journal, by `journalctl`.
+    Journal,
+}
+
+/// An open source.
+pub struct Opened {
+    /// Its name in messages.
+    pub name: String,
+    /// Its bytes; compressed ones are so no longer.
+    pub bytes: Box<dyn BufRead>,
+    /// Lines are the journal's, with the record in one of their fields.
+    pub journal: bool,
+}
+
+/// Resolves what was asked for on the command line: `-` is stdin, a folder is the
+/// files of the capture in it, oldest first.
+///
+/// # Errors
+/// A path is not there, or a folder has no capture in it.
+pub fn resolve(paths: &[PathBuf], journal: bool) -> Result<Vec<Source>, SourceError> {
+    let mut sources = Vec::new();
+    for path in paths {
+        let failed = |source| SourceError::Open { path: path.clone(), source };
+        if path.as_os_str() == "-" {
+            sources.push(Source::Stdin);
+        } else if path.metadata().map_err(failed)?.is_dir() {
+            let segments = capture::segments(path).map_err(failed)?;
+            if segments.is_empty() {
+                return Err(SourceError::Empty(path.clone()));
+            }
+            sources.extend(segments.into_iter().map(|segment| Source::File(segment.path)));
+        } else {
+            sources.push(Source::File(path.clone()));
+        }
+    }
+    if journal {
+        sources.push(Source::Journal);
+    }
+    Ok(sources)
+}
+
+impl Source {
+    /// Its size on disk, as far as that is known.
+    pub fn size(&self) -> u64 {
+        match self {
+            Self::File(path) => path.metadata().map_or(0, |data| data.len()),
+            Self::Stdin | Self::Journal => 0,
+        }
+    }
+
+    /// Opens it; `watch` is put between its bytes on disk and all else.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn open(
+        &self,
+        watch: impl FnOnce(Box<dyn Read>) -> Box<dyn Read>,
+    ) -> Result<Opened, SourceError> {
+        match self {
+            Self::File(path) => open_file(path, watch)
+                .map_err(|source| SourceError::Open { path: path.clone(), source }),
+            Self::Stdin => {
+                let failed = |source| SourceError::Open { path: PathBuf::from("-"), source };
+                let bytes = decompressed(watch(Box::new(stdin()))).map_err(failed)?;
+                Ok(Opened { name: "stdin".to_owned(), bytes, journal: false })
+            }
+            Self::Journal => {
+                let journal = Journalctl::start().map_err(SourceError::Journal)?;
+                Ok(Opened {
+                    name: "journal".to_owned(),
+                    bytes: Box::new(BufReader::with_capacity(BUFFER, journal)),
+                    journal: true,
+                })
+            }
+        }
+    }
+}
+
+fn open_file(
+    path: &Path,
+    watch: impl FnOnce(Box<dyn Read>) -> Box<dyn Read>,
+) -> io::Result<Opened> {
+    // A live capture may close the file between its being listed and opened.
+    let (path, file) = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let closed = PathBuf::from(format!("{}.zst", path.display()));
+            let file = File::open(&closed).map_err(|_| error)?;
+            (closed, file)
+        }
+        opened => (path.to_owned(), opened?),
+    };
+    let bytes = decompressed(watch(Box::new(file)))?;
+    Ok(Opened { name: path.display().to_string(), bytes, journal: false })
+}
+
+/// What is compressed shows by its first bytes, wherever it comes from.
+fn decompressed(bytes: Box<dyn Read>) -> io::Result<Box<dyn BufRead>> {
+    const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+    let mut bytes = BufReader::with_capacity(BUFFER, bytes);
+    if bytes.fill_buf()?.starts_with(&MAGIC) {
+        let decoder = zstd::Decoder::with_buffer(bytes)?;
+        return Ok(Box::new(BufReader::with_capacity(BUFFER, decoder)));
+    }
+    Ok(Box::new(bytes))
+}
+
+/// `journalctl`'s output; its failure is an error at the end of it.
+struct Journalctl {
+    child: Child,
+    stdout: ChildStdout,
+}
+
+impl Journalctl {
+    fn start() -> io::Result<Self> {
+        let ids = [journald::REFUSED, journald::LOST, journald::AGENT];
+        let mut command = Command::new("journalctl");
+        // Without --all, fields of more than 4,096 bytes are left out.
+        command.args(["--output=json", "--all", "--quiet", "--no-pager"]);
+        command.arg(format!("--output-fields={}", journald::RECORD));
+        command.args(ids.map(|id| format!("MESSAGE_ID={id}")));
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+        let stdout = child.stdout.take().ok_or_else(|| io::Error::other("no output"))?;
+        Ok(Self { child, stdout })
+    }
+}
+
+impl Read for Journalctl {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.stdout.read(into)?;
+        if read == 0 && !into.is_empty() {
+            let status = self.child.wait()?;
+            if !status.success() {
+                return Err(io::Error::other(format!("journalctl failed: {status}")));
+            }
+        }
+        Ok(read)
+    }
+}
+
+impl Drop for Journalctl {
+    fn drop(&mut self) {
+        // Where its output was not read to the end. It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,144 @@
+//! The systemd journal, by its native protocol (systemd.journal-fields(7)): what
+//! machines look for in fields of its own, the whole event in one of them.
+
+use std::{io, path::Path};
+
+use libsystemd::logging::{Priority, journal_send};
+
+use crate::{
+    event::{AgentNotice, AgentState, Event, Loss, Record},
+    sinks::{Sink, human::word, sanitize::printable},
+};
+
+/// The catalog's entry about a refused bind (packaging/portwatch.catalog).
+pub const REFUSED: &str = "ee4bb6a7fbbd40b990cd543f3ab2e727";
+/// The one about losses.
+pub const LOST: &str = "486eecfdac354f6f90d9a2e3edf96cdd";
+/// The one about the agent itself.
+pub const AGENT: &str = "9774266f95a34eed863a935003f0f864";
+/// The field that has the record as it stands in every other output.
+pub const RECORD: &str = "PORTWATCH_EVENT";
+
+/// Writes to the journal of the running system.
+pub struct Journald;
+
+impl Sink for Journald {
+    /// A journal that is being restarted does not answer; the next record finds
+    /// it again, so its absence is never the end.
+    fn write(&mut self, record: &Record) -> io::Result<()> {
+        let Entry { priority, message, fields } = entry(record, is_alive)?;
+        journal_send(priority, &message, fields.into_iter()).map_err(io::Error::other)
+    }
+}
+
+fn is_alive(pid: u32) -> bool {
+    Path::new("/proc").join(pid.to_string()).exists()
+}
+
+/// What is sent.
+struct Entry {
+    priority: Priority,
+    message: String,
+    fields: Vec<(&'static str, String)>,
+}
+
+fn entry(record: &Record, is_alive: impl Fn(u32) -> bool) -> io::Result<Entry> {
+    let (priority, message, mut fields) = match record {
+        Record::BindFailure(event) => {
+            let message = printable(&event.diagnosis.summary).into_owned();
+            (Priority::Error, message, refused(event, is_alive))
+        }
+        Record::Loss(loss) => {
+            let message = format!("{} records were lost ({})", loss.count, printable(&loss.place));
+            (Priority::Warning, message, lost(loss))
+        }
+        Record::Agent(notice) => (Priority::Info, agent_message(notice), agent(notice)),
+    };
+    fields.push(("SYSLOG_IDENTIFIER", "portwatch".to_owned()));
+    fields.push((RECORD, serde_json::to_string(record)?));
+    Ok(Entry { priority, message, fields })
+}
+
+fn refused(event: &Event, is_alive: impl Fn(u32) -> bool) -> Vec<(&'static str, String)> {
+    let Event { count, failure, process, diagnosis, .. } = event;
+    let holder = diagnosis.holder.as_ref();
+    let user_unit = process.unit_owner.is_some();
+    let unit = process.unit.as_ref();
+    let fields = [
+        ("MESSAGE_ID", Some(REFUSED.to_owned())),
+        // journald adds OBJECT_* of its own for a process that is there, if it is
+        // root who asks. A number that is somebody else's by now must not be sent.
+        ("OBJECT_PID", Some(process.pid).filter(|&pid| is_alive(pid)).map(|pid| pid.to_string())),
+        // For one that is gone it can add nothing, and this is what
+        // `journalctl --unit` looks for.
+        ("OBJECT_SYSTEMD_UNIT", unit.filter(|_| !user_unit).cloned()),
+        ("OBJECT_SYSTEMD_USER_UNIT", unit.filter(|_| user_unit).cloned()),
+        ("PORTWATCH_ID", Some(event.id.clone())),
+        ("PORTWATCH_COUNT", Some(count.to_string())),
+        ("PORTWATCH_CAUSE", Some(word(&diagnosis.cause))),
+        ("PORTWATCH_STAGE", Some(word(&failure.stage))),
+        ("PORTWATCH_PROTOCOL", Some(word(&failure.protocol))),
+        ("PORTWATCH_ADDRESS", Some(failure.address.to_string())),
+        ("PORTWATCH_PORT", Some(failure.port.to_string())),
+        ("PORTWATCH_PID", Some(process.pid.to_string())),
+        ("PORTWATCH_COMM", process.comm.clone()),
+        ("PORTWATCH_UNIT", process.unit.clone()),
+        ("PORTWATCH_CONTAINER", process.container.clone()),
+        ("PORTWATCH_HOLDER_CLASS", holder.map(|holder| word(&holder.class))),
+        ("PORTWATCH_HOLDER_PID", holder.and_then(|holder| holder.pid).map(|pid| pid.to_string())),
+        ("PORTWATCH_HOLDER_COMM", holder.and_then(|holder| holder.comm.clone())),
+        ("PORTWATCH_HOLDER_UNIT", holder.and_then(|holder| holder.unit.clone())),
+        ("PORTWATCH_MOVE", diagnosis.moves.iter().find_map(|step| step.command.clone())),
+    ];
+    fields.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+}
+
+fn lost(loss: &Loss) -> Vec<(&'static str, String)> {
+    vec![
+        ("MESSAGE_ID", LOST.to_owned()),
+        ("PORTWATCH_LOST_AT", loss.place.clone()),
+        ("PORTWATCH_COUNT", loss.count.to_string()),
+    ]
+}
+
+fn agent(notice: &AgentNotice) -> Vec<(&'static str, String)> {
+    vec![
+        ("MESSAGE_ID", AGENT.to_owned()),
+        ("PORTWATCH_STATE", word(&notice.state)),
+        ("PORTWATCH_HOOKS", notice.host.hooks.clone()),
+        ("PORTWATCH_VERSION", notice.version.clone()),
+    ]
+}
+
+fn agent_message(notice: &AgentNotice) -> String {
+    match notice.state {
+        AgentState::Started => format!("portwatch watches, {} hooks", notice.host.hooks),
+        AgentState::Stopped => "portwatch has stopped".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::read;
+
+    fn fields(alive: bool) -> Vec<(&'static str, String)> {
+        let line = include_str!("../../../tests/golden/listener.jsonl");
+        let record = read::record(line.trim_end()).unwrap();
+        let Entry { fields, .. } = entry(&record, |_| alive).unwrap();
+        let whole = fields.iter().find(|(name, _)| *name == RECORD).unwrap();
+        assert_eq!(read::record(&whole.1).unwrap(), record);
+        fields.into_iter().filter(|(name, _)| *name != RECORD).collect()
+    }
+
+    #[test]
+    fn what_a_machine_looks_for_is_a_field() {
+        insta::assert_debug_snapshot!(fields(true));
+    }
+
+    #[test]
+    fn a_process_that_is_gone_is_not_asked_after() {
+        let names: Vec<_> = fields(false).into_iter().map(|(name, _)| name).collect();
+        assert!(!names.contains(&"OBJECT_PID") && names.contains(&"OBJECT_SYSTEMD_UNIT"));
+    }
+}

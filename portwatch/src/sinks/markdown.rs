@@ -1,0 +1,303 @@
+//! The incident note: the evidence as the usual tools would have shown it, what
+//! was made of it, and room for what was done. Ready to paste.
+
+use std::{
+    fmt::Write as _,
+    io::{self, Write},
+};
+
+use jiff::Timestamp;
+
+use crate::{
+    diagnose::Move,
+    event::{Event, Record},
+    evidence::{Process, Protocol, Socket, State},
+    sinks::{
+        Sink,
+        human::{command_line, word},
+        sanitize::printable,
+    },
+};
+
+/// Writes a note for each event.
+pub struct Markdown<W> {
+    out: W,
+}
+
+impl<W: Write + Send> Markdown<W> {
+    /// Writes to `out`.
+    pub fn new(out: W) -> Self {
+        Self { out }
+    }
+}
+
+impl<W: Write + Send> Sink for Markdown<W> {
+    fn write(&mut self, record: &Record) -> io::Result<()> {
+        let text = match record {
+            Record::BindFailure(event) => note(event),
+            Record::Loss(loss) => {
+                format!("> {} refusals were lost ({}).\n\n", loss.count, prose(&loss.place))
+            }
+            Record::Agent(_) => return Ok(()),
+        };
+        self.out.write_all(text.as_bytes())?;
+        self.out.flush()
+    }
+}
+
+/// The note about one event.
+pub fn note(event: &Event) -> String {
+    let Event { failure, process, sockets, diagnosis, .. } = event;
+    let target = std::net::SocketAddr::new(failure.address, failure.port);
+    let mut note = Note::default();
+    let _ = writeln!(
+        note.0,
+        "## {}: {} {target} on {}\n",
+        prose(&failure.errno),
+        word(&failure.protocol),
+        prose(&event.host.hostname)
+    );
+    note.facts(event);
+    note.section("Who failed");
+    note.block(&ps([process].into_iter()));
+    note.section("What was on the port");
+    note.block(&ss(failure.protocol, failure.port, sockets));
+    for refused in &diagnosis.refused_by {
+        note.item(&format!("{}: {}", refused.socket, refused.rule));
+    }
+    note.holders(event);
+    note.time_wait(event);
+    note.section("What to do");
+    for step in &diagnosis.moves {
+        note.step(step);
+    }
+    for text in &diagnosis.notes {
+        note.item(text);
+    }
+    for gap in &event.gaps {
+        note.item(&format!("not known: {}: {}", gap.what, gap.why));
+    }
+    note.section("What was done");
+    note.0.push_str("- action, and the signal used:\n- TIME-WAIT afterwards:\n\n");
+    note.0
+}
+
+#[derive(Default)]
+struct Note(String);
+
+impl Note {
+    fn section(&mut self, title: &str) {
+        if !self.0.ends_with("\n\n") {
+            self.0.push('\n');
+        }
+        let _ = writeln!(self.0, "### {title}\n");
+    }
+
+    fn item(&mut self, text: &str) {
+        let _ = writeln!(self.0, "- {}", prose(text));
+    }
+
+    /// Text as a terminal shows it. The fence is longer than any in the text.
+    fn block(&mut self, text: &str) {
+        let longest = text.split(|c| c != '`').map(str::len).max().unwrap_or(0);
+        let fence = "`".repeat(longest.max(2) + 1);
+        let _ = writeln!(self.0, "{fence}text\n{}\n{fence}\n", text.trim_end());
+    }
+
+    fn facts(&mut self, event: &Event) {
+        let Event { time, count, host, diagnosis, netns, .. } = event;
+        self.item(&diagnosis.summary);
+        self.item(&format!(
+            "cause {}, {}; kernel {}",
+            word(&diagnosis.cause),
+            word(&diagnosis.confidence),
+            host.kernel
+        ));
+        match (*count, event.first_seen, event.last_seen) {
+            (2.., Some(first), Some(last)) => {
+                self.item(&format!("{count} times, from {} to {}", moment(first), moment(last)));
+            }
+            _ => self.item(&format!("at {}", moment(*time))),
+        }
+        if netns.host == Some(false) {
+            let name = netns.name.as_deref().unwrap_or("without a name");
+            self.item(&format!("not in the host's network namespace, but in one {name}"));
+        }
+    }
+
+    /// The processes that hold what refused, and whose they are.
+    fn holders(&mut self, event: &Event) {
+        const MOST: usize = 5;
+        let pid = event.diagnosis.holder.as_ref().and_then(|holder| holder.pid);
+        let all = || event.sockets.iter().flat_map(|socket| &socket.holders);
+        let mut shown: Vec<&Process> = all().filter(|process| Some(process.pid) == pid).collect();
+        shown.extend(all());
+        let mut seen = std::collections::BTreeSet::new();
+        shown.retain(|process| seen.insert(process.pid));
+        shown.truncate(MOST);
+        let Some(first) = shown.first() else { return };
+        self.section("Who holds it");
+        self.block(&ps(shown.iter().copied()));
+        let class = event.diagnosis.holder.as_ref().map(|holder| word(&holder.class));
+        if let Some(class) = class {
+            self.item(&format!("{class}, process {}", first.pid));
+        }
+        self.ownership(first);
+    }
+
+    fn ownership(&mut self, process: &Process) {
+        let path = process.cgroup.as_ref().and_then(|cgroup| cgroup.path.as_deref());
+        if let Some(path) = path {
+            self.block(&format!("$ cat /proc/{}/cgroup\n0::{}", process.pid, printable(path)));
+        }
+        let places = [
+            ("unit", &process.unit),
+            ("container", &process.container),
+            ("pod", &process.pod),
+            ("session", &process.session),
+            ("terminal", &process.tty),
+        ];
+        for (what, name) in places {
+            if let Some(name) = name {
+                self.item(&format!("{what} {name}"));
+            }
+        }
+        if let Some(by) = &process.supervisor {
+            let name = by.name.as_deref().unwrap_or("without a name");
+            let restart =
+                by.restart.as_ref().map(|to| format!(", Restart={to}")).unwrap_or_default();
+            self.item(&format!("started again by {} ({name}{restart})", word(&by.kind)));
+        }
+    }
+
+    fn time_wait(&mut self, event: &Event) {
+        self.section("TIME-WAIT");
+        let rows = &event.time_wait;
+        let left = rows.max_remaining_ms.map(|ms| format!(", {} s left", ms.div_ceil(1000)));
+        match rows.count {
+            0 => self.item("none on this port"),
+            count => self.item(&format!("{count} on this port{}", left.unwrap_or_default())),
+        }
+        if let Some(by) = &rows.left_by {
+            let program = by.program.as_deref().or(by.unit.as_deref()).unwrap_or("a process");
+            self.item(&format!("left by {program}[{}]", by.pid));
+        }
+    }
+
+    fn step(&mut self, step: &Move) {
+        let _ = writeln!(self.0, "- {} (risk: {})", prose(&step.why), word(&step.risk));
+        if let Some(command) = &step.command {
+            self.0.push('\n');
+            self.block(&format!("$ {}", printable(command)));
+        }
+    }
+}
+
+/// Rows as `ss -tanp` has them, without the queues, of which no event knows.
+fn ss(protocol: Protocol, port: u16, sockets: &[Socket]) -> String {
+    const MOST: usize = 8;
+    let letter = if matches!(protocol, Protocol::Udp | Protocol::Udplite) { 'u' } else { 't' };
+    let mut text = format!("$ ss -{letter}anp 'sport = :{port}'\n");
+    let _ = writeln!(text, "{:<11} {:<22} {:<22} Process", "State", "Local", "Peer");
+    let listening_first =
+        |socket: &&Socket| (socket.refused != Some(true), socket.state != State::Listen);
+    let mut rows: Vec<_> = sockets.iter().collect();
+    rows.sort_by_key(listening_first);
+    for socket in rows.iter().take(MOST) {
+        let peer = socket.remote.map_or_else(
+            || if socket.local.is_ipv4() { "0.0.0.0:*" } else { "[::]:*" }.to_owned(),
+            |remote| remote.to_string(),
+        );
+        let holders: Vec<_> = socket
+            .holders
+            .iter()
+            .map(|holder| {
+                let comm = printable(holder.comm.as_deref().unwrap_or_default()).into_owned();
+                let fd = holder.fd.map(|fd| format!(",fd={fd}")).unwrap_or_default();
+                format!("(\"{comm}\",pid={}{fd})", holder.pid)
+            })
+            .collect();
+        let users = match holders.len() {
+            0 => String::new(),
+            _ => format!("users:({})", holders.join(",")),
+        };
+        let _ =
+            write!(text, "{:<11} {:<22} {peer:<22}", word(&socket.state), socket.local.to_string());
+        let _ = writeln!(text, " {users}");
+    }
+    match sockets.len().saturating_sub(MOST) {
+        0 => text,
+        more => format!("{text}… and {more} more\n"),
+    }
+}
+
+/// Rows as `ps -o pid,ppid,user,lstart,cmd` has them.
+fn ps<'a>(processes: impl Iterator<Item = &'a Process> + Clone) -> String {
+    let pids: Vec<_> = processes.clone().map(|process| process.pid.to_string()).collect();
+    let mut text = format!("$ ps -o pid,ppid,user,lstart,cmd -p {}\n", pids.join(","));
+    let _ = writeln!(text, "{:>7} {:>7} {:<8} {:<24} CMD", "PID", "PPID", "USER", "STARTED");
+    for process in processes {
+        let number = |number: Option<u32>| number.map_or("?".to_owned(), |n| n.to_string());
+        let user = process.user.clone().unwrap_or_else(|| number(process.uid));
+        let started = process
+            .started
+            .map_or("?".to_owned(), |at| at.strftime("%a %b %e %H:%M:%S %Y").to_string());
+        let command = match process.cmdline.is_empty() {
+            true => format!("[{}]", process.comm.as_deref().unwrap_or("?")),
+            false => command_line(process),
+        };
+        let _ = writeln!(
+            text,
+            "{:>7} {:>7} {:<8} {started:<24} {}",
+            process.pid,
+            number(process.ppid),
+            printable(&user),
+            printable(&command)
+        );
+    }
+    text
+}
+
+fn moment(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
+}
+
+/// Text in a sentence: nothing in it is taken for markup.
+pub fn prose(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 8);
+    for char in printable(text).chars() {
+        if matches!(char, '\\' | '`' | '*' | '_' | '[' | ']' | '<' | '>' | '|' | '#' | '~' | '&') {
+            out.push('\\');
+        }
+        out.push(char);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::read;
+
+    fn event() -> Event {
+        let line = include_str!("../../../tests/golden/listener.jsonl");
+        let Ok(Record::BindFailure(event)) = read::record(line.trim_end()) else { panic!() };
+        *event
+    }
+
+    #[test]
+    fn the_note_has_the_evidence() {
+        insta::assert_snapshot!(note(&event()));
+    }
+
+    #[test]
+    fn nothing_that_a_process_says_is_markup() {
+        let mut event = event();
+        event.process.cmdline = vec!["x".to_owned(), "````\n</details><b>".to_owned()];
+        event.diagnosis.summary = "*a* <b> [c](d) | `e`".to_owned();
+        let note = note(&event);
+        assert!(note.contains("\\*a\\* \\<b\\> \\[c\\](d) \\| \\`e\\`"), "{note}");
+        let fence = note.lines().find(|line| line.starts_with("`````")).unwrap();
+        assert!(fence.trim_end_matches("text").len() > 4, "{note}");
+    }
+}

@@ -1,0 +1,116 @@
+//! How many recorded events are diagnosed again in a second, on one processor and
+//! beside what `jq -c .` takes for reading and writing the same file; and what
+//! memory that takes for a file ten times as large.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a benchmark that cannot go on says where"
+)]
+
+use std::{
+    fs::{self, File},
+    io::{BufWriter, Write as _},
+    os::unix::process::CommandExt as _,
+    path::Path,
+    process::{Command, Stdio},
+    time::Instant,
+};
+
+use portwatch_tests::{golden, programs};
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+const EVENTS: usize = 100_000;
+
+fn main() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let listener = include_str!("../golden/listener.jsonl").trim_end().to_owned();
+    let golden: Vec<String> = fs::read_dir(golden::folder())
+        .unwrap()
+        .map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap().trim_end().to_owned())
+        .collect();
+    // A crash loop meets one holder; a crowd has another for each.
+    write(&at("loop"), EVENTS, |n| of_process(&listener, n));
+    write(&at("loop10"), EVENTS * 10, |n| of_process(&listener, n));
+    write(&at("crowd"), EVENTS, |n| {
+        of_process(&listener, n).replace("31550", &(100_000 + n).to_string())
+    });
+    write(&at("kinds"), EVENTS, |n| of_process(&golden[n % golden.len()], n));
+
+    println!("{:36}{:>12}{:>12}{:>12}", "one processor", "events/s", "MB/s", "RSS MiB");
+    let replay = programs::portwatch().unwrap();
+    for (name, file, events) in [
+        ("replay, a crash loop", "loop", EVENTS),
+        ("replay, ten times as much", "loop10", EVENTS * 10),
+        ("replay, another holder each", "crowd", EVENTS),
+        ("replay, every kind of event", "kinds", EVENTS),
+    ] {
+        row(name, &replay, &["replay", "--format", "json"], &at(file), events);
+    }
+    match programs::installed("jq") {
+        Some(jq) => row("jq -c ., a crash loop", &jq, &["-c", "."], &at("loop"), EVENTS),
+        None => println!("jq is not there"),
+    }
+}
+
+/// The event with another failing process, at another time.
+fn of_process(event: &str, number: usize) -> String {
+    let id = format!("\"id\":\"{number:08x}");
+    let event = event.replacen("\"id\":\"", &id, 1);
+    let (before, rest) = event.split_once("\"process\":{\"pid\":").unwrap();
+    let (_, rest) = rest.split_once(',').unwrap();
+    format!("{before}\"process\":{{\"pid\":{},{rest}", 1_000 + number)
+}
+
+fn write(path: &Path, events: usize, line: impl Fn(usize) -> String) {
+    let mut file = BufWriter::new(File::create(path).unwrap());
+    for number in 0..events {
+        writeln!(file, "{}", line(number)).unwrap();
+    }
+    file.flush().unwrap();
+}
+
+/// The best of three runs.
+fn row(name: &str, program: &Path, arguments: &[&str], file: &Path, events: usize) {
+    let run = || {
+        let mut command = Command::new(program);
+        command.args(arguments).arg(file).stdout(Stdio::null());
+        // SAFETY: one system call, which is safe between fork and exec.
+        unsafe {
+            command.pre_exec(|| {
+                let mut one = CpuSet::new();
+                one.set(0);
+                Ok(sched_setaffinity(None, &one)?)
+            });
+        }
+        let begin = Instant::now();
+        let child = command.spawn().unwrap();
+        let peak = wait_for_peak_kib(child);
+        (begin.elapsed().as_secs_f64(), peak)
+    };
+    let (seconds, peak) = (0..3).map(|_| run()).min_by(|a, b| a.0.total_cmp(&b.0)).unwrap();
+    let megabytes = fs::metadata(file).unwrap().len() as f64 / 1e6;
+    println!(
+        "{name:36}{:>12.0}{:>12.0}{:>12.1}",
+        events as f64 / seconds,
+        megabytes / seconds,
+        peak as f64 / 1024.0
+    );
+}
+
+/// Waits for its success, and gives the most memory that it had.
+fn wait_for_peak_kib(child: std::process::Child) -> i64 {
+    let pid = i32::try_from(child.id()).unwrap();
+    let mut status = 0;
+    // SAFETY: the structure is plain data, and wait4(2) fills it in; the child is
+    // waited for nowhere else.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        assert_eq!(libc::wait4(pid, &raw mut status, 0, &raw mut usage), pid);
+        usage
+    };
+    assert_eq!(status, 0, "it has failed");
+    usage.ru_maxrss
+}

@@ -1,0 +1,43 @@
+//! Real events are as `portwatch schema` says.
+
+use portwatch_tests::{
+    agent::Agent,
+    command::{portwatch, run},
+    op::{Op, tcp, udp},
+    scene::Scene,
+};
+use rustix::process::Signal;
+use serde_json::Value;
+
+#[test]
+fn every_line_of_a_real_stream_is_valid() {
+    let said = run(&mut portwatch(&["schema"]));
+    said.is_result();
+    let schema: Value = serde_json::from_str(&said.stdout).unwrap();
+    let valid = jsonschema::options().should_validate_formats(true).build(&schema).unwrap();
+
+    let scene = Scene::new();
+    let mut agent = Agent::start(&["run", "--format", "json"]).unwrap();
+    let _holder = scene.helper().holds([
+        Op::from(tcp("127.0.0.1:8080").listening()),
+        tcp("[::]:8081").listening().into(),
+        udp("127.0.0.1:8082").into(),
+    ]);
+    let _time_wait = scene.helper().runs([tcp("127.0.0.1:8083").leaving_time_wait(2)]);
+    for op in
+        [tcp("127.0.0.1:8080"), tcp("127.0.0.1:8081"), udp("127.0.0.1:8082"), tcp("127.0.0.1:8083")]
+    {
+        let refused = scene.helper().is_refused(op);
+        agent.event_of(&refused);
+    }
+    agent.end_by(Signal::TERM);
+    let lines = agent.output_with(&["stopped"]);
+    assert!(lines.lines().count() >= 4 + 2, "{lines}");
+    for line in lines.lines() {
+        let value: Value = serde_json::from_str(line).unwrap();
+        let faults: Vec<String> = valid.iter_errors(&value).map(|e| e.to_string()).collect();
+        assert!(faults.is_empty(), "{faults:#?}\n{line}");
+    }
+    // And the schema is not one that takes anything.
+    assert!(!valid.is_valid(&serde_json::json!({"schema": "portwatch/bind-failure/v1"})));
+}
