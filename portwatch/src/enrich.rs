@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     decode::{RawCulprit, RawFailure},
-    evidence::{Device, Evidence, Failure, Gap, Protocol, Socket},
+    evidence::{Device, Evidence, Failure, Gap, Origin, Protocol, Socket},
     kernel::{files::Files, records::Records},
 };
 
@@ -98,9 +98,6 @@ impl Enricher {
             point_out(culprit, raw, &mut found);
         }
         let mut process = processes::failing(host, &raw.task, &mut gaps);
-        if raw.reuseaddr != Some(true) {
-            process.runtime = runtime::of(&process, &host.proc_file(process.pid, "exe"));
-        }
         record::recall_options(records, &mut found.sockets);
         let unfound = self.holders.name(host, records, &mut found.sockets, deadline, &mut gaps);
         if let Some(diag) = diag.as_deref_mut().filter(|_| !found.broken) {
@@ -124,13 +121,19 @@ impl Enricher {
         }
         options::ask(&mut found.sockets);
         record::recall_origin(host, records, &mut found.sockets);
-        gaps.extend(record::recall_binder(host, records, &mut found.sockets));
+        let searched = !gaps.iter().any(|gap| gap.what == "sockets.holders");
+        gaps.extend(record::recall_binder(host, records, &mut found.sockets, searched));
         let [last_holder, previous_holder] = record::last_holders(host, records, raw);
         if found.broken {
             self.namespaces.forget(&netns);
         }
-        if found.time_wait.count > 0 {
-            found.time_wait.left_by = last_holder.as_ref().map(record::left_by);
+        let outgoing = records.origin(raw.port) == Some(Origin::Outgoing);
+        if found.time_wait.count > 0 && !outgoing {
+            found.time_wait.left_by = record::left_by([&last_holder, &previous_holder]);
+        }
+        // Only for the advice where the option is missing, and after what matters.
+        if raw.reuseaddr != Some(true) && Instant::now() < deadline {
+            process.runtime = runtime::of(&process, &host.proc_file(process.pid, "exe"));
         }
         let mut evidence = Evidence {
             time: host.wall_clock(raw.at_ns),

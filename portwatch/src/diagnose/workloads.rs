@@ -87,7 +87,11 @@ pub fn around(holder: &Process, why: &str) -> Option<Move> {
     let user = slice_owner(holder).map(|uid| (uid, None));
     let stop = workload.and_then(|workload| stop_command(workload, user)).unwrap_or_else(|| {
         let path = holder.cgroup.as_ref().and_then(|cgroup| cgroup.path.as_deref());
-        format!("{} stop {}", cli(path.unwrap_or_default()), quote(words::short_id(container)))
+        let path = path.unwrap_or_default();
+        if path.contains("lxc") {
+            return format!("lxc-stop -n {}", quote(container));
+        }
+        format!("{} stop {}", cli(path), quote(words::short_id(container)))
     });
     let why = format!("{why}; stopping the container through its engine lasts, a kill does not");
     Some(interrupts(stop, why))

@@ -24,30 +24,53 @@ pub struct Owner {
 }
 
 /// Reads a path like `/system.slice/app.service`. Total.
+///
+/// The unit is the first that is no slice, as systemd has it
+/// (`cg_path_get_unit`): what is below it is the unit's own affair, and may have
+/// the name of a unit of the host without being that. Only below a user's manager
+/// it goes on.
 pub fn owner(path: &str) -> Owner {
     let mut owner = Owner::default();
+    let mut manager = None;
+    let mut parent = "";
     for part in path.split('/').filter(|part| !part.is_empty()) {
+        let is_unit = [".service", ".scope", ".socket"].iter().any(|kind| part.ends_with(kind));
         if let Some(uid) = between(part, "user-", ".slice") {
             owner.slice_user = uid.parse().ok();
-        } else if let Some(uid) = between(part, "user@", ".service") {
-            owner.unit_owner = uid.parse().ok();
-            owner.unit = Some(part.to_owned());
-        } else if let Some(session) = between(part, "session-", ".scope") {
-            owner.session = Some(session.to_owned());
-            owner.unit = Some(part.to_owned());
+        } else if let Some(name) = other_system(part, parent) {
+            owner.container = Some(name.to_owned());
+            break;
         } else if let Some(id) = container(part, owner.pod.is_some()) {
             owner.container = Some(id.to_owned());
         } else if let Some(pod) = pod(part) {
             owner.pod = Some(pod);
-        } else if [".service", ".scope", ".socket"].iter().any(|kind| part.ends_with(kind)) {
-            owner.unit = Some(part.to_owned());
+        } else if is_unit && owner.unit.is_none() {
+            if let Some(uid) = between(part, "user@", ".service").filter(|_| manager.is_none()) {
+                manager = Some((part.to_owned(), uid.parse().ok()));
+            } else {
+                owner.session = between(part, "session-", ".scope").map(str::to_owned);
+                owner.unit = Some(part.to_owned());
+                // The host's systemd, or a container of that name, is within.
+                if part.starts_with("systemd-nspawn@") || part.starts_with("machine-") {
+                    break;
+                }
+            }
         }
+        parent = part;
     }
-    // The manager itself is a unit of the system, not of the user.
-    if owner.unit.as_deref().is_some_and(|unit| unit.starts_with("user@")) {
-        owner.unit_owner = None;
+    match manager {
+        Some((_, uid)) if owner.unit.is_some() => owner.unit_owner = uid,
+        // The manager itself is a unit of the system, not of the user.
+        Some((name, _)) => owner.unit = Some(name),
+        None => {}
     }
     owner
+}
+
+/// The name of a container that has a system of its own: LXC's and Incus's
+/// `lxc.payload.NAME`, or `lxc/NAME`.
+fn other_system<'a>(part: &'a str, parent: &str) -> Option<&'a str> {
+    part.strip_prefix("lxc.payload.").or((parent == "lxc").then_some(part))
 }
 
 fn between<'a>(part: &'a str, head: &str, tail: &str) -> Option<&'a str> {
@@ -185,6 +208,30 @@ mod tests {
             format!("/kubepods/besteffort/pod{pod}/{ID}"),
         ] {
             assert_eq!(check(&path), [None, some(ID), some(pod), None], "{path}");
+        }
+    }
+
+    /// A unit of another system, or a part of a service that calls itself so.
+    #[test]
+    fn what_is_below_a_unit_is_none_of_the_hosts() {
+        for (path, unit, container) in [
+            (
+                "/machine.slice/systemd-nspawn@web.service/payload/system.slice/nginx.service",
+                Some("systemd-nspawn@web.service"),
+                None,
+            ),
+            (
+                "/machine.slice/machine-web.scope/system.slice/x.service",
+                Some("machine-web.scope"),
+                None,
+            ),
+            ("/lxc.payload.web/system.slice/nginx.service", None, Some("web")),
+            ("/lxc/web/system.slice/nginx.service", None, Some("web")),
+            ("/system.slice/app.service/sshd.service", Some("app.service"), None),
+        ] {
+            let found = owner(path);
+            let [unit, container] = [unit, container].map(|name| name.map(str::to_owned));
+            assert_eq!((found.unit, found.container), (unit, container), "{path}");
         }
     }
 

@@ -60,19 +60,26 @@ pub fn last_holders(
     [holder(last_cookie), holder(previous_cookie)]
 }
 
-/// The same for TIME-WAIT rows: whoever listened on the port left them behind.
-pub fn left_by(last: &LastHolder) -> LeftBy {
-    LeftBy {
+/// Who left TIME-WAIT rows behind: the last listener on the port that has closed.
+pub fn left_by(holders: [&Option<LastHolder>; 2]) -> Option<LeftBy> {
+    let last = holders.into_iter().flatten().find(|holder| holder.left.is_some())?;
+    Some(LeftBy {
         pid: last.process.pid,
         program: last.process.comm.clone(),
         unit: last.process.unit.clone(),
         left: last.left,
-    }
+    })
 }
 
 /// Names the binder as holder of a socket that surely refused and that nobody
-/// was found to have open: its process ended between refusal and search.
-pub fn recall_binder(host: &Host, records: &dyn Records, sockets: &mut [Socket]) -> Option<Gap> {
+/// was found to have open. It may have ended between refusal and search, which is
+/// said of it; `searched` is whether all open files were looked at.
+pub fn recall_binder(
+    host: &Host,
+    records: &dyn Records,
+    sockets: &mut [Socket],
+    searched: bool,
+) -> Option<Gap> {
     let mut gap = None;
     for socket in sockets {
         let orphan = socket.inode.is_none() && socket.state != State::Bound;
@@ -81,11 +88,14 @@ pub fn recall_binder(host: &Host, records: &dyn Records, sockets: &mut [Socket])
             && !(orphan && socket.refused != Some(true));
         let owner = socket.cookie.filter(|_| nobody).and_then(|cookie| records.owner(cookie));
         if let Some(owner) = owner.filter(|_| socket.state != State::TimeWait) {
-            socket.holders.push(process(host, &owner));
-            gap = Some(Gap::new(
-                "holder.fd",
-                format!("pid {} had bound the socket and no longer has it open", owner.pid),
-            ));
+            let ended = !processes::is_alive(host, owner.pid, owner.started_ns);
+            let why = match (ended, searched) {
+                (true, _) => "had bound the socket and has ended",
+                (false, true) => "had bound the socket and no longer has it open",
+                (false, false) => "had bound the socket; whether it still has it open was not seen",
+            };
+            socket.holders.push(Process { ended, ..process(host, &owner) });
+            gap = Some(Gap::new("holder.fd", format!("pid {} {why}", owner.pid)));
         }
     }
     gap

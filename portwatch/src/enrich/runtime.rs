@@ -1,9 +1,7 @@
 //! What a program is written in or runs on, so that it can be told in its own
 //! words how to set a socket option.
 
-use std::{fs::File, path::Path};
-
-use object::{Object as _, ObjectSection as _, ReadCache};
+use std::{fs::File, os::unix::fs::FileExt as _, path::Path};
 
 use crate::evidence::{Process, Runtime};
 
@@ -40,19 +38,81 @@ fn by_name(process: &Process) -> Option<Runtime> {
     })
 }
 
-/// Go's build information (cmd/go, `go version FILE` reads it), the compilers'
-/// own word in `.comment`. Only the headers and that section are read.
+/// What compilers leave in a file: Go's build information, their own word in
+/// `.comment`.
 fn by_file(exe: &Path) -> Option<Runtime> {
+    let file = File::open(exe).ok()?;
+    let on_disk = file.metadata().ok()?.is_file() && !may_hang(&file);
+    on_disk.then(|| compiled(&file)).flatten()
+}
+
+/// File systems whose answers come from elsewhere, or from a process: reading from
+/// one may take for ever (`statfs(2)`).
+fn may_hang(file: &File) -> bool {
+    const NFS: i64 = 0x6969;
+    const FUSE: i64 = 0x6573_5546;
+    const CIFS: i64 = 0xff53_4d42;
+    const SMB2: i64 = 0xfe53_4d42;
+    const CEPH: i64 = 0x00c3_6400;
+    rustix::fs::fstatfs(file)
+        .map_or(true, |about| [NFS, FUSE, CIFS, SMB2, CEPH].contains(&i64::from(about.f_type)))
+}
+
+/// Of an ELF file (elf(5)) the section headers, their names, and `.comment` are
+/// read, each no further than a bound: whoever runs a program may have made its
+/// file.
+fn compiled(file: &File) -> Option<Runtime> {
+    const MOST_SECTIONS: u64 = 4096;
+    const MOST_NAMES: u64 = 256 * 1024;
     const MOST_COMMENT: u64 = 64 * 1024;
-    let cache = ReadCache::new(File::open(exe).ok()?);
-    let file = object::File::parse(&cache).ok()?;
-    if file.section_by_name(".go.buildinfo").is_some() {
+    const SECTION: usize = 64;
+    let head = read_at(file, 0, SECTION as u64)?;
+    // 64 bits, little-endian; what else there is has a compiler too.
+    if head.get(..6)? != b"\x7fELF\x02\x01" {
+        return head.starts_with(b"\x7fELF").then_some(Runtime::Native);
+    }
+    let (at, size) = (u64_at(&head, 0x28)?, u16_at(&head, 0x3a)?);
+    let (count, names) = (u16_at(&head, 0x3c)?, u16_at(&head, 0x3e)?);
+    if usize::from(size) != SECTION || u64::from(count) > MOST_SECTIONS {
+        return Some(Runtime::Native);
+    }
+    let sections = read_at(file, at, u64::from(count) * SECTION as u64)?;
+    let section = |index: usize| sections.get(index * SECTION..(index + 1) * SECTION);
+    let body = |header: &[u8], most: u64| {
+        read_at(file, u64_at(header, 0x18)?, u64_at(header, 0x20)?.min(most))
+    };
+    let names = body(section(usize::from(names))?, MOST_NAMES)?;
+    let find = |wanted: &str| {
+        (0..usize::from(count)).filter_map(section).find(|header| {
+            let name = u32_at(header, 0).and_then(|at| names.get(usize::try_from(at).ok()?..));
+            name.and_then(|name| name.strip_prefix(wanted.as_bytes()))
+                .is_some_and(|rest| rest.first() == Some(&0))
+        })
+    };
+    if find(".go.buildinfo").is_some() {
         return Some(Runtime::Go);
     }
-    let comment = file.section_by_name(".comment").filter(|section| section.size() < MOST_COMMENT);
-    let text = comment.and_then(|section| section.data().ok()).unwrap_or_default();
-    let is_rust = text.windows(6).any(|word| word == b"rustc ");
+    let comment = find(".comment").and_then(|header| body(header, MOST_COMMENT));
+    let is_rust = comment.is_some_and(|text| text.windows(6).any(|word| word == b"rustc "));
     Some(if is_rust { Runtime::Rust } else { Runtime::Native })
+}
+
+fn read_at(file: &File, at: u64, length: u64) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; usize::try_from(length).ok()?];
+    file.read_exact_at(&mut bytes, at).ok()?;
+    Some(bytes)
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_le_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
 }
 
 #[cfg(test)]
@@ -72,6 +132,18 @@ mod tests {
         ] {
             let process = Process { exe: Some(exe.to_owned()), ..Process::default() };
             assert_eq!(by_name(&process), expected, "{exe}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_file_is_read(mut bytes: Vec<u8>, is_elf: bool) {
+            if is_elf && bytes.len() > 6 {
+                bytes[..6].copy_from_slice(b"\x7fELF\x02\x01");
+            }
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), bytes).unwrap();
+            let _ = by_file(file.path());
         }
     }
 

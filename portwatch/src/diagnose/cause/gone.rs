@@ -16,9 +16,8 @@ use crate::{
 /// What is left of it on the port, its connections and their TIME-WAIT, may be
 /// there and yet not refuse.
 pub fn meanwhile<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
-    if case.first().is_some_and(|culprit| culprit.socket.refused == Some(true)) {
-        // The kernel's own word: gone only if its processes are.
-        return ended(case);
+    if let Some(ended) = ended(case) {
+        return Some(ended);
     }
     if case.first().is_some_and(|culprit| culprit.sure) {
         return None;
@@ -44,10 +43,13 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
 
 /// The socket that refused is known, and whoever had it has ended.
 fn ended<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
-    let holders = &case.first()?.socket.holders;
+    let culprit = case.first()?;
+    let holders = &culprit.socket.holders;
     let process = holders.first().filter(|_| holders.iter().all(|holder| holder.ended))?;
-    let mut finding = named(case, Some(process), "had it and has ended".to_owned());
-    finding.confidence = Confidence::Certain;
+    let mut finding = named(case, Some(process), "had it and has ended since".to_owned());
+    if culprit.socket.refused == Some(true) {
+        finding.confidence = Confidence::Certain;
+    }
     Some(finding)
 }
 
