@@ -230,8 +230,8 @@ fn is_same_service(failing: &Process, holder: &Process) -> bool {
     // Jobs of one supervisor have its unit in common and are not one service.
     let job = |process: &'_ Process| {
         let supervisor = process.supervisor.as_ref()?;
-        let is_unit = supervisor.kind == SupervisorKind::Systemd;
-        supervisor.name.clone().filter(|_| !is_unit)
+        let has_jobs = !matches!(supervisor.kind, SupervisorKind::Systemd | SupervisorKind::Shell);
+        supervisor.name.clone().filter(|_| has_jobs)
     };
     if matches!((job(failing), job(holder)), (Some(a), Some(b)) if a != b) {
         return false;

@@ -1,7 +1,7 @@
 //! Sockets that no process has open, though they are there: the kernel's own,
 //! and those whose descriptor is under way between two processes.
 
-use std::time::Instant;
+use std::{fs, io::ErrorKind, time::Instant};
 
 use crate::{
     decode::RawCulprit,
@@ -33,22 +33,30 @@ pub fn explain(
     if !sockets.iter().any(is_one) {
         return;
     }
+    // First who bound them, then what is still there: who was dead by then cannot
+    // have kept it.
+    let binders: Vec<Binder> =
+        sockets.iter().map(|socket| binder(search.host, search.records, socket)).collect();
     let still = search.run(diag, &mut Vec::new()).sockets;
     let mut receivers = None;
-    for socket in sockets.iter_mut().filter(|socket| is_one(socket)) {
+    for (socket, binder) in sockets.iter_mut().zip(binders).filter(|(socket, _)| is_one(socket)) {
         if is_kernels_own(socket, search.culprit) {
             socket.unheld = Some(Unheld::Kernel);
             continue;
         }
-        if !still.iter().any(|other| other.inode == socket.inode) {
+        let is_there = still.iter().any(|other| other.inode == socket.inode);
+        if !is_there || binder == Binder::Ending {
+            continue;
+        }
+        // Who bound it and lives has sent it away, or has it in another way than
+        // by a descriptor.
+        if let Binder::Alive(pid) = binder {
+            socket.holders = processes::by_pid(search.host, pid).into_iter().collect();
+            socket.unheld = Some(Unheld::InFlight);
             continue;
         }
         let receivers = receivers.get_or_insert_with(|| receivers_of_any(files, deadline));
-        let mut pids = receivers.clone().unwrap_or_default();
-        // Who bound it and lives has sent it away, or has it in another way than
-        // by a descriptor.
-        let binder = binder(search.host, search.records, socket);
-        pids.extend(binder.filter(|binder| !pids.contains(binder)));
+        let pids = receivers.clone().unwrap_or_default();
         socket.holders = likely(search.host, &pids, netns);
         socket.unheld = Some(match receivers {
             _ if !socket.holders.is_empty() => Unheld::InFlight,
@@ -75,10 +83,30 @@ fn is_kernels_own(socket: &Socket, culprit: Option<&RawCulprit>) -> bool {
     })
 }
 
-/// Who bound it, if that process is still there.
-fn binder(host: &Host, records: &dyn Records, socket: &Socket) -> Option<u32> {
-    let owner = records.owner(socket.cookie?)?;
-    processes::is_alive(host, owner.pid, owner.started_ns).then_some(owner.pid)
+/// Who bound a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Binder {
+    /// Nobody on record, or a process that is gone.
+    Gone,
+    /// A process that is ending: it has given its table of files away, and the
+    /// kernel closes what was in it one by one (`exit_files`).
+    Ending,
+    /// A process that goes on.
+    Alive(u32),
+}
+
+fn binder(host: &Host, records: &dyn Records, socket: &Socket) -> Binder {
+    let Some(owner) = socket.cookie.and_then(|cookie| records.owner(cookie)) else {
+        return Binder::Gone;
+    };
+    if !processes::is_alive(host, owner.pid, owner.started_ns) {
+        return Binder::Gone;
+    }
+    match fs::read_dir(host.proc_file(owner.pid, "fd")).map(|mut files| files.next().is_some()) {
+        Ok(false) => Binder::Ending,
+        Err(error) if error.kind() == ErrorKind::NotFound => Binder::Ending,
+        Ok(true) | Err(_) => Binder::Alive(owner.pid),
+    }
 }
 
 /// The processes to which descriptors are under way. Which socket those
