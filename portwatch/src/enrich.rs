@@ -103,7 +103,7 @@ impl Enricher {
         if let Some(diag) = diag.as_deref_mut().filter(|_| !found.broken) {
             let files = self.holders.files();
             let rows = &mut found.sockets;
-            unheld::explain(&search, diag, files, &unfound, rows, netns.inode, deadline);
+            unheld::explain(&search, diag, files, &unfound, rows, deadline, &mut gaps);
         }
         if let Some(device) = &mut failure.device {
             device.name = diag.as_ref().and_then(|diag| diag.device_name(device.index));

@@ -18,9 +18,10 @@ use crate::{
 
 /// Sockets whose holders are looked for: as many as one search takes.
 const SAMPLE: usize = portwatch_common::WANTED as usize;
-/// Every so many sockets one is taken, so that the sample is not that of one
-/// corner of the kernel's tables.
-const STRIDE: usize = 61;
+/// Sockets out of which the sample is taken.
+const MOST_SOCKETS: usize = 65_536;
+/// A smaller sample accuses nobody, unless it is all there is.
+const FEW: usize = 16;
 
 /// Lists all sockets of the protocol in the namespace of `diag`.
 ///
@@ -36,9 +37,8 @@ pub fn usage(
 ) -> Result<Usage, String> {
     let mut taken = vec![false; usize::from(u16::MAX) + 1];
     let mut states = BTreeMap::new();
-    let mut sample = Vec::new();
+    let mut inodes = Vec::new();
     for query in queries(protocol)? {
-        let mut held = 0usize;
         dump_once(diag, query, 0, |row| {
             let port = row.local.port();
             if !range.contains(port) {
@@ -48,19 +48,14 @@ pub fn usage(
                 *taken = true;
             }
             *states.entry(row.state).or_default() += 1;
-            if let Some(inode) = row.inode {
-                if sample.len() < SAMPLE && held.is_multiple_of(STRIDE) {
-                    sample.push(inode);
-                }
-                held += 1;
-            }
+            inodes.extend(row.inode.filter(|_| inodes.len() < MOST_SOCKETS));
         })?;
     }
     let ports = taken.iter().filter(|&&taken| taken).count();
     Ok(Usage {
         ports: u32::try_from(ports).unwrap_or(u32::MAX),
         states,
-        most_by: most_by(host, files, &sample, deadline),
+        most_by: most_by(host, files, &inodes, deadline),
     })
 }
 
@@ -74,10 +69,16 @@ fn queries(protocol: Protocol) -> Result<Vec<Query>, String> {
     Ok(families.map(|family| Query::Other { protocol: number, family }).to_vec())
 }
 
-/// The process that has most of the sockets of a sample.
-fn most_by(host: &Host, files: &mut dyn Files, sample: &[u64], deadline: Instant) -> Option<Share> {
+/// The process that has most of the sockets, by a sample from all over them; `None`
+/// if none has half.
+fn most_by(host: &Host, files: &mut dyn Files, inodes: &[u64], deadline: Instant) -> Option<Share> {
+    let stride = inodes.len().div_ceil(SAMPLE).max(1);
+    let sample: Vec<u64> = inodes.iter().step_by(stride).copied().collect();
+    if sample.len() < FEW && sample.len() < inodes.len() {
+        return None;
+    }
     let mut count: HashMap<u32, u32> = HashMap::new();
-    let searched = files.search(sample, deadline, &mut |file| {
+    let searched = files.search(&sample, deadline, &mut |file| {
         *count.entry(file.pid).or_default() += 1;
     });
     if let Err(why) = searched {
@@ -85,5 +86,6 @@ fn most_by(host: &Host, files: &mut dyn Files, sample: &[u64], deadline: Instant
     }
     let (pid, sockets) = count.into_iter().max_by_key(|&(pid, sockets)| (sockets, pid))?;
     let of = u32::try_from(sample.len()).ok()?;
+    (sockets >= of.div_ceil(2)).then_some(())?;
     Some(Share { process: processes::by_pid(host, pid)?, sockets, of })
 }

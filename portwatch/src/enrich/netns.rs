@@ -209,7 +209,7 @@ fn open(path: &Path, wanted: u32) -> io::Result<File> {
 }
 
 /// The inode of an nsfs file, following the link.
-pub fn inode(path: &Path) -> Option<u32> {
+fn inode(path: &Path) -> Option<u32> {
     u32::try_from(fs::metadata(path).ok()?.ino()).ok()
 }
 

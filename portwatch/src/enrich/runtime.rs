@@ -55,7 +55,7 @@ fn may_hang(file: &File) -> bool {
     const SMB2: i64 = 0xfe53_4d42;
     const CEPH: i64 = 0x00c3_6400;
     rustix::fs::fstatfs(file)
-        .map_or(true, |about| [NFS, FUSE, CIFS, SMB2, CEPH].contains(&i64::from(about.f_type)))
+        .map_or(true, |about| [NFS, FUSE, CIFS, SMB2, CEPH].contains(&about.f_type))
 }
 
 /// Of an ELF file (elf(5)) the section headers, their names, and `.comment` are

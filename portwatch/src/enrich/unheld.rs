@@ -7,27 +7,27 @@ use crate::{
     decode::RawCulprit,
     enrich::{
         host::{DiagSocket, Host},
-        netns, processes,
+        processes,
         sockets::Search,
     },
-    evidence::{Process, Socket, Unheld},
+    evidence::{Gap, Socket, Unheld},
     kernel::{files::Files, records::Records},
 };
 
 /// Processes that are looked at as those that may receive a descriptor.
-const MOST_RECEIVERS: usize = 32;
+const MOST_RECEIVERS: usize = 8;
 
 /// Says of the sockets whose inodes nobody has open what has them. Those that
-/// have been closed meanwhile are left as they are. `netns` is the inode of the
-/// namespace that they are in.
+/// have been closed meanwhile are left as they are. Only who is on record for a
+/// socket is named: that descriptors are under way to others does not say which.
 pub fn explain(
     search: &Search,
     diag: &mut dyn DiagSocket,
     files: &mut dyn Files,
     unfound: &[u64],
     sockets: &mut [Socket],
-    netns: Option<u32>,
     deadline: Instant,
+    gaps: &mut Vec<Gap>,
 ) {
     let is_one = |socket: &Socket| socket.inode.is_some_and(|inode| unfound.contains(&inode));
     if !sockets.iter().any(is_one) {
@@ -56,24 +56,24 @@ pub fn explain(
             continue;
         }
         let receivers = receivers.get_or_insert_with(|| receivers_of_any(files, deadline));
-        let pids = receivers.clone().unwrap_or_default();
-        socket.holders = likely(search.host, &pids, netns);
         socket.unheld = Some(match receivers {
-            _ if !socket.holders.is_empty() => Unheld::InFlight,
-            Ok(_) => Unheld::Kernel,
+            Ok(pids) if pids.is_empty() => Unheld::Kernel,
+            Ok(pids) => {
+                let pids: Vec<_> = pids.iter().map(u32::to_string).collect();
+                gaps.push(Gap::new(
+                    "sockets.holders",
+                    format!(
+                        "nobody has the socket on {} open; descriptors are under way to pid {}, \
+                         and it may be among them, or be the kernel's own",
+                        socket.local,
+                        pids.join(", ")
+                    ),
+                ));
+                Unheld::Nobody
+            }
             Err(_) => Unheld::Nobody,
         });
     }
-}
-
-/// Of those that may have it the ones in the socket's own namespace, if there are
-/// any: a machine may have descriptors under way for other reasons.
-fn likely(host: &Host, pids: &[u32], netns: Option<u32>) -> Vec<Process> {
-    let lives_there =
-        |pid: &&u32| netns.is_some() && netns::inode(&host.proc_file(**pid, "ns/net")) == netns;
-    let near: Vec<u32> = pids.iter().filter(lives_there).copied().collect();
-    let chosen = if near.is_empty() { pids } else { &near };
-    chosen.iter().filter_map(|&pid| processes::by_pid(host, pid)).collect()
 }
 
 /// Whether the kernel itself has said so when the socket refused.

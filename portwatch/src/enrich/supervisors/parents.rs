@@ -114,14 +114,21 @@ fn name(host: &Host, pid: u32, kind: SupervisorKind, argv: &[String]) -> Option<
     };
     if kind == SupervisorKind::Pm2 {
         return environment("name")
-            .filter(|name| !name.is_empty())
-            .or_else(|| environment("pm_id"));
+            .filter(|name| is_one(name))
+            .or_else(|| environment("pm_id").filter(|name| is_one(name)));
     }
-    let program = environment("SUPERVISOR_PROCESS_NAME")?;
-    match environment("SUPERVISOR_GROUP_NAME") {
+    let program = environment("SUPERVISOR_PROCESS_NAME").filter(|name| is_one(name))?;
+    match environment("SUPERVISOR_GROUP_NAME").filter(|name| is_one(name)) {
         Some(group) if group != program => Some(format!("{group}:{program}")),
         _ => Some(program),
     }
+}
+
+/// Whether a name out of a process's own environment can be one job's: it may say
+/// what it likes, and `all` would stop everything.
+fn is_one(name: &str) -> bool {
+    let plain = |char: char| char.is_alphanumeric() || "_.:-".contains(char);
+    !name.is_empty() && name != "all" && !name.starts_with('-') && name.chars().all(plain)
 }
 
 /// The script or command that a shell runs; `None` for a shell that reads from a
