@@ -1,6 +1,7 @@
 //! How the range of ephemeral ports is used, for a bind that found none free.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, HashMap},
     time::Instant,
 };
@@ -18,10 +19,10 @@ use crate::{
 
 /// Sockets whose holders are looked for: as many as one search takes.
 const SAMPLE: usize = portwatch_common::WANTED as usize;
-/// Sockets out of which the sample is taken.
-const MOST_SOCKETS: usize = 65_536;
-/// A smaller sample accuses nobody, unless it is all there is.
-const FEW: usize = 16;
+/// With fewer a sample says something only if nothing is left out of it.
+const FEWEST: usize = 16;
+/// Sockets that are kept while they are listed.
+const MOST_KEPT: usize = 4096;
 
 /// Lists all sockets of the protocol in the namespace of `diag`.
 ///
@@ -37,7 +38,8 @@ pub fn usage(
 ) -> Result<Usage, String> {
     let mut taken = vec![false; usize::from(u16::MAX) + 1];
     let mut states = BTreeMap::new();
-    let mut inodes = Vec::new();
+    let mut held = Spread::default();
+    let mut sockets = 0usize;
     for query in queries(protocol)? {
         dump_once(diag, query, 0, |row| {
             let port = row.local.port();
@@ -48,14 +50,19 @@ pub fn usage(
                 *taken = true;
             }
             *states.entry(row.state).or_default() += 1;
-            inodes.extend(row.inode.filter(|_| inodes.len() < MOST_SOCKETS));
+            sockets += 1;
+            if let Some(inode) = row.inode {
+                held.add(inode);
+            }
         })?;
     }
+    let sample = held.sample();
+    let tells = sample.len() >= FEWEST || sample.len() == sockets;
     let ports = taken.iter().filter(|&&taken| taken).count();
     Ok(Usage {
         ports: u32::try_from(ports).unwrap_or(u32::MAX),
         states,
-        most_by: most_by(host, files, &inodes, deadline),
+        most_by: tells.then(|| most_by(host, files, &sample, deadline)).flatten(),
     })
 }
 
@@ -69,23 +76,147 @@ fn queries(protocol: Protocol) -> Result<Vec<Query>, String> {
     Ok(families.map(|family| Query::Other { protocol: number, family }).to_vec())
 }
 
-/// The process that has most of the sockets, by a sample from all over them; `None`
-/// if none has half.
-fn most_by(host: &Host, files: &mut dyn Files, inodes: &[u64], deadline: Instant) -> Option<Share> {
-    let stride = inodes.len().div_ceil(SAMPLE).max(1);
-    let sample: Vec<u64> = inodes.iter().step_by(stride).copied().collect();
-    if sample.len() < FEW && sample.len() < inodes.len() {
-        return None;
+/// Some of all that is added, from the whole length of it alike: the kernel lists
+/// its tables in order, and one corner of them may be one program's.
+#[derive(Default)]
+struct Spread {
+    /// Every so many of those added.
+    kept: Vec<u64>,
+    /// As a power of two.
+    every: u32,
+    added: u64,
+}
+
+impl Spread {
+    fn add(&mut self, inode: u64) {
+        if self.added.trailing_zeros() >= self.every {
+            self.kept.push(inode);
+        }
+        self.added += 1;
+        if self.kept.len() > MOST_KEPT {
+            let mut is_kept = false;
+            self.kept.retain(|_| {
+                is_kept = !is_kept;
+                is_kept
+            });
+            self.every += 1;
+        }
     }
-    let mut count: HashMap<u32, u32> = HashMap::new();
-    let searched = files.search(&sample, deadline, &mut |file| {
-        *count.entry(file.pid).or_default() += 1;
+
+    /// As many as one search takes; all of them where they are no more.
+    fn sample(&self) -> Vec<u64> {
+        let count = self.kept.len().min(SAMPLE);
+        let place = |number: usize| number * self.kept.len() / count.max(1);
+        (0..count).filter_map(|number| self.kept.get(place(number)).copied()).collect()
+    }
+}
+
+/// The process that has at least half of the sockets of a sample.
+fn most_by(host: &Host, files: &mut dyn Files, sample: &[u64], deadline: Instant) -> Option<Share> {
+    let places: HashMap<u64, usize> =
+        sample.iter().enumerate().map(|(place, &inode)| (inode, place)).collect();
+    // Which of the sample a process has, a bit for each: one socket may have
+    // several descriptors.
+    let mut has: HashMap<u32, u64> = HashMap::new();
+    let searched = files.search(sample, deadline, &mut |file| {
+        if let Some(&place) = places.get(&file.inode) {
+            *has.entry(file.pid).or_default() |= 1 << place;
+        }
     });
     if let Err(why) = searched {
         tracing::debug!(why, "who has most ports is not known");
     }
-    let (pid, sockets) = count.into_iter().max_by_key(|&(pid, sockets)| (sockets, pid))?;
+    // Of a program and the children that inherited its sockets the first.
+    let most = has.into_iter().map(|(pid, bits)| (bits.count_ones(), Reverse(pid))).max();
     let of = u32::try_from(sample.len()).ok()?;
-    (sockets >= of.div_ceil(2)).then_some(())?;
+    let (sockets, Reverse(pid)) = most.filter(|(sockets, _)| sockets * 2 >= of)?;
     Some(Share { process: processes::by_pid(host, pid)?, sockets, of })
+}
+
+const _: () = assert!(SAMPLE <= u64::BITS as usize);
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use portwatch_common::OpenFile;
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn spread(many: u64) -> Spread {
+        let mut spread = Spread::default();
+        (0..many).for_each(|inode| spread.add(inode));
+        spread
+    }
+
+    #[test]
+    fn few_are_all_taken_and_many_evenly() {
+        for few in [0, 1, 10, 64] {
+            assert_eq!(spread(few).sample(), (0..few).collect::<Vec<_>>());
+        }
+        for many in [65, 100, 4_096, 4_097, 28_232, 1_000_000] {
+            let spread = spread(many);
+            let sample = spread.sample();
+            assert_eq!(sample.len(), SAMPLE, "{many}");
+            assert!(spread.kept.len() <= MOST_KEPT, "{many}");
+            let quarter = |number: u64| {
+                let within = many * number / 4..many * (number + 1) / 4;
+                sample.iter().filter(|inode| within.contains(inode)).count()
+            };
+            for number in 0..4 {
+                assert!((14..=18).contains(&quarter(number)), "{many} {number}: {sample:?}");
+            }
+        }
+    }
+
+    /// Pid and inode of each descriptor.
+    struct Open(Vec<(u32, u64)>);
+
+    impl Files for Open {
+        fn search(
+            &mut self,
+            inodes: &[u64],
+            _deadline: Instant,
+            take: &mut dyn FnMut(OpenFile),
+        ) -> Result<(), String> {
+            for &(pid, inode) in self.0.iter().filter(|(_, inode)| inodes.contains(inode)) {
+                take(OpenFile { inode, pid, tid: pid, fd: 3, reserved: 0 });
+            }
+            Ok(())
+        }
+
+        fn in_flight(
+            &mut self,
+            _deadline: Instant,
+            _take: &mut dyn FnMut(OpenFile),
+        ) -> Result<(), String> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn who_has_half_of_them_is_named() {
+        let root = TempDir::new().unwrap();
+        let host = Host::fake(root.path(), Box::new(|_| Err(io::ErrorKind::Unsupported.into())));
+        for pid in [7, 8] {
+            let folder = root.path().join(format!("proc/{pid}"));
+            std::fs::create_dir_all(&folder).unwrap();
+            let zeros = " 0".repeat(48);
+            std::fs::write(folder.join("stat"), format!("{pid} (app) S 1{zeros}\n")).unwrap();
+        }
+        let sample: Vec<u64> = (1..=20).collect();
+        let named = |open: &[(u32, u64)]| {
+            let most = most_by(&host, &mut Open(open.to_vec()), &sample, Instant::now());
+            most.map(|share| (share.process.pid, share.sockets, share.of))
+        };
+        let half: Vec<_> = (1..=10).map(|inode| (7, inode)).collect();
+        assert_eq!(named(&half), Some((7, 10, 20)));
+        assert_eq!(named(&half[..9]), None, "less than half");
+        let twice = [&half[..9], &half[..9]].concat();
+        assert_eq!(named(&twice), None, "one socket counts once");
+        let inherited: Vec<_> =
+            half.iter().flat_map(|&(_, inode)| [(8, inode), (7, inode)]).collect();
+        assert_eq!(named(&inherited), Some((7, 10, 20)), "the parent of the two");
+    }
 }
