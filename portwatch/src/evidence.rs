@@ -377,8 +377,8 @@ pub struct Socket {
     /// What has it, where no process has it open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unheld: Option<Unheld>,
-    /// The processes that have it open; where [`Unheld::InFlight`], those that may
-    /// receive it.
+    /// The processes that have it open; where [`Unheld::InFlight`], who bound it and
+    /// is still there.
     pub holders: Vec<Process>,
 }
 
@@ -400,7 +400,7 @@ pub enum Unheld {
     Kernel,
     /// Its descriptor is under way to a process, or lies in an io_uring.
     InFlight,
-    /// One of the two; this kernel does not tell.
+    /// One of the two, and whose it is is not known.
     Nobody,
 }
 

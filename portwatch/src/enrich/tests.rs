@@ -1,19 +1,22 @@
 //! Enrichment of a fake host: a folder for /proc, recorded replies for netlink.
 
 use std::{
+    collections::HashMap,
     fs, io,
     net::SocketAddr,
     os::unix::fs::{MetadataExt as _, symlink},
     path::Path,
 };
 
+use bytemuck::Zeroable as _;
+use portwatch_common::{OpenFile, Owner, Port, PortUse};
 use tempfile::TempDir;
 
 use super::*;
 use crate::{
     decode::RawTask,
     enrich::host::{DiagSocket, NetnsRef},
-    evidence::{Ephemeral, Family, Protocol, Stage, State},
+    evidence::{Ephemeral, Family, Origin, Protocol, Stage, State, Unheld},
     kernel::{files::NoFiles, records::NoRecords},
 };
 
@@ -304,4 +307,93 @@ fn the_culprit_fills_in_what_netlink_does_not_tell() {
     let sockets = enrich(host, &raw).sockets;
     assert_eq!((sockets[0].refused, sockets[0].reuseaddr), (Some(false), None));
     assert_eq!((sockets[1].refused, sockets[1].reuseaddr), (Some(true), Some(true)));
+}
+
+/// Owners by cookie, and the port's newest sockets.
+#[derive(Clone, Default)]
+struct OnRecord {
+    owners: HashMap<u64, Owner>,
+    port: Option<PortUse>,
+}
+
+impl Records for OnRecord {
+    fn owner(&self, cookie: u64) -> Option<Owner> {
+        self.owners.get(&cookie).copied()
+    }
+
+    fn port(&self, _port: Port) -> Option<PortUse> {
+        self.port
+    }
+
+    fn may_have_connected(&self, _port: u16) -> bool {
+        true
+    }
+
+    fn origin(&self, _port: u16) -> Option<Origin> {
+        None
+    }
+
+    fn seed(&mut self, _cookie: u64, _owner: Owner) {}
+
+    fn seed_connected(&mut self, _port: u16) {}
+
+    fn seeded(&mut self) {}
+}
+
+/// Nobody has a socket open; descriptors are under way to these.
+struct UnderWay(Vec<u32>);
+
+impl Files for UnderWay {
+    fn search(
+        &mut self,
+        _inodes: &[u64],
+        _deadline: Instant,
+        _take: &mut dyn FnMut(OpenFile),
+    ) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn in_flight(
+        &mut self,
+        _deadline: Instant,
+        take: &mut dyn FnMut(OpenFile),
+    ) -> Result<(), String> {
+        for &pid in &self.0 {
+            take(OpenFile { inode: 5, pid, tid: pid, fd: 9, reserved: 0 });
+        }
+        Ok(())
+    }
+}
+
+/// A bystander with descriptors under way is not named for that.
+#[test]
+fn only_who_bound_it_is_named_where_nobody_has_it_open() {
+    for (binder, under_way, unheld, named) in [
+        (Some((41, 100)), vec![42], Unheld::InFlight, Some(41)),
+        (Some((41, 99)), vec![42], Unheld::Nobody, None),
+        (None, vec![41, 42], Unheld::Nobody, None),
+        (None, vec![], Unheld::Kernel, None),
+    ] {
+        let root = TempDir::new().unwrap();
+        let rows = || message(&Row(LISTEN, "0.0.0.0:8080", 798, 0)).into_iter().chain(done());
+        let replies =
+            [0; 2].iter().flat_map(|_| [rows().collect(), done(), done()]).collect::<Vec<_>>();
+        let host = host_replying(&root, replies);
+        process(root.path(), 41, 1, 100, "/system.slice/a.service", &[(3, 5)]);
+        process(root.path(), 42, 1, 100, "/system.slice/b.service", &[]);
+        let mut records = OnRecord::default();
+        if let Some((pid, ticks)) = binder {
+            let owner = Owner { pid, started_ns: ticks * 10_000_000, ..Owner::zeroed() };
+            records.owners.insert(1798, owner);
+        }
+        let files = Box::new(UnderWay(under_way.clone()));
+        let evidence =
+            Enricher::new(host, Box::new(records), files).enrich(&refused(own_netns(&root)));
+        let socket = &evidence.sockets[0];
+        let holders: Vec<_> = socket.holders.iter().map(|holder| holder.pid).collect();
+        assert_eq!(socket.unheld, Some(unheld), "{binder:?} {under_way:?}");
+        assert_eq!(holders, named.into_iter().collect::<Vec<_>>(), "{binder:?} {under_way:?}");
+        let gap = evidence.gaps.iter().find(|gap| gap.what == "sockets.unheld");
+        assert_eq!(gap.is_some(), unheld == Unheld::Nobody, "{:?}", evidence.gaps);
+    }
 }

@@ -14,12 +14,16 @@ use crate::{
     kernel::{files::Files, records::Records},
 };
 
-/// Processes that are looked at as those that may receive a descriptor.
-const MOST_RECEIVERS: usize = 8;
+/// Processes that are taken for those that may receive a descriptor.
+const MOST_RECEIVERS: usize = 32;
 
 /// Says of the sockets whose inodes nobody has open what has them. Those that
-/// have been closed meanwhile are left as they are. Only who is on record for a
-/// socket is named: that descriptors are under way to others does not say which.
+/// have been closed meanwhile are left as they are.
+///
+/// Who bound a socket and lives has sent it away, or has it in another way than
+/// by a descriptor. To whom descriptors are under way, the kernel tells, but not
+/// which: a machine may have some under way for other reasons, so that nobody
+/// is named for that alone.
 pub fn explain(
     search: &Search,
     diag: &mut dyn DiagSocket,
@@ -48,8 +52,6 @@ pub fn explain(
         if !is_there || binder == Binder::Ending {
             continue;
         }
-        // Who bound it and lives has sent it away, or has it in another way than
-        // by a descriptor.
         if let Binder::Alive(pid) = binder {
             socket.holders = processes::by_pid(search.host, pid).into_iter().collect();
             socket.unheld = Some(Unheld::InFlight);
@@ -58,22 +60,30 @@ pub fn explain(
         let receivers = receivers.get_or_insert_with(|| receivers_of_any(files, deadline));
         socket.unheld = Some(match receivers {
             Ok(pids) if pids.is_empty() => Unheld::Kernel,
-            Ok(pids) => {
-                let pids: Vec<_> = pids.iter().map(u32::to_string).collect();
-                gaps.push(Gap::new(
-                    "sockets.holders",
-                    format!(
-                        "nobody has the socket on {} open; descriptors are under way to pid {}, \
-                         and it may be among them, or be the kernel's own",
-                        socket.local,
-                        pids.join(", ")
-                    ),
-                ));
-                Unheld::Nobody
-            }
-            Err(_) => Unheld::Nobody,
+            _ => Unheld::Nobody,
         });
     }
+    gaps.extend(receivers.and_then(|receivers| gap(&receivers)));
+}
+
+/// What is not known where nobody could be named.
+fn gap(receivers: &Result<Vec<u32>, String>) -> Option<Gap> {
+    let why = match receivers {
+        Ok(pids) if pids.is_empty() => return None,
+        Ok(pids) => {
+            let pids: Vec<String> = pids.iter().map(u32::to_string).collect();
+            format!(
+                "no process has the socket open; descriptors are under way to pid {}, and whether \
+                 it is among them cannot be seen",
+                pids.join(", ")
+            )
+        }
+        Err(why) => format!(
+            "no process has the socket open; whether its descriptor is under way to one was not \
+             seen: {why}"
+        ),
+    };
+    Some(Gap::new("sockets.unheld", why))
 }
 
 /// Whether the kernel itself has said so when the socket refused.
