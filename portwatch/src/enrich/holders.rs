@@ -57,6 +57,11 @@ impl Holders {
 
     /// Writes into each socket who has it open. Gives the inodes that were looked
     /// for everywhere and that nobody has.
+    ///
+    /// A socket that is found near is not looked for everywhere, which would take
+    /// ten times as long on a busy machine: its holders are then those near, and
+    /// not necessarily all. A process of another cgroup that inherited it is not
+    /// among them until those have let go of it.
     pub fn name(
         &mut self,
         host: &Host,

@@ -16,8 +16,12 @@ use crate::{
 
 /// Sockets that are kept one by one: listeners, bound and UDP sockets.
 const MOST_HOLDING: usize = 256;
-/// Connections that are kept: one for each state and own address.
+/// Connections that are kept: a few with a process, and beyond them one for each
+/// state and own address.
 const MOST_CONNECTIONS: usize = 64;
+/// Connections that are kept though they look alike: each may be of another
+/// process, as those of several workers whose listener is gone.
+const MOST_ALIKE: usize = 8;
 /// TIME-WAIT rows that are kept: the longest-lived for each own address.
 const MOST_TIME_WAIT: usize = 8;
 
@@ -73,7 +77,16 @@ impl Found {
         let same_kind = self.sockets.iter().filter(|kept| kind(kept.state) == kind(socket.state));
         let count = same_kind.count();
         let is_wanted = |row: &Socket| self.wanted.is_some() && row.cookie == self.wanted;
-        let twin = (kind(socket.state) != 0)
+        let may_be_anothers = kind(socket.state) == 1
+            && socket.inode.is_some()
+            && self.sockets.iter().all(|kept| kept.inode != socket.inode)
+            && self
+                .sockets
+                .iter()
+                .filter(|kept| kind(kept.state) == 1 && kept.inode.is_some())
+                .count()
+                < MOST_ALIKE;
+        let twin = (kind(socket.state) != 0 && !may_be_anothers)
             .then(|| {
                 self.sockets.iter_mut().find(|kept| {
                     kept.state == socket.state

@@ -241,6 +241,22 @@ fn the_rows_that_are_kept_are_bounded() {
     assert_eq!(found.time_wait.count, 99);
 }
 
+/// Each may be of another worker; those without a process are all the kernel's.
+#[test]
+fn connections_of_several_processes_are_kept_apart() {
+    let mut found = sockets::Found::default();
+    let local: SocketAddr = "10.0.0.1:80".parse().unwrap();
+    for inode in [Some(1), Some(2), Some(1), None, None].into_iter().chain((3..99).map(Some)) {
+        let row = Socket { inode, ..Socket::bare(State::Established, local, None) };
+        found.add(row);
+    }
+    let kept: Vec<_> = found.sockets.iter().map(|row| row.inode).collect();
+    let mut expected: Vec<_> = (1..=8).map(Some).collect();
+    expected.insert(2, None);
+    assert_eq!(kept, expected);
+    assert_eq!(found.connections.established, 101);
+}
+
 #[test]
 fn a_namespace_that_is_gone_is_a_gap() {
     let root = TempDir::new().unwrap();
