@@ -2,7 +2,7 @@
 //! what cannot be had becomes a gap.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -167,6 +167,11 @@ fn failure(raw: &RawFailure, gaps: &mut Vec<Gap>) -> Failure {
             gaps.push(Gap::new(what, "the hooks cannot read it on this kernel"));
         }
     }
+    // The kernel takes the device from the scope id only after the tracepoint set
+    // has seen the attempt, and there is always one.
+    if needs_device(raw.address) && raw.device == Some(0) {
+        gaps.push(Gap::new("failure.device", "the hooks do not see the address's scope id"));
+    }
     Failure {
         stage: raw.stage,
         errno: "EADDRINUSE".to_owned(),
@@ -181,6 +186,14 @@ fn failure(raw: &RawFailure, gaps: &mut Vec<Gap>) -> Failure {
         uid: raw.socket_uid,
         cookie: raw.socket_cookie,
     }
+}
+
+/// Whether an address means nothing without a device (`__ipv6_addr_needs_scope_id`):
+/// link-local ones, and multicast to one's own link or device.
+fn needs_device(address: IpAddr) -> bool {
+    let IpAddr::V6(v6) = address else { return false };
+    let [first, second, ..] = v6.octets();
+    v6.is_unicast_link_local() || (first == 0xff && matches!(second & 0xf, 1 | 2))
 }
 
 /// Adds to the row of the socket that refused what only the kernel's own check

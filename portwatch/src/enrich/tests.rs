@@ -325,6 +325,27 @@ fn the_culprit_fills_in_what_netlink_does_not_tell() {
     assert_eq!((sockets[1].refused, sockets[1].reuseaddr), (Some(true), Some(true)));
 }
 
+/// In the tracepoint set the scope id is not to be seen.
+#[test]
+fn the_device_of_a_link_local_address_is_not_known_to_be_none() {
+    for (address, device, is_known) in [
+        ("fe80::1", Some(0), false),
+        ("ff02::fb", Some(0), false),
+        ("fe80::1", Some(1), true),
+        ("ff05::2", Some(0), true),
+        ("2001:db8::1", Some(0), true),
+        ("169.254.0.1", Some(0), true),
+        ("::", None, false),
+    ] {
+        let address = address.parse().unwrap();
+        let mut gaps = Vec::new();
+        let failure = failure(&RawFailure { address, device, ..refused(1) }, &mut gaps);
+        assert_eq!(failure.device.map(|device| device.index), device.filter(|&index| index != 0));
+        let gap = gaps.iter().any(|gap| gap.what == "failure.device");
+        assert_eq!(gap, !is_known, "{address} {device:?}");
+    }
+}
+
 /// Owners by cookie, and the port's newest sockets.
 #[derive(Clone, Default)]
 struct OnRecord {
