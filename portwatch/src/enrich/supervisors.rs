@@ -49,16 +49,9 @@ impl Supervisors {
         let Evidence { failure, process: failing, sockets, gaps, .. } = evidence;
         let protocol = failure.protocol;
         self.describe(host, failing, deadline, gaps);
-        if listens_for_units(failing) {
-            let wanted = SocketAddr::new(failure.address, failure.port);
-            match self.socket_unit(host, wanted, protocol, deadline) {
-                Ok(unit) => failing.unit = unit.or(failing.unit.take()),
-                Err(why) => add_once(gaps, "process.unit", why),
-            }
-        }
         let mut known = HashMap::from([(failing.pid, failing.supervisor.clone())]);
         let mut left_out = false;
-        for socket in sockets {
+        for socket in sockets.iter_mut() {
             let local = socket.local;
             for holder in &mut socket.holders {
                 if listens_for_units(holder) {
@@ -76,6 +69,23 @@ impl Supervisors {
                 } else {
                     left_out = true;
                 }
+            }
+        }
+        // The child that systemd makes is in the control group of its unit.
+        let is_known = failing.unit.as_deref().is_some_and(|unit| unit.ends_with(".socket"));
+        if listens_for_units(failing) && !is_known {
+            let wanted = SocketAddr::new(failure.address, failure.port);
+            match self.socket_unit(host, wanted, protocol, deadline) {
+                // The unit that listens there is as a rule the one that is in the
+                // way; the one that was refused does not listen.
+                Ok(unit) => {
+                    let holds = |unit: &str| {
+                        let mut holders = sockets.iter().flat_map(|socket| &socket.holders);
+                        holders.any(|holder| holder.unit.as_deref() == Some(unit))
+                    };
+                    failing.unit = unit.filter(|unit| !holds(unit)).or(failing.unit.take());
+                }
+                Err(why) => add_once(gaps, "process.unit", why),
             }
         }
         if left_out {

@@ -1,7 +1,7 @@
 //! Supervisors among the parents of a process.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, Read as _},
     path::Path,
     time::Instant,
@@ -56,7 +56,11 @@ pub fn look(host: &Host, process: &Process, deadline: Instant) -> Parents {
             restarts: None,
         };
         if let Some(kind) = kind(&comm, &argv) {
-            found.supervisor = Some(supervisor(kind, name(host, process.pid, kind, &argv)));
+            let name = match kind {
+                SupervisorKind::Runit | SupervisorKind::S6 => folder(host, pid, kind, &argv),
+                _ => name(host, process.pid, kind),
+            };
+            found.supervisor = Some(supervisor(kind, name));
             break;
         }
         // An init that is a script keeps nobody in particular running.
@@ -99,12 +103,25 @@ fn kind(comm: &str, argv: &[String]) -> Option<SupervisorKind> {
     })
 }
 
-/// What a supervisor calls the process: the folder that it was told to look
-/// after, or what it has put into the environment of what it starts.
-fn name(host: &Host, pid: u32, kind: SupervisorKind, argv: &[String]) -> Option<String> {
-    if matches!(kind, SupervisorKind::Runit | SupervisorKind::S6) {
-        return argv.get(1).cloned();
+/// The folder that `runsv` and `s6-supervise` look after. Both go there at once,
+/// so that it is known where they were told a part of its path only. For `sv` a
+/// name alone means something too, for `s6-svc` it depends on who says it where.
+fn folder(host: &Host, pid: u32, kind: SupervisorKind, argv: &[String]) -> Option<String> {
+    let told = argv.get(1)?;
+    if told.starts_with('/') {
+        return Some(told.clone());
     }
+    let there = fs::read_link(host.proc_file(pid, "cwd")).ok();
+    let there = there.and_then(|path| path.into_os_string().into_string().ok());
+    there
+        .filter(|path| path.starts_with('/') && path != "/" && !path.ends_with(" (deleted)"))
+        .or_else(|| (kind == SupervisorKind::Runit && !told.starts_with('-')).then(|| told.clone()))
+}
+
+/// What a supervisor calls the process, by what it has put into the environment
+/// of what it starts. The process may have written there since: what its
+/// supervisor would take for more than one name is none.
+fn name(host: &Host, pid: u32, kind: SupervisorKind) -> Option<String> {
     let bytes = read_start(&host.proc_file(pid, "environ"), MOST_ENVIRONMENT).ok()?;
     let environment = |wanted: &str| {
         bytes.split(|&byte| byte == 0).find_map(|variable| {
@@ -115,20 +132,20 @@ fn name(host: &Host, pid: u32, kind: SupervisorKind, argv: &[String]) -> Option<
     if kind == SupervisorKind::Pm2 {
         return environment("name")
             .filter(|name| is_one(name))
-            .or_else(|| environment("pm_id").filter(|name| is_one(name)));
+            .or_else(|| environment("pm_id").filter(|id| is_one(id)));
     }
     let program = environment("SUPERVISOR_PROCESS_NAME").filter(|name| is_one(name))?;
-    match environment("SUPERVISOR_GROUP_NAME").filter(|name| is_one(name)) {
-        Some(group) if group != program => Some(format!("{group}:{program}")),
+    match environment("SUPERVISOR_GROUP_NAME") {
+        Some(group) if group != program => is_one(&group).then(|| format!("{group}:{program}")),
         _ => Some(program),
     }
 }
 
-/// Whether a name out of a process's own environment can be one job's: it may say
-/// what it likes, and `all` would stop everything.
+/// Whether a name stands for one job and no more: `all`, `GROUP:` and `GROUP:*`
+/// do not, nor do options and pm2's `/PATTERN/`.
 fn is_one(name: &str) -> bool {
-    let plain = |char: char| char.is_alphanumeric() || "_.:-".contains(char);
-    !name.is_empty() && name != "all" && !name.starts_with('-') && name.chars().all(plain)
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    !name.is_empty() && name != "all" && !name.starts_with('-') && name.bytes().all(plain)
 }
 
 /// The script or command that a shell runs; `None` for a shell that reads from a

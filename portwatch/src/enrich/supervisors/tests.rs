@@ -87,6 +87,8 @@ fn pm2_runit_and_s6_are_found() {
     assert_eq!(described(&root, &app), found(SupervisorKind::Pm2, "api", 40));
     environment(&root, 41, "pm_id=3|name=");
     assert_eq!(described(&root, &app), found(SupervisorKind::Pm2, "3", 40));
+    environment(&root, 41, "pm_id=3|name=all");
+    assert_eq!(described(&root, &app), found(SupervisorKind::Pm2, "3", 40));
 
     spawn(&root, 80, 1, "runsv", "runsv|web");
     let app = spawn(&root, 81, 80, "nginx", "nginx");
@@ -94,7 +96,48 @@ fn pm2_runit_and_s6_are_found() {
 
     spawn(&root, 90, 1, "s6-supervise", "s6-supervise|db");
     let app = spawn(&root, 91, 90, "postgres", "postgres");
-    assert_eq!(described(&root, &app), found(SupervisorKind::S6, "db", 90));
+    assert_eq!(described(&root, &app), Some((SupervisorKind::S6, None, Some(90))));
+}
+
+#[test]
+fn the_folders_of_runit_and_s6_are_absolute() {
+    for (kind, program) in [(SupervisorKind::Runit, "runsv"), (SupervisorKind::S6, "s6-supervise")]
+    {
+        let root = TempDir::new().unwrap();
+        let app = spawn(&root, 81, 80, "nginx", "nginx");
+        for (told, there, expected) in [
+            ("web", "/etc/sv/web", Some("/etc/sv/web")),
+            ("./web", "/etc/sv/web", Some("/etc/sv/web")),
+            ("/srv/web", "/elsewhere", Some("/srv/web")),
+            ("-x", "/gone (deleted)", None),
+        ] {
+            spawn(&root, 80, 1, program, &format!("{program}|{told}"));
+            let cwd = root.path().join("proc/80/cwd");
+            let _ = fs::remove_file(&cwd);
+            std::os::unix::fs::symlink(there, cwd).unwrap();
+            let expected = Some((kind, expected.map(str::to_owned), Some(80)));
+            assert_eq!(described(&root, &app), expected, "{program} {told}");
+        }
+    }
+}
+
+/// What a process writes into its environment must not end another's job, nor
+/// all of them.
+#[test]
+fn only_a_name_that_stands_for_one_job_is_taken_over() {
+    let root = TempDir::new().unwrap();
+    spawn(&root, 50, 1, "supervisord", "supervisord");
+    let app = spawn(&root, 70, 50, "java", "java");
+    for hostile in ["", "all", "-h", "web *", "web:", "web:*", "*", "we\nb", "wéb"] {
+        for variables in [
+            format!("SUPERVISOR_PROCESS_NAME={hostile}"),
+            format!("SUPERVISOR_PROCESS_NAME=web|SUPERVISOR_GROUP_NAME={hostile}"),
+        ] {
+            environment(&root, 70, &variables);
+            let nameless = Some((SupervisorKind::Supervisord, None, Some(50)));
+            assert_eq!(described(&root, &app), nameless, "{variables}");
+        }
+    }
 }
 
 #[test]

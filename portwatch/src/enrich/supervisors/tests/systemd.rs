@@ -170,6 +170,30 @@ fn the_socket_unit_is_named_where_systemd_holds_the_port() {
     assert_eq!(manager.stop(), 1, "the list is remembered");
 }
 
+/// The one that listens there is the one that is in the way.
+#[test]
+fn a_refused_systemd_is_not_given_the_holders_unit() {
+    let root = TempDir::new().unwrap();
+    let _manager = Running::start(&root, PRIVATE, Manner::Answers);
+    let (host, mut supervisors) = (host(&root), Supervisors::default());
+    let init = Process { pid: 1, unit: Some("init.scope".to_owned()), ..Process::default() };
+    let child = Process {
+        pid: 9,
+        comm: Some("(sd-listen)".to_owned()),
+        unit: Some("web.socket".to_owned()),
+        ..Process::default()
+    };
+    for (failing, unit) in [(init.clone(), "init.scope"), (child, "web.socket")] {
+        let mut held = Socket::bare(State::Listen, "0.0.0.0:22".parse().unwrap(), None);
+        held.holders = vec![init.clone()];
+        let mut evidence = Evidence::refused(failing, vec![held]);
+        evidence.failure.port = 22;
+        supervisors.describe_all(&host, &mut evidence, soon());
+        assert_eq!(evidence.process.unit.as_deref(), Some(unit));
+        assert_eq!(evidence.sockets[0].holders[0].unit.as_deref(), Some("ssh.socket"));
+    }
+}
+
 #[test]
 fn no_socket_unit_without_systemd_and_an_error_without_an_answer() {
     let root = TempDir::new().unwrap();
