@@ -28,7 +28,8 @@ pub struct Owner {
 /// The unit is the first that is no slice, as systemd has it
 /// (`cg_path_get_unit`): what is below it is the unit's own affair, and may have
 /// the name of a unit of the host without being that. Only below a user's manager
-/// it goes on.
+/// it goes on. For the same reason the container is the outermost, and none below
+/// a service that is no engine.
 pub fn owner(path: &str) -> Owner {
     let mut owner = Owner::default();
     let mut manager = None;
@@ -37,12 +38,13 @@ pub fn owner(path: &str) -> Owner {
         let is_unit = [".service", ".scope", ".socket"].iter().any(|kind| part.ends_with(kind));
         if let Some(uid) = between(part, "user-", ".slice") {
             owner.slice_user = uid.parse().ok();
-        } else if let Some(name) = other_system(part, parent) {
-            owner.container = Some(name.to_owned());
+        } else if let Some(name) =
+            other_system(part, parent).or_else(|| container(part, owner.pod.is_some()))
+        {
+            let may_be = owner.unit.as_deref().is_none_or(may_run_containers);
+            owner.container = may_be.then(|| name.to_owned());
             break;
-        } else if let Some(id) = container(part, owner.pod.is_some()) {
-            owner.container = Some(id.to_owned());
-        } else if let Some(pod) = pod(part) {
+        } else if let Some(pod) = pod(part).filter(|_| owner.unit.is_none()) {
             owner.pod = Some(pod);
         } else if is_unit && owner.unit.is_none() {
             if let Some(uid) = between(part, "user@", ".service").filter(|_| manager.is_none()) {
@@ -65,6 +67,14 @@ pub fn owner(path: &str) -> Owner {
         None => {}
     }
     owner
+}
+
+/// Whether a unit's own groups may be containers: of a scope that was made for one,
+/// of an engine where it puts them below itself.
+fn may_run_containers(unit: &str) -> bool {
+    const ENGINES: [&str; 9] =
+        ["docker", "containerd", "crio", "podman", "kubelet", "k3s", "rke2", "lxc", "incus"];
+    unit.ends_with(".scope") || ENGINES.iter().any(|engine| unit.contains(engine))
 }
 
 /// The name of a container that has a system of its own: LXC's and Incus's
@@ -232,6 +242,38 @@ mod tests {
             let found = owner(path);
             let [unit, container] = [unit, container].map(|name| name.map(str::to_owned));
             assert_eq!((found.unit, found.container), (unit, container), "{path}");
+        }
+    }
+
+    /// A service may call a group of its own after another's container, and a
+    /// container's own containers and units are none that the host knows.
+    #[test]
+    fn the_container_is_the_outermost_and_not_a_services_own_group() {
+        let inner = ID.replace('9', "a");
+        for (path, unit, container) in [
+            (format!("/system.slice/app.service/docker-{ID}.scope"), Some("app.service"), None),
+            ("/system.slice/app.service/lxc.payload.web".to_owned(), Some("app.service"), None),
+            (format!("/system.slice/docker-{ID}.scope/system.slice/x.service"), None, Some(ID)),
+            (format!("/docker/{ID}/kubelet/kubepods/podx/{inner}"), None, Some(ID)),
+            (format!("/docker/{ID}/docker/{inner}"), None, Some(ID)),
+            (
+                format!("/system.slice/containerd.service/kubepods-x.slice:cri-containerd:{ID}"),
+                Some("containerd.service"),
+                Some(ID),
+            ),
+            (
+                "/user.slice/user-7.slice/user@7.service/app.slice/lxc-a.scope/lxc.payload.a"
+                    .to_owned(),
+                Some("lxc-a.scope"),
+                Some("a"),
+            ),
+        ] {
+            let found = owner(&path);
+            assert_eq!(
+                (found.unit.as_deref(), found.container.as_deref()),
+                (unit, container),
+                "{path}"
+            );
         }
     }
 
