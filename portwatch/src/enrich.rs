@@ -30,6 +30,7 @@ mod unheld;
 
 use containers::Containers;
 use host::Host;
+use runtime::Programs;
 use supervisors::Supervisors;
 
 /// How long one refusal may be looked into.
@@ -43,6 +44,7 @@ pub struct Enricher {
     holders: holders::Holders,
     supervisors: Supervisors,
     containers: Containers,
+    programs: Programs,
 }
 
 impl Enricher {
@@ -57,6 +59,7 @@ impl Enricher {
             holders,
             supervisors: Supervisors::default(),
             containers: Containers::default(),
+            programs: Programs::default(),
         }
     }
 
@@ -133,7 +136,8 @@ impl Enricher {
         }
         // Only for the advice where the option is missing, and after what matters.
         if raw.reuseaddr != Some(true) && Instant::now() < deadline {
-            process.runtime = runtime::of(&process, &host.proc_file(process.pid, "exe"));
+            let exe = host.proc_file(process.pid, "exe");
+            process.runtime = self.programs.runtime(&process, exe, deadline);
         }
         let mut evidence = Evidence {
             time: host.wall_clock(raw.at_ns),
