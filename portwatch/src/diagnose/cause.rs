@@ -156,11 +156,6 @@ fn who(
             HolderClass::KernelSocket => {
                 format!("the kernel itself holds {}, for no process", socket.local)
             }
-            HolderClass::InFlight => format!(
-                "the socket on {} is in no process's table: its descriptor is under way between \
-                 processes",
-                socket.local
-            ),
             HolderClass::NoProcess => "no process has it open, the kernel keeps it".to_owned(),
             _ => format!("a process that could not be found out {doing}"),
         };
@@ -173,12 +168,13 @@ fn who(
         }
         HolderClass::InFlight => {
             return format!(
-                "the socket on {} is in no process's table: its descriptor is under way, it seems \
-                 to {}",
+                "the socket on {} is in no process's table: {} bound it, and has sent it away or \
+                 given it to an io_uring",
                 socket.local,
                 words::process_and_owner(holder)
             );
         }
+        HolderClass::Itself if holder.ppid == Some(case.process().pid) => Some("a child of it"),
         HolderClass::Itself => Some("a parent of it"),
         HolderClass::OldInstance => Some("an older instance"),
         HolderClass::Restarted if holder::restarter(case.evidence, holder).is_some() => {

@@ -41,11 +41,7 @@ pub fn behind<'a>(evidence: &Evidence, socket: &'a Socket) -> (HolderClass, Opti
     }
     match socket.unheld {
         Some(Unheld::Kernel) => return (HolderClass::KernelSocket, None),
-        Some(Unheld::InFlight) => {
-            // Of several that may have it none is accused.
-            let only = socket.holders.first().filter(|_| socket.holders.len() == 1);
-            return (HolderClass::InFlight, only);
-        }
+        Some(Unheld::InFlight) => return (HolderClass::InFlight, socket.holders.first()),
         Some(Unheld::Nobody) | None => {}
     }
     let inherited = |holder: &Process| {
@@ -186,10 +182,12 @@ fn class(evidence: &Evidence, holder: &Process) -> HolderClass {
     let failing = &evidence.process;
     let comm = holder.comm.as_deref().unwrap_or_default();
     // Others hold ports of their own beside those of containers (dockerd), and
-    // are proxies where an engine says that this one is a container's.
+    // are proxies where an engine says that this one is a container's. What calls
+    // itself so inside a container is nobody's proxy.
     let has_published =
         holder.workload.as_ref().is_some_and(|workload| workload.published.is_some());
-    if CONTAINER_PROXIES.contains(&comm) || has_published {
+    let is_proxy = CONTAINER_PROXIES.contains(&comm) && holder.container.is_none();
+    if is_proxy || has_published {
         return HolderClass::ContainerProxy;
     }
     if comm == "kube-proxy" {

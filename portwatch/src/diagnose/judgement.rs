@@ -16,6 +16,9 @@ pub fn of(case: &Case, class: HolderClass, holder: Option<&Process>) -> Option<J
         HolderClass::Itself if holder.pid == case.process().pid => {
             contra.push("it is the failing process itself".to_owned());
         }
+        HolderClass::Itself if holder.ppid == Some(case.process().pid) => {
+            contra.push("it is a child of the failing process".to_owned());
+        }
         HolderClass::Itself => {
             contra.push("it is a parent of the failing process, which would end too".to_owned());
         }

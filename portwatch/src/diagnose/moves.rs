@@ -28,16 +28,11 @@ pub fn against(case: &Case, class: HolderClass, holder: Option<&Process>) -> Vec
     if class == HolderClass::KernelSocket {
         return kernels_own(case);
     }
-    let Some(holder) = holder else {
-        return match class {
-            HolderClass::InFlight => in_flight(case),
-            _ => vec![look(case)],
-        };
-    };
+    let Some(holder) = holder else { return vec![look(case)] };
     match class {
         HolderClass::Itself => vec![advice(format!(
-            "{} or one of its parents already has port {port}: take one of the two addresses out \
-             of its configuration",
+            "{}, a parent or a child of it already has port {port}: take one of the two addresses \
+             out of its configuration",
             words::process(case.process()),
         ))],
         HolderClass::OtherService => {
@@ -55,8 +50,8 @@ pub fn against(case: &Case, class: HolderClass, holder: Option<&Process>) -> Vec
         HolderClass::InFlight => vec![stop(
             case,
             holder,
-            "a descriptor that was sent to it and never received, or that only its io_uring has, \
-             keeps the port: a restart lets go of it",
+            "it bound the socket, and keeps the port by a descriptor on its way to somebody or by \
+             an io_uring: its restart lets go of what is its own",
         )],
         HolderClass::Inherited => vec![
             stop(
@@ -110,17 +105,6 @@ pub fn against(case: &Case, class: HolderClass, holder: Option<&Process>) -> Vec
         }
         _ => vec![stop(case, holder, "nothing else keeps the port")],
     }
-}
-
-/// Those that may have been sent the socket.
-fn in_flight(case: &Case) -> Vec<Move> {
-    let holders = case.first().map(|culprit| culprit.socket.holders.as_slice());
-    let names: Vec<_> = holders.unwrap_or_default().iter().map(words::process_and_owner).collect();
-    vec![advice(format!(
-        "one of these has sent the socket away, or was sent it and has not received it: {}; a \
-         restart of that one lets go of it",
-        names.join(", ")
-    ))]
 }
 
 /// The unit for which systemd listens; its service would only be started again by

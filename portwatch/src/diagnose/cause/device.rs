@@ -19,6 +19,10 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     if link_local(case.evidence.failure.address) || link_local(culprit.socket.local.ip()) {
         return None;
     }
+    // None is not "no device" where the device could not be read.
+    if case.evidence.gaps.iter().any(|gap| gap.what == "failure.device") {
+        return None;
+    }
     let (with, without) = match (&case.evidence.failure.device, &culprit.socket.device) {
         (Some(device), None) => (device, "the holder"),
         (None, Some(device)) => (device, "this program"),
