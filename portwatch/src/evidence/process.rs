@@ -1,0 +1,196 @@
+//! A process, and who keeps it running.
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::is_false;
+use crate::event::schema::Time;
+
+/// A process, as far as it could be seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Process {
+    /// The process id in the initial pid namespace.
+    pub pid: u32,
+    /// The failing thread; for a holder the thread whose table of files has the
+    /// descriptor, where the process's other threads do not share it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tid: Option<u32>,
+    /// The descriptor of the socket, for a holder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fd: Option<u32>,
+    /// The parent.
+    pub ppid: Option<u32>,
+    /// Its number in the pid namespace that it lives in, where that is not the
+    /// initial one: what `ps` shows in its container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ns_pid: Option<u32>,
+    /// Whether it is writing a core dump, and keeps its descriptors until that
+    /// is done.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub core_dumping: bool,
+    /// Whether it was no longer there when it was looked at: what stands here is
+    /// what the record has of it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub ended: bool,
+    /// Whether its first thread has ended; other threads may go on.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub zombie: bool,
+    /// The failing process's ancestors, nearest first, pid 1 left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ancestors: Vec<u32>,
+    /// The thread's or process's name.
+    pub comm: Option<String>,
+    /// The executable's path; ends in ` (deleted)` where the file is gone.
+    pub exe: Option<String>,
+    /// The arguments; empty where unknown.
+    pub cmdline: Vec<String>,
+    /// What its program is written in or runs on; looked at for the failing
+    /// process only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<Runtime>,
+    /// The real user id.
+    pub uid: Option<u32>,
+    /// The user's name.
+    pub user: Option<String>,
+    /// When the process started.
+    #[schemars(with = "Option<Time>")]
+    pub started: Option<Timestamp>,
+    /// Its control group.
+    pub cgroup: Option<Cgroup>,
+    /// The systemd unit, from the cgroup path.
+    pub unit: Option<String>,
+    /// The user whose service manager runs `unit`; absent for the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit_owner: Option<u32>,
+    /// The container, from the cgroup path.
+    pub container: Option<String>,
+    /// The Kubernetes pod's uid, from the cgroup path.
+    pub pod: Option<String>,
+    /// The login session, from the cgroup path.
+    pub session: Option<String>,
+    /// The user who logged in, where there is a session; another than `user`
+    /// after sudo.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_user: Option<String>,
+    /// The controlling terminal: `pts/3`. A process that was left running when
+    /// its terminal closed has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tty: Option<String>,
+    /// What keeps the process running, and would start it again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub supervisor: Option<Supervisor>,
+    /// The container that the process runs in, or that it holds the port for
+    /// (docker-proxy), as its engine knows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload: Option<Workload>,
+}
+
+/// What a program is written in or runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Runtime {
+    /// Python.
+    Python,
+    /// Node.js, Deno or Bun.
+    Node,
+    /// Java or another language of the JVM.
+    Java,
+    /// Go.
+    Go,
+    /// Rust.
+    Rust,
+    /// Ruby.
+    Ruby,
+    /// Perl.
+    Perl,
+    /// PHP.
+    Php,
+    /// .NET.
+    Dotnet,
+    /// Machine code of another origin: C or C++ as a rule.
+    Native,
+}
+
+/// What keeps a process running.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Supervisor {
+    /// Its kind.
+    pub kind: SupervisorKind,
+    /// Its name for what it runs: the unit, program or service folder.
+    pub name: Option<String>,
+    /// Its own process; `None` for systemd's system manager.
+    pub pid: Option<u32>,
+    /// systemd's `Restart=`: `no`, `on-failure`, `always` …
+    pub restart: Option<String>,
+    /// How often it has started the process again (systemd's `NRestarts`).
+    pub restarts: Option<u32>,
+}
+
+/// A kind of supervisor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SupervisorKind {
+    /// systemd, of the system or of a user.
+    Systemd,
+    /// supervisord.
+    Supervisord,
+    /// pm2.
+    Pm2,
+    /// runit's `runsv`.
+    Runit,
+    /// s6's `s6-supervise`.
+    S6,
+    /// A shell that runs a loop.
+    Shell,
+}
+
+/// A container, as its engine or the kubelet knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Workload {
+    /// Who runs it.
+    pub engine: Engine,
+    /// The container's full id.
+    pub id: Option<String>,
+    /// Its name; in a pod the container's name in the pod's specification.
+    pub name: Option<String>,
+    /// Its image's name.
+    pub image: Option<String>,
+    /// The pod that it belongs to.
+    pub pod: Option<Pod>,
+    /// What it has published, if the process holds the port for it:
+    /// `127.0.0.1:8080->80/tcp`.
+    pub published: Option<String>,
+}
+
+/// A Kubernetes pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Pod {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// A container engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Engine {
+    /// Docker.
+    Docker,
+    /// Podman.
+    Podman,
+    /// containerd, in most cases for Kubernetes.
+    Containerd,
+    /// CRI-O.
+    Crio,
+}
+
+/// A control group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Cgroup {
+    /// The cgroup2 id.
+    pub id: Option<u64>,
+    /// The path below the hierarchy's root.
+    pub path: Option<String>,
+}
