@@ -20,7 +20,6 @@ use std::{
 };
 
 use portwatch::{
-    diagnose::diagnose,
     history::{History, render},
     replay::{
         again::{Line, Reader},
@@ -176,15 +175,15 @@ fn read(kind: Kind, bytes: &[u8]) {
             }
         };
         let Ok(Line::Event(recorded)) = reader.read(line) else { continue };
-        let diagnosis = diagnose(recorded.evidence);
+        let Ok(again) = recorded.again() else { continue };
         let mut written = Vec::new();
-        recorded.write(&diagnosis, &mut written).unwrap();
+        again.write(&mut written).unwrap();
         assert_eq!(written.iter().filter(|&&byte| byte == b'\n').count(), 1, "one line");
-        history.add(recorded.evidence, &diagnosis, recorded.count);
-        if let Ok(event) = recorded.event() {
-            Change::between(&event, &diagnosis).unwrap();
+        history.add(again.evidence, &again.diagnosis, again.count);
+        if let Ok(event) = again.recorded() {
+            Change::between(&event, &again.diagnosis).unwrap();
         }
-        let event = recorded.event_with(diagnosis).unwrap();
+        let event = again.event().unwrap();
         human::block(&event);
         markdown::note(&event);
     }

@@ -32,8 +32,8 @@ enum Format {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut history = History::default();
     let tally = args.input.read(
-        |recorded, diagnosis| {
-            history.add(recorded.evidence, &diagnosis, recorded.count);
+        |again| {
+            history.add(again.evidence, &again.diagnosis, again.count);
             Ok(())
         },
         |_| Ok(()),

@@ -12,11 +12,10 @@ use jiff::{Span, Timestamp, ZonedDateTime};
 
 use super::error::{InputError, UsageError};
 use crate::{
-    diagnose::{Diagnosis, diagnose},
     event::Record,
     replay::{
         BadLine,
-        again::{Line, Reader, Recorded},
+        again::{Again, Line, Reader},
         filter::Filter,
         lines::Lines,
         sources,
@@ -71,11 +70,11 @@ impl Tally {
 }
 
 impl Input {
-    /// Hands each wanted event to `event`, with its diagnosis made again, and all
+    /// Hands each wanted event to `event`, diagnosed again, and all
     /// other records to `other`. Lines that are no records are told on stderr.
     pub fn read(
         &self,
-        mut event: impl FnMut(&Recorded, Diagnosis) -> anyhow::Result<()>,
+        mut event: impl FnMut(&Again) -> anyhow::Result<()>,
         mut other: impl FnMut(&Record) -> anyhow::Result<()>,
     ) -> anyhow::Result<Tally> {
         let filter = self.filter();
@@ -102,10 +101,16 @@ impl Input {
                 };
                 match reader.read(line) {
                     Ok(Line::Event(recorded)) if filter.admits(recorded.evidence) => {
-                        let diagnosis = diagnose(recorded.evidence);
-                        if filter.admits_cause(&diagnosis) {
-                            tally.events += 1;
-                            event(&recorded, diagnosis)?;
+                        match recorded.again() {
+                            Ok(again) if filter.admits_cause(&again.diagnosis) => {
+                                tally.events += 1;
+                                event(&again)?;
+                            }
+                            Ok(_) => {}
+                            Err(error) => {
+                                let bad = lines.bad(error.to_string());
+                                tell(&bad, false, &mut tally, bar.as_ref());
+                            }
                         }
                     }
                     Ok(Line::Event(_)) => {}

@@ -48,7 +48,7 @@ fn json(input: &Input) -> anyhow::Result<Tally> {
     const BUFFER: usize = 256 * 1024;
     let out = std::cell::RefCell::new(BufWriter::with_capacity(BUFFER, io::stdout().lock()));
     let tally = input.read(
-        |recorded, diagnosis| Ok(recorded.write(&diagnosis, &mut *out.borrow_mut())?),
+        |again| Ok(again.write(&mut *out.borrow_mut())?),
         |record| {
             let mut out = out.borrow_mut();
             serde_json::to_writer(&mut *out, record)?;
@@ -68,12 +68,7 @@ fn through_sink(args: &Args) -> anyhow::Result<Tally> {
         }
         Ok(())
     };
-    args.input.read(
-        |recorded, diagnosis| {
-            write(&Record::BindFailure(Box::new(recorded.event_with(diagnosis)?)))
-        },
-        write,
-    )
+    args.input.read(|again| write(&Record::BindFailure(Box::new(again.event()?))), write)
 }
 
 fn differences(args: &Args) -> anyhow::Result<Tally> {
@@ -85,8 +80,8 @@ fn differences(args: &Args) -> anyhow::Result<Tally> {
     let mut out = BufWriter::new(io::stdout().lock());
     let mut changed = 0u64;
     let tally = args.input.read(
-        |recorded, diagnosis| {
-            if let Some(change) = Change::between(&recorded.event()?, &diagnosis)? {
+        |again| {
+            if let Some(change) = Change::between(&again.recorded()?, &again.diagnosis)? {
                 changed += 1;
                 change.write(as_json, &mut out)?;
             }

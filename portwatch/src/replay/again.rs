@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, de::IgnoredAny};
 
 use crate::{
-    diagnose::Diagnosis,
+    diagnose::{Diagnosis, diagnose},
     event::{
         BIND_FAILURE, Event, Host, Record,
         read::{self, ReadError, has_schema},
@@ -31,6 +31,8 @@ pub struct Reader {
     evidence: Option<Evidence>,
     /// That of a line that was read as a whole.
     whole: Option<Evidence>,
+    /// Room for a diagnosis as it is written.
+    text: Vec<u8>,
     host: Host,
     hosts: Section<Host>,
     failure: Section<Failure>,
@@ -60,6 +62,20 @@ pub struct Recorded<'a> {
     /// How many equal failures it stands for.
     pub count: u64,
     form: Form<'a>,
+    text: &'a mut Vec<u8>,
+}
+
+/// An event with the diagnosis that today's rules make of it.
+pub struct Again<'a> {
+    /// What was known.
+    pub evidence: &'a Evidence,
+    /// How many equal failures it stands for.
+    pub count: u64,
+    /// What is made of it.
+    pub diagnosis: Diagnosis,
+    form: Form<'a>,
+    /// The diagnosis as it is written.
+    text: &'a [u8],
 }
 
 enum Form<'a> {
@@ -88,12 +104,13 @@ impl Reader {
             && let Some(evidence) = &self.evidence
         {
             let form = Form::Plain { line, diagnosis };
-            return Ok(Line::Event(Recorded { evidence, count, form }));
+            return Ok(Line::Event(Recorded { evidence, count, form, text: &mut self.text }));
         }
         Ok(match read::record(line)? {
             Record::BindFailure(event) => {
                 let evidence = self.whole.insert(event.as_ref().clone().into_evidence());
-                Line::Event(Recorded { evidence, count: event.count, form: Form::Other(event) })
+                let (count, form) = (event.count, Form::Other(event));
+                Line::Event(Recorded { evidence, count, form, text: &mut self.text })
             }
             other => Line::Other(other),
         })
@@ -144,55 +161,80 @@ impl Reader {
         self.previous_holder.read(&mut walk, r#","previous_holder":"#, previous_holder)?;
         self.gaps.read(&mut walk, r#","gaps":"#, gaps)?;
         walk.key(r#","diagnosis":"#)?;
-        let diagnosis = line.len() - walk.rest.len();
-        walk.value::<IgnoredAny>()?;
-        (walk.rest == "}").then_some((count, diagnosis))
+        Some((count, line.len() - walk.rest.len()))
     }
 }
 
-impl Recorded<'_> {
-    /// Writes the event as a line, with this diagnosis.
+impl<'a> Recorded<'a> {
+    /// Diagnoses.
+    ///
+    /// # Errors
+    /// What stands in the place of the diagnosis makes the line no record.
+    pub fn again(self) -> Result<Again<'a>, ReadError> {
+        let Self { evidence, count, mut form, text } = self;
+        let diagnosis = diagnose(evidence);
+        text.clear();
+        serde_json::to_writer(&mut *text, &diagnosis).map_err(ReadError::Json)?;
+        if let Form::Plain { line, diagnosis: at } = form {
+            let recorded = line.get(at..).unwrap_or_default();
+            // In most lines the diagnosis is still the same, and need not be read.
+            let unchanged = recorded.as_bytes().strip_prefix(text.as_slice()) == Some(b"}");
+            if !unchanged && !is_last_of_object(recorded) {
+                form = Form::Other(Box::new(event(line)?));
+            }
+        }
+        Ok(Again { evidence, count, diagnosis, form, text })
+    }
+}
+
+impl Again<'_> {
+    /// Writes the event as a line.
     ///
     /// # Errors
     /// `out` cannot be written.
-    pub fn write(&self, diagnosis: &Diagnosis, out: &mut impl Write) -> io::Result<()> {
+    pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
         match &self.form {
-            Form::Plain { line, diagnosis: at } => {
-                out.write_all(line.get(..*at).unwrap_or_default().as_bytes())?;
-                serde_json::to_writer(&mut *out, diagnosis)?;
+            Form::Plain { line, diagnosis } => {
+                out.write_all(line.get(..*diagnosis).unwrap_or_default().as_bytes())?;
+                out.write_all(self.text)?;
                 out.write_all(b"}\n")
             }
             Form::Other(event) => {
-                let event = Event { diagnosis: diagnosis.clone(), ..event.as_ref().clone() };
+                let event = Event { diagnosis: self.diagnosis.clone(), ..event.as_ref().clone() };
                 serde_json::to_writer(&mut *out, &event)?;
                 out.write_all(b"\n")
             }
         }
     }
 
-    /// The event with this diagnosis, whatever became of the recorded one.
+    /// The event, whatever became of the recorded diagnosis.
     ///
     /// # Errors
     /// It cannot be read as a whole.
-    pub fn event_with(&self, diagnosis: Diagnosis) -> Result<Event, ReadError> {
-        let Form::Plain { line, diagnosis: at } = &self.form else {
-            return Ok(Event { diagnosis, ..self.event()? });
+    pub fn event(&self) -> Result<Event, ReadError> {
+        let Form::Plain { line, diagnosis } = &self.form else {
+            return Ok(Event { diagnosis: self.diagnosis.clone(), ..self.recorded()? });
         };
-        let before = line.get(..*at).unwrap_or_default();
-        let now = serde_json::to_string(&diagnosis).map_err(ReadError::Json)?;
-        event(&format!("{before}{now}}}"))
+        let before = line.get(..*diagnosis).unwrap_or_default();
+        event(&format!("{before}{}}}", String::from_utf8_lossy(self.text)))
     }
 
     /// The event with the diagnosis that it was recorded with.
     ///
     /// # Errors
     /// That diagnosis cannot be read.
-    pub fn event(&self) -> Result<Event, ReadError> {
+    pub fn recorded(&self) -> Result<Event, ReadError> {
         match &self.form {
             Form::Plain { line, .. } => event(line),
             Form::Other(event) => Ok(event.as_ref().clone()),
         }
     }
+}
+
+/// Whether there is one more value, the end of the object, and nothing else.
+fn is_last_of_object(rest: &str) -> bool {
+    let mut walk = Walk { rest };
+    walk.value::<IgnoredAny>().is_some() && walk.rest == "}"
 }
 
 fn event(line: &str) -> Result<Event, ReadError> {
@@ -301,22 +343,30 @@ impl<'a> Walk<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use proptest::prelude::*;
 
     use super::*;
 
-    const EVENT: &str = include_str!("../../../tests/golden/listener.jsonl");
+    /// An event as it is written today, with the fields that have come since it was
+    /// recorded.
+    static EVENT: LazyLock<String> = LazyLock::new(|| {
+        let recorded = include_str!("../../../tests/golden/listener.jsonl");
+        serde_json::to_string(&event(recorded.trim_end()).unwrap()).unwrap()
+    });
 
     /// The evidence, and the line with its recorded diagnosis, as the quick way and
     /// the plain one give them.
     fn both(reader: &mut Reader, line: &str) -> Option<[(Evidence, String); 2]> {
         let Record::BindFailure(event) = read::record(line).ok()? else { return None };
-        let slow = serde_json::to_string(&event).unwrap();
+        let slow = serde_json::to_string(&event.clone().diagnosed_again()).unwrap();
         let Ok(Line::Event(recorded)) = reader.read(line) else { panic!("{line}") };
+        let again = recorded.again().unwrap();
         let mut quick = Vec::new();
-        recorded.write(&event.diagnosis, &mut quick).unwrap();
+        again.write(&mut quick).unwrap();
         let quick = String::from_utf8(quick).unwrap().trim_end().to_owned();
-        let evidence = recorded.evidence.clone();
+        let evidence = again.evidence.clone();
         Some([(evidence, quick), (event.into_evidence(), slow)])
     }
 
@@ -326,7 +376,6 @@ mod tests {
         // More than are remembered, coming back in another order.
         for number in (0..12).chain((0..12).rev()).chain([3, 3, 5, 3]) {
             let line = EVENT
-                .trim_end()
                 .replace("\"fd\":89", &format!("\"fd\":{}", 8 + number))
                 .replace("\"host\":true", &format!("\"host\":{}", number % 2 == 0));
             let [quick, slow] = both(&mut reader, &line).unwrap();
@@ -343,7 +392,7 @@ mod tests {
             byte in 0x20u8..0x7f,
         ) {
             let mut reader = Reader::default();
-            let good = EVENT.trim_end();
+            let good = EVENT.as_str();
             both(&mut reader, good).unwrap();
             let mut bytes = good.as_bytes().to_vec();
             bytes[at] = byte;
