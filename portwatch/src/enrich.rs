@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     decode::{RawCulprit, RawFailure},
-    evidence::{Device, Evidence, Failure, Gap, Origin, Protocol, Socket},
+    evidence::{Connections, Device, Evidence, Failure, Gap, Origin, Protocol, Socket, State},
     kernel::{files::Files, records::Records},
 };
 
@@ -134,8 +134,11 @@ impl Enricher {
         if found.time_wait.count > 0 && !outgoing {
             found.time_wait.left_by = record::left_by([&last_holder, &previous_holder]);
         }
-        // Only for the advice where the option is missing, and after what matters.
-        if raw.reuseaddr != Some(true) && Instant::now() < deadline {
+        // Only for the advice to set the option, which helps against anything but a
+        // listener; and after what matters more.
+        let left_over = found.time_wait.count > 0 || found.connections != Connections::default();
+        let listens = found.sockets.iter().any(|socket| socket.state == State::Listen);
+        if raw.reuseaddr != Some(true) && left_over && !listens && Instant::now() < deadline {
             let exe = host.proc_file(process.pid, "exe");
             process.runtime = self.programs.runtime(&process, exe, deadline);
         }

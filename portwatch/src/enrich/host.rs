@@ -2,7 +2,8 @@
 //! gives other roots and recorded replies.
 
 use std::{
-    cell::{Cell, OnceCell},
+    cell::{Cell, OnceCell, RefCell},
+    collections::HashMap,
     fs::{self, File},
     io,
     os::fd::{AsFd, AsRawFd as _, OwnedFd},
@@ -81,6 +82,8 @@ pub struct Host {
     open_diag: OpenDiag,
     /// For services that are spoken to asynchronously; made when first needed.
     runtime: OnceCell<Runtime>,
+    /// The users as last read.
+    users: RefCell<Option<(Instant, HashMap<u32, String>)>>,
     /// Nanoseconds from boot's beginning to the epoch's, as last taken over.
     boot_to_wall: Cell<i64>,
 }
@@ -100,6 +103,7 @@ impl Host {
             release: rustix::system::uname().release().to_string_lossy().into_owned(),
             open_diag: Box::new(|netns| Ok(Box::new(Netlink::open(netns)?))),
             runtime: OnceCell::new(),
+            users: RefCell::default(),
             boot_to_wall: Cell::new(0),
         }
     }
@@ -116,6 +120,7 @@ impl Host {
             release: "6.12.0".to_owned(),
             open_diag,
             runtime: OnceCell::new(),
+            users: RefCell::default(),
             boot_to_wall: Cell::new(0),
         }
     }
@@ -146,6 +151,26 @@ impl Host {
         runtime
             .block_on(async { timeout_at(deadline.into(), conversation).await })
             .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no answer before the deadline"))
+    }
+
+    /// A user's name in passwd(5), which is read anew after a moment: one refusal asks
+    /// for several.
+    pub fn user_name(&self, uid: u32) -> Option<String> {
+        const BELIEVED: Duration = Duration::from_secs(2);
+        let mut users = self.users.borrow_mut();
+        if users.as_ref().is_none_or(|(read, _)| read.elapsed() > BELIEVED) {
+            let text = fs::read_to_string(self.etc_root.join("passwd")).unwrap_or_default();
+            let names = text.lines().filter_map(|line| {
+                let mut fields = line.split(':');
+                let (name, _, uid) = (fields.next()?, fields.next()?, fields.next()?);
+                Some((uid.parse().ok()?, name.to_owned()))
+            });
+            // Of several with one number the first is the one that programs show.
+            let mut first = HashMap::new();
+            names.for_each(|(uid, name)| _ = first.entry(uid).or_insert(name));
+            *users = Some((Instant::now(), first));
+        }
+        users.as_ref()?.1.get(&uid).cloned()
     }
 
     /// `/proc/PID/WHAT`.

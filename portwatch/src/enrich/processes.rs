@@ -1,6 +1,6 @@
 //! Processes: who failed, and who has a socket open.
 
-use std::{fs, path::Path};
+use std::fs;
 
 use bytemuck::Zeroable as _;
 use jiff::Timestamp;
@@ -177,13 +177,10 @@ fn name_owner(host: &Host, process: &mut Process) {
         process.container = owner.container;
         process.pod = owner.pod;
         process.session = owner.session;
-        process.session_user = process
-            .session
-            .as_ref()
-            .and(owner.slice_user)
-            .and_then(|uid| user_name(&host.etc_root.join("passwd"), uid));
+        process.session_user =
+            process.session.as_ref().and(owner.slice_user).and_then(|uid| host.user_name(uid));
     }
-    process.user = process.uid.and_then(|uid| user_name(&host.etc_root.join("passwd"), uid));
+    process.user = process.uid.and_then(|uid| host.user_name(uid));
 }
 
 /// A terminal's name in /dev by its major and minor number; `None` for 0, no
@@ -197,16 +194,6 @@ fn tty_name((major, minor): (i32, i32)) -> Option<String> {
         // Unix98 ptys: the minor number goes beyond its 256 into the major.
         (136..=143, _) => format!("pts/{}", (major - 136) * 256 + minor),
         _ => format!("{major}:{minor}"),
-    })
-}
-
-/// A user's name in passwd(5).
-fn user_name(passwd: &Path, uid: u32) -> Option<String> {
-    let text = fs::read_to_string(passwd).ok()?;
-    text.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let (name, _, number) = (fields.next()?, fields.next()?, fields.next()?);
-        (number.parse() == Ok(uid)).then(|| name.to_owned())
     })
 }
 

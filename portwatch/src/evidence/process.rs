@@ -45,8 +45,8 @@ pub struct Process {
     pub exe: Option<String>,
     /// The arguments; empty where unknown.
     pub cmdline: Vec<String>,
-    /// What its program is written in or runs on; looked at for the failing
-    /// process only.
+    /// What its program is written in or runs on; looked at for the failing process
+    /// only, where setting SO_REUSEADDR would help.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime: Option<Runtime>,
     /// The real user id.
