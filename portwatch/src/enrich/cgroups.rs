@@ -2,7 +2,7 @@
 
 use std::{fs, io, os::unix::fs::MetadataExt as _, path::Path};
 
-use crate::enrich::host::Host;
+use crate::enrich::host::{Host, read_beginning};
 
 mod handle;
 
@@ -152,7 +152,9 @@ pub fn members(host: &Host, id: u64) -> Vec<u32> {
     let Some(path) = handle::open(root, id).filter(|path| path != root) else {
         return Vec::new();
     };
-    let text = fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
+    // A line has at most eight bytes, so what is cut has more than a few.
+    let bytes = read_beginning(&path.join("cgroup.procs"), 64 * 1024).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
     let pids: Vec<_> = text.lines().filter_map(|line| line.parse().ok()).collect();
     if pids.len() > FEW { Vec::new() } else { pids }
 }
@@ -162,7 +164,10 @@ pub fn members(host: &Host, id: u64) -> Vec<u32> {
 /// # Errors
 /// The process is gone or may not be looked at.
 pub fn read(proc_folder: &Path) -> io::Result<Option<String>> {
-    Ok(path_of(&fs::read_to_string(proc_folder.join("cgroup"))?))
+    /// A path has at most PATH_MAX bytes, and cgroup v1 some twenty hierarchies.
+    const MOST: u64 = 128 * 1024;
+    let bytes = read_beginning(&proc_folder.join("cgroup"), MOST)?;
+    Ok(path_of(&String::from_utf8_lossy(&bytes)))
 }
 
 #[cfg(test)]

@@ -5,9 +5,9 @@ use std::{
     cell::{Cell, OnceCell, RefCell},
     collections::HashMap,
     fs::{self, File},
-    io,
+    io::{self, Read as _},
     os::fd::{AsFd, AsRawFd as _, OwnedFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
@@ -206,6 +206,19 @@ impl Host {
         let at = i128::from(self.boot_to_wall.get()) + i128::from(boot_ns);
         Timestamp::from_nanosecond(at).unwrap_or(Timestamp::UNIX_EPOCH)
     }
+}
+
+/// The first bytes of a file, at most `most`. Files of /proc do not tell their size,
+/// so there is room from the beginning for what most of them have: one read and
+/// one that finds the end.
+///
+/// # Errors
+/// The file is gone or may not be read.
+pub fn read_beginning(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    const USUAL: usize = 4096;
+    let mut bytes = Vec::with_capacity(USUAL);
+    File::open(path)?.take(most).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// How long the kernel may take for one datagram.

@@ -1,7 +1,5 @@
 //! Processes: who failed, and who has a socket open.
 
-use std::fs;
-
 use bytemuck::Zeroable as _;
 use jiff::Timestamp;
 use portwatch_common::{COMM_LEN, Owner};
@@ -9,13 +7,18 @@ use procfs::process;
 
 use crate::{
     decode::RawTask,
-    enrich::{cgroups, host::Host},
+    enrich::{
+        cgroups,
+        host::{Host, read_beginning},
+    },
     evidence::{Cgroup, Gap, Process},
 };
 
 /// Clock ticks of /proc/PID/stat: USER_HZ is 100 on every architecture that is
 /// supported.
 const TICK_NS: u64 = 10_000_000;
+/// How much is read of a command line: as much as execve(2) takes by default.
+const MOST_ARGUMENTS: u64 = 2 * 1024 * 1024;
 /// How far up the parents are followed.
 const MOST_ANCESTORS: usize = 32;
 
@@ -126,7 +129,7 @@ fn identified(host: &Host, pid: u32) -> Option<Identified> {
         ppid: u32::try_from(stat.ppid).ok(),
         tty: tty_name(stat.tty_nr()),
         exe: proc.exe().ok().map(|exe| exe.to_string_lossy().into_owned()),
-        cmdline: fs::read(folder.join("cmdline"))
+        cmdline: read_beginning(&folder.join("cmdline"), MOST_ARGUMENTS)
             .map(|bytes| crate::decode::arguments(&bytes))
             .unwrap_or_default(),
         uid: status.map(|status| status.ruid),
@@ -203,17 +206,42 @@ fn ancestors(host: &Host, parent: Option<u32>) -> Vec<u32> {
     let mut next = parent;
     while let Some(pid) = next.filter(|&pid| pid > 1 && found.len() < MOST_ANCESTORS) {
         found.push(pid);
-        next = process::Process::new_with_root(host.proc_root.join(pid.to_string()))
-            .and_then(|parent| parent.stat())
-            .ok()
-            .and_then(|stat| u32::try_from(stat.ppid).ok());
+        next = name_and_parent(host, pid).map(|(_, parent)| parent);
     }
     found
+}
+
+/// A process's name and its parent; `None` if it is gone.
+pub fn name_and_parent(host: &Host, pid: u32) -> Option<(String, u32)> {
+    /// It has some 300 bytes.
+    const MOST_STAT: u64 = 4096;
+    parse_stat(&read_beginning(&host.proc_file(pid, "stat"), MOST_STAT).ok()?)
+}
+
+/// Name and parent in `/proc/PID/stat` (`proc_pid_stat(5)`): `PID (NAME) S PPID …`,
+/// where the name may be any bytes, brackets too. Not by procfs, which panics on
+/// what is not in this form.
+fn parse_stat(stat: &[u8]) -> Option<(String, u32)> {
+    let text = String::from_utf8_lossy(stat);
+    let (before, after) = text.rsplit_once(')')?;
+    let (_, comm) = before.split_once('(')?;
+    let parent = after.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    Some((comm.to_owned(), parent))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_may_have_brackets() {
+        let read = |stat: &[u8]| parse_stat(stat);
+        assert_eq!(read(b"7 (a) b (c) S 3 7 7 0"), Some(("a) b (c".to_owned(), 3)));
+        assert_eq!(read(b"7 (\xff) R 0 0"), Some(("\u{fffd}".to_owned(), 0)));
+        for broken in [&b""[..], b"7 (a", b")(", b"7 (a) S", b"7 (a) S -1 0"] {
+            assert_eq!(read(broken), None);
+        }
+    }
 
     #[test]
     fn terminals_have_the_names_of_their_device_files() {

@@ -1,23 +1,19 @@
 //! Supervisors among the parents of a process.
 
-use std::{
-    fs::{self, File},
-    io::{self, Read as _},
-    path::Path,
-    time::Instant,
-};
+use std::{fs, time::Instant};
 
 use super::cut;
 use crate::{
     decode,
-    enrich::host::Host,
+    enrich::{
+        host::{Host, read_beginning},
+        processes,
+    },
     evidence::{Process, Supervisor, SupervisorKind},
 };
 
 /// How far up the parents are followed.
 const MOST_PARENTS: usize = 32;
-/// How much is read of `/proc/PID/stat`, which has some 300 bytes.
-const MOST_STAT: u64 = 4096;
 /// How much is read of a parent's arguments.
 const MOST_ARGUMENTS: u64 = 4096;
 /// How much is read of an environment.
@@ -44,9 +40,8 @@ pub fn look(host: &Host, process: &Process, deadline: Instant) -> Parents {
             found.cut_short = true;
             break;
         }
-        let stat = read_start(&host.proc_file(pid, "stat"), MOST_STAT).unwrap_or_default();
-        let Some((comm, parent)) = name_and_parent(&stat) else { break };
-        let cmdline = read_start(&host.proc_file(pid, "cmdline"), MOST_ARGUMENTS);
+        let Some((comm, parent)) = processes::name_and_parent(host, pid) else { break };
+        let cmdline = read_beginning(&host.proc_file(pid, "cmdline"), MOST_ARGUMENTS);
         let argv = decode::arguments(&cmdline.unwrap_or_default());
         let supervisor = |kind, name: Option<String>| Supervisor {
             kind,
@@ -71,17 +66,6 @@ pub fn look(host: &Host, process: &Process, deadline: Instant) -> Parents {
         next = Some(parent);
     }
     found
-}
-
-/// Name and parent in `/proc/PID/stat` (`proc_pid_stat(5)`): `PID (NAME) S PPID …`,
-/// where the name may be any bytes, brackets too. Not by procfs, which panics on
-/// what is not in this form.
-fn name_and_parent(stat: &[u8]) -> Option<(String, u32)> {
-    let text = String::from_utf8_lossy(stat);
-    let (before, after) = text.rsplit_once(')')?;
-    let (_, comm) = before.split_once('(')?;
-    let parent = after.split_ascii_whitespace().nth(1)?.parse().ok()?;
-    Some((comm.to_owned(), parent))
 }
 
 /// The kind of a program that is made for keeping others running. pm2 writes its
@@ -122,7 +106,7 @@ fn folder(host: &Host, pid: u32, kind: SupervisorKind, argv: &[String]) -> Optio
 /// of what it starts. The process may have written there since: what its
 /// supervisor would take for more than one name is none.
 fn name(host: &Host, pid: u32, kind: SupervisorKind) -> Option<String> {
-    let bytes = read_start(&host.proc_file(pid, "environ"), MOST_ENVIRONMENT).ok()?;
+    let bytes = read_beginning(&host.proc_file(pid, "environ"), MOST_ENVIRONMENT).ok()?;
     let environment = |wanted: &str| {
         bytes.split(|&byte| byte == 0).find_map(|variable| {
             let value = variable.strip_prefix(wanted.as_bytes())?.strip_prefix(b"=")?;
@@ -193,13 +177,6 @@ fn base(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-/// The beginning of a file.
-fn read_start(path: &Path, most: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(most).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -208,16 +185,6 @@ mod tests {
 
     fn argv(line: &str) -> Vec<String> {
         line.split('|').map(str::to_owned).collect()
-    }
-
-    #[test]
-    fn a_name_may_have_brackets() {
-        let read = |stat: &[u8]| name_and_parent(stat);
-        assert_eq!(read(b"7 (a) b (c) S 3 7 7 0"), Some(("a) b (c".to_owned(), 3)));
-        assert_eq!(read(b"7 (\xff) R 0 0"), Some(("\u{fffd}".to_owned(), 0)));
-        for broken in [&b""[..], b"7 (a", b")(", b"7 (a) S", b"7 (a) S -1 0"] {
-            assert_eq!(read(broken), None);
-        }
     }
 
     #[test]
