@@ -8,6 +8,7 @@ use std::{
     io::{self, Read as _},
     os::fd::{AsFd, AsRawFd as _, OwnedFd},
     path::{Path, PathBuf},
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -27,7 +28,9 @@ use tokio::{
     time::timeout_at,
 };
 
-use crate::evidence::Ephemeral;
+#[cfg(doc)]
+use crate::enrich::processes;
+use crate::{enrich::processes::Parent, evidence::Ephemeral};
 
 /// A socket that speaks sock_diag in one network namespace.
 pub trait DiagSocket: Send {
@@ -84,6 +87,8 @@ pub struct Host {
     runtime: OnceCell<Runtime>,
     /// The users as last read.
     users: RefCell<Option<(Instant, HashMap<u32, String>)>>,
+    /// The parents of processes as last read ([`processes::parent_of`]).
+    pub(super) parents: RefCell<HashMap<u32, (Instant, Arc<Parent>)>>,
     /// Nanoseconds from boot's beginning to the epoch's, as last taken over.
     boot_to_wall: Cell<i64>,
 }
@@ -104,6 +109,7 @@ impl Host {
             open_diag: Box::new(|netns| Ok(Box::new(Netlink::open(netns)?))),
             runtime: OnceCell::new(),
             users: RefCell::default(),
+            parents: RefCell::default(),
             boot_to_wall: Cell::new(0),
         }
     }
@@ -121,6 +127,7 @@ impl Host {
             open_diag,
             runtime: OnceCell::new(),
             users: RefCell::default(),
+            parents: RefCell::default(),
             boot_to_wall: Cell::new(0),
         }
     }

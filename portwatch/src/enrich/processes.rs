@@ -1,5 +1,10 @@
 //! Processes: who failed, and who has a socket open.
 
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
 use bytemuck::Zeroable as _;
 use jiff::Timestamp;
 use portwatch_common::{COMM_LEN, Owner};
@@ -19,6 +24,8 @@ use crate::{
 const TICK_NS: u64 = 10_000_000;
 /// How much is read of a command line: as much as execve(2) takes by default.
 const MOST_ARGUMENTS: u64 = 2 * 1024 * 1024;
+/// How much is read of a parent's arguments.
+const MOST_OF_PARENT: u64 = 4096;
 /// How far up the parents are followed.
 const MOST_ANCESTORS: usize = 32;
 
@@ -206,16 +213,45 @@ fn ancestors(host: &Host, parent: Option<u32>) -> Vec<u32> {
     let mut next = parent;
     while let Some(pid) = next.filter(|&pid| pid > 1 && found.len() < MOST_ANCESTORS) {
         found.push(pid);
-        next = name_and_parent(host, pid).map(|(_, parent)| parent);
+        next = parent_of(host, pid).map(|parent| parent.ppid);
     }
     found
 }
 
-/// A process's name and its parent; `None` if it is gone.
-pub fn name_and_parent(host: &Host, pid: u32) -> Option<(String, u32)> {
-    /// It has some 300 bytes.
+/// A process among the parents of others.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Parent {
+    /// Its name.
+    pub comm: String,
+    /// Its own parent.
+    pub ppid: u32,
+    /// Its arguments, cut after [`MOST_OF_PARENT`] bytes.
+    pub argv: Vec<String>,
+}
+
+/// Reads a process on the way up from another; `None` if it is gone. The failing
+/// process and its holders have most of that way in common, and the kernel takes
+/// its time over a `stat`, so what was read is believed for a moment.
+pub fn parent_of(host: &Host, pid: u32) -> Option<Arc<Parent>> {
+    /// As long as one refusal takes; no number comes round again so soon.
+    const BELIEVED: Duration = Duration::from_millis(50);
+    /// A `stat` has some 300 bytes.
     const MOST_STAT: u64 = 4096;
-    parse_stat(&read_beginning(&host.proc_file(pid, "stat"), MOST_STAT).ok()?)
+    const MOST_REMEMBERED: usize = 256;
+    let mut parents = host.parents.borrow_mut();
+    if let Some((read, parent)) = parents.get(&pid)
+        && read.elapsed() < BELIEVED
+    {
+        return Some(Arc::clone(parent));
+    }
+    let (comm, ppid) = parse_stat(&read_beginning(&host.proc_file(pid, "stat"), MOST_STAT).ok()?)?;
+    let argv = read_beginning(&host.proc_file(pid, "cmdline"), MOST_OF_PARENT).unwrap_or_default();
+    let parent = Arc::new(Parent { comm, ppid, argv: crate::decode::arguments(&argv) });
+    if parents.len() >= MOST_REMEMBERED {
+        parents.clear();
+    }
+    parents.insert(pid, (Instant::now(), Arc::clone(&parent)));
+    Some(parent)
 }
 
 /// Name and parent in `/proc/PID/stat` (`proc_pid_stat(5)`): `PID (NAME) S PPID …`,

@@ -4,7 +4,6 @@ use std::{fs, time::Instant};
 
 use super::cut;
 use crate::{
-    decode,
     enrich::{
         host::{Host, read_beginning},
         processes,
@@ -14,8 +13,6 @@ use crate::{
 
 /// How far up the parents are followed.
 const MOST_PARENTS: usize = 32;
-/// How much is read of a parent's arguments.
-const MOST_ARGUMENTS: u64 = 4096;
 /// How much is read of an environment.
 const MOST_ENVIRONMENT: u64 = 128 * 1024;
 
@@ -40,9 +37,8 @@ pub fn look(host: &Host, process: &Process, deadline: Instant) -> Parents {
             found.cut_short = true;
             break;
         }
-        let Some((comm, parent)) = processes::name_and_parent(host, pid) else { break };
-        let cmdline = read_beginning(&host.proc_file(pid, "cmdline"), MOST_ARGUMENTS);
-        let argv = decode::arguments(&cmdline.unwrap_or_default());
+        let Some(parent) = processes::parent_of(host, pid) else { break };
+        let (comm, argv) = (&parent.comm, &parent.argv);
         let supervisor = |kind, name: Option<String>| Supervisor {
             kind,
             name: name.as_deref().filter(|name| !name.is_empty()).map(cut),
@@ -50,9 +46,9 @@ pub fn look(host: &Host, process: &Process, deadline: Instant) -> Parents {
             restart: None,
             restarts: None,
         };
-        if let Some(kind) = kind(&comm, &argv) {
+        if let Some(kind) = kind(comm, argv) {
             let name = match kind {
-                SupervisorKind::Runit | SupervisorKind::S6 => folder(host, pid, kind, &argv),
+                SupervisorKind::Runit | SupervisorKind::S6 => folder(host, pid, kind, argv),
                 _ => name(host, process.pid, kind),
             };
             found.supervisor = Some(supervisor(kind, name));
@@ -61,9 +57,9 @@ pub fn look(host: &Host, process: &Process, deadline: Instant) -> Parents {
         // An init that is a script keeps nobody in particular running.
         if found.shell.is_none() && pid != 1 {
             found.shell =
-                runs(&argv).map(|what| supervisor(SupervisorKind::Shell, Some(what.to_owned())));
+                runs(argv).map(|what| supervisor(SupervisorKind::Shell, Some(what.to_owned())));
         }
-        next = Some(parent);
+        next = Some(parent.ppid);
     }
     found
 }
