@@ -65,7 +65,7 @@ impl<'a> Case<'a> {
             .filter(|culprit| Some(rank(culprit.socket.state)) == first)
             .take(MOST)
             .map(|culprit| RefusedBy {
-                socket: words::socket(culprit.socket),
+                socket: words::socket(culprit.socket).to_string(),
                 rule: culprit.clause.words().to_owned(),
             })
             .collect()
@@ -98,8 +98,11 @@ impl<'a> Case<'a> {
             }
         }
         let more = others.len().saturating_sub(MOST);
-        let mut names: Vec<_> =
-            others.iter().take(MOST).map(|other| words::process_and_owner(other)).collect();
+        let mut names: Vec<_> = others
+            .iter()
+            .take(MOST)
+            .map(|&other| words::process_and_owner(other).to_string())
+            .collect();
         if more > 0 {
             names.push(format!("{more} more"));
         }

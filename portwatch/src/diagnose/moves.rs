@@ -223,7 +223,7 @@ pub fn enter(case: &Case) -> String {
 
 /// Whose it is, or else what it is called.
 fn owner(process: &Process) -> String {
-    words::belongs_to(process).unwrap_or_else(|| words::process(process))
+    words::belongs_to(process).unwrap_or_else(|| words::process(process).to_string())
 }
 
 /// Quoted for a POSIX shell where it needs to be.

@@ -17,18 +17,15 @@ const RUNTIMES: [&str; 12] = [
 /// One file may be many programs (busybox), and one program may be behind a link
 /// (redis-server), so file and name are both asked where both are known.
 pub fn same(a: &Process, b: &Process) -> Option<bool> {
-    let same_file = match (file(a), file(b)) {
-        (Some(a), Some(b)) => Some(a == b),
-        _ => None,
-    };
-    let (names_a, names_b) = (names(a), names(b));
-    if names_a.is_empty() || names_b.is_empty() {
+    let same_file = file(a).zip(file(b)).map(|(a, b)| is_same(a, b));
+    let (mut names_a, mut names_b) = (names(a).peekable(), names(b).peekable());
+    if names_a.peek().is_none() || names_b.peek().is_none() {
         return same_file;
     }
-    let shared = names_a.iter().find(|name| names_b.contains(name));
+    let shared = names_a.find(|&a| names_b.clone().any(|b| is_same(a, b)));
     let Some(name) = shared.filter(|_| same_file != Some(false)) else { return Some(false) };
-    let runtime = file(a).or_else(|| file(b)).unwrap_or_else(|| name.clone());
-    if !RUNTIMES.contains(&runtime.as_str()) {
+    let runtime = file(a).or_else(|| file(b)).unwrap_or(name);
+    if !RUNTIMES.contains(&runtime) {
         return Some(true);
     }
     Some(script(&a.cmdline)? == script(&b.cmdline)?)
@@ -38,7 +35,7 @@ pub fn same(a: &Process, b: &Process) -> Option<bool> {
 pub fn same_command(a: &Process, b: &Process) -> bool {
     !a.cmdline.is_empty()
         && a.cmdline.len() == b.cmdline.len()
-        && a.cmdline.iter().zip(&b.cmdline).all(|(x, y)| without_version(x) == without_version(y))
+        && a.cmdline.iter().zip(&b.cmdline).all(|(x, y)| is_same(x, y))
 }
 
 /// The first part of two command lines, or of the programs' paths, that differs
@@ -50,7 +47,7 @@ pub fn versions<'a>(a: &'a Process, b: &'a Process) -> Option<(&'a str, &'a str)
         .zip(exe(b))
         .into_iter()
         .chain(arguments)
-        .find(|(a, b)| a != b && has_version(a) && without_version(a) == without_version(b))
+        .find(|(a, b)| a != b && is_same(a, b) && has_version(a))
         .map(|(a, b)| (last_parts(a, b), last_parts(b, a)))
 }
 
@@ -65,8 +62,7 @@ pub fn is_newer(a: &str, b: &str) -> bool {
 
 /// A path's last part, or all of it where that part is the same in both.
 fn last_parts<'a>(of: &'a str, other: &str) -> &'a str {
-    let last = |path: &'a str| path.rsplit('/').next().unwrap_or(path);
-    if last(of) == other.rsplit('/').next().unwrap_or(other) { of } else { last(of) }
+    if base(of) == base(other) { of } else { base(of) }
 }
 
 /// Numbers with a dot between them, or behind a `v`: not any number, which may be
@@ -88,66 +84,77 @@ fn without_deleted(exe: &str) -> &str {
 }
 
 /// The executable's file name without its version.
-fn file(process: &Process) -> Option<String> {
-    let exe = process.exe.as_deref()?;
-    Some(bare(without_deleted(exe)))
+fn file(process: &Process) -> Option<&str> {
+    process.exe.as_deref().map(|exe| bare(without_deleted(exe)))
 }
 
 /// What the process is called: by its first argument, and by its own word.
-fn names(process: &Process) -> Vec<String> {
+fn names(process: &Process) -> impl Iterator<Item = &str> + Clone {
     // A title in the argument's place ("nginx: master process") starts with it.
     let first = process.cmdline.first().and_then(|title| title.split([' ', ':']).next());
-    [first, process.comm.as_deref()]
-        .into_iter()
-        .flatten()
-        .filter(|name| !name.is_empty())
-        .map(bare)
-        .collect()
+    let names = [first, process.comm.as_deref()].into_iter().flatten();
+    names.filter(|name| !name.is_empty()).map(bare)
 }
 
-/// A path's last part without its version: `app-2.4.1` and `python3` become
-/// `app` and `python`.
-fn bare(path: &str) -> String {
-    let name = base(path);
-    name.trim_end_matches(['-', '#', '.']).to_owned()
+/// A path's last part without the version at its end: `app-2.4.1` and `python3`
+/// become `app` and `python`.
+fn bare(path: &str) -> &str {
+    base(path).trim_end_matches(|char: char| matches!(char, '-' | '#' | '.' | '0'..='9'))
 }
 
-/// What an interpreter runs: the argument of `-jar` or `-m`, else the first
-/// that is not an option.
-fn script(cmdline: &[String]) -> Option<String> {
+fn base(path: &str) -> &str {
+    let slash = path.bytes().rposition(|byte| byte == b'/');
+    slash.and_then(|slash| path.get(slash + 1..)).unwrap_or(path)
+}
+
+/// What an interpreter runs.
+enum Script<'a> {
+    /// A file, by its name.
+    File(&'a str),
+    /// A program given on the command line, which has no name but itself.
+    Text(&'a str),
+}
+
+impl PartialEq for Script<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::File(a), Self::File(b)) => is_same(a, b),
+            (Self::Text(a), Self::Text(b)) => a == b,
+            _ => false,
+        }
+    }
+}
+
+/// The argument of `-jar`, `-m` or `-c`, else the first that is not an option.
+fn script(cmdline: &[String]) -> Option<Script<'_>> {
     let mut arguments = cmdline.iter().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
-            "-jar" | "-m" => return arguments.next().map(|script| base(script)),
-            // A program given on the command line has no name but itself.
-            "-c" | "-e" => return arguments.next().cloned(),
+            "-jar" | "-m" => return arguments.next().map(|script| Script::File(base(script))),
+            "-c" | "-e" => return arguments.next().map(|text| Script::Text(text)),
             option if option.starts_with('-') => {}
-            script => return Some(base(script)),
+            script => return Some(Script::File(base(script))),
         }
     }
     None
 }
 
-fn base(path: &str) -> String {
-    without_version(path.rsplit('/').next().unwrap_or(path))
+/// Whether two texts are the same but for the version numbers in them.
+fn is_same(a: &str, b: &str) -> bool {
+    a == b || without_versions(a).eq(without_versions(b))
 }
 
 /// Every run of digits and dots that starts with a digit becomes one `#`.
-fn without_version(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
+fn without_versions(text: &str) -> impl Iterator<Item = u8> {
     let mut in_version = false;
-    for char in text.chars() {
-        if char.is_ascii_digit() || (in_version && char == '.') {
-            if !in_version {
-                out.push('#');
-            }
-            in_version = true;
-        } else {
-            in_version = false;
-            out.push(char);
+    text.bytes().filter_map(move |byte| {
+        let begins = byte.is_ascii_digit() && !in_version;
+        in_version = byte.is_ascii_digit() || (in_version && byte == b'.');
+        match in_version {
+            true => begins.then_some(b'#'),
+            false => Some(byte),
         }
-    }
-    out
+    })
 }
 
 #[cfg(test)]

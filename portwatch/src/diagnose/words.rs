@@ -1,15 +1,17 @@
 //! Names of things in sentences.
 
+use std::fmt::{Display, from_fn};
+
 use jiff::Timestamp;
 
 use crate::evidence::{Failure, Process, Protocol, Socket, State, Workload};
 
 /// `java[31550]`.
-pub fn process(process: &Process) -> String {
-    match &process.comm {
-        Some(comm) => format!("{comm}[{}]", process.pid),
-        None => format!("pid {}", process.pid),
-    }
+pub fn process(process: &Process) -> impl Display {
+    from_fn(|out| match &process.comm {
+        Some(comm) => write!(out, "{comm}[{}]", process.pid),
+        None => write!(out, "pid {}", process.pid),
+    })
 }
 
 /// Where a process belongs: its unit, container or session.
@@ -41,11 +43,11 @@ pub fn workload(workload: &Workload) -> Option<String> {
 }
 
 /// `java[31550] (app.service)`.
-pub fn process_and_owner(of: &Process) -> String {
-    match belongs_to(of) {
-        Some(owner) => format!("{} ({owner})", process(of)),
-        None => process(of),
-    }
+pub fn process_and_owner(of: &Process) -> impl Display {
+    from_fn(|out| match belongs_to(of) {
+        Some(owner) => write!(out, "{} ({owner})", process(of)),
+        None => process(of).fmt(out),
+    })
 }
 
 /// The twelve characters by which engines show a container's id.
@@ -54,9 +56,9 @@ pub fn short_id(id: &str) -> &str {
 }
 
 /// `tcp 0.0.0.0:8080`.
-pub fn target(failure: &Failure) -> String {
+pub fn target(failure: &Failure) -> impl Display {
     let address = std::net::SocketAddr::new(failure.address, failure.port);
-    format!("{} {address}", protocol(failure.protocol))
+    from_fn(move |out| write!(out, "{} {address}", protocol(failure.protocol)))
 }
 
 /// The protocol's stable name.
@@ -72,16 +74,17 @@ pub fn protocol(protocol: Protocol) -> &'static str {
 }
 
 /// `LISTEN 0.0.0.0:8080 (inode 798112)`.
-pub fn socket(socket: &Socket) -> String {
-    let state = state(socket);
-    let mut text = format!("{state} {}", socket.local);
-    if let Some(remote) = socket.remote {
-        text.push_str(&format!(" from {remote}"));
-    }
-    if let Some(inode) = socket.inode {
-        text.push_str(&format!(" (inode {inode})"));
-    }
-    text
+pub fn socket(socket: &Socket) -> impl Display {
+    from_fn(|out| {
+        write!(out, "{} {}", state(socket), socket.local)?;
+        if let Some(remote) = socket.remote {
+            write!(out, " from {remote}")?;
+        }
+        if let Some(inode) = socket.inode {
+            write!(out, " (inode {inode})")?;
+        }
+        Ok(())
+    })
 }
 
 /// The state as events spell it.
@@ -128,7 +131,7 @@ pub fn seconds(ms: u64) -> u64 {
 /// Cuts a sentence so that it stays under 200 characters.
 pub fn under_200(mut text: String) -> String {
     const MOST: usize = 199;
-    if text.chars().count() > MOST {
+    if text.len() > MOST && text.chars().count() > MOST {
         let end = text.char_indices().nth(MOST - 1).map_or(text.len(), |(at, _)| at);
         text.truncate(end);
         text.push('…');

@@ -36,8 +36,8 @@ pub fn missing<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     let lacks = match culprit.clause {
         Clause::HolderLacksReusePort => holder::behind(case.evidence, culprit.socket)
             .1
-            .map_or_else(|| "the holder".to_owned(), words::process),
-        Clause::BindLacksReusePort => words::process(case.process()),
+            .map_or_else(|| "the holder".to_owned(), |holder| words::process(holder).to_string()),
+        Clause::BindLacksReusePort => words::process(case.process()).to_string(),
         _ => return None,
     };
     let mut finding = listener::finding(case, culprit, Cause::ReuseportMissing);
