@@ -52,23 +52,27 @@ impl Watch {
     /// # Errors
     /// As [`everybody`](Self::everybody).
     pub fn descendants(limit: SourceLimit) -> Result<Self, KernelError> {
-        Self::open(|files| Whose::Tree(own_pid(files)), limit)
+        Self::open(Whose::Tree, limit)
     }
 
-    fn open(
-        whose: impl FnOnce(&mut dyn Files) -> Whose,
-        limit: SourceLimit,
-    ) -> Result<Self, KernelError> {
+    fn open(whose: impl FnOnce(u32) -> Whose, limit: SourceLimit) -> Result<Self, KernelError> {
         need_rights()?;
         let types = KernelTypes::read(Path::new(features::VMLINUX))?;
         let features = Features::probe(&types);
         let plan = plan(&features)?;
-        let mut files = open_files(&types);
-        let mut attached = attach::attach(&plan, &types, whose(&mut *files), limit)?;
+        let mut files = KernelFiles::open(&types).map_err(|error| error.to_string());
+        let own_pid = files.as_mut().ok().and_then(|files| own_pid(files));
+        if own_pid.is_some_and(|pid| pid != std::process::id()) {
+            // Its numbers are not those of this process's /proc, and that nobody has a
+            // socket it could not say.
+            files = Err("it sees this pid namespace's processes only".to_owned());
+        }
+        let whose = whose(own_pid.unwrap_or_else(std::process::id));
+        let mut attached = attach::attach(&plan, &types, whose, limit)?;
         let tells_whose = types.tell_parents();
         drop(types);
         let records = Box::new(KernelRecords::open(&mut attached.ebpf)?);
-        let mut enricher = Enricher::new(host::Host::current(), records, files);
+        let mut enricher = Enricher::new(host::Host::current(), records, or_none(files));
         enricher.seed();
         let host = Host::current(plan.set);
         Ok(Self { attached, enricher, host, plan, tells_whose })
@@ -85,29 +89,28 @@ pub fn need_rights() -> Result<(), KernelError> {
 }
 
 /// The kernel's search of open files; without it, /proc is searched.
-fn open_files(types: &KernelTypes) -> Box<dyn Files> {
-    match KernelFiles::open(types) {
+fn or_none(files: Result<KernelFiles, String>) -> Box<dyn Files> {
+    match files {
         Ok(files) => Box::new(files),
         Err(error) => {
-            tracing::warn!(%error, "holders are searched for in /proc");
-            Box::new(NoFiles(error.to_string()))
+            tracing::warn!(error, "holders are searched for in /proc");
+            Box::new(NoFiles(error))
         }
     }
 }
 
-/// This process's number in the initial pid namespace, which no file of a pid
-/// namespace of its own tells: whoever has a socket of this process open is this
-/// process.
-fn own_pid(files: &mut dyn Files) -> u32 {
+/// This process's number in the initial pid namespace, which no file tells in a pid
+/// namespace of its own: whoever has a socket of this process open is this process.
+/// `None` where the search does not say.
+fn own_pid(files: &mut dyn Files) -> Option<u32> {
     const DEADLINE: Duration = Duration::from_secs(2);
+    let socket = UnixDatagram::unbound().ok()?;
+    let inode = fstat(&socket).ok()?.st_ino;
     let mut found = None;
-    let socket = UnixDatagram::unbound();
-    if let Some(inode) = socket.as_ref().ok().and_then(|socket| Some(fstat(socket).ok()?.st_ino)) {
-        let searched =
-            files.search(&[inode], Instant::now() + DEADLINE, &mut |file| found = Some(file.pid));
-        if let Err(error) = searched {
-            tracing::debug!(error, "taken to be in the initial pid namespace");
-        }
+    let searched =
+        files.search(&[inode], Instant::now() + DEADLINE, &mut |file| found = Some(file.pid));
+    if let Err(error) = searched {
+        tracing::debug!(error, "taken to be in the initial pid namespace");
     }
-    found.unwrap_or_else(std::process::id)
+    found
 }

@@ -11,7 +11,7 @@ fn completions() {
     for (shell, program) in [("bash", "bash"), ("zsh", "zsh"), ("fish", "fish")] {
         let said = run(&mut portwatch(&["completions", shell]));
         said.is_result();
-        for word in ["run", "exec", "--wait-free", "--storm-window", "doctor"] {
+        for word in ["run", "exec", "wait-free", "storm-window", "doctor"] {
             assert!(said.stdout.contains(word), "no {word} for {shell}");
         }
         let mut command = std::process::Command::new(program);

@@ -2,7 +2,10 @@
 
 use std::{io, process::ExitCode};
 
-use clap_complete::{Shell, generate};
+use clap_complete::{
+    Generator, generate,
+    shells::{Bash, Fish, Zsh},
+};
 
 /// Options of `completions`.
 #[derive(clap::Args)]
@@ -29,11 +32,14 @@ Examples:
 
 /// Prints the script.
 pub fn run(args: &Args) -> ExitCode {
-    let shell = match args.shell {
-        Known::Bash => Shell::Bash,
-        Known::Zsh => Shell::Zsh,
-        Known::Fish => Shell::Fish,
-    };
-    generate(shell, &mut super::command(), "portwatch", &mut io::stdout());
+    match args.shell {
+        Known::Bash => print(Bash),
+        Known::Zsh => print(Zsh),
+        Known::Fish => print(Fish),
+    }
     ExitCode::SUCCESS
+}
+
+fn print(shell: impl Generator) {
+    generate(shell, &mut super::command(), "portwatch", &mut io::stdout());
 }

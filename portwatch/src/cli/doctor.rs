@@ -96,7 +96,8 @@ fn probe(types: &KernelTypes, report: &mut Report) -> Result<(), KernelError> {
     let Plan { set, .. } = plan(&features)?;
     report.hooks = Some(set.name());
     report.cost = Some(set.cost());
-    let attached = attach::attach(&plan(&features)?, types, Whose::Everybodys, SourceLimit::Counted)?;
+    let attached =
+        attach::attach(&plan(&features)?, types, Whose::Everybodys, SourceLimit::Counted)?;
     report.attached = attached.probes.iter().map(|probe| probe.program).collect();
     report.not_seen = set.misses().iter().map(|&miss| miss.to_owned()).collect();
     report.not_seen.extend(attached.misses);

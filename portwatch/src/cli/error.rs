@@ -2,7 +2,7 @@
 
 use std::{io::ErrorKind, process::ExitCode};
 
-use super::output::Format;
+use super::{man::ManError, output::Format};
 use crate::{
     capture::CaptureError, exec::child::StartError, kernel::KernelError, replay::SourceError,
 };
@@ -74,6 +74,9 @@ fn classify(error: &anyhow::Error) -> (u8, Option<&'static str>) {
     }
     if error.downcast_ref::<SourceError>().is_some() {
         return (1, Some("name files of a capture, or its folder"));
+    }
+    if error.downcast_ref::<ManError>().is_some() {
+        return (1, Some("name a folder that can be made or written"));
     }
     if let Some(start) = error.downcast_ref::<StartError>() {
         return match start.source.kind() {

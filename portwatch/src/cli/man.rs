@@ -1,8 +1,6 @@
 //! `portwatch man`: the manual, for packages.
 
-use std::{fs, path::PathBuf, process::ExitCode};
-
-use anyhow::Context as _;
+use std::{fs, io, path::PathBuf, process::ExitCode};
 
 /// Options of `man`.
 #[derive(clap::Args)]
@@ -12,11 +10,19 @@ pub struct Args {
     folder: PathBuf,
 }
 
+/// The pages cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to write the manual to {}", .folder.display())]
+pub struct ManError {
+    folder: PathBuf,
+    source: io::Error,
+}
+
 /// Writes portwatch.1 and a page for each verb.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let folder = &args.folder;
-    let failed = || format!("failed to write the pages to {}", folder.display());
-    fs::create_dir_all(folder).with_context(failed)?;
-    clap_mangen::generate_to(super::command(), folder).with_context(failed)?;
+    let folder = args.folder.clone();
+    fs::create_dir_all(&folder)
+        .and_then(|()| clap_mangen::generate_to(super::command(), &folder))
+        .map_err(|source| ManError { folder, source })?;
     Ok(ExitCode::SUCCESS)
 }

@@ -35,7 +35,7 @@ Examples:
       incident notes about one service
   portwatch replay --diff capture.jsonl
       what today's rules say otherwise than those that recorded it
-  journalctl -u portwatch -o cat | portwatch replay -
+  grep -h portwatch/bind-failure *.log | portwatch replay -
       from any log that has the lines in it
 
 Lines that are no records are named on stderr; exit code 1 if there were any.";

@@ -43,10 +43,8 @@ mod tests {
 
     #[test]
     fn a_child_is_ours_and_a_parent_is_not() {
-        let mut child = std::process::Command::new("cat")
-            .stdin(std::process::Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child =
+            std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
         assert!(is_ours(child.id()));
         drop(child.stdin.take());
         child.wait().unwrap();

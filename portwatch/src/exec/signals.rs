@@ -67,7 +67,8 @@ impl Signals {
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
         let descriptor = SignalFd::with_flags(&mask, flags)?;
         // SAFETY: the descriptor is the `SignalFd`'s own, and always the same one.
-        let descriptor = unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }?;
+        let descriptor =
+            unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }?;
         Ok(Self { descriptor, before })
     }
 

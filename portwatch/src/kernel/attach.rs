@@ -84,11 +84,7 @@ pub enum SourceLimit {
     Unlimited,
 }
 
-fn load_object(
-    types: &KernelTypes,
-    whose: Whose,
-    limit: SourceLimit,
-) -> Result<Ebpf, KernelError> {
+fn load_object(types: &KernelTypes, whose: Whose, limit: SourceLimit) -> Result<Ebpf, KernelError> {
     let root: u32 = match whose {
         Whose::Everybodys => 0,
         Whose::Tree(root) => root,

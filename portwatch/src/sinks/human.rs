@@ -82,7 +82,7 @@ pub fn block(event: &Event, columns: Option<usize>) -> String {
     });
     if let (Some(process), Some(holder)) = (holding, holder) {
         let class = word(&holder.class).replace('_', " ");
-        out.row("held by", &format!("{} [{class}]", process_line(process)));
+        out.row("held by", &format!("{class}: {}", process_line(process)));
     }
     if event.time_wait.count > 0 {
         let left = event
@@ -128,7 +128,10 @@ impl Block {
     }
 
     fn row(&mut self, label: &str, text: &str) {
-        let mut label = format!("  {LABEL}{label:<10}{LABEL:#}  ");
+        let mut label = match label {
+            "" => " ".repeat(INDENT),
+            label => format!("  {LABEL}{label:<10}{LABEL:#}  "),
+        };
         for line in self.lines(text, INDENT) {
             let _ = writeln!(self.text, "{label}{line}");
             label = " ".repeat(INDENT);

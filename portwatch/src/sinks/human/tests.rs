@@ -22,7 +22,9 @@ fn captured(beginning: &str) -> Vec<(String, Event)> {
         .map(|entry| entry.unwrap().path())
         .map(|path| (path.file_stem().unwrap().to_string_lossy().into_owned(), path))
         .filter(|(name, _)| name.starts_with(beginning))
-        .map(|(name, path)| (name, serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()))
+        .map(|(name, path)| {
+            (name, serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap())
+        })
         .collect();
     events.sort_by(|a: &(String, Event), b| a.0.cmp(&b.0));
     events
@@ -46,10 +48,9 @@ fn undetermined() -> Event {
     changed(one("cause-listener"), |evidence| {
         evidence.sockets.clear();
         evidence.last_holder = None;
-        evidence.gaps.push(crate::evidence::Gap::new(
-            "sockets",
-            "sock_diag: the kernel answers errno 12",
-        ));
+        evidence
+            .gaps
+            .push(crate::evidence::Gap::new("sockets", "sock_diag: the kernel answers errno 12"));
     })
 }
 
@@ -113,7 +114,8 @@ fn every_class() {
 /// As a terminal gets it.
 #[test]
 fn in_colour() {
-    insta::assert_snapshot!(block(&one("class-squatter"), Some(80)).escape_debug().to_string().replace("\\n", "\n"));
+    let text = block(&one("class-squatter"), Some(80));
+    insta::assert_snapshot!(text.replace('\u{1b}', "␛"));
 }
 
 /// As a file gets it: a row is a line.
@@ -133,7 +135,8 @@ fn at_any_width_it_is_aligned() {
             let commands: Vec<_> =
                 event.diagnosis.moves.iter().filter_map(|step| step.command.clone()).collect();
             let text = strip_str(&block(&event, Some(columns))).to_string();
-            for line in text.lines().skip(2) {
+            let rows = text.lines().skip_while(|line| !line.starts_with("  failed  "));
+            for line in rows.filter(|line| !line.is_empty()) {
                 let (indent, rest) = line.split_at_checked(INDENT).unwrap_or((line, ""));
                 let fits = textwrap::core::display_width(line) <= columns;
                 let is_command = commands.iter().any(|command| rest == command);
