@@ -23,6 +23,7 @@ mod record;
 mod report;
 mod sock;
 mod task;
+mod tree;
 
 /// Lets the verifier hand out GPL-only helpers.
 #[unsafe(link_section = "license")]

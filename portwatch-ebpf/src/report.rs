@@ -6,7 +6,7 @@ use portwatch_common::{Attempt, BindFailure, Culprit, loss};
 use crate::{
     limit,
     maps::{FAILURES, count_loss},
-    task,
+    task, tree,
 };
 
 /// No culprit was caught.
@@ -22,10 +22,11 @@ pub const UNKNOWN: Culprit = Culprit {
     reserved: [0; 3],
 };
 
-/// Reports that `attempt` by the current task was refused by `culprit`.
+/// Reports that `attempt` by the current task was refused by `culprit`, if that is
+/// wanted.
 #[inline(always)]
 pub fn refused(attempt: &Attempt, culprit: &Culprit) {
-    if limit::only_counts(attempt) {
+    if !tree::has_current() || limit::only_counts(attempt) {
         return;
     }
     let Some(mut entry) = FAILURES.reserve::<BindFailure>(0) else {

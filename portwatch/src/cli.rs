@@ -2,12 +2,15 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, error::ErrorKind};
+use clap::{CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 
+mod completions;
 mod doctor;
 mod error;
+mod exec;
 mod history;
 mod input;
+mod man;
 mod output;
 mod replay;
 mod run;
@@ -26,19 +29,33 @@ struct Cli {
 enum Verb {
     /// Watch, and report each refused bind as it happens
     Run(run::Args),
+    /// Run a command, and explain each refused bind of it on stderr
+    Exec(exec::Args),
     /// Diagnose recorded events again
     Replay(replay::Args),
     /// Show the holders that come back, by port
     History(history::Args),
     /// Print the JSON Schema of the stream
+    #[command(after_help = schema::EXAMPLES)]
     Schema,
     /// Show what this kernel and these rights allow, and what is missing
     Doctor(doctor::Args),
+    /// Print a shell's completions of this command line
+    Completions(completions::Args),
+    /// Write the manual's pages, one for each verb
+    #[command(hide = true)]
+    Man(man::Args),
 }
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 the tool failed, 2 bad usage, 3 the port is held, 4 not permitted.
 PORTWATCH_LOG=debug shows on stderr what the agent itself does.";
+
+/// The command line as it is defined, for what is made from it: help, completions,
+/// manual, docs/cli.md.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
 
 /// Parses the arguments and runs the verb.
 pub fn main() -> ExitCode {
@@ -49,10 +66,13 @@ pub fn main() -> ExitCode {
     log_to_stderr();
     let result = match cli.verb {
         Verb::Run(args) => run::run(&args),
+        Verb::Exec(args) => exec::run(&args),
         Verb::Replay(args) => replay::run(&args),
         Verb::History(args) => history::run(&args),
         Verb::Schema => schema::run(),
         Verb::Doctor(args) => doctor::run(&args),
+        Verb::Completions(args) => Ok(completions::run(&args)),
+        Verb::Man(args) => man::run(&args),
     };
     match result {
         Ok(code) => code,

@@ -17,14 +17,14 @@ mod containers;
 mod exhaustion;
 mod holders;
 pub mod host;
-mod netns;
+pub(crate) mod netns;
 mod options;
 mod processes;
 mod record;
 mod runtime;
 mod seed;
-mod sock_diag;
-mod sockets;
+pub(crate) mod sock_diag;
+pub(crate) mod sockets;
 mod supervisors;
 mod unheld;
 

@@ -5,6 +5,7 @@
 //! writes ([`outlet`]). What a full queue drops is counted and said in the stream.
 
 use std::{
+    pin::pin,
     sync::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
@@ -14,10 +15,10 @@ use std::{
 };
 
 use aya_log::EbpfLogger;
+use portwatch_common::Source;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::{
     io::unix::AsyncFd,
-    signal::unix::{SignalKind, signal},
     time::{sleep, timeout},
 };
 
@@ -37,6 +38,7 @@ use crate::{
 mod outlet;
 mod storms;
 
+pub use outlet::AllEnded;
 use outlet::Outlets;
 use storms::Storms;
 
@@ -57,8 +59,9 @@ pub struct Agent {
     pub host: Host,
     /// Where records go.
     pub sinks: Vec<(Place, Box<dyn Sink>)>,
-    /// Only these ports; all if empty.
-    pub ports: Vec<u16>,
+    /// Whether a source's refusals are to be told. Asked for each record of the
+    /// kernel side, so it must be quick.
+    pub wanted: Box<dyn Fn(&Source) -> bool>,
     /// Equal failures within this time are told together; zero tells each.
     pub storm_window: Duration,
 }
@@ -86,19 +89,21 @@ pub enum AgentError {
     },
 }
 
-/// Runs until SIGINT or SIGTERM, or until the readers of all sinks are gone.
-/// `ready` is called once everything is attached.
+/// Runs for as long as `meanwhile` does, which is begun once everything is attached
+/// and can be told when the readers of all sinks are gone. What has been refused by
+/// its end has been written when this returns.
 ///
 /// # Errors
 /// The ring cannot be opened or polled, or a thread cannot be started.
-pub async fn run(agent: Agent, ready: impl FnOnce()) -> Result<(), AgentError> {
-    let Agent { mut attached, enricher, host, sinks, ports, storm_window } = agent;
+pub async fn run<T>(
+    agent: Agent,
+    meanwhile: impl AsyncFnOnce(&mut AllEnded) -> T,
+) -> Result<T, AgentError> {
+    let Agent { mut attached, enricher, host, sinks, wanted, storm_window } = agent;
     let io = |step| move |source| AgentError::Io { step, source };
     let ring = Ring::open(&mut attached.ebpf)?;
     let limits = Limits::open(&mut attached.ebpf)?;
     forward_kernel_log(&mut attached);
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(io("watch SIGINT"))?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(io("watch SIGTERM"))?;
 
     let notice = {
         let host = host.clone();
@@ -119,19 +124,19 @@ pub async fn run(agent: Agent, ready: impl FnOnce()) -> Result<(), AgentError> {
         })
         .map_err(io("start the enriching thread"))?;
 
-    ready();
-    let mut intake = Intake { ring, limits, ports, to_enrich, outlets };
-    let mut counting = false;
-    loop {
-        tokio::select! {
-            readable = intake.ring.readable() => readable.map_err(io("poll the ring buffer"))?,
-            () = sleep(COUNT_INTERVAL), if counting => {}
-            _ = interrupt.recv() => break,
-            _ = terminate.recv() => break,
-            () = all_ended.wait() => return Ok(()),
+    let mut intake = Intake { ring, limits, wanted, to_enrich, outlets };
+    let result = {
+        let mut meanwhile = pin!(meanwhile(&mut all_ended));
+        let mut counting = false;
+        loop {
+            tokio::select! {
+                readable = intake.ring.readable() => readable.map_err(io("poll the ring buffer"))?,
+                () = sleep(COUNT_INTERVAL), if counting => {}
+                result = &mut meanwhile => break result,
+            }
+            counting = intake.take_all();
         }
-        counting = intake.take_all();
-    }
+    };
     // Detach first, so that what is drained now is all there will be.
     drop(attached);
     intake.take_all();
@@ -141,7 +146,7 @@ pub async fn run(agent: Agent, ready: impl FnOnce()) -> Result<(), AgentError> {
     if timeout(STOP_DEADLINE, all_ended.wait()).await.is_err() {
         tracing::error!("output is stuck: what had not been written is lost");
     }
-    Ok(())
+    Ok(result)
 }
 
 /// Messages of the kernel side join our own on stderr.
@@ -166,7 +171,7 @@ fn forward_kernel_log(attached: &mut Attached) {
 struct Intake {
     ring: Ring,
     limits: Limits,
-    ports: Vec<u16>,
+    wanted: Box<dyn Fn(&Source) -> bool>,
     to_enrich: SyncSender<Work>,
     outlets: Arc<Outlets>,
 }
@@ -178,13 +183,12 @@ impl Intake {
         // The counts first: what a source has sent before them is in the ring, and
         // comes to the enriching thread before they do.
         let (counted, none_left) = self.limits.collect(boottime_ns());
-        let Self { ring, ports, to_enrich, outlets, .. } = self;
-        let wanted = |port: u16| ports.is_empty() || ports.contains(&port);
+        let Self { ring, wanted, to_enrich, outlets, .. } = self;
         let mut any = false;
         ring.drain(|bytes| {
             any = true;
             match decode(bytes) {
-                Ok(raw) if wanted(raw.port) => {
+                Ok(raw) if wanted(&raw.source) => {
                     if to_enrich.try_send(Work::Failure(Box::new(raw))).is_err() {
                         outlets.lost("queue", 1);
                     }
@@ -196,7 +200,7 @@ impl Intake {
                 }
             }
         });
-        for counted in counted.into_iter().filter(|counted| wanted(counted.source.port)) {
+        for counted in counted.into_iter().filter(|counted| wanted(&counted.source)) {
             if to_enrich.try_send(Work::Counted(counted)).is_err() {
                 outlets.lost("queue", counted.count);
             }

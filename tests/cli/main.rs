@@ -14,4 +14,5 @@ mod kernel;
 mod replay;
 mod rights;
 mod schema;
+mod shells;
 mod usage;

@@ -12,6 +12,14 @@ fn run_needs_rights() {
     assert!(hint.contains("root") || hint.contains("sudo") || hint.contains("CAP_"), "{said}");
 }
 
+/// The command is not started: it would not be watched.
+#[test]
+fn exec_needs_rights_before_it_starts_anything() {
+    let said = run(as_nobody(&["exec", "--", "sh", "-c", "echo started"]).command());
+    said.is_error(4);
+    assert!(said.stderr.contains("CAP_"), "{said}");
+}
+
 /// The doctor is the one to ask when something is missing, so it must not fail
 /// for what is missing.
 #[test]

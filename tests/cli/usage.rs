@@ -19,6 +19,13 @@ fn bad_arguments() {
         &["replay", "--port", "x", "-"],
         &["replay", "--until", "never", "-"],
         &["history", "--format", "journald", "-"],
+        &["exec"],
+        &["exec", "--"],
+        &["exec", "--wait-free", "soon", "true"],
+        &["exec", "--no-such-flag", "true"],
+        &["exec", "--format", "markdown", "true"],
+        &["completions"],
+        &["completions", "tcsh"],
         // Where a port is taken, these are none.
         &["run", "--port", "70000"],
         &["run", "--port", "0"],

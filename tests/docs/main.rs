@@ -6,6 +6,8 @@ use std::{fs, path::PathBuf};
 
 use portwatch::diagnose::{Cause, HolderClass};
 
+mod cli;
+
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }

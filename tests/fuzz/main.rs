@@ -184,7 +184,7 @@ fn read(kind: Kind, bytes: &[u8]) {
             Change::between(&event, &again.diagnosis).unwrap();
         }
         let event = again.event().unwrap();
-        human::block(&event);
+        human::block(&event, Some(80));
         markdown::note(&event);
     }
     let report = history.report();

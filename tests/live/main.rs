@@ -13,6 +13,7 @@ mod capture;
 mod causes;
 mod classes;
 mod containers;
+mod exec;
 mod filter;
 mod gone;
 mod holder;

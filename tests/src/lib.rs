@@ -28,6 +28,7 @@ pub mod programs;
 pub mod scene;
 pub mod skip;
 pub mod stream;
+pub mod terminal;
 pub mod turn;
 
 use std::{io::Write as _, time::Duration};

@@ -39,6 +39,11 @@ const EXPECTED: &[Expected] = &[
         why: "the initramfs holds the tests' own programs only, not nginx and its libraries",
     },
     Expected {
+        test: "exec_in_a_pid_namespace",
+        place: Place::Guest,
+        why: "the initramfs holds the tests' own programs only, not unshare(1)",
+    },
+    Expected {
         test: "redis_started_twice",
         place: Place::Guest,
         why: "the initramfs holds the tests' own programs only, not redis and its libraries",

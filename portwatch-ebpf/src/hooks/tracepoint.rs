@@ -24,6 +24,7 @@ use crate::{
     maps::{ATTEMPTS, count_loss},
     record, report,
     sock::{self, AF_INET, AF_INET6, Sock},
+    tree,
 };
 
 /// A cgroup program that returns anything else refuses the bind.
@@ -207,7 +208,7 @@ fn finish(ctx: &BtfTracePointContext, regs: *const u8, result: i64) {
             }
             report::refused(&attempt, &report::UNKNOWN);
         }
-        None if family == AF_INET || family == AF_INET6 => {
+        None if (family == AF_INET || family == AF_INET6) && tree::has_current() => {
             count_loss(loss::ATTEMPT_MISSING);
             debug!(ctx, "refused bind without an attempt, family {}", family);
         }

@@ -6,18 +6,29 @@ use serde::Serialize;
 
 use crate::kernel::{
     KernelError,
-    attach::{self, SourceLimit},
+    attach::{self, SourceLimit, Whose},
     features::{self, Features, KernelTypes},
     plan::{Plan, plan},
 };
 
 /// Options of `doctor`.
 #[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// One JSON object instead of text
     #[arg(long)]
     json: bool,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  sudo portwatch doctor
+      which hooks can be attached here, what they cost, what they cannot see
+  portwatch doctor --json | jq .missing_capabilities
+      the rights that this user lacks
+
+Exit codes: 0 portwatch run would work, 4 only rights are missing, 1 the kernel
+lacks something.";
 
 /// What was found.
 #[derive(Serialize)]
@@ -85,7 +96,8 @@ fn probe(types: &KernelTypes, report: &mut Report) -> Result<(), KernelError> {
     let Plan { set, .. } = plan(&features)?;
     report.hooks = Some(set.name());
     report.cost = Some(set.cost());
-    let attached = attach::attach(&plan(&features)?, types, SourceLimit::Counted)?;
+    let attached =
+        attach::attach(&plan(&features)?, types, Whose::Everybodys, SourceLimit::Counted)?;
     report.attached = attached.probes.iter().map(|probe| probe.program).collect();
     report.not_seen = set.misses().iter().map(|&miss| miss.to_owned()).collect();
     report.not_seen.extend(attached.misses);

@@ -1,9 +1,11 @@
 //! How an error is told: heading, causes, hint, exit code.
 
-use std::process::ExitCode;
+use std::{io::ErrorKind, process::ExitCode};
 
-use super::output::Format;
-use crate::{capture::CaptureError, kernel::KernelError, replay::SourceError};
+use super::{man::ManError, output::Format};
+use crate::{
+    capture::CaptureError, exec::child::StartError, kernel::KernelError, replay::SourceError,
+};
 
 /// What clap cannot see to be wrong.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +74,15 @@ fn classify(error: &anyhow::Error) -> (u8, Option<&'static str>) {
     }
     if error.downcast_ref::<SourceError>().is_some() {
         return (1, Some("name files of a capture, or its folder"));
+    }
+    if error.downcast_ref::<ManError>().is_some() {
+        return (1, Some("name a folder that can be made or written"));
+    }
+    if let Some(start) = error.downcast_ref::<StartError>() {
+        return match start.source.kind() {
+            ErrorKind::NotFound => (127, Some("name a program that is in PATH, or its path")),
+            _ => (126, Some("name a program that may be run, and can be on this machine")),
+        };
     }
     match error.downcast_ref::<KernelError>() {
         Some(KernelError::NotPermitted { .. }) => (

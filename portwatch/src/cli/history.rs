@@ -10,6 +10,7 @@ use crate::history::{History, render};
 
 /// Options of `history`.
 #[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     #[command(flatten)]
     input: Input,
@@ -17,6 +18,13 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = Format::Human)]
     format: Format,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  portwatch history /var/lib/portwatch --since 2026-06-01
+      who has been in the way of deploys since then, by port
+  portwatch history --journal --port 8080 --format markdown
+      one port's, to paste into a report";
 
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Format {

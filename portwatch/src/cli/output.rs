@@ -87,7 +87,7 @@ pub fn open_formats(formats: &[Format]) -> anyhow::Result<Vec<(Place, Box<dyn Si
             return Err(UsageError::TwiceOnStdout(other, format).into());
         }
         sinks.push(match format {
-            Format::Human => (Place("sink.human"), Box::new(Human::new(anstream::stdout()))),
+            Format::Human => (Place("sink.human"), Box::new(Human::new(io::stdout()))),
             Format::Json => (Place("sink.json"), Box::new(Json::new(io::stdout()))),
             Format::Markdown => (Place("sink.markdown"), Box::new(Markdown::new(io::stdout()))),
             Format::Journald => (Place("sink.journald"), Box::new(Journald)),

@@ -14,6 +14,7 @@ use crate::{event::Record, replay::diff::Change};
 
 /// Options of `replay`.
 #[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     #[command(flatten)]
     input: Input,
@@ -25,6 +26,19 @@ pub struct Args {
     #[arg(long)]
     diff: bool,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  portwatch replay /var/lib/portwatch --since 2h
+      the last two hours of a capture
+  portwatch replay --journal --unit app.service --format markdown
+      incident notes about one service
+  portwatch replay --diff capture.jsonl
+      what today's rules say otherwise than those that recorded it
+  grep -h portwatch/bind-failure *.log | portwatch replay -
+      from any log that has the lines in it
+
+Lines that are no records are named on stderr; exit code 1 if there were any.";
 
 /// Reads, diagnoses, writes.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {

@@ -1,26 +1,20 @@
 //! `portwatch run`: the agent.
 
-use std::{path::Path, process::ExitCode};
+use std::process::ExitCode;
 
 use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::output::Output;
 use crate::{
-    enrich::{Enricher, host},
-    event::Host,
-    kernel::{
-        KernelError,
-        attach::{self, SourceLimit},
-        features::{self, Features, KernelTypes},
-        files::{Files, KernelFiles, NoFiles},
-        plan::{Plan, plan},
-        records::KernelRecords,
-    },
-    pipeline::{self, Agent},
+    kernel::attach::SourceLimit,
+    pipeline::{self, Agent, AllEnded},
+    watch::{self, Watch},
 };
 
 /// Options of `run`.
 #[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     #[command(flatten)]
     output: Output,
@@ -33,68 +27,69 @@ pub struct Args {
     storm_window: jiff::SignedDuration,
 }
 
+const EXAMPLES: &str = "\
+Examples:
+  portwatch run
+      each refused bind of the machine, as a block of text
+  portwatch run --format json --port 8080 --port 8443
+      two ports only, one JSON object per line
+  portwatch run --format journald --capture /var/lib/portwatch
+      as a service: into the journal, and kept for portwatch replay";
+
 /// Runs until interrupted.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let missing = features::missing_capabilities();
-    if !missing.is_empty() {
-        return Err(KernelError::NotPermitted { missing }.into());
-    }
-    let sinks = args.output.open()?;
-    let types = KernelTypes::read(Path::new(features::VMLINUX))?;
-    let features = Features::probe(&types);
-    let plan = plan(&features)?;
     let storm_window = args.storm_window.unsigned_abs();
     let limit = match storm_window.is_zero() {
         true => SourceLimit::Unlimited,
         false => SourceLimit::Counted,
     };
-    let mut attached = attach::attach(&plan, &types, limit)?;
-    let files = open_files(&types);
-    drop(types);
-    announce(&plan, &attached.misses);
-    let records = Box::new(KernelRecords::open(&mut attached.ebpf)?);
-    let mut enricher = Enricher::new(host::Host::current(), records, files);
-    enricher.seed();
+    watch::need_rights()?;
+    let sinks = args.output.open()?;
+    let watch = Watch::everybody(limit)?;
+    announce(&watch);
+    let hooks = watch.plan.set.name();
+    let ready = format!("portwatch: ready, {hooks} hooks on {}", watch.host.kernel);
+    let ports = args.ports.clone();
     let agent = Agent {
-        attached,
-        enricher,
-        host: Host::current(plan.set),
+        attached: watch.attached,
+        enricher: watch.enricher,
+        host: watch.host,
         sinks,
-        ports: args.ports.clone(),
+        wanted: Box::new(move |source| ports.is_empty() || ports.contains(&source.port)),
         storm_window,
     };
-    let ready = format!("portwatch: ready, {} hooks on {}", plan.set.name(), features.release);
+    let until_stopped = async |sinks: &mut AllEnded| {
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        eprintln!("{ready}");
+        if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+            tracing::debug!(%error, "no service manager to notify");
+        }
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            () = sinks.wait() => {}
+        }
+        Ok::<_, std::io::Error>(())
+    };
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("failed to start the runtime")?
-        .block_on(pipeline::run(agent, || {
-            eprintln!("{ready}");
-            if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
-                tracing::debug!(%error, "no service manager to notify");
-            }
-        }))?;
+        .block_on(pipeline::run(agent, until_stopped))?
+        .context("failed to watch signals")?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// The kernel's search of open files; without it, /proc is searched.
-fn open_files(types: &KernelTypes) -> Box<dyn Files> {
-    match KernelFiles::open(types) {
-        Ok(files) => Box::new(files),
-        Err(error) => {
-            tracing::warn!(%error, "holders are searched for in /proc");
-            Box::new(NoFiles(error.to_string()))
-        }
-    }
-}
-
 /// What was chosen, what it costs and what it cannot see.
-fn announce(plan: &Plan, misses: &[String]) {
+fn announce(watch: &Watch) {
+    let plan = &watch.plan;
     if let Some(because) = &plan.because {
         eprintln!("portwatch: fexit hooks are not to be had ({because}); using tracepoints");
     }
     eprintln!("portwatch: cost: {}", plan.set.cost());
-    for miss in plan.set.misses().iter().map(|&miss| miss.to_owned()).chain(misses.to_vec()) {
+    let known = plan.set.misses().iter().copied();
+    for miss in known.chain(watch.attached.misses.iter().map(String::as_str)) {
         eprintln!("portwatch: not seen: {miss}");
     }
 }

@@ -37,9 +37,10 @@ pub struct Attached {
 pub fn attach(
     plan: &Plan,
     types: &KernelTypes,
+    whose: Whose,
     limit: SourceLimit,
 ) -> Result<Attached, KernelError> {
-    let mut ebpf = load_object(types, limit)?;
+    let mut ebpf = load_object(types, whose, limit)?;
     let mut probes = Vec::new();
     let mut misses = Vec::new();
     for probe in &plan.probes {
@@ -63,6 +64,17 @@ pub fn probe_fexit(types: &KernelTypes) -> Result<(), String> {
         .map_err(|error| reason(&error))
 }
 
+/// Whose refusals are reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// Everybody's.
+    Everybodys,
+    /// Those of this process and its descendants, by its number in the initial pid
+    /// namespace. On kernels that do not tell programs of a task's parents (see
+    /// [`KernelTypes::tell_parents`]) everybody's all the same.
+    Tree(u32),
+}
+
 /// Whether a process that is refused very often is told of by number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SourceLimit {
@@ -72,12 +84,17 @@ pub enum SourceLimit {
     Unlimited,
 }
 
-fn load_object(types: &KernelTypes, limit: SourceLimit) -> Result<Ebpf, KernelError> {
+fn load_object(types: &KernelTypes, whose: Whose, limit: SourceLimit) -> Result<Ebpf, KernelError> {
+    let root: u32 = match whose {
+        Whose::Everybodys => 0,
+        Whose::Tree(root) => root,
+    };
     let most = match limit {
         SourceLimit::Counted => SENT_A_SECOND,
         SourceLimit::Unlimited => u64::MAX,
     };
     let mut loader = EbpfLoader::new();
+    loader.override_global("ROOT", &root, true);
     loader.override_global("SENT_A_SECOND", &most, true);
     loader.map_max_entries("SOURCES", most_sources(aya::util::nr_cpus().unwrap_or(1)));
     load(types, &mut loader)

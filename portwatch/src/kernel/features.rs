@@ -6,7 +6,7 @@ use std::{
 };
 
 use aya::Btf;
-use portwatch_common::Layout;
+use portwatch_common::{Layout, helper};
 use procfs::process::Process;
 
 use super::{KernelError, attach, btf::Types, layout, records::Shared};
@@ -58,6 +58,12 @@ impl KernelTypes {
         let btf = Btf::parse(&bytes, aya::Endianness::default())
             .map_err(|error| KernelError::aya("parse the kernel's BTF")(error.into()))?;
         Ok(Self { btf, layout })
+    }
+
+    /// Whether programs of this kernel see the parents of a task
+    /// (`bpf_get_current_task_btf`, 5.11).
+    pub fn tell_parents(&self) -> bool {
+        self.layout.0.helpers & helper::CURRENT_TASK_BTF != 0
     }
 }
 

@@ -3,9 +3,13 @@
 use std::{
     fmt::Write as _,
     io::{self, Write},
+    os::fd::AsFd,
 };
 
+use anstream::{AutoStream, ColorChoice, adapter::strip_str, stream::RawStream};
 use anstyle::{AnsiColor, Style};
+use rustix::termios::tcgetwinsize;
+use textwrap::{Options, WordSeparator, WordSplitter, wrap};
 
 use crate::{
     diagnose::{Diagnosis, Judgement, Move, SafeToStop},
@@ -18,34 +22,54 @@ const HEAD: Style = AnsiColor::Red.on_default().bold();
 const LABEL: Style = Style::new().dimmed();
 const COMMAND: Style = AnsiColor::Green.on_default().bold();
 
-/// Writes blocks of text; colours are left to the stream to strip.
+/// Columns before the text of a row.
+const INDENT: usize = 14;
+/// Terminals that are narrower wrap for themselves, and in wider ones lines are no
+/// longer than this: the eye must find the next one's beginning.
+const COLUMNS: std::ops::RangeInclusive<usize> = 40..=120;
+
+/// Writes blocks of text: in colour and as wide as the window on a terminal, plain
+/// and in lines of any length elsewhere.
 pub struct Human<W> {
     out: W,
+    colour: ColorChoice,
 }
 
-impl<W: Write + Send> Human<W> {
-    /// Writes to `out`, which decides about colour.
+impl<W: RawStream + AsFd + Send> Human<W> {
+    /// Writes to `out`; NO_COLOR and CLICOLOR_FORCE are heeded.
     pub fn new(out: W) -> Self {
-        Self { out }
+        let colour = AutoStream::choice(&out);
+        Self { out, colour }
     }
 }
 
-impl<W: Write + Send> Sink for Human<W> {
+impl<W: Write + AsFd + Send> Sink for Human<W> {
+    /// The block goes out in one write, so that nothing else comes between its lines.
     fn write(&mut self, record: &Record) -> io::Result<()> {
         let text = match record {
-            Record::BindFailure(event) => block(event),
+            Record::BindFailure(event) => block(event, columns(&self.out)),
             Record::Loss(loss) => lost(loss),
             // Whoever started it at a terminal knows.
             Record::Agent(_) => return Ok(()),
         };
-        self.out.write_all(text.as_bytes())?;
+        match self.colour {
+            ColorChoice::Never => self.out.write_all(strip_str(&text).to_string().as_bytes())?,
+            _ => self.out.write_all(text.as_bytes())?,
+        }
         self.out.flush()
     }
 }
 
-/// The block of one event.
-pub fn block(event: &Event) -> String {
-    let mut out = Block::default();
+/// How wide a terminal is now (tty_ioctl(4)); `None` if it is none.
+fn columns(out: impl AsFd) -> Option<usize> {
+    let columns = usize::from(tcgetwinsize(out).ok()?.ws_col);
+    (columns >= *COLUMNS.start()).then(|| columns.min(*COLUMNS.end()))
+}
+
+/// The block of one event, with colours, in lines of so many columns or of any
+/// length.
+pub fn block(event: &Event, columns: Option<usize>) -> String {
+    let mut out = Block { text: String::new(), columns };
     out.head(event);
     let Diagnosis { refused_by, holder, judgement, moves, notes, .. } = &event.diagnosis;
     out.row("failed", &process_line(&event.process));
@@ -58,7 +82,7 @@ pub fn block(event: &Event) -> String {
     });
     if let (Some(process), Some(holder)) = (holding, holder) {
         let class = word(&holder.class).replace('_', " ");
-        out.row("held by", &format!("{} [{class}]", process_line(process)));
+        out.row("held by", &format!("{class}: {}", process_line(process)));
     }
     if event.time_wait.count > 0 {
         let left = event
@@ -86,29 +110,38 @@ pub fn block(event: &Event) -> String {
     out.text
 }
 
-#[derive(Default)]
 struct Block {
     text: String,
+    columns: Option<usize>,
 }
 
 impl Block {
     fn head(&mut self, event: &Event) {
         let time = event.time.strftime("%Y-%m-%d %H:%M:%S UTC");
-        let summary = printable(&event.diagnosis.summary);
         let cause = word(&event.diagnosis.cause);
         let errno = printable(&event.failure.errno);
         let many = if event.count > 1 { format!(" ×{}", event.count) } else { String::new() };
         let _ = writeln!(self.text, "{HEAD}{errno}{HEAD:#}{many}  {cause}  {LABEL}{time}{LABEL:#}");
-        let _ = writeln!(self.text, "  {summary}");
+        for line in self.lines(&event.diagnosis.summary, 2) {
+            let _ = writeln!(self.text, "  {line}");
+        }
     }
 
     fn row(&mut self, label: &str, text: &str) {
-        let _ = writeln!(self.text, "  {LABEL}{label:<10}{LABEL:#}  {}", printable(text));
+        let mut label = match label {
+            "" => " ".repeat(INDENT),
+            label => format!("  {LABEL}{label:<10}{LABEL:#}  "),
+        };
+        for line in self.lines(text, INDENT) {
+            let _ = writeln!(self.text, "{label}{line}");
+            label = " ".repeat(INDENT);
+        }
     }
 
     fn step(&mut self, label: &str, step: &Move) {
         match &step.command {
             Some(command) => {
+                // In one line, however long: it is to be pasted.
                 let command = printable(command);
                 let _ = writeln!(
                     self.text,
@@ -118,6 +151,18 @@ impl Block {
             }
             None => self.row(label, &step.why),
         }
+    }
+
+    /// The text in lines that fit behind `indent` columns. Words are not broken:
+    /// paths and addresses are to be copied.
+    fn lines(&self, text: &str, indent: usize) -> Vec<String> {
+        let text = printable(text).into_owned();
+        let Some(columns) = self.columns else { return vec![text] };
+        let options = Options::new(columns.saturating_sub(indent))
+            .break_words(false)
+            .word_separator(WordSeparator::AsciiSpace)
+            .word_splitter(WordSplitter::NoHyphenation);
+        wrap(&text, options).into_iter().map(Into::into).collect()
     }
 }
 
@@ -201,3 +246,6 @@ pub(crate) fn word(value: &impl serde::Serialize) -> String {
         _ => String::new(),
     }
 }
+
+#[cfg(test)]
+mod tests;

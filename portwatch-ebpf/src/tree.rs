@@ -1,0 +1,37 @@
+//! Whose refusals are wanted: everybody's, or only those of one process and of
+//! all that it has started.
+
+use aya_ebpf::{bindings::task_struct, helpers::bpf_get_current_task_btf};
+use portwatch_common::helper;
+
+use crate::layout::{load, offset};
+
+/// Generations that are looked through.
+const MOST: u32 = 64;
+
+/// The process whose descendants are watched, in the initial pid namespace; 0
+/// for everybody's. Set by user space before load.
+#[unsafe(no_mangle)]
+static ROOT: u32 = 0;
+
+/// Whether the current task's refusals are wanted. The parents are asked while the
+/// task is here, so that it does not matter how soon it is gone.
+#[inline(always)]
+pub fn has_current() -> bool {
+    // SAFETY: the static is a plain integer; volatile keeps the compiler from
+    // folding in the value that it was built with.
+    let root = unsafe { core::ptr::read_volatile(&raw const ROOT) };
+    // Without the helper user space has to ask /proc.
+    if root == 0 || offset!(helpers) & helper::CURRENT_TASK_BTF == 0 {
+        return true;
+    }
+    // SAFETY: the kernel has the helper.
+    let mut task = unsafe { bpf_get_current_task_btf() } as *const task_struct;
+    for _ in 0..MOST {
+        if load!(task, task_tgid, u32) == root {
+            return true;
+        }
+        task = load!(task, task_real_parent, *const task_struct);
+    }
+    false
+}

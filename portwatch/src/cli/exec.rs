@@ -1,0 +1,171 @@
+//! `portwatch exec`: a command, and why its binds are refused.
+
+use std::{ffi::OsString, io, process::ExitCode, time::Duration};
+
+use anyhow::Context as _;
+use jiff::SignedDuration;
+use rustix::process::{getpid, set_child_subreaper};
+
+use crate::{
+    diagnose::words,
+    exec::{
+        child::{Child, End},
+        descent,
+        free::wait_free,
+        refused::{Refusal, Refused},
+        signals::Signals,
+    },
+    kernel::attach::SourceLimit,
+    pipeline::{self, Agent},
+    sinks::{Place, Sink, human::Human, json::Json},
+    watch::{self, Watch},
+};
+
+/// Options of `exec`.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Where it fails and was refused ports: wait for so long until they are free, and
+    /// start it once more
+    #[arg(long, value_name = "TIME")]
+    wait_free: Option<SignedDuration>,
+    /// How events are told, on stderr
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    format: Format,
+    /// The command and its arguments; -- before it where it begins with a dash
+    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Format {
+    /// A block of text per event
+    Human,
+    /// One JSON object per line
+    Json,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  portwatch exec -- nginx -g 'daemon off;'
+      says why it cannot bind, where its own message does not
+  portwatch exec --wait-free 60s ./server --port 8080
+      if the old release still has the port: starts it again when that is gone
+  sudo portwatch exec -- sudo -u app ./server
+      watching needs root, the server does not
+
+The command has portwatch's stdin, stdout, stderr and process group. Signals
+that are sent to portwatch reach it. It is killed when portwatch is. What it
+leaves behind is not waited for.
+
+Exit codes: the command's own, or 128 and the number of the signal that ended
+it; 127 there is no such command, 126 it cannot be run, 4 binds may not be
+watched (then the command is not started).";
+
+/// Equal failures within this time are told together.
+const STORM_WINDOW: Duration = Duration::from_secs(10);
+
+/// Runs the command, and once more if that is asked for and may help.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    watch::need_rights()?;
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("failed to start the runtime")?
+        .block_on(starts(args))
+}
+
+async fn starts(args: &Args) -> anyhow::Result<ExitCode> {
+    let signals = Signals::hold_back().context("failed to read signals")?;
+    set_child_subreaper(Some(getpid())).context("failed to become a child subreaper")?;
+    let refused = Refused::default();
+    let end = watched(args, &signals, &refused, async || Ok(None)).await?;
+    let refusals = refused.all();
+    let Some(timeout) = args.wait_free.filter(|_| !end.is_success() && !refusals.is_empty()) else {
+        return Ok(end.into());
+    };
+    let wait = async || hold(&refusals, timeout, end, &signals).await;
+    Ok(watched(args, &signals, &refused, wait).await?.into())
+}
+
+/// Starts the command while its binds are watched, unless `before` that an end has
+/// come.
+async fn watched(
+    args: &Args,
+    signals: &Signals,
+    refused: &Refused,
+    before: impl AsyncFnOnce() -> anyhow::Result<Option<End>>,
+) -> anyhow::Result<End> {
+    let told: (Place, Box<dyn Sink>) = match args.format {
+        Format::Human => (Place("sink.human"), Box::new(Human::new(io::stderr()))),
+        Format::Json => (Place("sink.json"), Box::new(Json::new(io::stderr()))),
+    };
+    let Watch { attached, enricher, host, tells_whose, .. } =
+        Watch::descendants(SourceLimit::Counted)?;
+    let agent = Agent {
+        attached,
+        enricher,
+        host,
+        sinks: vec![told, (Place("exec.refused"), Box::new(refused.clone()))],
+        wanted: Box::new(move |source| tells_whose || descent::is_ours(source.pid)),
+        storm_window: STORM_WINDOW,
+    };
+    pipeline::run(agent, async |_| {
+        if let Some(end) = before().await? {
+            return Ok(end);
+        }
+        // What has come until now has not reached the command, and never would.
+        if let Some(end) = ended_by(signals)? {
+            return Ok(end);
+        }
+        eprintln!("portwatch: ready");
+        let (program, arguments) = args.command.split_first().context("there is no command")?;
+        let child = Child::start(program, arguments, signals)?;
+        child.end(signals).await.context("failed to wait for the command")
+    })
+    .await?
+}
+
+/// Waits until the ports are free. Gives the end that it comes to where they are
+/// not, or where a signal ends the wait.
+async fn hold(
+    refusals: &[Refusal],
+    timeout: SignedDuration,
+    end: End,
+    signals: &Signals,
+) -> anyhow::Result<Option<End>> {
+    let ports: Vec<_> = refusals.iter().map(|refusal| words::target(&refusal.failure)).collect();
+    eprintln!("portwatch: waiting up to {timeout:#} for {} to come free", ports.join(", "));
+    let interrupted = async {
+        loop {
+            let received = signals.next().await?;
+            if received.ends() {
+                return Ok::<_, io::Error>(End::of_signal(received.signal));
+            }
+        }
+    };
+    tokio::select! {
+        freed = wait_free(refusals, timeout.unsigned_abs()) => match freed {
+            Ok(()) => {
+                eprintln!("portwatch: free; starting it once more");
+                Ok(None)
+            }
+            Err(held) => {
+                let port = words::target(&held.failure);
+                eprintln!("portwatch: {port} is still held after {timeout:#}; not started again");
+                Ok(Some(end))
+            }
+        },
+        ended = interrupted => Ok(Some(ended.context("failed to read signals")?)),
+    }
+}
+
+/// A signal that would have ended the command, had it been there.
+fn ended_by(signals: &Signals) -> anyhow::Result<Option<End>> {
+    while let Some(received) = signals.pending().context("failed to read signals")? {
+        if received.ends() {
+            return Ok(Some(End::of_signal(received.signal)));
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,28 @@
+//! `portwatch man`: the manual, for packages.
+
+use std::{fs, io, path::PathBuf, process::ExitCode};
+
+/// Options of `man`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The folder that the pages are written to
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+}
+
+/// The pages cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to write the manual to {}", .folder.display())]
+pub struct ManError {
+    folder: PathBuf,
+    source: io::Error,
+}
+
+/// Writes portwatch.1 and a page for each verb.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let folder = args.folder.clone();
+    fs::create_dir_all(&folder)
+        .and_then(|()| clap_mangen::generate_to(super::command(), &folder))
+        .map_err(|source| ManError { folder, source })?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,16 @@
+//! A command that is run and watched: it and all that it starts are told of their
+//! refused binds, and it notices nothing else.
+//!
+//! | room | what passes through it |
+//! |---|---|
+//! | [`signals`] | what is sent to this process while the command runs |
+//! | [`child`] | the command, from its start to its end |
+//! | [`descent`] | whether a process comes of this one |
+//! | [`refused`] | the ports that it was refused |
+//! | [`free`] | whether they are free by now |
+
+pub mod child;
+pub mod descent;
+pub mod free;
+pub mod refused;
+pub mod signals;

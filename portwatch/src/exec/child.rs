@@ -1,0 +1,137 @@
+//! The command: started with what this process was started with, told what this
+//! process is told, and its end is this process's.
+
+use std::{
+    ffi::OsString,
+    io,
+    os::unix::process::CommandExt as _,
+    process::{Command, ExitCode},
+};
+
+use nix::{sys::signal::kill, unistd::Pid};
+use rustix::process::{
+    Signal, WaitOptions, getpid, getppid, set_parent_process_death_signal, wait,
+};
+
+use super::{
+    descent,
+    signals::{Received, Signals},
+};
+
+/// The command could not be started.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to start {}", .program.display())]
+pub struct StartError {
+    /// What was to be started.
+    pub program: OsString,
+    /// The answer.
+    pub source: io::Error,
+}
+
+/// A running command. Its id stays its own until this has seen its end.
+pub struct Child(Pid);
+
+/// How it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// By itself, with this status.
+    Exited(u8),
+    /// By this signal.
+    Killed(u8),
+}
+
+impl End {
+    /// As if by this signal.
+    pub fn of_signal(signal: nix::sys::signal::Signal) -> Self {
+        Self::Killed(u8::try_from(signal as i32).unwrap_or(u8::MAX))
+    }
+
+    /// Whether it did what it was to do.
+    pub fn is_success(self) -> bool {
+        self == Self::Exited(0)
+    }
+}
+
+impl From<End> for ExitCode {
+    /// As a shell has it: 128 and the signal's number.
+    fn from(end: End) -> Self {
+        match end {
+            End::Exited(status) => status.into(),
+            End::Killed(signal) => signal.saturating_add(128).into(),
+        }
+    }
+}
+
+impl Child {
+    /// Starts `program` in this process group. It is killed when this process is:
+    /// who kills the one that he knows means the other, and a server that stays
+    /// behind would keep its port.
+    ///
+    /// # Errors
+    /// There is no such program, or it cannot be run.
+    pub fn start(
+        program: &OsString,
+        arguments: &[OsString],
+        signals: &Signals,
+    ) -> Result<Self, StartError> {
+        let (mask, parent) = (signals.before(), Some(getpid()));
+        let mut command = Command::new(program);
+        command.args(arguments);
+        // SAFETY: system calls, which are safe between fork and exec; no memory is
+        // allocated.
+        unsafe {
+            command.pre_exec(move || {
+                mask.thread_set_mask()?;
+                set_parent_process_death_signal(Some(Signal::KILL))?;
+                // Whoever ended before that call cannot be waited for by it.
+                if getppid() == parent { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
+            });
+        }
+        let error = |source| StartError { program: program.clone(), source };
+        let child = command.spawn().map_err(error)?;
+        Ok(Self(Pid::from_raw(child.id().cast_signed())))
+    }
+
+    /// Waits for its end, and meanwhile passes signals on and sees to the ends of
+    /// orphans that have become this process's children.
+    ///
+    /// # Errors
+    /// Signals cannot be read, or children not be waited for.
+    pub async fn end(self, signals: &Signals) -> io::Result<End> {
+        loop {
+            // Before the first signal as well: it may have ended by now.
+            if let Some(end) = self.reap()? {
+                return Ok(end);
+            }
+            self.pass_on(signals.next().await?);
+        }
+    }
+
+    /// Takes in every child that has ended.
+    fn reap(&self) -> io::Result<Option<End>> {
+        while let Some((pid, status)) = wait(WaitOptions::NOHANG)? {
+            if pid.as_raw_pid() != self.0.as_raw() {
+                continue;
+            }
+            let byte = |number: i32| u8::try_from(number).unwrap_or(u8::MAX);
+            let exited = status.exit_status().map(|status| End::Exited(byte(status)));
+            let killed = || status.terminating_signal().map(|signal| End::Killed(byte(signal)));
+            if let Some(end) = exited.or_else(killed) {
+                return Ok(Some(end));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What the kernel sent the terminal's whole process group the command has
+    /// already; what the command sent its own group would come back to it.
+    fn pass_on(&self, received: Received) {
+        let Some(sender) = received.sender else { return };
+        if received.signal == nix::sys::signal::SIGCHLD || descent::is_ours(sender) {
+            return;
+        }
+        if let Err(error) = kill(self.0, received.signal) {
+            tracing::warn!(%error, "{} is not passed on", received.signal);
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Whether a process comes of this one. It does not matter who of those between has
+//! ended: this process is a child subreaper, so their children became its own.
+
+use procfs::process::Process;
+
+/// Generations that are looked through; as many as on the kernel side.
+const MOST: usize = 64;
+
+/// Whether the process `pid` comes of this one, by /proc; not if it is gone.
+pub fn is_ours(pid: u32) -> bool {
+    comes_of(pid, std::process::id(), parent)
+}
+
+/// Whether `root` is among the parents of `pid`.
+fn comes_of(pid: u32, root: u32, parent: impl Fn(u32) -> Option<u32>) -> bool {
+    std::iter::successors(parent(pid), |&pid| parent(pid)).take(MOST).any(|pid| pid == root)
+}
+
+fn parent(pid: u32) -> Option<u32> {
+    let stat = Process::new(i32::try_from(pid).ok()?).and_then(|process| process.stat()).ok()?;
+    u32::try_from(stat.ppid).ok().filter(|&parent| parent != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parent_is_found_through_others_and_no_stranger() {
+        let parent = |pid| [(9, 7), (7, 5), (5, 1), (8, 1)].into_iter().find(|&(of, _)| of == pid);
+        let parent = |pid| parent(pid).map(|(_, parent)| parent);
+        assert!(comes_of(9, 5, parent));
+        assert!(comes_of(7, 5, parent));
+        assert!(!comes_of(5, 5, parent), "it is no child of its own");
+        assert!(!comes_of(8, 5, parent));
+        assert!(!comes_of(4, 5, parent), "it is gone");
+    }
+
+    #[test]
+    fn a_circle_ends() {
+        assert!(!comes_of(2, 1, |pid| Some(5 - pid)));
+    }
+
+    #[test]
+    fn a_child_is_ours_and_a_parent_is_not() {
+        let mut child =
+            std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        assert!(is_ours(child.id()));
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert!(!is_ours(std::os::unix::process::parent_id()));
+    }
+}

@@ -1,0 +1,172 @@
+//! What a person sees, for every cause and every class of holder: captured events
+//! (tests/golden), and evidence made here for what no test can capture.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    diagnose::{Cause, HolderClass, diagnose},
+    evidence::Evidence,
+};
+
+/// The width of the snapshots.
+const WIDTH: usize = 100;
+
+/// The captured events whose name begins so, with their names.
+fn captured(beginning: &str) -> Vec<(String, Event)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/events");
+    let mut events: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .map(|path| (path.file_stem().unwrap().to_string_lossy().into_owned(), path))
+        .filter(|(name, _)| name.starts_with(beginning))
+        .map(|(name, path)| {
+            (name, serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap())
+        })
+        .collect();
+    events.sort_by(|a: &(String, Event), b| a.0.cmp(&b.0));
+    events
+}
+
+fn one(name: &str) -> Event {
+    captured(name).remove(0).1
+}
+
+/// An event with its evidence changed, diagnosed anew.
+fn changed(event: Event, change: impl FnOnce(&mut Evidence)) -> Event {
+    let mut evidence = event.clone().into_evidence();
+    change(&mut evidence);
+    let diagnosis = diagnose(&evidence);
+    let Evidence { failure, process, netns, sockets, time_wait, gaps, .. } = evidence;
+    Event { failure, process, netns, sockets, time_wait, gaps, diagnosis, ..event }
+}
+
+/// Nothing was found, and not everything could be looked at.
+fn undetermined() -> Event {
+    changed(one("cause-listener"), |evidence| {
+        evidence.sockets.clear();
+        evidence.last_holder = None;
+        evidence
+            .gaps
+            .push(crate::evidence::Gap::new("sockets", "sock_diag: the kernel answers errno 12"));
+    })
+}
+
+/// systemd listens for a service that has not been started yet.
+fn socket_unit() -> Event {
+    changed(one("class-other_service"), |evidence| {
+        let holder = &mut evidence.sockets[0].holders[0];
+        holder.pid = 1;
+        holder.comm = Some("systemd".to_owned());
+        holder.exe = Some("/usr/lib/systemd/systemd".to_owned());
+        holder.cmdline = vec!["/sbin/init".to_owned()];
+        holder.unit = Some("web.socket".to_owned());
+        holder.cgroup = None;
+    })
+}
+
+/// Who has it may not be looked at.
+fn unknown() -> Event {
+    one("cause-unseen")
+}
+
+fn told(events: &[(String, Event)], columns: Option<usize>) -> String {
+    events
+        .iter()
+        .map(|(name, event)| format!("── {name}\n{}", strip_str(&block(event, columns))))
+        .collect()
+}
+
+fn causes() -> Vec<(String, Event)> {
+    let mut events = captured("cause-");
+    events.push(("cause-undetermined".to_owned(), undetermined()));
+    events
+}
+
+fn classes() -> Vec<(String, Event)> {
+    let mut events = captured("class-");
+    events.push(("class-socket_unit".to_owned(), socket_unit()));
+    events.push(("class-unknown".to_owned(), unknown()));
+    events
+}
+
+#[test]
+fn every_cause() {
+    let events = causes();
+    let shown: BTreeSet<_> = events.iter().map(|(_, event)| word(&event.diagnosis.cause)).collect();
+    let all: BTreeSet<_> = Cause::ALL.iter().map(word).collect();
+    assert_eq!(shown, all);
+    insta::assert_snapshot!(told(&events, Some(WIDTH)));
+}
+
+#[test]
+fn every_class() {
+    let events = classes();
+    let holders = events.iter().filter_map(|(_, event)| event.diagnosis.holder.as_ref());
+    let shown: BTreeSet<_> = holders.map(|holder| word(&holder.class)).collect();
+    let all: BTreeSet<_> = HolderClass::ALL.iter().map(word).collect();
+    assert_eq!(shown, all);
+    insta::assert_snapshot!(told(&events, Some(WIDTH)));
+}
+
+/// As a terminal gets it.
+#[test]
+fn in_colour() {
+    let text = block(&one("class-squatter"), Some(80));
+    insta::assert_snapshot!(text.replace('\u{1b}', "␛"));
+}
+
+/// As a file gets it: a row is a line.
+#[test]
+fn in_a_pipe() {
+    let mut many = one("class-squatter");
+    many.count = 17;
+    insta::assert_snapshot!(told(&[("×17".to_owned(), many)], None));
+}
+
+/// Lines fit, but for one word and for commands, which are to be pasted; and what
+/// goes on does so below its beginning.
+#[test]
+fn at_any_width_it_is_aligned() {
+    for columns in [40, 80, 120] {
+        for (name, event) in causes().into_iter().chain(classes()) {
+            let commands: Vec<_> =
+                event.diagnosis.moves.iter().filter_map(|step| step.command.clone()).collect();
+            let text = strip_str(&block(&event, Some(columns))).to_string();
+            let rows = text.lines().skip_while(|line| !line.starts_with("  failed  "));
+            for line in rows.filter(|line| !line.is_empty()) {
+                let (indent, rest) = line.split_at_checked(INDENT).unwrap_or((line, ""));
+                let fits = textwrap::core::display_width(line) <= columns;
+                let is_command = commands.iter().any(|command| rest == command);
+                assert!(fits || is_command || !rest.contains(' '), "{name} at {columns}: {line}");
+                assert!(!rest.starts_with(' '), "{name} at {columns} is not aligned: {line}");
+                assert!(indent.starts_with("  "), "{name} at {columns} is not aligned: {line}");
+            }
+        }
+    }
+}
+
+/// Wrapping loses nothing.
+#[test]
+fn the_words_are_the_same_at_any_width() {
+    for (name, event) in causes().into_iter().chain(classes()) {
+        let words = |columns| -> Vec<String> {
+            let text = strip_str(&block(&event, columns)).to_string();
+            text.split_whitespace().map(str::to_owned).collect()
+        };
+        assert_eq!(words(Some(60)), words(None), "{name}");
+    }
+}
+
+proptest! {
+    /// What processes say of themselves is wrapped like all else, and harmless.
+    #[test]
+    fn any_arguments_are_shown(arguments in prop::collection::vec(".{0,60}", 0..6), columns in 40usize..130) {
+        let mut event = one("class-squatter");
+        event.process.cmdline = arguments;
+        let text = strip_str(&block(&event, Some(columns))).to_string();
+        prop_assert!(text.chars().all(|char| char == '\n' || !char.is_control()));
+    }
+}

@@ -1,0 +1,116 @@
+//! The agent's two ends at the kernel, made ready: the hooks, and the enricher that
+//! answers for what they report.
+
+use std::{
+    os::unix::net::UnixDatagram,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use rustix::fs::fstat;
+
+use crate::{
+    enrich::{Enricher, host},
+    event::Host,
+    kernel::{
+        KernelError,
+        attach::{self, Attached, SourceLimit, Whose},
+        features::{self, Features, KernelTypes},
+        files::{Files, KernelFiles, NoFiles},
+        plan::{Plan, plan},
+        records::KernelRecords,
+    },
+};
+
+/// What is ready.
+pub struct Watch {
+    /// The attached programs.
+    pub attached: Attached,
+    /// Fills evidence in.
+    pub enricher: Enricher,
+    /// The host, as events carry it.
+    pub host: Host,
+    /// What was decided.
+    pub plan: Plan,
+    /// Whether the hooks themselves see whose a refusal is.
+    pub tells_whose: bool,
+}
+
+impl Watch {
+    /// Watches everybody's binds.
+    ///
+    /// # Errors
+    /// The rights are not there, or the kernel refuses the hooks.
+    pub fn everybody(limit: SourceLimit) -> Result<Self, KernelError> {
+        Self::open(|_| Whose::Everybodys, limit)
+    }
+
+    /// Watches the binds of what this process starts, and of all that comes of it.
+    /// It must be a child subreaper (prctl(2)), so that it stays an ancestor of
+    /// those whose parents end.
+    ///
+    /// # Errors
+    /// As [`everybody`](Self::everybody).
+    pub fn descendants(limit: SourceLimit) -> Result<Self, KernelError> {
+        Self::open(Whose::Tree, limit)
+    }
+
+    fn open(whose: impl FnOnce(u32) -> Whose, limit: SourceLimit) -> Result<Self, KernelError> {
+        need_rights()?;
+        let types = KernelTypes::read(Path::new(features::VMLINUX))?;
+        let features = Features::probe(&types);
+        let plan = plan(&features)?;
+        let mut files = KernelFiles::open(&types).map_err(|error| error.to_string());
+        let own_pid = files.as_mut().ok().and_then(|files| own_pid(files));
+        if own_pid.is_some_and(|pid| pid != std::process::id()) {
+            // Its numbers are not those of this process's /proc, and that nobody has a
+            // socket it could not say.
+            files = Err("it sees this pid namespace's processes only".to_owned());
+        }
+        let whose = whose(own_pid.unwrap_or_else(std::process::id));
+        let mut attached = attach::attach(&plan, &types, whose, limit)?;
+        let tells_whose = types.tell_parents();
+        drop(types);
+        let records = Box::new(KernelRecords::open(&mut attached.ebpf)?);
+        let mut enricher = Enricher::new(host::Host::current(), records, or_none(files));
+        enricher.seed();
+        let host = Host::current(plan.set);
+        Ok(Self { attached, enricher, host, plan, tells_whose })
+    }
+}
+
+/// Asks for the rights that watching needs, before anything is done.
+///
+/// # Errors
+/// They are not there.
+pub fn need_rights() -> Result<(), KernelError> {
+    let missing = features::missing_capabilities();
+    if missing.is_empty() { Ok(()) } else { Err(KernelError::NotPermitted { missing }) }
+}
+
+/// The kernel's search of open files; without it, /proc is searched.
+fn or_none(files: Result<KernelFiles, String>) -> Box<dyn Files> {
+    match files {
+        Ok(files) => Box::new(files),
+        Err(error) => {
+            tracing::warn!(error, "holders are searched for in /proc");
+            Box::new(NoFiles(error))
+        }
+    }
+}
+
+/// This process's number in the initial pid namespace, which no file tells in a pid
+/// namespace of its own: whoever has a socket of this process open is this process.
+/// `None` where the search does not say.
+fn own_pid(files: &mut dyn Files) -> Option<u32> {
+    const DEADLINE: Duration = Duration::from_secs(2);
+    let socket = UnixDatagram::unbound().ok()?;
+    let inode = fstat(&socket).ok()?.st_ino;
+    let mut found = None;
+    let searched =
+        files.search(&[inode], Instant::now() + DEADLINE, &mut |file| found = Some(file.pid));
+    if let Err(error) = searched {
+        tracing::debug!(error, "taken to be in the initial pid namespace");
+    }
+    found
+}
