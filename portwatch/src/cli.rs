@@ -12,6 +12,7 @@ mod output;
 mod replay;
 mod run;
 mod schema;
+pub mod target;
 
 /// Catches every EADDRINUSE and says who holds the port, why the kernel
 /// refused, and what to do.

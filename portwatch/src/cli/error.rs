@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::output::Format;
+use super::{output::Format, target::TargetError};
 use crate::{capture::CaptureError, kernel::KernelError, replay::SourceError};
 
 /// What clap cannot see to be wrong.
@@ -52,6 +52,9 @@ fn classify(error: &anyhow::Error) -> (u8, Option<&'static str>) {
             }
             UsageError::NoDiffAs(_) => (2, Some("use --format human or json")),
         };
+    }
+    if let Some(target) = error.downcast_ref::<TargetError>() {
+        return (2, Some(target.hint()));
     }
     if let Some(capture) = error.downcast_ref::<CaptureError>() {
         return (
