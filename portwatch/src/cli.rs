@@ -13,6 +13,7 @@ mod replay;
 mod run;
 mod schema;
 pub mod target;
+mod wait;
 
 /// Catches every EADDRINUSE and says who holds the port, why the kernel
 /// refused, and what to do.
@@ -27,6 +28,8 @@ struct Cli {
 enum Verb {
     /// Watch, and report each refused bind as it happens
     Run(run::Args),
+    /// Wait until ports are free, or until something listens on them
+    Wait(wait::Args),
     /// Diagnose recorded events again
     Replay(replay::Args),
     /// Show the holders that come back, by port
@@ -50,6 +53,7 @@ pub fn main() -> ExitCode {
     log_to_stderr();
     let result = match cli.verb {
         Verb::Run(args) => run::run(&args),
+        Verb::Wait(args) => wait::run(&args),
         Verb::Replay(args) => replay::run(&args),
         Verb::History(args) => history::run(&args),
         Verb::Schema => schema::run(),

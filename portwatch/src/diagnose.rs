@@ -14,7 +14,7 @@ mod holder;
 mod judgement;
 mod moves;
 mod program;
-mod words;
+pub(crate) mod words;
 mod workloads;
 
 /// The verdict on one refused bind.

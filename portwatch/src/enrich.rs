@@ -23,8 +23,8 @@ mod processes;
 mod record;
 mod runtime;
 mod seed;
-mod sock_diag;
-mod sockets;
+pub(crate) mod sock_diag;
+pub(crate) mod sockets;
 mod supervisors;
 mod unheld;
 

@@ -29,3 +29,4 @@ pub mod losses;
 pub mod pipeline;
 pub mod replay;
 pub mod sinks;
+pub mod wait;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::{output::Format, target::TargetError};
-use crate::{capture::CaptureError, kernel::KernelError, replay::SourceError};
+use crate::{capture::CaptureError, kernel::KernelError, replay::SourceError, wait::WaitError};
 
 /// What clap cannot see to be wrong.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +75,9 @@ fn classify(error: &anyhow::Error) -> (u8, Option<&'static str>) {
     }
     if error.downcast_ref::<SourceError>().is_some() {
         return (1, Some("name files of a capture, or its folder"));
+    }
+    if error.downcast_ref::<WaitError>().is_some() {
+        return (1, Some("portwatch doctor shows what this kernel and these rights allow"));
     }
     match error.downcast_ref::<KernelError>() {
         Some(KernelError::NotPermitted { .. }) => (

@@ -73,15 +73,19 @@ pub fn protocol(protocol: Protocol) -> &'static str {
 
 /// `LISTEN 0.0.0.0:8080 (inode 798112)`.
 pub fn socket(socket: &Socket) -> String {
-    let state = state(socket);
-    let mut text = format!("{state} {}", socket.local);
-    if let Some(remote) = socket.remote {
-        text.push_str(&format!(" from {remote}"));
-    }
+    let mut text = format!("{} {}", state(socket), ends(socket));
     if let Some(inode) = socket.inode {
         text.push_str(&format!(" (inode {inode})"));
     }
     text
+}
+
+/// `10.0.0.1:8080 from 10.0.0.2:51234`.
+pub fn ends(socket: &Socket) -> String {
+    match socket.remote {
+        Some(remote) => format!("{} from {remote}", socket.local),
+        None => socket.local.to_string(),
+    }
 }
 
 /// The state as events spell it.
