@@ -83,7 +83,7 @@ pub async fn wait(
     // What is too far off to be told from never is not waited for exactly.
     let deadline = begin + timeout.min(Duration::from_secs(u32::MAX.into()));
     // Before the first look, so that nothing falls between.
-    let mut watch = Watch::destroyed(asked);
+    let mut watch = Watch::of(asked);
     let mut eye = Eye::open(host)?;
     let mut state = State { ports: Vec::new(), waited: Duration::ZERO };
     for asked in asked {

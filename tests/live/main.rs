@@ -36,3 +36,4 @@ mod storms;
 mod tcp;
 mod time_wait;
 mod udp;
+mod wait;

@@ -9,6 +9,7 @@ use std::{
 
 use anstyle::{AnsiColor, Style};
 use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::target::{Target, targets};
 use crate::{
@@ -94,11 +95,14 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         .context("failed to start the runtime")?;
     let mut progress = Progress::new(args.timeout);
     let ended = runtime.block_on(async {
+        // Before anything is told, so that whoever has heard of it can end it.
+        let mut interrupt =
+            signal(SignalKind::interrupt()).context("failed to watch for SIGINT")?;
         tokio::select! {
             ended = wait::wait(&host, &asked, args.timeout, |state| progress.tell(state)) => {
-                ended.map(Some)
+                Ok(Some(ended?))
             }
-            _ = tokio::signal::ctrl_c() => Ok(None),
+            _ = interrupt.recv() => Ok::<_, anyhow::Error>(None),
         }
     });
     progress.end(ended.as_ref().ok().and_then(Option::as_ref));

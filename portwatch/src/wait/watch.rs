@@ -1,17 +1,21 @@
 //! What says that something may have changed on a port.
 
-use std::{io, os::fd::OwnedFd};
+use std::{io, os::fd::OwnedFd, thread};
 
 use rustix::{
     io::Errno,
     net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, netlink, recv, socket_with},
 };
-use tokio::io::unix::AsyncFd;
+use tokio::{io::unix::AsyncFd, sync::oneshot};
 
 use super::look::{Asked, Condition};
 use crate::{
     enrich::sock_diag::{Query, read_reply},
     evidence::Protocol,
+    kernel::{
+        KernelError,
+        listens::{Hooked, Listens},
+    },
 };
 
 /// `SKNLGRP_*` of include/uapi/linux/sock_diag.h (4.2), as a mask for bind.
@@ -24,6 +28,12 @@ pub enum Watch {
     /// (`sock_diag_broadcast_destroy`), to any user. TIME-WAIT ends unsaid, and so
     /// does a port that connect(2) with AF_UNSPEC gives up.
     Destroyed(Destroyed),
+    /// A hook that is yet to be loaded: only one who has to wait pays for it.
+    ListensLater(Vec<u16>),
+    /// A hook that is being loaded, by a thread, so that looks go on.
+    ListensSoon(oneshot::Receiver<Result<Hooked, KernelError>>, Vec<u16>),
+    /// A hook tells of each TCP socket that begins to listen.
+    Listens(Listens, Vec<u16>),
     /// Nothing tells.
     Nothing,
 }
@@ -35,45 +45,74 @@ pub struct Destroyed {
     buffer: Vec<u8>,
 }
 
+/// Why nothing more is told.
+#[derive(Debug, thiserror::Error)]
+enum Silence {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    #[error("the thread that loads the hook is gone")]
+    Thread,
+}
+
 impl Watch {
-    /// For ports that are to come free: begins at once. Needs a tokio runtime.
-    pub fn destroyed(asked: &[Asked]) -> Self {
-        let freed = |asked: &Asked| matches!(asked.condition, Condition::Free { .. });
-        if !asked.iter().any(freed) {
-            return Self::Nothing;
-        }
-        Destroyed::open(asked).map_or_else(
-            |error| {
-                tracing::debug!(%error, "sock_diag tells of no destroyed sockets");
-                Self::Nothing
+    /// What tells of the ports. All are asked the same, of one protocol. Needs a
+    /// tokio runtime.
+    pub fn of(asked: &[Asked]) -> Self {
+        let ports: Vec<u16> = asked.iter().map(|asked| asked.port).collect();
+        let Some(Asked { protocol, condition, .. }) = asked.first() else { return Self::Nothing };
+        match (condition, protocol) {
+            (Condition::Free { .. }, protocol) => match Destroyed::open(*protocol, ports) {
+                Ok(destroyed) => Self::Destroyed(destroyed),
+                Err(error) => {
+                    tracing::debug!(%error, "sock_diag tells of no destroyed sockets");
+                    Self::Nothing
+                }
             },
-            Self::Destroyed,
-        )
+            (Condition::Listening, Protocol::Tcp) => Self::ListensLater(ports),
+            // No hook that all kernels permit tells of UDP's binds.
+            (Condition::Listening, _) => Self::Nothing,
+        }
     }
 
     /// Whether events come, so that seldom looks are enough.
     pub fn tells(&self) -> bool {
-        !matches!(self, Self::Nothing)
+        matches!(self, Self::Destroyed(_) | Self::Listens(..))
     }
 
     /// Waits for the next event. May be dropped at any time.
     pub async fn event(&mut self) {
-        let heard = match self {
-            Self::Destroyed(destroyed) => destroyed.event().await,
-            Self::Nothing => std::future::pending().await,
-        };
-        if let Err(error) = heard {
-            tracing::debug!(%error, "no more is told");
+        if let Err(error) = self.next().await {
+            tracing::debug!(%error, "nothing more is told");
             *self = Self::Nothing;
         }
+    }
+
+    async fn next(&mut self) -> Result<(), Silence> {
+        if let Self::ListensLater(ports) = self {
+            let (loaded, loading) = oneshot::channel();
+            // It ends with the process; nobody waits for it.
+            thread::spawn(|| loaded.send(Hooked::attach()));
+            *self = Self::ListensSoon(loading, std::mem::take(ports));
+        }
+        match self {
+            Self::Destroyed(destroyed) => destroyed.event().await?,
+            Self::ListensSoon(loading, ports) => {
+                let hooked = loading.await.map_err(|_| Silence::Thread)??;
+                // An event by itself: what came before the hook is not told by it.
+                *self = Self::Listens(Listens::open(hooked)?, std::mem::take(ports));
+            }
+            Self::Listens(listens, ports) => listens.any_of(ports).await?,
+            Self::ListensLater(_) | Self::Nothing => std::future::pending().await,
+        }
+        Ok(())
     }
 }
 
 impl Destroyed {
-    fn open(asked: &[Asked]) -> io::Result<Self> {
-        let groups = asked.iter().fold(0, |groups, asked| {
-            groups | if asked.protocol == Protocol::Tcp { TCP_DESTROY } else { UDP_DESTROY }
-        });
+    fn open(protocol: Protocol, ports: Vec<u16>) -> io::Result<Self> {
+        let groups = if protocol == Protocol::Tcp { TCP_DESTROY } else { UDP_DESTROY };
         let socket = socket_with(
             AddressFamily::NETLINK,
             SocketType::DGRAM,
@@ -81,7 +120,6 @@ impl Destroyed {
             Some(netlink::SOCK_DIAG),
         )?;
         bind(&socket, &netlink::SocketAddrNetlink::new(0, groups))?;
-        let ports = asked.iter().map(|asked| asked.port).collect();
         // SAFETY: the descriptor is open for as long as the `OwnedFd` lives, and
         // always the same one.
         let socket = unsafe { AsyncFd::register(socket) }?;
