@@ -5,6 +5,7 @@
 //! which [`hooks::culprit`] adds the socket that refused, and
 //! [`hooks::tracepoint`]. Both have [`hooks::state`], for the [`record`] of who
 //! holds which port, and [`hooks::files`], which searches when asked.
+//! [`hooks::listens`] is for `portwatch wait` alone.
 
 #![no_std]
 #![no_main]
@@ -13,6 +14,7 @@ mod hooks {
     pub mod culprit;
     pub mod fexit;
     pub mod files;
+    pub mod listens;
     pub mod state;
     pub mod tracepoint;
 }

@@ -15,6 +15,8 @@ mod output;
 mod replay;
 mod run;
 mod schema;
+pub mod target;
+mod wait;
 
 /// Catches every EADDRINUSE and says who holds the port, why the kernel
 /// refused, and what to do.
@@ -31,6 +33,8 @@ enum Verb {
     Run(run::Args),
     /// Run a command, and explain each refused bind of it on stderr
     Exec(exec::Args),
+    /// Wait until ports are free, or until something listens on them
+    Wait(wait::Args),
     /// Diagnose recorded events again
     Replay(replay::Args),
     /// Show the holders that come back, by port
@@ -67,6 +71,7 @@ pub fn main() -> ExitCode {
     let result = match cli.verb {
         Verb::Run(args) => run::run(&args),
         Verb::Exec(args) => exec::run(&args),
+        Verb::Wait(args) => wait::run(&args),
         Verb::Replay(args) => replay::run(&args),
         Verb::History(args) => history::run(&args),
         Verb::Schema => schema::run(),

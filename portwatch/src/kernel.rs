@@ -1,6 +1,7 @@
 //! From the running kernel to a stream of records: probe once
 //! ([`features`]), decide ([`plan`]), attach ([`attach`]), read ([`ring`]). When
 //! a refusal asks who holds the port, [`records`] and [`files`] answer.
+//! [`listens`] is apart: a hook for `portwatch wait`.
 
 pub mod attach;
 pub mod btf;
@@ -8,6 +9,7 @@ pub mod features;
 pub mod files;
 pub mod layout;
 pub mod limits;
+pub mod listens;
 pub mod plan;
 pub mod records;
 pub mod ring;

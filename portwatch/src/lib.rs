@@ -30,4 +30,5 @@ pub mod losses;
 pub mod pipeline;
 pub mod replay;
 pub mod sinks;
+pub mod wait;
 pub mod watch;

@@ -31,6 +31,20 @@ fn bad_arguments() {
         &["run", "--port", "0"],
         &["run", "--port=-1"],
         &["run", "--port", "http"],
+        &["wait", "8080"],
+        &["wait", "--free"],
+        &["wait", "8080", "--free", "--listening"],
+        &["wait", "8080", "--listening", "--reuseaddr"],
+        &["wait", "0", "--free"],
+        &["wait", "65536", "--free"],
+        &["wait", "-1", "--free"],
+        &["wait", "no-such-service", "--free"],
+        &["wait", "127.0.0.1", "--free"],
+        &["wait", "::1:8080", "--free"],
+        &["wait", "localhost:8080", "--free"],
+        &["wait", "8080", "--free", "--timeout", "soon"],
+        &["wait", "8080", "--free", "--timeout=-1s"],
+        &["wait", "8080", "--free", "--format", "markdown"],
     ] {
         run(&mut portwatch(arguments)).is_error(2);
     }
@@ -44,6 +58,9 @@ fn the_culprit_is_named() {
         (&["run", "--no-such-flag"], "--no-such-flag"),
         (&["run", "--format", "xml"], "xml"),
         (&["run", "--port", "70000"], "70000"),
+        (&["wait", "8080", "65536", "--free"], "65536"),
+        (&["wait", "localhost:8080", "--free"], "localhost"),
+        (&["wait", "gopher9", "--free", "--udp"], "no udp service"),
     ] {
         let said = run(&mut portwatch(arguments));
         said.is_error(2);

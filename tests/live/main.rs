@@ -37,3 +37,4 @@ mod storms;
 mod tcp;
 mod time_wait;
 mod udp;
+mod wait;

@@ -2,9 +2,10 @@
 
 use std::{io::ErrorKind, process::ExitCode};
 
-use super::{man::ManError, output::Format};
+use super::{man::ManError, output::Format, target::TargetError};
 use crate::{
     capture::CaptureError, exec::child::StartError, kernel::KernelError, replay::SourceError,
+    wait::WaitError,
 };
 
 /// What clap cannot see to be wrong.
@@ -55,6 +56,9 @@ fn classify(error: &anyhow::Error) -> (u8, Option<&'static str>) {
             UsageError::NoDiffAs(_) => (2, Some("use --format human or json")),
         };
     }
+    if let Some(target) = error.downcast_ref::<TargetError>() {
+        return (2, Some(target.hint()));
+    }
     if let Some(capture) = error.downcast_ref::<CaptureError>() {
         return (
             1,
@@ -83,6 +87,9 @@ fn classify(error: &anyhow::Error) -> (u8, Option<&'static str>) {
             ErrorKind::NotFound => (127, Some("name a program that is in PATH, or its path")),
             _ => (126, Some("name a program that may be run, and can be on this machine")),
         };
+    }
+    if error.downcast_ref::<WaitError>().is_some() {
+        return (1, Some("portwatch doctor shows what this kernel and these rights allow"));
     }
     match error.downcast_ref::<KernelError>() {
         Some(KernelError::NotPermitted { .. }) => (

@@ -134,7 +134,8 @@ async fn hold(
     end: End,
     signals: &Signals,
 ) -> anyhow::Result<Option<End>> {
-    let ports: Vec<_> = refusals.iter().map(|refusal| words::target(&refusal.failure)).collect();
+    let ports: Vec<_> =
+        refusals.iter().map(|refusal| words::target(&refusal.failure).to_string()).collect();
     eprintln!("portwatch: waiting up to {timeout:#} for {} to come free", ports.join(", "));
     let interrupted = async {
         loop {

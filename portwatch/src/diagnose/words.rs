@@ -76,14 +76,19 @@ pub fn protocol(protocol: Protocol) -> &'static str {
 /// `LISTEN 0.0.0.0:8080 (inode 798112)`.
 pub fn socket(socket: &Socket) -> impl Display {
     from_fn(|out| {
-        write!(out, "{} {}", state(socket), socket.local)?;
-        if let Some(remote) = socket.remote {
-            write!(out, " from {remote}")?;
-        }
+        write!(out, "{} {}", state(socket), ends(socket))?;
         if let Some(inode) = socket.inode {
             write!(out, " (inode {inode})")?;
         }
         Ok(())
+    })
+}
+
+/// `10.0.0.1:8080 from 10.0.0.2:51234`.
+pub fn ends(socket: &Socket) -> impl Display {
+    from_fn(|out| match socket.remote {
+        Some(remote) => write!(out, "{} from {remote}", socket.local),
+        None => socket.local.fmt(out),
     })
 }
 

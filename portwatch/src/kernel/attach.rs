@@ -59,9 +59,14 @@ pub fn attach(
 /// useful one and lets it go again. The error is the kernel's answer in words.
 pub fn probe_fexit(types: &KernelTypes) -> Result<(), String> {
     let probe = super::plan::FEXIT.first().ok_or("no probe")?;
-    load_object_small(types)
-        .and_then(|mut ebpf| attach_one(&mut ebpf, probe, types, None))
-        .map_err(|error| reason(&error))
+    attach_alone(types, probe).map(drop).map_err(|error| reason(&error))
+}
+
+/// One program of a small instance of the object, which needs no cgroup.
+pub(super) fn attach_alone(types: &KernelTypes, probe: &Probe) -> Result<Ebpf, KernelError> {
+    let mut ebpf = load_object_small(types)?;
+    attach_one(&mut ebpf, probe, types, None)?;
+    Ok(ebpf)
 }
 
 /// Whose refusals are reported.

@@ -1,0 +1,201 @@
+//! `portwatch wait`: holds a script until ports are free, or until something
+//! listens on them.
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anstyle::{AnsiColor, Style};
+use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::target::{Target, targets};
+use crate::{
+    diagnose::words,
+    enrich::host::Host,
+    evidence::Protocol,
+    wait::{
+        self, Port, State,
+        look::{Asked, Condition},
+    },
+};
+
+mod line;
+mod progress;
+
+use line::Line;
+use progress::Progress;
+
+/// Options of `wait`.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+#[command(group(clap::ArgGroup::new("condition").required(true).args(["free", "listening"])))]
+pub struct Args {
+    /// A port, or an address and a port: 8080, 127.0.0.1:8080, [::1]:8080, 0.0.0.0:http;
+    /// with several, all must be so at once
+    #[arg(value_name = "PORT|ADDR:PORT", required = true)]
+    targets: Vec<String>,
+    /// Until a bind there would succeed: at the address, or for a port alone at all
+    /// addresses of IPv4 and IPv6
+    #[arg(long)]
+    free: bool,
+    /// Until something listens there, at the address or at one that takes it in (UDP:
+    /// is bound there)
+    #[arg(long)]
+    listening: bool,
+    /// Wait no longer than this: 30s, 2m, or seconds; 0 looks once
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    timeout: Duration,
+    /// The bind will have SO_REUSEADDR, as that of the program before it had: what
+    /// connections leave behind (TIME-WAIT) is then not in the way
+    #[arg(long, conflicts_with = "listening")]
+    reuseaddr: bool,
+    /// UDP ports
+    #[arg(long)]
+    udp: bool,
+    /// How the result is told
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    format: Format,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// A line of text per port
+    Human,
+    /// A JSON object per port, one per line
+    Json,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  portwatch wait 8080 --free && ./server
+      start once nothing is in the way of a bind, TIME-WAIT included
+  portwatch wait 8080 --free --reuseaddr --timeout 2m
+      the same for a server that sets SO_REUSEADDR, as most do
+  portwatch wait 127.0.0.1:5432 [::1]:6379 --listening --timeout 10s
+      both services are up
+  portwatch wait 8080 --free --timeout 0 --format json
+      look once
+
+Any user may wait. It looks at the network namespace that it runs in. What it waits for
+goes to stderr, the result to stdout.
+
+Exit codes: 0 it is so, 3 it is not so after the timeout, 1 the tool failed, 2 bad usage,
+130 interrupted.";
+
+/// Waits, then tells.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let asked = args.asked()?;
+    let host = Host::current();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("failed to start the runtime")?;
+    let mut progress = Progress::new(args.timeout);
+    let ended = runtime.block_on(async {
+        // Before anything is told, so that whoever has heard of it can end it.
+        let mut interrupt =
+            signal(SignalKind::interrupt()).context("failed to watch for SIGINT")?;
+        tokio::select! {
+            ended = wait::wait(&host, &asked, args.timeout, |state| progress.tell(state)) => {
+                Ok(Some(ended?))
+            }
+            _ = interrupt.recv() => Ok::<_, anyhow::Error>(None),
+        }
+    });
+    progress.end(ended.as_ref().ok().and_then(Option::as_ref));
+    let Some(state) = ended? else { return Ok(ExitCode::from(INTERRUPTED)) };
+    let code = if state.is_met() { ExitCode::SUCCESS } else { ExitCode::from(HELD) };
+    match args.write(&state, &host) {
+        // The exit code is the answer that counts.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(code),
+        written => Ok(written.map(|()| code)?),
+    }
+}
+
+const HELD: u8 = 3;
+/// As shells have it: 128 and the signal's number.
+const INTERRUPTED: u8 = 130;
+
+impl Args {
+    fn asked(&self) -> anyhow::Result<Vec<Asked>> {
+        let protocol = if self.udp { Protocol::Udp } else { Protocol::Tcp };
+        let condition = match self.listening {
+            true => Condition::Listening,
+            false => Condition::Free { reuseaddr: self.reuseaddr },
+        };
+        let targets = targets(&self.targets, protocol)?;
+        let asked = |Target { address, port }| Asked { protocol, address, port, condition };
+        Ok(targets.into_iter().map(asked).collect())
+    }
+
+    fn write(&self, state: &State, host: &Host) -> io::Result<()> {
+        let mut text = Vec::new();
+        for port in &state.ports {
+            let line = Line::of(port, state, host);
+            match self.format {
+                Format::Human => human(port, &line, &mut text)?,
+                Format::Json => {
+                    serde_json::to_writer(&mut text, &line)?;
+                    text.push(b'\n');
+                }
+            }
+        }
+        let mut out = anstream::stdout();
+        out.write_all(&text)?;
+        out.flush()
+    }
+}
+
+/// Less is no wait.
+const WORTH_TELLING: Duration = Duration::from_millis(50);
+const GOOD: Style = AnsiColor::Green.on_default().bold();
+const BAD: Style = AnsiColor::Red.on_default().bold();
+
+/// `tcp *:8080 is held after 3.2 s: LISTEN 0.0.0.0:8080 (inode 7)`.
+fn human(port: &Port, line: &Line, out: &mut impl Write) -> io::Result<()> {
+    let style = if port.standing.met { GOOD } else { BAD };
+    write!(out, "{} {style}{}{style:#}", name(port), verdict(port))?;
+    let waited = Duration::from_millis(line.waited_ms);
+    if waited >= WORTH_TELLING {
+        write!(out, " after {}", seconds(waited))?;
+    }
+    match port.standing.words() {
+        Some(sockets) => writeln!(out, ": {sockets}")?,
+        None => writeln!(out)?,
+    }
+    line.notes.iter().try_for_each(|note| writeln!(out, "  note: {note}"))
+}
+
+/// `tcp *:8080`.
+fn name(Port { asked, .. }: &Port) -> String {
+    let target = Target { address: asked.address, port: asked.port };
+    format!("{} {target}", words::protocol(asked.protocol))
+}
+
+fn verdict(port: &Port) -> &'static str {
+    match (port.asked.condition, port.standing.met) {
+        (Condition::Free { .. }, true) => "is free",
+        (Condition::Free { .. }, false) => "is held",
+        (Condition::Listening, true) if port.asked.is_tcp() => "listens",
+        (Condition::Listening, true) => "is bound",
+        (Condition::Listening, false) => "has no listener",
+    }
+}
+
+/// `3.2 s`.
+fn seconds(time: Duration) -> String {
+    format!("{:.1} s", time.as_secs_f64())
+}
+
+/// A span as the other options have it, or whole seconds, as sleep(1) does.
+fn duration(text: &str) -> Result<Duration, String> {
+    if let Ok(seconds) = text.parse() {
+        return Ok(Duration::from_secs(seconds));
+    }
+    let span: jiff::SignedDuration =
+        text.parse().map_err(|error: jiff::Error| error.to_string())?;
+    Duration::try_from(span).map_err(|_| "it lies in the past".to_owned())
+}

@@ -1,0 +1,97 @@
+//! One port's result, as JSON has it.
+
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+use crate::{
+    diagnose::words,
+    enrich::host::Host,
+    wait::{
+        Port, State,
+        look::{Asked, Condition, Standing},
+    },
+};
+
+/// A flat object, one per port.
+#[derive(Debug, Serialize)]
+pub struct Line {
+    port: u16,
+    /// `null` for any.
+    address: Option<IpAddr>,
+    protocol: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    free: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    listening: Option<bool>,
+    /// Until it was so, or until the end.
+    pub waited_ms: u64,
+    /// Why it is not so.
+    in_the_way: Option<String>,
+    /// Who listens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    listener: Option<String>,
+    time_wait: TimeWait,
+    /// What the answer takes for granted.
+    pub notes: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct TimeWait {
+    count: u32,
+    max_remaining_ms: Option<u64>,
+}
+
+impl Line {
+    /// Of `port` in `state`.
+    pub fn of(port: &Port, state: &State, host: &Host) -> Self {
+        let Port { asked, standing, met_after } = port;
+        let waited = met_after.unwrap_or(state.waited);
+        let (count, max_remaining_ms) = standing.time_wait();
+        let listens = asked.condition == Condition::Listening;
+        Self {
+            port: asked.port,
+            address: asked.address,
+            protocol: words::protocol(asked.protocol),
+            free: (!listens).then_some(standing.met),
+            listening: listens.then_some(standing.met),
+            waited_ms: u64::try_from(waited.as_millis()).unwrap_or(u64::MAX),
+            in_the_way: (!standing.met).then(|| in_the_way(asked, standing)),
+            listener: standing.words().filter(|_| listens && standing.met),
+            time_wait: TimeWait { count, max_remaining_ms },
+            notes: notes(asked, standing, host),
+        }
+    }
+}
+
+/// Why the condition does not hold, in words.
+pub fn in_the_way(asked: &Asked, standing: &Standing) -> String {
+    let words = standing.words();
+    match asked.condition {
+        Condition::Free { .. } => words.unwrap_or_default(),
+        Condition::Listening => match words {
+            Some(others) => format!("nothing listens there; there is {others}"),
+            None => "nothing listens there".to_owned(),
+        },
+    }
+}
+
+fn notes(asked: &Asked, standing: &Standing, host: &Host) -> Vec<String> {
+    let mut notes = Vec::new();
+    if standing.passed > 0 {
+        notes.push(format!(
+            "{} sockets of earlier connections are left on the port; SO_REUSEADDR passes them if \
+             the listener that they came from had set it too",
+            standing.passed
+        ));
+    }
+    let of_binds = asked.is_tcp() && asked.condition != Condition::Listening;
+    if of_binds && standing.met && !host.shows_bound_sockets() {
+        notes.push(
+            "the kernel shows sockets that are bound and do not listen only from 6.8 on; one may \
+             be in the way"
+                .to_owned(),
+        );
+    }
+    notes
+}

@@ -1,0 +1,96 @@
+//! What is told while it waits: a line that is drawn again and again on a
+//! terminal, elsewhere one at the beginning and one at the end.
+
+use std::{io::IsTerminal as _, time::Duration};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::{line::in_the_way, name, seconds};
+use crate::wait::State;
+
+/// The talk on stderr.
+pub struct Progress {
+    timeout: Duration,
+    /// On a terminal.
+    bar: Option<ProgressBar>,
+    told: bool,
+    /// It was said that TIME-WAIT is longer than the timeout.
+    warned: bool,
+}
+
+impl Progress {
+    /// Nothing is told before there is something to wait for.
+    pub fn new(timeout: Duration) -> Self {
+        Self { timeout, bar: None, told: false, warned: false }
+    }
+
+    /// Tells how it stands.
+    pub fn tell(&mut self, state: &State) {
+        let still = waits_for(state);
+        if !self.told {
+            self.told = true;
+            if std::io::stderr().is_terminal() {
+                self.bar = Some(bar());
+            } else {
+                let most = seconds(self.timeout);
+                eprintln!("portwatch: waiting for {most} at most: {still}");
+            }
+        }
+        self.warn(state);
+        if let Some(bar) = &self.bar {
+            let left = self.timeout.saturating_sub(state.waited).as_secs();
+            bar.set_message(format!("waiting, {left} s left: {still}"));
+            bar.tick();
+        }
+    }
+
+    /// Says at once what cannot end in time.
+    fn warn(&mut self, state: &State) {
+        let left = self.timeout.saturating_sub(state.waited);
+        let longest = state.ports.iter().filter(|port| !port.standing.met).find_map(|port| {
+            let remaining = Duration::from_millis(port.standing.time_wait().1?);
+            (remaining > left).then(|| (name(port), remaining))
+        });
+        let Some((name, remaining)) = longest.filter(|_| !self.warned) else { return };
+        self.warned = true;
+        let text = format!(
+            "portwatch: TIME-WAIT on {name} lasts {} more, and the wait {}",
+            seconds(remaining),
+            seconds(left)
+        );
+        match &self.bar {
+            Some(bar) => bar.suspend(|| eprintln!("{text}")),
+            None => eprintln!("{text}"),
+        }
+    }
+
+    /// Clears the line, or says the last one; `None` where the wait was broken off.
+    pub fn end(self, state: Option<&State>) {
+        if let Some(bar) = self.bar {
+            bar.finish_and_clear();
+        } else if let Some(state) = state.filter(|_| self.told) {
+            let waited = seconds(state.waited);
+            match state.is_met() {
+                true => eprintln!("portwatch: waited {waited}"),
+                false => eprintln!("portwatch: gave up after {waited}: {}", waits_for(state)),
+            }
+        }
+    }
+}
+
+/// `tcp *:8080: LISTEN 0.0.0.0:8080 (inode 7)`, for each port that is not yet so.
+fn waits_for(state: &State) -> String {
+    let unmet = state.ports.iter().filter(|port| !port.standing.met);
+    let said =
+        unmet.map(|port| format!("{}: {}", name(port), in_the_way(&port.asked, &port.standing)));
+    said.collect::<Vec<_>>().join(", ")
+}
+
+/// A line that is cut to the terminal's width.
+fn bar() -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg}") {
+        bar.set_style(style);
+    }
+    bar
+}

@@ -1,0 +1,79 @@
+//! The moments at which something begins to listen, in any network namespace: an
+//! instance of the object of which only that hook is loaded.
+
+use std::{io, path::Path};
+
+use aya::{
+    Ebpf,
+    maps::{MapData, RingBuf},
+};
+use tokio::io::unix::AsyncFd;
+
+use super::{
+    KernelError, attach,
+    features::{self, KernelTypes},
+    plan::{Hook, Probe},
+};
+
+const PROBE: Probe =
+    Probe { program: "pw_listens", hook: Hook::TpBtf("inet_sock_set_state"), optional: None };
+
+/// The loaded hook; dropping it detaches it.
+pub struct Hooked(Ebpf);
+
+/// Ports as they come to be listened on.
+pub struct Listens {
+    _hooked: Hooked,
+    ports: AsyncFd<RingBuf<MapData>>,
+}
+
+impl Hooked {
+    /// Loads and attaches the hook, which takes some tenths of a second.
+    ///
+    /// # Errors
+    /// The rights are missing, or the kernel refuses it.
+    pub fn attach() -> Result<Self, KernelError> {
+        let missing = features::missing_capabilities();
+        if !missing.is_empty() {
+            return Err(KernelError::NotPermitted { missing });
+        }
+        let types = KernelTypes::read(Path::new(features::VMLINUX))?;
+        attach::attach_alone(&types, &PROBE).map(Self)
+    }
+}
+
+impl Listens {
+    /// Takes the ring out of the loaded object. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// The object lacks it, or it cannot be polled.
+    pub fn open(mut hooked: Hooked) -> Result<Self, KernelError> {
+        let step = |error: Box<dyn std::error::Error + Send + Sync>| {
+            KernelError::aya("open the ring buffer")(error)
+        };
+        let ring = hooked.0.take_map("FAILURES").ok_or_else(|| step("no map FAILURES".into()))?;
+        let ring = RingBuf::try_from(ring).map_err(|error| step(error.into()))?;
+        // SAFETY: the descriptor is the map's own, open for as long as the
+        // `RingBuf` lives, and always the same one.
+        let ports = unsafe { AsyncFd::register(ring) }.map_err(|error| step(error.into()))?;
+        Ok(Self { _hooked: hooked, ports })
+    }
+
+    /// Waits until one of `wanted` is listened on. May be dropped at any time.
+    ///
+    /// # Errors
+    /// The ring cannot be polled.
+    pub async fn any_of(&mut self, wanted: &[u16]) -> io::Result<()> {
+        loop {
+            let mut found = false;
+            while let Some(record) = self.ports.get_mut().next() {
+                let port = <[u8; 8]>::try_from(&*record).map(u64::from_ne_bytes);
+                found |= port.is_ok_and(|port| wanted.iter().any(|&own| u64::from(own) == port));
+            }
+            if found {
+                return Ok(());
+            }
+            self.ports.readable_mut().await?.clear_ready();
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! Rows of a listing, and what is made of them.
+
+use std::net::SocketAddr;
+
+use super::*;
+
+fn row(state: State, local: &str) -> Socket {
+    let local: SocketAddr = local.parse().unwrap();
+    let is_minisock = state == State::TimeWait;
+    // A bind to such an address sets it.
+    let is_specific = is_v6_alone(local.ip()) == Some(true) && !local.ip().is_unspecified();
+    Socket {
+        inode: (!is_minisock).then_some(7),
+        expires_ms: is_minisock.then_some(42_000),
+        v6only: (local.is_ipv6() && !is_minisock).then_some(is_specific),
+        ..Socket::bare(state, local, Some(2))
+    }
+}
+
+fn asked(target: &str, condition: Condition) -> Asked {
+    let address: Option<SocketAddr> = target.parse().ok();
+    Asked {
+        protocol: Protocol::Tcp,
+        address: address.map(|address| address.ip()),
+        port: 80,
+        condition,
+    }
+}
+
+fn judged(asked: &Asked, rows: impl IntoIterator<Item = Socket>) -> Standing {
+    let mut judge = Judge::new(Kernel::NEWEST, asked);
+    rows.into_iter().for_each(|row| judge.take(row));
+    judge.end()
+}
+
+fn is_free(target: &str, reuseaddr: bool, row: Socket) -> bool {
+    judged(&asked(target, Condition::Free { reuseaddr }), [row]).met
+}
+
+#[test]
+fn a_port_alone_is_free_if_it_is_so_everywhere() {
+    for holder in ["0.0.0.0:80", "127.0.0.1:80", "[::]:80", "[::1]:80", "[::ffff:10.0.0.1]:80"] {
+        assert!(!is_free("80", false, row(State::Listen, holder)), "{holder}");
+    }
+    let v6only = Socket { v6only: Some(true), ..row(State::Listen, "[::]:80") };
+    assert!(!is_free("80", false, v6only));
+}
+
+#[test]
+fn at_an_address_others_do_not_matter() {
+    for (target, holder, free) in [
+        ("127.0.0.1:80", "127.0.0.2:80", true),
+        ("127.0.0.1:80", "0.0.0.0:80", false),
+        ("127.0.0.1:80", "[::]:80", false),
+        ("127.0.0.1:80", "[::1]:80", true),
+        ("0.0.0.0:80", "127.0.0.1:80", false),
+        ("0.0.0.0:80", "[::1]:80", true),
+        ("[::1]:80", "127.0.0.1:80", true),
+        ("[::1]:80", "[::]:80", false),
+        ("[::]:80", "127.0.0.1:80", false),
+    ] {
+        assert_eq!(is_free(target, false, row(State::Listen, holder)), free, "{target} {holder}");
+    }
+}
+
+#[test]
+fn reuseaddr_passes_what_connections_leave_and_nothing_else() {
+    for (state, passes) in [
+        (State::TimeWait, true),
+        (State::Established, true),
+        (State::FinWait2, true),
+        (State::CloseWait, true),
+        (State::Listen, false),
+        (State::Bound, false),
+    ] {
+        assert!(!is_free("80", false, row(state, "127.0.0.1:80")), "{state:?}");
+        assert_eq!(is_free("80", true, row(state, "127.0.0.1:80")), passes, "{state:?}");
+    }
+    let condition = Condition::Free { reuseaddr: true };
+    let standing = judged(&asked("80", condition), [row(State::TimeWait, "127.0.0.1:80")]);
+    assert_eq!((standing.passed, standing.kinds.len()), (1, 0));
+}
+
+/// In UDP another socket with the option is a program that shares the port.
+#[test]
+fn reuseaddr_passes_no_udp_socket() {
+    for state in [State::Unconn, State::Established] {
+        let condition = Condition::Free { reuseaddr: true };
+        let asked = Asked { protocol: Protocol::Udp, ..asked("80", condition) };
+        assert!(!judged(&asked, [row(state, "127.0.0.1:80")]).met, "{state:?}");
+    }
+}
+
+/// It is listed beside the owners of the port and is none of them.
+#[test]
+fn a_request_for_a_connection_holds_nothing() {
+    assert!(is_free("80", false, row(State::SynRecv, "127.0.0.1:80")));
+}
+
+#[test]
+fn what_ends_by_itself_is_told_from_what_does_not() {
+    let asked = asked("80", Condition::Free { reuseaddr: false });
+    let dying = |ms| Socket { expires_ms: Some(ms), ..row(State::TimeWait, "127.0.0.1:80") };
+    let standing = judged(&asked, [dying(5_000), dying(41_001), dying(7)]);
+    assert_eq!(standing.ends_in, Some(Duration::from_millis(41_001)));
+    assert_eq!(standing.time_wait(), (3, Some(41_001)));
+    assert_eq!(standing.words().as_deref(), Some("3 in TIME-WAIT, the last ends in 42 s"));
+    let standing = judged(&asked, [dying(5_000), row(State::Established, "127.0.0.1:80")]);
+    assert_eq!((standing.ends_in, standing.time_wait().0), (None, 1));
+    assert_eq!(judged(&asked, []).ends_in, None);
+}
+
+#[test]
+fn words_name_one_and_count_many() {
+    let asked = asked("80", Condition::Free { reuseaddr: false });
+    let child = |n: u16| Socket {
+        remote: Some(SocketAddr::new([10, 0, 0, 2].into(), n)),
+        ..row(State::Established, "10.0.0.1:80")
+    };
+    let standing = judged(&asked, [child(1), row(State::Listen, "0.0.0.0:80"), child(2)]);
+    assert_eq!(
+        standing.words().as_deref(),
+        Some(
+            "LISTEN 0.0.0.0:80 (inode 7); 2 in ESTABLISHED, one of them 10.0.0.1:80 from \
+             10.0.0.2:1"
+        )
+    );
+}
+
+#[test]
+fn a_listener_must_take_in_the_address() {
+    let listens = |target: &str, holder: &str| {
+        judged(&asked(target, Condition::Listening), [row(State::Listen, holder)]).met
+    };
+    for (target, holder, met) in [
+        ("80", "127.0.0.2:80", true),
+        ("80", "[::1]:80", true),
+        ("127.0.0.1:80", "127.0.0.1:80", true),
+        ("127.0.0.1:80", "127.0.0.2:80", false),
+        ("127.0.0.1:80", "0.0.0.0:80", true),
+        ("127.0.0.1:80", "[::]:80", true),
+        ("127.0.0.1:80", "[::1]:80", false),
+        ("127.0.0.1:80", "[::ffff:127.0.0.1]:80", true),
+        ("0.0.0.0:80", "127.0.0.1:80", false),
+        ("0.0.0.0:80", "[::]:80", true),
+        ("[::1]:80", "[::]:80", true),
+        ("[::1]:80", "0.0.0.0:80", false),
+        ("[::]:80", "[::]:80", true),
+        ("[::]:80", "[::1]:80", false),
+        ("[::]:80", "0.0.0.0:80", false),
+    ] {
+        assert_eq!(listens(target, holder), met, "{target} {holder}");
+    }
+    let v6only = Socket { v6only: Some(true), ..row(State::Listen, "[::]:80") };
+    assert!(!judged(&asked("127.0.0.1:80", Condition::Listening), [v6only.clone()]).met);
+    assert!(judged(&asked("[::1]:80", Condition::Listening), [v6only]).met);
+}
+
+#[test]
+fn who_is_there_and_does_not_listen_is_named() {
+    let asked = asked("127.0.0.1:80", Condition::Listening);
+    let (bound, elsewhere) =
+        (row(State::Bound, "127.0.0.1:80"), row(State::Listen, "127.0.0.2:80"));
+    let standing = judged(&asked, [elsewhere.clone(), bound.clone()]);
+    assert_eq!(standing.kinds.len(), 2);
+    let listener = row(State::Listen, "127.0.0.1:80");
+    let standing = judged(&asked, [elsewhere, listener.clone(), bound]);
+    assert!(standing.met);
+    assert_eq!(standing.words(), judged(&asked, [listener]).words());
+}
+
+#[test]
+fn a_bound_udp_socket_is_enough() {
+    let asked = Asked { protocol: Protocol::Udp, ..asked("127.0.0.1:80", Condition::Listening) };
+    assert!(judged(&asked, [row(State::Unconn, "0.0.0.0:80")]).met);
+    assert!(!judged(&asked, [row(State::Established, "127.0.0.1:80")]).met);
+}
