@@ -8,6 +8,7 @@ mod completions;
 mod doctor;
 mod error;
 mod exec;
+mod explain;
 mod history;
 mod input;
 mod man;
@@ -33,6 +34,8 @@ enum Verb {
     Run(run::Args),
     /// Run a command, and explain each refused bind of it on stderr
     Exec(exec::Args),
+    /// Say what would stop a bind now
+    Explain(explain::Args),
     /// Wait until ports are free, or until something listens on them
     Wait(wait::Args),
     /// Diagnose recorded events again
@@ -71,6 +74,7 @@ pub fn main() -> ExitCode {
     let result = match cli.verb {
         Verb::Run(args) => run::run(&args),
         Verb::Exec(args) => exec::run(&args),
+        Verb::Explain(args) => explain::run(&args),
         Verb::Wait(args) => wait::run(&args),
         Verb::Replay(args) => replay::run(&args),
         Verb::History(args) => history::run(&args),

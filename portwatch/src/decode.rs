@@ -46,6 +46,13 @@ pub struct RawFailure {
     pub source: Source,
 }
 
+impl RawFailure {
+    /// Whether nobody has tried this bind: it is asked what would refuse it.
+    pub fn is_untried(&self) -> bool {
+        self.task.pid == 0
+    }
+}
+
 /// The socket that refused, as the kernel's conflict check had it in hand.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawCulprit {
@@ -72,7 +79,7 @@ pub struct RawCulprit {
 }
 
 /// The refused task as the kernel side saw it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RawTask {
     /// The process.
     pub pid: u32,

@@ -2,13 +2,17 @@
 //! what cannot be had becomes a gap.
 
 use std::{
+    io,
     net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
 use crate::{
     decode::{RawCulprit, RawFailure},
-    evidence::{Connections, Device, Evidence, Failure, Gap, Origin, Protocol, Socket, State},
+    evidence::{
+        Connections, Device, Evidence, Failure, Gap, Netns, Origin, Process, Protocol, Socket,
+        State,
+    },
     kernel::{files::Files, records::Records},
 };
 
@@ -29,7 +33,7 @@ mod supervisors;
 mod unheld;
 
 use containers::Containers;
-use host::Host;
+use host::{Host, NetnsRef};
 use runtime::Programs;
 use supervisors::Supervisors;
 
@@ -45,6 +49,7 @@ pub struct Enricher {
     supervisors: Supervisors,
     containers: Containers,
     programs: Programs,
+    patience: Duration,
 }
 
 impl Enricher {
@@ -60,7 +65,28 @@ impl Enricher {
             supervisors: Supervisors::default(),
             containers: Containers::default(),
             programs: Programs::default(),
+            patience: DEADLINE,
         }
+    }
+
+    /// Looks for as long as this into each bind, where somebody waits for the answer
+    /// and nothing waits behind it.
+    pub fn patient(self, patience: Duration) -> Self {
+        Self { patience, ..self }
+    }
+
+    /// Every network namespace that can be found, at most `most`, the own first; and
+    /// whether that is all of them.
+    pub fn all_netns(&self, most: usize) -> (Vec<NetnsRef>, bool) {
+        netns::all(&self.host, most)
+    }
+
+    /// Enters a network namespace, for binds that are asked about in it.
+    ///
+    /// # Errors
+    /// It may not be entered.
+    pub fn enter(&mut self, way: &NetnsRef) -> io::Result<Netns> {
+        self.namespaces.admit(&self.host, way)
     }
 
     /// Puts on record what was there before the agent.
@@ -80,7 +106,7 @@ impl Enricher {
 
     /// Finds out what can be found out before the deadline.
     pub fn enrich(&mut self, raw: &RawFailure) -> Evidence {
-        let deadline = Instant::now() + DEADLINE;
+        let deadline = Instant::now() + self.patience;
         let (host, records) = (&self.host, &*self.records);
         let mut gaps = Vec::new();
         let mut failure = failure(raw, &mut gaps);
@@ -92,6 +118,7 @@ impl Enricher {
             failure: &failure,
             culprit: raw.culprit.as_ref(),
             netns_cookie: raw.netns_cookie,
+            everything: raw.is_untried(),
         };
         let mut found = match &mut diag {
             Some(diag) if raw.port != 0 => search.run(&mut **diag, &mut gaps),
@@ -100,7 +127,10 @@ impl Enricher {
         if let Some(culprit) = &raw.culprit {
             point_out(culprit, raw, &mut found);
         }
-        let mut process = processes::failing(host, &raw.task, &mut gaps);
+        let mut process = match raw.is_untried() {
+            true => Process::default(),
+            false => processes::failing(host, &raw.task, &mut gaps),
+        };
         record::recall_options(records, &mut found.sockets);
         let unfound = self.holders.name(host, records, &mut found.sockets, deadline, &mut gaps);
         if let Some(diag) = diag.as_deref_mut().filter(|_| !found.broken) {
@@ -138,7 +168,8 @@ impl Enricher {
         // listener; and after what matters more.
         let left_over = found.time_wait.count > 0 || found.connections != Connections::default();
         let listens = found.sockets.iter().any(|socket| socket.state == State::Listen);
-        if raw.reuseaddr != Some(true) && left_over && !listens && Instant::now() < deadline {
+        let advised = raw.reuseaddr != Some(true) && !raw.is_untried();
+        if advised && left_over && !listens && Instant::now() < deadline {
             let exe = host.proc_file(process.pid, "exe");
             process.runtime = self.programs.runtime(&process, exe, deadline);
         }

@@ -188,6 +188,11 @@ impl AgentNotice {
 }
 
 impl Host {
+    /// The running host, looked at without hooks.
+    pub fn unwatched() -> Self {
+        Self { hooks: "none".to_owned(), ..Self::current(HookSet::Tracepoint) }
+    }
+
     /// Reads the running host's identity.
     pub fn current(set: HookSet) -> Self {
         let uname = rustix::system::uname();

@@ -31,7 +31,7 @@ pub struct Evidence {
     pub kernel: String,
     /// What was asked of the kernel.
     pub failure: Failure,
-    /// Who asked.
+    /// Who asked; with pid 0 nobody yet.
     pub process: Process,
     /// Where.
     pub netns: Netns,
@@ -185,6 +185,14 @@ impl Gap {
     ) -> Self {
         let denied = error.kind() == std::io::ErrorKind::PermissionDenied;
         Self { denied, ..Self::new(what, why) }
+    }
+}
+
+impl Evidence {
+    /// Whether nobody has tried this bind: it is asked what would refuse it
+    /// ([`crate::explain`]).
+    pub fn is_untried(&self) -> bool {
+        self.process.pid == 0
     }
 }
 

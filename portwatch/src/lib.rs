@@ -24,6 +24,7 @@ pub mod enrich;
 pub mod event;
 pub mod evidence;
 pub mod exec;
+pub mod explain;
 pub mod history;
 pub mod kernel;
 pub mod losses;

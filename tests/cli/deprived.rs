@@ -3,46 +3,16 @@
 
 use std::{
     ffi::CString,
-    fs::File,
     io,
-    os::{
-        fd::AsRawFd as _,
-        unix::{ffi::OsStrExt as _, process::CommandExt as _},
-    },
+    os::unix::{ffi::OsStrExt as _, process::CommandExt as _},
     process::Command,
 };
 
-use portwatch_tests::{cgroup, programs};
+use portwatch_tests::cgroup;
 use rustix::{
     mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount},
     thread::{UnshareFlags, unshare_unsafe},
 };
-
-/// The user that owns nothing.
-const NOBODY: u32 = 65534;
-
-/// A command whose program file must stay open until it is started.
-pub struct ByDescriptor {
-    command: Command,
-    _program: File,
-}
-
-impl ByDescriptor {
-    /// The command.
-    pub fn command(&mut self) -> &mut Command {
-        &mut self.command
-    }
-}
-
-/// `portwatch` run by a user without rights. The folders on the way to the
-/// program may be closed to that user, so it is run by its descriptor.
-pub fn as_nobody(arguments: &[&str]) -> ByDescriptor {
-    let program = File::open(programs::portwatch().unwrap()).unwrap();
-    let mut command = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
-    command.arg0("portwatch").args(arguments).env("RUST_BACKTRACE", "1");
-    command.uid(NOBODY).gid(NOBODY).current_dir("/");
-    ByDescriptor { command, _program: program }
-}
 
 /// With nothing in /sys/kernel/btf.
 pub fn without_btf(command: &mut Command) -> &mut Command {

@@ -14,6 +14,7 @@ mod causes;
 mod classes;
 mod containers;
 mod exec;
+mod explain;
 mod filter;
 mod gone;
 mod holder;

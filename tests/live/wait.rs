@@ -3,18 +3,16 @@
 use std::{
     fs::File,
     io::Read as _,
-    os::{fd::AsRawFd as _, unix::process::CommandExt as _},
     process::{Command, Stdio},
 };
 
 use portwatch_tests::{
-    command::{Said, portwatch, run},
+    command::{Said, as_nobody, portwatch, run},
     helper::Helper,
     netns::Netns,
     op::{Leaving, Op, tcp, udp},
     patience,
     process::{Process, code},
-    programs,
     stream::Silence,
 };
 use rustix::{
@@ -242,34 +240,16 @@ fn udp_sockets() {
     }
 }
 
-/// The folders on the way to the program may be closed to that user, so it is run
-/// by its descriptor.
-fn as_nobody(netns: &Netns, program: &File, arguments: &[&str]) -> Command {
-    const NOBODY: libc::uid_t = 65534;
-    let mut command = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
-    command.arg("wait").args(arguments).current_dir("/");
-    netns.confine(&mut command);
-    // SAFETY: two system calls, which are safe between fork and exec.
-    unsafe {
-        command.pre_exec(|| match libc::setgid(NOBODY) | libc::setuid(NOBODY) {
-            0 => Ok(()),
-            _ => Err(std::io::Error::last_os_error()),
-        });
-    }
-    command
-}
-
 #[test]
 fn an_ordinary_user_waits_as_well() {
     let netns = Netns::new();
-    let program = File::open(programs::portwatch().unwrap()).unwrap();
-    let as_nobody = |arguments: &[&str]| as_nobody(&netns, &program, arguments);
+    let as_nobody = |condition| as_nobody(Some(&netns), &["wait", "8080", condition]);
     let holder = Helper::new(&netns).holds([tcp(ADDRESS).listening()]);
-    let process = waiting(&mut as_nobody(&["8080", "--free"]), "LISTEN 127.0.0.1:8080");
+    let process = waiting(as_nobody("--free").command(), "LISTEN 127.0.0.1:8080");
     drop(holder);
     let said = ended(process);
     assert_eq!(said.code, 0, "{said}");
-    let process = waiting(&mut as_nobody(&["8080", "--listening"]), "nothing listens");
+    let process = waiting(as_nobody("--listening").command(), "nothing listens");
     let _holder = Helper::new(&netns).holds([tcp(ADDRESS).listening()]);
     let said = ended(process);
     assert_eq!(said.code, 0, "{said}");

@@ -1,10 +1,15 @@
 //! One run of `portwatch` to its end: what it said where, and its exit code.
 
-use std::process::Command;
+use std::{
+    fs::File,
+    os::{fd::AsRawFd as _, unix::process::CommandExt as _},
+    process::Command,
+};
 
 use rustix::process::Signal;
 
 use crate::{
+    netns::Netns,
     patience,
     process::{Process, code},
     programs,
@@ -31,6 +36,41 @@ pub fn portwatch(arguments: &[&str]) -> Command {
     // elsewhere must not get one for a wrong flag.
     command.args(arguments).env("RUST_BACKTRACE", "1");
     command
+}
+
+/// A command whose program file must stay open until it is started.
+pub struct ByDescriptor {
+    command: Command,
+    _program: File,
+}
+
+impl ByDescriptor {
+    /// The command.
+    pub fn command(&mut self) -> &mut Command {
+        &mut self.command
+    }
+}
+
+/// `portwatch` run by a user that owns nothing, in `netns` or where the test is. The
+/// folders on the way to the program may be closed to that user, so it is run by its
+/// descriptor.
+#[must_use]
+pub fn as_nobody(netns: Option<&Netns>, arguments: &[&str]) -> ByDescriptor {
+    const NOBODY: libc::uid_t = 65534;
+    let program = File::open(programs::portwatch().unwrap()).unwrap();
+    let mut command = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
+    command.arg0("portwatch").args(arguments).current_dir("/").env("RUST_BACKTRACE", "1");
+    if let Some(netns) = netns {
+        netns.confine(&mut command);
+    }
+    // SAFETY: two system calls, which are safe between fork and exec.
+    unsafe {
+        command.pre_exec(|| match libc::setgid(NOBODY) | libc::setuid(NOBODY) {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        });
+    }
+    ByDescriptor { command, _program: program }
 }
 
 /// Runs `command` to its end.

@@ -30,6 +30,16 @@ pub enum InputError {
     BadLines(u64),
 }
 
+/// A network namespace that cannot be looked into.
+#[derive(Debug, thiserror::Error)]
+#[error("network namespace `{place}` cannot be entered")]
+pub struct NetnsError {
+    /// As it was named.
+    pub place: String,
+    /// The answer.
+    pub source: std::io::Error,
+}
+
 /// Prints the error on stderr and gives the exit code for its kind.
 pub fn report(error: &anyhow::Error) -> ExitCode {
     eprintln!("error: {error}");
@@ -54,6 +64,12 @@ fn classify(error: &anyhow::Error) -> (u8, Option<&'static str>) {
                 (2, Some("name files or the folder of a capture, or use --journal"))
             }
             UsageError::NoDiffAs(_) => (2, Some("use --format human or json")),
+        };
+    }
+    if let Some(netns) = error.downcast_ref::<NetnsError>() {
+        return match netns.source.kind() {
+            ErrorKind::PermissionDenied => (4, Some("run it as root")),
+            _ => (2, Some("name a process, a namespace of ip netns list, a file, or all")),
         };
     }
     if let Some(target) = error.downcast_ref::<TargetError>() {

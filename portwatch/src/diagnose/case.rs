@@ -109,6 +109,17 @@ impl<'a> Case<'a> {
         (!names.is_empty()).then(|| format!("also in the way: {}", names.join(", ")))
     }
 
+    /// Who is to have the port, in words.
+    pub fn binder(&self) -> String {
+        let process = self.process();
+        match self.evidence.is_untried() {
+            true => "the program that is to bind it".to_owned(),
+            false => {
+                words::belongs_to(process).unwrap_or_else(|| words::process(process).to_string())
+            }
+        }
+    }
+
     /// The failing process.
     pub fn process(&self) -> &'a Process {
         &self.evidence.process

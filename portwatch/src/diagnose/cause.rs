@@ -80,15 +80,15 @@ pub fn decide(case: &Case) -> Diagnosis {
     let finding =
         RULES.iter().find_map(|rule| rule(case)).unwrap_or_else(|| undetermined::finding(case));
     let Finding { cause, because, class, holder, moves, mut notes, confidence } = finding;
-    let summary = format!(
-        "{} cannot {} {}: {because}",
-        words::process_and_owner(case.process()),
-        match case.evidence.failure.stage {
-            Stage::Listen => "listen on",
-            _ => "bind",
-        },
-        words::target(&case.evidence.failure),
-    );
+    let who = words::process_and_owner(case.process());
+    let target = words::target(&case.evidence.failure);
+    let summary = match case.evidence.failure.stage {
+        _ if case.evidence.is_untried() => {
+            format!("a bind of {target} would be refused: {because}")
+        }
+        Stage::Listen => format!("{who} cannot listen on {target}: {because}"),
+        _ => format!("{who} cannot bind {target}: {because}"),
+    };
     notes.extend(case.elsewhere());
     notes.extend(case.others());
     Diagnosis {
@@ -181,7 +181,7 @@ fn who(
             Some("started again by its supervisor")
         }
         HolderClass::Restarted => Some("a younger instance"),
-        HolderClass::OtherService => Some("another service"),
+        HolderClass::OtherService if !case.evidence.is_untried() => Some("another service"),
         HolderClass::Inherited => Some("which has only inherited it"),
         HolderClass::CoreDumping => Some("which is writing a core dump"),
         HolderClass::ContainerProxy => Some(behind_proxy.as_str()),

@@ -22,6 +22,12 @@ pub fn of(case: &Case, class: HolderClass, holder: Option<&Process>) -> Option<J
         HolderClass::Itself => {
             contra.push("it is a parent of the failing process, which would end too".to_owned());
         }
+        HolderClass::OtherService if case.evidence.is_untried() => {
+            contra.push(match &holder.unit {
+                Some(unit) => format!("it is a service ({unit}), with users of its own"),
+                None => "it may have users of its own".to_owned(),
+            });
+        }
         HolderClass::OtherService => contra.push(match &holder.unit {
             Some(unit) => format!("it is another service ({unit}), with users of its own"),
             None => "it is another program, with users of its own".to_owned(),
@@ -57,6 +63,7 @@ pub fn of(case: &Case, class: HolderClass, holder: Option<&Process>) -> Option<J
         contra.push(format!("{connections} established {are} on the port now"));
     }
     let safe_to_stop = match class {
+        HolderClass::OtherService if case.evidence.is_untried() => SafeToStop::Check,
         HolderClass::Itself
         | HolderClass::OtherService
         | HolderClass::ContainerProxy

@@ -3,7 +3,7 @@
 
 use crate::{
     diagnose::{HolderClass, Move, Risk, case::Case, words, workloads},
-    evidence::{Process, Protocol, Stage},
+    evidence::{Gap, Process, Protocol, Stage},
 };
 
 mod manager;
@@ -35,10 +35,17 @@ pub fn against(case: &Case, class: HolderClass, holder: Option<&Process>) -> Vec
              out of its configuration",
             words::process(case.process()),
         ))],
+        HolderClass::OtherService if case.evidence.is_untried() => {
+            vec![stop(
+                case,
+                holder,
+                "it has the port; give the other program another one, or stop it",
+            )]
+        }
         HolderClass::OtherService => {
             let mut moves = vec![advice(format!(
                 "two services are configured onto port {port}: move {} or {} to another port",
-                owner(case.process()),
+                case.binder(),
                 owner(holder),
             ))];
             moves.push(stop(case, holder, "only if the other service is not wanted here"));
@@ -137,6 +144,11 @@ pub fn aftermath(case: &Case, class: Option<HolderClass>) -> Option<String> {
     }
     let holder_has_it = case.first().and_then(|culprit| culprit.socket.reuseaddr);
     let then = "once it stops, connections that it closes first enter TIME-WAIT for 60 s";
+    if case.evidence.is_untried() {
+        return (holder_has_it != Some(false)).then(|| {
+            format!("{then}; a program that sets SO_REUSEADDR need not wait for them, others must")
+        });
+    }
     Some(match (case.evidence.failure.reuseaddr?, holder_has_it) {
         (true, Some(true)) => {
             format!("{then}; that does not block this program, since both set SO_REUSEADDR")
@@ -191,6 +203,15 @@ pub fn wait(case: &Case, why: &str) -> Move {
 /// See for oneself, where nothing better is known.
 pub fn look(case: &Case) -> Move {
     let failure = &case.evidence.failure;
+    let denied = |gap: &Gap| gap.denied && gap.what == "sockets.holders";
+    if case.evidence.is_untried() && case.evidence.gaps.iter().any(denied) {
+        let udp = if failure.protocol == Protocol::Udp { " --udp" } else { "" };
+        return command(
+            format!("sudo portwatch explain{udp} {}", failure.port),
+            "only root may see whose the socket is",
+            Risk::None,
+        );
+    }
     let protocol = if failure.protocol == Protocol::Udp { 'u' } else { 't' };
     let enter = enter(case);
     let why = match failure.stage {
@@ -217,7 +238,10 @@ pub fn enter(case: &Case) -> String {
         Some(name) if case.process().workload.is_none() => {
             format!("ip netns exec {} ", quote(name))
         }
-        _ => format!("nsenter -t {} -n ", holder.unwrap_or(case.process()).pid),
+        _ => match holder.unwrap_or(case.process()).pid {
+            0 => String::new(),
+            pid => format!("nsenter -t {pid} -n "),
+        },
     }
 }
 

@@ -87,6 +87,28 @@ impl Namespaces {
         }
     }
 
+    /// Enters a namespace that is known already and keeps it at hand; gives what
+    /// it is called.
+    ///
+    /// # Errors
+    /// It may not be entered.
+    pub fn admit(&mut self, host: &Host, way: &NetnsRef) -> io::Result<Netns> {
+        let inode = match way {
+            NetnsRef::Own => inode(&host.proc_root.join("self/ns/net")),
+            NetnsRef::Other(file) => u32::try_from(file.metadata()?.ino()).ok(),
+        };
+        let inode = inode.ok_or(ErrorKind::NotFound)?;
+        let diag = host.sock_diag(way)?;
+        let mut gaps = Vec::new();
+        let name = named(host, inode).and_then(|(name, _)| name);
+        let netns = describe(host, inode, diag.netns_cookie(), name, &mut gaps);
+        self.make_room();
+        let now = Instant::now();
+        let open = Open { netns: netns.clone(), gaps, diag, opened: now, used: now };
+        self.open.insert(inode, open);
+        Ok(netns)
+    }
+
     /// Lets go of a socket that may hold a part of a reply.
     pub fn forget(&mut self, netns: &Netns) {
         if let Some(inode) = netns.inode {
@@ -121,22 +143,10 @@ fn find(
     wanted: u32,
     gaps: &mut Vec<Gap>,
 ) -> (Netns, Option<NetnsRef>) {
-    let own = inode(&host.proc_root.join("self/ns/net"));
-    let init = inode(&host.proc_root.join("1/ns/net"));
-    if init.is_none() {
-        gaps.push(Gap::new(
-            "netns.host",
-            "pid 1's namespace may not be read; the agent's own is taken for the host's",
-        ));
-    }
     let named = named(host, wanted);
-    let netns = Netns {
-        inode: Some(wanted),
-        cookie: raw.netns_cookie,
-        name: named.as_ref().and_then(|(name, _)| name.clone()),
-        host: init.or(own).map(|host| host == wanted),
-    };
-    if own == Some(wanted) {
+    let name = named.as_ref().and_then(|(name, _)| name.clone());
+    let netns = describe(host, wanted, raw.netns_cookie, name, gaps);
+    if inode(&host.proc_root.join("self/ns/net")) == Some(wanted) {
         return (netns, Some(NetnsRef::Own));
     }
     // Each way is opened before it is believed: the process may be gone between
@@ -168,6 +178,25 @@ pub fn by_inode(host: &Host, wanted: u32) -> Option<NetnsRef> {
     }
     let named = named(host, wanted).and_then(|(_, path)| open(&path, wanted).ok());
     named.or_else(|| any_process(host, wanted)).map(NetnsRef::Other)
+}
+
+fn describe(
+    host: &Host,
+    wanted: u32,
+    cookie: Option<u64>,
+    name: Option<String>,
+    gaps: &mut Vec<Gap>,
+) -> Netns {
+    let own = inode(&host.proc_root.join("self/ns/net"));
+    let init = inode(&host.proc_root.join("1/ns/net"));
+    if init.is_none() {
+        gaps.push(Gap::new(
+            "netns.host",
+            "pid 1's namespace may not be read; the agent's own is taken for the host's",
+        ));
+    }
+    let host = init.or(own).map(|host| host == wanted);
+    Netns { inode: Some(wanted), cookie, name, host }
 }
 
 /// Every namespace that can be found, one way into each, the agent's own first;

@@ -122,6 +122,8 @@ pub struct Search<'a> {
     pub culprit: Option<&'a RawCulprit>,
     /// The namespace's cookie.
     pub netns_cookie: Option<u64>,
+    /// List also what the refusal is explained without.
+    pub everything: bool,
 }
 
 impl Search<'_> {
@@ -166,10 +168,11 @@ impl Search<'_> {
     ) -> Result<(), String> {
         let port = self.failure.port;
         dump(diag, Query::Listeners, port, found)?;
-        if !self.is_explained(found) || self.records.may_have_connected(port) {
+        let incomplete = |found: &mut Found| self.everything || !self.is_explained(found);
+        if incomplete(found) || self.records.may_have_connected(port) {
             dump(diag, Query::Connections, port, found)?;
         }
-        if !self.is_explained(found) || self.may_be_bound(found) {
+        if incomplete(found) || self.may_be_bound(found) {
             if self.host.shows_bound_sockets() {
                 dump(diag, Query::Bound, port, found)?;
             } else {

@@ -2,7 +2,7 @@
 //! task's table of files in one pass, those of threads and of processes that
 //! /proc refuses to show among them.
 
-use std::{fs::File, io::Read as _, time::Instant};
+use std::{fs::File, io::Read as _, path::Path, time::Instant};
 
 use aya::{
     Ebpf,
@@ -13,7 +13,10 @@ use aya::{
 use portwatch_common::ANY_SOCKET;
 use portwatch_common::{ABSENT, OpenFile, WANTED};
 
-use super::{KernelError, attach, features::KernelTypes};
+use super::{
+    KernelError, attach,
+    features::{KernelTypes, VMLINUX},
+};
 
 /// Looks for sockets.
 const FILES: &str = "pw_files";
@@ -150,6 +153,43 @@ fn read_all(
         if Instant::now() > deadline {
             return Err("the search took longer than its deadline".to_owned());
         }
+    }
+}
+
+/// The kernel's own search, loaded when it is first needed: a look at a port
+/// seldom needs it, and the kernel's type information takes a while to read.
+#[derive(Default)]
+pub struct OnDemand {
+    loaded: Option<Result<KernelFiles, String>>,
+}
+
+impl OnDemand {
+    fn files(&mut self) -> Result<&mut KernelFiles, String> {
+        let load = || {
+            let types = KernelTypes::read(Path::new(VMLINUX))?;
+            KernelFiles::open(&types)
+        };
+        let loaded = self.loaded.get_or_insert_with(|| load().map_err(|error| error.to_string()));
+        loaded.as_mut().map_err(|why| why.clone())
+    }
+}
+
+impl Files for OnDemand {
+    fn search(
+        &mut self,
+        inodes: &[u64],
+        deadline: Instant,
+        take: &mut dyn FnMut(OpenFile),
+    ) -> Result<(), String> {
+        self.files()?.search(inodes, deadline, take)
+    }
+
+    fn in_flight(
+        &mut self,
+        deadline: Instant,
+        take: &mut dyn FnMut(OpenFile),
+    ) -> Result<(), String> {
+        self.files()?.in_flight(deadline, take)
     }
 }
 

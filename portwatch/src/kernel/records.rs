@@ -3,9 +3,9 @@
 
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, MapData},
+    maps::{Array, HashMap, Map, MapData, MapError, loaded_maps},
 };
-use portwatch_common::{Connected, Owner, Port, PortUse};
+use portwatch_common::{Connected, OWNERS, Owner, PORT_NUMBERS, PORTS, Port, PortUse};
 
 use super::KernelError;
 use crate::evidence::Origin;
@@ -64,18 +64,42 @@ impl KernelRecords {
         };
         let mut take =
             |name: &str| ebpf.take_map(name).ok_or_else(|| step(format!("no map {name}").into()));
-        let (owners, ports, connected) = (take("OWNERS")?, take("PORTS")?, take("CONNECTED")?);
-        let unusable = |error: aya::maps::MapError| step(error.into());
+        let maps = [take("OWNERS")?, take("PORTS")?, take("CONNECTED")?];
+        Self::of(maps).map_err(|error| step(error.into()))
+    }
+
+    /// The record that a running agent keeps; of several agents the one that has
+    /// been there longest. `None` if none runs, or its maps may not be opened
+    /// (CAP_SYS_ADMIN).
+    pub fn of_running_agent() -> Option<Self> {
+        let mut found = [("OWNERS", OWNERS), ("PORTS", PORTS), ("CONNECTED", PORT_NUMBERS)]
+            .map(|(name, entries)| (name, entries, None));
+        // In the order in which they were made. A search of files has maps of these
+        // names too, as small as they can be.
+        for map in loaded_maps().filter_map(Result::ok) {
+            for (name, entries, first) in &mut found {
+                if map.name_as_str() == Some(*name) && map.max_entries() == *entries {
+                    first.get_or_insert(map.id());
+                }
+            }
+        }
+        let [owners, ports, connected] =
+            found.map(|(_, _, id)| id.and_then(|id| MapData::from_id(id).ok()));
+        let (owners, ports, connected) = (owners?, ports?, connected?);
+        let maps = [Map::LruHashMap(owners), Map::LruHashMap(ports), Map::Array(connected)];
+        // It has long been seeded when it says that it is ready.
+        Some(Self { seeded: true, ..Self::of(maps).ok()? })
+    }
+
+    fn of([owners, ports, connected]: [Map; 3]) -> Result<Self, MapError> {
         Ok(Self {
-            owners: owners.try_into().map_err(unusable)?,
-            ports: ports.try_into().map_err(unusable)?,
-            connected: connected.try_into().map_err(unusable)?,
+            owners: owners.try_into()?,
+            ports: ports.try_into()?,
+            connected: connected.try_into()?,
             seeded: false,
         })
     }
-}
 
-impl KernelRecords {
     fn connected(&self, port: u16) -> Option<Connected> {
         self.connected.get(&u32::from(port), 0).ok().map(|Shared(connected)| connected)
     }

@@ -14,9 +14,13 @@ use textwrap::{Options, WordSeparator, WordSplitter, wrap};
 use crate::{
     diagnose::{Diagnosis, Judgement, Move, SafeToStop},
     event::{Event, Loss, Record},
-    evidence::Process,
+    evidence::{Netns, Process, Socket, TimeWait},
     sinks::{Sink, sanitize::printable},
 };
+
+mod explanation;
+
+pub use explanation::{a_bind, explanations, named};
 
 const HEAD: Style = AnsiColor::Red.on_default().bold();
 const LABEL: Style = Style::new().dimmed();
@@ -71,41 +75,10 @@ fn columns(out: impl AsFd) -> Option<usize> {
 pub fn block(event: &Event, columns: Option<usize>) -> String {
     let mut out = Block { text: String::new(), columns };
     out.head(event);
-    let Diagnosis { refused_by, holder, judgement, moves, notes, .. } = &event.diagnosis;
     out.row("failed", &process_line(&event.process));
-    for refused in refused_by {
-        out.row("refused by", &format!("{}: {}", refused.socket, refused.rule));
-    }
-    let holding = holder.as_ref().and_then(|holder| {
-        let mut holders = event.sockets.iter().flat_map(|socket| &socket.holders);
-        holders.find(|process| Some(process.pid) == holder.pid && process.fd == holder.fd)
-    });
-    if let (Some(process), Some(holder)) = (holding, holder) {
-        let class = word(&holder.class).replace('_', " ");
-        out.row("held by", &format!("{class}: {}", process_line(process)));
-    }
-    if event.time_wait.count > 0 {
-        let left = event
-            .time_wait
-            .max_remaining_ms
-            .map(|ms| format!(", the last ends in {} s", ms.div_ceil(1000)))
-            .unwrap_or_default();
-        out.row("TIME-WAIT", &format!("{} on this port{left}", event.time_wait.count));
-    }
-    if event.netns.host == Some(false) {
-        let name = event.netns.name.as_deref().map(|name| format!("{name}, ")).unwrap_or_default();
-        let inode = event.netns.inode.map_or("unknown".to_owned(), |inode| inode.to_string());
-        out.row("netns", &format!("{name}inode {inode}"));
-    }
-    if let Some(judgement) = judgement {
-        out.row("stop it?", &verdict(judgement));
-    }
-    for (index, step) in moves.iter().enumerate() {
-        out.step(if index == 0 { "do" } else { "also" }, step);
-    }
-    for note in notes {
-        out.row("note", note);
-    }
+    out.in_the_way(&event.diagnosis, &event.sockets);
+    out.around(&event.time_wait, &event.netns);
+    out.what_to_do(&event.diagnosis);
     out.text.push('\n');
     out.text
 }
@@ -124,6 +97,50 @@ impl Block {
         let _ = writeln!(self.text, "{HEAD}{errno}{HEAD:#}{many}  {cause}  {LABEL}{time}{LABEL:#}");
         for line in self.lines(&event.diagnosis.summary, 2) {
             let _ = writeln!(self.text, "  {line}");
+        }
+    }
+
+    /// What refuses, and who has it.
+    fn in_the_way(&mut self, diagnosis: &Diagnosis, sockets: &[Socket]) {
+        let Diagnosis { refused_by, holder, .. } = diagnosis;
+        for refused in refused_by {
+            self.row("refused by", &format!("{}: {}", refused.socket, refused.rule));
+        }
+        let holding = holder.as_ref().and_then(|holder| {
+            let mut holders = sockets.iter().flat_map(|socket| &socket.holders);
+            holders.find(|process| Some(process.pid) == holder.pid && process.fd == holder.fd)
+        });
+        if let (Some(process), Some(holder)) = (holding, holder) {
+            let class = word(&holder.class).replace('_', " ");
+            self.row("held by", &format!("{class}: {}", process_line(process)));
+        }
+    }
+
+    fn around(&mut self, time_wait: &TimeWait, netns: &Netns) {
+        if time_wait.count > 0 {
+            let left = time_wait
+                .max_remaining_ms
+                .map(|ms| format!(", the last ends in {} s", ms.div_ceil(1000)))
+                .unwrap_or_default();
+            self.row("TIME-WAIT", &format!("{} on this port{left}", time_wait.count));
+        }
+        if netns.host == Some(false) {
+            let name = netns.name.as_deref().map(|name| format!("{name}, ")).unwrap_or_default();
+            let inode = netns.inode.map_or("unknown".to_owned(), |inode| inode.to_string());
+            self.row("netns", &format!("{name}inode {inode}"));
+        }
+    }
+
+    fn what_to_do(&mut self, diagnosis: &Diagnosis) {
+        let Diagnosis { judgement, moves, notes, .. } = diagnosis;
+        if let Some(judgement) = judgement {
+            self.row("stop it?", &verdict(judgement));
+        }
+        for (index, step) in moves.iter().enumerate() {
+            self.step(if index == 0 { "do" } else { "also" }, step);
+        }
+        for note in notes {
+            self.row("note", note);
         }
     }
 

@@ -9,15 +9,19 @@ use std::{
 use jiff::Timestamp;
 
 use crate::{
-    diagnose::Move,
+    diagnose::{Diagnosis, Move},
     event::{Event, Record},
-    evidence::{Process, Protocol, Socket, State},
+    evidence::{Gap, Process, Protocol, Socket, State, TimeWait},
     sinks::{
         Sink,
         human::{command_line, word},
         sanitize::printable,
     },
 };
+
+mod explanation;
+
+pub use explanation::explanations;
 
 /// Writes a note for each event.
 pub struct Markdown<W> {
@@ -65,18 +69,10 @@ pub fn note(event: &Event) -> String {
     for refused in &diagnosis.refused_by {
         note.item(&format!("{}: {}", refused.socket, refused.rule));
     }
-    note.holders(event);
-    note.time_wait(event);
-    note.section("What to do");
-    for step in &diagnosis.moves {
-        note.step(step);
-    }
-    for text in &diagnosis.notes {
-        note.item(text);
-    }
-    for gap in &event.gaps {
-        note.item(&format!("not known: {}: {}", gap.what, gap.why));
-    }
+    note.holders(diagnosis, sockets);
+    note.time_wait(&event.time_wait);
+    note.what_to_do(diagnosis);
+    note.gaps(&event.gaps);
     note.section("What was done");
     note.0.push_str("- action, and the signal used:\n- TIME-WAIT afterwards:\n\n");
     note.0
@@ -126,10 +122,10 @@ impl Note {
     }
 
     /// The processes that hold what refused, and whose they are.
-    fn holders(&mut self, event: &Event) {
+    fn holders(&mut self, diagnosis: &Diagnosis, sockets: &[Socket]) {
         const MOST: usize = 5;
-        let pid = event.diagnosis.holder.as_ref().and_then(|holder| holder.pid);
-        let all = || event.sockets.iter().flat_map(|socket| &socket.holders);
+        let pid = diagnosis.holder.as_ref().and_then(|holder| holder.pid);
+        let all = || sockets.iter().flat_map(|socket| &socket.holders);
         let mut shown: Vec<&Process> = all().filter(|process| Some(process.pid) == pid).collect();
         shown.extend(all());
         let mut seen = std::collections::BTreeSet::new();
@@ -138,7 +134,7 @@ impl Note {
         let Some(first) = shown.first() else { return };
         self.section("Who holds it");
         self.block(&ps(shown.iter().copied()));
-        let class = event.diagnosis.holder.as_ref().map(|holder| word(&holder.class));
+        let class = diagnosis.holder.as_ref().map(|holder| word(&holder.class));
         if let Some(class) = class {
             self.item(&format!("{class}, process {}", first.pid));
         }
@@ -170,9 +166,8 @@ impl Note {
         }
     }
 
-    fn time_wait(&mut self, event: &Event) {
+    fn time_wait(&mut self, rows: &TimeWait) {
         self.section("TIME-WAIT");
-        let rows = &event.time_wait;
         let left = rows.max_remaining_ms.map(|ms| format!(", {} s left", ms.div_ceil(1000)));
         match rows.count {
             0 => self.item("none on this port"),
@@ -181,6 +176,22 @@ impl Note {
         if let Some(by) = &rows.left_by {
             let program = by.program.as_deref().or(by.unit.as_deref()).unwrap_or("a process");
             self.item(&format!("left by {program}[{}]", by.pid));
+        }
+    }
+
+    fn what_to_do(&mut self, diagnosis: &Diagnosis) {
+        self.section("What to do");
+        for step in &diagnosis.moves {
+            self.step(step);
+        }
+        for text in &diagnosis.notes {
+            self.item(text);
+        }
+    }
+
+    fn gaps(&mut self, gaps: &[Gap]) {
+        for gap in gaps {
+            self.item(&format!("not known: {}: {}", gap.what, gap.why));
         }
     }
 

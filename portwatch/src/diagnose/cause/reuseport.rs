@@ -37,7 +37,7 @@ pub fn missing<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
         Clause::HolderLacksReusePort => holder::behind(case.evidence, culprit.socket)
             .1
             .map_or_else(|| "the holder".to_owned(), |holder| words::process(holder).to_string()),
-        Clause::BindLacksReusePort => words::process(case.process()).to_string(),
+        Clause::BindLacksReusePort => case.binder(),
         _ => return None,
     };
     let mut finding = listener::finding(case, culprit, Cause::ReuseportMissing);

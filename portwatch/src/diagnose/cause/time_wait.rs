@@ -33,7 +33,10 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
         ),
         false => (
             Cause::TimeWaitAppLacksReuseaddr,
-            format!("{what}, and the program does not set SO_REUSEADDR"),
+            match case.evidence.is_untried() {
+                true => format!("{what}, which block all that do not set SO_REUSEADDR"),
+                false => format!("{what}, and the program does not set SO_REUSEADDR"),
+            },
             vec![
                 set_reuseaddr(case),
                 wait(case, "until then: there is nothing to kill, the kernel keeps these for 60 s"),

@@ -37,10 +37,11 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     finding.notes.insert(0, note);
     // Two services can live side by side; what should not be there is stopped
     // first.
-    let first = matches!(
-        finding.class,
-        Some(HolderClass::OtherService | HolderClass::Container | HolderClass::ContainerProxy)
-    );
+    let first = !case.evidence.is_untried()
+        && matches!(
+            finding.class,
+            Some(HolderClass::OtherService | HolderClass::Container | HolderClass::ContainerProxy)
+        );
     finding.moves.insert(if first { 0 } else { finding.moves.len() }, advice);
     Some(finding)
 }

@@ -1,11 +1,7 @@
 //! SO_REUSEADDR, in the failing program's own language.
 
 use crate::{
-    diagnose::{
-        Move,
-        case::Case,
-        moves::{advice, owner},
-    },
+    diagnose::{Move, case::Case, moves::advice},
     evidence::Runtime,
 };
 
@@ -46,5 +42,5 @@ pub fn set_reuseaddr(case: &Case) -> Move {
             "setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &(int){1}, sizeof(int)) before bind()"
         }
     };
-    advice(format!("let {} set SO_REUSEADDR: {how}", owner(case.process())))
+    advice(format!("let {} set SO_REUSEADDR: {how}", case.binder()))
 }

@@ -1,0 +1,172 @@
+//! `portwatch explain`: what would stop a bind here now?
+
+use std::{
+    fs::File,
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+
+use super::{error::NetnsError, target};
+use crate::{
+    enrich::{
+        Enricher,
+        host::{Host, NetnsRef},
+    },
+    event,
+    evidence::Protocol,
+    explain::{Explanation, Outcome, Question, explain},
+    kernel::{
+        files::OnDemand,
+        records::{KernelRecords, NoRecords, Records},
+    },
+    sinks,
+};
+
+/// How long one port may be looked into in one namespace.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Network namespaces that are looked into.
+const MOST_NETNS: usize = 1024;
+
+/// Options of `explain`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Ports: 8080, 127.0.0.1:8080, [::1]:8080, 0.0.0.0:http
+    #[arg(required = true, value_name = "PORT|ADDR:PORT")]
+    targets: Vec<String>,
+    /// UDP, not TCP
+    #[arg(long)]
+    udp: bool,
+    /// The program that is to bind sets SO_REUSEADDR
+    #[arg(long)]
+    reuseaddr: bool,
+    /// In the network namespace of this process, of this name (ip-netns(8)), of this
+    /// file; or in all
+    #[arg(long, value_name = "PID|NAME|PATH|all")]
+    netns: Option<String>,
+    /// How the answer is told
+    #[arg(long, value_enum, default_value_t = Form::Human)]
+    format: Form,
+}
+
+/// A form of the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Form {
+    /// A block of text per port
+    Human,
+    /// One JSON object per line (portwatch schema describes them)
+    Json,
+    /// A note per port, ready to paste
+    Markdown,
+}
+
+/// Looks, tells, and exits with 3 if something is in the way.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let protocol = if args.udp { Protocol::Udp } else { Protocol::Tcp };
+    let targets = target::targets(&args.targets, protocol)?;
+    let questions: Vec<_> = targets
+        .into_iter()
+        .map(|target| Question {
+            protocol,
+            address: target.address,
+            port: target.port,
+            reuseaddr: args.reuseaddr,
+        })
+        .collect();
+    let records: Box<dyn Records> = match KernelRecords::of_running_agent() {
+        Some(records) => Box::new(records),
+        None => Box::new(NoRecords),
+    };
+    let files = Box::new(OnDemand::default());
+    let mut enricher = Enricher::new(Host::current(), records, files).patient(PATIENCE);
+    let everywhere = args.netns.as_deref() == Some("all");
+    let places = match args.netns.as_deref() {
+        None => vec![NetnsRef::Own],
+        Some("all") => {
+            let (places, complete) = enricher.all_netns(MOST_NETNS);
+            if !complete {
+                eprintln!(
+                    "portwatch: not all network namespaces may be looked into: run it as root"
+                );
+            }
+            places
+        }
+        Some(place) => vec![named(place)?],
+    };
+    let host = event::Host::unwatched();
+    let mut answers = Vec::new();
+    for place in &places {
+        let netns = match enricher.enter(place) {
+            Ok(netns) => netns,
+            // One of many may have ended meanwhile.
+            Err(error) if everywhere => {
+                eprintln!("portwatch: a network namespace could not be entered: {error}");
+                continue;
+            }
+            Err(error) => {
+                let place = args.netns.clone().unwrap_or_default();
+                return Err(NetnsError { place, source: error }.into());
+            }
+        };
+        answers.extend(questions.iter().map(|&asked| explain(&mut enricher, &host, asked, &netns)));
+    }
+    if everywhere {
+        leave_out_nothing_to_say(&mut answers);
+    }
+    tell(args.format, &answers)?;
+    Ok(code(&answers))
+}
+
+/// Of many namespaces, those where a port has something on it; the own one, which
+/// comes first, where none has.
+fn leave_out_nothing_to_say(answers: &mut Vec<Explanation>) {
+    let mut told = Vec::new();
+    answers.retain(|answer| {
+        let is_first = !told.contains(&answer.asked);
+        told.push(answer.asked);
+        is_first || !answer.sockets.is_empty() || answer.outcome() != Outcome::Passes
+    });
+}
+
+fn tell(form: Form, answers: &[Explanation]) -> anyhow::Result<()> {
+    let written = match form {
+        Form::Json => {
+            let mut out = io::stdout().lock();
+            answers.iter().try_for_each(|answer| {
+                serde_json::to_writer(&mut out, answer)?;
+                out.write_all(b"\n")
+            })
+        }
+        Form::Human => sinks::human::explanations(answers, io::stdout()),
+        Form::Markdown => sinks::markdown::explanations(answers, &mut io::stdout().lock()),
+    };
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("failed to write the answer"),
+    }
+}
+
+/// Held counts for more than not known.
+fn code(answers: &[Explanation]) -> ExitCode {
+    match answers.iter().map(Explanation::outcome).max() {
+        Some(Outcome::Refused) => ExitCode::from(3),
+        Some(Outcome::Unknown) => ExitCode::from(1),
+        Some(Outcome::Passes) | None => ExitCode::SUCCESS,
+    }
+}
+
+/// The namespace of a process, by its number; of a name; or a file.
+fn named(place: &str) -> anyhow::Result<NetnsRef> {
+    let path = if place.bytes().all(|byte| byte.is_ascii_digit()) {
+        PathBuf::from("/proc").join(place).join("ns/net")
+    } else if place.contains('/') {
+        PathBuf::from(place)
+    } else {
+        PathBuf::from("/run/netns").join(place)
+    };
+    let file = File::open(path).map_err(|source| NetnsError { place: place.to_owned(), source })?;
+    Ok(NetnsRef::Other(file))
+}

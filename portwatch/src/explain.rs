@@ -1,0 +1,242 @@
+//! What would stop a bind here now? The evidence and the diagnosis that a refusal
+//! has, for a bind that nobody has tried.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use bytemuck::Zeroable as _;
+use jiff::Timestamp;
+use portwatch_common::Source;
+use rustix::{
+    process::geteuid,
+    time::{ClockId, clock_gettime},
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    conflict::{self, Kernel, Verdict},
+    decode::{RawFailure, RawTask},
+    diagnose::{Diagnosis, diagnose},
+    enrich::Enricher,
+    event::{Host, schema::Time},
+    evidence::{
+        Connections, Ephemeral, Evidence, Failure, Family, Gap, LastHolder, Netns, Protocol,
+        Socket, Stage, TimeWait,
+    },
+};
+
+/// The schema of [`Explanation`].
+pub const EXPLANATION: &str = "portwatch/explanation/v1";
+
+/// A bind that somebody thinks of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Question {
+    /// The transport protocol.
+    pub protocol: Protocol,
+    /// The address; `None` for any, of both families.
+    pub address: Option<IpAddr>,
+    /// The port.
+    pub port: u16,
+    /// Whether the program sets `SO_REUSEADDR`.
+    pub reuseaddr: bool,
+}
+
+/// The answer for one port in one network namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Explanation {
+    /// `portwatch/explanation/v1`.
+    pub schema: String,
+    /// When it was looked at.
+    #[schemars(with = "Time")]
+    pub time: Timestamp,
+    /// Where.
+    pub host: Host,
+    /// What was asked.
+    pub asked: Question,
+    /// What would become of a bind.
+    pub bind: Outcomes,
+    /// In which network namespace.
+    pub netns: Netns,
+    /// Every socket on that port there.
+    pub sockets: Vec<Socket>,
+    /// The TIME-WAIT rows on that port, all of them.
+    pub time_wait: TimeWait,
+    /// The connections on that port, counted.
+    pub connections: Connections,
+    /// The ports that the kernel gives away by itself there.
+    pub ephemeral: Option<Ephemeral>,
+    /// Who was on the port last, by a running agent's record.
+    pub last_holder: Option<LastHolder>,
+    /// Who was on the port before that one.
+    pub previous_holder: Option<LastHolder>,
+    /// What could not be had, and why.
+    pub gaps: Vec<Gap>,
+    /// What is in the way; `None` if nothing is.
+    pub diagnosis: Option<Diagnosis>,
+}
+
+/// What would become of a bind, by the kernel's rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Outcomes {
+    /// Of one that does not set `SO_REUSEADDR`.
+    pub without_reuseaddr: Outcome,
+    /// Of one that does.
+    pub with_reuseaddr: Outcome,
+}
+
+/// What would become of one bind, the worst last.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// The kernel would agree.
+    Passes,
+    /// It depends on what cannot be seen: an option of the other socket, or the
+    /// sockets altogether.
+    Unknown,
+    /// The kernel would refuse.
+    Refused,
+}
+
+impl Explanation {
+    /// What would become of the bind that was asked about.
+    pub fn outcome(&self) -> Outcome {
+        match self.asked.reuseaddr {
+            true => self.bind.with_reuseaddr,
+            false => self.bind.without_reuseaddr,
+        }
+    }
+}
+
+/// Looks at the port in a namespace that the enricher has entered, and puts the
+/// question to the rules.
+pub fn explain(
+    enricher: &mut Enricher,
+    host: &Host,
+    asked: Question,
+    netns: &Netns,
+) -> Explanation {
+    let evidence = enricher.enrich(&untried(asked, netns));
+    answer(host, asked, evidence)
+}
+
+/// What the rules say.
+fn answer(host: &Host, asked: Question, mut evidence: Evidence) -> Explanation {
+    let unseen = !could_look(&evidence);
+    let worst = |reuseaddr: bool| {
+        let outcomes = binds(asked, reuseaddr).map(|bind| outcome(&evidence, &bind));
+        match outcomes.max() {
+            Some(Outcome::Passes) | None if unseen => Outcome::Unknown,
+            outcome => outcome.unwrap_or(Outcome::Unknown),
+        }
+    };
+    let bind = Outcomes { without_reuseaddr: worst(false), with_reuseaddr: worst(true) };
+    // Of two that are refused the one that says more plainly by whom.
+    let is_its_own =
+        |bind: &Failure| evidence.sockets.iter().any(|socket| socket.local.ip() == bind.address);
+    let worst_bind = binds(asked, asked.reuseaddr)
+        .max_by_key(|bind| (outcome(&evidence, bind), is_its_own(bind)));
+    let in_the_way = worst_bind.filter(|bind| outcome(&evidence, bind) != Outcome::Passes);
+    let diagnosis = in_the_way.map(|bind| {
+        evidence.failure = bind;
+        diagnose(&evidence)
+    });
+    let Evidence {
+        time,
+        netns,
+        sockets,
+        time_wait,
+        connections,
+        ephemeral,
+        last_holder,
+        previous_holder,
+        gaps,
+        ..
+    } = evidence;
+    Explanation {
+        schema: EXPLANATION.to_owned(),
+        time,
+        host: host.clone(),
+        asked,
+        bind,
+        netns,
+        sockets,
+        time_wait,
+        connections,
+        ephemeral,
+        last_holder,
+        previous_holder,
+        gaps,
+        diagnosis,
+    }
+}
+
+/// The binds that a question is about: one for each family where it names no
+/// address, the more usual first.
+fn binds(asked: Question, reuseaddr: bool) -> impl DoubleEndedIterator<Item = Failure> {
+    let untried = move |address: IpAddr, v6only| Failure {
+        stage: Stage::Bind,
+        errno: "EADDRINUSE".to_owned(),
+        protocol: asked.protocol,
+        family: if address.is_ipv6() { Family::Ipv6 } else { Family::Ipv4 },
+        address,
+        port: asked.port,
+        device: None,
+        reuseaddr: Some(reuseaddr),
+        reuseport: Some(false),
+        v6only: address.is_ipv6().then_some(v6only),
+        uid: Some(geteuid().as_raw()),
+        cookie: None,
+    };
+    let addresses = match asked.address {
+        Some(address) => vec![(address, false)],
+        None => vec![(Ipv4Addr::UNSPECIFIED.into(), false), (Ipv6Addr::UNSPECIFIED.into(), true)],
+    };
+    // The last of equals is taken where the worst is looked for.
+    addresses.into_iter().rev().map(move |(address, v6only)| untried(address, v6only))
+}
+
+/// What the sockets that are there make of one bind.
+fn outcome(evidence: &Evidence, bind: &Failure) -> Outcome {
+    let kernel = Kernel::of(&evidence.kernel);
+    let verdicts = evidence.sockets.iter().map(|row| conflict::judge_on(kernel, bind, row));
+    let outcomes = verdicts.map(|verdict| match verdict {
+        Verdict::Allows => Outcome::Passes,
+        Verdict::MayRefuse(_) => Outcome::Unknown,
+        Verdict::Refuses(_) => Outcome::Refused,
+    });
+    outcomes.max().unwrap_or(Outcome::Passes)
+}
+
+/// Whether the sockets were listed. That the kernel does not list those that are
+/// bound and do not listen is a gap of its own.
+fn could_look(evidence: &Evidence) -> bool {
+    !evidence.gaps.iter().any(|gap| gap.what == "sockets" || gap.what == "netns")
+}
+
+/// The question as the hooks would have told of a refusal.
+fn untried(asked: Question, netns: &Netns) -> RawFailure {
+    let now = clock_gettime(ClockId::Boottime);
+    let seconds = now.tv_sec.saturating_mul(1_000_000_000).saturating_add(now.tv_nsec);
+    let address = asked.address.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+    RawFailure {
+        at_ns: u64::try_from(seconds).unwrap_or_default(),
+        stage: Stage::Bind,
+        protocol: asked.protocol,
+        family: if address.is_ipv6() { Family::Ipv6 } else { Family::Ipv4 },
+        address,
+        port: asked.port,
+        device: Some(0),
+        reuseaddr: Some(asked.reuseaddr),
+        reuseport: Some(false),
+        v6only: address.is_ipv6().then_some(false),
+        socket_uid: Some(geteuid().as_raw()),
+        socket_cookie: None,
+        netns_inode: netns.inode,
+        netns_cookie: netns.cookie,
+        culprit: None,
+        task: RawTask::default(),
+        source: Source::zeroed(),
+    }
+}

@@ -1,0 +1,170 @@
+//! What would become of a bind, told to whoever asks at a terminal.
+
+use std::{
+    fmt::Write as _,
+    io::{self, Write as _},
+};
+
+use anstream::AutoStream;
+use anstyle::{AnsiColor, Style};
+use jiff::Timestamp;
+
+use super::{Block, HEAD, LABEL, columns, process_line, word};
+use crate::{
+    diagnose::words,
+    evidence::{LastHolder, Socket, State},
+    explain::{Explanation, Outcome, Question},
+};
+
+const FREE: Style = AnsiColor::Green.on_default().bold();
+const UNSURE: Style = AnsiColor::Yellow.on_default().bold();
+
+/// Writes a block for each answer: in colour and as wide as the window on a
+/// terminal, plain elsewhere.
+///
+/// # Errors
+/// `out` cannot be written.
+pub fn explanations(answers: &[Explanation], out: io::Stdout) -> io::Result<()> {
+    let columns = columns(&out);
+    let mut out = AutoStream::auto(out);
+    for answer in answers {
+        out.write_all(block(answer, columns).as_bytes())?;
+    }
+    out.flush()
+}
+
+/// The block of one answer.
+pub(super) fn block(answer: &Explanation, columns: Option<usize>) -> String {
+    let mut out = Block { text: String::new(), columns };
+    let Explanation { diagnosis, sockets, connections, .. } = answer;
+    head(&mut out, answer);
+    if let Some(diagnosis) = diagnosis {
+        out.in_the_way(diagnosis, sockets);
+    } else {
+        for socket in beside(sockets) {
+            out.row("beside", &format!("{}, in nobody's way here", held(socket)));
+        }
+    }
+    if connections.established > 0 {
+        out.row("connected", &format!("{} established on this port", connections.established));
+    }
+    out.around(&answer.time_wait, &answer.netns);
+    if let Some(outcomes) = a_bind(answer) {
+        out.row("a bind", outcomes);
+    }
+    let last = [&answer.last_holder, &answer.previous_holder].into_iter().flatten();
+    if let Some(before) = last.into_iter().find_map(|last| before(last, answer.time)) {
+        out.row("before", &before);
+    }
+    match diagnosis {
+        Some(diagnosis) => out.what_to_do(diagnosis),
+        None => notes(answer).iter().for_each(|note| out.row("note", note)),
+    }
+    // A diagnosis that nobody can make has them among its notes.
+    let is_told = |what: &str| {
+        let notes = diagnosis.iter().flat_map(|diagnosis| &diagnosis.notes);
+        notes.clone().any(|note| note.starts_with(&format!("not known: {what}:")))
+    };
+    // That this namespace is taken for the host's interests nobody who asks here.
+    let is_told = |what: &str| is_told(what) || what == "netns.host";
+    for gap in answer.gaps.iter().filter(|gap| !is_told(&gap.what)) {
+        out.row("not known", &format!("{}: {}", gap.what, gap.why));
+    }
+    out.text.push('\n');
+    out.text
+}
+
+fn head(out: &mut Block, answer: &Explanation) {
+    let (style, word_of_it) = match answer.outcome() {
+        Outcome::Passes => (FREE, "FREE"),
+        Outcome::Unknown => (UNSURE, "NOT SURE"),
+        Outcome::Refused => (HEAD, "HELD"),
+    };
+    let cause = match &answer.diagnosis {
+        Some(diagnosis) => format!("  {}", word(&diagnosis.cause)),
+        None => String::new(),
+    };
+    let time = answer.time.strftime("%Y-%m-%d %H:%M:%S UTC");
+    let port = named(answer.asked);
+    let _ =
+        writeln!(out.text, "{style}{word_of_it}{style:#}  {port}{cause}  {LABEL}{time}{LABEL:#}");
+    let summary = match (&answer.diagnosis, answer.outcome()) {
+        (Some(diagnosis), _) => diagnosis.summary.as_str(),
+        (None, Outcome::Unknown) => "what is on the port could not be looked at",
+        (None, _) => "nothing in the kernel stops a bind here",
+    };
+    for line in out.lines(summary, 2) {
+        let _ = writeln!(out.text, "  {line}");
+    }
+}
+
+/// `tcp port 8080`, `udp 127.0.0.1:53`.
+pub fn named(asked: Question) -> String {
+    let protocol = words::protocol(asked.protocol);
+    match asked.address {
+        Some(address) => {
+            format!("{protocol} {}", std::net::SocketAddr::new(address, asked.port))
+        }
+        None => format!("{protocol} port {}", asked.port),
+    }
+}
+
+/// What would become of a bind, to be read after these words; `None` where it passes
+/// in any case.
+pub fn a_bind(answer: &Explanation) -> Option<&'static str> {
+    use Outcome::{Passes, Refused, Unknown};
+    Some(match (answer.bind.without_reuseaddr, answer.bind.with_reuseaddr) {
+        (Passes, Passes) => return None,
+        (Refused, Refused) => "is refused, with SO_REUSEADDR and without",
+        (Refused, Passes) => "is refused without SO_REUSEADDR, and passes with it",
+        (Refused, Unknown) => {
+            "is refused without SO_REUSEADDR; with it, it passes if the old sockets had it too, \
+             which the kernel tells nobody"
+        }
+        _ => "may pass: it depends on options of the other socket that the kernel tells nobody",
+    })
+}
+
+/// What else is on the port: a few of those that stay.
+fn beside(sockets: &[Socket]) -> impl Iterator<Item = &Socket> {
+    const MOST: usize = 4;
+    let stays =
+        |socket: &&Socket| matches!(socket.state, State::Listen | State::Bound | State::Unconn);
+    sockets.iter().filter(stays).take(MOST)
+}
+
+fn held(socket: &Socket) -> String {
+    match socket.holders.first() {
+        Some(holder) => format!("{}: {}", words::socket(socket), process_line(holder)),
+        None => words::socket(socket).to_string(),
+    }
+}
+
+/// Who has let go of the port.
+fn before(last: &LastHolder, now: Timestamp) -> Option<String> {
+    let left = last.left?;
+    let ago = words::age(left, now).map(|age| format!(" ({age} ago)")).unwrap_or_default();
+    let until = left.strftime("%Y-%m-%d %H:%M:%S");
+    Some(format!("until {until}{ago} {}", process_line(&last.process)))
+}
+
+/// What is worth knowing of a free port.
+fn notes(answer: &Explanation) -> Vec<String> {
+    let mut notes = Vec::new();
+    let port = answer.asked.port;
+    if answer.outcome() != Outcome::Passes {
+        return notes;
+    }
+    if let Some(range) = answer.ephemeral.as_ref().filter(|range| range.contains(port)) {
+        notes.push(format!(
+            "the kernel gives ports {} to {} to outgoing connections, so this one may be taken at \
+             any time; net.ipv4.ip_local_reserved_ports keeps it out",
+            range.low, range.high
+        ));
+    }
+    notes.push(format!(
+        "a \"port is already allocated\" comes from Docker's own table, not from the kernel: \
+         docker ps --filter publish={port}"
+    ));
+    notes
+}
