@@ -42,9 +42,8 @@ enum Verb {
     Replay(replay::Args),
     /// Show the holders that come back, by port
     History(history::Args),
-    /// Print the JSON Schema of the stream
-    #[command(after_help = schema::EXAMPLES)]
-    Schema,
+    /// Print the JSON Schema of the stream, or of an explanation
+    Schema(schema::Args),
     /// Show what this kernel and these rights allow, and what is missing
     Doctor(doctor::Args),
     /// Print a shell's completions of this command line
@@ -78,7 +77,7 @@ pub fn main() -> ExitCode {
         Verb::Wait(args) => wait::run(&args),
         Verb::Replay(args) => replay::run(&args),
         Verb::History(args) => history::run(&args),
-        Verb::Schema => schema::run(),
+        Verb::Schema(args) => schema::run(&args),
         Verb::Doctor(args) => doctor::run(&args),
         Verb::Completions(args) => Ok(completions::run(&args)),
         Verb::Man(args) => man::run(&args),

@@ -19,6 +19,7 @@ use std::{
 use portwatch_tests::{
     agent::Agent,
     cgroup::Slice,
+    command::portwatch,
     event::Event,
     helper::Helper,
     netns::Netns,
@@ -63,11 +64,29 @@ fn main() {
         (0..100).map(|n| passed_on(&agent, Helper::new(&netns), 11_000 + n)).collect(),
     );
 
+    // What a person asks, with no agent there.
+    drop(agent);
+    println!("\n{:42}{:>8}{:>12}{:>12}", "portwatch explain", "runs", "p50 ms", "p99 ms");
+    let explain_near = row(
+        "holder in a cgroup of its own",
+        (0..30).map(|n| explained(Helper::new(&netns).within(&group), 12_000 + n)).collect(),
+    );
+    let explain_anywhere = row(
+        "holder searched for everywhere",
+        (0..30).map(|n| explained(Helper::new(&netns), 13_000 + n)).collect(),
+    );
+
     println!("\n{:42}{:>20}", "beside it", "ms");
     let ss = tool("ss", &["-tlnp"], 3);
     let lsof = tool("lsof", &["-nP", "-iTCP", "-sTCP:LISTEN"], 1);
     println!("\n{:42}{:>12}{:>12}", "so many times faster (p50)", "than ss", "than lsof");
-    for (name, p50) in [("on record", on_record), ("own cgroup", near), ("everywhere", anywhere)] {
+    for (name, p50) in [
+        ("on record", on_record),
+        ("own cgroup", near),
+        ("everywhere", anywhere),
+        ("explain, own cgroup", explain_near),
+        ("explain, everywhere", explain_anywhere),
+    ] {
         let times = |other: Option<f64>| {
             other.map_or("not there".to_owned(), |other| format!("{:.0}", other / p50))
         };
@@ -115,6 +134,21 @@ fn passed_on(agent: &Agent, helper: Helper<'_>, port: u16) -> f64 {
     is_explained(&event);
     assert_eq!(event.number("/diagnosis/holder/pid"), Some(u64::from(holder.pid())), "{event}");
     milliseconds(event.at_ns.saturating_sub(refused.last().at_ns))
+}
+
+/// The same holder, asked about: from the start of the program to its end.
+fn explained(helper: Helper<'_>, port: u16) -> f64 {
+    let netns = helper.netns();
+    let address = format!("127.0.0.1:{port}");
+    let holder = helper.holds([Op::from(tcp(&address).listening()), Op::Daemon]);
+    let mut command = portwatch(&["explain", "--format", "json", &port.to_string()]);
+    netns.confine(&mut command);
+    let begin = Instant::now();
+    let out = command.output().unwrap();
+    let taken = begin.elapsed();
+    let answer: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!(answer["diagnosis"]["holder"]["pid"], holder.pid(), "{answer:#}");
+    taken.as_secs_f64() * 1000.0
 }
 
 fn is_explained(event: &Arc<Event>) {

@@ -91,8 +91,9 @@ fn write(path: &Path, events: usize, line: impl Fn(usize) -> String) {
 fn diagnose_again(replay: &Path, file: &Path) {
     let again = file.with_extension("again");
     let out = File::create(&again).unwrap();
-    let ended = Command::new(replay).args(["replay", "--format", "json"]).arg(file).stdout(out);
-    assert!(ended.status().unwrap().success());
+    let mut command = Command::new(replay);
+    command.args(["replay", "--format", "json"]).arg(file).stdout(out);
+    assert!(command.status().unwrap().success());
     fs::rename(again, file).unwrap();
 }
 

@@ -4,8 +4,11 @@ use portwatch_tests::command::{portwatch, run};
 
 #[test]
 fn the_documentation_has_it() {
-    let said = run(&mut portwatch(&["schema"]));
-    said.is_result();
     let kept = include_str!("../../docs/stream.schema.json");
-    assert!(said.stdout == kept, "renew it: portwatch schema > docs/stream.schema.json");
+    let said = run(&mut portwatch(&["schema"]));
+    assert!(said.is_result().stdout == kept, "portwatch schema > docs/stream.schema.json");
+    let kept = include_str!("../../docs/explanation.schema.json");
+    let said = run(&mut portwatch(&["schema", "explanation"]));
+    let renew = "portwatch schema explanation > docs/explanation.schema.json";
+    assert!(said.is_result().stdout == kept, "{renew}");
 }

@@ -241,7 +241,7 @@ fn time_wait_of_a_program_that_lacks_reuseaddr() {
     );
     // The helper is written in Rust, and so is the advice.
     assert!(event.advice(0).contains("set_reuse_address"), "{event}");
-    assert!(event.advice(1).contains("sleep"), "{event}");
+    assert!(event.advice(1).contains("portwatch wait 127.0.0.1:8080 --free"), "{event}");
 }
 
 #[test]

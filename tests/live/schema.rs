@@ -1,5 +1,6 @@
 //! Real events are as `portwatch schema` says.
 
+use jsonschema::Validator;
 use portwatch_tests::{
     agent::Agent,
     command::{portwatch, run},
@@ -9,12 +10,23 @@ use portwatch_tests::{
 use rustix::process::Signal;
 use serde_json::Value;
 
-#[test]
-fn every_line_of_a_real_stream_is_valid() {
-    let said = run(&mut portwatch(&["schema"]));
+fn schema(of: &str) -> Validator {
+    let said = run(&mut portwatch(&["schema", of]));
     said.is_result();
     let schema: Value = serde_json::from_str(&said.stdout).unwrap();
-    let valid = jsonschema::options().should_validate_formats(true).build(&schema).unwrap();
+    jsonschema::options().should_validate_formats(true).build(&schema).unwrap()
+}
+
+#[track_caller]
+fn assert_valid(schema: &Validator, line: &str) {
+    let value: Value = serde_json::from_str(line).unwrap();
+    let faults: Vec<String> = schema.iter_errors(&value).map(|e| e.to_string()).collect();
+    assert!(faults.is_empty(), "{faults:#?}\n{line}");
+}
+
+#[test]
+fn every_line_of_a_real_stream_is_valid() {
+    let valid = schema("stream");
 
     let scene = Scene::new();
     let mut agent = Agent::start(&["run", "--format", "json"]).unwrap();
@@ -34,10 +46,22 @@ fn every_line_of_a_real_stream_is_valid() {
     let lines = agent.output_with(&["stopped"]);
     assert!(lines.lines().count() >= 4 + 2, "{lines}");
     for line in lines.lines() {
-        let value: Value = serde_json::from_str(line).unwrap();
-        let faults: Vec<String> = valid.iter_errors(&value).map(|e| e.to_string()).collect();
-        assert!(faults.is_empty(), "{faults:#?}\n{line}");
+        assert_valid(&valid, line);
     }
     // And the schema is not one that takes anything.
     assert!(!valid.is_valid(&serde_json::json!({"schema": "portwatch/bind-failure/v1"})));
+}
+
+#[test]
+fn every_explanation_is_valid() {
+    let (valid, scene) = (schema("explanation"), Scene::new());
+    let _holder = scene.helper().holds([tcp("127.0.0.1:8080").listening()]);
+    let _time_wait = scene.helper().runs([tcp("127.0.0.1:8081").leaving_time_wait(2)]);
+    let ports = ["8080", "8081", "8082"];
+    let mut explain = portwatch(&[&["explain", "--format", "json"], &ports[..]].concat());
+    scene.netns.confine(&mut explain);
+    let said = run(&mut explain);
+    assert_eq!(said.stdout.lines().count(), ports.len(), "{said}");
+    said.stdout.lines().for_each(|line| assert_valid(&valid, line));
+    assert!(!valid.is_valid(&serde_json::json!({"schema": "portwatch/explanation/v1"})));
 }

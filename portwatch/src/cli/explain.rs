@@ -31,8 +31,29 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Network namespaces that are looked into.
 const MOST_NETNS: usize = 1024;
 
+/// How it is used.
+const EXAMPLES: &str = "\
+Examples:
+  portwatch explain 8080
+      what stops a bind of 0.0.0.0:8080 or [::]:8080, whose it is, and what to do
+  portwatch explain 127.0.0.1:8080 [::1]:http --reuseaddr
+      at these addresses, for a program that sets SO_REUSEADDR
+  portwatch explain 8080 --netns all
+      in every network namespace, those of containers among them
+  portwatch explain 53 --udp --format json | jq .diagnosis.holder
+  portwatch explain 8080 && ./server
+      start only where nothing is in the way
+
+It binds nothing: the answer is the kernel's rule put to the sockets that are there. Who was
+there before comes from the record of a running portwatch run, if there is one. An ordinary
+user sees the sockets, and whose they are only where they are one's own.
+
+Exit codes: 0 free, 3 held, 1 it cannot be told or the tool failed, 2 bad usage,
+4 not permitted (--netns).";
+
 /// Options of `explain`.
 #[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Ports: 8080, 127.0.0.1:8080, [::1]:8080, 0.0.0.0:http
     #[arg(required = true, value_name = "PORT|ADDR:PORT")]

@@ -1,17 +1,40 @@
-//! `portwatch schema`: what a reader of the stream may rely on.
+//! `portwatch schema`: what a reader may rely on.
 
 use std::process::ExitCode;
 
 use crate::event::schema;
 
 /// How it is used.
-pub const EXAMPLES: &str = "\
+const EXAMPLES: &str = "\
 Examples:
   portwatch schema > stream.schema.json
-      for a validator, or for types generated in another language";
+      for a validator, or for types generated in another language
+  portwatch schema explanation
+      of what portwatch explain --format json prints";
+
+/// Options of `schema`.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Of what
+    #[arg(value_enum, default_value_t = Of::Stream)]
+    of: Of,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Of {
+    /// A line of the stream, of a capture or of the journal
+    Stream,
+    /// An answer of portwatch explain
+    Explanation,
+}
 
 /// Prints it.
-pub fn run() -> anyhow::Result<ExitCode> {
-    println!("{}", serde_json::to_string_pretty(&schema::stream())?);
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let schema = match args.of {
+        Of::Stream => schema::stream(),
+        Of::Explanation => schema::explanation(),
+    };
+    println!("{}", serde_json::to_string_pretty(&schema)?);
     Ok(ExitCode::SUCCESS)
 }

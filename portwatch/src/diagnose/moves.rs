@@ -1,6 +1,8 @@
 //! What an expert would do: ask the manager first, a signal last, and never
 //! `kill -9` to begin with.
 
+use std::net::SocketAddr;
+
 use crate::{
     diagnose::{HolderClass, Move, Risk, case::Case, words, workloads},
     evidence::{Gap, Process, Protocol, Stage},
@@ -146,7 +148,10 @@ pub fn aftermath(case: &Case, class: Option<HolderClass>) -> Option<String> {
     let then = "once it stops, connections that it closes first enter TIME-WAIT for 60 s";
     if case.evidence.is_untried() {
         return (holder_has_it != Some(false)).then(|| {
-            format!("{then}; a program that sets SO_REUSEADDR need not wait for them, others must")
+            format!(
+                "{then}; a program that sets SO_REUSEADDR need not wait for that, for others: {}",
+                wait_free(case)
+            )
         });
     }
     Some(match (case.evidence.failure.reuseaddr?, holder_has_it) {
@@ -161,7 +166,8 @@ pub fn aftermath(case: &Case, class: Option<HolderClass>) -> Option<String> {
              set it too"
         ),
         (false, _) => format!(
-            "{then}; they would block this program, which does not set SO_REUSEADDR, until then"
+            "{then}; they would block this program, which does not set SO_REUSEADDR, until then: {}",
+            wait_free(case)
         ),
     })
 }
@@ -193,11 +199,21 @@ fn kernels_own(case: &Case) -> Vec<Move> {
     )]
 }
 
-/// Wait until the last TIME-WAIT ends.
-pub fn wait(case: &Case, why: &str) -> Move {
+/// Wait until the port is free, for so long as what the kernel keeps may last.
+pub fn wait(case: &Case, seconds: u64, why: impl Into<String>) -> Move {
     // The kernel's timer may be up to 2 s later than what it reports.
-    let seconds = case.evidence.time_wait.max_remaining_ms.map_or(60, words::seconds) + 2;
-    command(format!("sleep {seconds}"), why, Risk::None)
+    command(format!("{} --timeout {}s", wait_free(case), seconds + 5), why, Risk::None)
+}
+
+/// `portwatch wait 8080 --free`, where the bind was refused. Without `--reuseaddr`,
+/// which is for old sockets that had the option: these had not, or it did not help.
+fn wait_free(case: &Case) -> String {
+    let failure = &case.evidence.failure;
+    let port = match failure.address.is_unspecified() {
+        true => failure.port.to_string(),
+        false => SocketAddr::new(failure.address, failure.port).to_string(),
+    };
+    format!("{}portwatch wait {port} --free", enter(case))
 }
 
 /// See for oneself, where nothing better is known.

@@ -5,13 +5,22 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings, json_schema};
 
 use super::Record;
+use crate::explain::Explanation;
 
 /// What every line of the stream is valid against (JSON Schema 2020-12). Fields
 /// that a reader must expect to be missing are not required.
 pub fn stream() -> Schema {
-    let mut schema =
-        SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<Record>();
-    schema.insert("title".to_owned(), "A line of portwatch's stream".into());
+    of::<Record>("A line of portwatch's stream")
+}
+
+/// What every answer of `portwatch explain` is valid against.
+pub fn explanation() -> Schema {
+    of::<Explanation>("An answer of portwatch explain")
+}
+
+fn of<T: JsonSchema>(title: &str) -> Schema {
+    let mut schema = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<T>();
+    schema.insert("title".to_owned(), title.into());
     schema
 }
 

@@ -3,7 +3,7 @@
 
 use crate::{
     diagnose::{
-        Cause, HolderClass, Move, Risk,
+        Cause, HolderClass,
         case::Case,
         cause::{Finding, confidence},
         moves, words,
@@ -30,11 +30,8 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
         ),
         _ => return None,
     };
-    let mut moves = vec![Move {
-        command: Some(format!("sleep {}", left.map_or(seconds, |left| left + 2))),
-        why: format!("there is nothing to kill: {governs}"),
-        risk: Risk::None,
-    }];
+    let why = format!("there is nothing to kill: {governs}");
+    let mut moves = vec![moves::wait(case, left.unwrap_or(seconds), why)];
     if case.evidence.failure.reuseaddr == Some(false) {
         moves.push(moves::set_reuseaddr(case));
     }

@@ -16,6 +16,7 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     let culprit = case.first_in(State::TimeWait)?;
     let rows = &case.evidence.time_wait;
     let seconds = rows.max_remaining_ms.map(words::seconds);
+    let lasts = seconds.unwrap_or(60);
     let left = seconds.map(|seconds| format!(", {seconds} s left")).unwrap_or_default();
     let sockets = if rows.count == 1 { "socket" } else { "sockets" };
     let what = format!("{} {sockets} of earlier connections in TIME-WAIT{left}", rows.count);
@@ -26,6 +27,7 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
             format!("{what}, made without SO_REUSEADDR"),
             vec![wait(
                 case,
+                lasts,
                 "one last wait: this program sets SO_REUSEADDR, so what it leaves \
                              behind will not block it again",
             )],
@@ -39,7 +41,11 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
             },
             vec![
                 set_reuseaddr(case),
-                wait(case, "until then: there is nothing to kill, the kernel keeps these for 60 s"),
+                wait(
+                    case,
+                    lasts,
+                    "until then: there is nothing to kill, the kernel keeps these for 60 s",
+                ),
             ],
             "TIME-WAIT lasts 60 s and is no sysctl; tcp_fin_timeout is about FIN-WAIT-2",
         ),
