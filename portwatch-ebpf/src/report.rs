@@ -6,7 +6,7 @@ use portwatch_common::{Attempt, BindFailure, Culprit, loss};
 use crate::{
     limit,
     maps::{FAILURES, count_loss},
-    task, tree,
+    task,
 };
 
 /// No culprit was caught.
@@ -22,11 +22,10 @@ pub const UNKNOWN: Culprit = Culprit {
     reserved: [0; 3],
 };
 
-/// Reports that `attempt` by the current task was refused by `culprit`, if that is
-/// wanted.
+/// Reports that `attempt` by the current task was refused by `culprit`.
 #[inline(always)]
 pub fn refused(attempt: &Attempt, culprit: &Culprit) {
-    if !tree::has_current() || limit::only_counts(attempt) {
+    if limit::only_counts(attempt) {
         return;
     }
     let Some(mut entry) = FAILURES.reserve::<BindFailure>(0) else {

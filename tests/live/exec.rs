@@ -124,6 +124,28 @@ fn it_is_told_as_text() {
     assert_eq!(ran.stdout.lines().count(), 1, "{}", ran.stdout);
 }
 
+/// Files, signals, limits, rights, process group, surroundings: all is as it would be
+/// without.
+#[test]
+fn the_command_is_started_as_it_would_be() {
+    const SCRIPT: &str = "ls /proc/self/fd; cat /proc/self/limits; pwd; env; umask; \
+                          grep -E '^(Uid|Gid|Groups|Sig[BIC]|Cap|NoNew|Seccomp:)' /proc/self/status; \
+                          read pid name state parent group session rest </proc/self/stat; \
+                          echo $group $session; cat";
+    let netns = Netns::new();
+    let mut bare = Command::new("sh");
+    netns.confine(bare.args(["-c", SCRIPT]));
+    let said = |mut process: Process| {
+        process.tell("the end of stdin");
+        let line = process.stdout.wait_for_text(patience(), "the end of stdin");
+        line.unwrap_or_else(|why| panic!("{why:?}\n{}", process.said()));
+        process.stdout.text()
+    };
+    let expected = said(start(&mut bare));
+    assert_eq!(said(start(&mut exec(&netns, &[], &["sh", "-c", SCRIPT]))), expected);
+    assert!(expected.lines().count() > 20, "{expected}");
+}
+
 #[test]
 fn the_exit_code_is_the_commands() {
     let netns = Netns::new();

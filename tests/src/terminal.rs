@@ -13,7 +13,7 @@ use rustix::{
     process::{Pid, ioctl_tiocsctty, setsid},
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
     stdio::{dup2_stderr, dup2_stdin, dup2_stdout},
-    termios::{Termios, tcgetattr, tcgetpgrp},
+    termios::{Termios, Winsize, tcgetattr, tcgetpgrp, tcsetwinsize},
 };
 
 use crate::stream::Stream;
@@ -68,6 +68,12 @@ impl Terminal {
     /// Types.
     pub fn types(&mut self, text: &str) {
         self.keyboard.write_all(text.as_bytes()).expect("somebody is at the other end");
+    }
+
+    /// Makes its window so wide.
+    pub fn resize(&self, columns: u16) {
+        let size = Winsize { ws_row: 25, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        tcsetwinsize(&self.line, size).unwrap();
     }
 
     /// How it is set.

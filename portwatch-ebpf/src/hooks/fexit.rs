@@ -13,6 +13,7 @@ use crate::{
     maps::{CULPRITS, REPORTED},
     record, report,
     sock::{self, AF_INET, Sock},
+    tree,
 };
 
 const EADDRINUSE: i32 = 98;
@@ -39,6 +40,9 @@ pub fn pw_udp6_port(ctx: FExitContext) -> i32 {
 #[inline(always)]
 fn get_port_returned(ctx: &FExitContext) -> i32 {
     let result: i32 = ctx.arg(2);
+    if result != 0 && !tree::has_current() {
+        return 0;
+    }
     let sk: *const Sock = ctx.arg(0);
     let mut attempt = sock::empty();
     sock::describe(sk, &mut attempt);
@@ -87,7 +91,7 @@ pub fn pw_inet6_bind(ctx: FExitContext) -> i32 {
 #[inline(always)]
 fn bind_returned(ctx: &FExitContext) -> i32 {
     let result: i32 = ctx.arg(3);
-    if result != -EADDRINUSE {
+    if result != -EADDRINUSE || !tree::has_current() {
         return 0;
     }
     let socket: *const u8 = ctx.arg(0);

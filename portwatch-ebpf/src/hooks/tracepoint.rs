@@ -181,6 +181,7 @@ fn is_bind_or_listen(call: u32) -> bool {
 
 #[inline(always)]
 fn finish(ctx: &BtfTracePointContext, regs: *const u8, result: i64) {
+    let refused = result == -EADDRINUSE && tree::has_current();
     let thread = bpf_get_current_pid_tgid();
     // SAFETY: only this thread writes its own entry, and it is here.
     let attempt = unsafe { ATTEMPTS.get(thread) }.copied();
@@ -189,7 +190,7 @@ fn finish(ctx: &BtfTracePointContext, regs: *const u8, result: i64) {
         // (AF_UNIX) cannot find it.
         let _ = ATTEMPTS.remove(thread);
     }
-    if result != -EADDRINUSE {
+    if !refused {
         if let (0, Some(attempt)) = (result, &attempt) {
             record::agreed(attempt);
         }
@@ -208,7 +209,7 @@ fn finish(ctx: &BtfTracePointContext, regs: *const u8, result: i64) {
             }
             report::refused(&attempt, &report::UNKNOWN);
         }
-        None if (family == AF_INET || family == AF_INET6) && tree::has_current() => {
+        None if family == AF_INET || family == AF_INET6 => {
             count_loss(loss::ATTEMPT_MISSING);
             debug!(ctx, "refused bind without an attempt, family {}", family);
         }

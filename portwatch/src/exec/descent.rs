@@ -4,7 +4,7 @@
 use procfs::process::Process;
 
 /// Generations that are looked through; as many as on the kernel side.
-const MOST: usize = 64;
+const MOST: usize = 32;
 
 /// Whether the process `pid` comes of this one, by /proc; not if it is gone.
 pub fn is_ours(pid: u32) -> bool {

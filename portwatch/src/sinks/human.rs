@@ -12,7 +12,7 @@ use rustix::termios::tcgetwinsize;
 use textwrap::{Options, WordSeparator, WordSplitter, wrap};
 
 use crate::{
-    diagnose::{Diagnosis, Judgement, Move, SafeToStop},
+    diagnose::{Diagnosis, Judgement, Move, SafeToStop, words},
     event::{Event, Loss, Record},
     evidence::{Netns, Process, Socket, TimeWait},
     sinks::{Sink, sanitize::printable},
@@ -211,7 +211,7 @@ fn process_line(process: &Process) -> String {
     // The container that it is in; that which a proxy serves is in the summary.
     let container = process.container.as_ref().map(|id| {
         let known = process.workload.as_ref();
-        known.and_then(|workload| workload.name.as_ref()).unwrap_or(id).clone()
+        words::short_id(known.and_then(|workload| workload.name.as_ref()).unwrap_or(id)).to_owned()
     });
     let places = [
         ("", &unit),

@@ -4,12 +4,16 @@
 use std::process::Command;
 
 use portwatch_tests::{
+    op::tcp,
     patience,
     process::{Process, code},
     programs::portwatch,
+    scene::Scene,
     terminal::{CTRL_C, CTRL_D, CTRL_Z, Terminal},
 };
 use rustix::process::Signal;
+
+use super::{ADDRESS, EADDRINUSE, exec, start, taker};
 
 /// A shell at the terminal, with `$0` for portwatch.
 fn shell(terminal: &Terminal, script: &str) -> Process {
@@ -80,4 +84,32 @@ fn ctrl_z_stops_both_and_they_go_on() {
     terminal.types(CTRL_D);
     wait_for(&terminal, "code 0");
     assert_eq!(code(process.wait_or_panic(patience())), 0);
+}
+
+/// Text that is told at a terminal is in colour and fits its window.
+#[test]
+fn it_is_as_wide_as_the_window() {
+    let scene = Scene::new();
+    let holder = scene.helper().holds([tcp(ADDRESS).listening()]);
+    let terminal = Terminal::new();
+    terminal.resize(72);
+    let mut command = exec(&scene.netns, &[], &taker().each_ref().map(String::as_str));
+    command.env("TERM", "xterm").env_remove("NO_COLOR");
+    terminal.confine(&mut command);
+    let mut process = start(&mut command);
+    assert_eq!(code(process.wait_or_panic(patience())), EADDRINUSE);
+    wait_for(&terminal, &format!("kill {}", holder.pid()));
+    let text = terminal.screen.text();
+    let block = text.lines().skip_while(|line| !line.contains("EADDRINUSE")).map(plain);
+    for line in block.take_while(|line| !line.contains("kill ")) {
+        assert!(line.chars().count() <= 72 || !line.trim().contains(' '), "{line} in\n{text}");
+    }
+    assert!(text.contains("\u{1b}[1m"), "there is no colour in\n{text}");
+}
+
+/// A line without colours (ECMA-48, SGR) and without the carriage return.
+fn plain(line: &str) -> String {
+    let mut pieces = line.trim_end().split("\u{1b}[");
+    let first = pieces.next().unwrap_or_default().to_owned();
+    pieces.fold(first, |line, piece| line + piece.split_once('m').map_or(piece, |(_, rest)| rest))
 }
