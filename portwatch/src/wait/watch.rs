@@ -84,7 +84,8 @@ impl Watch {
     /// Waits for the next event. May be dropped at any time.
     pub async fn event(&mut self) {
         if let Err(error) = self.next().await {
-            tracing::debug!(%error, "nothing more is told");
+            let error: &(dyn std::error::Error + 'static) = &error;
+            tracing::debug!(error, "nothing more is told");
             *self = Self::Nothing;
         }
     }
