@@ -122,7 +122,7 @@ pub fn explain(
 }
 
 /// What the rules say.
-fn answer(host: &Host, asked: Question, mut evidence: Evidence) -> Explanation {
+pub(crate) fn answer(host: &Host, asked: Question, mut evidence: Evidence) -> Explanation {
     let unseen = !could_look(&evidence);
     let worst = |reuseaddr: bool| {
         let outcomes = binds(asked, reuseaddr).map(|bind| outcome(&evidence, &bind));

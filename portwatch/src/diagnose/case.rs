@@ -66,7 +66,10 @@ impl<'a> Case<'a> {
             .take(MOST)
             .map(|culprit| RefusedBy {
                 socket: words::socket(culprit.socket).to_string(),
-                rule: culprit.clause.words().to_owned(),
+                rule: match culprit.sure || !self.evidence.is_untried() {
+                    true => culprit.clause.words().to_owned(),
+                    false => format!("if it {}", culprit.clause.words()),
+                },
             })
             .collect()
     }

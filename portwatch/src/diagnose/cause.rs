@@ -84,7 +84,9 @@ pub fn decide(case: &Case) -> Diagnosis {
     let target = words::target(&case.evidence.failure);
     let summary = match case.evidence.failure.stage {
         _ if case.evidence.is_untried() => {
-            format!("a bind of {target} would be refused: {because}")
+            let sure = case.first().is_none_or(|culprit| culprit.sure);
+            let would = if sure { "would" } else { "may" };
+            format!("a bind of {target} {would} be refused: {because}")
         }
         Stage::Listen => format!("{who} cannot listen on {target}: {because}"),
         _ => format!("{who} cannot bind {target}: {because}"),

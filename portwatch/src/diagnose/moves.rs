@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use crate::{
     diagnose::{HolderClass, Move, Risk, case::Case, words, workloads},
-    evidence::{Gap, Process, Protocol, Stage},
+    evidence::{Evidence, Gap, Process, Protocol, Stage},
 };
 
 mod manager;
@@ -148,10 +148,8 @@ pub fn aftermath(case: &Case, class: Option<HolderClass>) -> Option<String> {
     let then = "once it stops, connections that it closes first enter TIME-WAIT for 60 s";
     if case.evidence.is_untried() {
         return (holder_has_it != Some(false)).then(|| {
-            format!(
-                "{then}; a program that sets SO_REUSEADDR need not wait for that, for others: {}",
-                wait_free(case)
-            )
+            let waits = wait_free(case).map(|wait| format!(": {wait}")).unwrap_or_default();
+            format!("{then}; a program that sets SO_REUSEADDR need not wait for that, others must{waits}")
         });
     }
     Some(match (case.evidence.failure.reuseaddr?, holder_has_it) {
@@ -166,8 +164,8 @@ pub fn aftermath(case: &Case, class: Option<HolderClass>) -> Option<String> {
              set it too"
         ),
         (false, _) => format!(
-            "{then}; they would block this program, which does not set SO_REUSEADDR, until then: {}",
-            wait_free(case)
+            "{then}; they would block this program, which does not set SO_REUSEADDR, until then{}",
+            wait_free(case).map(|wait| format!(": {wait}")).unwrap_or_default()
         ),
     })
 }
@@ -202,18 +200,26 @@ fn kernels_own(case: &Case) -> Vec<Move> {
 /// Wait until the port is free, for so long as what the kernel keeps may last.
 pub fn wait(case: &Case, seconds: u64, why: impl Into<String>) -> Move {
     // The kernel's timer may be up to 2 s later than what it reports.
-    command(format!("{} --timeout {}s", wait_free(case), seconds + 5), why, Risk::None)
+    let wait = match wait_free(case) {
+        Some(wait) => format!("{wait} --timeout {}s", seconds + 5),
+        None => format!("sleep {}", seconds + 2),
+    };
+    command(wait, why, Risk::None)
 }
 
 /// `portwatch wait 8080 --free`, where the bind was refused. Without `--reuseaddr`,
 /// which is for old sockets that had the option: these had not, or it did not help.
-fn wait_free(case: &Case) -> String {
-    let failure = &case.evidence.failure;
+/// `None` where only a process leads into the namespace, which is about to end.
+fn wait_free(case: &Case) -> Option<String> {
+    let Evidence { failure, netns, .. } = case.evidence;
+    if netns.host == Some(false) && netns.name.is_none() {
+        return None;
+    }
     let port = match failure.address.is_unspecified() {
         true => failure.port.to_string(),
         false => SocketAddr::new(failure.address, failure.port).to_string(),
     };
-    format!("{}portwatch wait {port} --free", enter(case))
+    Some(format!("{}portwatch wait {port} --free", enter(case)))
 }
 
 /// See for oneself, where nothing better is known.

@@ -76,7 +76,7 @@ pub fn block(event: &Event, columns: Option<usize>) -> String {
     let mut out = Block { text: String::new(), columns };
     out.head(event);
     out.row("failed", &process_line(&event.process));
-    out.in_the_way(&event.diagnosis, &event.sockets);
+    out.in_the_way("refused by", &event.diagnosis, &event.sockets);
     out.around(&event.time_wait, &event.netns);
     out.what_to_do(&event.diagnosis);
     out.text.push('\n');
@@ -101,10 +101,10 @@ impl Block {
     }
 
     /// What refuses, and who has it.
-    fn in_the_way(&mut self, diagnosis: &Diagnosis, sockets: &[Socket]) {
+    fn in_the_way(&mut self, label: &str, diagnosis: &Diagnosis, sockets: &[Socket]) {
         let Diagnosis { refused_by, holder, .. } = diagnosis;
         for refused in refused_by {
-            self.row("refused by", &format!("{}: {}", refused.socket, refused.rule));
+            self.row(label, &format!("{}: {}", refused.socket, refused.rule));
         }
         let holding = holder.as_ref().and_then(|holder| {
             let mut holders = sockets.iter().flat_map(|socket| &socket.holders);

@@ -39,7 +39,11 @@ pub(super) fn block(answer: &Explanation, columns: Option<usize>) -> String {
     let Explanation { diagnosis, sockets, connections, .. } = answer;
     head(&mut out, answer);
     if let Some(diagnosis) = diagnosis {
-        out.in_the_way(diagnosis, sockets);
+        let label = match answer.outcome() {
+            Outcome::Refused => "refused by",
+            _ => "may refuse",
+        };
+        out.in_the_way(label, diagnosis, sockets);
     } else {
         for socket in beside(sockets) {
             out.row("beside", &format!("{}, in nobody's way here", held(socket)));

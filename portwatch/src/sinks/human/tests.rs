@@ -8,7 +8,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     diagnose::{Cause, HolderClass, diagnose},
+    event::Host,
     evidence::Evidence,
+    explain::{self, Question},
 };
 
 /// The width of the snapshots.
@@ -169,4 +171,28 @@ proptest! {
         let text = strip_str(&block(&event, Some(columns))).to_string();
         prop_assert!(text.chars().all(|char| char == '\n' || !char.is_control()));
     }
+}
+
+/// What each of the captured ports would have been told of, had somebody asked.
+#[test]
+fn asked_about() {
+    let told: String = captured("cause-")
+        .into_iter()
+        .map(|(name, event)| {
+            let asked = Question {
+                protocol: event.failure.protocol,
+                address: Some(event.failure.address).filter(|address| !address.is_unspecified()),
+                port: event.failure.port,
+                reuseaddr: event.failure.reuseaddr == Some(true),
+            };
+            let host = Host { hooks: "none".to_owned(), ..event.host.clone() };
+            let mut evidence = event.into_evidence();
+            // Its own sockets are then another program's.
+            evidence.process = Process::default();
+            evidence.sockets.iter_mut().for_each(|socket| socket.refused = None);
+            let answer = explain::answer(&host, asked, evidence);
+            format!("── {name}\n{}", strip_str(&explanation::block(&answer, Some(WIDTH))))
+        })
+        .collect();
+    insta::assert_snapshot!(told);
 }
