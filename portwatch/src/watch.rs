@@ -74,8 +74,19 @@ impl Watch {
         let records = Box::new(KernelRecords::open(&mut attached.ebpf)?);
         let mut enricher = Enricher::new(host::Host::current(), records, or_none(files));
         enricher.seed();
+        give_back_memory();
         let host = Host::current(plan.set);
         Ok(Self { attached, enricher, host, plan, tells_whose })
+    }
+}
+
+/// Reading the kernel's types takes some 20 MiB for a moment, which the allocator
+/// would keep for good (malloc_trim(3)).
+fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it only looks at the allocator's own free memory, under its locks.
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
 

@@ -7,8 +7,12 @@ use portwatch_tests::{
     helper::Helper,
     netns::Netns,
     op::{Op, Socket, tcp, udp},
+    patience,
+    process::{Process, code as code_of},
     scene::Scene,
+    stream::Silence,
 };
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 const ADDRESS: &str = "127.0.0.1:8080";
@@ -290,4 +294,28 @@ fn a_holder_that_must_be_searched_for() {
     let (code, answer) = answer(&netns, &[ADDRESS]);
     assert_eq!(code, 3);
     assert_includes(&answer, &json!({"diagnosis": {"holder": {"pid": holder.pid()}}}));
+}
+
+/// The article's worked example: the old release that somebody has left in a login
+/// session, with a client connected. Asked, stopped by the printed command, waited for.
+#[test]
+fn three_commands() {
+    let netns = Netns::new();
+    let old = Helper::new(&netns).holds([tcp(ADDRESS).reuseaddr().listening()]);
+    let _client = Helper::new(&netns).holds([Op::Connect(ADDRESS.parse().unwrap())]);
+    let (code, answer) = answer(&netns, &["--reuseaddr", ADDRESS]);
+    assert_eq!(code, 3, "{answer}");
+    let moves = answer["diagnosis"]["moves"].as_array().unwrap();
+    let stop = moves.iter().find_map(|step| step["command"].as_str()).unwrap();
+    assert_eq!(stop, format!("kill {}", old.pid()));
+
+    let mut wait = portwatch(&["wait", ADDRESS, "--free", "--reuseaddr"]);
+    netns.confine(&mut wait);
+    let waiting = Process::start(&mut wait, Signal::KILL).unwrap();
+    let told = waiting.stderr.wait_for_text(patience(), "LISTEN");
+    assert!(!matches!(told, Err(Silence::Ended | Silence::TimedOut)), "{}", waiting.said());
+    assert!(Command::new("sh").args(["-c", stop]).status().unwrap().success());
+    let mut waiting = waiting;
+    assert_eq!(code_of(waiting.wait_or_panic(patience())), 0, "{}", waiting.said());
+    assert!(passes(&netns, tcp(ADDRESS).reuseaddr().listening()));
 }
