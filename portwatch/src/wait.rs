@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::time::timeout_at;
+use tokio::time::{sleep_until, timeout_at};
 
 use crate::{
     conflict::Kernel,
@@ -91,6 +91,7 @@ pub async fn wait(
         state.ports.push(port);
     }
     let mut pace = Pace::default();
+    let mut rested = begin;
     loop {
         let now = Instant::now();
         state.waited = now - begin;
@@ -104,14 +105,16 @@ pub async fn wait(
         tell(&state);
         let next = now + pace.next(watch.tells(), ends_in(&state));
         let told = timeout_at(next.min(deadline).into(), watch.event()).await.is_ok();
-        let looked = Instant::now();
+        // Events may come faster than they can be followed.
+        sleep_until(rested.min(deadline).into()).await;
+        let looking = Instant::now();
         // What each connection's end brings is not worth a walk over all sockets
         // while there is a listener; the slow looks find the rest.
-        let thorough = pace.wakes(told);
+        let thorough = pace.wakes(told, looking - now);
         for port in &mut state.ports {
             port.standing = eye.look_again(&port.asked, &port.standing, thorough)?;
         }
-        pace.looked(looked.elapsed());
+        rested = Pace::rested(looking, Instant::now());
     }
 }
 

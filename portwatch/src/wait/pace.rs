@@ -1,6 +1,6 @@
 //! When to look without being told. Pure.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Whatever happens.
 const SLOW: Duration = Duration::from_secs(1);
@@ -25,23 +25,13 @@ pub struct Pace {
     /// happened.
     after_event: usize,
     poll: Duration,
-    /// What the last look took.
-    cost: Duration,
     /// What is left until a look at everything.
     slow: Duration,
-    /// The time that was last decided on.
-    decided: Duration,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Self {
-            after_event: SOON.len(),
-            poll: POLL_FIRST,
-            cost: Duration::ZERO,
-            slow: SLOW,
-            decided: Duration::ZERO,
-        }
+        Self { after_event: SOON.len(), poll: POLL_FIRST, slow: SLOW }
     }
 }
 
@@ -60,18 +50,14 @@ impl Pace {
         if let Some(ends_in) = ends_in {
             next = next.min(ends_in.max(OVERDUE));
         }
-        // At most half of the time is spent on looking.
-        self.decided = next.max(self.cost);
-        self.decided
+        next
     }
 
-    /// The wait is over, by an event or not. Gives whether to look at everything.
-    pub fn wakes(&mut self, by_event: bool) -> bool {
+    /// The wait is over after this time, by an event or not. Gives whether to look
+    /// at everything.
+    pub fn wakes(&mut self, by_event: bool, waited: Duration) -> bool {
         self.after_event = if by_event { 0 } else { (self.after_event + 1).min(SOON.len()) };
-        if by_event {
-            return false;
-        }
-        self.slow = self.slow.saturating_sub(self.decided);
+        self.slow = self.slow.saturating_sub(waited);
         let thorough = self.slow.is_zero();
         if thorough {
             self.slow = SLOW;
@@ -79,9 +65,10 @@ impl Pace {
         thorough
     }
 
-    /// What that look took.
-    pub fn looked(&mut self, cost: Duration) {
-        self.cost = cost;
+    /// When the next look may begin, so that at most half of the time is spent on
+    /// looking.
+    pub fn rested(began: Instant, ended: Instant) -> Instant {
+        ended + ended.saturating_duration_since(began)
     }
 }
 
@@ -97,30 +84,39 @@ mod tests {
     fn events_are_enough_until_one_comes() {
         let mut pace = Pace::default();
         assert_eq!(pace.next(true, None), SLOW);
-        assert!(!pace.wakes(true));
+        assert!(!pace.wakes(true, ms(300)));
         let waits = [1, 2, 4, 8, 16].map(|_| {
             let next = pace.next(true, None);
-            assert!(!pace.wakes(false));
+            assert!(!pace.wakes(false, next));
             next
         });
         assert_eq!(waits, SOON);
         // What is left of the second.
-        assert_eq!(pace.next(true, None), SLOW - ms(31));
-        assert!(pace.wakes(false));
+        assert_eq!(pace.next(true, None), ms(669));
+        assert!(pace.wakes(false, ms(669)));
         assert_eq!(pace.next(true, None), SLOW);
     }
 
     #[test]
-    fn without_events_it_is_looked_often_and_everything_once_a_second() {
+    fn everything_is_looked_at_once_a_second_among_ever_so_many_events() {
+        let mut pace = Pace::default();
+        let thorough = (0..3_000).filter(|_| {
+            pace.next(true, None);
+            pace.wakes(true, ms(1))
+        });
+        assert_eq!(thorough.count(), 3);
+    }
+
+    #[test]
+    fn without_events_it_is_looked_often() {
         let mut pace = Pace::default();
         assert_eq!(pace.next(false, None), POLL_FIRST);
         let mut waited = POLL_FIRST;
-        while !pace.wakes(false) {
-            let next = pace.next(false, None);
-            assert!((POLL_FIRST..=POLL_LAST).contains(&next), "{next:?}");
-            waited += next;
+        while !pace.wakes(false, waited) {
+            waited = pace.next(false, None);
+            assert!(waited <= POLL_LAST, "{waited:?}");
         }
-        assert!(waited <= SLOW, "{waited:?}");
+        assert_eq!(pace.next(false, None), POLL_LAST);
     }
 
     #[test]
@@ -133,9 +129,8 @@ mod tests {
 
     #[test]
     fn a_look_that_takes_long_is_rare() {
-        let mut pace = Pace::default();
-        pace.wakes(true);
-        pace.looked(ms(30));
-        assert_eq!(pace.next(true, None), ms(30));
+        let began = Instant::now();
+        assert_eq!(Pace::rested(began, began + ms(30)), began + ms(60));
+        assert_eq!(Pace::rested(began, began), began);
     }
 }

@@ -33,7 +33,7 @@ pub enum Watch {
     /// A hook that is being loaded, by a thread, so that looks go on.
     ListensSoon(oneshot::Receiver<Result<Hooked, KernelError>>, Vec<u16>),
     /// A hook tells of each TCP socket that begins to listen.
-    Listens(Listens, Vec<u16>),
+    Listens(Box<Listens>, Vec<u16>),
     /// Nothing tells.
     Nothing,
 }
@@ -102,7 +102,8 @@ impl Watch {
             Self::ListensSoon(loading, ports) => {
                 let hooked = loading.await.map_err(|_| Silence::Thread)??;
                 // An event by itself: what came before the hook is not told by it.
-                *self = Self::Listens(Listens::open(hooked)?, std::mem::take(ports));
+                let listens = Box::new(Listens::open(hooked)?);
+                *self = Self::Listens(listens, std::mem::take(ports));
             }
             Self::Listens(listens, ports) => listens.any_of(ports).await?,
             Self::ListensLater(_) | Self::Nothing => std::future::pending().await,
