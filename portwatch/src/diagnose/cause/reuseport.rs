@@ -37,7 +37,8 @@ pub fn missing<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
         Clause::HolderLacksReusePort => holder::behind(case.evidence, culprit.socket)
             .1
             .map_or_else(|| "the holder".to_owned(), |holder| words::process(holder).to_string()),
-        Clause::BindLacksReusePort => case.binder(),
+        Clause::BindLacksReusePort if case.evidence.is_untried() => case.binder(),
+        Clause::BindLacksReusePort => words::process(case.process()).to_string(),
         _ => return None,
     };
     let mut finding = listener::finding(case, culprit, Cause::ReuseportMissing);
