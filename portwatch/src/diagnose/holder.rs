@@ -219,7 +219,7 @@ fn class(evidence: &Evidence, holder: &Process) -> HolderClass {
 /// The same service: the same unit or container, or the same program where no
 /// unit or session sets the two apart.
 fn is_same_service(failing: &Process, holder: &Process) -> bool {
-    let same_program = program::same(failing, holder) == Some(true);
+    let same_program = program::same(failing, holder);
     // Started by hand in a login session, and the failing one was not: whatever
     // the program, a person left it there.
     if holder.session.is_some() && holder.session != failing.session {
@@ -234,7 +234,7 @@ fn is_same_service(failing: &Process, holder: &Process) -> bool {
     if matches!((job(failing), job(holder)), (Some(a), Some(b)) if a != b) {
         return false;
     }
-    let same_unit = program::same(failing, holder) != Some(false)
+    let same_unit = same_program != Some(false)
         && failing.unit.is_some()
         && failing.unit == holder.unit
         && failing.unit_owner == holder.unit_owner
@@ -243,7 +243,9 @@ fn is_same_service(failing: &Process, holder: &Process) -> bool {
     let both_in_units = failing.unit.is_some() && holder.unit.is_some();
     // Two units may run one program with two configurations, and that is two
     // services; the same command but for a version is an old release.
-    same_unit || (same_program && (!both_in_units || program::same_command(failing, holder)))
+    same_unit
+        || (same_program == Some(true)
+            && (!both_in_units || program::same_command(failing, holder)))
 }
 
 fn younger(holder: &Process, failing: &Process) -> bool {

@@ -52,11 +52,14 @@ pub fn of(case: &Case, class: HolderClass, holder: Option<&Process>) -> Option<J
         }
         _ => {}
     }
-    of_the_program(case, holder, &mut pro, &mut contra);
+    let same_program = program::same(holder, case.process()) == Some(true);
+    if same_program {
+        of_the_program(case, holder, &mut pro, &mut contra);
+    }
     of_its_start(case, holder, &mut pro, &mut contra);
     // By itself this says little: the one that works may be the older one.
     let strong = !pro.is_empty();
-    pro.extend(same_program(case, holder));
+    pro.extend(older(case, holder).filter(|_| same_program));
     let connections = case.evidence.connections.established;
     if connections > 0 && case.first_in(State::Listen).is_some() {
         let are = if connections == 1 { "connection is" } else { "connections are" };
@@ -75,11 +78,8 @@ pub fn of(case: &Case, class: HolderClass, holder: Option<&Process>) -> Option<J
     Some(Judgement { safe_to_stop, pro, contra })
 }
 
-/// Which release it is.
+/// Which release of the same program it is.
 fn of_the_program(case: &Case, holder: &Process, pro: &mut Vec<String>, contra: &mut Vec<String>) {
-    if program::same(holder, case.process()) != Some(true) {
-        return;
-    }
     if holder.exe.as_deref().is_some_and(|exe| exe.ends_with(" (deleted)")) {
         pro.push("its executable was deleted or replaced: a release before this one".to_owned());
     }
@@ -94,11 +94,9 @@ fn of_the_program(case: &Case, holder: &Process, pro: &mut Vec<String>, contra: 
     }
 }
 
-fn same_program(case: &Case, holder: &Process) -> Option<String> {
-    let failing = case.process();
-    let (theirs, ours) = (holder.started?, failing.started?);
-    let older = program::same(holder, failing) == Some(true) && theirs < ours;
-    let age = words::age(theirs, ours).filter(|_| older)?;
+fn older(case: &Case, holder: &Process) -> Option<String> {
+    let (theirs, ours) = (holder.started?, case.process().started?);
+    let age = words::age(theirs, ours).filter(|_| theirs < ours)?;
     Some(format!("it is the same program, started {age} before this one"))
 }
 
