@@ -42,6 +42,7 @@ impl Watch {
     /// # Errors
     /// The rights are not there, or the kernel refuses the hooks.
     pub fn everybody(limit: SourceLimit) -> Result<Self, KernelError> {
+        without_huge_pages();
         Self::open(|_| Whose::Everybodys, limit)
     }
 
@@ -87,6 +88,14 @@ fn give_back_memory() {
     // SAFETY: it only looks at the allocator's own free memory, under its locks.
     unsafe {
         libc::malloc_trim(0);
+    }
+}
+
+/// Keeps the kernel from making the agent larger than what it uses: it would fill the
+/// holes in the heap with huge pages. What the process starts would inherit that.
+fn without_huge_pages() {
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::debug!(%error, "the kernel may use huge pages");
     }
 }
 

@@ -223,7 +223,7 @@ fn bound_and_not_listening() {
 fn udp_and_several_ports() {
     let netns = Netns::new();
     let holder = Helper::new(&netns).holds([udp(ADDRESS)]);
-    let (code, answers) = answers(&netns, &["--udp", "8080", "8081", "127.0.0.1:domain"]);
+    let (code, answers) = answers(&netns, &["--udp", "8080", "8081", "127.0.0.1:53"]);
     assert_eq!(code, 3);
     let bare =
         |answer: &Value| json!([answer["asked"]["port"], answer["bind"]["without_reuseaddr"]]);
