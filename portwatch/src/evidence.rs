@@ -126,6 +126,34 @@ pub enum Family {
     Ipv6,
 }
 
+impl Family {
+    /// The family of an address.
+    pub fn of(address: IpAddr) -> Self {
+        if address.is_ipv6() { Self::Ipv6 } else { Self::Ipv4 }
+    }
+}
+
+impl Failure {
+    /// A bind that nobody has tried: with SO_REUSEADDR or without, and with no other
+    /// option. Its user is not known.
+    pub fn untried(protocol: Protocol, address: IpAddr, port: u16, reuseaddr: bool) -> Self {
+        Self {
+            stage: Stage::Bind,
+            errno: "EADDRINUSE".to_owned(),
+            protocol,
+            family: Family::of(address),
+            address,
+            port,
+            device: None,
+            reuseaddr: Some(reuseaddr),
+            reuseport: Some(false),
+            v6only: address.is_ipv6().then_some(false),
+            uid: None,
+            cookie: None,
+        }
+    }
+}
+
 /// A network interface.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Device {

@@ -6,10 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use bytemuck::Zeroable as _;
 use jiff::Timestamp;
 use portwatch_common::Source;
-use rustix::{
-    process::geteuid,
-    time::{ClockId, clock_gettime},
-};
+use rustix::process::geteuid;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +14,7 @@ use crate::{
     conflict::{self, Kernel, Verdict},
     decode::{RawFailure, RawTask},
     diagnose::{Diagnosis, diagnose},
-    enrich::Enricher,
+    enrich::{Enricher, host::boottime_ns},
     event::{Host, schema::Time},
     evidence::{
         Connections, Ephemeral, Evidence, Failure, Family, Gap, LastHolder, Netns, Protocol,
@@ -176,18 +173,9 @@ pub(crate) fn answer(host: &Host, asked: Question, mut evidence: Evidence) -> Ex
 /// address, the more usual first.
 fn binds(asked: Question, reuseaddr: bool) -> impl DoubleEndedIterator<Item = Failure> {
     let untried = move |address: IpAddr, v6only| Failure {
-        stage: Stage::Bind,
-        errno: "EADDRINUSE".to_owned(),
-        protocol: asked.protocol,
-        family: if address.is_ipv6() { Family::Ipv6 } else { Family::Ipv4 },
-        address,
-        port: asked.port,
-        device: None,
-        reuseaddr: Some(reuseaddr),
-        reuseport: Some(false),
         v6only: address.is_ipv6().then_some(v6only),
         uid: Some(geteuid().as_raw()),
-        cookie: None,
+        ..Failure::untried(asked.protocol, address, asked.port, reuseaddr)
     };
     let addresses = match asked.address {
         Some(address) => vec![(address, false)],
@@ -217,14 +205,12 @@ fn could_look(evidence: &Evidence) -> bool {
 
 /// The question as the hooks would have told of a refusal.
 fn untried(asked: Question, netns: &Netns) -> RawFailure {
-    let now = clock_gettime(ClockId::Boottime);
-    let seconds = now.tv_sec.saturating_mul(1_000_000_000).saturating_add(now.tv_nsec);
     let address = asked.address.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
     RawFailure {
-        at_ns: u64::try_from(seconds).unwrap_or_default(),
+        at_ns: boottime_ns(),
         stage: Stage::Bind,
         protocol: asked.protocol,
-        family: if address.is_ipv6() { Family::Ipv6 } else { Family::Ipv4 },
+        family: Family::of(address),
         address,
         port: asked.port,
         device: Some(0),

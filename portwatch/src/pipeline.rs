@@ -16,7 +16,6 @@ use std::{
 
 use aya_log::EbpfLogger;
 use portwatch_common::Source;
-use rustix::time::{ClockId, clock_gettime};
 use tokio::{
     io::unix::AsyncFd,
     time::{sleep, timeout},
@@ -25,7 +24,7 @@ use tokio::{
 use crate::{
     decode::{RawFailure, decode},
     diagnose::diagnose,
-    enrich::Enricher,
+    enrich::{Enricher, host::boottime_ns},
     event::{AgentNotice, AgentState, Event, Host, Record},
     kernel::{
         attach::Attached,
@@ -210,13 +209,6 @@ impl Intake {
         }
         any || !none_left
     }
-}
-
-/// The clock of the kernel side's times.
-fn boottime_ns() -> u64 {
-    let now = clock_gettime(ClockId::Boottime);
-    let (seconds, rest) = (u64::try_from(now.tv_sec), u64::try_from(now.tv_nsec));
-    seconds.unwrap_or(0) * 1_000_000_000 + rest.unwrap_or(0)
 }
 
 fn enrich_failures(

@@ -28,8 +28,9 @@ use crate::{
 
 /// How long one port may be looked into in one namespace.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Network namespaces that are looked into.
-const MOST_NETNS: usize = 1024;
+/// Network namespaces that are looked into; each is an open file, and by default a
+/// process may have 1,024.
+const MOST_NETNS: usize = 512;
 
 /// How it is used.
 const EXAMPLES: &str = "\

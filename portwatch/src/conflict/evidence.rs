@@ -146,7 +146,7 @@ fn sock(
 }
 
 fn family(socket: &Socket) -> Family {
-    if socket.local.is_ipv6() { Family::Ipv6 } else { Family::Ipv4 }
+    Family::of(socket.local.ip())
 }
 
 fn v6only(family: Family, known: Option<bool>) -> Option<bool> {

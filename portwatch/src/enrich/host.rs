@@ -215,6 +215,13 @@ impl Host {
     }
 }
 
+/// Now, in nanoseconds of `CLOCK_BOOTTIME`: the clock of the kernel side's times.
+pub fn boottime_ns() -> u64 {
+    let now = clock_gettime(ClockId::Boottime);
+    let (seconds, rest) = (u64::try_from(now.tv_sec), u64::try_from(now.tv_nsec));
+    seconds.unwrap_or(0) * 1_000_000_000 + rest.unwrap_or(0)
+}
+
 /// The first bytes of a file, at most `most`. Files of /proc do not tell their size,
 /// so there is room from the beginning for what most of them have: one read and
 /// one that finds the end.

@@ -18,7 +18,7 @@ use crate::{
         sock_diag::{Query, protocol_number},
         sockets::dump_once,
     },
-    evidence::{Failure, Family, Protocol, Socket, Stage, State},
+    evidence::{Failure, Family, Protocol, Socket, State},
 };
 
 /// What is waited for.
@@ -62,26 +62,13 @@ impl Asked {
     fn bind(&self, reuseaddr: bool) -> Failure {
         let address = self.address();
         Failure {
-            stage: Stage::Bind,
-            errno: "EADDRINUSE".to_owned(),
-            protocol: self.protocol,
-            family: family(address),
-            address,
-            port: self.port,
-            device: None,
-            reuseaddr: Some(reuseaddr),
-            reuseport: Some(false),
             // A bind to a specific address is IPv6's alone (`__inet6_bind`).
             v6only: is_v6_alone(address).map(|alone| alone && !address.is_unspecified()),
             // Asked only of those that set SO_REUSEPORT.
             uid: Some(0),
-            cookie: None,
+            ..Failure::untried(self.protocol, address, self.port, reuseaddr)
         }
     }
-}
-
-fn family(address: IpAddr) -> Family {
-    if address.is_ipv6() { Family::Ipv6 } else { Family::Ipv4 }
 }
 
 /// Whether an IPv6 address is no IPv4 address in IPv6's form.
@@ -264,8 +251,8 @@ impl<'a> Judge<'a> {
     fn takes_in(&self, row: &Socket) -> bool {
         let Some(address) = self.asked.address else { return true };
         let own = row.local.ip();
-        let own = End::new(family(own), own, row.v6only == Some(true));
-        let asked = End::new(family(address), address, is_v6_alone(address) == Some(true));
+        let own = End::new(Family::of(own), own, row.v6only == Some(true));
+        let asked = End::new(Family::of(address), address, is_v6_alone(address) == Some(true));
         equal(own, asked, Wildcards::First)
     }
 
