@@ -7,8 +7,15 @@
 
 use bytemuck::{Pod, Zeroable};
 
+mod layout;
+mod record;
 mod source;
 
+pub use layout::{ABSENT, Layout, helper};
+pub use record::{
+    ARGUMENTS, Arguments, Connected, OWNERS, Owner, PORT_NUMBERS, PORTS, Port, PortUse,
+    RECORD_CMDLINE_LEN,
+};
 pub use source::{SENT_A_SECOND, SOURCES, Source, SourceUse};
 
 /// Bytes of `task_struct.comm`, its final NUL included.
@@ -18,6 +25,8 @@ pub const CMDLINE_LEN: usize = 512;
 
 /// Values of [`Attempt::stage`].
 pub mod stage {
+    /// The attempt has been dealt with.
+    pub const NONE: u8 = 0;
     /// `bind(2)` was refused.
     pub const BIND: u8 = 1;
     /// `listen(2)` was refused, after `bind(2)` had passed.
@@ -122,94 +131,13 @@ pub struct Culprit {
     pub reserved: [u8; 3],
 }
 
-/// Bytes of a command line that are kept on record.
-pub const RECORD_CMDLINE_LEN: usize = 128;
-
-/// Who bound a socket, or listens on it: written when the kernel has agreed, and
-/// kept beyond the socket's end, as far as the map's bound allows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-#[repr(C)]
-pub struct Owner {
-    /// When, in nanoseconds of `CLOCK_BOOTTIME`; 0 if before the agent's start.
-    pub at_ns: u64,
-    /// When a listener closed; 0 while it is open, and for other sockets.
-    pub left_ns: u64,
-    /// Start of the process, nanoseconds of `CLOCK_BOOTTIME`; 0 where unknown.
-    pub started_ns: u64,
-    /// The process's cgroup2 id.
-    pub cgroup_id: u64,
-    /// What it has bound.
-    pub port: Port,
-    /// The address that it has bound, as [`Attempt::address`].
-    pub address: [u8; 16],
-    /// `AF_INET` or `AF_INET6`; 0 where the address is not known.
-    pub family: u16,
-    /// Zero.
-    pub reserved: [u8; 6],
-    /// The process.
-    pub pid: u32,
-    /// Its parent; 0 where unknown.
-    pub ppid: u32,
-    /// Its real user id.
-    pub uid: u32,
-    /// The socket's options then, see [`flag`].
-    pub flags: u16,
-    /// Valid bytes of `cmdline`.
-    pub cmdline_len: u16,
-    /// The thread's name, NUL padded.
-    pub comm: [u8; COMM_LEN],
-    /// The beginning of the arguments, each ended by a NUL.
-    pub cmdline: [u8; RECORD_CMDLINE_LEN],
-}
-
-/// A port of a network namespace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
-#[repr(C)]
-pub struct Port {
-    /// The namespace's cookie.
-    pub netns_cookie: u64,
-    /// The port in host byte order.
-    pub port: u16,
-    /// `IPPROTO_*`.
-    pub protocol: u16,
-    /// Zero.
-    pub reserved: u32,
-}
-
-/// What is on record of a port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-#[repr(C)]
-pub struct PortUse {
-    /// The cookie of the last socket that was bound to it.
-    pub last_cookie: u64,
-    /// The one before that; 0 if there was none.
-    pub previous_cookie: u64,
-    /// Sockets that were bound to it and are not known to have closed: no fewer
-    /// than there are.
-    pub bound: u32,
-    /// Zero.
-    pub reserved: u32,
-}
-
-/// What TCP connections a port has had, in any namespace. Each byte is 0 or 1 and
-/// is written by itself, so that two processors cannot undo each other's.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
-#[repr(C)]
-pub struct Connected {
-    /// This end began them: the port was their source.
-    pub outgoing: u8,
-    /// The other end began them, and a listener took them.
-    pub accepted: u8,
-    /// They are older than the agent.
-    pub older: u8,
-}
-
-/// Sockets whose owner is on record: 4 MiB of kernel memory.
-pub const OWNERS: u32 = 16_384;
-/// Ports that are on record: 6 MiB.
-pub const PORTS: u32 = 65_536;
-/// All port numbers.
-pub const PORT_NUMBERS: u32 = 65_536;
+/// Descendants that are on record where only the record tells of them.
+pub const FAMILY: u32 = 16_384;
+/// Control groups that are gone and remembered: 0.6 MiB.
+pub const GONE_CGROUPS: u32 = 1024;
+/// How much is remembered of the path of one, its NUL included: that of a container
+/// in a pod in a container has some 350 bytes.
+pub const CGROUP_PATH: usize = 512;
 
 /// An open socket file, as the search of all tasks' tables finds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -277,110 +205,9 @@ pub struct BindFailure {
     pub task: Task,
 }
 
-/// Where this kernel keeps the fields that are read, resolved from its BTF at
-/// load and handed over as a read-only global, so that one object file serves
-/// every kernel. Byte offsets, unless a field says otherwise; [`ABSENT`] where
-/// the kernel lacks the field.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-#[repr(C)]
-pub struct Layout {
-    /// `sock_common.skc_family`, u16.
-    pub sk_family: u32,
-    /// `sock_common.skc_state`, u8.
-    pub sk_state: u32,
-    /// The byte that holds the next three.
-    pub sk_options: u32,
-    /// Bit of `skc_reuse` (4 bits wide) in that byte.
-    pub sk_reuse_bit: u32,
-    /// Bit of `skc_reuseport`.
-    pub sk_reuseport_bit: u32,
-    /// Bit of `skc_ipv6only`.
-    pub sk_ipv6only_bit: u32,
-    /// `sock_common.skc_bound_dev_if`, i32.
-    pub sk_bound_dev_if: u32,
-    /// `sock_common.skc_net`, a pointer to `net`.
-    pub sk_net: u32,
-    /// `sock_common.skc_rcv_saddr`, big-endian u32.
-    pub sk_rcv_saddr: u32,
-    /// `sock_common.skc_v6_rcv_saddr`, 16 bytes.
-    pub sk_v6_rcv_saddr: u32,
-    /// `sock_common.skc_num`, u16 in host order.
-    pub sk_num: u32,
-    /// `sock.sk_protocol`, u16.
-    pub sk_protocol: u32,
-    /// `sock.sk_uid`, u32.
-    pub sk_uid: u32,
-    /// `sock.sk_socket`, a pointer to `socket`.
-    pub sk_socket: u32,
-    /// `socket.file`, a pointer.
-    pub socket_file: u32,
-    /// `unix_sock.scm_stat.nr_fds`, i32: descriptors on their way to it.
-    pub unix_descriptors: u32,
-    /// `socket.sk`, a pointer to `sock`.
-    pub socket_sk: u32,
-    /// `net.ns.inum`, u32.
-    pub net_inum: u32,
-    /// `net.net_cookie`, u64.
-    pub net_cookie: u32,
-    /// `task_struct.group_leader`, a pointer.
-    pub task_group_leader: u32,
-    /// `task_struct.real_parent`, a pointer.
-    pub task_real_parent: u32,
-    /// `task_struct.tgid`, i32.
-    pub task_tgid: u32,
-    /// `task_struct.flags`, u32.
-    pub task_flags: u32,
-    /// `task_struct.start_boottime`, u64.
-    pub task_start_boottime: u32,
-    /// `task_struct.nsproxy`, a pointer.
-    pub task_nsproxy: u32,
-    /// `task_struct.mm`, a pointer.
-    pub task_mm: u32,
-    /// `nsproxy.net_ns`, a pointer.
-    pub nsproxy_net: u32,
-    /// `mm_struct.arg_start`, an address in user space.
-    pub mm_arg_start: u32,
-    /// `mm_struct.arg_end`.
-    pub mm_arg_end: u32,
-    /// `file.f_inode`, a pointer.
-    pub file_inode: u32,
-    /// `inode.i_ino`, unsigned long.
-    pub inode_number: u32,
-    /// `inode.i_sb`, a pointer.
-    pub inode_sb: u32,
-    /// `super_block.s_magic`, unsigned long.
-    pub sb_magic: u32,
-    /// `task_struct.pid`, i32.
-    pub task_pid: u32,
-    /// `pt_regs`: the system call's number, u64 (x86-64) or i32 (arm64).
-    pub regs_syscall: u32,
-    /// `pt_regs`: the system call's second argument, u64.
-    pub regs_second: u32,
-    /// Helpers that this kernel has, see [`helper`].
-    pub helpers: u32,
-    /// The architecture's number of `bind(2)`.
-    pub syscall_bind: u32,
-    /// The architecture's number of `listen(2)`.
-    pub syscall_listen: u32,
-}
-
-/// The value of a [`Layout`] field that this kernel lacks.
-pub const ABSENT: u32 = u32::MAX;
-
-/// Bits of [`Layout::helpers`].
-pub mod helper {
-    /// `bpf_get_current_task_btf` (5.11).
-    pub const CURRENT_TASK_BTF: u32 = 1 << 0;
-    /// `bpf_get_socket_cookie` in tracing programs (5.12).
-    pub const TRACING_SOCKET_COOKIE: u32 = 1 << 1;
-}
-
 const _: () = assert!(size_of::<Attempt>() == 56);
 const _: () = assert!(size_of::<Task>() == 56 + CMDLINE_LEN);
 const _: () = assert!(size_of::<Culprit>() == 48);
 const _: () = assert!(size_of::<BindFailure>() == 8 + 56 + 48 + 56 + CMDLINE_LEN);
 const _: () = assert!(align_of::<BindFailure>() == 8);
-const _: () = assert!(size_of::<Owner>() == 104 + RECORD_CMDLINE_LEN);
-const _: () = assert!(size_of::<Port>() == 16);
-const _: () = assert!(size_of::<PortUse>() == 24);
 const _: () = assert!(size_of::<OpenFile>() == 24);

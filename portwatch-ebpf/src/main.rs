@@ -4,16 +4,21 @@
 //! Two sets of hooks, of which user space attaches one: [`hooks::fexit`], to
 //! which [`hooks::culprit`] adds the socket that refused, and
 //! [`hooks::tracepoint`]. Both have [`hooks::state`], for the [`record`] of who
-//! holds which port, and [`hooks::files`], which searches when asked.
+//! holds which port, [`hooks::cgroups`], which remembers those that are gone, and
+//! [`hooks::files`], which searches when asked.
+//! [`hooks::cookie`] helps the fexit set on old kernels, [`hooks::forks`] both sets there.
 //! [`hooks::listens`] is for `portwatch wait` alone.
 
 #![no_std]
 #![no_main]
 
 mod hooks {
+    pub mod cgroups;
+    pub mod cookie;
     pub mod culprit;
     pub mod fexit;
     pub mod files;
+    pub mod forks;
     pub mod listens;
     pub mod state;
     pub mod tracepoint;

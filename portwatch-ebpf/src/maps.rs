@@ -5,7 +5,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
 };
 use portwatch_common::{
-    Attempt, Connected, Culprit, Owner, PORT_NUMBERS, Port, PortUse, Source, SourceUse, loss,
+    Arguments, Attempt, CGROUP_PATH, Connected, Culprit, Owner, PORT_NUMBERS, PortUse, Source,
+    SourceUse, loss,
 };
 
 /// The way to user space: about 1,600 records.
@@ -37,19 +38,34 @@ pub struct Met {
     pub culprit: Culprit,
 }
 
-/// Who holds a socket, by its cookie. LRU: the oldest records make room.
+/// The descendants of the process that is watched, by their number.
 #[map]
-pub static OWNERS: LruHashMap<u64, Owner> =
-    LruHashMap::with_max_entries(portwatch_common::OWNERS, 0);
+pub static FAMILY: LruHashMap<u32, u8> = LruHashMap::with_max_entries(1, 0);
 
-/// What is known of a port.
+/// Who holds a socket, by [`Owner::slot`].
 #[map]
-pub static PORTS: LruHashMap<Port, PortUse> =
-    LruHashMap::with_max_entries(portwatch_common::PORTS, 0);
+pub static OWNERS: Array<Owner> = Array::with_max_entries(portwatch_common::OWNERS, 0);
+
+/// The arguments of those, by [`Arguments::slot`].
+#[map]
+pub static ARGUMENTS: Array<Arguments> = Array::with_max_entries(portwatch_common::ARGUMENTS, 0);
+
+/// What is known of a port, by [`Port::slot`](portwatch_common::Port::slot).
+#[map]
+pub static PORTS: Array<PortUse> = Array::with_max_entries(portwatch_common::PORTS, 0);
 
 /// What TCP connections there have been by their own port, in any namespace.
 #[map]
 pub static CONNECTED: Array<Connected> = Array::with_max_entries(PORT_NUMBERS, 0);
+
+/// The paths of control groups that are gone, by their id; they end with a NUL.
+#[map]
+pub static GONE_CGROUPS: LruHashMap<u64, [u8; CGROUP_PATH]> =
+    LruHashMap::with_max_entries(portwatch_common::GONE_CGROUPS, 0);
+
+/// Where such a path is put together.
+#[map]
+pub static PATH: PerCpuArray<[u8; CGROUP_PATH]> = PerCpuArray::with_max_entries(1, 0);
 
 /// How much each source has been refused on each processor. User space reads the
 /// counts and removes those that are idle; one for which there is no room is not
@@ -62,9 +78,9 @@ pub static SOURCES: PerCpuHashMap<Source, SourceUse> =
 #[map]
 pub static WANTED: HashMap<u64, u8> = HashMap::with_max_entries(portwatch_common::WANTED, 0);
 
-/// Where a record is put together: it is too large for the stack.
+/// The file operations that all sockets share, once a search has met one.
 #[map]
-pub static SCRATCH: PerCpuArray<Owner> = PerCpuArray::with_max_entries(1, 0);
+pub static SOCKET_OPERATIONS: Array<u64> = Array::with_max_entries(1, 0);
 
 /// Records lost, by [`loss`] place and CPU.
 #[map]

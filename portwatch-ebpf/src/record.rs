@@ -2,11 +2,13 @@
 //! bind or listen, read by user space only when a later one is refused. It
 //! answers at once who the holder is, and also when the holder is gone.
 
+use core::sync::atomic::{Ordering, compiler_fence};
+
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
-use portwatch_common::{Attempt, Port, PortUse};
+use portwatch_common::{Attempt, Owner, Port, PortUse};
 
 use crate::{
-    maps::{CONNECTED, OWNERS, PORTS, SCRATCH},
+    maps::{CONNECTED, OWNERS, PORTS},
     task,
 };
 
@@ -19,7 +21,7 @@ pub fn agreed(attempt: &Attempt) {
     if cookie == 0 || attempt.port == 0 {
         return;
     }
-    let Some(owner) = SCRATCH.get_ptr_mut(0) else {
+    let Some(owner) = OWNERS.get_ptr_mut(Owner::slot(cookie)) else {
         return;
     };
     let port = Port {
@@ -28,59 +30,95 @@ pub fn agreed(attempt: &Attempt) {
         protocol: attempt.protocol,
         reserved: 0,
     };
-    // SAFETY: the slot is this CPU's own; a program of this kind does not run
-    // inside another on one CPU.
+    // Two processes that share a socket, and an execve between bind and listen.
+    let again = is_open(owner, cookie);
+    // SAFETY: aligned accesses to the map's value, which stays valid while this
+    // program runs. Another program may write to it at the same time; whoever finds at
+    // its end that the other has come does not seal what is of both.
     unsafe {
+        (*owner).seal = 0;
+        compiler_fence(Ordering::SeqCst);
+        (*owner).cookie = cookie;
         (*owner).at_ns = bpf_ktime_get_boot_ns();
         (*owner).left_ns = 0;
         (*owner).port = port;
         (*owner).address = attempt.address;
         (*owner).family = attempt.family;
-        (*owner).reserved = [0; 6];
         (*owner).flags = attempt.flags;
         task::describe_owner(owner);
+        compiler_fence(Ordering::SeqCst);
+        if core::ptr::read_volatile(&raw const (*owner).cookie) == cookie {
+            (*owner).seal = cookie;
+        } else {
+            (*owner).cookie = 0;
+        }
     }
-    // Bind and the listen that follows it are about one socket.
-    let again = is_open(cookie);
-    // SAFETY: as above, and every field but the rest of `cmdline` is written;
-    // that rest is what the slot had before, and nobody reads it.
-    let owner = unsafe { &*owner };
-    let _ = OWNERS.insert(cookie, owner, 0);
-    // SAFETY: the reference is not kept.
-    let before = unsafe { PORTS.get(port) }.copied();
-    let before =
-        before.unwrap_or(PortUse { last_cookie: 0, previous_cookie: 0, bound: 0, reserved: 0 });
+    use_port(port, cookie, again);
+}
+
+/// One socket more on a port, unless it was counted before.
+#[inline(always)]
+fn use_port(port: Port, cookie: u64, again: bool) {
+    let Some(in_use) = PORTS.get_ptr_mut(port.slot()) else {
+        return;
+    };
     // Two processors that bind to one port at once may count one socket too
     // few. Then a socket beside the one that refused is not listed; which one
     // refused is found all the same.
-    let in_use = PortUse {
-        last_cookie: cookie,
-        previous_cookie: if before.last_cookie == cookie {
-            before.previous_cookie
-        } else {
-            before.last_cookie
-        },
-        bound: if again { before.bound } else { before.bound.saturating_add(1) },
-        reserved: 0,
+    // SAFETY: aligned accesses to the map's value, which stays valid while this
+    // program runs.
+    unsafe {
+        if (*in_use).port != port {
+            *in_use = PortUse::first(port, cookie, &*in_use);
+            return;
+        }
+        if (*in_use).last_cookie != cookie {
+            (*in_use).previous_cookie = (*in_use).last_cookie;
+            (*in_use).last_cookie = cookie;
+        }
+        if !again {
+            (*in_use).bound = (*in_use).bound.saturating_add(1);
+        }
+    }
+}
+
+/// Whether the new listener is on record as it is: bound by the process that listens, as
+/// nearly all are. Its options may have been set since.
+#[inline(always)]
+pub fn is_known(cookie: u64, flags: u16) -> bool {
+    let Some(owner) = OWNERS.get_ptr_mut(Owner::slot(cookie)) else {
+        return false;
     };
-    let _ = PORTS.insert(port, in_use, 0);
+    // SAFETY: aligned loads from the map's value.
+    let known = is_open(owner, cookie) && unsafe { task::is_current(owner) };
+    if known {
+        // SAFETY: as in `agreed`.
+        unsafe { (*owner).flags = flags };
+    }
+    known
 }
 
 /// A listener with this cookie has closed.
 #[inline(always)]
 pub fn left(cookie: u64) {
-    let Some(owner) = OWNERS.get_ptr_mut(cookie) else {
+    let Some(owner) = OWNERS.get_ptr_mut(Owner::slot(cookie)) else {
         return;
     };
-    // SAFETY: aligned accesses to the map's value, which stays valid while this
-    // program runs.
+    if cookie == 0 || !is_open(owner, cookie) {
+        return;
+    }
+    // SAFETY: as in `agreed`.
     let port = unsafe {
         (*owner).left_ns = bpf_ktime_get_boot_ns();
         (*owner).port
     };
-    if let Some(in_use) = PORTS.get_ptr_mut(port) {
-        // SAFETY: as above.
-        unsafe { (*in_use).bound = (*in_use).bound.saturating_sub(1) };
+    if let Some(in_use) = PORTS.get_ptr_mut(port.slot()) {
+        // SAFETY: as in `use_port`.
+        unsafe {
+            if (*in_use).port == port {
+                (*in_use).bound = (*in_use).bound.saturating_sub(1);
+            }
+        }
     }
 }
 
@@ -99,9 +137,9 @@ pub fn connected(port: u16, outgoing: bool) {
     }
 }
 
-/// Whether the socket is on record and not known to have closed.
+/// Whether the slot is the socket's, and it is not known to have closed.
 #[inline(always)]
-fn is_open(cookie: u64) -> bool {
-    // SAFETY: the reference is not kept.
-    unsafe { OWNERS.get(cookie) }.is_some_and(|owner| owner.left_ns == 0)
+fn is_open(owner: *const Owner, cookie: u64) -> bool {
+    // SAFETY: aligned loads from a map's value, which stays valid while the program runs.
+    unsafe { (*owner).cookie == cookie && (*owner).left_ns == 0 }
 }

@@ -69,21 +69,21 @@ pub fn describe(sk: *const Sock, attempt: &mut Attempt) {
     (attempt.netns_inode, attempt.netns_cookie) = netns(net);
 }
 
-/// Reuse and v6only bits as [`flag`]s.
+/// Reuse and v6only bits as [`flag`]s. Without branches: up to 6.1 the verifier follows
+/// every combination of them through all that comes after.
 #[inline(always)]
 pub fn options(sk: *const Sock) -> u16 {
     let byte = u32::from(load!(sk, sk_options, u8));
-    let mut flags = flag::REUSE_KNOWN | flag::V6ONLY_KNOWN;
-    if (byte >> (offset!(sk_reuse_bit) & 7)) & 0xf != 0 {
-        flags |= flag::REUSEADDR;
-    }
-    if (byte >> (offset!(sk_reuseport_bit) & 7)) & 1 != 0 {
-        flags |= flag::REUSEPORT;
-    }
-    if (byte >> (offset!(sk_ipv6only_bit) & 7)) & 1 != 0 {
-        flags |= flag::V6ONLY;
-    }
-    flags
+    let reuse = (byte >> (offset!(sk_reuse_bit) & 7)) & 0xf;
+    let reuseaddr = (reuse + 0xf) >> 4;
+    let reuseport = (byte >> (offset!(sk_reuseport_bit) & 7)) & 1;
+    let v6only = (byte >> (offset!(sk_ipv6only_bit) & 7)) & 1;
+    let set = [
+        reuseaddr * u32::from(flag::REUSEADDR),
+        reuseport * u32::from(flag::REUSEPORT),
+        v6only * u32::from(flag::V6ONLY),
+    ];
+    flag::REUSE_KNOWN | flag::V6ONLY_KNOWN | (set[0] | set[1] | set[2]) as u16
 }
 
 /// The inode in sockfs, and whether the socket is one of the kernel's own: it
@@ -111,12 +111,14 @@ pub fn netns(net: *const Net) -> (u32, u64) {
     (inode, cookie)
 }
 
-/// The socket's cookie, generated if need be, where the helper may be called
-/// from a tracing program.
+/// The socket's cookie, generated if need be where the helper may be called from a
+/// tracing program. Elsewhere 0, if nobody has asked for it yet
+/// ([`crate::hooks::cookie`] does).
 #[inline(always)]
 pub fn cookie(sk: *const Sock) -> u64 {
-    if offset!(helpers) & helper::TRACING_SOCKET_COOKIE == 0 {
-        return 0;
+    let known = if has!(sk_cookie) { load!(sk, sk_cookie, u64) } else { 0 };
+    if known != 0 || offset!(helpers) & helper::TRACING_SOCKET_COOKIE == 0 {
+        return known;
     }
     // SAFETY: `sk` is a BTF pointer to a full socket.
     unsafe { bpf_get_socket_cookie(sk.cast_mut().cast()) }

@@ -1,5 +1,7 @@
 //! The current task, written straight into a ring buffer record.
 
+use core::sync::atomic::{Ordering, compiler_fence};
+
 use aya_ebpf::{
     bindings::task_struct,
     helpers::{
@@ -7,9 +9,14 @@ use aya_ebpf::{
         bpf_get_current_task_btf, bpf_get_current_uid_gid, generated::bpf_probe_read_user,
     },
 };
-use portwatch_common::{CMDLINE_LEN, Owner, RECORD_CMDLINE_LEN, Task, helper, task_flag};
+use portwatch_common::{
+    Arguments, CMDLINE_LEN, COMM_LEN, Owner, RECORD_CMDLINE_LEN, Task, helper, task_flag,
+};
 
-use crate::layout::{load, offset};
+use crate::{
+    layout::{load, load_at, offset},
+    maps::ARGUMENTS,
+};
 
 /// `PF_KTHREAD` (include/linux/sched.h).
 const PF_KTHREAD: u32 = 0x0020_0000;
@@ -73,38 +80,97 @@ unsafe fn describe_struct(current: *const task_struct, task: *mut Task) {
     }
 }
 
-/// Fills in the task's side of a record.
+/// Fills in the task's side of a record, and sees to it that its arguments are kept.
 ///
 /// # Safety
 /// `owner` points to writable memory of that size.
 #[inline(always)]
 pub unsafe fn describe_owner(owner: *mut Owner) {
+    let pid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    let (mut started_ns, mut ppid, mut program) = (0, 0, 0);
+    let (uid, comm);
+    if offset!(helpers) & helper::CURRENT_TASK_BTF != 0 {
+        // SAFETY: the kernel has the helper.
+        let current: *const task_struct = unsafe { bpf_get_current_task_btf() };
+        let leader = load!(current, task_group_leader, *const task_struct);
+        let parent = load!(leader, task_real_parent, *const task_struct);
+        started_ns = load!(leader, task_start_boottime, u64);
+        ppid = load!(parent, task_tgid, u32);
+        program = load!(current, task_exec_id, u64) as u32;
+        keep_arguments(current, pid, started_ns, program);
+        // A helper would copy and translate them: that costs as much as all else here.
+        let cred = load!(current, task_cred, *const u8);
+        uid = load!(cred, cred_uid, u32);
+        comm = name_of(current);
+    } else {
+        uid = bpf_get_current_uid_gid() as u32;
+        comm = bpf_get_current_comm().unwrap_or([0; 16]);
+    }
     // SAFETY: plain stores into the caller's memory; the helpers have no
     // preconditions.
     unsafe {
-        (*owner).pid = (bpf_get_current_pid_tgid() >> 32) as u32;
-        (*owner).uid = bpf_get_current_uid_gid() as u32;
+        (*owner).pid = pid;
+        (*owner).uid = uid;
         (*owner).cgroup_id = bpf_get_current_cgroup_id();
-        (*owner).comm = bpf_get_current_comm().unwrap_or([0; 16]);
-        (*owner).started_ns = 0;
-        (*owner).ppid = 0;
-        (*owner).cmdline_len = 0;
-    }
-    if offset!(helpers) & helper::CURRENT_TASK_BTF == 0 {
-        return;
-    }
-    // SAFETY: the kernel has the helper.
-    let current = unsafe { bpf_get_current_task_btf() };
-    let leader = load!(current, task_group_leader, *const task_struct);
-    let parent = load!(leader, task_real_parent, *const task_struct);
-    let started_ns = load!(leader, task_start_boottime, u64);
-    let ppid = load!(parent, task_tgid, u32);
-    // SAFETY: as above; the destination is as long as the length's bound.
-    unsafe {
+        (*owner).comm = comm;
         (*owner).started_ns = started_ns;
         (*owner).ppid = ppid;
-        let (len, _) = read_arguments::<RECORD_CMDLINE_LEN>(current, &raw mut (*owner).cmdline);
-        (*owner).cmdline_len = len;
+        (*owner).program = program;
+        (*owner).reserved = 0;
+    }
+}
+
+/// The thread's name.
+#[inline(always)]
+fn name_of(task: *const task_struct) -> [u8; COMM_LEN] {
+    let mut comm = [0; COMM_LEN];
+    let (first, last) = comm.split_at_mut(8);
+    first.copy_from_slice(&load!(task, task_comm, u64).to_ne_bytes());
+    last.copy_from_slice(&load_at::<u64, _>(task, offset!(task_comm) + 8).to_ne_bytes());
+    comm
+}
+
+/// Whether the record is of the current process, with the program that it runs now.
+///
+/// # Safety
+/// `owner` points to an [`Owner`].
+#[inline(always)]
+pub unsafe fn is_current(owner: *const Owner) -> bool {
+    // SAFETY: the caller's pointer.
+    let (pid, program, comm) = unsafe { ((*owner).pid, (*owner).program, (*owner).comm) };
+    if pid != (bpf_get_current_pid_tgid() >> 32) as u32 {
+        return false;
+    }
+    if offset!(helpers) & helper::CURRENT_TASK_BTF == 0 {
+        return bpf_get_current_comm().is_ok_and(|own| own == comm);
+    }
+    // SAFETY: the kernel has the helper.
+    let current: *const task_struct = unsafe { bpf_get_current_task_btf() };
+    load!(current, task_exec_id, u64) as u32 == program
+}
+
+/// Copies the arguments once for each program that a process runs.
+#[inline(always)]
+fn keep_arguments(current: *const task_struct, pid: u32, started_ns: u64, program: u32) {
+    let Some(kept) = ARGUMENTS.get_ptr_mut(Arguments::slot(pid)) else {
+        return;
+    };
+    // SAFETY: aligned accesses to the map's value, which stays valid while this
+    // program runs. A process whose number is a multiple of the table's size away may
+    // write to it at the same moment: then a command line may be the other's.
+    unsafe {
+        if (*kept).pid == pid && (*kept).started_ns == started_ns && (*kept).program == program {
+            return;
+        }
+        (*kept).pid = 0;
+        compiler_fence(Ordering::SeqCst);
+        (*kept).started_ns = started_ns;
+        (*kept).program = program;
+        let (len, _) = read_arguments::<RECORD_CMDLINE_LEN>(current, &raw mut (*kept).cmdline);
+        (*kept).len = len;
+        compiler_fence(Ordering::SeqCst);
+        // What could not be read now is tried again by the next bind.
+        (*kept).pid = if len == 0 { 0 } else { pid };
     }
 }
 
@@ -119,7 +185,7 @@ unsafe fn read_arguments<const MOST: usize>(
     to: *mut [u8; MOST],
 ) -> (u16, bool) {
     let mm = load!(current, task_mm, *const u8);
-    if mm.is_null() {
+    if mm.is_null() || offset!(helpers) & helper::READ_USER == 0 {
         return (0, false);
     }
     let start = load!(mm, mm_arg_start, u64);

@@ -1,10 +1,16 @@
 //! Whose refusals are wanted: everybody's, or only those of one process and of
 //! all that it has started.
 
-use aya_ebpf::{bindings::task_struct, helpers::bpf_get_current_task_btf};
+use aya_ebpf::{
+    bindings::task_struct,
+    helpers::{bpf_get_current_pid_tgid, bpf_get_current_task_btf},
+};
 use portwatch_common::helper;
 
-use crate::layout::{load, offset};
+use crate::{
+    layout::{load, offset},
+    maps::FAMILY,
+};
 
 /// Generations that are looked through.
 const MOST: u32 = 32;
@@ -22,12 +28,12 @@ static ROOT: u32 = 0;
 /// time (1.5 ms).
 #[inline(always)]
 pub fn has_current() -> bool {
-    // SAFETY: the static is a plain integer; volatile keeps the compiler from
-    // folding in the value that it was built with.
-    let root = unsafe { core::ptr::read_volatile(&raw const ROOT) };
-    // Without the helper user space has to ask /proc.
-    if root == 0 || offset!(helpers) & helper::CURRENT_TASK_BTF == 0 {
+    let root = root();
+    if root == 0 {
         return true;
+    }
+    if offset!(helpers) & helper::CURRENT_TASK_BTF == 0 {
+        return has((bpf_get_current_pid_tgid() >> 32) as u32);
     }
     // SAFETY: the kernel has the helper.
     let mut task = unsafe { bpf_get_current_task_btf() } as *const task_struct;
@@ -38,4 +44,18 @@ pub fn has_current() -> bool {
         task = load!(task, task_real_parent, *const task_struct);
     }
     false
+}
+
+/// Whether the process is the root or on record as one of its descendants.
+#[inline(always)]
+pub fn has(pid: u32) -> bool {
+    // SAFETY: the reference is not kept.
+    pid == root() || unsafe { FAMILY.get(pid) }.is_some()
+}
+
+#[inline(always)]
+fn root() -> u32 {
+    // SAFETY: the static is a plain integer; volatile keeps the compiler from
+    // folding in the value that it was built with.
+    unsafe { core::ptr::read_volatile(&raw const ROOT) }
 }

@@ -12,6 +12,7 @@ pub mod limits;
 pub mod listens;
 pub mod plan;
 pub mod records;
+pub mod rights;
 pub mod ring;
 
 /// Why no hooks could be attached.
@@ -41,6 +42,14 @@ pub enum KernelError {
         fexit: String,
         /// Why the tracepoint set cannot be used.
         tracepoint: String,
+    },
+    /// The set of hooks that was asked for cannot be used.
+    #[error("the {set} hooks that were asked for are not to be had: {why}")]
+    NotThisSet {
+        /// The set's name.
+        set: &'static str,
+        /// The kernel's answer.
+        why: String,
     },
     /// The kernel refused the object or one of its programs.
     #[error("failed to {step}")]

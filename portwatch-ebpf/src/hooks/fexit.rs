@@ -44,13 +44,17 @@ fn get_port_returned(ctx: &FExitContext) -> i32 {
         return 0;
     }
     let sk: *const Sock = ctx.arg(0);
+    let cookie = sock::cookie(sk);
+    let listens = load!(sk, sk_state, u8) == sock::TCP_LISTEN;
+    if result == 0 && listens && record::is_known(cookie, sock::options(sk)) {
+        return 0;
+    }
     let mut attempt = sock::empty();
     sock::describe(sk, &mut attempt);
     attempt.port = ctx.arg(1);
     attempt.address = sock::address(sk, attempt.family);
-    attempt.socket_cookie = sock::cookie(sk);
-    attempt.stage =
-        if load!(sk, sk_state, u8) == sock::TCP_LISTEN { stage::LISTEN } else { stage::BIND };
+    attempt.socket_cookie = cookie;
+    attempt.stage = if listens { stage::LISTEN } else { stage::BIND };
     if result == 0 {
         // The kernel binds in the name of whoever made it do so, `ip link add`
         // for example, which has nothing to do with the port any more.

@@ -7,7 +7,10 @@ use aya_ebpf::{
 };
 use portwatch_common::{ANY_SOCKET, OpenFile};
 
-use crate::{layout::load, maps::WANTED};
+use crate::{
+    layout::load,
+    maps::{SOCKET_OPERATIONS, WANTED},
+};
 
 /// `SOCKFS_MAGIC` (include/uapi/linux/magic.h). Inode numbers are unique only
 /// within one file system.
@@ -40,10 +43,23 @@ pub extern "C" fn pw_files(context: *const TaskFile) -> i32 {
     if task.is_null() || file.is_null() {
         return 0;
     }
+    let operations = load!(file, file_operations, u64);
+    let Some(of_sockets) = SOCKET_OPERATIONS.get_ptr_mut(0) else { return 0 };
+    // SAFETY: the entry of an array is always there.
+    let known = unsafe { *of_sockets };
+    // Most files are no sockets, and their inodes are far away (`sock_alloc_file`
+    // gives all sockets the same operations).
+    if known != 0 && known != operations {
+        return 0;
+    }
     let inode = load!(file, file_inode, *const u8);
     let superblock = load!(inode, inode_sb, *const u8);
     if load!(superblock, sb_magic, u64) != SOCKFS_MAGIC {
         return 0;
+    }
+    if known == 0 {
+        // SAFETY: as above; whoever else writes it writes the same.
+        unsafe { *of_sockets = operations };
     }
     let number = load!(inode, inode_number, u64);
     // SAFETY: the references are not kept.

@@ -105,6 +105,9 @@ fn remember(ctx: &SockAddrContext, user: &bpf_sock_addr, mut attempt: Attempt) {
 
 #[inline(always)]
 fn reuse_by_getsockopt(ctx: &SockAddrContext, attempt: &mut Attempt) {
+    if offset!(helpers) & helper::BIND_OPTIONS == 0 {
+        return;
+    }
     let (Some(reuseaddr), Some(reuseport)) = (is_set(ctx, SO_REUSEADDR), is_set(ctx, SO_REUSEPORT))
     else {
         return;
@@ -130,7 +133,15 @@ fn is_set(ctx: &SockAddrContext, option: i32) -> Option<bool> {
 
 #[inline(always)]
 fn store(attempt: &Attempt) {
-    if ATTEMPTS.insert(bpf_get_current_pid_tgid(), attempt, 0).is_err() {
+    let thread = bpf_get_current_pid_tgid();
+    // A thread's place is kept for its next attempt: writing to it costs a fifth of
+    // taking and giving back an entry of the map.
+    if let Some(place) = ATTEMPTS.get_ptr_mut(thread) {
+        // SAFETY: only this thread writes its own entry, and it is here.
+        unsafe { *place = *attempt };
+        return;
+    }
+    if ATTEMPTS.insert(thread, attempt, 0).is_err() {
         count_loss(loss::ATTEMPT_UNRECORDED);
     }
 }
@@ -182,38 +193,50 @@ fn is_bind_or_listen(call: u32) -> bool {
 #[inline(always)]
 fn finish(ctx: &BtfTracePointContext, regs: *const u8, result: i64) {
     let refused = result == -EADDRINUSE && tree::has_current();
-    let thread = bpf_get_current_pid_tgid();
-    // SAFETY: only this thread writes its own entry, and it is here.
-    let attempt = unsafe { ATTEMPTS.get(thread) }.copied();
-    if attempt.is_some() {
-        // Removed on success too, so that a later refusal of another kind
-        // (AF_UNIX) cannot find it.
-        let _ = ATTEMPTS.remove(thread);
-    }
+    let mut attempt = take();
     if !refused {
-        if let (0, Some(attempt)) = (result, &attempt) {
-            record::agreed(attempt);
+        let listens = attempt.stage == stage::LISTEN;
+        if result == 0
+            && attempt.stage != stage::NONE
+            && !(listens && record::is_known(attempt.socket_cookie, attempt.flags))
+        {
+            record::agreed(&attempt);
         }
         return;
     }
     let family = requested_family(regs);
-    match attempt {
-        Some(mut attempt) => {
-            // What an unfinished call left behind (io_uring) is not this
-            // refusal's if this one is of another family.
-            if attempt.stage == stage::BIND && family != 0 && family != attempt.family {
-                return;
-            }
-            if attempt.netns_inode == 0 {
-                attempt.netns_inode = inode_of_own_netns(attempt.netns_cookie);
-            }
-            report::refused(&attempt, &report::UNKNOWN);
-        }
-        None if family == AF_INET || family == AF_INET6 => {
+    if attempt.stage == stage::NONE {
+        if family == AF_INET || family == AF_INET6 {
             count_loss(loss::ATTEMPT_MISSING);
             debug!(ctx, "refused bind without an attempt, family {}", family);
         }
-        None => {}
+        return;
+    }
+    // What an unfinished call left behind (io_uring) is not this refusal's if this one
+    // is of another family.
+    if attempt.stage == stage::BIND && family != 0 && family != attempt.family {
+        return;
+    }
+    if attempt.netns_inode == 0 {
+        attempt.netns_inode = inode_of_own_netns(attempt.netns_cookie);
+    }
+    report::refused(&attempt, &report::UNKNOWN);
+}
+
+/// This thread's attempt; its stage is [`stage::NONE`] if there is none. It is done with
+/// on success too, so that a later refusal of another kind (AF_UNIX) cannot find it.
+#[inline(always)]
+fn take() -> Attempt {
+    let Some(place) = ATTEMPTS.get_ptr_mut(bpf_get_current_pid_tgid()) else {
+        // Not an `Option`: what `None` leaves undefined may be copied, which the
+        // verifier refuses.
+        return sock::empty();
+    };
+    // SAFETY: only this thread writes its own entry, and it is here.
+    unsafe {
+        let attempt = *place;
+        (*place).stage = stage::NONE;
+        attempt
     }
 }
 
@@ -221,6 +244,9 @@ fn finish(ctx: &BtfTracePointContext, regs: *const u8, result: i64) {
 /// listen, whose second argument is a number.
 #[inline(always)]
 fn requested_family(regs: *const u8) -> u16 {
+    if offset!(helpers) & helper::READ_USER == 0 {
+        return 0;
+    }
     let address = load!(regs, regs_second, u64);
     // SAFETY: the helper checks the user's address.
     unsafe { bpf_probe_read_user(address as *const u16) }.unwrap_or(0)

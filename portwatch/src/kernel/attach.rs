@@ -8,12 +8,12 @@ use aya::{
     programs::{BtfTracePoint, CgroupAttachMode, CgroupSockAddr, FExit, Program, ProgramError},
 };
 
-use portwatch_common::{SENT_A_SECOND, SOURCES, SourceUse};
+use portwatch_common::{FAMILY, SENT_A_SECOND, SOURCES, SourceUse};
 
 use super::{
     KernelError,
     features::KernelTypes,
-    plan::{Hook, Plan, Probe},
+    plan::{FORKS, Hook, Plan, Probe},
 };
 
 /// The compiled kernel side.
@@ -26,7 +26,7 @@ pub struct Attached {
     /// The programs that are attached.
     pub probes: Vec<Probe>,
     /// What cannot be seen because an optional program could not be attached,
-    /// with the kernel's answer.
+    /// with the kernel's answer, or for another reason of this kernel's.
     pub misses: Vec<String>,
 }
 
@@ -41,9 +41,10 @@ pub fn attach(
     limit: SourceLimit,
 ) -> Result<Attached, KernelError> {
     let mut ebpf = load_object(types, whose, limit)?;
+    let forks = (whose != Whose::Everybodys && !types.tell_parents()).then_some(&FORKS);
     let mut probes = Vec::new();
-    let mut misses = Vec::new();
-    for probe in &plan.probes {
+    let mut misses: Vec<String> = types.hidden().map(str::to_owned).into_iter().collect();
+    for probe in plan.probes.iter().chain(forks) {
         match attach_one(&mut ebpf, probe, types, plan.cgroup2.as_deref()) {
             Ok(()) => probes.push(*probe),
             Err(error) => match probe.optional {
@@ -55,16 +56,33 @@ pub fn attach(
     Ok(Attached { ebpf, probes, misses })
 }
 
-/// Whether function exits can be hooked here: loads and attaches the smallest
-/// useful one and lets it go again. The error is the kernel's answer in words.
-pub fn probe_fexit(types: &KernelTypes) -> Result<(), String> {
-    let probe = super::plan::FEXIT.first().ok_or("no probe")?;
-    attach_alone(types, probe).map(drop).map_err(|error| reason(&error))
+/// What only an attempt can tell.
+pub struct Probed {
+    /// Whether function exits can be hooked, or the kernel's answer in words.
+    pub fexit: Result<(), String>,
+    /// Whether a program at `cgroup/bind4` may ask for a socket's options.
+    pub bind_options: bool,
+}
+
+/// Attaches the smallest useful function exit, loads a program that asks for options, and
+/// lets go of both again.
+pub fn probe(types: &KernelTypes) -> Probed {
+    let small = load(types, &mut small_loader());
+    let mut ebpf = match small {
+        Ok(ebpf) => ebpf,
+        Err(error) => return Probed { fexit: Err(reason(&error)), bind_options: true },
+    };
+    let [probe, ..] = &super::plan::FEXIT;
+    let fexit = attach_one(&mut ebpf, probe, types, None).map_err(|error| reason(&error));
+    let bind: Option<&mut CgroupSockAddr> =
+        ebpf.program_mut("pw_bind4").and_then(|program| program.try_into().ok());
+    let bind_options = bind.is_some_and(|program| program.load().is_ok());
+    Probed { fexit, bind_options }
 }
 
 /// One program of a small instance of the object, which needs no cgroup.
 pub(super) fn attach_alone(types: &KernelTypes, probe: &Probe) -> Result<Ebpf, KernelError> {
-    let mut ebpf = load_object_small(types)?;
+    let mut ebpf = load(types, &mut small_loader())?;
     attach_one(&mut ebpf, probe, types, None)?;
     Ok(ebpf)
 }
@@ -74,9 +92,8 @@ pub(super) fn attach_alone(types: &KernelTypes, probe: &Probe) -> Result<Ebpf, K
 pub enum Whose {
     /// Everybody's.
     Everybodys,
-    /// Those of this process and its descendants, by its number in the initial pid
-    /// namespace. On kernels that do not tell programs of a task's parents (see
-    /// [`KernelTypes::tell_parents`]) everybody's all the same.
+    /// Those of this process and its descendants (up to 5.10 those that it starts from now
+    /// on), by its number in the initial pid namespace.
     Tree(u32),
 }
 
@@ -101,6 +118,9 @@ fn load_object(types: &KernelTypes, whose: Whose, limit: SourceLimit) -> Result<
     let mut loader = EbpfLoader::new();
     loader.override_global("ROOT", &root, true);
     loader.override_global("SENT_A_SECOND", &most, true);
+    if root != 0 && !types.tell_parents() {
+        loader.map_max_entries("FAMILY", FAMILY);
+    }
     loader.map_max_entries("SOURCES", most_sources(aya::util::nr_cpus().unwrap_or(1)));
     load(types, &mut loader)
 }
@@ -112,19 +132,33 @@ fn most_sources(processors: usize) -> u32 {
     each.clamp(SOURCES / 8, SOURCES)
 }
 
-/// An instance of the object that is not there for its hooks: the large maps are
-/// as small as they can be.
-pub(super) fn load_object_small(types: &KernelTypes) -> Result<Ebpf, KernelError> {
+/// For an instance of the object that is not there for its hooks: the large maps are
+/// as small as they can be. This alone takes a while, because aya reads the kernel's
+/// type information.
+pub(super) fn small_loader() -> EbpfLoader<'static> {
     const PAGE: u32 = 4096;
     let mut loader = EbpfLoader::new();
     loader.map_max_entries("FAILURES", PAGE);
-    for map in ["ATTEMPTS", "REPORTED", "CULPRITS", "OWNERS", "PORTS", "CONNECTED", "SOURCES"] {
+    for map in [
+        "ATTEMPTS",
+        "REPORTED",
+        "CULPRITS",
+        "OWNERS",
+        "ARGUMENTS",
+        "PORTS",
+        "GONE_CGROUPS",
+        "CONNECTED",
+        "SOURCES",
+    ] {
         loader.map_max_entries(map, 1);
     }
-    load(types, &mut loader)
+    loader
 }
 
-fn load<'a>(types: &'a KernelTypes, loader: &mut EbpfLoader<'a>) -> Result<Ebpf, KernelError> {
+pub(super) fn load<'a>(
+    types: &'a KernelTypes,
+    loader: &mut EbpfLoader<'a>,
+) -> Result<Ebpf, KernelError> {
     loader
         .btf(Some(&types.btf))
         .override_global("LAYOUT", &types.layout, true)
@@ -205,4 +239,45 @@ fn reason(error: &KernelError) -> String {
         error = source;
     }
     error.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use aya_obj::{Object, generated::bpf_func_id};
+
+    use super::OBJECT;
+
+    /// lockdown=confidentiality refuses these to every program, and some kernels' operators
+    /// do the last.
+    const REFUSED: [bpf_func_id; 7] = [
+        bpf_func_id::BPF_FUNC_probe_read,
+        bpf_func_id::BPF_FUNC_probe_read_str,
+        bpf_func_id::BPF_FUNC_probe_read_kernel,
+        bpf_func_id::BPF_FUNC_probe_read_kernel_str,
+        bpf_func_id::BPF_FUNC_snprintf_btf,
+        bpf_func_id::BPF_FUNC_probe_write_user,
+        bpf_func_id::BPF_FUNC_override_return,
+    ];
+
+    /// The helpers that the object calls, by number.
+    fn helpers() -> Vec<u32> {
+        /// BPF_JMP and BPF_CALL; the source register says of whom.
+        const CALL: u8 = 0x85;
+        let object = Object::parse(OBJECT).unwrap();
+        let instructions = object.functions.values().flat_map(|function| &function.instructions);
+        instructions
+            .filter(|instruction| instruction.code == CALL && instruction.src_reg() == 0)
+            .map(|instruction| instruction.imm.cast_unsigned())
+            .collect()
+    }
+
+    #[test]
+    fn no_helper_is_called_that_lockdown_refuses() {
+        let called = helpers();
+        let has = |helper: bpf_func_id| called.contains(&(helper as u32));
+        assert!(has(bpf_func_id::BPF_FUNC_ringbuf_reserve), "the scan misses calls: {called:?}");
+        for helper in REFUSED {
+            assert!(!has(helper), "{helper:?} is called");
+        }
+    }
 }

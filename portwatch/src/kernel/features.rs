@@ -2,12 +2,14 @@
 
 use std::{
     fs,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
 use aya::Btf;
 use portwatch_common::{Layout, helper};
 use procfs::process::Process;
+use serde::Serialize;
 
 use super::{KernelError, attach, btf::Types, layout, records::Shared};
 
@@ -15,11 +17,23 @@ use super::{KernelError, attach, btf::Types, layout, records::Shared};
 pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
 /// The capabilities (include/uapi/linux/capability.h) that attaching needs.
-/// CAP_SYS_ADMIN stands in for each of them.
+/// CAP_SYS_ADMIN stands in for each of them (`bpf_capable`, include/linux/capability.h).
 const NEEDED: [(u8, &str); 3] = [(39, "CAP_BPF"), (38, "CAP_PERFMON"), (12, "CAP_NET_ADMIN")];
 const CAP_SYS_ADMIN: u8 = 21;
-/// The capabilities that looking at other users' processes needs.
+/// The capabilities that looking at other users' processes needs. Nothing stands in
+/// for them.
 const WANTED: [(u8, &str); 2] = [(19, "CAP_SYS_PTRACE"), (2, "CAP_DAC_READ_SEARCH")];
+
+/// A capability that matters, and whether it is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Capability {
+    /// Its name.
+    pub name: &'static str,
+    /// Whether it is effective; CAP_SYS_ADMIN stands in for those that attaching needs.
+    pub has: bool,
+    /// What is missed without it.
+    pub without: &'static str,
+}
 
 /// The result of probing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +50,9 @@ pub struct Features {
     pub cgroup2: Option<PathBuf>,
     /// Whether function exits can be hooked, or the kernel's answer.
     pub fexit: Result<(), String>,
+    /// Whether programs on function exits can have a socket's cookie made
+    /// (`bpf_get_socket_cookie` there, 5.12).
+    pub cookies: bool,
 }
 
 /// The kernel's type information, read once and needed only while loading.
@@ -54,10 +71,25 @@ impl KernelTypes {
     pub fn read(path: &Path) -> Result<Self, KernelError> {
         let bytes = fs::read(path)
             .map_err(|source| KernelError::NoBtf { path: path.display().to_string(), source })?;
-        let layout = Shared(layout::resolve(&Types::parse(&bytes)?)?);
+        let mut layout = layout::resolve(&Types::parse(&bytes)?)?;
+        // Until it has been tried.
+        layout.helpers |= helper::BIND_OPTIONS;
+        // The loader exchanges both helpers, or none.
+        if aya::features().bpf_probe_read_kernel() {
+            layout.helpers |= helper::READ_USER;
+        }
+        let layout = Shared(layout);
         let btf = Btf::parse(&bytes, aya::Endianness::default())
             .map_err(|error| KernelError::aya("parse the kernel's BTF")(error.into()))?;
         Ok(Self { btf, layout })
+    }
+
+    /// What events lack whatever is attached, because the kernel does not let programs
+    /// see it.
+    pub fn hidden(&self) -> Option<&'static str> {
+        let reads_user = self.layout.0.helpers & helper::READ_USER != 0;
+        (!reads_user)
+            .then_some("arguments of processes that end at once: the kernel is locked down")
     }
 
     /// Whether programs of this kernel see the parents of a task
@@ -69,12 +101,17 @@ impl KernelTypes {
 
 impl Features {
     /// Probes everything. Attaches one function exit for a moment to learn
-    /// whether that is permitted: versions and configurations do not tell.
-    pub fn probe(types: &KernelTypes) -> Self {
+    /// whether that is permitted: versions and configurations do not tell. What the
+    /// programs may not call is taken from `types`.
+    pub fn probe(types: &mut KernelTypes) -> Self {
         let effective = effective_capabilities();
-        let missing = lacking(effective, &NEEDED);
+        let missing = lacking_for_bpf(effective);
         let fexit = if missing.is_empty() {
-            attach::probe_fexit(types)
+            let probed = attach::probe(types);
+            if !probed.bind_options {
+                types.layout.0.helpers &= !helper::BIND_OPTIONS;
+            }
+            probed.fexit
         } else {
             Err(format!("needs {}", missing.join(", ")))
         };
@@ -85,13 +122,30 @@ impl Features {
             lockdown: lockdown(),
             cgroup2: cgroup2(),
             fexit,
+            cookies: types.layout.0.helpers & helper::TRACING_SOCKET_COOKIE != 0,
         }
     }
 }
 
 /// The capabilities that attaching needs and the process lacks.
 pub fn missing_capabilities() -> Vec<&'static str> {
-    lacking(effective_capabilities(), &NEEDED)
+    lacking_for_bpf(effective_capabilities())
+}
+
+/// The capabilities that matter.
+pub fn capabilities() -> Vec<Capability> {
+    const ATTACHING: &str = "nothing can be attached";
+    const MEANT_FOR: [(u8, &str, &str); 3] = [
+        (19, "CAP_SYS_PTRACE", "holders of other users have no name"),
+        (2, "CAP_DAC_READ_SEARCH", "holders of other users are found late or not"),
+        (21, "CAP_SYS_ADMIN", "other network namespaces are not looked into"),
+    ];
+    let effective = effective_capabilities();
+    let has = |bit: u8| effective & (1 << bit) != 0;
+    let needed =
+        NEEDED.iter().map(|&(bit, name)| (has(bit) || has(CAP_SYS_ADMIN), name, ATTACHING));
+    let meant = MEANT_FOR.iter().map(|&(bit, name, without)| (has(bit), name, without));
+    needed.chain(meant).map(|(has, name, without)| Capability { name, has, without }).collect()
 }
 
 /// `uname -r`.
@@ -99,13 +153,16 @@ pub fn release() -> String {
     rustix::system::uname().release().to_string_lossy().into_owned()
 }
 
+fn lacking_for_bpf(effective: u64) -> Vec<&'static str> {
+    match effective & (1 << CAP_SYS_ADMIN) {
+        0 => lacking(effective, &NEEDED),
+        _ => Vec::new(),
+    }
+}
+
 fn lacking(effective: u64, wanted: &[(u8, &'static str)]) -> Vec<&'static str> {
-    let has = |bit: u8| effective & (1 << bit) != 0;
-    wanted
-        .iter()
-        .filter(|(bit, _)| !has(*bit) && !has(CAP_SYS_ADMIN))
-        .map(|(_, name)| *name)
-        .collect()
+    let lacks = |bit: u8| effective & (1 << bit) == 0;
+    wanted.iter().filter(|(bit, _)| lacks(*bit)).map(|(_, name)| *name).collect()
 }
 
 /// Zero where it cannot be read, which reads as "lacks everything".
@@ -120,12 +177,29 @@ fn lockdown() -> Option<String> {
     Some(rest.split_once(']')?.0.to_owned())
 }
 
-/// The first cgroup2 mount whose root is the hierarchy's root.
-fn cgroup2() -> Option<PathBuf> {
+/// Where the whole cgroup2 hierarchy is mounted. A container's own mount of it shows
+/// `/` as its root too, but is only the part below the container's group.
+pub fn cgroup2() -> Option<PathBuf> {
+    /// The inode of the hierarchy's root: the first that kernfs gives away
+    /// (`kernfs_create_root`, fs/kernfs/dir.c).
+    const ROOT: u64 = 1;
     let mounts = Process::myself().and_then(|me| me.mountinfo()).ok()?;
-    mounts
-        .0
-        .into_iter()
-        .find(|mount| mount.fs_type == "cgroup2" && mount.root == "/")
-        .map(|mount| mount.mount_point)
+    let mut points = mounts.0.into_iter().filter(|mount| mount.fs_type == "cgroup2");
+    points.find_map(|mount| {
+        let found = fs::metadata(&mount.mount_point).ok()?;
+        (found.ino() == ROOT).then_some(mount.mount_point)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sys_admin_loads_programs_and_names_nobody() {
+        let admin = 1 << CAP_SYS_ADMIN;
+        assert!(lacking_for_bpf(admin).is_empty());
+        assert_eq!(lacking(admin, &WANTED), ["CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"]);
+        assert_eq!(lacking_for_bpf(1 << 39 | 1 << 38), ["CAP_NET_ADMIN"]);
+    }
 }

@@ -2,10 +2,16 @@
 //! task's table of files in one pass, those of threads and of processes that
 //! /proc refuses to show among them.
 
-use std::{fs::File, io::Read as _, path::Path, time::Instant};
+use std::{
+    fs::File,
+    io::Read as _,
+    path::Path,
+    thread::{self, JoinHandle},
+    time::Instant,
+};
 
 use aya::{
-    Ebpf,
+    Ebpf, EbpfLoader,
     maps::{HashMap, MapData},
     programs::Iter,
 };
@@ -67,15 +73,29 @@ impl KernelFiles {
     /// # Errors
     /// The kernel refuses it.
     pub fn open(types: &KernelTypes) -> Result<Self, KernelError> {
+        Self::load(types, attach::small_loader())
+    }
+
+    /// The same where nobody has read the kernel's types yet. They are read twice, by
+    /// aya as well, and at the same time.
+    fn open_alone() -> Result<Self, KernelError> {
+        thread::scope(|scope| {
+            let loader = scope.spawn(attach::small_loader);
+            let types = KernelTypes::read(Path::new(VMLINUX))?;
+            Self::load(&types, loader.join().unwrap_or_else(|_| attach::small_loader()))
+        })
+    }
+
+    fn load<'a>(types: &'a KernelTypes, mut loader: EbpfLoader<'a>) -> Result<Self, KernelError> {
         let step = |error: Failed| KernelError::aya("load the search of open files")(error);
-        let mut ebpf = attach::load_object_small(types)?;
-        load(&mut ebpf, FILES, types).map_err(step)?;
+        let mut ebpf = attach::load(types, &mut loader)?;
+        load_program(&mut ebpf, FILES, types).map_err(step)?;
         // Without it, descriptors under way are not told from the kernel's own
         // sockets.
         let in_flight = if types.layout.0.unix_descriptors == ABSENT {
             Err("the kernel does not count descriptors that are under way".into())
         } else {
-            load(&mut ebpf, IN_FLIGHT, types)
+            load_program(&mut ebpf, IN_FLIGHT, types)
         };
         let wanted = ebpf
             .take_map("WANTED")
@@ -94,7 +114,7 @@ impl KernelFiles {
     }
 }
 
-fn load(ebpf: &mut Ebpf, name: &str, types: &KernelTypes) -> Result<(), Failed> {
+fn load_program(ebpf: &mut Ebpf, name: &str, types: &KernelTypes) -> Result<(), Failed> {
     let program: &mut Iter =
         ebpf.program_mut(name).ok_or_else(|| format!("no program {name}"))?.try_into()?;
     Ok(program.load("task_file", &types.btf)?)
@@ -156,25 +176,31 @@ fn read_all(
     }
 }
 
-/// The kernel's own search, loaded when it is first needed: a look at a port
-/// seldom needs it, and the kernel's type information takes a while to read.
-#[derive(Default)]
-pub struct OnDemand {
-    loaded: Option<Result<KernelFiles, String>>,
+/// The kernel's own search, which a thread loads: a look at a port takes a while until
+/// it needs it, if at all, and so do the kernel's types to read.
+pub struct Soon {
+    loading: Option<JoinHandle<Result<KernelFiles, String>>>,
+    loaded: Result<KernelFiles, String>,
 }
 
-impl OnDemand {
+impl Soon {
+    /// Begins to load it.
+    pub fn begin() -> Self {
+        let load = || KernelFiles::open_alone().map_err(|error| error.to_string());
+        let loading = thread::Builder::new().name("load".to_owned()).spawn(load);
+        let loaded = Err("the thread that loads the search has failed".to_owned());
+        Self { loading: loading.ok(), loaded }
+    }
+
     fn files(&mut self) -> Result<&mut KernelFiles, String> {
-        let load = || {
-            let types = KernelTypes::read(Path::new(VMLINUX))?;
-            KernelFiles::open(&types)
-        };
-        let loaded = self.loaded.get_or_insert_with(|| load().map_err(|error| error.to_string()));
-        loaded.as_mut().map_err(|why| why.clone())
+        if let Some(Ok(loaded)) = self.loading.take().map(JoinHandle::join) {
+            self.loaded = loaded;
+        }
+        self.loaded.as_mut().map_err(|why| why.clone())
     }
 }
 
-impl Files for OnDemand {
+impl Files for Soon {
     fn search(
         &mut self,
         inodes: &[u64],

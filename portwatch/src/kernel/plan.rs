@@ -35,13 +35,29 @@ impl HookSet {
         }
     }
 
-    /// What the set costs the machine (measured; docs/architecture.md).
+    /// What the set costs the machine (measured; docs/performance.md).
     pub fn cost(self) -> &'static str {
         match self {
-            Self::Fexit => "a trampoline on bind and listen only",
-            Self::Tracepoint => "about 20 ns on every system call, about 100 ns on a bind",
+            Self::Fexit => {
+                "less than a microsecond on a bind and its listen, nothing on other system calls"
+            }
+            Self::Tracepoint => {
+                "10 to 30 ns on every system call, about a microsecond on a bind and its listen"
+            }
         }
     }
+}
+
+/// Which set somebody asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Choice {
+    /// Function exits where the kernel permits them, tracepoints elsewhere
+    #[default]
+    Auto,
+    /// Function exits, or nothing
+    Fexit,
+    /// Tracepoints, also where function exits are permitted
+    Tracepoint,
 }
 
 /// How a program is attached.
@@ -71,7 +87,7 @@ pub struct Probe {
 pub struct Plan {
     /// The chosen set.
     pub set: HookSet,
-    /// Why not the preferred set.
+    /// Why not the preferred set; `None` also where the other was asked for.
     pub because: Option<String>,
     /// The programs.
     pub probes: Vec<Probe>,
@@ -86,13 +102,16 @@ const fn required(program: &'static str, hook: Hook) -> Probe {
 /// In both sets.
 const STATE: Probe =
     optional("pw_state", Hook::TpBtf("inet_sock_set_state"), "when a listener has closed");
+/// In both sets.
+const CGROUPS: Probe =
+    optional("pw_cgroup_gone", Hook::TpBtf("cgroup_rmdir"), "units and containers that are gone");
 
 const fn optional(program: &'static str, hook: Hook, loss: &'static str) -> Probe {
     Probe { program, hook, optional: Some(loss) }
 }
 
 /// The fexit set.
-pub const FEXIT: [Probe; 8] = [
+pub const FEXIT: [Probe; 9] = [
     required("pw_tcp_port", Hook::Fexit("inet_csk_get_port")),
     optional("pw_udp4_port", Hook::Fexit("udp_v4_get_port"), "refusals of IPv4 UDP sockets"),
     optional("pw_udp6_port", Hook::Fexit("udp_v6_get_port"), "refusals of IPv6 UDP sockets"),
@@ -109,43 +128,65 @@ pub const FEXIT: [Probe; 8] = [
         "the kernel's own word on which TCP socket refused (6.1 and later)",
     ),
     STATE,
+    CGROUPS,
 ];
 
+/// Beside the fexit set where that cannot have cookies made: without them nothing is on
+/// record. Without a cgroup2 hierarchy they cannot be attached, which is said.
+pub const COOKIES: [Probe; 2] = [
+    optional("pw_cookie4", Hook::CgroupBind, "who has held a port over IPv4 and is gone"),
+    optional("pw_cookie6", Hook::CgroupBind, "who has held a port over IPv6 and is gone"),
+];
+
+/// Beside either set where one process's descendants are watched and programs do not see
+/// a task's parents.
+pub const FORKS: Probe = required("pw_fork", Hook::TpBtf("sched_process_fork"));
+
 /// The tracepoint set.
-pub const TRACEPOINT: [Probe; 5] = [
+pub const TRACEPOINT: [Probe; 6] = [
     required("pw_sys_exit", Hook::TpBtf("sys_exit")),
     required("pw_bind4", Hook::CgroupBind),
     optional("pw_bind6", Hook::CgroupBind, "refusals of IPv6 sockets"),
     optional("pw_set_state", Hook::TpBtf("inet_sock_set_state"), "refusals of listen(2)"),
     STATE,
+    CGROUPS,
 ];
 
 /// Chooses.
 ///
 /// # Errors
-/// The rights are missing, or neither set can be used.
-pub fn plan(features: &Features) -> Result<Plan, KernelError> {
+/// The rights are missing, or the set that was asked for cannot be used; without
+/// such a wish, neither set.
+pub fn plan(features: &Features, choice: Choice) -> Result<Plan, KernelError> {
     if !features.missing.is_empty() {
         return Err(KernelError::NotPermitted { missing: features.missing.clone() });
     }
-    match (&features.fexit, &features.cgroup2) {
-        (Ok(()), cgroup2) => Ok(Plan {
-            set: HookSet::Fexit,
-            because: None,
-            probes: FEXIT.to_vec(),
-            cgroup2: cgroup2.clone(),
-        }),
-        (Err(why), Some(cgroup2)) => Ok(Plan {
-            set: HookSet::Tracepoint,
-            because: Some(why.clone()),
-            probes: TRACEPOINT.to_vec(),
-            cgroup2: Some(cgroup2.clone()),
-        }),
-        (Err(why), None) => Err(KernelError::NoHooks {
-            fexit: why.clone(),
-            tracepoint: "no cgroup2 hierarchy is mounted".to_owned(),
-        }),
+    let fexit = features.fexit.as_ref();
+    let tracepoint = features.cgroup2.as_ref().ok_or("no cgroup2 hierarchy is mounted");
+    let (set, because) = match (choice, fexit, tracepoint) {
+        (Choice::Auto | Choice::Fexit, Ok(()), _) => (HookSet::Fexit, None),
+        (Choice::Auto, Err(why), Ok(_)) => (HookSet::Tracepoint, Some(why.clone())),
+        (Choice::Tracepoint, _, Ok(_)) => (HookSet::Tracepoint, None),
+        (Choice::Auto, Err(fexit), Err(tracepoint)) => {
+            let (fexit, tracepoint) = (fexit.clone(), tracepoint.to_owned());
+            return Err(KernelError::NoHooks { fexit, tracepoint });
+        }
+        (Choice::Fexit, Err(why), _) => {
+            return Err(KernelError::NotThisSet { set: HookSet::Fexit.name(), why: why.clone() });
+        }
+        (Choice::Tracepoint, _, Err(why)) => {
+            let (set, why) = (HookSet::Tracepoint.name(), why.to_owned());
+            return Err(KernelError::NotThisSet { set, why });
+        }
+    };
+    let mut probes = match set {
+        HookSet::Fexit => FEXIT.to_vec(),
+        HookSet::Tracepoint => TRACEPOINT.to_vec(),
+    };
+    if set == HookSet::Fexit && !features.cookies {
+        probes.extend(COOKIES);
     }
+    Ok(Plan { set, because, probes, cgroup2: features.cgroup2.clone() })
 }
 
 #[cfg(test)]
@@ -160,37 +201,63 @@ mod tests {
             lockdown: None,
             cgroup2: Some("/sys/fs/cgroup".into()),
             fexit: Ok(()),
+            cookies: true,
         }
     }
 
     #[test]
+    fn cookies_are_asked_for_where_function_exits_cannot() {
+        let has_them = |features: &Features| {
+            let plan = plan(features, Choice::Auto).unwrap();
+            plan.probes.iter().any(|probe| probe.program == "pw_cookie4")
+        };
+        let old = Features { cookies: false, ..features() };
+        assert!(has_them(&old) && !has_them(&features()));
+        assert!(has_them(&Features { cgroup2: None, ..old.clone() }), "what is missed is said");
+        assert!(!has_them(&Features { fexit: Err("EPERM".to_owned()), ..old }));
+    }
+
+    #[test]
     fn function_exits_are_preferred_and_need_no_cgroup2() {
-        let plan = plan(&Features { cgroup2: None, ..features() }).unwrap();
+        let plan = plan(&Features { cgroup2: None, ..features() }, Choice::Auto).unwrap();
         assert_eq!((plan.set, plan.because), (HookSet::Fexit, None));
     }
 
     #[test]
     fn the_reason_for_the_second_choice_is_kept() {
-        let plan = plan(&Features { fexit: Err("EPERM".to_owned()), ..features() }).unwrap();
+        let features = Features { fexit: Err("EPERM".to_owned()), ..features() };
+        let plan = plan(&features, Choice::Auto).unwrap();
         assert_eq!((plan.set, plan.because.as_deref()), (HookSet::Tracepoint, Some("EPERM")));
     }
 
     #[test]
     fn without_either_set_both_reasons_are_said() {
-        let error = plan(&Features { fexit: Err("EPERM".to_owned()), cgroup2: None, ..features() })
-            .unwrap_err()
-            .to_string();
+        let features = Features { fexit: Err("EPERM".to_owned()), cgroup2: None, ..features() };
+        let error = plan(&features, Choice::Auto).unwrap_err().to_string();
         assert!(error.contains("EPERM") && error.contains("cgroup2"), "{error}");
     }
 
     #[test]
     fn missing_rights_come_first() {
-        let error = plan(&Features {
+        let features = Features {
             missing: vec!["CAP_BPF"],
             fexit: Err("EPERM".to_owned()),
             cgroup2: None,
             ..features()
-        });
+        };
+        let error = plan(&features, Choice::Tracepoint);
         assert!(matches!(error, Err(KernelError::NotPermitted { .. })));
+    }
+
+    #[test]
+    fn a_set_that_is_asked_for_is_used_or_nothing() {
+        let asked = plan(&features(), Choice::Tracepoint).unwrap();
+        assert_eq!((asked.set, asked.because), (HookSet::Tracepoint, None));
+        let refused = Features { fexit: Err("EPERM".to_owned()), ..features() };
+        let error = plan(&refused, Choice::Fexit).unwrap_err().to_string();
+        assert!(error.contains("fexit") && error.contains("EPERM"), "{error}");
+        let unmounted = Features { cgroup2: None, ..features() };
+        let error = plan(&unmounted, Choice::Tracepoint).unwrap_err().to_string();
+        assert!(error.contains("tracepoint") && error.contains("cgroup2"), "{error}");
     }
 }

@@ -5,7 +5,10 @@ use aya::{
     Ebpf,
     maps::{Array, HashMap, Map, MapData, MapError, loaded_maps},
 };
-use portwatch_common::{Connected, OWNERS, Owner, PORT_NUMBERS, PORTS, Port, PortUse};
+use portwatch_common::{
+    ARGUMENTS, Arguments, CGROUP_PATH, Connected, GONE_CGROUPS, OWNERS, Owner, PORT_NUMBERS, PORTS,
+    Port, PortUse,
+};
 
 use super::KernelError;
 use crate::evidence::Origin;
@@ -23,8 +26,15 @@ pub trait Records: Send {
     /// Who bound the socket with this cookie, or listens on it.
     fn owner(&self, cookie: u64) -> Option<Owner>;
 
+    /// The beginning of the arguments that the process had, each ended by a NUL; none if
+    /// they are not on record.
+    fn arguments(&self, owner: &Owner) -> Vec<u8>;
+
     /// What is known of a port; `None` if nobody bound it that is on record.
     fn port(&self, port: Port) -> Option<PortUse>;
+
+    /// The path of a control group that is gone, from the hierarchy's root, by its id.
+    fn gone_cgroup(&self, id: u64) -> Option<String>;
 
     /// Whether there may have been a TCP connection whose own port has this
     /// number, in any namespace.
@@ -34,9 +44,9 @@ pub trait Records: Send {
     /// of both kinds, or the record cannot tell.
     fn origin(&self, port: u16) -> Option<Origin>;
 
-    /// Puts a socket on record that is older than the agent. What the kernel
-    /// side has written itself is left alone.
-    fn seed(&mut self, cookie: u64, owner: Owner);
+    /// Puts a socket on record that is older than the agent, and what the process had
+    /// for arguments. What the kernel side has written itself is left alone.
+    fn seed(&mut self, owner: Owner, arguments: &Arguments);
 
     /// Puts a connection on record that is older than the agent.
     fn seed_connected(&mut self, port: u16);
@@ -47,8 +57,10 @@ pub trait Records: Send {
 
 /// The maps of the loaded object.
 pub struct KernelRecords {
-    owners: HashMap<MapData, u64, Shared<Owner>>,
-    ports: HashMap<MapData, Shared<Port>, Shared<PortUse>>,
+    owners: Array<MapData, Shared<Owner>>,
+    arguments: Array<MapData, Shared<Arguments>>,
+    ports: Array<MapData, Shared<PortUse>>,
+    gone_cgroups: HashMap<MapData, u64, [u8; CGROUP_PATH]>,
     connected: Array<MapData, Shared<Connected>>,
     seeded: bool,
 }
@@ -64,16 +76,22 @@ impl KernelRecords {
         };
         let mut take =
             |name: &str| ebpf.take_map(name).ok_or_else(|| step(format!("no map {name}").into()));
-        let maps = [take("OWNERS")?, take("PORTS")?, take("CONNECTED")?];
-        Self::of(maps).map_err(|error| step(error.into()))
+        let arrays = [take("OWNERS")?, take("ARGUMENTS")?, take("PORTS")?, take("CONNECTED")?];
+        Self::of(arrays, take("GONE_CGROUPS")?).map_err(|error| step(error.into()))
     }
 
     /// The record that a running agent keeps; of several agents the one that has
     /// been there longest. `None` if none runs, or its maps may not be opened
     /// (CAP_SYS_ADMIN).
     pub fn of_running_agent() -> Option<Self> {
-        let mut found = [("OWNERS", OWNERS), ("PORTS", PORTS), ("CONNECTED", PORT_NUMBERS)]
-            .map(|(name, entries)| (name, entries, None));
+        let mut found = [
+            ("OWNERS", OWNERS),
+            ("ARGUMENTS", ARGUMENTS),
+            ("PORTS", PORTS),
+            ("GONE_CGROUPS", GONE_CGROUPS),
+            ("CONNECTED", PORT_NUMBERS),
+        ]
+        .map(|(name, entries)| (name, entries, None));
         // In the order in which they were made. A search of files has maps of these
         // names too, as small as they can be.
         for map in loaded_maps().filter_map(Result::ok) {
@@ -83,38 +101,63 @@ impl KernelRecords {
                 }
             }
         }
-        let [owners, ports, connected] =
+        let [owners, arguments, ports, gone, connected] =
             found.map(|(_, _, id)| id.and_then(|id| MapData::from_id(id).ok()));
-        let (owners, ports, connected) = (owners?, ports?, connected?);
-        let maps = [Map::LruHashMap(owners), Map::LruHashMap(ports), Map::Array(connected)];
+        let arrays = [owners?, arguments?, ports?, connected?].map(Map::Array);
         // It has long been seeded when it says that it is ready.
-        Some(Self { seeded: true, ..Self::of(maps).ok()? })
+        Some(Self { seeded: true, ..Self::of(arrays, Map::LruHashMap(gone?)).ok()? })
     }
 
-    fn of([owners, ports, connected]: [Map; 3]) -> Result<Self, MapError> {
+    fn of(
+        [owners, arguments, ports, connected]: [Map; 4],
+        gone_cgroups: Map,
+    ) -> Result<Self, MapError> {
         Ok(Self {
             owners: owners.try_into()?,
+            arguments: arguments.try_into()?,
             ports: ports.try_into()?,
+            gone_cgroups: gone_cgroups.try_into()?,
             connected: connected.try_into()?,
             seeded: false,
         })
     }
 
     fn connected(&self, port: u16) -> Option<Connected> {
-        self.connected.get(&u32::from(port), 0).ok().map(|Shared(connected)| connected)
+        slot(&self.connected, u32::from(port))
     }
 }
 
-/// `BPF_NOEXIST`: do not overwrite.
-const NO_EXIST: u64 = 1;
+/// What is in a slot, unless it is written meanwhile: then it differs when it is read
+/// again.
+fn whole<T: bytemuck::Pod + PartialEq>(table: &Array<MapData, Shared<T>>, at: u32) -> Option<T> {
+    slot(table, at).filter(|there| slot(table, at).as_ref() == Some(there))
+}
+
+/// What is in a slot, as it is.
+fn slot<T: bytemuck::Pod>(table: &Array<MapData, Shared<T>>, at: u32) -> Option<T> {
+    table.get(&at, 0).ok().map(|Shared(there)| there)
+}
 
 impl Records for KernelRecords {
     fn owner(&self, cookie: u64) -> Option<Owner> {
-        self.owners.get(&cookie, 0).ok().map(|Shared(owner)| owner)
+        whole(&self.owners, Owner::slot(cookie)).filter(|owner| owner.is_of(cookie))
+    }
+
+    fn arguments(&self, owner: &Owner) -> Vec<u8> {
+        let kept = whole(&self.arguments, Arguments::slot(owner.pid));
+        let kept = kept.filter(|kept| kept.are_of(owner));
+        let bytes = kept.as_ref().and_then(|kept| kept.cmdline.get(..usize::from(kept.len)));
+        bytes.unwrap_or_default().to_vec()
     }
 
     fn port(&self, port: Port) -> Option<PortUse> {
-        self.ports.get(&Shared(port), 0).ok().map(|Shared(known)| known)
+        slot(&self.ports, port.slot()).filter(|known| known.port == port)
+    }
+
+    fn gone_cgroup(&self, id: u64) -> Option<String> {
+        let path = self.gone_cgroups.get(&id, 0).ok()?;
+        let text = path.split(|&byte| byte == 0).next()?;
+        Some(String::from_utf8_lossy(text).into_owned())
     }
 
     fn may_have_connected(&self, port: u16) -> bool {
@@ -130,20 +173,30 @@ impl Records for KernelRecords {
         }
     }
 
-    fn seed(&mut self, cookie: u64, owner: Owner) {
-        if self.owners.insert(cookie, Shared(owner), NO_EXIST).is_err() {
-            tracing::trace!(cookie, "on record already, or no room");
+    fn seed(&mut self, owner: Owner, arguments: &Arguments) {
+        let owner = Owner { seal: owner.cookie, ..owner };
+        let (cookie, port) = (owner.cookie, owner.port);
+        let at = Owner::slot(cookie);
+        if slot(&self.owners, at).is_none_or(|there| there.cookie != 0) {
             return;
         }
-        let before = self.port(owner.port);
-        let known = PortUse {
-            last_cookie: before.map_or(cookie, |before| before.last_cookie),
-            previous_cookie: before.map_or(0, |before| before.previous_cookie),
-            bound: before.map_or(0, |before| before.bound).saturating_add(1),
-            reserved: 0,
+        if let Err(error) = self.owners.set(at, Shared(owner), 0) {
+            tracing::debug!(%error, cookie, "the socket is not on record");
+            return;
+        }
+        let known = match slot(&self.ports, port.slot()) {
+            Some(there) if there.port == port => {
+                Some(PortUse { bound: there.bound.saturating_add(1), ..there })
+            }
+            Some(there) if there.last_cookie == 0 => Some(PortUse::first(port, cookie, &there)),
+            _ => None,
         };
-        if let Err(error) = self.ports.insert(Shared(owner.port), Shared(known), 0) {
-            tracing::debug!(%error, "the port is not on record");
+        let known = known.map(|known| self.ports.set(port.slot(), Shared(known), 0));
+        let at = Arguments::slot(arguments.pid);
+        let free = slot(&self.arguments, at).is_some_and(|there| there.pid == 0);
+        let kept = free.then(|| self.arguments.set(at, Shared(*arguments), 0));
+        if let Some(Err(error)) = known.into_iter().chain(kept).find(Result::is_err) {
+            tracing::debug!(%error, "the port or the arguments are not on record");
         }
     }
 
@@ -168,7 +221,15 @@ impl Records for NoRecords {
         None
     }
 
+    fn arguments(&self, _owner: &Owner) -> Vec<u8> {
+        Vec::new()
+    }
+
     fn port(&self, _port: Port) -> Option<PortUse> {
+        None
+    }
+
+    fn gone_cgroup(&self, _id: u64) -> Option<String> {
         None
     }
 
@@ -180,7 +241,7 @@ impl Records for NoRecords {
         None
     }
 
-    fn seed(&mut self, _cookie: u64, _owner: Owner) {}
+    fn seed(&mut self, _owner: Owner, _arguments: &Arguments) {}
 
     fn seed_connected(&mut self, _port: u16) {}
 

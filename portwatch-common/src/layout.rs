@@ -1,0 +1,126 @@
+//! Where a kernel keeps what the programs read.
+
+use bytemuck::{Pod, Zeroable};
+
+/// Where this kernel keeps the fields that are read, resolved from its BTF at
+/// load and handed over as a read-only global, so that one object file serves
+/// every kernel. Byte offsets, unless a field says otherwise; [`ABSENT`] where
+/// the kernel lacks the field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Layout {
+    /// `sock_common.skc_family`, u16.
+    pub sk_family: u32,
+    /// `sock_common.skc_state`, u8.
+    pub sk_state: u32,
+    /// The byte that holds the next three.
+    pub sk_options: u32,
+    /// Bit of `skc_reuse` (4 bits wide) in that byte.
+    pub sk_reuse_bit: u32,
+    /// Bit of `skc_reuseport`.
+    pub sk_reuseport_bit: u32,
+    /// Bit of `skc_ipv6only`.
+    pub sk_ipv6only_bit: u32,
+    /// `sock_common.skc_bound_dev_if`, i32.
+    pub sk_bound_dev_if: u32,
+    /// `sock_common.skc_net`, a pointer to `net`.
+    pub sk_net: u32,
+    /// `sock_common.skc_rcv_saddr`, big-endian u32.
+    pub sk_rcv_saddr: u32,
+    /// `sock_common.skc_v6_rcv_saddr`, 16 bytes.
+    pub sk_v6_rcv_saddr: u32,
+    /// `sock_common.skc_num`, u16 in host order.
+    pub sk_num: u32,
+    /// `sock_common.skc_cookie`, u64; 0 before somebody has asked for it.
+    pub sk_cookie: u32,
+    /// `sock.sk_protocol`, u16.
+    pub sk_protocol: u32,
+    /// `sock.sk_uid`, u32.
+    pub sk_uid: u32,
+    /// `sock.sk_socket`, a pointer to `socket`.
+    pub sk_socket: u32,
+    /// `socket.file`, a pointer.
+    pub socket_file: u32,
+    /// `unix_sock.scm_stat.nr_fds`, i32: descriptors on their way to it.
+    pub unix_descriptors: u32,
+    /// `socket.sk`, a pointer to `sock`.
+    pub socket_sk: u32,
+    /// `net.ns.inum`, u32.
+    pub net_inum: u32,
+    /// `net.net_cookie`, u64.
+    pub net_cookie: u32,
+    /// `task_struct.group_leader`, a pointer.
+    pub task_group_leader: u32,
+    /// `task_struct.real_parent`, a pointer.
+    pub task_real_parent: u32,
+    /// `task_struct.tgid`, i32.
+    pub task_tgid: u32,
+    /// `task_struct.flags`, u32.
+    pub task_flags: u32,
+    /// `task_struct.start_boottime`, u64.
+    pub task_start_boottime: u32,
+    /// `task_struct.self_exec_id`, u64: grows with each `execve(2)`.
+    pub task_exec_id: u32,
+    /// `task_struct.comm`, 16 bytes.
+    pub task_comm: u32,
+    /// `task_struct.cred`, a pointer.
+    pub task_cred: u32,
+    /// `cred.uid`, u32: the real one.
+    pub cred_uid: u32,
+    /// `task_struct.nsproxy`, a pointer.
+    pub task_nsproxy: u32,
+    /// `task_struct.mm`, a pointer.
+    pub task_mm: u32,
+    /// `nsproxy.net_ns`, a pointer.
+    pub nsproxy_net: u32,
+    /// `mm_struct.arg_start`, an address in user space.
+    pub mm_arg_start: u32,
+    /// `mm_struct.arg_end`.
+    pub mm_arg_end: u32,
+    /// `file.f_op`, a pointer.
+    pub file_operations: u32,
+    /// `file.f_inode`, a pointer.
+    pub file_inode: u32,
+    /// `inode.i_ino`, unsigned long.
+    pub inode_number: u32,
+    /// `inode.i_sb`, a pointer.
+    pub inode_sb: u32,
+    /// `super_block.s_magic`, unsigned long.
+    pub sb_magic: u32,
+    /// `cgroup.root`, a pointer to `cgroup_root`.
+    pub cgroup_root: u32,
+    /// `cgroup.kn`, a pointer to `kernfs_node`.
+    pub cgroup_kn: u32,
+    /// `cgroup_root.hierarchy_id`, i32.
+    pub root_hierarchy: u32,
+    /// `kernfs_node.id`, u64.
+    pub kernfs_id: u32,
+    /// `task_struct.pid`, i32.
+    pub task_pid: u32,
+    /// `pt_regs`: the system call's number, u64 (x86-64) or i32 (arm64).
+    pub regs_syscall: u32,
+    /// `pt_regs`: the system call's second argument, u64.
+    pub regs_second: u32,
+    /// Helpers that this kernel has, see [`helper`].
+    pub helpers: u32,
+    /// The architecture's number of `bind(2)`.
+    pub syscall_bind: u32,
+    /// The architecture's number of `listen(2)`.
+    pub syscall_listen: u32,
+}
+
+/// The value of a [`Layout`] field that this kernel lacks.
+pub const ABSENT: u32 = u32::MAX;
+
+/// Bits of [`Layout::helpers`].
+pub mod helper {
+    /// `bpf_get_current_task_btf` (5.11).
+    pub const CURRENT_TASK_BTF: u32 = 1 << 0;
+    /// `bpf_get_socket_cookie` in tracing programs (5.12).
+    pub const TRACING_SOCKET_COOKIE: u32 = 1 << 1;
+    /// `bpf_probe_read_user`. Every kernel has it, but under lockdown=confidentiality the
+    /// loader puts a helper in its place that is refused there.
+    pub const READ_USER: u32 = 1 << 2;
+    /// `bpf_getsockopt` in `cgroup/bind4|6` (5.11).
+    pub const BIND_OPTIONS: u32 = 1 << 3;
+}

@@ -1,0 +1,23 @@
+//! Who descends of the process that is watched, where programs do not see a task's
+//! parents (up to Linux 5.10).
+
+use aya_ebpf::{bindings::task_struct, macros::btf_tracepoint, programs::BtfTracePointContext};
+
+use crate::{layout::load, maps::FAMILY, tree};
+
+/// The child of one of the family is one, and a number that was one's may be a
+/// stranger's now.
+///
+/// match-proto: `void (struct task_struct *parent, struct task_struct *child)`
+#[btf_tracepoint(function = "sched_process_fork")]
+pub fn pw_fork(ctx: BtfTracePointContext) -> i32 {
+    let (parent, child): (*const task_struct, *const task_struct) = (ctx.arg(0), ctx.arg(1));
+    let (parent, child) = (load!(parent, task_tgid, u32), load!(child, task_tgid, u32));
+    if parent == child {
+        // A thread.
+        return 0;
+    }
+    // Of very many the one that was not seen for longest makes room.
+    let _ = if tree::has(parent) { FAMILY.insert(child, 1, 0) } else { FAMILY.remove(child) };
+    0
+}
