@@ -2,20 +2,23 @@
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, Parser, Subcommand, error::ErrorKind};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, error::ErrorKind};
 
 mod completions;
+mod config;
 mod doctor;
 mod error;
 mod exec;
 mod explain;
 mod history;
+mod hooks;
 mod input;
 mod man;
 mod output;
 mod replay;
 mod run;
 mod schema;
+mod settings;
 pub mod target;
 mod wait;
 
@@ -46,6 +49,8 @@ enum Verb {
     Schema(schema::Args),
     /// Show what this kernel and these rights allow, and what is missing
     Doctor(doctor::Args),
+    /// Check the configuration, or show what holds
+    Config(config::Args),
     /// Print a shell's completions of this command line
     Completions(completions::Args),
     /// Write the manual's pages, one for each verb
@@ -65,8 +70,12 @@ pub fn command() -> clap::Command {
 
 /// Parses the arguments and runs the verb.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let parsed = Cli::command().try_get_matches().and_then(|given| {
+        let cli = Cli::from_arg_matches(&given)?;
+        Ok((cli, given))
+    });
+    let (cli, given) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => return usage(&error),
     };
     log_to_stderr();
@@ -79,6 +88,10 @@ pub fn main() -> ExitCode {
         Verb::History(args) => history::run(&args),
         Verb::Schema(args) => schema::run(&args),
         Verb::Doctor(args) => doctor::run(&args),
+        Verb::Config(args) => {
+            let given = given.subcommand().map_or(&given, |(_, given)| given);
+            config::run(&args, given)
+        }
         Verb::Completions(args) => Ok(completions::run(&args)),
         Verb::Man(args) => man::run(&args),
     };
@@ -103,8 +116,20 @@ fn usage(error: &clap::Error) -> ExitCode {
 }
 
 fn log_to_stderr() {
-    use tracing_subscriber::EnvFilter;
-    let filter =
-        EnvFilter::try_from_env("PORTWATCH_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    use tracing_subscriber::{filter::Targets, fmt, prelude::*};
+    let warnings = Targets::new().with_default(tracing::Level::WARN);
+    let filter = match std::env::var("PORTWATCH_LOG").map(|text| text.parse()) {
+        Ok(Ok(filter)) => filter,
+        Ok(Err(error)) => {
+            let error: tracing_subscriber::filter::ParseError = error;
+            eprintln!("portwatch: PORTWATCH_LOG: {error}");
+            eprintln!(
+                "hint: a level (error, warn, info, debug, trace) or portwatch::enrich=debug,warn"
+            );
+            warnings
+        }
+        Err(_) => warnings,
+    };
+    let stderr = fmt::layer().with_writer(std::io::stderr);
+    tracing_subscriber::registry().with(stderr).with(filter).init();
 }

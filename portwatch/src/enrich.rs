@@ -14,6 +14,7 @@ use crate::{
         State,
     },
     kernel::{files::Files, records::Records},
+    redact::Redaction,
 };
 
 mod cgroups;
@@ -30,6 +31,7 @@ mod seed;
 pub(crate) mod sock_diag;
 pub(crate) mod sockets;
 mod supervisors;
+pub mod survey;
 mod unheld;
 
 use containers::Containers;
@@ -37,8 +39,8 @@ use host::{Host, NetnsRef};
 use runtime::Programs;
 use supervisors::Supervisors;
 
-/// How long one refusal may be looked into.
-const DEADLINE: Duration = Duration::from_millis(250);
+/// How long one refusal may be looked into, unless it is said otherwise.
+pub const DEADLINE: Duration = Duration::from_millis(250);
 
 /// Turns refusals into evidence.
 pub struct Enricher {
@@ -50,6 +52,7 @@ pub struct Enricher {
     containers: Containers,
     programs: Programs,
     patience: Duration,
+    redaction: Redaction,
 }
 
 impl Enricher {
@@ -66,13 +69,26 @@ impl Enricher {
             containers: Containers::default(),
             programs: Programs::default(),
             patience: DEADLINE,
+            redaction: Redaction::default(),
         }
     }
 
-    /// Looks for as long as this into each bind, where somebody waits for the answer
-    /// and nothing waits behind it.
+    /// Looks for as long as this into each bind: where somebody waits for the answer
+    /// and nothing waits behind it, or where everything is slow.
     pub fn patient(self, patience: Duration) -> Self {
         Self { patience, ..self }
+    }
+
+    /// Looks for as long as `patience` into each bind, and takes out of command lines
+    /// what `redaction` says.
+    pub fn tune(&mut self, patience: Duration, redaction: Redaction) {
+        self.patience = patience;
+        self.redaction = redaction;
+    }
+
+    /// Takes out of command lines what `redaction` says.
+    pub fn redacting(self, redaction: Redaction) -> Self {
+        Self { redaction, ..self }
     }
 
     /// Every network namespace that can be found, at most `most`, the own first; and
@@ -129,7 +145,7 @@ impl Enricher {
         }
         let mut process = match raw.is_untried() {
             true => Process::default(),
-            false => processes::failing(host, &raw.task, &mut gaps),
+            false => processes::failing(host, records, &raw.task, &mut gaps),
         };
         record::recall_options(records, &mut found.sockets);
         let unfound = self.holders.name(host, records, &mut found.sockets, deadline, &mut gaps);
@@ -190,6 +206,8 @@ impl Enricher {
         self.supervisors.describe_all(host, &mut evidence, deadline);
         self.containers.describe_all(host, &mut evidence, deadline);
         containers::name_netns(&mut evidence);
+        // The last step: what leaves here has no secrets in it.
+        self.redaction.evidence(&mut evidence);
         evidence
     }
 }
@@ -209,6 +227,11 @@ fn failure(raw: &RawFailure, gaps: &mut Vec<Gap>) -> Failure {
     // has seen the attempt, and there is always one.
     if needs_device(raw.address) && raw.device == Some(0) {
         gaps.push(Gap::new("failure.device", "the hooks do not see the address's scope id"));
+    }
+    // Other protocols' binds are seen at `inet6_bind`, where the address is out of reach.
+    let own_way = !matches!(raw.protocol, Protocol::Tcp | Protocol::Udp | Protocol::Udplite);
+    if own_way && raw.address.is_ipv6() && raw.address.is_unspecified() {
+        gaps.push(Gap::new("failure.address", "the hooks do not see this protocol's IPv6 address"));
     }
     Failure {
         stage: raw.stage,
@@ -240,15 +263,22 @@ fn point_out(culprit: &RawCulprit, raw: &RawFailure, found: &mut sockets::Found)
     let tcp = raw.protocol == Protocol::Tcp;
     let Some(state) = sock_diag::state_of(culprit.state, tcp) else { return };
     found.sockets.iter_mut().for_each(|socket| socket.refused = Some(false));
-    let is_it = |socket: &Socket| match culprit.cookie {
+    let is_it = |socket: &Socket, state| match culprit.cookie {
         Some(cookie) => socket.cookie == Some(cookie),
         None => socket.local.ip() == culprit.address && socket.state == state,
     };
-    if !found.sockets.iter().any(is_it) {
+    // Where TIME-WAIT is all that the check sees of it, netlink may list FIN-WAIT-2.
+    let states = [Some(state), (state == State::TimeWait).then_some(State::FinWait2)];
+    let listed = states
+        .into_iter()
+        .flatten()
+        .find_map(|state| found.sockets.iter().position(|socket| is_it(socket, state)));
+    let place = listed.or_else(|| {
         let local = SocketAddr::new(culprit.address, raw.port);
         found.add(Socket::bare(state, local, culprit.cookie));
-    }
-    if let Some(socket) = found.sockets.iter_mut().find(|socket| is_it(socket)) {
+        found.sockets.iter().position(|socket| is_it(socket, state))
+    });
+    if let Some(socket) = place.and_then(|place| found.sockets.get_mut(place)) {
         socket.refused = Some(true);
         socket.inode = socket.inode.or(culprit.inode);
         socket.reuseaddr = Some(culprit.reuseaddr);

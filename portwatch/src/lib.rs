@@ -17,6 +17,7 @@
 
 pub mod capture;
 pub mod cli;
+pub mod config;
 pub mod conflict;
 pub mod decode;
 pub mod diagnose;
@@ -28,7 +29,10 @@ pub mod explain;
 pub mod history;
 pub mod kernel;
 pub mod losses;
+pub mod memory;
+pub mod metrics;
 pub mod pipeline;
+pub mod redact;
 pub mod replay;
 pub mod sinks;
 pub mod wait;

@@ -5,6 +5,10 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+/// The places before the sinks; each sink is one more.
+pub const PLACES: [&str; 6] =
+    ["ring", "attempt_missing", "attempt_unrecorded", "decode", "queue", "source"];
+
 /// Counts of losses that the stream does not know of yet.
 #[derive(Debug, Default)]
 pub struct Losses {

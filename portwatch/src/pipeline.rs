@@ -7,36 +7,40 @@
 use std::{
     pin::pin,
     sync::{
-        Arc,
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+        Arc, PoisonError,
+        mpsc::{SyncSender, sync_channel},
     },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use aya_log::EbpfLogger;
 use portwatch_common::Source;
 use tokio::{
     io::unix::AsyncFd,
+    sync::mpsc,
     time::{sleep, timeout},
 };
 
 use crate::{
-    decode::{RawFailure, decode},
-    diagnose::diagnose,
+    config::filter::{Filter, Ignored},
+    decode::decode,
     enrich::{Enricher, host::boottime_ns},
-    event::{AgentNotice, AgentState, Event, Host, Record},
-    kernel::{
-        attach::Attached,
-        limits::{Counted, Limits},
-        ring::Ring,
+    event::{AgentNotice, AgentState, Host, Record},
+    kernel::{attach::Attached, limits::Limits, ring::Ring},
+    metrics::{
+        Metrics,
+        stage::{ENRICH, Stage},
     },
     sinks::{Place, Sink},
 };
 
+mod enriching;
 mod outlet;
 mod storms;
 
+pub use enriching::Tuning;
+use enriching::{Enriching, Slot, Work};
 pub use outlet::AllEnded;
 use outlet::Outlets;
 use storms::Storms;
@@ -58,18 +62,26 @@ pub struct Agent {
     pub host: Host,
     /// Where records go.
     pub sinks: Vec<(Place, Box<dyn Sink>)>,
-    /// Whether a source's refusals are to be told. Asked for each record of the
-    /// kernel side, so it must be quick.
-    pub wanted: Box<dyn Fn(&Source) -> bool>,
-    /// Equal failures within this time are told together; zero tells each.
-    pub storm_window: Duration,
+    /// What may be changed later.
+    pub tuning: Tuning,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
 }
 
-/// What the enriching thread is given.
-enum Work {
-    Failure(Box<RawFailure>),
-    /// Refusals that the kernel side has only counted.
-    Counted(Counted),
+/// What whoever runs the pipeline can do meanwhile.
+pub struct Controls {
+    /// Is told when the readers of all sinks are gone.
+    pub ended: AllEnded,
+    tunings: mpsc::Sender<Tuning>,
+}
+
+impl Controls {
+    /// Changes what may be changed; nothing is lost by that.
+    pub async fn tune(&self, tuning: Tuning) {
+        if self.tunings.send(tuning).await.is_err() {
+            tracing::debug!("the agent ends");
+        }
+    }
 }
 
 /// Why the agent ended by itself.
@@ -88,17 +100,18 @@ pub enum AgentError {
     },
 }
 
-/// Runs for as long as `meanwhile` does, which is begun once everything is attached
-/// and can be told when the readers of all sinks are gone. What has been refused by
+/// Runs for as long as `meanwhile` does, which is begun once everything is attached. What has been refused by
 /// its end has been written when this returns.
 ///
 /// # Errors
 /// The ring cannot be opened or polled, or a thread cannot be started.
 pub async fn run<T>(
     agent: Agent,
-    meanwhile: impl AsyncFnOnce(&mut AllEnded) -> T,
+    meanwhile: impl AsyncFnOnce(&mut Controls) -> T,
 ) -> Result<T, AgentError> {
-    let Agent { mut attached, enricher, host, sinks, wanted, storm_window } = agent;
+    let Agent { mut attached, mut enricher, host, sinks, tuning, metrics } = agent;
+    let Tuning { filter, storm_window, deadline, redaction } = tuning;
+    enricher.tune(deadline, redaction);
     let io = |step| move |source| AgentError::Io { step, source };
     let ring = Ring::open(&mut attached.ebpf)?;
     let limits = Limits::open(&mut attached.ebpf)?;
@@ -109,33 +122,46 @@ pub async fn run<T>(
         move |state| Record::Agent(AgentNotice::now(state, &host))
     };
     let started = notice(AgentState::Started);
-    let (outlets, mut all_ended) = Outlets::open(sinks, move || notice(AgentState::Stopped))
+    let (outlets, ended) = Outlets::open(sinks, &metrics, move || notice(AgentState::Stopped))
         .map_err(io("start a sink's thread"))?;
     let outlets = Arc::new(outlets);
     outlets.offer(started);
     let (to_enrich, for_enrich) = sync_channel(RAW_QUEUE);
+    let stage = metrics.stage(ENRICH);
+    let slot = Slot::default();
+    let enriching = Enriching {
+        enricher,
+        storms: Storms::new(storm_window),
+        filter: filter.clone(),
+        slot: Arc::clone(&slot),
+        host,
+        outlets: Arc::clone(&outlets),
+        metrics: Arc::clone(&metrics),
+        stage: Arc::clone(&stage),
+    };
     thread::Builder::new()
         .name("enrich".to_owned())
-        .spawn({
-            let outlets = Arc::clone(&outlets);
-            let storms = Storms::new(storm_window);
-            move || enrich_failures(enricher, storms, &host, &for_enrich, &outlets)
-        })
+        .spawn(move || enriching.run(&for_enrich))
         .map_err(io("start the enriching thread"))?;
 
-    let mut intake = Intake { ring, limits, wanted, to_enrich, outlets };
+    let (tunings, mut tuned) = mpsc::channel(1);
+    let mut controls = Controls { ended, tunings };
+    let counted = Arc::clone(&metrics);
+    let mut intake = Intake { ring, limits, filter, slot, to_enrich, outlets, metrics, stage };
     let result = {
-        let mut meanwhile = pin!(meanwhile(&mut all_ended));
+        let mut meanwhile = pin!(meanwhile(&mut controls));
         let mut counting = false;
         loop {
             tokio::select! {
                 readable = intake.ring.readable() => readable.map_err(io("poll the ring buffer"))?,
                 () = sleep(COUNT_INTERVAL), if counting => {}
+                Some(tuning) = tuned.recv() => intake.tune(tuning),
                 result = &mut meanwhile => break result,
             }
             counting = intake.take_all();
         }
     };
+    let Controls { ended: mut all_ended, .. } = controls;
     // Detach first, so that what is drained now is all there will be.
     drop(attached);
     intake.take_all();
@@ -143,7 +169,8 @@ pub async fn run<T>(
     // The enriching thread ends when its queue is empty, the writing ones after
     // it. A reader that does not read must not keep the agent from stopping.
     if timeout(STOP_DEADLINE, all_ended.wait()).await.is_err() {
-        tracing::error!("output is stuck: what had not been written is lost");
+        let unwritten = counted.unfinished();
+        tracing::error!("output is stuck; lost with what had not been written: {unwritten}");
     }
     Ok(result)
 }
@@ -170,9 +197,12 @@ fn forward_kernel_log(attached: &mut Attached) {
 struct Intake {
     ring: Ring,
     limits: Limits,
-    wanted: Box<dyn Fn(&Source) -> bool>,
+    filter: Filter,
+    slot: Slot,
     to_enrich: SyncSender<Work>,
     outlets: Arc<Outlets>,
+    metrics: Arc<Metrics>,
+    stage: Arc<Stage>,
 }
 
 impl Intake {
@@ -182,16 +212,26 @@ impl Intake {
         // The counts first: what a source has sent before them is in the ring, and
         // comes to the enriching thread before they do.
         let (counted, none_left) = self.limits.collect(boottime_ns());
-        let Self { ring, wanted, to_enrich, outlets, .. } = self;
         let mut any = false;
-        ring.drain(|bytes| {
+        let (to_enrich, outlets, stage) = (&self.to_enrich, &self.outlets, &self.stage);
+        let wanted = |source: &Source, count| {
+            let wanted = self.filter.wants_port(source.port);
+            if !wanted {
+                self.metrics.ignored(Ignored::Port, count);
+            }
+            wanted
+        };
+        let pass_on = |work, count| {
+            stage.add();
+            if to_enrich.try_send(work).is_err() {
+                stage.take_back();
+                outlets.lost("queue", count);
+            }
+        };
+        self.ring.drain(|bytes| {
             any = true;
             match decode(bytes) {
-                Ok(raw) if wanted(&raw.source) => {
-                    if to_enrich.try_send(Work::Failure(Box::new(raw))).is_err() {
-                        outlets.lost("queue", 1);
-                    }
-                }
+                Ok(raw) if wanted(&raw.source, 1) => pass_on(Work::Failure(Box::new(raw)), 1),
                 Ok(_) => {}
                 Err(error) => {
                     tracing::warn!(%error, "record not decoded");
@@ -199,51 +239,27 @@ impl Intake {
                 }
             }
         });
-        for counted in counted.into_iter().filter(|counted| wanted(&counted.source)) {
-            if to_enrich.try_send(Work::Counted(counted)).is_err() {
-                outlets.lost("queue", counted.count);
+        for counted in counted {
+            let count = counted.count;
+            if wanted(&counted.source, count) {
+                pass_on(Work::Counted(counted), count);
             }
         }
-        for (place, count) in ring.new_losses() {
+        for (place, count) in self.ring.new_losses() {
             outlets.lost(place, count);
         }
         any || !none_left
     }
-}
 
-fn enrich_failures(
-    mut enricher: Enricher,
-    mut storms: Storms,
-    host: &Host,
-    from_ring: &Receiver<Work>,
-    outlets: &Outlets,
-) {
-    let tell = |event| outlets.offer(Record::BindFailure(Box::new(event)));
-    loop {
-        let wait = enricher.next_rest().into_iter().chain(storms.next_end(Instant::now())).min();
-        let work = match wait {
-            Some(wait) => from_ring.recv_timeout(wait),
-            None => from_ring.recv().map_err(RecvTimeoutError::from),
-        };
-        let now = Instant::now();
-        match work {
-            Ok(Work::Failure(raw)) => {
-                if !storms.absorb(&raw, now) {
-                    let evidence = enricher.enrich(&raw);
-                    let diagnosis = diagnose(&evidence);
-                    let event = Event::new(host, &raw, evidence, diagnosis);
-                    storms.admit(&raw, event, now).into_iter().for_each(tell);
-                }
-            }
-            Ok(Work::Counted(Counted { source, count, last_ns })) => {
-                if !storms.count(&source, count, last_ns) {
-                    outlets.lost("source", count);
-                }
-            }
-            Err(RecvTimeoutError::Timeout) => enricher.rest(),
-            Err(RecvTimeoutError::Disconnected) => break,
+    /// Takes another tuning over, and hands it to the enriching thread, which looks for
+    /// it whenever something comes.
+    fn tune(&mut self, tuning: Tuning) {
+        self.filter = tuning.filter.clone();
+        *self.slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(tuning);
+        self.stage.add();
+        if self.to_enrich.try_send(Work::Tuned).is_err() {
+            // The queue is full, so there is something that comes.
+            self.stage.take_back();
         }
-        storms.ended(now).into_iter().for_each(tell);
     }
-    storms.all().into_iter().for_each(tell);
 }

@@ -2,7 +2,8 @@
 //! stdin, the journal. Every event is diagnosed again, by today's rules, and goes
 //! on to the same sinks.
 //!
-//! [`sources`] give bytes, [`lines`] makes lines of them, [`again`] diagnoses.
+//! [`sources`] give bytes, [`lines`] makes lines of them, [`again`] reads them (its
+//! parts by [`section`]) and diagnoses; [`same`] tells whether that changed anything.
 //! Nothing but the line in hand is kept, however long the stream is.
 
 use std::path::PathBuf;
@@ -11,6 +12,8 @@ pub mod again;
 pub mod diff;
 pub mod filter;
 pub mod lines;
+mod same;
+mod section;
 pub mod sources;
 
 /// A line that is not a record, and where it stands.

@@ -2,6 +2,8 @@
 
 use std::{io, time::Duration};
 
+use serde::{Deserialize, Serialize};
+
 use crate::event::Record;
 
 pub mod human;
@@ -9,6 +11,35 @@ pub mod journald;
 pub mod json;
 pub mod markdown;
 pub mod sanitize;
+
+#[cfg(test)]
+mod hostile;
+
+/// A form of the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// A block of text per event
+    Human,
+    /// One JSON object per line (portwatch schema describes them)
+    Json,
+    /// An incident note per event, ready to paste
+    Markdown,
+    /// Entries in the systemd journal
+    Journald,
+}
+
+impl Format {
+    /// As it stands on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Human => "human",
+            Self::Json => "json",
+            Self::Markdown => "markdown",
+            Self::Journald => "journald",
+        }
+    }
+}
 
 /// One destination. Called from a thread of its own.
 pub trait Sink: Send {

@@ -17,9 +17,10 @@ use crate::{
         attach::{self, Attached, SourceLimit, Whose},
         features::{self, Features, KernelTypes},
         files::{Files, KernelFiles, NoFiles},
-        plan::{Plan, plan},
+        plan::{Choice, Plan, plan},
         records::KernelRecords,
     },
+    memory,
 };
 
 /// What is ready.
@@ -32,8 +33,6 @@ pub struct Watch {
     pub host: Host,
     /// What was decided.
     pub plan: Plan,
-    /// Whether the hooks themselves see whose a refusal is.
-    pub tells_whose: bool,
 }
 
 impl Watch {
@@ -41,9 +40,9 @@ impl Watch {
     ///
     /// # Errors
     /// The rights are not there, or the kernel refuses the hooks.
-    pub fn everybody(limit: SourceLimit) -> Result<Self, KernelError> {
-        without_huge_pages();
-        Self::open(|_| Whose::Everybodys, limit)
+    pub fn everybody(hooks: Choice, limit: SourceLimit) -> Result<Self, KernelError> {
+        memory::stay_small();
+        Self::open(hooks, |_| Whose::Everybodys, limit)
     }
 
     /// Watches the binds of what this process starts, and of all that comes of it.
@@ -52,15 +51,19 @@ impl Watch {
     ///
     /// # Errors
     /// As [`everybody`](Self::everybody).
-    pub fn descendants(limit: SourceLimit) -> Result<Self, KernelError> {
-        Self::open(Whose::Tree, limit)
+    pub fn descendants(hooks: Choice, limit: SourceLimit) -> Result<Self, KernelError> {
+        Self::open(hooks, Whose::Tree, limit)
     }
 
-    fn open(whose: impl FnOnce(u32) -> Whose, limit: SourceLimit) -> Result<Self, KernelError> {
+    fn open(
+        hooks: Choice,
+        whose: impl FnOnce(u32) -> Whose,
+        limit: SourceLimit,
+    ) -> Result<Self, KernelError> {
         need_rights()?;
-        let types = KernelTypes::read(Path::new(features::VMLINUX))?;
-        let features = Features::probe(&types);
-        let plan = plan(&features)?;
+        let mut types = KernelTypes::read(Path::new(features::VMLINUX))?;
+        let features = Features::probe(&mut types);
+        let plan = plan(&features, hooks)?;
         let mut files = KernelFiles::open(&types).map_err(|error| error.to_string());
         let own_pid = files.as_mut().ok().and_then(|files| own_pid(files));
         if own_pid.is_some_and(|pid| pid != std::process::id()) {
@@ -70,32 +73,13 @@ impl Watch {
         }
         let whose = whose(own_pid.unwrap_or_else(std::process::id));
         let mut attached = attach::attach(&plan, &types, whose, limit)?;
-        let tells_whose = types.tell_parents();
         drop(types);
         let records = Box::new(KernelRecords::open(&mut attached.ebpf)?);
         let mut enricher = Enricher::new(host::Host::current(), records, or_none(files));
         enricher.seed();
-        give_back_memory();
+        memory::give_back();
         let host = Host::current(plan.set);
-        Ok(Self { attached, enricher, host, plan, tells_whose })
-    }
-}
-
-/// Reading the kernel's types takes some 20 MiB for a moment, which the allocator
-/// would keep for good (malloc_trim(3)).
-fn give_back_memory() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: it only looks at the allocator's own free memory, under its locks.
-    unsafe {
-        libc::malloc_trim(0);
-    }
-}
-
-/// Keeps the kernel from making the agent larger than what it uses: it would fill the
-/// holes in the heap with huge pages. What the process starts would inherit that.
-fn without_huge_pages() {
-    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
-        tracing::debug!(%error, "the kernel may use huge pages");
+        Ok(Self { attached, enricher, host, plan })
     }
 }
 

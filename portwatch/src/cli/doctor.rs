@@ -1,14 +1,23 @@
 //! `portwatch doctor`: what this kernel and these rights allow.
 
-use std::{path::Path, process::ExitCode};
+use std::{fmt::Write as _, path::Path, process::ExitCode};
 
 use serde::Serialize;
 
-use crate::kernel::{
-    KernelError,
-    attach::{self, SourceLimit, Whose},
-    features::{self, Features, KernelTypes},
-    plan::{Plan, plan},
+use super::hooks::Hooks;
+use crate::{
+    enrich::{
+        host::Host,
+        survey::{Source, State, survey},
+    },
+    kernel::{
+        KernelError,
+        attach::{self, SourceLimit, Whose},
+        features::{self, Capability, Features, KernelTypes},
+        files::KernelFiles,
+        plan::{Choice, HookSet, plan},
+    },
+    sinks::sanitize::printable,
 };
 
 /// Options of `doctor`.
@@ -18,12 +27,15 @@ pub struct Args {
     /// One JSON object instead of text
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    hooks: Hooks,
 }
 
 const EXAMPLES: &str = "\
 Examples:
   sudo portwatch doctor
-      which hooks can be attached here, what they cost, what they cannot see
+      which hooks can be attached here, what they cost, what they cannot see, and
+      what is missing in events for which reason
   portwatch doctor --json | jq .missing_capabilities
       the rights that this user lacks
 
@@ -31,53 +43,59 @@ Exit codes: 0 portwatch run would work, 4 only rights are missing, 1 the kernel
 lacks something.";
 
 /// What was found.
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 struct Report {
     kernel: String,
     btf: Result<(), String>,
     lockdown: Option<String>,
     cgroup2: Option<String>,
+    capabilities: Vec<Capability>,
     missing_capabilities: Vec<&'static str>,
     unnamed_without: Vec<&'static str>,
     fexit: Result<(), String>,
     hooks: Option<&'static str>,
+    because: Option<String>,
     attached: Vec<&'static str>,
     cost: Option<&'static str>,
     not_seen: Vec<String>,
+    sources: Vec<Source>,
     problem: Option<String>,
 }
 
-/// Probes, attaches for a moment, and tells.
+/// Probes, attaches for a moment, asks the sources, and tells.
 ///
 /// Exit code 0 where the agent could run, 4 where only rights are missing, 1
 /// otherwise.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let (report, code) = examine();
+    let (report, code) = examine(args.hooks.choice);
     if args.json {
         println!("{}", serde_json::to_string(&report)?);
     } else {
-        print(&report);
+        print!("{}", text(&report));
     }
     Ok(ExitCode::from(code))
 }
 
-fn examine() -> (Report, u8) {
+fn examine(hooks: Choice) -> (Report, u8) {
     let types = KernelTypes::read(Path::new(features::VMLINUX));
     let mut report = Report {
         kernel: features::release(),
         btf: types.as_ref().map(|_| ()).map_err(chain),
         lockdown: None,
         cgroup2: None,
+        capabilities: features::capabilities(),
         missing_capabilities: features::missing_capabilities(),
         unnamed_without: Vec::new(),
         fexit: Err("not tried".to_owned()),
         hooks: None,
+        because: None,
         attached: Vec::new(),
         cost: None,
         not_seen: Vec::new(),
+        sources: survey(&Host::current()),
         problem: None,
     };
-    match types.and_then(|types| probe(&types, &mut report)) {
+    match types.and_then(|mut types| probe(&mut types, hooks, &mut report)) {
         Ok(()) => (report, 0),
         Err(error) => {
             report.problem = Some(chain(&error));
@@ -87,21 +105,37 @@ fn examine() -> (Report, u8) {
     }
 }
 
-fn probe(types: &KernelTypes, report: &mut Report) -> Result<(), KernelError> {
+fn probe(types: &mut KernelTypes, hooks: Choice, report: &mut Report) -> Result<(), KernelError> {
     let features = Features::probe(types);
     report.lockdown.clone_from(&features.lockdown);
     report.cgroup2 = features.cgroup2.as_ref().map(|path| path.display().to_string());
     report.unnamed_without.clone_from(&features.unnamed_without);
     report.fexit.clone_from(&features.fexit);
-    let Plan { set, .. } = plan(&features)?;
-    report.hooks = Some(set.name());
-    report.cost = Some(set.cost());
-    let attached =
-        attach::attach(&plan(&features)?, types, Whose::Everybodys, SourceLimit::Counted)?;
+    let plan = plan(&features, hooks)?;
+    report.hooks = Some(plan.set.name());
+    report.because = Some(match (plan.set, &plan.because) {
+        (HookSet::Fexit, _) => "exits of kernel functions can be hooked here".to_owned(),
+        (HookSet::Tracepoint, Some(why)) => {
+            format!("exits of kernel functions cannot be hooked: {why}")
+        }
+        (HookSet::Tracepoint, None) => "they were asked for".to_owned(),
+    });
+    report.cost = Some(plan.set.cost());
+    report.sources.push(open_files(types));
+    let attached = attach::attach(&plan, types, Whose::Everybodys, SourceLimit::Counted)?;
     report.attached = attached.probes.iter().map(|probe| probe.program).collect();
-    report.not_seen = set.misses().iter().map(|&miss| miss.to_owned()).collect();
+    report.not_seen = plan.set.misses().iter().map(|&miss| miss.to_owned()).collect();
     report.not_seen.extend(attached.misses);
     Ok(())
+}
+
+/// The kernel's own search of open files.
+fn open_files(types: &KernelTypes) -> Source {
+    let found = match KernelFiles::open(types) {
+        Ok(_) => (State::Ready, "the kernel searches all tables of files".to_owned()),
+        Err(error) => (State::Limited, format!("/proc is searched instead: {}", chain(&error))),
+    };
+    Source::new("iter/task_file", "holders that are found nowhere near", found)
 }
 
 fn chain(error: &KernelError) -> String {
@@ -115,9 +149,12 @@ fn chain(error: &KernelError) -> String {
     text
 }
 
-fn print(report: &Report) {
-    let row = |label: &str, text: &str| println!("{label:<14}{text}");
-    let or_none = |list: &[&str]| if list.is_empty() { "none".to_owned() } else { list.join(", ") };
+/// A row for each fact.
+fn text(report: &Report) -> String {
+    let mut out = String::new();
+    let mut row = |label: &str, text: &str| {
+        let _ = writeln!(out, "{label:<16}{}", printable(text));
+    };
     let answer = |result: &Result<(), String>| match result {
         Ok(()) => "yes".to_owned(),
         Err(why) => format!("no: {why}"),
@@ -126,18 +163,21 @@ fn print(report: &Report) {
     row("BTF", &answer(&report.btf));
     row("lockdown", report.lockdown.as_deref().unwrap_or("not readable or not built in"));
     row("cgroup2", report.cgroup2.as_deref().unwrap_or("not mounted"));
-    row("rights lacked", &or_none(&report.missing_capabilities));
-    if !report.unnamed_without.is_empty() {
-        row(
-            "",
-            &format!(
-                "other users' holders stay unnamed without {}",
-                report.unnamed_without.join(", ")
-            ),
-        );
+    let names = |has: bool| -> String {
+        let those = report.capabilities.iter().filter(|capability| capability.has == has);
+        let names: Vec<_> = those.map(|capability| capability.name).collect();
+        if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+    };
+    row("rights had", &names(true));
+    row("rights lacked", &names(false));
+    for lacked in report.capabilities.iter().filter(|capability| !capability.has) {
+        row("", &format!("without {}: {}", lacked.name, lacked.without));
     }
     row("fexit", &answer(&report.fexit));
     row("hooks", report.hooks.unwrap_or("none can be used"));
+    if let Some(because) = &report.because {
+        row("", because);
+    }
     if let Some(cost) = report.cost {
         row("cost", cost);
         row("attached", &report.attached.join(", "));
@@ -145,7 +185,60 @@ fn print(report: &Report) {
     for miss in &report.not_seen {
         row("not seen", miss);
     }
+    for Source { name, state, detail, gives } in &report.sources {
+        row(name, &format!("{}: {detail}", state.name()));
+        if *state == State::Limited {
+            row("", &format!("without it: {gives}"));
+        }
+    }
     if let Some(problem) = &report.problem {
         row("problem", problem);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(name: &'static str, state: State, detail: &str) -> Source {
+        Source::new(name, "the names of things", (state, detail.to_owned()))
+    }
+
+    fn report() -> Report {
+        Report {
+            kernel: "6.12.0".to_owned(),
+            btf: Ok(()),
+            lockdown: Some("none".to_owned()),
+            cgroup2: Some("/sys/fs/cgroup".to_owned()),
+            capabilities: vec![
+                Capability { name: "CAP_BPF", has: true, without: "nothing can be attached" },
+                Capability { name: "CAP_SYS_PTRACE", has: false, without: "no names of others" },
+            ],
+            missing_capabilities: vec![],
+            unnamed_without: vec!["CAP_SYS_PTRACE"],
+            fexit: Err("Operation not permitted".to_owned()),
+            hooks: Some("tracepoint"),
+            because: Some("exits of kernel functions cannot be hooked: EPERM".to_owned()),
+            attached: vec!["pw_sys_exit", "pw_bind4"],
+            cost: Some("about 20 ns"),
+            not_seen: vec!["binds through io_uring".to_owned()],
+            sources: vec![
+                source("sock_diag", State::Ready, "all sockets are listed"),
+                source("docker", State::Limited, "/run/docker.sock: \u{1b}[2Jdenied\u{202e}"),
+                source("kubelet", State::Absent, "there is no /var/log/pods"),
+            ],
+            problem: None,
+        }
+    }
+
+    #[test]
+    fn a_row_for_each_fact() {
+        insta::assert_snapshot!(text(&report()));
+    }
+
+    #[test]
+    fn for_machines() {
+        insta::assert_snapshot!(serde_json::to_string_pretty(&report()).unwrap());
     }
 }

@@ -2,10 +2,10 @@
 
 use std::{io::ErrorKind, process::ExitCode};
 
-use super::{man::ManError, output::Format, target::TargetError};
+use super::{man::ManError, target::TargetError};
 use crate::{
-    capture::CaptureError, exec::child::StartError, kernel::KernelError, replay::SourceError,
-    wait::WaitError,
+    capture::CaptureError, config::file::ConfigError, exec::child::StartError, kernel::KernelError,
+    metrics::server::ServeError, replay::SourceError, sinks::Format, wait::WaitError,
 };
 
 /// What clap cannot see to be wrong.
@@ -17,6 +17,9 @@ pub enum UsageError {
     /// There is no input, and nobody types events.
     #[error("nothing to read")]
     NothingToRead,
+    /// Limits of a capture that there is not.
+    #[error("`{0}` is about a capture, and there is none")]
+    NothingToLimit(&'static str),
     /// A difference has other forms.
     #[error("a difference cannot be shown as {}", .0.name())]
     NoDiffAs(Format),
@@ -63,7 +66,25 @@ fn classify(error: &anyhow::Error) -> (u8, Option<&'static str>) {
             UsageError::NothingToRead => {
                 (2, Some("name files or the folder of a capture, or use --journal"))
             }
+            UsageError::NothingToLimit(_) => (2, Some("name its folder with --capture")),
             UsageError::NoDiffAs(_) => (2, Some("use --format human or json")),
+        };
+    }
+    if let Some(config) = error.downcast_ref::<ConfigError>() {
+        return match config {
+            ConfigError::Io { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
+                (4, Some("run it as the user who may read the file"))
+            }
+            ConfigError::Io { .. } => (2, Some("name a file that can be read with --config")),
+            ConfigError::Wrong { .. } => {
+                (2, Some("portwatch run --help has the keys, without the dashes"))
+            }
+        };
+    }
+    if let Some(serve) = error.downcast_ref::<ServeError>() {
+        return match serve.source.kind() {
+            ErrorKind::AddrInUse => (1, Some("portwatch explain says who has the port")),
+            _ => (1, Some("name an address of this machine, or unix: and a path that can be made")),
         };
     }
     if let Some(netns) = error.downcast_ref::<NetnsError>() {
@@ -130,6 +151,12 @@ fn classify(error: &anyhow::Error) -> (u8, Option<&'static str>) {
             Some(
                 "mount a cgroup2 hierarchy (mount -t cgroup2 none /sys/fs/cgroup), or use a \
                   kernel that permits fexit programs; portwatch doctor shows what was found",
+            ),
+        ),
+        Some(KernelError::NotThisSet { .. }) => (
+            1,
+            Some(
+                "--hooks auto takes what this kernel permits; portwatch doctor shows what that is",
             ),
         ),
         Some(KernelError::Aya { .. }) => {

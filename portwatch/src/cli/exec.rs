@@ -1,22 +1,25 @@
 //! `portwatch exec`: a command, and why its binds are refused.
 
-use std::{ffi::OsString, io, process::ExitCode, time::Duration};
+use std::{ffi::OsString, io, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use jiff::SignedDuration;
-use rustix::process::{getpid, set_child_subreaper};
+use rustix::process::{Resource, Rlimit, getpid, getrlimit, set_child_subreaper};
 
+use super::{hooks::Hooks, settings};
 use crate::{
+    config::filter::Filter,
     diagnose::words,
+    enrich,
     exec::{
         child::{Child, End},
-        descent,
         free::wait_free,
         refused::{Refusal, Refused},
         signals::Signals,
     },
     kernel::attach::SourceLimit,
-    pipeline::{self, Agent},
+    metrics::Metrics,
+    pipeline::{self, Agent, Tuning},
     sinks::{Place, Sink, human::Human, json::Json},
     watch::{self, Watch},
 };
@@ -32,6 +35,8 @@ pub struct Args {
     /// How events are told, on stderr
     #[arg(long, value_enum, default_value_t = Format::Human)]
     format: Format,
+    #[command(flatten)]
+    hooks: Hooks,
     /// The command and its arguments; -- before it where it begins with a dash
     #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -78,14 +83,15 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 async fn starts(args: &Args) -> anyhow::Result<ExitCode> {
     let signals = Signals::hold_back().context("failed to read signals")?;
     set_child_subreaper(Some(getpid())).context("failed to become a child subreaper")?;
+    let locked_memory = getrlimit(Resource::Memlock);
     let refused = Refused::default();
-    let end = watched(args, &signals, &refused, async || Ok(None)).await?;
+    let end = watched(args, &signals, &locked_memory, &refused, async || Ok(None)).await?;
     let refusals = refused.all();
     let Some(timeout) = args.wait_free.filter(|_| !end.is_success() && !refusals.is_empty()) else {
         return Ok(end.into());
     };
     let wait = async || hold(&refusals, timeout, end, &signals).await;
-    Ok(watched(args, &signals, &refused, wait).await?.into())
+    Ok(watched(args, &signals, &locked_memory, &refused, wait).await?.into())
 }
 
 /// Starts the command while its binds are watched, unless `before` that an end has
@@ -93,6 +99,7 @@ async fn starts(args: &Args) -> anyhow::Result<ExitCode> {
 async fn watched(
     args: &Args,
     signals: &Signals,
+    locked_memory: &Rlimit,
     refused: &Refused,
     before: impl AsyncFnOnce() -> anyhow::Result<Option<End>>,
 ) -> anyhow::Result<End> {
@@ -100,15 +107,20 @@ async fn watched(
         Format::Human => (Place("sink.human"), Box::new(Human::new(io::stderr()))),
         Format::Json => (Place("sink.json"), Box::new(Json::new(io::stderr()))),
     };
-    let Watch { attached, enricher, host, tells_whose, .. } =
-        Watch::descendants(SourceLimit::Counted)?;
+    let Watch { attached, enricher, host, .. } =
+        Watch::descendants(args.hooks.choice, SourceLimit::Counted)?;
     let agent = Agent {
         attached,
         enricher,
         host,
         sinks: vec![told, (Place("exec.refused"), Box::new(refused.clone()))],
-        wanted: Box::new(move |source| tells_whose || descent::is_ours(source.pid)),
-        storm_window: STORM_WINDOW,
+        tuning: Tuning {
+            filter: Filter::default(),
+            storm_window: STORM_WINDOW,
+            deadline: enrich::DEADLINE,
+            redaction: settings::redaction(),
+        },
+        metrics: Arc::new(Metrics::new().context("failed to count")?),
     };
     pipeline::run(agent, async |_| {
         if let Some(end) = before().await? {
@@ -120,7 +132,7 @@ async fn watched(
         }
         eprintln!("portwatch: ready");
         let (program, arguments) = args.command.split_first().context("there is no command")?;
-        let child = Child::start(program, arguments, signals)?;
+        let child = Child::start(program, arguments, signals, *locked_memory)?;
         child.end(signals).await.context("failed to wait for the command")
     })
     .await?

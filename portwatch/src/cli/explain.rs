@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::{error::NetnsError, target};
+use super::{error::NetnsError, settings, target};
 use crate::{
     enrich::{
         Enricher,
@@ -20,7 +20,7 @@ use crate::{
     evidence::Protocol,
     explain::{Explanation, Outcome, Question, explain},
     kernel::{
-        files::OnDemand,
+        files::Soon,
         records::{KernelRecords, NoRecords, Records},
     },
     sinks,
@@ -102,8 +102,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Some(records) => Box::new(records),
         None => Box::new(NoRecords),
     };
-    let files = Box::new(OnDemand::default());
-    let mut enricher = Enricher::new(Host::current(), records, files).patient(PATIENCE);
+    let files = Box::new(Soon::begin());
+    let mut enricher = Enricher::new(Host::current(), records, files)
+        .patient(PATIENCE)
+        .redacting(settings::redaction());
     let everywhere = args.netns.as_deref() == Some("all");
     let places = match args.netns.as_deref() {
         None => vec![NetnsRef::Own],

@@ -8,9 +8,9 @@ use std::{
 use super::{
     error::UsageError,
     input::{Input, Tally},
-    output::{Format, open_formats},
+    output::open_formats,
 };
-use crate::{event::Record, replay::diff::Change};
+use crate::{event::Record, replay::diff::Change, sinks::Format};
 
 /// Options of `replay`.
 #[derive(clap::Args)]

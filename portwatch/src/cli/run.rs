@@ -1,30 +1,33 @@
 //! `portwatch run`: the agent.
 
-use std::process::ExitCode;
+use std::{io::IsTerminal as _, process::ExitCode, sync::Arc};
 
 use anyhow::Context as _;
-use tokio::signal::unix::{SignalKind, signal};
+use sd_notify::NotifyState;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::output::Output;
+use super::{hooks::Hooks, output, settings};
 use crate::{
-    kernel::attach::SourceLimit,
-    pipeline::{self, Agent, AllEnded},
+    config::{
+        Settings,
+        filter::{Filter, Ignored},
+    },
+    kernel::{attach::SourceLimit, rights},
+    metrics::{Metrics, server::Server},
+    pipeline::{self, Agent, Controls, Tuning},
     watch::{self, Watch},
 };
+
+mod manager;
 
 /// Options of `run`.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     #[command(flatten)]
-    output: Output,
-    /// Report this port only; may be given several times
-    #[arg(long = "port", value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
-    ports: Vec<u16>,
-    /// Equal failures within this time are told once at their beginning and once
-    /// with their number; 0s tells each of them
-    #[arg(long, value_name = "TIME", default_value = "10s")]
-    storm_window: jiff::SignedDuration,
+    settings: settings::Given,
+    #[command(flatten)]
+    hooks: Hooks,
 }
 
 const EXAMPLES: &str = "\
@@ -33,52 +36,147 @@ Examples:
       each refused bind of the machine, as a block of text
   portwatch run --format json --port 8080 --port 8443
       two ports only, one JSON object per line
-  portwatch run --format journald --capture /var/lib/portwatch
-      as a service: into the journal, and kept for portwatch replay";
+  portwatch run --format journald --capture /var/lib/portwatch --metrics 9749
+      as a service: into the journal, kept for portwatch replay, counted for
+      Prometheus
+
+SIGHUP has the file read again, without a gap; where things go (format, capture,
+metrics) only a new start changes. At a terminal it ends the agent.";
 
 /// Runs until interrupted.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let storm_window = args.storm_window.unsigned_abs();
-    let limit = match storm_window.is_zero() {
-        true => SourceLimit::Unlimited,
-        false => SourceLimit::Counted,
-    };
     watch::need_rights()?;
-    let sinks = args.output.open()?;
-    let watch = Watch::everybody(limit)?;
+    let settings = args.settings.read()?.settings;
+    let server = settings.metrics.as_ref().map(Server::bind).transpose()?;
+    let sinks = output::open(&settings)?;
+    let watch = Watch::everybody(args.hooks.choice, limit(&settings))?;
     announce(&watch);
+    rights::give_away().context("failed to give capabilities away")?;
+    let metrics = Arc::new(Metrics::new().context("failed to count")?);
+    metrics.attached(&watch.plan, &watch.attached, &watch.host);
     let hooks = watch.plan.set.name();
     let ready = format!("portwatch: ready, {hooks} hooks on {}", watch.host.kernel);
-    let ports = args.ports.clone();
     let agent = Agent {
         attached: watch.attached,
         enricher: watch.enricher,
         host: watch.host,
         sinks,
-        wanted: Box::new(move |source| ports.is_empty() || ports.contains(&source.port)),
-        storm_window,
+        tuning: tuning(&settings),
+        metrics: Arc::clone(&metrics),
     };
-    let until_stopped = async |sinks: &mut AllEnded| {
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
+    let until_stopped = async |controls: &mut Controls| {
+        let mut signals = Signals::watch().context("failed to watch signals")?;
         eprintln!("{ready}");
-        if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
-            tracing::debug!(%error, "no service manager to notify");
-        }
+        manager::tell(&[NotifyState::Ready]);
+        let metrics = Arc::clone(&metrics);
         tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            () = sinks.wait() => {}
+            served = serve(server, &metrics) => served?,
+            () = manager::ping(&metrics) => {}
+            stopped = signals.obey(args, &settings, controls, &metrics) => stopped,
         }
-        Ok::<_, std::io::Error>(())
+        manager::tell(&[NotifyState::Stopping]);
+        anyhow::Ok(())
     };
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("failed to start the runtime")?
-        .block_on(pipeline::run(agent, until_stopped))?
-        .context("failed to watch signals")?;
+        .block_on(pipeline::run(agent, until_stopped))??;
+    tell_ignored(&metrics);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Serves metrics where that is wanted, and ends only by an error.
+async fn serve(server: Option<Server>, metrics: &Arc<Metrics>) -> anyhow::Result<()> {
+    match server {
+        Some(server) => match server.serve(Arc::clone(metrics)).await? {},
+        None => std::future::pending().await,
+    }
+}
+
+/// The signals that mean something to the agent.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+    /// Whether a hangup is the terminal's.
+    at_terminal: bool,
+}
+
+impl Signals {
+    fn watch() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+            at_terminal: std::io::stdin().is_terminal(),
+        })
+    }
+
+    /// Does what they say until one says stop, or nobody reads any more.
+    async fn obey(
+        &mut self,
+        args: &Args,
+        settings: &Settings,
+        controls: &mut Controls,
+        metrics: &Metrics,
+    ) {
+        loop {
+            tokio::select! {
+                _ = self.interrupt.recv() => return,
+                _ = self.terminate.recv() => return,
+                _ = self.hangup.recv() => if self.at_terminal { return },
+                () = controls.ended.wait() => return,
+            }
+            reload(args, settings, controls, metrics).await;
+        }
+    }
+}
+
+/// Takes over what the file says now; where it is wrong everything stays as it was.
+async fn reload(args: &Args, started: &Settings, controls: &Controls, metrics: &Metrics) {
+    manager::reloading();
+    match args.settings.read() {
+        Ok(now) => {
+            let now = now.settings;
+            if !now.same_outputs(started) || limit(&now) != limit(started) {
+                eprintln!(
+                    "portwatch: format, capture, metrics and whether there is a storm window stay \
+                     as they were until a new start"
+                );
+            }
+            let mut tuning = tuning(&now);
+            if limit(&now) != limit(started) {
+                tuning.storm_window = started.storm_window.0;
+            }
+            controls.tune(tuning).await;
+            metrics.reloaded(true);
+            eprintln!("portwatch: configuration read again");
+        }
+        Err(error) => {
+            metrics.reloaded(false);
+            eprintln!("portwatch: the configuration stays as it was: {error:#}");
+        }
+    }
+    manager::tell(&[NotifyState::Ready]);
+}
+
+/// What of the settings can change while the agent runs.
+fn tuning(settings: &Settings) -> Tuning {
+    Tuning {
+        filter: Filter::new(settings),
+        storm_window: settings.storm_window.0,
+        deadline: settings.enrichment_deadline.0,
+        redaction: settings.redaction(),
+    }
+}
+
+/// What the kernel side may only count is told in a window, so there must be one.
+fn limit(settings: &Settings) -> SourceLimit {
+    match settings.storm_window.0.is_zero() {
+        true => SourceLimit::Unlimited,
+        false => SourceLimit::Counted,
+    }
 }
 
 /// What was chosen, what it costs and what it cannot see.
@@ -91,5 +189,15 @@ fn announce(watch: &Watch) {
     let known = plan.set.misses().iter().copied();
     for miss in known.chain(watch.attached.misses.iter().map(String::as_str)) {
         eprintln!("portwatch: not seen: {miss}");
+    }
+}
+
+/// What was left out by the configuration's word.
+fn tell_ignored(metrics: &Metrics) {
+    for by in [Ignored::Port, Ignored::Unit] {
+        let count = metrics.ignored_by(by);
+        if count > 0 {
+            eprintln!("portwatch: {count} refused binds were ignored by their {}", by.name());
+        }
     }
 }

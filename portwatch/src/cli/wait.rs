@@ -16,6 +16,7 @@ use crate::{
     diagnose::words,
     enrich::host::Host,
     evidence::Protocol,
+    sinks::sanitize::printable,
     wait::{
         self, Port, State,
         look::{Asked, Condition},
@@ -163,7 +164,7 @@ fn human(port: &Port, line: &Line, out: &mut impl Write) -> io::Result<()> {
         write!(out, " after {}", seconds(waited))?;
     }
     match port.standing.words() {
-        Some(sockets) => writeln!(out, ": {sockets}")?,
+        Some(sockets) => writeln!(out, ": {}", printable(&sockets))?,
         None => writeln!(out)?,
     }
     line.notes.iter().try_for_each(|note| writeln!(out, "  note: {note}"))

@@ -111,13 +111,17 @@ fn pod(part: &str) -> Option<String> {
 }
 
 /// The path in the text of `/proc/PID/cgroup`: the cgroup2 line, or systemd's
-/// own hierarchy where that says nothing because the machine is a hybrid.
+/// own hierarchy where that says nothing because the machine is a hybrid. A zombie
+/// whose group was removed is said to be in one that is ` (deleted)`
+/// (`proc_cgroup_show`).
 pub fn path_of(text: &str) -> Option<String> {
     let mut unified = None;
     for line in text.lines() {
         let mut fields = line.splitn(3, ':');
         match (fields.next(), fields.next(), fields.next()) {
-            (Some("0"), Some(""), Some(path)) => unified = Some(path),
+            (Some("0"), Some(""), Some(path)) => {
+                unified = Some(path.strip_suffix(" (deleted)").unwrap_or(path));
+            }
             (Some(_), Some("name=systemd"), Some(path)) if path != "/" => {
                 return Some(match unified {
                     Some(unified) if unified != "/" => unified.to_owned(),
@@ -297,6 +301,7 @@ mod tests {
         assert_eq!(path_of("1:name=systemd:/x.service\n0::/\n"), some("/x.service"));
         assert_eq!(path_of("12:cpu:/\n1:name=systemd:/\n0::/x\n"), some("/x"));
         assert_eq!(path_of("0::/\n"), some("/"));
+        assert_eq!(path_of("0::/a.slice/b.service (deleted)\n"), some("/a.slice/b.service"));
         assert_eq!(path_of(""), None);
     }
 

@@ -13,7 +13,7 @@ use crate::{
     evidence::{Engine, Evidence, Gap, Process, Workload},
 };
 
-mod engine;
+pub mod engine;
 mod inside;
 mod pods;
 mod proxy;
@@ -241,7 +241,8 @@ fn socket_name(engine: Engine) -> &'static Path {
     Path::new(if engine == Engine::Podman { "podman/podman.sock" } else { "docker.sock" })
 }
 
-fn system_socket(host: &Host, engine: Engine) -> PathBuf {
+/// Where an engine's socket for the whole system is.
+pub fn system_socket(host: &Host, engine: Engine) -> PathBuf {
     host.run_root.join(socket_name(engine))
 }
 

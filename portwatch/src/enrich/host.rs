@@ -14,7 +14,6 @@ use std::{
 };
 
 use jiff::Timestamp;
-use procfs::process::Process;
 use rustix::{
     net::{
         self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netdevice, netlink,
@@ -30,7 +29,7 @@ use tokio::{
 
 #[cfg(doc)]
 use crate::enrich::processes;
-use crate::{enrich::processes::Parent, evidence::Ephemeral};
+use crate::{enrich::processes::Parent, evidence::Ephemeral, kernel::features};
 
 /// A socket that speaks sock_diag in one network namespace.
 pub trait DiagSocket: Send {
@@ -96,12 +95,9 @@ pub struct Host {
 impl Host {
     /// The running host.
     pub fn current() -> Self {
-        let cgroup_root = Process::myself().and_then(|me| me.mountinfo()).ok().and_then(|mounts| {
-            mounts.0.into_iter().find(|mount| mount.fs_type == "cgroup2" && mount.root == "/")
-        });
         Self {
             proc_root: "/proc".into(),
-            cgroup_root: cgroup_root.map(|mount| mount.mount_point),
+            cgroup_root: features::cgroup2(),
             run_root: "/run".into(),
             etc_root: "/etc".into(),
             var_root: "/var".into(),

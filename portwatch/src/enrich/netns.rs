@@ -10,6 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::{
+    fs::{PROC_SUPER_MAGIC, statfs},
+    thread::{CapabilitySet, capabilities},
+};
+
 use crate::{
     decode::RawFailure,
     enrich::host::{DiagSocket, Host, NetnsRef},
@@ -152,14 +157,18 @@ fn find(
     // Each way is opened before it is believed: the process may be gone between
     // a look at its link and the use of it.
     let own_way = open(&host.proc_file(raw.task.pid, "ns/net"), wanted);
-    let denied = own_way.as_ref().err().map(io::Error::kind) == Some(ErrorKind::PermissionDenied);
+    let gone = own_way.as_ref().is_err_and(|why| why.kind() == ErrorKind::NotFound);
     let way = own_way
-        .ok()
-        .or_else(|| named.and_then(|(_, path)| open(&path, wanted).ok()))
-        .or_else(|| any_process(host, wanted));
-    if way.is_none() {
-        gaps.push(if denied {
-            Gap::denied("netns", "the namespace of the failing process may not be looked into")
+        .or_else(|why| named.and_then(|(_, path)| open(&path, wanted).ok()).ok_or(why))
+        .or_else(|why| any_process(host, wanted).map_err(|other| denial(why, other)));
+    if let Err(why) = &way {
+        gaps.push(if why.kind() == ErrorKind::PermissionDenied && (!gone || may_be_denied()) {
+            Gap::denied("netns", if gone {
+                "the failing process was gone, and those that may share its namespace may not be \
+                 looked at"
+            } else {
+                "the namespace of the failing process may not be looked into"
+            })
         } else {
             Gap::new(
                 "netns",
@@ -167,7 +176,18 @@ fn find(
             )
         });
     }
-    (netns, way.map(NetnsRef::Other))
+    (netns, way.ok().map(NetnsRef::Other))
+}
+
+/// Whether this process lacks the right to look at others. One that is just ending is
+/// denied to everybody.
+fn may_be_denied() -> bool {
+    capabilities(None).is_ok_and(|has| !has.effective.contains(CapabilitySet::SYS_PTRACE))
+}
+
+/// The one that says that something is there.
+fn denial(one: io::Error, other: io::Error) -> io::Error {
+    if one.kind() == ErrorKind::PermissionDenied { one } else { other }
 }
 
 /// A way into the namespace with this inode; `None` if it is gone, or may not be
@@ -177,7 +197,7 @@ pub fn by_inode(host: &Host, wanted: u32) -> Option<NetnsRef> {
         return Some(NetnsRef::Own);
     }
     let named = named(host, wanted).and_then(|(_, path)| open(&path, wanted).ok());
-    named.or_else(|| any_process(host, wanted)).map(NetnsRef::Other)
+    named.or_else(|| any_process(host, wanted).ok()).map(NetnsRef::Other)
 }
 
 fn describe(
@@ -209,8 +229,8 @@ pub fn all(host: &Host, most: usize) -> (Vec<NetnsRef>, bool) {
     let named = folders.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten();
     let paths = named.flatten().map(|entry| entry.path()).chain(processes(host));
     for path in paths {
-        let inode = match fs::metadata(&path) {
-            Ok(file) => u32::try_from(file.ino()).unwrap_or(0),
+        let inode = match read_inode(&path) {
+            Ok(inode) => inode,
             // A process that has ended has none any more.
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
             // Taken for the agent's own, as `find` does.
@@ -242,14 +262,28 @@ fn with_own(found: HashMap<u32, NetnsRef>) -> Vec<NetnsRef> {
 
 /// Opens a namespace's file, if it is the one that is wanted.
 fn open(path: &Path, wanted: u32) -> io::Result<File> {
-    let file = File::open(path)?;
-    let is_it = file.metadata()?.ino() == u64::from(wanted);
-    is_it.then_some(file).ok_or_else(|| ErrorKind::NotFound.into())
+    if read_inode(path)? == wanted {
+        let file = File::open(path)?;
+        if file.metadata()?.ino() == u64::from(wanted) {
+            return Ok(file);
+        }
+    }
+    Err(ErrorKind::NotFound.into())
 }
 
-/// The inode of an nsfs file, following the link.
+/// The inode of an nsfs file, following the link; `None` if it is gone or may not be read.
 fn inode(path: &Path) -> Option<u32> {
-    u32::try_from(fs::metadata(path).ok()?.ino()).ok()
+    read_inode(path).ok()
+}
+
+fn read_inode(path: &Path) -> io::Result<u32> {
+    let inode = fs::metadata(path)?.ino();
+    // Where 5.10.y denies that a link is followed, it gives a file of /proc in place of the
+    // namespace's (`proc_ns_get_link`, whose error is lost).
+    if statfs(path)?.f_type == PROC_SUPER_MAGIC {
+        return Err(ErrorKind::PermissionDenied.into());
+    }
+    u32::try_from(inode).map_err(|_| ErrorKind::NotFound.into())
 }
 
 /// The namespace's name as `ip netns` keeps it, or Docker's file for it, which
@@ -269,11 +303,17 @@ fn named(host: &Host, wanted: u32) -> Option<(Option<String>, PathBuf)> {
     entry_in(host.run_root.join("docker/netns")).map(|path| (None, path))
 }
 
-/// By any process that lives there.
-fn any_process(host: &Host, wanted: u32) -> Option<File> {
-    processes(host)
-        .filter(|path| inode(path) == Some(wanted))
-        .find_map(|path| open(&path, wanted).ok())
+/// By any process that lives there. If there is none, and one that may not be asked,
+/// `PermissionDenied`.
+fn any_process(host: &Host, wanted: u32) -> io::Result<File> {
+    let mut none = io::Error::from(ErrorKind::NotFound);
+    for path in processes(host) {
+        match open(&path, wanted) {
+            Ok(file) => return Ok(file),
+            Err(why) => none = denial(why, none),
+        }
+    }
+    Err(none)
 }
 
 /// The namespace file of every process.

@@ -7,7 +7,7 @@ use std::{
 
 use bytemuck::Zeroable as _;
 use jiff::Timestamp;
-use portwatch_common::{COMM_LEN, Owner};
+use portwatch_common::{Arguments, COMM_LEN, Owner};
 use procfs::process;
 
 use crate::{
@@ -17,6 +17,7 @@ use crate::{
         host::{Host, read_beginning},
     },
     evidence::{Cgroup, Gap, Process},
+    kernel::records::Records,
 };
 
 /// Clock ticks of /proc/PID/stat: USER_HZ is 100 on every architecture that is
@@ -31,7 +32,7 @@ const MOST_ANCESTORS: usize = 32;
 
 /// The process that failed. What the kernel saw comes first; /proc adds to it
 /// if the process is still there, and still the same.
-pub fn failing(host: &Host, task: &RawTask, gaps: &mut Vec<Gap>) -> Process {
+pub fn failing(host: &Host, records: &dyn Records, task: &RawTask, gaps: &mut Vec<Gap>) -> Process {
     let mut found = Process {
         pid: task.pid,
         tid: Some(task.tid),
@@ -66,7 +67,7 @@ pub fn failing(host: &Host, task: &RawTask, gaps: &mut Vec<Gap>) -> Process {
             gaps.push(Gap::new("process.cmdline", "only its first 512 bytes were seen"));
         }
     }
-    name_cgroup(host, &mut found);
+    name_cgroup(host, records, &mut found);
     found.ancestors = ancestors(host, found.ppid);
     found
 }
@@ -99,7 +100,7 @@ pub fn by_pid(host: &Host, pid: u32) -> Option<Process> {
 }
 
 /// A process as the record has it, without a port; `None` as [`by_pid`].
-pub fn owner(host: &Host, pid: u32) -> Option<Owner> {
+pub fn owner(host: &Host, pid: u32) -> Option<(Owner, Arguments)> {
     let Identified { process, started_ns } = identified(host, pid)?;
     let path = process.cgroup.and_then(|cgroup| cgroup.path);
     let mut owner = Owner {
@@ -113,10 +114,11 @@ pub fn owner(host: &Host, pid: u32) -> Option<Owner> {
     // The last byte of the name stays its NUL.
     let comm = process.comm.unwrap_or_default();
     owner.comm.iter_mut().zip(comm.bytes().take(COMM_LEN - 1)).for_each(|(to, from)| *to = from);
+    let mut arguments = Arguments { started_ns, pid, ..Arguments::zeroed() };
     let cmdline = process.cmdline.iter().flat_map(|argument| argument.bytes().chain([0]));
-    let bytes = owner.cmdline.iter_mut().zip(cmdline).map(|(to, from)| *to = from).count();
-    owner.cmdline_len = u16::try_from(bytes).unwrap_or_default();
-    Some(owner)
+    let bytes = arguments.cmdline.iter_mut().zip(cmdline).map(|(to, from)| *to = from).count();
+    arguments.len = u16::try_from(bytes).unwrap_or_default();
+    Some((owner, arguments))
 }
 
 /// Reads one process; `None` if it goes away, or its number goes to another,
@@ -163,12 +165,13 @@ pub fn start(host: &Host, started_ns: u64) -> Timestamp {
 }
 
 /// Names the cgroup of a process by its id, if its path is not known, and who
-/// that is.
-pub fn name_cgroup(host: &Host, process: &mut Process) {
+/// that is. It may be gone.
+pub fn name_cgroup(host: &Host, records: &dyn Records, process: &mut Process) {
     if let (Some(cgroup), Some(root)) = (&mut process.cgroup, &host.cgroup_root)
         && cgroup.path.is_none()
     {
-        cgroup.path = cgroup.id.and_then(|id| cgroups::path_of_id(root, id));
+        let path = |id| cgroups::path_of_id(root, id).or_else(|| records.gone_cgroup(id));
+        cgroup.path = cgroup.id.and_then(path);
     }
     name_owner(host, process);
 }

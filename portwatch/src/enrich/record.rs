@@ -11,20 +11,19 @@ use crate::{
 
 /// The process that an entry speaks of, as it was then. Whether it is still
 /// there is not asked.
-pub fn process(host: &Host, owner: &Owner) -> Process {
+pub fn process(host: &Host, records: &dyn Records, owner: &Owner) -> Process {
     let text = owner.comm.split(|&byte| byte == 0).next().unwrap_or_default();
-    let cmdline = owner.cmdline.get(..usize::from(owner.cmdline_len)).unwrap_or_default();
     let mut process = Process {
         pid: owner.pid,
         ppid: (owner.ppid != 0).then_some(owner.ppid),
         comm: Some(String::from_utf8_lossy(text).into_owned()),
-        cmdline: arguments(cmdline),
+        cmdline: arguments(&records.arguments(owner)),
         uid: Some(owner.uid),
         started: (owner.started_ns != 0).then(|| processes::start(host, owner.started_ns)),
         cgroup: Some(Cgroup { id: Some(owner.cgroup_id), path: None }),
         ..Process::default()
     };
-    processes::name_cgroup(host, &mut process);
+    processes::name_cgroup(host, records, &mut process);
     process
 }
 
@@ -35,16 +34,19 @@ pub fn last_holders(
     records: &dyn Records,
     raw: &RawFailure,
 ) -> [Option<LastHolder>; 2] {
-    let known = raw.netns_cookie.and_then(|netns_cookie| {
+    let port = raw.netns_cookie.and_then(|netns_cookie| {
         let protocol = u16::from(sock_diag::protocol_number(raw.protocol)?);
-        records.port(Port { netns_cookie, port: raw.port, protocol, reserved: 0 })
+        Some(Port { netns_cookie, port: raw.port, protocol, reserved: 0 })
     });
+    let known = port.and_then(|port| records.port(port));
     let Some(PortUse { last_cookie, previous_cookie, .. }) = known else { return [None, None] };
     let holder = |cookie: u64| {
         let owner = records.owner(cookie).filter(|_| Some(cookie) != raw.socket_cookie)?;
+        // Two ports that share a slot may be written to it at once.
+        let owner = Some(owner).filter(|owner| Some(owner.port) == port)?;
         let [reuseaddr, reuseport] = options(&owner);
         Some(LastHolder {
-            process: process(host, &owner),
+            process: process(host, records, &owner),
             cookie,
             address: address_of(owner.family, owner.address).ok().map(|(_, address)| address),
             reuseaddr,
@@ -94,7 +96,7 @@ pub fn recall_binder(
                 (false, true) => "had bound the socket and no longer has it open",
                 (false, false) => "had bound the socket; whether it still has it open was not seen",
             };
-            socket.holders.push(Process { ended, ..process(host, &owner) });
+            socket.holders.push(Process { ended, ..process(host, records, &owner) });
             gap = Some(Gap::new("holder.fd", format!("pid {} {why}", owner.pid)));
         }
     }
@@ -106,7 +108,7 @@ pub fn recall_origin(host: &Host, records: &dyn Records, sockets: &mut [Socket])
     for socket in sockets.iter_mut().filter(|socket| !socket.holders.is_empty()) {
         let Some(owner) = socket.cookie.and_then(|cookie| records.owner(cookie)) else { continue };
         if socket.holders.iter().all(|holder| holder.pid != owner.pid) {
-            let then = process(host, &owner);
+            let then = process(host, records, &owner);
             socket.binder = Some(Binder {
                 pid: owner.pid,
                 comm: then.comm.unwrap_or_default(),

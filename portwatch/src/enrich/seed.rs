@@ -21,8 +21,8 @@ use crate::{
 const DEADLINE: Duration = Duration::from_secs(5);
 /// Namespaces that are looked into.
 const MOST_NAMESPACES: usize = 1024;
-/// Sockets that are looked at, holders of ports among them; the record of owners
-/// holds no more.
+/// Sockets that are looked at, holders of ports among them: half of what the record of
+/// owners has room for.
 const MOST_SOCKETS: usize = 16_384;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -99,9 +99,9 @@ fn seed_owners(
     let mut owners = HashMap::new();
     for (pid, Held { cookie, port, address }) in found {
         let owner = owners.entry(pid).or_insert_with(|| processes::owner(host, pid));
-        if let Some(owner) = owner {
+        if let Some((owner, arguments)) = owner {
             let (family, address) = bytes_of(address);
-            records.seed(cookie, Owner { port, family, address, ..*owner });
+            records.seed(Owner { cookie, port, family, address, ..*owner }, arguments);
         }
     }
 }

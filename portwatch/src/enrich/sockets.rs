@@ -279,8 +279,9 @@ pub fn dump_once(
 
 fn explain(error: ReplyError) -> String {
     const ENOENT: i32 = 2;
+    const EOPNOTSUPP: i32 = 95;
     match error {
-        ReplyError::Refused(ENOENT) => {
+        ReplyError::Refused(ENOENT | EOPNOTSUPP) => {
             "the kernel's socket listing is not loaded (modprobe inet_diag tcp_diag udp_diag)"
                 .to_owned()
         }

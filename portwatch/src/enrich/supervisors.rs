@@ -15,7 +15,7 @@ use crate::{
 };
 
 mod parents;
-mod systemd;
+pub mod systemd;
 
 use parents::Parents;
 use systemd::{Failure, Listener, Service};
@@ -38,7 +38,7 @@ pub struct Supervisors {
     services: Remembered<(Option<u32>, String), Result<Service, String>>,
     /// The managers that could not be reached, by their user.
     silent: Remembered<Option<u32>, String>,
-    listeners: Remembered<(), Result<Vec<Listener>, String>>,
+    listeners: Remembered<(), Vec<Listener>>,
 }
 
 impl Supervisors {
@@ -75,16 +75,8 @@ impl Supervisors {
         let is_known = failing.unit.as_deref().is_some_and(|unit| unit.ends_with(".socket"));
         if listens_for_units(failing) && !is_known {
             let wanted = SocketAddr::new(failure.address, failure.port);
-            match self.socket_unit(host, wanted, protocol, deadline) {
-                // The unit that listens there is as a rule the one that is in the
-                // way; the one that was refused does not listen.
-                Ok(unit) => {
-                    let holds = |unit: &str| {
-                        let mut holders = sockets.iter().flat_map(|socket| &socket.holders);
-                        holders.any(|holder| holder.unit.as_deref() == Some(unit))
-                    };
-                    failing.unit = unit.filter(|unit| !holds(unit)).or(failing.unit.take());
-                }
+            match self.refused_unit(host, wanted, protocol, deadline) {
+                Ok(unit) => failing.unit = unit.or(failing.unit.take()),
                 Err(why) => add_once(gaps, "process.unit", why),
             }
         }
@@ -145,18 +137,45 @@ impl Supervisors {
         if !systemd::is_running(host) {
             return Ok(None);
         }
-        let listeners = match (self.listeners.recall(&()), self.silent.recall(&None)) {
-            (Some(listeners), _) => listeners,
-            (None, Some(why)) => Err(why),
-            (None, None) => {
-                has_time(deadline)?;
-                let listeners = systemd::listeners(host, deadline);
-                let listeners = self.note_silence(None, listeners);
+        let listeners = match self.listeners.recall(&()) {
+            Some(listeners) => listeners,
+            None => {
+                let listeners = self.listeners(host, systemd::LISTENING, deadline)?;
                 self.listeners.remember((), listeners.clone());
                 listeners
             }
         };
-        Ok(systemd::listening_unit(&listeners?, local, protocol).map(str::to_owned))
+        Ok(systemd::listening_unit(&listeners, local, protocol).map(str::to_owned))
+    }
+
+    /// The `.socket` unit for which systemd has just been refused an address. An answer
+    /// of before says nothing about it.
+    fn refused_unit(
+        &mut self,
+        host: &Host,
+        local: SocketAddr,
+        protocol: Protocol,
+        deadline: Instant,
+    ) -> Result<Option<String>, String> {
+        if !systemd::is_running(host) {
+            return Ok(None);
+        }
+        let refused = self.listeners(host, systemd::REFUSED, deadline)?;
+        Ok(systemd::listening_unit(&refused, local, protocol).map(str::to_owned))
+    }
+
+    fn listeners(
+        &mut self,
+        host: &Host,
+        states: &[&str],
+        deadline: Instant,
+    ) -> Result<Vec<Listener>, String> {
+        if let Some(why) = self.silent.recall(&None) {
+            return Err(why);
+        }
+        has_time(deadline)?;
+        let listeners = systemd::listeners(host, states, deadline);
+        self.note_silence(None, listeners)
     }
 
     /// The unit of a process, if the host's systemd or a user's runs it. A unit

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytemuck::Zeroable as _;
-use portwatch_common::{OpenFile, Owner, Port, PortUse};
+use portwatch_common::{Arguments, OpenFile, Owner, Port, PortUse};
 use tempfile::TempDir;
 
 use super::*;
@@ -20,157 +20,27 @@ use crate::{
     kernel::{files::NoFiles, records::NoRecords},
 };
 
-/// Replies to be given in turn; none left is a timeout, as the kernel's silence
-/// would be.
-struct Recorded {
-    replies: Vec<Vec<u8>>,
-    current: Vec<u8>,
-}
+mod fake;
 
-impl DiagSocket for Recorded {
-    fn send(&mut self, _request: &[u8]) -> io::Result<()> {
-        Ok(())
-    }
+use fake::{
+    LISTEN, OnRecord, Row, TIME_WAIT, UnderWay, done, enrich, host, host_replying, message,
+    netlink, own_netns, process, refused,
+};
 
-    fn receive(&mut self) -> io::Result<&[u8]> {
-        if self.replies.is_empty() {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        self.current = self.replies.remove(0);
-        Ok(&self.current)
-    }
-
-    fn device_name(&self, index: u32) -> Option<String> {
-        (index == 1).then(|| "lo".to_owned())
-    }
-
-    fn netns_cookie(&self) -> Option<u64> {
-        Some(1)
-    }
-
-    fn ephemeral(&self) -> Option<Ephemeral> {
-        Some(Ephemeral { low: 32768, high: 60999, reserved: String::new(), usage: None })
-    }
-}
-
-/// A row of a reply: state, own address, inode, expiry in ms.
-struct Row(u8, &'static str, u32, u32);
-
-fn message(row: &Row) -> Vec<u8> {
-    let &Row(state, local, inode, expires) = row;
-    let local: SocketAddr = local.parse().unwrap();
-    let mut body = vec![2, state, if expires > 0 { 3 } else { 0 }, 0];
-    body.extend(local.port().to_be_bytes());
-    body.extend([0, 0]);
-    let SocketAddr::V4(v4) = local else { panic!("the fake speaks IPv4") };
-    body.extend(v4.ip().octets());
-    body.extend([0; 12 + 16 + 4]);
-    body.extend(u64::from(inode + 1000).to_ne_bytes());
-    body.extend(expires.to_ne_bytes());
-    body.extend([0; 8]);
-    body.extend(1004u32.to_ne_bytes());
-    body.extend(inode.to_ne_bytes());
-    netlink(20, &body)
-}
-
-fn netlink(kind: u16, body: &[u8]) -> Vec<u8> {
-    let mut bytes = u32::try_from(16 + body.len()).unwrap().to_ne_bytes().to_vec();
-    bytes.extend(kind.to_ne_bytes());
-    bytes.extend([0; 10]);
-    bytes.extend(body);
-    bytes
-}
-
-fn done() -> Vec<u8> {
-    netlink(3, &[0; 4])
-}
-
-/// The fake host with one reply of rows for IPv4 and none for IPv6.
-fn host(root: &TempDir, rows: &[Row]) -> Host {
-    let rows: Vec<u8> = rows.iter().flat_map(message).chain(done()).collect();
-    host_replying(root, vec![rows, done(), done()])
-}
-
-fn host_replying(root: &TempDir, replies: Vec<Vec<u8>>) -> Host {
-    let namespace = |folder: &str| {
-        fs::create_dir_all(root.path().join(folder)).unwrap();
-        fs::write(root.path().join(folder).join("net"), "").unwrap();
+/// It could not bind, has ended, and systemd has removed its group.
+#[test]
+fn a_service_that_is_gone_still_has_its_unit() {
+    let root = TempDir::new().unwrap();
+    let host = host(&root, &[]);
+    let raw = refused(own_netns(&root));
+    let records = OnRecord {
+        gone_cgroups: [(raw.task.cgroup_id, "/system.slice/app.service".to_owned())].into(),
+        ..OnRecord::default()
     };
-    namespace("proc/self/ns");
-    namespace("proc/1/ns");
-    fs::create_dir_all(root.path().join("etc")).unwrap();
-    fs::write(root.path().join("etc/passwd"), "root:x:0:0::/:\ndeploy:x:1004:1004::/:\n").unwrap();
-    Host::fake(
-        root.path(),
-        Box::new(move |_: &NetnsRef| {
-            Ok(Box::new(Recorded { replies: replies.clone(), current: Vec::new() }))
-        }),
-    )
-}
-
-fn own_netns(root: &TempDir) -> u32 {
-    let ino = fs::metadata(root.path().join("proc/self/ns/net")).unwrap().ino();
-    u32::try_from(ino).unwrap()
-}
-
-/// A process in the fake /proc that started `ticks` after boot and has sockets
-/// open.
-fn process(root: &Path, pid: u32, ppid: u32, ticks: u64, cgroup: &str, sockets: &[(u32, u64)]) {
-    let folder = root.join("proc").join(pid.to_string());
-    fs::create_dir_all(folder.join("fd")).unwrap();
-    let stat = format!(
-        "{pid} (java) S {ppid} 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 {ticks} 0 0 0 0 0 0 0 0 0 0 0 0 \
-         0 0 0 0 17 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n"
-    );
-    fs::write(folder.join("stat"), stat).unwrap();
-    fs::write(folder.join("cmdline"), format!("java\0-jar\0/opt/app-{pid}.jar\0")).unwrap();
-    fs::write(folder.join("cgroup"), format!("0::{cgroup}\n")).unwrap();
-    symlink("/usr/bin/java", folder.join("exe")).unwrap();
-    for (fd, inode) in sockets {
-        symlink(format!("socket:[{inode}]"), folder.join("fd").join(fd.to_string())).unwrap();
-    }
-}
-
-fn refused(netns: u32) -> RawFailure {
-    RawFailure {
-        at_ns: 1,
-        stage: Stage::Bind,
-        protocol: Protocol::Tcp,
-        family: Family::Ipv4,
-        address: "0.0.0.0".parse().unwrap(),
-        port: 8080,
-        device: Some(1),
-        reuseaddr: Some(true),
-        reuseport: Some(false),
-        v6only: None,
-        socket_uid: Some(1004),
-        socket_cookie: Some(7),
-        netns_inode: Some(netns),
-        netns_cookie: Some(1),
-        culprit: None,
-        task: RawTask {
-            pid: 52110,
-            tid: 52110,
-            ppid: Some(700),
-            uid: 1004,
-            started_ns: Some(9_000_000_123),
-            cgroup_id: 5,
-            comm: "java".to_owned(),
-            cmdline: vec!["java".to_owned()],
-            cmdline_cut: false,
-            kernel_thread: false,
-        },
-        source: bytemuck::Zeroable::zeroed(),
-    }
-}
-
-fn enrich(host: Host, raw: &RawFailure) -> Evidence {
     let files = Box::new(NoFiles("not in this test".to_owned()));
-    Enricher::new(host, Box::new(NoRecords), files).enrich(raw)
+    let evidence = Enricher::new(host, Box::new(records), files).enrich(&raw);
+    assert_eq!(evidence.process.unit.as_deref(), Some("app.service"));
 }
-
-const LISTEN: u8 = 10;
-const TIME_WAIT: u8 = 6;
 
 #[test]
 fn a_holder_is_named_with_its_unit_and_user() {
@@ -281,7 +151,9 @@ fn a_named_namespace_is_found_by_its_file() {
 #[test]
 fn what_the_kernel_does_not_answer_is_a_gap() {
     const ENOENT: i32 = 2;
+    const EOPNOTSUPP: i32 = 95;
     for (replies, says) in [
+        (vec![netlink(2, &(-EOPNOTSUPP).to_ne_bytes())], "modprobe"),
         (vec![netlink(2, &(-ENOENT).to_ne_bytes())], "modprobe"),
         (vec![vec![1, 2, 3]], "cut short"),
         (Vec::new(), "sock_diag"),
@@ -325,6 +197,35 @@ fn the_culprit_fills_in_what_netlink_does_not_tell() {
     assert_eq!((sockets[1].refused, sockets[1].reuseaddr), (Some(true), Some(true)));
 }
 
+/// A minisock is in TIME-WAIT for the kernel's check, and for netlink in the state that
+/// it stands for; before Linux 5.12 there may be no cookie to tell which row it is.
+#[test]
+fn a_minisock_is_the_row_that_it_stands_for() {
+    const FIN_WAIT_2: u8 = 5;
+    let address = "10.0.0.2".parse().unwrap();
+    for (state, other) in [(FIN_WAIT_2, LISTEN), (TIME_WAIT, FIN_WAIT_2)] {
+        let root = TempDir::new().unwrap();
+        let host =
+            host(&root, &[Row(state, "10.0.0.2:8080", 0, 900), Row(other, "10.0.0.1:8080", 2, 0)]);
+        let culprit = Some(RawCulprit {
+            cookie: None,
+            inode: None,
+            kernels_own: false,
+            state: TIME_WAIT,
+            address,
+            reuseaddr: false,
+            reuseport: false,
+            v6only: None,
+            uid: None,
+            device: 0,
+        });
+        let sockets = enrich(host, &RawFailure { culprit, ..refused(own_netns(&root)) }).sockets;
+        let refused = sockets.iter().filter(|socket| socket.refused == Some(true));
+        assert_eq!(refused.map(|row| row.local.ip()).collect::<Vec<_>>(), [address]);
+        assert_eq!(sockets.len(), 2, "{sockets:?}");
+    }
+}
+
 /// In the tracepoint set the scope id is not to be seen.
 #[test]
 fn the_device_of_a_link_local_address_is_not_known_to_be_none() {
@@ -343,62 +244,6 @@ fn the_device_of_a_link_local_address_is_not_known_to_be_none() {
         assert_eq!(failure.device.map(|device| device.index), device.filter(|&index| index != 0));
         let gap = gaps.iter().any(|gap| gap.what == "failure.device");
         assert_eq!(gap, !is_known, "{address} {device:?}");
-    }
-}
-
-/// Owners by cookie, and the port's newest sockets.
-#[derive(Clone, Default)]
-struct OnRecord {
-    owners: HashMap<u64, Owner>,
-    port: Option<PortUse>,
-}
-
-impl Records for OnRecord {
-    fn owner(&self, cookie: u64) -> Option<Owner> {
-        self.owners.get(&cookie).copied()
-    }
-
-    fn port(&self, _port: Port) -> Option<PortUse> {
-        self.port
-    }
-
-    fn may_have_connected(&self, _port: u16) -> bool {
-        true
-    }
-
-    fn origin(&self, _port: u16) -> Option<Origin> {
-        None
-    }
-
-    fn seed(&mut self, _cookie: u64, _owner: Owner) {}
-
-    fn seed_connected(&mut self, _port: u16) {}
-
-    fn seeded(&mut self) {}
-}
-
-/// Nobody has a socket open; descriptors are under way to these.
-struct UnderWay(Vec<u32>);
-
-impl Files for UnderWay {
-    fn search(
-        &mut self,
-        _inodes: &[u64],
-        _deadline: Instant,
-        _take: &mut dyn FnMut(OpenFile),
-    ) -> Result<(), String> {
-        Ok(())
-    }
-
-    fn in_flight(
-        &mut self,
-        _deadline: Instant,
-        take: &mut dyn FnMut(OpenFile),
-    ) -> Result<(), String> {
-        for &pid in &self.0 {
-            take(OpenFile { inode: 5, pid, tid: pid, fd: 9, reserved: 0 });
-        }
-        Ok(())
     }
 }
 

@@ -10,7 +10,8 @@ use std::{
 
 use nix::{sys::signal::kill, unistd::Pid};
 use rustix::process::{
-    Signal, WaitOptions, getpid, getppid, set_parent_process_death_signal, wait,
+    Resource, Rlimit, Signal, WaitOptions, getpid, getppid, set_parent_process_death_signal,
+    setrlimit, wait,
 };
 
 use super::{
@@ -63,9 +64,10 @@ impl From<End> for ExitCode {
 }
 
 impl Child {
-    /// Starts `program` in this process group. It is killed when this process is:
-    /// who kills the one that he knows means the other, and a server that stays
-    /// behind would keep its port.
+    /// Starts `program` in this process group, with the limit of locked memory that this
+    /// process had before it loaded maps (up to 5.10 they count). It is killed when this
+    /// process is: who kills the one that he knows means the other, and a server that
+    /// stays behind would keep its port.
     ///
     /// # Errors
     /// There is no such program, or it cannot be run.
@@ -73,6 +75,7 @@ impl Child {
         program: &OsString,
         arguments: &[OsString],
         signals: &Signals,
+        locked_memory: Rlimit,
     ) -> Result<Self, StartError> {
         let (mask, parent) = (signals.before(), Some(getpid()));
         let mut command = Command::new(program);
@@ -82,6 +85,7 @@ impl Child {
         unsafe {
             command.pre_exec(move || {
                 mask.thread_set_mask()?;
+                setrlimit(Resource::Memlock, locked_memory)?;
                 set_parent_process_death_signal(Some(Signal::KILL))?;
                 // Whoever ended before that call cannot be waited for by it.
                 if getppid() == parent { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }

@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use crate::{
     event::{Loss, Record},
     losses::Losses,
+    metrics::{Metrics, stage::Stage},
     sinks::{Place, Sink},
 };
 
@@ -26,12 +27,16 @@ const QUEUE: usize = 2048;
 const LOSS_INTERVAL: Duration = Duration::from_millis(200);
 
 /// All sinks.
-pub struct Outlets(Vec<Outlet>);
+pub struct Outlets {
+    all: Vec<Outlet>,
+    metrics: Arc<Metrics>,
+}
 
 struct Outlet {
     place: &'static str,
     queue: SyncSender<Work>,
     losses: Arc<Losses>,
+    stage: Arc<Stage>,
 }
 
 enum Work {
@@ -59,33 +64,46 @@ impl Outlets {
     /// A thread cannot be started.
     pub fn open(
         sinks: Vec<(Place, Box<dyn Sink>)>,
+        metrics: &Arc<Metrics>,
         farewell: impl Fn() -> Record + Clone + Send + 'static,
     ) -> io::Result<(Self, AllEnded)> {
         let (alive, ended) = mpsc::channel(1);
-        let mut outlets = Vec::new();
+        let mut all = Vec::new();
         for (place, mut sink) in sinks {
             let (sender, queue) = sync_channel(QUEUE);
             let losses = Arc::new(Losses::default());
-            let writer = Writer { place: place.0, queue, losses: Arc::clone(&losses) };
+            let stage = metrics.stage(place.0);
+            metrics.lost(place.0, 0);
+            let writer = Writer {
+                place: place.0,
+                queue,
+                losses: Arc::clone(&losses),
+                stage: Arc::clone(&stage),
+                metrics: Arc::clone(metrics),
+            };
             let (alive, farewell) = (alive.clone(), farewell.clone());
             thread::Builder::new().name(place.0.to_owned()).spawn(move || {
                 writer.run(&mut *sink, farewell);
+                writer.stage.end();
                 // What it does at its end belongs to the agent's life.
                 drop(sink);
                 drop(alive);
             })?;
-            outlets.push(Outlet { place: place.0, queue: sender, losses });
+            all.push(Outlet { place: place.0, queue: sender, losses, stage });
         }
-        Ok((Self(outlets), AllEnded(ended)))
+        Ok((Self { all, metrics: Arc::clone(metrics) }, AllEnded(ended)))
     }
 
     /// Hands a record to every sink, and waits for none of them.
     pub fn offer(&self, record: Record) {
         let record = Arc::new(record);
-        for outlet in &self.0 {
-            match outlet.queue.try_send(Work::Record(Arc::clone(&record))) {
+        for outlet in &self.all {
+            match outlet.queue(Work::Record(Arc::clone(&record))) {
                 Ok(()) => {}
-                Err(TrySendError::Full(_)) => outlet.losses.add(outlet.place, record.refusals()),
+                Err(TrySendError::Full(_)) => {
+                    outlet.losses.add(outlet.place, record.refusals());
+                    self.metrics.lost(outlet.place, record.refusals());
+                }
                 // Its reader is gone: there is nobody whom a count could reach.
                 Err(TrySendError::Disconnected(_)) => {}
             }
@@ -94,12 +112,20 @@ impl Outlets {
 
     /// What was lost before the sinks is missing in the stream of each of them.
     pub fn lost(&self, place: &'static str, count: u64) {
-        for outlet in &self.0 {
+        self.metrics.lost(place, count);
+        for outlet in &self.all {
             outlet.losses.add(place, count);
-            if outlet.queue.try_send(Work::Losses).is_err() {
+            if outlet.queue(Work::Losses).is_err() {
                 tracing::trace!(place, "said with the next record");
             }
         }
+    }
+}
+
+impl Outlet {
+    fn queue(&self, work: Work) -> Result<(), TrySendError<Work>> {
+        self.stage.add();
+        self.queue.try_send(work).inspect_err(|_| self.stage.take_back())
     }
 }
 
@@ -108,6 +134,8 @@ struct Writer {
     place: &'static str,
     queue: Receiver<Work>,
     losses: Arc<Losses>,
+    stage: Arc<Stage>,
+    metrics: Arc<Metrics>,
 }
 
 /// The sink's reader is gone for good.
@@ -127,9 +155,11 @@ impl Writer {
             match self.next(sink, losses_due) {
                 Ok(Work::Record(record)) => {
                     let written = sink.write(&record);
+                    self.stage.done();
                     self.judge(written, record.refusals(), &mut failing)?;
                 }
-                Ok(Work::Losses) | Err(RecvTimeoutError::Timeout) => {}
+                Ok(Work::Losses) => self.stage.done(),
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             if self.losses.are_pending() && losses_due <= Instant::now() {
@@ -185,6 +215,7 @@ impl Writer {
                     tracing::error!(%error, "{} cannot be written", self.place);
                 }
                 self.losses.add(self.place, refusals);
+                self.metrics.lost(self.place, refusals);
             }
         }
         Ok(())
@@ -217,6 +248,10 @@ mod tests {
             self.written.send(record.clone()).unwrap();
             Ok(())
         }
+    }
+
+    fn metrics() -> Arc<Metrics> {
+        Arc::new(Metrics::new().unwrap())
     }
 
     struct Side {
@@ -256,7 +291,7 @@ mod tests {
         let (stalled, stalled_side) = fake();
         let (quick, quick_side) = fake();
         let sinks = vec![(Place("sink.a"), stalled), (Place("sink.b"), quick)];
-        let (outlets, _ended) = Outlets::open(sinks, || record(0)).unwrap();
+        let (outlets, _ended) = Outlets::open(sinks, &metrics(), || record(0)).unwrap();
         let all = QUEUE as u64 * 3;
         for n in 0..all {
             quick_side.answers.send(Ok(())).unwrap();
@@ -275,7 +310,8 @@ mod tests {
     #[test]
     fn what_fails_is_counted_and_said_when_it_works_again() {
         let (sink, side) = fake();
-        let (outlets, _ended) = Outlets::open(vec![(Place("sink.a"), sink)], || record(0)).unwrap();
+        let (outlets, _ended) =
+            Outlets::open(vec![(Place("sink.a"), sink)], &metrics(), || record(0)).unwrap();
         let full = || Err(io::Error::from(io::ErrorKind::StorageFull));
         // The record, and the first time that a loss is said.
         for answer in [full(), full()] {
@@ -293,7 +329,7 @@ mod tests {
     fn the_end_of_the_last_is_told() {
         let (sink, side) = fake();
         let (outlets, mut ended) =
-            Outlets::open(vec![(Place("sink.a"), sink)], || record(0)).unwrap();
+            Outlets::open(vec![(Place("sink.a"), sink)], &metrics(), || record(0)).unwrap();
         side.answers.send(Err(io::ErrorKind::BrokenPipe.into())).unwrap();
         outlets.offer(record(1));
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();

@@ -72,7 +72,17 @@ struct Looked {
     looks: u32,
     culprit: Option<u64>,
     started_ns: Option<u64>,
+    comm: String,
     group: Group,
+    /// How many processes of that kind are told each.
+    most: u32,
+}
+
+impl Looked {
+    /// Whether it is the same process, as far as the kernel side knows.
+    fn is_of(&self, raw: &RawFailure) -> bool {
+        self.started_ns == raw.task.started_ns && self.comm == raw.task.comm
+    }
 }
 
 /// How many processes were told each.
@@ -133,6 +143,11 @@ impl Storms {
         Self { window, sources, told, groups, next: None }
     }
 
+    /// From now on windows are as long as this; those that have begun end as they would.
+    pub fn set_window(&mut self, window: Duration) {
+        self.window = window;
+    }
+
     /// Whether the failure is one more of those that were looked into a moment ago,
     /// and has been counted as that.
     pub fn absorb(&mut self, raw: &RawFailure, now: Instant) -> bool {
@@ -156,8 +171,16 @@ impl Storms {
         if self.window.is_zero() {
             return Some(event);
         }
-        let (failing, most) = failing(&event);
-        let process = Some((event.process.pid, event.process.started));
+        let (mut failing, mut most) = failing(&event);
+        let mut process = Some((event.process.pid, event.process.started));
+        // A process that has gone since tells less of itself, and is the same all the same.
+        let before = self.sources.get(&raw.source);
+        if let Some(looked) = before.filter(|looked| looked.is_of(raw))
+            && event.process.exe.is_none()
+        {
+            failing.image.clone_from(&looked.group.failing.image);
+            (process, most) = (looked.group.process.or(process), looked.most);
+        }
         let own = Group { failing: failing.clone(), process };
         let all = Group { failing: failing.clone(), process: None };
         let told = self.told.get(&failing).map_or(0, |told| told.processes);
@@ -168,7 +191,7 @@ impl Storms {
         } else {
             (all, false)
         };
-        self.remember(raw, &group, now);
+        self.remember(raw, &group, most, now);
         let due = now + self.window;
         let full = self.groups.len() >= MOST_GROUPS;
         let counted = match self.groups.get_mut(&group) {
@@ -191,15 +214,19 @@ impl Storms {
         None
     }
 
-    fn remember(&mut self, raw: &RawFailure, group: &Group, now: Instant) {
-        if let Some(looked) = self.sources.get_mut(&raw.source) {
-            looked.culprit = culprit(raw);
-            looked.started_ns = raw.task.started_ns;
-            looked.group.clone_from(group);
-        } else if self.sources.len() < MOST_SOURCES {
-            let (culprit, started_ns) = (culprit(raw), raw.task.started_ns);
-            let group = group.clone();
-            let looked = Looked { second: now, looks: 1, culprit, started_ns, group };
+    fn remember(&mut self, raw: &RawFailure, group: &Group, most: u32, now: Instant) {
+        let before = self.sources.get(&raw.source);
+        let (second, looks) = before.map_or((now, 1), |looked| (looked.second, looked.looks));
+        if before.is_some() || self.sources.len() < MOST_SOURCES {
+            let looked = Looked {
+                second,
+                looks,
+                culprit: culprit(raw),
+                started_ns: raw.task.started_ns,
+                comm: raw.task.comm.clone(),
+                group: group.clone(),
+                most,
+            };
             self.sources.insert(raw.source, looked);
         }
     }

@@ -1,15 +1,18 @@
 //! One line of the stream, and its diagnosis made again.
 //!
-//! Lines as the agent writes them are read section by section, and a section that
-//! stands there as it did in one of the last lines is not read again: a crash loop
-//! meets the same listener each time. All but the diagnosis is passed on as the
-//! bytes that it is. A line in any other form is read as a whole.
+//! Lines as the agent writes them are read [section by section](super::section): a
+//! crash loop meets the same listener each time. All but the diagnosis is passed on
+//! as the bytes that it is. A line in any other form is read as a whole.
 
 use std::io::{self, Write};
 
 use jiff::Timestamp;
-use serde::{Deserialize, de::IgnoredAny};
+use serde::de::{DeserializeOwned, IgnoredAny};
 
+use super::{
+    same::is_written_as,
+    section::{Hole, Section, Walk},
+};
 use crate::{
     diagnose::{Diagnosis, diagnose},
     event::{
@@ -24,15 +27,12 @@ use crate::{
 };
 
 /// Reads lines; remembers sections.
-#[derive(Default)]
 pub struct Reader {
     /// That of the last line. Each section knows the text that its part was read
     /// from.
     evidence: Option<Evidence>,
     /// That of a line that was read as a whole.
     whole: Option<Evidence>,
-    /// Room for a diagnosis as it is written.
-    text: Vec<u8>,
     host: Host,
     hosts: Section<Host>,
     failure: Section<Failure>,
@@ -45,6 +45,45 @@ pub struct Reader {
     last_holder: Section<Option<LastHolder>>,
     previous_holder: Section<Option<LastHolder>>,
     gaps: Section<Vec<Gap>>,
+}
+
+/// What is another in each failure of a program that is started again and again.
+const OF_FAILURE: &[Hole<Failure>] =
+    &[Hole { key: r#","cookie":"#, fill: |failure, text| put(&mut failure.cookie, text) }];
+const OF_PROCESS: &[Hole<Process>] = &[
+    Hole { key: r#"{"pid":"#, fill: |process, text| put(&mut process.pid, text) },
+    Hole { key: r#","tid":"#, fill: |process, text| put(&mut process.tid, text) },
+    Hole { key: r#","started":"#, fill: |process, text| put(&mut process.started, text) },
+    Hole {
+        key: r#","restarts":"#,
+        fill: |process, text| put(&mut process.supervisor.as_mut()?.restarts, text),
+    },
+];
+
+fn put<T: DeserializeOwned>(field: &mut T, text: &str) -> Option<()> {
+    *field = serde_json::from_str(text).ok()?;
+    Some(())
+}
+
+impl Default for Reader {
+    fn default() -> Self {
+        Self {
+            evidence: None,
+            whole: None,
+            host: Host::default(),
+            hosts: Section::default(),
+            failure: Section::with(OF_FAILURE),
+            process: Section::with(OF_PROCESS),
+            netns: Section::default(),
+            sockets: Section::default(),
+            time_wait: Section::default(),
+            connections: Section::default(),
+            ephemeral: Section::default(),
+            last_holder: Section::default(),
+            previous_holder: Section::default(),
+            gaps: Section::default(),
+        }
+    }
 }
 
 /// What a line has.
@@ -62,7 +101,6 @@ pub struct Recorded<'a> {
     /// How many equal failures it stands for.
     pub count: u64,
     form: Form<'a>,
-    text: &'a mut Vec<u8>,
 }
 
 /// An event with the diagnosis that today's rules make of it.
@@ -74,15 +112,15 @@ pub struct Again<'a> {
     /// What is made of it.
     pub diagnosis: Diagnosis,
     form: Form<'a>,
-    /// The diagnosis as it is written.
-    text: &'a [u8],
 }
 
 enum Form<'a> {
-    /// As the agent writes it.
+    /// As the agent writes it, with the same diagnosis.
+    Same(&'a str),
+    /// As the agent writes it, up to the diagnosis, which is the last of a line.
     Plain {
         line: &'a str,
-        /// Where the diagnosis begins, which is the last of the line.
+        /// Where the diagnosis begins.
         diagnosis: usize,
     },
     /// Brought up to date, or in another order.
@@ -104,13 +142,13 @@ impl Reader {
             && let Some(evidence) = &self.evidence
         {
             let form = Form::Plain { line, diagnosis };
-            return Ok(Line::Event(Recorded { evidence, count, form, text: &mut self.text }));
+            return Ok(Line::Event(Recorded { evidence, count, form }));
         }
         Ok(match read::record(line)? {
             Record::BindFailure(event) => {
                 let evidence = self.whole.insert(event.as_ref().clone().into_evidence());
                 let (count, form) = (event.count, Form::Other(event));
-                Line::Event(Recorded { evidence, count, form, text: &mut self.text })
+                Line::Event(Recorded { evidence, count, form })
             }
             other => Line::Other(other),
         })
@@ -171,19 +209,19 @@ impl<'a> Recorded<'a> {
     /// # Errors
     /// What stands in the place of the diagnosis makes the line no record.
     pub fn again(self) -> Result<Again<'a>, ReadError> {
-        let Self { evidence, count, mut form, text } = self;
+        let Self { evidence, count, mut form } = self;
         let diagnosis = diagnose(evidence);
-        text.clear();
-        serde_json::to_writer(&mut *text, &diagnosis).map_err(ReadError::Json)?;
         if let Form::Plain { line, diagnosis: at } = form {
             let recorded = line.get(at..).unwrap_or_default();
+            let value = recorded.strip_suffix('}').unwrap_or_default();
             // In most lines the diagnosis is still the same, and need not be read.
-            let unchanged = recorded.as_bytes().strip_prefix(text.as_slice()) == Some(b"}");
-            if !unchanged && !is_last_of_object(recorded) {
+            if is_written_as(&diagnosis, value) {
+                form = Form::Same(line);
+            } else if !is_last_of_object(recorded) {
                 form = Form::Other(Box::new(event(line)?));
             }
         }
-        Ok(Again { evidence, count, diagnosis, form, text })
+        Ok(Again { evidence, count, diagnosis, form })
     }
 }
 
@@ -194,17 +232,18 @@ impl Again<'_> {
     /// `out` cannot be written.
     pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
         match &self.form {
+            Form::Same(line) => out.write_all(line.as_bytes())?,
             Form::Plain { line, diagnosis } => {
                 out.write_all(line.get(..*diagnosis).unwrap_or_default().as_bytes())?;
-                out.write_all(self.text)?;
-                out.write_all(b"}\n")
+                serde_json::to_writer(&mut *out, &self.diagnosis)?;
+                out.write_all(b"}")?;
             }
             Form::Other(event) => {
                 let event = Event { diagnosis: self.diagnosis.clone(), ..event.as_ref().clone() };
                 serde_json::to_writer(&mut *out, &event)?;
-                out.write_all(b"\n")
             }
         }
+        out.write_all(b"\n")
     }
 
     /// The event, whatever became of the recorded diagnosis.
@@ -215,8 +254,10 @@ impl Again<'_> {
         let Form::Plain { line, diagnosis } = &self.form else {
             return Ok(Event { diagnosis: self.diagnosis.clone(), ..self.recorded()? });
         };
-        let before = line.get(..*diagnosis).unwrap_or_default();
-        event(&format!("{before}{}}}", String::from_utf8_lossy(self.text)))
+        let mut line = line.get(..*diagnosis).unwrap_or_default().to_owned();
+        line += &serde_json::to_string(&self.diagnosis).map_err(ReadError::Json)?;
+        line.push('}');
+        event(&line)
     }
 
     /// The event with the diagnosis that it was recorded with.
@@ -225,7 +266,7 @@ impl Again<'_> {
     /// That diagnosis cannot be read.
     pub fn recorded(&self) -> Result<Event, ReadError> {
         match &self.form {
-            Form::Plain { line, .. } => event(line),
+            Form::Same(line) | Form::Plain { line, .. } => event(line),
             Form::Other(event) => Ok(event.as_ref().clone()),
         }
     }
@@ -242,102 +283,6 @@ fn event(line: &str) -> Result<Event, ReadError> {
         Record::BindFailure(event) => Ok(*event),
         // Its schema said that it is one.
         _ => Err(VersionError::NoSchema.into()),
-    }
-}
-
-/// The last distinct texts of one section, with what they say.
-struct Section<T> {
-    /// The text of what the evidence has now.
-    current: String,
-    others: Vec<(String, T)>,
-    oldest: usize,
-}
-
-impl<T> Default for Section<T> {
-    fn default() -> Self {
-        Self { current: String::new(), others: Vec::new(), oldest: 0 }
-    }
-}
-
-impl<T: for<'de> Deserialize<'de>> Section<T> {
-    const MOST: usize = 7;
-    const LONGEST: usize = 8 * 1024;
-
-    /// Makes `field` what stands behind `key`.
-    fn read(&mut self, walk: &mut Walk<'_>, key: &str, field: &mut T) -> Option<()> {
-        walk.key(key)?;
-        if walk.known(&self.current).is_some() {
-            return Some(());
-        }
-        if let Some((text, value)) =
-            self.others.iter_mut().find(|(text, _)| walk.known(text).is_some())
-        {
-            std::mem::swap(text, &mut self.current);
-            std::mem::swap(value, field);
-            return Some(());
-        }
-        let (text, value) = walk.value::<T>()?;
-        let before = std::mem::replace(field, value);
-        match self.others.get_mut(self.oldest) {
-            Some((oldest, value)) => {
-                std::mem::swap(oldest, &mut self.current);
-                *value = before;
-            }
-            None => self.others.push((std::mem::take(&mut self.current), before)),
-        }
-        self.oldest = (self.oldest + 1) % Self::MOST;
-        self.current.clear();
-        // An empty text is never found.
-        if text.len() <= Self::LONGEST {
-            self.current.push_str(text);
-        }
-        Some(())
-    }
-}
-
-/// What is left of a line.
-struct Walk<'a> {
-    rest: &'a str,
-}
-
-impl<'a> Walk<'a> {
-    fn key(&mut self, key: &str) -> Option<()> {
-        self.rest = self.rest.strip_prefix(key)?;
-        Some(())
-    }
-
-    /// Passes over `text` if that is the value here. No JSON value is the beginning
-    /// of another, but for numbers, and behind each section comes a comma.
-    fn known(&mut self, text: &str) -> Option<()> {
-        let rest = self.rest.strip_prefix(text)?;
-        if text.is_empty() || !rest.starts_with(',') {
-            return None;
-        }
-        self.rest = rest;
-        Some(())
-    }
-
-    /// A string in which nothing is escaped.
-    fn word(&mut self) -> Option<&'a str> {
-        let (word, rest) = self.rest.strip_prefix('"')?.split_once('"')?;
-        self.rest = rest;
-        (!word.bytes().any(|byte| byte == b'\\' || byte < b' ')).then_some(word)
-    }
-
-    fn number(&mut self) -> Option<u64> {
-        let end = self.rest.find(|char: char| !char.is_ascii_digit())?;
-        let (number, rest) = self.rest.split_at_checked(end)?;
-        self.rest = rest;
-        number.parse().ok()
-    }
-
-    /// A value, and its text.
-    fn value<T: Deserialize<'a>>(&mut self) -> Option<(&'a str, T)> {
-        let mut values = serde_json::Deserializer::from_str(self.rest).into_iter();
-        let value = values.next()?.ok()?;
-        let (text, rest) = self.rest.split_at_checked(values.byte_offset())?;
-        self.rest = rest;
-        Some((text, value))
     }
 }
 
@@ -380,6 +325,29 @@ mod tests {
                 .replace("\"host\":true", &format!("\"host\":{}", number % 2 == 0));
             let [quick, slow] = both(&mut reader, &line).unwrap();
             assert_eq!(quick, slow);
+        }
+    }
+
+    #[test]
+    fn what_is_another_in_each_failure_is_read() {
+        let mut reader = Reader::default();
+        let mut event = event(&EVENT).unwrap();
+        for number in 0..20u32 {
+            event.failure.cookie = (number % 7 != 0).then_some(number.into());
+            event.process.pid = number;
+            event.process.tid = (number % 5 != 0).then_some(number + 1);
+            event.process.started = (number % 3 != 0).then_some(event.time);
+            event.time += jiff::SignedDuration::from_millis(7);
+            if let Some(supervisor) = &mut event.process.supervisor {
+                supervisor.restarts = Some(number);
+            }
+            if number == 11 {
+                event.process.supervisor = None;
+            }
+            let line = serde_json::to_string(&event).unwrap();
+            let [quick, slow] = both(&mut reader, &line).unwrap();
+            assert_eq!(quick, slow);
+            assert_eq!(quick.0.process, event.process);
         }
     }
 

@@ -16,7 +16,11 @@ const LONGEST: usize = 16 * 1024 * 1024;
 pub struct Lines {
     opened: Opened,
     number: u64,
+    /// The line in hand, where it does not lie in one piece in what has been read.
     line: Vec<u8>,
+    /// The length of that which does, with its line feed. It is used up when the
+    /// next one is wanted.
+    buffered: usize,
     text: String,
     ended: bool,
 }
@@ -24,7 +28,7 @@ pub struct Lines {
 impl Lines {
     /// Begins at the first line.
     pub fn of(opened: Opened) -> Self {
-        Self { opened, number: 0, line: Vec::new(), text: String::new(), ended: false }
+        Self { opened, number: 0, line: Vec::new(), buffered: 0, text: String::new(), ended: false }
     }
 
     /// The next line's record as text, `None` at the end. An error concerns one
@@ -44,6 +48,7 @@ impl Lines {
                 }
             };
             match whole {
+                Read::Buffered => break,
                 Read::End => return None,
                 Read::TooLong => {
                     return Some(Err(self.bad(format!("longer than {LONGEST} bytes"))));
@@ -72,26 +77,27 @@ impl Lines {
     }
 
     fn record(&mut self) -> Result<&str, BadLine> {
-        if self.opened.journal {
-            match journal_record(&self.line) {
-                Ok(text) => self.text = text,
-                Err(why) => return Err(self.bad(why)),
-            }
-            return Ok(&self.text);
+        let Self { opened, number, line, buffered, text, .. } = self;
+        let bad = |why: String| BadLine { name: opened.name.clone(), line: *number, why };
+        let bytes = match *buffered {
+            0 => line.as_slice(),
+            // This reads nothing: it is there.
+            length => match opened.bytes.fill_buf() {
+                Ok(bytes) => bytes.get(..length - 1).unwrap_or(bytes),
+                Err(error) => return Err(bad(error.to_string())),
+            },
+        };
+        if opened.journal {
+            *text = journal_record(bytes).map_err(bad)?;
+            return Ok(text);
         }
-        match std::str::from_utf8(&self.line) {
-            Ok(text) => Ok(text),
-            Err(error) => Err(BadLine {
-                name: self.opened.name.clone(),
-                line: self.number,
-                why: error.to_string(),
-            }),
-        }
+        std::str::from_utf8(bytes).map_err(|error| bad(error.to_string()))
     }
 
     /// Reads up to the end of the line, which is not kept.
     fn read_line(&mut self) -> io::Result<Read> {
         self.line.clear();
+        self.opened.bytes.consume(std::mem::take(&mut self.buffered));
         let mut too_long = false;
         loop {
             let bytes = match self.opened.bytes.fill_buf() {
@@ -107,6 +113,14 @@ impl Lines {
             }
             let end = memchr::memchr(b'\n', bytes);
             let part = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or(bytes);
+            if let Some(end) = end
+                && self.line.is_empty()
+                && !too_long
+                && !part.trim_ascii().is_empty()
+            {
+                self.buffered = end + 1;
+                return Ok(Read::Buffered);
+            }
             too_long = too_long || self.line.len() + part.len() > LONGEST;
             if !too_long {
                 self.line.extend_from_slice(part);
@@ -121,6 +135,9 @@ impl Lines {
 }
 
 enum Read {
+    /// In one piece, where it was read to.
+    Buffered,
+    /// In `line`.
     Whole,
     /// Without a line feed, at the end.
     Torn,
@@ -162,7 +179,8 @@ mod tests {
     use super::*;
 
     fn lines(bytes: &[u8], journal: bool) -> Vec<Result<String, String>> {
-        let bytes = Box::new(io::Cursor::new(bytes.to_vec()));
+        // So small that lines lie in one piece and in several.
+        let bytes = Box::new(io::BufReader::with_capacity(8, io::Cursor::new(bytes.to_vec())));
         let mut lines = Lines::of(Opened { name: "f".to_owned(), bytes, journal });
         let mut all = Vec::new();
         while let Some(next) = lines.advance() {
@@ -192,6 +210,13 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn every_line_comes_out_as_it_is(texts in prop::collection::vec("[ -~é]{0,20}", 0..9)) {
+            let whole = lines(format!("{}\n", texts.join("\n")).as_bytes(), false);
+            let wanted: Vec<_> = texts.iter().filter(|text| !text.trim().is_empty()).collect();
+            prop_assert_eq!(whole.iter().map(|text| text.as_ref().unwrap()).collect::<Vec<_>>(), wanted);
+        }
+
         #[test]
         fn any_bytes_give_lines_or_errors(bytes: Vec<u8>, journal: bool) {
             let fed = bytes.iter().filter(|&&byte| byte == b'\n').count() + 1;

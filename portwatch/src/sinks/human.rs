@@ -20,6 +20,8 @@ use crate::{
 
 mod explanation;
 
+#[cfg(test)]
+pub(super) use explanation::told;
 pub use explanation::{a_bind, explanations, named};
 
 const HEAD: Style = AnsiColor::Red.on_default().bold();

@@ -117,6 +117,12 @@ fn agent_message(notice: &AgentNotice) -> String {
     }
 }
 
+/// What a reader of the journal sees of a record.
+#[cfg(test)]
+pub(super) fn message(record: &Record) -> String {
+    entry(record, |_| true).map(|entry| entry.message).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

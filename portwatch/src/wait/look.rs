@@ -195,6 +195,8 @@ fn list(
 struct Judge<'a> {
     kernel: Kernel,
     asked: &'a Asked,
+    /// The bind that is to pass every row.
+    bind: Failure,
     standing: Standing,
     /// A socket is in the way that nothing but its owner ends.
     lasting: bool,
@@ -203,7 +205,8 @@ struct Judge<'a> {
 
 impl<'a> Judge<'a> {
     fn new(kernel: Kernel, asked: &'a Asked) -> Self {
-        Self { kernel, asked, standing: Standing::default(), lasting: false, remaining_ms: 0 }
+        let bind = asked.bind(asked.condition == Condition::Free { reuseaddr: true });
+        Self { kernel, asked, bind, standing: Standing::default(), lasting: false, remaining_ms: 0 }
     }
 
     fn take(&mut self, row: Socket) {
@@ -215,7 +218,7 @@ impl<'a> Judge<'a> {
 
     fn against_bind(&mut self, reuseaddr: bool, row: Socket) {
         let is_remnant = self.asked.is_tcp() && !matches!(row.state, State::Listen | State::Bound);
-        match conflict::judge_on(self.kernel, &self.asked.bind(reuseaddr), &row) {
+        match conflict::judge_on(self.kernel, &self.bind, &row) {
             Verdict::Allows => return,
             // It is on no list of owners, unless it is a rare kind of child.
             Verdict::MayRefuse(_) if row.state == State::SynRecv => return,

@@ -6,7 +6,7 @@ use std::{io::IsTerminal as _, time::Duration};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{line::in_the_way, name, seconds};
-use crate::wait::State;
+use crate::{sinks::sanitize::printable, wait::State};
 
 /// The talk on stderr.
 pub struct Progress {
@@ -83,7 +83,7 @@ fn waits_for(state: &State) -> String {
     let unmet = state.ports.iter().filter(|port| !port.standing.met);
     let said =
         unmet.map(|port| format!("{}: {}", name(port), in_the_way(&port.asked, &port.standing)));
-    said.collect::<Vec<_>>().join(", ")
+    printable(&said.collect::<Vec<_>>().join(", ")).into_owned()
 }
 
 /// A line that is cut to the terminal's width.

@@ -72,15 +72,26 @@ pub fn service(
     })
 }
 
-/// Where the active `.socket` units of the system's manager listen.
+/// `.socket` units that listen.
+pub const LISTENING: &[&str] = &["active"];
+/// Those that may just have been refused: they fail at once, or first run what they
+/// have to run on the way up or down.
+pub const REFUSED: &[&str] = &["failed", "activating", "deactivating"];
+
+/// Where the `.socket` units of the system's manager that are in one of these states
+/// listen, or would.
 ///
 /// # Errors
 /// The manager cannot be reached or is too slow.
-pub fn listeners(host: &Host, deadline: Instant) -> Result<Vec<Listener>, Failure> {
+pub fn listeners(
+    host: &Host,
+    states: &[&str],
+    deadline: Instant,
+) -> Result<Vec<Listener>, Failure> {
     within(host, deadline, async {
         let manager = Manager::connect(host, None).await?;
         let mut listeners = Vec::new();
-        for (unit, path) in manager.active_sockets().await?.into_iter().take(MOST_UNITS) {
+        for (unit, path) in manager.sockets(states).await?.into_iter().take(MOST_UNITS) {
             match manager.property::<Vec<(String, String)>>(&path, SOCKET, "Listen").await {
                 Ok(listen) => listeners.extend(listen::parse(&unit, &listen)),
                 // Unloaded since the listing.
@@ -98,7 +109,10 @@ fn within<T>(
     deadline: Instant,
     conversation: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
-    let deadline = deadline.min(Instant::now() + PATIENCE);
+    let now = Instant::now();
+    // Where more time is given, the manager has as much of it as usual.
+    let share = deadline.saturating_duration_since(now) * 2 / 5;
+    let deadline = deadline.min(now + share.max(PATIENCE));
     host.within(deadline, conversation)
         .unwrap_or_else(|error| Err(Failure::Unreachable(format!("systemd: {error}"))))
 }

@@ -23,12 +23,16 @@ impl Play {
         Self { storms: Storms::new(WINDOW), begin: Instant::now(), told: Vec::new() }
     }
 
-    /// As the pipeline does it.
     fn fails(&mut self, ms: u64, pid: u32, port: u16, unit: Option<&str>) {
+        self.is_seen(ms, pid, port, |process| process.unit = unit.map(str::to_owned));
+    }
+
+    /// As the pipeline does it.
+    fn is_seen(&mut self, ms: u64, pid: u32, port: u16, look: impl FnOnce(&mut Process)) {
         let raw = raw(ms, pid, port);
         let now = self.begin + Duration::from_millis(ms);
         if !self.storms.absorb(&raw, now) {
-            self.told.extend(self.storms.admit(&raw, event(&raw, unit), now));
+            self.told.extend(self.storms.admit(&raw, event(&raw, look), now));
         }
         self.told.extend(self.storms.ended(now));
     }
@@ -52,9 +56,9 @@ fn raw(ms: u64, pid: u32, port: u16) -> RawFailure {
     decode(bytemuck::bytes_of(&record)).unwrap()
 }
 
-fn event(raw: &RawFailure, unit: Option<&str>) -> Event {
-    let process =
-        Process { pid: raw.task.pid, unit: unit.map(str::to_owned), ..Process::default() };
+fn event(raw: &RawFailure, look: impl FnOnce(&mut Process)) -> Event {
+    let mut process = Process { pid: raw.task.pid, ..Process::default() };
+    look(&mut process);
     let mut evidence = Evidence::refused(process, Vec::new());
     evidence.failure.port = raw.port;
     let nanoseconds = SignedDuration::from_nanos(i64::try_from(raw.at_ns).unwrap());
@@ -79,6 +83,20 @@ fn a_process_that_fails_again_is_counted() {
     let (first, last) = (events[1].first_seen.unwrap(), events[1].last_seen.unwrap());
     assert_eq!((first.as_millisecond(), last.as_millisecond()), (1, 99));
     assert_ne!(events[0].id, events[1].id);
+}
+
+/// The first look finds it in /proc, the later ones do not.
+#[test]
+fn a_process_that_is_gone_meanwhile_is_still_the_same() {
+    let mut play = Play::new();
+    play.is_seen(0, 7, 80, |process| {
+        process.exe = Some("/usr/bin/app".to_owned());
+        process.started = Some(Timestamp::UNIX_EPOCH);
+    });
+    for ms in 1..4 {
+        play.is_seen(ms, 7, 80, |process| process.comm = Some("app".to_owned()));
+    }
+    assert_eq!(counts(&play.ends()), [1, 3]);
 }
 
 #[test]

@@ -33,6 +33,12 @@ pub fn explanations(answers: &[Explanation], out: io::Stdout) -> io::Result<()> 
     out.flush()
 }
 
+/// The blocks of all answers.
+#[cfg(test)]
+pub fn told(answers: &[Explanation]) -> String {
+    answers.iter().map(|answer| block(answer, None)).collect()
+}
+
 /// The block of one answer.
 pub(super) fn block(answer: &Explanation, columns: Option<usize>) -> String {
     let mut out = Block { text: String::new(), columns };

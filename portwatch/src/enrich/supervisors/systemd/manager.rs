@@ -34,8 +34,10 @@ type Row =
     (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
 
 impl Manager {
-    /// Connects to the manager's own socket, which needs no bus but root, or else
-    /// over the bus. `owner` is the user of a user's manager.
+    /// Connects over the bus, or else to the manager's own socket, which needs no bus
+    /// but root. There systemd signs with its well-known name, which zbus refuses as a
+    /// sender, so that it only helps where the manager does not. `owner` is the user of
+    /// a user's manager.
     ///
     /// # Errors
     /// Neither of the two works.
@@ -44,12 +46,12 @@ impl Manager {
             Some(uid) => (host.run_root.join("user").join(uid.to_string()), "bus"),
             None => (host.run_root.clone(), "dbus/system_bus_socket"),
         };
-        let own = match Self::open(folder.join("systemd/private"), owner, None).await {
+        let bus = match Self::open(folder.join(bus), owner, Some(NAME)).await {
             Ok(manager) => return Ok(manager),
             Err(error) => error,
         };
-        Self::open(folder.join(bus), owner, Some(NAME)).await.map_err(|error| {
-            Failure::Unreachable(format!("systemd: its own socket: {own}; the bus: {error}"))
+        Self::open(folder.join("systemd/private"), owner, None).await.map_err(|own| {
+            Failure::Unreachable(format!("systemd: its own socket: {own}; the bus: {bus}"))
         })
     }
 
@@ -85,12 +87,12 @@ impl Manager {
         Ok(value.0)
     }
 
-    /// The active `.socket` units, with their objects.
+    /// The `.socket` units in one of these states, with their objects.
     ///
     /// # Errors
     /// The connection is at its end, or systemd is older than 230.
-    pub async fn active_sockets(&self) -> Result<Vec<(String, String)>, Failure> {
-        let wanted = (["active"].as_slice(), ["*.socket"].as_slice());
+    pub async fn sockets(&self, states: &[&str]) -> Result<Vec<(String, String)>, Failure> {
+        let wanted = (states, ["*.socket"].as_slice());
         let reply = self.call(OBJECT, MANAGER, "ListUnitsByPatterns", &wanted).await?;
         let rows: Vec<Row> = reply.body().deserialize().map_err(failure)?;
         Ok(rows.into_iter().map(|row| (row.0, row.6.to_string())).collect())

@@ -13,6 +13,7 @@ use super::*;
 
 const SERVICE: &str = "/org/freedesktop/systemd1/unit/web_401_2eservice";
 const SSH: &str = "/org/freedesktop/systemd1/unit/ssh_2esocket";
+const SSH_OLD: &str = "/org/freedesktop/systemd1/unit/ssh_2dold_2esocket";
 const DNS: &str = "/org/freedesktop/systemd1/unit/dns_2esocket";
 
 struct Manager;
@@ -33,13 +34,18 @@ type Row<'a> = (
 #[interface(name = "org.freedesktop.systemd1.Manager")]
 impl Manager {
     fn list_units_by_patterns(&self, states: Vec<String>, patterns: Vec<String>) -> Vec<Row<'_>> {
-        assert_eq!((states, patterns), (vec!["active".to_owned()], vec!["*.socket".to_owned()]));
+        assert_eq!(patterns, vec!["*.socket".to_owned()]);
         let path = |path: &'static str| ObjectPath::try_from(path).unwrap().into();
-        [("gone.socket", "/gone"), ("dns.socket", DNS), ("ssh.socket", SSH)]
-            .map(|(unit, at)| {
-                (unit, "", "loaded", "active", "listening", "", path(at), 0, "", path("/"))
-            })
-            .to_vec()
+        [
+            ("gone.socket", "active", "/gone"),
+            ("dns.socket", "active", DNS),
+            ("ssh.socket", "active", SSH),
+            ("ssh-old.socket", "failed", SSH_OLD),
+        ]
+        .into_iter()
+        .filter(|(_, state, _)| states.iter().any(|wanted| wanted == state))
+        .map(|(unit, state, at)| (unit, "", "loaded", state, "", "", path(at), 0, "", path("/")))
+        .collect()
     }
 }
 
@@ -146,6 +152,7 @@ async fn serve(listener: UnixListener, manner: Manner, mut stopped: oneshot::Rec
                     .serve_at("/org/freedesktop/systemd1", Manager)
                     .serve_at(SERVICE, Service)
                     .serve_at(SSH, SocketUnit("Stream", "[::]:22"))
+                    .serve_at(SSH_OLD, SocketUnit("Stream", "22"))
                     .serve_at(DNS, SocketUnit("Datagram", "127.0.0.53:53"))
                     .build()
                     .await

@@ -172,7 +172,7 @@ fn the_socket_unit_is_named_where_systemd_holds_the_port() {
 
 /// The one that listens there is the one that is in the way.
 #[test]
-fn a_refused_systemd_is_not_given_the_holders_unit() {
+fn a_refused_systemd_is_given_the_unit_that_failed() {
     let root = TempDir::new().unwrap();
     let _manager = Running::start(&root, PRIVATE, Manner::Answers);
     let (host, mut supervisors) = (host(&root), Supervisors::default());
@@ -183,7 +183,7 @@ fn a_refused_systemd_is_not_given_the_holders_unit() {
         unit: Some("web.socket".to_owned()),
         ..Process::default()
     };
-    for (failing, unit) in [(init.clone(), "init.scope"), (child, "web.socket")] {
+    for (failing, unit) in [(init.clone(), "ssh-old.socket"), (child, "web.socket")] {
         let mut held = Socket::bare(State::Listen, "0.0.0.0:22".parse().unwrap(), None);
         held.holders = vec![init.clone()];
         let mut evidence = Evidence::refused(failing, vec![held]);

@@ -1,0 +1,60 @@
+//! `portwatch config`: whether the file is right, and what holds in the end.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{ArgMatches, Subcommand};
+
+use super::{output::check_formats, settings};
+use crate::{
+    config::{Settings, file},
+    sinks::sanitize::printable,
+};
+
+/// Options of `config`.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Say whether a file would be taken over
+    Check {
+        /// Which [default: /etc/portwatch/config.toml]
+        #[arg(value_name = "FILE", default_value = file::DEFAULT, hide_default_value = true)]
+        file: PathBuf,
+    },
+    /// Show each setting, and whether flag, environment, file or default says so
+    Show(Box<settings::Given>),
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  portwatch config check && systemctl reload portwatch
+      only what is right is read by the running agent
+  PORTWATCH_PORT=8080 portwatch config show
+      what portwatch run would do in this environment
+
+Exit codes: 0 it is right, 2 it is not, 4 it may not be read.";
+
+/// Reads and tells. `given` are the matches of this verb.
+pub fn run(args: &Args, given: &ArgMatches) -> anyhow::Result<ExitCode> {
+    match &args.verb {
+        Verb::Check { file } => {
+            let (layer, _) = file::read(Some(file))?;
+            check_formats(&Settings::from(layer).format)?;
+            println!("{} is right", printable(&file.display().to_string()));
+        }
+        Verb::Show(args) => {
+            let configured = args.read()?;
+            if let Some(path) = &configured.path {
+                println!("# file: {}", printable(&path.display().to_string()));
+            }
+            let given = given.subcommand().map_or(given, |(_, given)| given);
+            print!("{}", configured.show(given)?);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,101 @@
+//! The layers of the configuration, put one over the other.
+
+use std::path::PathBuf;
+
+use clap::{ArgMatches, parser::ValueSource};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::{error::UsageError, output::check_formats};
+use crate::{
+    config::{Layer, Settings, file},
+    redact::Redaction,
+};
+
+/// Options of `run` and of `config show`.
+#[derive(clap::Args)]
+pub struct Given {
+    /// Read this file [default: /etc/portwatch/config.toml, if there is one]
+    #[arg(long, value_name = "FILE", env = "PORTWATCH_CONFIG", hide_env_values = true)]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    said: Layer,
+}
+
+/// What holds, and what it was made of.
+pub struct Configured {
+    /// What holds.
+    pub settings: Settings,
+    /// The file that was read.
+    pub path: Option<PathBuf>,
+    file: Layer,
+}
+
+impl Given {
+    /// Reads the file, and puts what was said here over it.
+    ///
+    /// # Errors
+    /// The file cannot be read, or something in it or here makes no sense.
+    pub fn read(&self) -> anyhow::Result<Configured> {
+        let (file, path) = file::read(self.config.as_deref())?;
+        let settings = Settings::from(self.said.clone().over(file.clone()));
+        check_formats(&settings.format)?;
+        if settings.capture.is_none() {
+            let Layer { capture_file_size, capture_file_age, capture_size, .. } = &self.said;
+            let limit = [
+                ("capture-file-size", capture_file_size.is_some()),
+                ("capture-file-age", capture_file_age.is_some()),
+                ("capture-size", capture_size.is_some()),
+            ];
+            if let Some((name, _)) = limit.into_iter().find(|(_, said)| *said) {
+                return Err(UsageError::NothingToLimit(name).into());
+            }
+        }
+        Ok(Configured { settings, path, file })
+    }
+}
+
+/// What is taken out of command lines, for verbs that have no other settings: by the
+/// file, or by the environment over it.
+pub fn redaction() -> Redaction {
+    let named = std::env::var_os("PORTWATCH_CONFIG").map(PathBuf::from);
+    let file = file::read(named.as_deref()).map(|(file, _)| file).unwrap_or_else(|error| {
+        tracing::warn!(%error, "only the usual secrets are taken out of command lines");
+        Layer::default()
+    });
+    let said = std::env::var("PORTWATCH_REDACT").ok().and_then(|pattern| pattern.parse().ok());
+    let said = Layer { redact: said.map(|pattern| vec![pattern]), ..Layer::default() };
+    Settings::from(said.over(file)).redaction()
+}
+
+impl Configured {
+    /// A line of TOML for each key, with where its value is from.
+    ///
+    /// # Errors
+    /// A value cannot be written as TOML; none is known.
+    pub fn show(&self, given: &ArgMatches) -> Result<String, serde_json::Error> {
+        let file = fields(&self.file)?;
+        let from = |key: &str| match given.value_source(&key.replace('-', "_")) {
+            Some(ValueSource::CommandLine) => "flag",
+            Some(ValueSource::EnvVariable) => "environment",
+            _ if file.get(key).is_some_and(|value| !value.is_null()) => "file",
+            _ => "default",
+        };
+        let line = |(key, value): (String, Value)| {
+            let said = match value {
+                Value::Null => format!("# {key} is not set"),
+                // Texts, numbers and lists of them are written alike in both.
+                value => format!("{key} = {value}"),
+            };
+            format!("{said:<40} # {}\n", from(&key))
+        };
+        Ok(fields(&self.settings)?.into_iter().map(line).collect())
+    }
+}
+
+fn fields(value: &impl Serialize) -> Result<Map<String, Value>, serde_json::Error> {
+    match serde_json::to_value(value)? {
+        Value::Object(fields) => Ok(fields),
+        _ => Ok(Map::new()),
+    }
+}

@@ -1,0 +1,104 @@
+//! The file: TOML, with errors that say where and what was meant.
+
+use std::{
+    fmt::Write as _,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use super::Layer;
+
+/// Where it is looked for, unless another is named.
+pub const DEFAULT: &str = "/etc/portwatch/config.toml";
+/// No file that somebody has written by hand is larger.
+const LARGEST: u64 = 1024 * 1024;
+
+/// Why it cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It cannot be read.
+    #[error("failed to read {}", .path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// The answer.
+        source: io::Error,
+    },
+    /// What it says is not understood.
+    #[error("{}:{line}: {why}", .path.display())]
+    Wrong {
+        /// Which.
+        path: PathBuf,
+        /// Where, from 1 on.
+        line: usize,
+        /// What, and what may have been meant.
+        why: String,
+    },
+}
+
+/// Reads `named`, or else the default file, if there is one. Gives which it was.
+///
+/// # Errors
+/// A file that is named cannot be read, or what one says is not understood.
+pub fn read(named: Option<&Path>) -> Result<(Layer, Option<PathBuf>), ConfigError> {
+    let path = named.unwrap_or(Path::new(DEFAULT));
+    let text = match text(path) {
+        Err(error) if named.is_none() && error.kind() == io::ErrorKind::NotFound => {
+            return Ok((Layer::default(), None));
+        }
+        text => text.map_err(|source| ConfigError::Io { path: path.to_owned(), source })?,
+    };
+    let layer = parse(&text).map_err(|(line, why)| ConfigError::Wrong {
+        path: path.to_owned(),
+        line,
+        why,
+    })?;
+    Ok((layer, Some(path.to_owned())))
+}
+
+fn text(path: &Path) -> io::Result<String> {
+    use io::Read as _;
+    let mut text = String::new();
+    let file = fs::File::open(path)?;
+    if file.take(LARGEST + 1).read_to_string(&mut text)? as u64 > LARGEST {
+        return Err(io::Error::other("it is larger than 1 MiB"));
+    }
+    Ok(text)
+}
+
+/// The file's text, understood; or the line that is wrong, and why.
+///
+/// # Errors
+/// It is no TOML, or has a key or a value that there is not.
+pub fn parse(text: &str) -> Result<Layer, (usize, String)> {
+    toml::from_str(text).map_err(|error| {
+        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        let line = before.bytes().filter(|&byte| byte == b'\n').count() + 1;
+        (line, with_suggestion(error.message().lines().next().unwrap_or_default()))
+    })
+}
+
+/// serde's words about a name that there is not, with the one that was meant.
+fn with_suggestion(message: &str) -> String {
+    const LIKE: f64 = 0.7;
+    let mut names = message.split('`').skip(1).step_by(2);
+    let kind = match message {
+        message if message.starts_with("unknown field") => "key",
+        message if message.starts_with("unknown variant") => "value",
+        message => return message.to_owned(),
+    };
+    let Some(unknown) = names.next() else { return message.to_owned() };
+    let mut known: Vec<_> = names.map(|name| (strsim::jaro_winkler(unknown, name), name)).collect();
+    known.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+    let mut words = format!("unknown {kind} `{unknown}`");
+    match known.first() {
+        Some((like, name)) if *like >= LIKE => {
+            let _ = write!(words, ", did you mean `{name}`?");
+        }
+        _ => {
+            let names: Vec<_> = known.iter().map(|(_, name)| *name).collect();
+            let _ = write!(words, "; there are {}", names.join(", "));
+        }
+    }
+    words
+}

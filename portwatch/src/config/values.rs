@@ -1,0 +1,275 @@
+//! The values of settings: each is read from the same text in the file, in the
+//! environment and on the command line, and written as that text.
+
+use std::{
+    fmt,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
+
+use bytesize::ByteSize;
+use jiff::SignedDuration;
+use regex_lite::Regex;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// No setting lasts longer: a year.
+const LONGEST: Duration = Duration::from_hours(366 * 24);
+
+/// Bytes: `64MiB`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size(pub u64);
+
+/// A span of time: `10s`, `250ms`, `24h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Time(pub Duration);
+
+/// A span within which something can be done and is not waited for for long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadline(pub Duration);
+
+/// A name with `*` for any characters and `?` for any one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Glob(String);
+
+/// A regular expression.
+#[derive(Clone, Debug)]
+pub struct Pattern(pub Regex);
+
+/// Where something is served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// At an address.
+    Tcp(SocketAddr),
+    /// At a path.
+    Unix(PathBuf),
+}
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse().map(|ByteSize(bytes)| Self(bytes))
+    }
+}
+
+impl fmt::Display for Size {
+    /// In the largest unit that leaves nothing over, so that it is read back exactly.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNITS: [(u64, &str); 4] =
+            [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+        let whole = UNITS.iter().find(|(unit, _)| self.0 != 0 && self.0.is_multiple_of(*unit));
+        match whole {
+            Some((unit, name)) => write!(f, "{}{name}", self.0 / unit),
+            None => write!(f, "{}B", self.0),
+        }
+    }
+}
+
+impl FromStr for Time {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let span: SignedDuration =
+            text.parse().map_err(|_| format!("`{text}` is no time such as 10s, 250ms or 24h"))?;
+        match Duration::try_from(span) {
+            Ok(span) if span <= LONGEST => Ok(Self(span)),
+            Ok(_) => Err("it is longer than a year".to_owned()),
+            Err(_) => Err("it lies in the past".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match SignedDuration::try_from(self.0) {
+            Ok(span) => write!(f, "{span:#}"),
+            Err(_) => write!(f, "{}s", self.0.as_secs()),
+        }
+    }
+}
+
+impl FromStr for Deadline {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Time(span) = text.parse()?;
+        match (Duration::from_millis(1)..=Duration::from_secs(5)).contains(&span) {
+            true => Ok(Self(span)),
+            false => Err(format!("`{text}` is not between 1ms and 5s")),
+        }
+    }
+}
+
+impl fmt::Display for Deadline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Time(self.0).fmt(f)
+    }
+}
+
+impl FromStr for Glob {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.is_empty() {
+            true => Err("it is empty".to_owned()),
+            false => Ok(Self(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for Glob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Glob {
+    /// Whether it stands for `name`. A star that has taken too little takes one more,
+    /// and only the last one can, so the time is the two lengths' product at most.
+    pub fn matches(&self, name: &str) -> bool {
+        let (glob, name): (Vec<char>, Vec<char>) =
+            (self.0.chars().collect(), name.chars().collect());
+        let (mut at, mut seen) = (0, 0);
+        let mut star: Option<(usize, usize)> = None;
+        while seen < name.len() {
+            match glob.get(at) {
+                Some('*') => {
+                    star = Some((at, seen));
+                    at += 1;
+                }
+                Some(wanted) if *wanted == '?' || Some(wanted) == name.get(seen) => {
+                    at += 1;
+                    seen += 1;
+                }
+                _ => {
+                    let Some((back, taken)) = star else { return false };
+                    star = Some((back, taken + 1));
+                    (at, seen) = (back + 1, taken + 1);
+                }
+            }
+        }
+        glob.iter().skip(at).all(|&rest| rest == '*')
+    }
+}
+
+impl FromStr for Pattern {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match Regex::new(text) {
+            // It would put the mark between any two characters.
+            Ok(pattern) if pattern.is_match("") => Err(format!("`{text}` matches nothing at all")),
+            Ok(pattern) => Ok(Self(pattern)),
+            Err(error) => Err(format!("`{text}` is no regular expression: {error}")),
+        }
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.as_str())
+    }
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_str() == other.0.as_str()
+    }
+}
+
+impl Eq for Pattern {}
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return match path.starts_with('/') {
+                true => Ok(Self::Unix(path.into())),
+                false => Err(format!("`{path}` is no path from / on")),
+            };
+        }
+        if let Ok(port) = text.parse() {
+            return Ok(Self::Tcp((Ipv4Addr::LOCALHOST, port).into()));
+        }
+        text.parse()
+            .map(Self::Tcp)
+            .map_err(|_| format!("`{text}` is neither ADDRESS:PORT nor PORT nor unix:PATH"))
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+macro_rules! as_text {
+    ($($value:ty),*) => {$(
+        impl Serialize for $value {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $value {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+            }
+        }
+    )*};
+}
+
+as_text!(Size, Time, Deadline, Glob, Pattern, Listen);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn values_are_written_as_they_are_read() {
+        for text in ["64MiB", "1GiB", "1000B", "0B", "3TiB"] {
+            assert_eq!(text.parse::<Size>().unwrap().to_string(), text);
+        }
+        for text in ["10s", "250ms", "24h", "0s", "1m 30s"] {
+            assert_eq!(text.parse::<Time>().unwrap().to_string(), text);
+        }
+        for text in ["127.0.0.1:9749", "[::1]:9749", "unix:/run/portwatch/metrics.sock"] {
+            assert_eq!(text.parse::<Listen>().unwrap().to_string(), text);
+        }
+        assert_eq!("9749".parse::<Listen>().unwrap().to_string(), "127.0.0.1:9749");
+        for (bad, why) in [("10", "time"), ("-1s", "past"), ("2000000h", "year")] {
+            assert!(bad.parse::<Time>().unwrap_err().contains(why), "{bad}");
+        }
+        assert!("0s".parse::<Deadline>().is_err() && "6s".parse::<Deadline>().is_err());
+        assert!("unix:run".parse::<Listen>().is_err() && "localhost:1".parse::<Listen>().is_err());
+        assert!("(".parse::<Pattern>().is_err() && "a*".parse::<Pattern>().is_err());
+    }
+
+    #[test]
+    fn globs() {
+        let matches = |glob: &str, name: &str| glob.parse::<Glob>().unwrap().matches(name);
+        assert!(matches("nginx.service", "nginx.service"));
+        assert!(matches("app@*.service", "app@1.service") && matches("*", ""));
+        assert!(matches("a*b*c", "a-b-b-c") && matches("?x", "äx"));
+        assert!(!matches("nginx", "nginx.service") && !matches("a*b", "a-b-c"));
+        assert!(!matches("?", "") && !matches("app@*.service", "app.service"));
+    }
+
+    proptest! {
+        #[test]
+        fn a_name_matches_itself_and_with_any_part_left_out(name in "[a-z@.*]{1,20}", at in 0usize..20) {
+            prop_assert!(Glob(name.clone()).matches(&name));
+            let at = at.min(name.len());
+            let beginning = format!("{}*", &name[..at]);
+            prop_assert!(Glob(beginning).matches(&name));
+        }
+    }
+}

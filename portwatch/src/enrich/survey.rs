@@ -1,0 +1,236 @@
+//! What each source of evidence can tell on this host with these rights: asked once,
+//! for whoever wants to know why something will be missing.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::MetadataExt as _,
+    time::{Duration, Instant},
+};
+
+use procfs::process::Process;
+use serde::Serialize;
+
+use super::{
+    cgroups, containers,
+    host::{Host, NetnsRef},
+    supervisors::systemd,
+};
+use crate::evidence::Engine;
+
+/// How long one service is waited for.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How a source stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// It tells all that it can.
+    Ready,
+    /// It is not on this host, and nothing is missed by that.
+    Absent,
+    /// It tells less than it could.
+    Limited,
+}
+
+impl State {
+    /// Its stable name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Absent => "absent",
+            Self::Limited => "limited",
+        }
+    }
+}
+
+/// One source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Source {
+    /// Its stable name.
+    pub name: &'static str,
+    /// How it stands.
+    pub state: State,
+    /// What was seen, or why it is so.
+    pub detail: String,
+    /// What events lack because of that, or would without it.
+    pub gives: &'static str,
+}
+
+impl Source {
+    /// One that stands as `found` says.
+    pub fn new(name: &'static str, gives: &'static str, found: (State, String)) -> Self {
+        let (state, detail) = found;
+        Self { name, state, detail, gives }
+    }
+}
+
+/// Asks all of them but the search of open files, which the kernel side has.
+pub fn survey(host: &Host) -> Vec<Source> {
+    vec![
+        Source::new("sock_diag", "the sockets on the port", sock_diag(host)),
+        Source::new("namespaces", "sockets in other network namespaces", namespaces(host)),
+        Source::new("proc", "names and command lines of other users' processes", proc(host)),
+        Source::new("cgroup2", "units, containers, and the quick way to a holder", cgroup2(host)),
+        Source::new("systemd", "restart settings, .socket units", of_systemd(host)),
+        Source::new("docker", "names of Docker's containers", engine(host, Engine::Docker)),
+        Source::new("podman", "names of Podman's containers", engine(host, Engine::Podman)),
+        Source::new("kubelet", "names of pods", kubelet(host)),
+    ]
+}
+
+fn sock_diag(host: &Host) -> (State, String) {
+    match host.sock_diag(&NetnsRef::Own) {
+        Ok(_) if host.shows_bound_sockets() => (State::Ready, "all sockets are listed".to_owned()),
+        Ok(_) => {
+            let why = "before Linux 6.8 it does not list sockets that are bound and do not listen";
+            (State::Limited, why.to_owned())
+        }
+        Err(error) => (State::Limited, error.to_string()),
+    }
+}
+
+/// The own one takes the same right to be entered as any other.
+fn namespaces(host: &Host) -> (State, String) {
+    let entered = File::open(host.proc_root.join("self/ns/net"))
+        .and_then(|file| host.sock_diag(&NetnsRef::Other(file)));
+    match entered {
+        Ok(_) => (State::Ready, "they may be entered".to_owned()),
+        Err(error) => (State::Limited, denied(&error, "CAP_SYS_ADMIN")),
+    }
+}
+
+fn proc(host: &Host) -> (State, String) {
+    let hides = Process::new_with_root(host.proc_root.join("self"))
+        .and_then(|me| me.mountinfo())
+        .ok()
+        .and_then(|mounts| {
+            let proc = mounts.0.into_iter().rfind(|mount| mount.mount_point == host.proc_root)?;
+            let option = proc.super_options.get("hidepid").cloned().flatten();
+            option.filter(|level| !matches!(level.as_str(), "0" | "off"))
+        });
+    let seen = fs::read_link(host.proc_file(1, "exe")).map(drop);
+    let listed = fs::read_dir(host.proc_file(1, "fd")).map(drop);
+    match (seen.and(listed), hides) {
+        (Ok(()), None) => (State::Ready, "all processes are visible".to_owned()),
+        (Ok(()), Some(level)) => {
+            (State::Ready, format!("hidepid={level}, which does not concern these rights"))
+        }
+        (Err(error), hides) => {
+            let takes = "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, in its user namespace";
+            let why = format!("pid 1: {}", denied(&error, takes));
+            let mounted = hides.map(|level| format!("mounted with hidepid={level}; "));
+            (State::Limited, format!("{}{why}", mounted.unwrap_or_default()))
+        }
+    }
+}
+
+fn cgroup2(host: &Host) -> (State, String) {
+    let Some(root) = &host.cgroup_root else {
+        return (State::Limited, "it is not mounted".to_owned());
+    };
+    let place = root.display();
+    let groups = match fs::read_dir(root) {
+        Ok(entries) => entries.filter_map(Result::ok).map(|entry| entry.path()),
+        Err(error) => return (State::Limited, format!("{place}: {error}")),
+    };
+    let Some(group) = groups.into_iter().find(|path| path.is_dir()) else {
+        return (State::Ready, format!("mounted at {place}, with nothing in it"));
+    };
+    let id = fs::metadata(&group).map(|found| found.ino()).unwrap_or_default();
+    match cgroups::path_of_id(root, id) {
+        Some(_) => (State::Ready, format!("mounted at {place}, and found by id")),
+        None => {
+            let why = "not found by id, which takes CAP_DAC_READ_SEARCH";
+            (State::Limited, format!("mounted at {place}, and {why}"))
+        }
+    }
+}
+
+fn of_systemd(host: &Host) -> (State, String) {
+    if !systemd::is_running(host) {
+        return (State::Absent, "systemd does not run here".to_owned());
+    }
+    match systemd::listeners(host, systemd::LISTENING, Instant::now() + PATIENCE) {
+        Ok(listeners) => {
+            let sockets = listeners.len();
+            (State::Ready, format!("answers over D-Bus; its units listen in {sockets} places"))
+        }
+        Err(systemd::Failure::Unreachable(why) | systemd::Failure::Refused(why)) => {
+            (State::Limited, why)
+        }
+    }
+}
+
+fn engine(host: &Host, engine: Engine) -> (State, String) {
+    let socket = containers::system_socket(host, engine);
+    let place = socket.display();
+    if !socket.exists() {
+        return (State::Absent, format!("there is no {place}"));
+    }
+    match containers::engine::list(host, &socket, None, Instant::now() + PATIENCE) {
+        Ok(running) => (State::Ready, format!("{place} answers; {} run", running.len())),
+        Err(why) => (State::Limited, format!("{place}: {why}")),
+    }
+}
+
+fn kubelet(host: &Host) -> (State, String) {
+    let logs = host.var_root.join("log/pods");
+    match fs::read_dir(&logs) {
+        Ok(pods) => (State::Ready, format!("{} has {} pods", logs.display(), pods.count())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            (State::Absent, format!("there is no {}", logs.display()))
+        }
+        Err(error) => (State::Limited, format!("{}: {error}", logs.display())),
+    }
+}
+
+fn denied(error: &io::Error, takes: &str) -> String {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => format!("{error}; it takes {takes}"),
+        _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(root: &tempfile::TempDir) -> Host {
+        Host::fake(root.path(), Box::new(|_| Err(io::ErrorKind::PermissionDenied.into())))
+    }
+
+    fn state<'a>(sources: &'a [Source], name: &str) -> &'a Source {
+        sources.iter().find(|source| source.name == name).unwrap()
+    }
+
+    #[test]
+    fn on_a_host_that_has_nothing_each_says_why() {
+        let root = tempfile::tempdir().unwrap();
+        let sources = survey(&host(&root));
+        for name in ["systemd", "docker", "podman", "kubelet"] {
+            assert_eq!(state(&sources, name).state, State::Absent, "{name}");
+        }
+        for name in ["sock_diag", "namespaces", "proc", "cgroup2"] {
+            let source = state(&sources, name);
+            assert_eq!(source.state, State::Limited, "{name}");
+            assert!(!source.detail.is_empty(), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_there_and_does_not_answer_is_limited() {
+        let root = tempfile::tempdir().unwrap();
+        for folder in ["run/systemd/system", "var/log/pods/ns_pod_1", "proc/self/ns"] {
+            fs::create_dir_all(root.path().join(folder)).unwrap();
+        }
+        fs::write(root.path().join("run/docker.sock"), "").unwrap();
+        fs::write(root.path().join("proc/self/ns/net"), "").unwrap();
+        let sources = survey(&host(&root));
+        for name in ["systemd", "docker"] {
+            assert_eq!(state(&sources, name).state, State::Limited, "{name}");
+        }
+        assert!(state(&sources, "kubelet").detail.ends_with("1 pods"));
+        assert!(state(&sources, "namespaces").detail.contains("it takes CAP_SYS_ADMIN"));
+    }
+}

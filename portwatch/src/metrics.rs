@@ -1,0 +1,301 @@
+//! What the agent counts of itself, for Prometheus. Every label has few values, and
+//! those that are alerted on are there from the start with zero: the first refusal is
+//! then an increase.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use prometheus::{
+    Error, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder, core::Collector,
+};
+
+use crate::{
+    config::filter::Ignored,
+    diagnose::Cause,
+    event::{Event, Host},
+    evidence::{Protocol, Stage as CallStage},
+    kernel::{attach::Attached, plan::Plan},
+    losses::PLACES,
+    sinks::human::word,
+};
+
+pub mod server;
+pub mod stage;
+
+use stage::Stage;
+
+/// Upper bounds in seconds: what a refusal usually takes is some milliseconds, its
+/// deadline 250.
+const ENRICHMENT: [f64; 10] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5];
+
+/// All counts.
+pub struct Metrics {
+    registry: Registry,
+    failures: IntCounterVec,
+    lost: IntCounterVec,
+    ignored: IntCounterVec,
+    ratelimited: IntCounter,
+    enrichment: Histogram,
+    attached: IntGaugeVec,
+    build: IntGaugeVec,
+    started: Gauge,
+    reloaded: IntGauge,
+    reload_time: Gauge,
+    queues: IntGaugeVec,
+    stages: Mutex<Vec<Arc<Stage>>>,
+}
+
+impl Metrics {
+    /// All at zero.
+    ///
+    /// # Errors
+    /// A name is not one; none is known.
+    pub fn new() -> Result<Self, Error> {
+        let registry = Registry::new();
+        let counters = |name, help, labels: &[&str]| {
+            registered(&registry, IntCounterVec::new(Opts::new(name, help), labels)?)
+        };
+        let gauges = |name, help, labels: &[&str]| {
+            registered(&registry, IntGaugeVec::new(Opts::new(name, help), labels)?)
+        };
+        let time = |name: &str, help: &str| registered(&registry, Gauge::new(name, help)?);
+        let enrichment = HistogramOpts::new(
+            "portwatch_enrichment_seconds",
+            "Time to find out about one refused bind who holds the port",
+        );
+        let metrics = Self {
+            failures: counters(
+                "portwatch_bind_failures_total",
+                "Binds and listens that the kernel refused with EADDRINUSE, those that are told \
+                 by number included",
+                &["cause", "protocol", "stage"],
+            )?,
+            lost: counters(
+                "portwatch_events_lost_total",
+                "Refused binds that are missing in the stream, or in that of one sink",
+                &["where"],
+            )?,
+            ignored: counters(
+                "portwatch_ignored_total",
+                "Refused binds that are not told because of the configuration",
+                &["by"],
+            )?,
+            ratelimited: registered(
+                &registry,
+                IntCounter::new(
+                    "portwatch_ratelimited_total",
+                    "Refused binds of processes that are refused too often to be looked into \
+                     each; they are told by number",
+                )?,
+            )?,
+            enrichment: registered(
+                &registry,
+                Histogram::with_opts(enrichment.buckets(ENRICHMENT.to_vec()))?,
+            )?,
+            attached: gauges(
+                "portwatch_probe_attached",
+                "Whether a program of the kernel side is attached",
+                &["probe"],
+            )?,
+            build: gauges(
+                "portwatch_build_info",
+                "1, with the agent's version and its set of hooks",
+                &["version", "hooks"],
+            )?,
+            started: time(
+                "portwatch_start_time_seconds",
+                "When the hooks were attached, in seconds of the epoch",
+            )?,
+            reloaded: registered(
+                &registry,
+                IntGauge::new(
+                    "portwatch_config_last_reload_successful",
+                    "Whether the configuration was taken over the last time it was read",
+                )?,
+            )?,
+            reload_time: time(
+                "portwatch_config_last_reload_success_timestamp_seconds",
+                "When the configuration was last taken over, in seconds of the epoch",
+            )?,
+            queues: gauges(
+                "portwatch_queue_length",
+                "What waits: refused binds to be looked into (enrich), records to be written by \
+                 a sink",
+                &["queue"],
+            )?,
+            stages: Mutex::default(),
+            registry,
+        };
+        metrics.begin_at_zero();
+        Ok(metrics)
+    }
+
+    fn begin_at_zero(&self) {
+        for cause in Cause::ALL {
+            for (protocol, stage) in [
+                (Protocol::Tcp, CallStage::Bind),
+                (Protocol::Tcp, CallStage::Listen),
+                (Protocol::Udp, CallStage::Bind),
+            ] {
+                let labels = [word(&cause), word(&protocol), word(&stage)];
+                self.failures.with_label_values(&labels).inc_by(0);
+            }
+        }
+        for place in PLACES {
+            self.lost.with_label_values(&[place]).inc_by(0);
+        }
+        for by in [Ignored::Port, Ignored::Unit] {
+            self.ignored.with_label_values(&[by.name()]).inc_by(0);
+        }
+    }
+
+    /// The hooks are attached.
+    pub fn attached(&self, plan: &Plan, attached: &Attached, host: &Host) {
+        for probe in &plan.probes {
+            let is_attached = attached.probes.contains(probe);
+            self.attached.with_label_values(&[probe.program]).set(i64::from(is_attached));
+        }
+        self.build.with_label_values(&[env!("CARGO_PKG_VERSION"), &host.hooks]).set(1);
+        self.started.set(now());
+        self.reloaded(true);
+    }
+
+    /// The configuration was read, and taken over or not.
+    pub fn reloaded(&self, taken_over: bool) {
+        self.reloaded.set(i64::from(taken_over));
+        if taken_over {
+            self.reload_time.set(now());
+        }
+    }
+
+    /// An event goes to the sinks.
+    pub fn told(&self, event: &Event) {
+        let Event { count, failure, diagnosis, .. } = event;
+        let labels = [word(&diagnosis.cause), word(&failure.protocol), word(&failure.stage)];
+        self.failures.with_label_values(&labels).inc_by(*count);
+    }
+
+    /// Refusals are missing.
+    pub fn lost(&self, place: &'static str, count: u64) {
+        self.lost.with_label_values(&[place]).inc_by(count);
+    }
+
+    /// Refusals are not wanted.
+    pub fn ignored(&self, by: Ignored, count: u64) {
+        self.ignored.with_label_values(&[by.name()]).inc_by(count);
+    }
+
+    /// How many refusals were not wanted so far.
+    pub fn ignored_by(&self, by: Ignored) -> u64 {
+        self.ignored.with_label_values(&[by.name()]).get()
+    }
+
+    /// Refusals were only counted by the kernel side.
+    pub fn ratelimited(&self, count: u64) {
+        self.ratelimited.inc_by(count);
+    }
+
+    /// One refusal was looked into.
+    pub fn enriched(&self, took: Duration) {
+        self.enrichment.observe(took.as_secs_f64());
+    }
+
+    /// A queue and who works it off, to be watched from now on.
+    pub fn stage(&self, name: &'static str) -> Arc<Stage> {
+        let stage = Arc::new(Stage::new(name));
+        self.stages.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&stage));
+        stage
+    }
+
+    /// Whether what waits is worked off, of the stage of that name or of all.
+    ///
+    /// # Errors
+    /// Which is not, in words.
+    pub fn health(&self, name: Option<&str>) -> Result<(), String> {
+        let stages = self.stages.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut wanted = stages.iter().filter(|stage| name.is_none_or(|name| name == stage.name));
+        wanted.try_for_each(|stage| stage.health(Instant::now()))
+    }
+
+    /// What waits in each queue, in words.
+    pub fn unfinished(&self) -> String {
+        let stages = self.stages.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = stages.iter().filter(|stage| stage.waiting() > 0);
+        let words: Vec<_> =
+            waiting.map(|stage| format!("{} in {}", stage.waiting(), stage.name)).collect();
+        words.join(", ")
+    }
+
+    /// Everything, in Prometheus's text format.
+    ///
+    /// # Errors
+    /// A name is not one; none is known.
+    pub fn text(&self) -> Result<String, Error> {
+        let length = |stage: &Arc<Stage>| i64::try_from(stage.waiting()).unwrap_or(i64::MAX);
+        for stage in self.stages.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            self.queues.with_label_values(&[stage.name]).set(length(stage));
+        }
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}
+
+fn registered<C: Collector + Clone + 'static>(registry: &Registry, metric: C) -> Result<C, Error> {
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+#[allow(clippy::cast_precision_loss, reason = "milliseconds of this age are exact in an f64")]
+fn now() -> f64 {
+    Timestamp::now().as_millisecond() as f64 / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_alerted_on_begins_at_zero() {
+        let metrics = Metrics::new().unwrap();
+        let text = metrics.text().unwrap();
+        for line in [
+            "portwatch_bind_failures_total{cause=\"listener\",protocol=\"tcp\",stage=\"bind\"} 0",
+            "portwatch_events_lost_total{where=\"ring\"} 0",
+            "portwatch_ignored_total{by=\"unit\"} 0",
+            "portwatch_ratelimited_total 0",
+            "portwatch_enrichment_seconds_count 0",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn each_refusal_of_an_event_counts() {
+        let line = include_str!("../../tests/golden/listener.jsonl");
+        let Ok(crate::event::Record::BindFailure(mut event)) =
+            crate::event::read::record(line.trim_end())
+        else {
+            panic!()
+        };
+        let metrics = Metrics::new().unwrap();
+        event.count = 41;
+        metrics.told(&event);
+        event.count = 1;
+        metrics.told(&event);
+        let text = metrics.text().unwrap();
+        let counted = "{cause=\"listener\",protocol=\"tcp\",stage=\"bind\"} 42";
+        assert!(text.contains(counted), "{text}");
+    }
+
+    #[test]
+    fn health_names_the_stage() {
+        let metrics = Metrics::new().unwrap();
+        let stage = metrics.stage("enrich");
+        stage.add();
+        assert_eq!(metrics.health(None), Ok(()));
+        assert!(metrics.text().unwrap().contains("portwatch_queue_length{queue=\"enrich\"} 1"));
+    }
+}

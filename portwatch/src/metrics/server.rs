@@ -1,0 +1,244 @@
+//! `/metrics` and `/healthz` over HTTP/1, for whoever may come: what a connection may
+//! have of the agent is bounded in number, time and memory.
+//!
+//! One request each, answered or not within a few seconds. When there are too many
+//! connections the oldest has to go, so that those that say nothing keep nobody out
+//! that does.
+
+use std::{
+    collections::VecDeque, convert::Infallible, fs, io, os::unix::fs::PermissionsExt as _,
+    path::PathBuf, sync::Arc, time::Duration,
+};
+
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::Incoming,
+    header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, UnixListener},
+    task::AbortHandle,
+    time::{sleep, timeout},
+};
+
+use super::Metrics;
+use crate::config::values::Listen;
+
+/// Connections at a time.
+const MOST: usize = 32;
+/// How long one may take, from its beginning to its end.
+const TIME_LIMIT: Duration = Duration::from_secs(5);
+/// What is read of a request's head: hyper's least.
+const LONGEST_HEAD: usize = 8 * 1024;
+/// How long it is waited where the system has no descriptor left.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Prometheus's text format.
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+
+/// Why nothing is served.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to serve metrics at {at}")]
+pub struct ServeError {
+    /// Where.
+    pub at: Listen,
+    /// The answer.
+    pub source: io::Error,
+}
+
+/// Sockets that listen.
+enum Socket {
+    Tcp(std::net::TcpListener),
+    Unix(std::os::unix::net::UnixListener, PathBuf),
+}
+
+/// The endpoint, before it serves. Its socket's file goes with it.
+pub struct Server {
+    at: Listen,
+    socket: Socket,
+}
+
+impl Server {
+    /// Takes the address. Whoever comes waits until [`serve`](Self::serve).
+    ///
+    /// # Errors
+    /// It cannot be had.
+    pub fn bind(at: &Listen) -> Result<Self, ServeError> {
+        let failed = |source| ServeError { at: at.clone(), source };
+        let socket = match at {
+            Listen::Tcp(address) => {
+                let socket = std::net::TcpListener::bind(address).map_err(failed)?;
+                socket.set_nonblocking(true).map_err(failed)?;
+                Socket::Tcp(socket)
+            }
+            Listen::Unix(path) => {
+                let socket = bind_unix(path).map_err(failed)?;
+                socket.set_nonblocking(true).map_err(failed)?;
+                Socket::Unix(socket, path.clone())
+            }
+        };
+        Ok(Self { at: at.clone(), socket })
+    }
+
+    /// Answers for ever. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// The socket cannot be polled.
+    pub async fn serve(self, metrics: Arc<Metrics>) -> Result<Infallible, ServeError> {
+        let Self { at, socket } = self;
+        let failed = |source| ServeError { at: at.clone(), source };
+        let mut open = Open::default();
+        match socket {
+            Socket::Tcp(socket) => {
+                let socket = TcpListener::from_std(socket).map_err(failed)?;
+                loop {
+                    match socket.accept().await {
+                        Ok((stream, _)) => open.admit(stream, &metrics),
+                        Err(error) => rest(&error).await,
+                    }
+                }
+            }
+            Socket::Unix(socket, path) => {
+                let socket = UnixListener::from_std(socket).map_err(failed)?;
+                let _file = SocketFile(path);
+                loop {
+                    match socket.accept().await {
+                        Ok((stream, _)) => open.admit(stream, &metrics),
+                        Err(error) => rest(&error).await,
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A connection that was gone before it was accepted, or there are no descriptors.
+async fn rest(error: &io::Error) {
+    tracing::debug!(%error, "a connection for metrics was not accepted");
+    sleep(PAUSE).await;
+}
+
+/// A socket's file that nobody answers at any more is taken over; its group may read.
+fn bind_unix(path: &PathBuf) -> io::Result<std::os::unix::net::UnixListener> {
+    use std::os::unix::net::{UnixListener, UnixStream};
+    let socket = match UnixListener::bind(path) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => match UnixStream::connect(path) {
+            Err(gone) if gone.kind() == io::ErrorKind::ConnectionRefused => {
+                fs::remove_file(path)?;
+                UnixListener::bind(path)?
+            }
+            _ => return Err(error),
+        },
+        bound => bound?,
+    };
+    fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
+    Ok(socket)
+}
+
+/// Removes a socket's file.
+struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(&self.0) {
+            tracing::debug!(%error, "the socket's file stays");
+        }
+    }
+}
+
+/// The connections, oldest first.
+#[derive(Default)]
+struct Open(VecDeque<AbortHandle>);
+
+impl Open {
+    fn admit<S>(&mut self, stream: S, metrics: &Arc<Metrics>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        self.0.retain(|connection| !connection.is_finished());
+        while self.0.len() >= MOST {
+            if let Some(oldest) = self.0.pop_front() {
+                oldest.abort();
+            }
+        }
+        let metrics = Arc::clone(metrics);
+        let task = tokio::spawn(async move {
+            let service = service_fn(|request: Request<Incoming>| {
+                let answer = answer(request.method(), request.uri().path(), &metrics);
+                async { Ok::<_, Infallible>(answer) }
+            });
+            let connection = http1::Builder::new()
+                .keep_alive(false)
+                .max_buf_size(LONGEST_HEAD)
+                // The one time limit is that of the connection.
+                .header_read_timeout(None)
+                .serve_connection(TokioIo::new(stream), service);
+            match timeout(TIME_LIMIT, connection).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::debug!(%error, "a request for metrics"),
+                Err(_) => tracing::debug!("a request for metrics took too long"),
+            }
+        });
+        self.0.push_back(task.abort_handle());
+    }
+}
+
+/// What is said to a request.
+fn answer(method: &Method, path: &str, metrics: &Metrics) -> Response<String> {
+    let (status, text) = match (method, path) {
+        (&Method::GET | &Method::HEAD, "/metrics") => match metrics.text() {
+            Ok(text) => (StatusCode::OK, text),
+            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+        },
+        (&Method::GET | &Method::HEAD, "/healthz") => match metrics.health(None) {
+            Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
+            Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+        },
+        (&Method::GET | &Method::HEAD, _) => {
+            (StatusCode::NOT_FOUND, "there are /metrics and /healthz\n".to_owned())
+        }
+        _ => (StatusCode::METHOD_NOT_ALLOWED, "there is GET\n".to_owned()),
+    };
+    let mut response = Response::new(text);
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, TEXT);
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers() {
+        let metrics = Metrics::new().unwrap();
+        for (method, path, status) in [
+            (Method::GET, "/metrics", 200),
+            (Method::HEAD, "/metrics", 200),
+            (Method::GET, "/healthz", 200),
+            (Method::GET, "/", 404),
+            (Method::POST, "/metrics", 405),
+        ] {
+            assert_eq!(answer(&method, path, &metrics).status(), status, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn a_socket_that_nobody_answers_at_is_taken_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = Listen::Unix(folder.path().join("metrics.sock"));
+        let first = Server::bind(&at).unwrap();
+        assert!(Server::bind(&at).is_err(), "somebody answers there");
+        drop(first);
+        Server::bind(&at).unwrap();
+    }
+}

@@ -1,0 +1,120 @@
+//! A queue and the thread that works it off: how much waits, and whether it moves.
+
+use std::{
+    sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+/// The name of the stage that looks into refusals: without it there are no events.
+pub const ENRICH: &str = "enrich";
+
+/// How long something may wait while nothing is done. One refusal takes 5 s at most.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// One stage.
+pub struct Stage {
+    /// Its name.
+    pub name: &'static str,
+    began: Instant,
+    waiting: AtomicUsize,
+    /// When it last did something or stopped having nothing to do, in milliseconds
+    /// from its beginning.
+    moved_ms: AtomicU64,
+    ended: AtomicBool,
+}
+
+impl Stage {
+    /// One with nothing to do.
+    pub fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            began: Instant::now(),
+            waiting: AtomicUsize::new(0),
+            moved_ms: AtomicU64::new(0),
+            ended: AtomicBool::new(false),
+        }
+    }
+
+    /// Something is about to be queued.
+    pub fn add(&self) {
+        if self.waiting.fetch_add(1, Relaxed) == 0 {
+            self.moved();
+        }
+    }
+
+    /// It could not be queued.
+    pub fn take_back(&self) {
+        self.waiting.fetch_sub(1, Relaxed);
+    }
+
+    /// One is done.
+    pub fn done(&self) {
+        self.waiting.fetch_sub(1, Relaxed);
+        self.moved();
+    }
+
+    /// Nothing will be done any more, and that is all right.
+    pub fn end(&self) {
+        self.ended.store(true, Relaxed);
+        self.waiting.store(0, Relaxed);
+    }
+
+    /// How much waits.
+    pub fn waiting(&self) -> usize {
+        if self.ended.load(Relaxed) { 0 } else { self.waiting.load(Relaxed) }
+    }
+
+    /// Whether what waits is being worked off.
+    ///
+    /// # Errors
+    /// It is not, in words.
+    pub fn health(&self, now: Instant) -> Result<(), String> {
+        let waiting = self.waiting();
+        let moved = self.began + Duration::from_millis(self.moved_ms.load(Relaxed));
+        let still = now.saturating_duration_since(moved);
+        match waiting > 0 && still > PATIENCE {
+            true => Err(format!(
+                "{}: {waiting} wait and nothing has been done for {} s",
+                self.name,
+                still.as_secs()
+            )),
+            false => Ok(()),
+        }
+    }
+
+    fn moved(&self) {
+        let ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.moved_ms.store(ms, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LATER: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn one_with_nothing_to_do_is_well_for_ever() {
+        let stage = Stage::new("a");
+        assert_eq!(stage.health(Instant::now() + LATER), Ok(()));
+        stage.add();
+        stage.done();
+        assert_eq!(stage.health(Instant::now() + LATER), Ok(()));
+    }
+
+    #[test]
+    fn one_that_does_nothing_is_not() {
+        let stage = Stage::new("a");
+        stage.add();
+        assert_eq!(stage.health(Instant::now()), Ok(()));
+        // A full queue that more is offered to does not move by that.
+        stage.add();
+        stage.take_back();
+        let why = stage.health(Instant::now() + LATER).unwrap_err();
+        assert!(why.starts_with("a: 1 wait and nothing has been done for 3"), "{why}");
+        stage.end();
+        assert_eq!(stage.health(Instant::now() + LATER), Ok(()));
+        assert_eq!(stage.waiting(), 0);
+    }
+}

@@ -1,0 +1,175 @@
+//! The thread between the ring and the sinks: looks into refusals, diagnoses them, and
+//! counts those that are equal or not wanted.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    time::{Duration, Instant},
+};
+
+use portwatch_common::Source;
+
+use super::{outlet::Outlets, storms::Storms};
+use crate::{
+    config::filter::{Filter, Ignored},
+    decode::RawFailure,
+    diagnose::diagnose,
+    enrich::Enricher,
+    event::{Event, Host, Record},
+    kernel::limits::Counted,
+    memory,
+    metrics::{Metrics, stage::Stage},
+    redact::Redaction,
+};
+
+/// Sources that are kept in mind as not wanted; more are looked into each time.
+const MOST_IGNORED: usize = 4096;
+
+/// How soon after the last time what a burst took is given back: a millisecond's work.
+const GIVE_BACK: Duration = Duration::from_secs(60);
+
+/// What may change while the agent runs.
+#[derive(Clone, Debug)]
+pub struct Tuning {
+    /// What is told.
+    pub filter: Filter,
+    /// Equal failures within this time are told together; zero tells each.
+    pub storm_window: Duration,
+    /// How long one refusal may be looked into.
+    pub deadline: Duration,
+    /// What is taken out of command lines.
+    pub redaction: Redaction,
+}
+
+/// What the thread is given.
+pub enum Work {
+    /// A refusal.
+    Failure(Box<RawFailure>),
+    /// Refusals that the kernel side has only counted.
+    Counted(Counted),
+    /// There is another tuning, in the [`Slot`].
+    Tuned,
+}
+
+/// The newest tuning that was not taken over yet. It stands beside the queue, which
+/// may be full.
+pub type Slot = Arc<Mutex<Option<Tuning>>>;
+
+/// The thread's state.
+pub struct Enriching {
+    /// Fills evidence in.
+    pub enricher: Enricher,
+    /// What is counted.
+    pub storms: Storms,
+    /// What is told.
+    pub filter: Filter,
+    /// Where it is looked for when something has come.
+    pub slot: Slot,
+    /// The host, as events carry it.
+    pub host: Host,
+    /// Where events go.
+    pub outlets: Arc<Outlets>,
+    /// What is counted of it.
+    pub metrics: Arc<Metrics>,
+    /// The queue, watched.
+    pub stage: Arc<Stage>,
+}
+
+impl Enriching {
+    /// Works until the queue is closed and empty.
+    pub fn run(mut self, queue: &Receiver<Work>) {
+        let mut ignored = HashMap::new();
+        let mut given_back = Instant::now();
+        loop {
+            let ends = self.storms.next_end(Instant::now());
+            let work = match self.enricher.next_rest().into_iter().chain(ends).min() {
+                Some(wait) => queue.recv_timeout(wait),
+                None => queue.recv().map_err(RecvTimeoutError::from),
+            };
+            self.retune(&mut ignored);
+            let now = Instant::now();
+            match work {
+                Ok(work) => {
+                    self.work(work, &mut ignored, now);
+                    self.stage.done();
+                }
+                Err(RecvTimeoutError::Timeout) => self.enricher.rest(),
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            for event in self.storms.ended(now) {
+                self.tell(event);
+            }
+            // Looked at only when there was something to do.
+            if given_back.elapsed() > GIVE_BACK {
+                memory::give_back();
+                given_back = Instant::now();
+            }
+        }
+        for event in self.storms.all() {
+            tell(&self.metrics, &self.outlets, event);
+        }
+        self.stage.end();
+    }
+
+    fn work(&mut self, work: Work, ignored: &mut HashMap<Source, Option<u64>>, now: Instant) {
+        match work {
+            Work::Failure(raw) => {
+                if ignored.get(&raw.source) == Some(&raw.task.started_ns) {
+                    self.metrics.ignored(Ignored::Unit, 1);
+                } else if !self.storms.absorb(&raw, now) && !self.look_into(&raw, now) {
+                    if ignored.len() >= MOST_IGNORED {
+                        ignored.clear();
+                    }
+                    ignored.insert(raw.source, raw.task.started_ns);
+                    self.metrics.ignored(Ignored::Unit, 1);
+                }
+            }
+            Work::Counted(Counted { source, count, last_ns }) => {
+                self.metrics.ratelimited(count);
+                if ignored.contains_key(&source) {
+                    self.metrics.ignored(Ignored::Unit, count);
+                } else if !self.storms.count(&source, count, last_ns) {
+                    self.outlets.lost("source", count);
+                }
+            }
+            Work::Tuned => {}
+        }
+    }
+
+    /// Gives whether the failure is wanted.
+    fn look_into(&mut self, raw: &RawFailure, now: Instant) -> bool {
+        let begun = Instant::now();
+        let evidence = self.enricher.enrich(raw);
+        self.metrics.enriched(begun.elapsed());
+        if !self.filter.wants_process(&evidence.process) {
+            return false;
+        }
+        let diagnosis = diagnose(&evidence);
+        let event = Event::new(&self.host, raw, evidence, diagnosis);
+        if let Some(event) = self.storms.admit(raw, event, now) {
+            self.tell(event);
+        }
+        true
+    }
+
+    fn tell(&self, event: Event) {
+        tell(&self.metrics, &self.outlets, event);
+    }
+
+    fn retune(&mut self, ignored: &mut HashMap<Source, Option<u64>>) {
+        let next = self.slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(Tuning { filter, storm_window, deadline, redaction }) = next else { return };
+        self.filter = filter;
+        self.storms.set_window(storm_window);
+        self.enricher.tune(deadline, redaction);
+        ignored.clear();
+    }
+}
+
+fn tell(metrics: &Metrics, outlets: &Outlets, event: Event) {
+    metrics.told(&event);
+    outlets.offer(Record::BindFailure(Box::new(event)));
+}

@@ -1,0 +1,123 @@
+//! Every place where a person reads, with a process that says the worst of itself.
+
+use std::fs;
+
+use serde_json::Value;
+
+use super::{human, journald, markdown};
+use crate::{
+    event::{Event, Record, read},
+    evidence::Process,
+    explain::{self, Question},
+    history::{History, render},
+    replay::diff::Change,
+};
+
+/// Clears the screen, turns the text around, rings, and begins a line of its own.
+const HOSTILE: &str = "x\u{1b}[2J\u{202e}\u{9b}31m\u{7}\r\n  do  kill 1";
+
+/// What is named by processes, or by who runs them.
+const SAID: [&str; 22] = [
+    "comm",
+    "exe",
+    "unit",
+    "container",
+    "pod",
+    "session",
+    "session_user",
+    "user",
+    "tty",
+    "name",
+    "namespace",
+    "image",
+    "published",
+    "hostname",
+    "kernel",
+    "path",
+    "why",
+    "program",
+    "restart",
+    "boot_id",
+    "errno",
+    "reserved",
+];
+
+fn spoil(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                match value {
+                    Value::String(text) if SAID.contains(&key.as_str()) => text.push_str(HOSTILE),
+                    Value::Array(arguments) if key == "cmdline" => {
+                        arguments.push(HOSTILE.into());
+                    }
+                    _ => spoil(value),
+                }
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(spoil),
+        _ => {}
+    }
+}
+
+/// All that was ever captured, spoilt.
+fn events() -> Vec<Event> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/events");
+    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let spoilt = files.map(|path| {
+        let mut value: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+        spoil(&mut value);
+        match read::record(&value.to_string()).unwrap() {
+            Record::BindFailure(event) => event.diagnosed_again(),
+            other => panic!("{other:?}"),
+        }
+    });
+    spoilt.collect()
+}
+
+#[track_caller]
+fn assert_harmless(what: &str, text: &str) {
+    let harmful = |char: &char| matches!(char, '\u{202e}' | '\u{9b}' | '\u{7}' | '\r' | '\u{2028}');
+    let found: Vec<char> = text.chars().filter(harmful).collect();
+    assert!(found.is_empty(), "{what}: {found:?} in {}", text.escape_debug());
+    assert!(!text.contains("\u{1b}[2J"), "{what}: {}", text.escape_debug());
+    let line_of_its_own = text.lines().any(|line| line == "  do  kill 1");
+    assert!(!line_of_its_own, "{what}: {text}");
+}
+
+#[test]
+fn nobody_is_deceived() {
+    let events = events();
+    assert!(events.len() > 20, "{} events are too few", events.len());
+    let mut history = History::default();
+    for event in events {
+        for columns in [None, Some(80)] {
+            assert_harmless("human", &human::block(&event, columns));
+        }
+        assert_harmless("markdown", &markdown::note(&event));
+        let record = Record::BindFailure(Box::new(event.clone()));
+        assert_harmless("journald", &journald::message(&record));
+        let asked = Question {
+            protocol: event.failure.protocol,
+            address: None,
+            port: event.failure.port,
+            reuseaddr: true,
+        };
+        let mut evidence = event.clone().into_evidence();
+        history.add(&evidence, &event.diagnosis, 1);
+        evidence.process = Process::default();
+        let answer = [explain::answer(&event.host, asked, evidence)];
+        assert_harmless("explain", &human::told(&answer));
+        let mut note = Vec::new();
+        markdown::explanations(&answer, &mut note).unwrap();
+        assert_harmless("explain as markdown", &String::from_utf8(note).unwrap());
+        let mut other = event.diagnosis.clone();
+        other.summary.push_str(HOSTILE);
+        let mut text = Vec::new();
+        Change::between(&event, &other).unwrap().unwrap().write(false, &mut text).unwrap();
+        assert_harmless("replay --diff", &String::from_utf8(text).unwrap());
+    }
+    let report = history.report();
+    assert_harmless("history", &render::table(&report));
+    assert_harmless("history as markdown", &render::markdown(&report));
+}
