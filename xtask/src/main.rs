@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use clap::{Parser, Subcommand};
 
+mod deb;
 mod packages;
 mod setup;
 #[path = "../../portwatch/build/toolchain.rs"]
@@ -43,6 +44,8 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Build the Debian package
+    Deb(deb::Args),
     /// Run the live tests on stock Debian kernels under QEMU
     Vm(vm::Args),
     /// Run the benchmarks
@@ -51,6 +54,12 @@ enum Task {
     Fuzz {
         /// How long
         #[arg(long, default_value_t = 600)]
+        seconds: u64,
+    },
+    /// A thousand refused binds a second, with process and namespace churn, for so long
+    Soak {
+        /// How long
+        #[arg(long, default_value_t = 1_800)]
         seconds: u64,
     },
 }
@@ -71,12 +80,23 @@ fn run_task(task: Task) -> anyhow::Result<()> {
         Task::Build => build().map(|_| ()),
         Task::Run { args } => run(args),
         Task::Test { args } => test(args),
+        Task::Deb(args) => deb::run(&args),
         Task::Vm(args) => vm::run(&args),
         Task::Fuzz { seconds } => checked(
             cargo()
                 .args(["test", "--release", "--package", "portwatch-tests", "--test", "fuzz"])
                 .env("PORTWATCH_FUZZ_SECONDS", seconds.to_string()),
         ),
+        Task::Soak { seconds } => {
+            setup::for_testing()?;
+            let binary = build()?;
+            checked(
+                cargo()
+                    .args(["test", "--package", "portwatch-tests", "--test", "soak"])
+                    .env("PORTWATCH_SOAK_SECONDS", seconds.to_string())
+                    .env("PORTWATCH_BIN", binary),
+            )
+        }
         Task::Bench => {
             setup::for_benchmarks()?;
             let binary = build()?;

@@ -39,26 +39,36 @@ pub fn are_available(names: &[&str]) -> bool {
     }
 }
 
-/// Installs packages without recommendations, and starts none of their
-/// services.
+/// Installs packages out of the system's own sources.
 pub fn apt_install(names: &[&str]) -> anyhow::Result<()> {
-    ensure!(
-        has_apt() && rustix::process::geteuid().is_root(),
-        "missing: {}\nhint: install them with your package manager, or run this as root on Debian \
-         or Ubuntu",
-        names.join(", ")
-    );
+    ensure_apt(names)?;
     update()?;
+    apt_install_by(Command::new("apt-get"), names)
+}
+
+/// Installs packages without recommendations, and starts none of their services. Whether
+/// that can be done was asked before ([`ensure_apt`]).
+pub fn apt_install_by(mut apt: Command, names: &[&str]) -> anyhow::Result<()> {
     let _quiet = NoServices::begin()?;
     checked(
-        Command::new("apt-get")
-            .args(["install", "--yes", "--no-install-recommends", "--quiet"])
+        apt.args(["install", "--yes", "--no-install-recommends", "--quiet"])
             // Without a terminal of its own dpkg prints no percentages.
             .args(["-o", "Dpkg::Use-Pty=0"])
             .args(names)
             .env("DEBIAN_FRONTEND", "noninteractive")
             .stdin(Stdio::null()),
     )
+}
+
+/// Fails where packages cannot be installed.
+pub fn ensure_apt(names: &[&str]) -> anyhow::Result<()> {
+    ensure!(
+        has_apt() && rustix::process::geteuid().is_root(),
+        "missing: {}\nhint: install them with your package manager, or run this as root on Debian \
+         or Ubuntu",
+        names.join(", ")
+    );
+    Ok(())
 }
 
 /// While this lives, packages that bring a service do not start it: invoke-rc.d

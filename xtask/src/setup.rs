@@ -1,21 +1,26 @@
 //! Installs what is missing, says what and why, and does nothing the second
 //! time.
 
-use std::{path::Path, process::Command};
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use anyhow::{Context as _, bail};
 
 use crate::{
-    checked,
+    cargo, checked,
     packages::{self, Package},
     toolchain::{self, Compiler},
 };
 
 /// The version of bpf-linker that was proven with this code.
 const BPF_LINKER: &str = "0.13.0";
+/// The version of cargo-deb whose maintainer scripts were proven in a guest.
+const CARGO_DEB: &str = "3.8.0";
 
 /// What the live tests run: real servers, and a container engine.
-const FOR_TESTS: [Package; 6] = [
+const FOR_TESTS: [Package; 7] = [
     Package {
         name: "nginx-light",
         file: "/usr/sbin/nginx",
@@ -32,6 +37,11 @@ const FOR_TESTS: [Package; 6] = [
         name: "systemd",
         file: "/usr/lib/systemd/systemd-journald",
         why: "a journal of the tests' own",
+    },
+    Package {
+        name: "prometheus",
+        file: "/usr/bin/promtool",
+        why: "scrapes the agent and checks its alerts; its service is not started",
     },
     Package { name: "runit", file: "/usr/bin/runsv", why: "a supervisor for the tests" },
 ];
@@ -58,6 +68,17 @@ pub fn for_building() -> anyhow::Result<()> {
     }])?;
     let compiler = compiler()?;
     linker(&compiler)
+}
+
+/// What the Debian package needs beside a binary.
+pub fn for_packaging() -> anyhow::Result<()> {
+    let found =
+        cargo().args(["deb", "--version"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if found.is_ok_and(|status| status.success()) {
+        return Ok(());
+    }
+    say(&format!("cargo-deb {CARGO_DEB}"), "packs the binary; built from source, some minutes");
+    checked(cargo().args(["install", "cargo-deb", "--version", CARGO_DEB, "--locked"]))
 }
 
 /// What building and testing need.

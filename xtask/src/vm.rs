@@ -1,122 +1,230 @@
 //! The live tests and the differential test on stock Debian kernels, under QEMU
 //! without KVM. Nothing is installed on the host but QEMU and busybox.
 
-use std::{fs, path::PathBuf, time::Instant};
+use std::{
+    collections::VecDeque,
+    fs,
+    path::{Path, PathBuf},
+    sync::Mutex,
+    thread,
+};
 
 use anyhow::{Context as _, bail, ensure};
 
 use crate::{
-    cargo, checked,
     packages::{self, Package},
     root, setup,
 };
 
+mod apt;
+mod archive;
 mod boot;
+mod debian;
+mod emulator;
 mod image;
 mod kernels;
+mod modules;
+mod outcome;
+mod programs;
+mod scenario;
+mod table;
+
+use boot::{Clock, Guest};
+use kernels::Kernel;
+use outcome::Outcome;
+use programs::{Programs, Tests};
+use scenario::Scenario;
+use table::Row;
 
 /// Options of `vm`.
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
-    /// Kernel series: 5.10, 6.1, 6.12, 6.16, 6.18
-    #[arg(default_values_t = ["6.12".to_owned()])]
+    #[command(subcommand)]
+    whole: Option<Whole>,
+    /// Kernel series: 5.10, 6.1, 6.12, 6.16 and so on, or newest
+    #[arg(default_values = ["5.10", "6.1", "6.12", "6.18", "newest"])]
     series: Vec<String>,
-    /// Only the tests whose name contains this
-    #[arg(long, default_value = "")]
-    filter: String,
-    /// How many scenarios the differential test plays
+    /// Only these scenarios; may be given several times
+    #[arg(long = "scenario", value_name = "NAME", value_parser = scenario::names())]
+    scenarios: Vec<String>,
+    /// What tells kernels apart, in place of the whole suite
+    #[arg(long)]
+    quick: bool,
+    /// Only the tests whose name contains this, in place of each scenario's own
+    #[arg(long, value_name = "PART")]
+    filter: Option<String>,
+    /// How many random scenarios the differential test plays
     #[arg(long, default_value_t = 10_000)]
-    scenarios: u32,
+    differential: u32,
+    /// Guests at a time
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
+    jobs: u8,
+    /// Enter the results into docs/kernel-support.md, in place of those that these kernels
+    /// had there
+    #[arg(long, conflicts_with = "filter")]
+    table: bool,
 }
 
-const NEEDS: [Package; 3] = [
-    Package {
-        name: "qemu-system-x86",
-        file: "/usr/bin/qemu-system-x86_64",
-        why: "boots the kernels",
+/// A guest with a system of its own.
+#[derive(clap::Subcommand)]
+enum Whole {
+    /// A whole Debian with systemd, the package, and real units
+    Debian(debian::Args),
+    /// What the agent costs others, with both sets of hooks, in instructions
+    Overhead {
+        /// Kernel series
+        #[arg(default_value = "6.12")]
+        series: String,
     },
-    Package { name: "busybox-static", file: "/bin/busybox", why: "is the guest's user space" },
+}
+
+/// What every guest needs.
+const NEEDS: [Package; 2] = [
+    Package { name: "busybox-static", file: "/bin/busybox", why: "begins the guest's user space" },
     Package { name: "xz-utils", file: "/usr/bin/xz", why: "unpacks kernel modules" },
 ];
 
-/// Boots each series in turn; fails if the suite failed on any.
+/// Boots each kernel for each scenario; fails if any of them failed.
 pub fn run(args: &Args) -> anyhow::Result<()> {
+    match &args.whole {
+        Some(Whole::Debian(args)) => debian::run(args),
+        Some(Whole::Overhead { series }) => overhead(series),
+        None => matrix(args),
+    }
+}
+
+/// Installs what every guest needs, and gives the folder in which things are kept.
+fn prepare() -> anyhow::Result<PathBuf> {
     setup::for_building()?;
     packages::install(&NEEDS)?;
     let cache = root().join("target/vm");
     fs::create_dir_all(&cache)?;
-    let programs = build_static()?;
-    let mut failed = Vec::new();
-    for series in &args.series {
-        let kernel = kernels::fetch(series, &cache)?;
-        let initrd = image::build(&kernel, &programs, args, &cache)?;
-        eprintln!("vm: booting {}", kernel.version);
-        let start = Instant::now();
-        let outcome = boot::run(&kernel.vmlinuz, &initrd, &cache)?;
-        let seconds = start.elapsed().as_secs();
-        println!("vm: {} {} in {seconds} s", kernel.version, outcome.word());
-        if !outcome.passed() {
-            failed.push(series.clone());
-        }
+    emulator::install(&cache)?;
+    Ok(cache)
+}
+
+/// All that a guest needs but a kernel.
+struct Workshop {
+    cache: PathBuf,
+    programs: Programs,
+    tests: Tests,
+}
+
+impl Workshop {
+    fn build() -> anyhow::Result<Self> {
+        let cache = prepare()?;
+        let (programs, tests) = (programs::build_programs()?, programs::build_tests()?);
+        Ok(Self { cache, programs, tests })
     }
-    ensure!(failed.is_empty(), "the suite failed on {}", failed.join(", "));
+
+    fn kernel(&self, series: &str) -> anyhow::Result<(Kernel, PathBuf)> {
+        let kernel = kernels::fetch(series, &self.cache)?;
+        let initrd = image::build(&kernel, &self.programs, &self.tests, &self.cache)?;
+        Ok((kernel, initrd))
+    }
+}
+
+/// Emulation has a speed of its own, so that instructions are counted in place of time.
+fn overhead(series: &str) -> anyhow::Result<()> {
+    let workshop = Workshop::build()?;
+    let (kernel, initrd) = workshop.kernel(series)?;
+    let folder = workshop.cache.join("runs").join(format!("{} overhead", kernel.version));
+    fs::create_dir_all(&folder)?;
+    let parameters = "GUEST_OVERHEAD=1 OVERHEAD_TURNS=5";
+    let said =
+        boot::boot(&kernel.vmlinuz, &initrd, None, Clock::Instructions, parameters, &folder)?;
+    println!("{}, a nanosecond is an instruction:\n{}", kernel.version, said.output);
+    let outcome = Outcome::read(&said.output, "none");
+    ensure!(outcome.ended(), "the guest did not come to its end");
+    ensure!(said.output.contains("exit status: 0"), "the benchmark failed");
+    ensure!(outcome.warnings == 0, "the guest's kernel gave warnings");
     Ok(())
 }
 
-/// The programs that run in the guest, linked statically because it has no
-/// libraries.
-pub struct Programs {
-    pub portwatch: PathBuf,
-    pub binder: PathBuf,
-    pub live: PathBuf,
-    pub differential: PathBuf,
+fn matrix(args: &Args) -> anyhow::Result<()> {
+    let workshop = Workshop::build()?;
+    let mut guests = VecDeque::new();
+    for series in &args.series {
+        let (kernel, initrd) = workshop.kernel(series)?;
+        for scenario in chosen(args) {
+            guests.push_back(guest(args, &kernel, initrd.clone(), scenario, &workshop.cache)?);
+        }
+    }
+    ensure!(!guests.is_empty(), "there is no such scenario");
+    let mut rows = boot_all(guests, args.jobs)?;
+    rows.sort_by_key(Row::order);
+    println!("\n{}", table::render(&rows));
+    if args.table {
+        table::enter(&root().join("docs/kernel-support.md"), &rows)?;
+    }
+    let failed: Vec<_> = rows.iter().filter(|row| !row.passed).map(Row::name).collect();
+    ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
+    Ok(())
 }
 
-fn build_static() -> anyhow::Result<Programs> {
-    const TARGET: &str = "x86_64-unknown-linux-gnu";
-    let target_dir = root().join("target/static");
-    let command = |verb: &[&str]| {
-        let mut command = cargo();
-        command
-            .args(verb)
-            .args(["--target", TARGET, "--target-dir"])
-            .arg(&target_dir)
-            // Emulation is slow and the guest's memory small.
-            .args(["--config", "profile.dev.opt-level=1", "--config", "profile.dev.strip=true"])
-            .env("RUSTFLAGS", "-C target-feature=+crt-static");
-        command
+fn chosen(args: &Args) -> impl Iterator<Item = &'static Scenario> {
+    let wanted = |name: &str| args.scenarios.is_empty() || args.scenarios.iter().any(|s| s == name);
+    scenario::ALL.iter().filter(move |scenario| wanted(scenario.name))
+}
+
+fn guest(
+    args: &Args,
+    kernel: &Kernel,
+    initrd: PathBuf,
+    scenario: &'static Scenario,
+    cache: &Path,
+) -> anyhow::Result<Guest> {
+    let folder = cache.join("runs").join(format!("{} {}", kernel.version, scenario.name));
+    fs::create_dir_all(&folder)?;
+    let tests = match &args.filter {
+        Some(filter) => filter.clone(),
+        None => scenario.tests(args.quick).join(","),
     };
-    checked(command(&["build", "--bins"]).args(["-p", "portwatch", "-p", "portwatch-tests"]))?;
-    let output = command(&["test", "--no-run", "--message-format=json"])
-        .args(["-p", "portwatch-tests", "--test", "live", "--test", "differential"])
-        .stderr(std::process::Stdio::inherit())
-        .output()?;
-    ensure!(output.status.success(), "the tests do not build");
-    let messages = String::from_utf8_lossy(&output.stdout);
-    let test = |name| {
-        executable(&messages, name)
-            .with_context(|| format!("cargo names no executable for the {name} test"))
-    };
-    let bin = target_dir.join(TARGET).join("debug");
-    Ok(Programs {
-        portwatch: bin.join("portwatch"),
-        binder: bin.join("binder"),
-        live: test("live")?,
-        differential: test("differential")?,
+    ensure!(
+        tests.chars().all(|char| char.is_ascii_alphanumeric() || "_:,-".contains(char)),
+        "a test's name has letters, digits, _, : and - only"
+    );
+    let differential = if scenario.differential { args.differential } else { 0 };
+    Ok(Guest {
+        release: kernel.version.clone(),
+        vmlinuz: kernel.vmlinuz.clone(),
+        initrd,
+        scenario,
+        whole: scenario.tests(args.quick).is_empty(),
+        folder,
+        parameters: scenario.parameters(&tests, differential),
     })
 }
 
-/// The executable of a test in cargo's messages.
-fn executable(messages: &str, test: &str) -> Option<PathBuf> {
-    messages.lines().find_map(|line| {
-        let message: serde_json::Value = serde_json::from_str(line).ok()?;
-        let is_test = message.pointer("/profile/test")?.as_bool()?;
-        let is_named = message.pointer("/target/name")?.as_str()? == test;
-        (is_test && is_named).then(|| message.get("executable")?.as_str().map(PathBuf::from))?
+/// Boots so many guests at a time until each has been.
+fn boot_all(guests: VecDeque<Guest>, jobs: u8) -> anyhow::Result<Vec<Row>> {
+    let waiting = Mutex::new(guests);
+    let next = || waiting.lock().map_or(None, |mut waiting| waiting.pop_front());
+    let work = || -> anyhow::Result<Vec<Row>> {
+        let mut rows = Vec::new();
+        while let Some(guest) = next() {
+            println!("vm: booting {}", guest.name());
+            let (outcome, seconds) = guest.run()?;
+            println!("vm: {} {} in {seconds} s", guest.name(), outcome.word());
+            rows.push(Row::new(&guest, &outcome, seconds));
+        }
+        Ok(rows)
+    };
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
+        let mut rows = Vec::new();
+        for worker in workers {
+            match worker.join() {
+                Ok(done) => rows.extend(done?),
+                Err(_) => bail!("a guest's thread panicked"),
+            }
+        }
+        Ok(rows)
     })
 }
 
-/// A shell command's success, its output hidden unless it fails.
+/// A command's output, shown only if it fails.
 fn quietly(command: &mut std::process::Command) -> anyhow::Result<String> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = command.output().with_context(|| format!("failed to start {name}"))?;
@@ -124,24 +232,4 @@ fn quietly(command: &mut std::process::Command) -> anyhow::Result<String> {
         bail!("{name} failed: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_test_executable_is_found_among_the_messages() {
-        let messages = concat!(
-            r#"{"profile":{"test":false},"target":{"name":"live"},"executable":"/a/binder"}"#,
-            "\n",
-            r#"{"profile":{"test":true},"target":{"name":"other"},"executable":"/a/other-1"}"#,
-            "\n",
-            r#"{"profile":{"test":true},"target":{"name":"live"},"executable":"/a/live-1"}"#,
-            "\n",
-            r#"{"reason":"build-finished","success":true}"#,
-        );
-        assert_eq!(executable(messages, "live"), Some(PathBuf::from("/a/live-1")));
-        assert_eq!(executable(messages, "cli"), None);
-    }
 }

@@ -3,8 +3,7 @@
 
 use std::{
     fs::{self, File},
-    io::{Read as _, Seek as _, SeekFrom, Write as _},
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
     thread,
     time::{Duration, Instant},
@@ -12,107 +11,120 @@ use std::{
 
 use anyhow::Context as _;
 
-/// Longer than the whole suite takes on a slow machine.
-const DEADLINE: Duration = Duration::from_secs(1500);
+use crate::vm::{emulator, outcome::Outcome, scenario::Scenario};
 
-/// What a run came to.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Outcome {
-    /// The suite's exit status; `None` if the guest never said it.
-    status: Option<i32>,
-    /// Warnings of the guest's kernel.
-    warnings: usize,
+/// Longer than the whole suite takes on a slow machine with another guest beside it.
+const DEADLINE: Duration = Duration::from_secs(2400);
+
+/// A guest that is ready to boot.
+pub struct Guest {
+    /// The kernel's, as `uname -r` will say.
+    pub release: String,
+    pub vmlinuz: PathBuf,
+    pub initrd: PathBuf,
+    pub scenario: &'static Scenario,
+    /// Whether the whole suite runs.
+    pub whole: bool,
+    /// Where what it says is kept.
+    pub folder: PathBuf,
+    /// What it is to do.
+    pub parameters: String,
 }
 
-impl Outcome {
-    /// The suite passed and the kernel had nothing to complain of.
-    pub fn passed(&self) -> bool {
-        self.status == Some(0) && self.warnings == 0
+impl Guest {
+    /// Kernel and scenario.
+    pub fn name(&self) -> String {
+        format!("{} {}", self.release, self.scenario.name)
     }
 
-    /// The outcome in a few words.
-    pub fn word(&self) -> String {
-        match (self.status, self.warnings) {
-            (Some(0), 0) => "passed".to_owned(),
-            (Some(0), warnings) => format!("passed, but its kernel gave {warnings} warnings"),
-            (Some(status), _) => format!("failed with status {status}"),
-            (None, _) => "did not end".to_owned(),
+    /// Boots it and waits for its end; gives what it came to and how many seconds it took.
+    /// Shows what it said if it failed.
+    pub fn run(&self) -> anyhow::Result<(Outcome, u64)> {
+        let Self { vmlinuz, initrd, folder, parameters, .. } = self;
+        let said = boot(vmlinuz, initrd, None, Clock::Real, parameters, folder)?;
+        let outcome = Outcome::read(&said.output, self.scenario.lockdown);
+        if !outcome.passed() {
+            println!("vm: {} said:\n{}", self.name(), said.output);
+            if !outcome.ended() {
+                println!("vm: its console:\n{}", said.console);
+            }
+        }
+        Ok((outcome, said.seconds))
+    }
+}
+
+/// How a guest's time passes.
+#[derive(Clone, Copy)]
+pub enum Clock {
+    /// As it does here, on two processors.
+    Real,
+    /// A nanosecond for each instruction, on one processor: what is measured does not
+    /// depend on what else this machine does.
+    Instructions,
+}
+
+impl Clock {
+    fn options(self) -> &'static [&'static str] {
+        match self {
+            Self::Real => &["-accel", "tcg,thread=multi", "-smp", "2"],
+            Self::Instructions => {
+                &["-accel", "tcg,thread=single", "-smp", "1", "-icount", "shift=0,sleep=off"]
+            }
         }
     }
-
-    fn read(output: &str) -> Self {
-        let status = output
-            .lines()
-            .filter_map(|line| line.trim().strip_prefix("exit status: ")?.parse().ok())
-            .next_back();
-        let warnings = output.lines().filter(|line| line.starts_with("kernel: ")).count();
-        // Only after this line are all warnings there.
-        let complete = output.contains("end of run");
-        Self { status: status.filter(|_| complete), warnings }
-    }
 }
 
-/// Boots and shows the tests' output as it comes.
-pub fn run(vmlinuz: &Path, initrd: &Path, cache: &Path) -> anyhow::Result<Outcome> {
-    let (console, out) = (cache.join("console"), cache.join("output"));
+/// What came of a boot.
+pub struct Said {
+    /// On the second serial port.
+    pub output: String,
+    /// By the kernel.
+    pub console: String,
+    /// How long it ran.
+    pub seconds: u64,
+}
+
+/// Boots a kernel with an initramfs, and with a disk where there is one (what is written
+/// to it is kept apart, and not for long), and waits for its end.
+pub fn boot(
+    vmlinuz: &Path,
+    initrd: &Path,
+    disk: Option<&Path>,
+    clock: Clock,
+    parameters: &str,
+    folder: &Path,
+) -> anyhow::Result<Said> {
+    let (console, out) = (folder.join("console"), folder.join("output"));
     for file in [&console, &out] {
         File::create(file)?;
     }
     let serial = |path: &Path| format!("file:{}", path.display());
-    let mut qemu = Command::new("qemu-system-x86_64")
+    let drive =
+        disk.map(|disk| format!("file={},format=raw,if=virtio,snapshot=on", disk.display()));
+    let parameters =
+        format!("console=ttyS0 loglevel=4 panic=-1 oops=panic rdinit=/init {parameters}");
+    let start = Instant::now();
+    let mut qemu = Command::new(emulator::PROGRAM)
         .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
-        .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-m", "1024", "-smp", "2"])
+        .args(clock.options())
+        .args(["-cpu", "max", "-m", "1024"])
         .arg("-kernel")
         .arg(vmlinuz)
         .arg("-initrd")
         .arg(initrd)
-        .args(["-append", "console=ttyS0 loglevel=4 panic=-1 oops=panic rdinit=/init"])
+        .args(["-append", &parameters])
         .args(["-serial", &serial(&console), "-serial", &serial(&out)])
+        .args(drive.iter().flat_map(|drive| ["-drive", drive]))
         .spawn()
-        .context("failed to start qemu-system-x86_64")?;
-    let end = Instant::now() + DEADLINE;
-    let mut shown = 0;
-    loop {
-        let ended = qemu.try_wait()?.is_some();
-        shown = show_from(&out, shown)?;
-        if ended {
-            break;
-        }
-        if Instant::now() > end {
+        .with_context(|| format!("failed to start {}", emulator::PROGRAM))?;
+    while qemu.try_wait()?.is_none() {
+        if start.elapsed() > DEADLINE {
             qemu.kill()?;
             qemu.wait()?;
             break;
         }
         thread::sleep(Duration::from_millis(200));
     }
-    let outcome = Outcome::read(&fs::read_to_string(&out)?);
-    if outcome.status.is_none() {
-        eprintln!("vm: the guest's console:\n{}", fs::read_to_string(&console)?);
-    }
-    Ok(outcome)
-}
-
-/// Copies what was added to the file to stdout; gives the new position.
-fn show_from(path: &Path, position: u64) -> anyhow::Result<u64> {
-    let mut file = File::open(path)?;
-    file.seek(SeekFrom::Start(position))?;
-    let mut new = Vec::new();
-    file.read_to_end(&mut new)?;
-    std::io::stdout().write_all(&new)?;
-    Ok(position + new.len() as u64)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_run_passes_only_if_it_said_so_to_the_end() {
-        let read = |text| Outcome::read(text);
-        assert!(read("test result: ok\nexit status: 0\r\nend of run\n").passed());
-        assert!(!read("exit status: 0\n").passed(), "cut short");
-        assert!(!read("exit status: 101\nend of run\n").passed());
-        assert!(!read("exit status: 0\nkernel: WARNING: at x\nend of run\n").passed());
-        assert!(!read("").passed());
-    }
+    let text = |path| fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    Ok(Said { output: text(&out)?, console: text(&console)?, seconds: start.elapsed().as_secs() })
 }

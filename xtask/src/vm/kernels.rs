@@ -1,6 +1,5 @@
-//! Stock kernels out of Debian's archive, through an apt configuration of our
-//! own that leaves the system's untouched. Versions rotate there, so the newest
-//! of a series is asked for, and what was fetched is kept by its file name.
+//! Stock kernels out of Debian's archive. Versions rotate there, so the newest
+//! of a series is asked for, and what was unpacked is kept by version and checksum.
 
 use std::{
     fs,
@@ -8,69 +7,61 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 
-use crate::vm::quietly;
+use crate::vm::{apt::Apt, quietly};
 
 /// A kernel that is ready to boot.
 pub struct Kernel {
+    /// As `uname -r` says it.
     pub version: String,
     pub vmlinuz: PathBuf,
+    /// The folder of its modules.
     pub modules: PathBuf,
 }
 
-/// The suites that have a series, of the main and of the security archive.
-fn suites(series: &str) -> Option<(&'static str, &'static str)> {
-    Some(match series {
+/// Debian's suites that have a series: the release's own, and that of its security updates.
+/// What is newer than the releases' kernels is in the backports.
+fn suites(series: &str) -> (&'static str, &'static str) {
+    match series {
         "5.10" => ("bullseye", "bullseye-security"),
         "6.1" => ("bookworm", "bookworm-security"),
         "6.12" => ("trixie", "trixie-security"),
-        "6.16" | "6.18" => ("trixie-backports", "trixie-security"),
-        _ => return None,
-    })
+        _ => ("trixie-backports", "trixie-security"),
+    }
 }
 
-/// Fetches and unpacks the newest kernel of a series.
+/// Fetches and unpacks the newest kernel of a series, or of all for `newest`.
 pub fn fetch(series: &str, cache: &Path) -> anyhow::Result<Kernel> {
-    let Some((main, security)) = suites(series) else {
-        bail!("no kernel series {series}\nhint: 5.10, 6.1, 6.12, 6.16 or 6.18");
-    };
-    let apt = Apt::prepare(&cache.join("apt").join(series), main, security)?;
-    let package = apt.newest(series)?;
-    let debs = cache.join("debs");
-    fs::create_dir_all(&debs)?;
-    let deb = match kept(&debs, &package) {
-        Some(deb) => deb,
-        None => {
-            eprintln!("vm: fetching {package}");
-            // apt checks the archive's signed checksum of what it downloads.
-            quietly(apt.command("apt-get").args(["download", &package]).current_dir(&debs))?;
-            kept(&debs, &package).context("apt-get download left no file")?
-        }
-    };
-    let tree = cache.join("trees").join(&package);
+    let (main, security) = suites(series);
+    let apt = Apt::prepare(&cache.join("apt").join(main), &[main], security)?;
+    let packages = newest(&apt, series)?;
+    let tree = cache.join("trees").join(apt.cached_as(&packages)?);
     if !tree.exists() {
         let part = tree.with_extension("part");
         fs::create_dir_all(&part)?;
-        quietly(Command::new("dpkg").arg("-x").arg(&deb).arg(&part))?;
+        for package in &packages {
+            eprintln!("vm: fetching {package}");
+            // apt checks the archive's signed checksum of what it downloads.
+            quietly(apt.command("apt-get").args(["download", package]).current_dir(&part))?;
+            let deb = find(&part, &format!("{package}_"))?;
+            quietly(Command::new("dpkg").arg("-x").arg(&deb).arg(&part))?;
+            fs::remove_file(&deb)?;
+        }
         fs::rename(&part, &tree)?;
     }
-    let vmlinuz = find(&tree.join("boot"), "vmlinuz-")?;
-    let version = vmlinuz
-        .file_name()
-        .and_then(|name| name.to_str()?.strip_prefix("vmlinuz-").map(str::to_owned))
-        .context("a kernel without a version")?;
     // Since trixie the packages have everything below /usr.
     let modules = ["usr/lib/modules", "lib/modules"]
-        .map(|folder| tree.join(folder).join(&version))
         .into_iter()
-        .find(|folder| folder.is_dir())
+        .find_map(|folder| find(&tree.join(folder), "").ok())
         .context("a kernel without modules")?;
+    let version = modules.file_name().and_then(|name| name.to_str());
+    let version = version.context("a kernel without a version")?.to_owned();
+    let vmlinuz = [tree.join("boot").join(format!("vmlinuz-{version}")), modules.join("vmlinuz")]
+        .into_iter()
+        .find(|file| file.exists())
+        .with_context(|| format!("no kernel image of {version}"))?;
     Ok(Kernel { modules, version, vmlinuz })
-}
-
-fn kept(debs: &Path, package: &str) -> Option<PathBuf> {
-    find(debs, &format!("{package}_")).ok()
 }
 
 /// The file in `folder` whose name starts with `head`.
@@ -82,89 +73,49 @@ fn find(folder: &Path, head: &str) -> anyhow::Result<PathBuf> {
         .with_context(|| format!("no {head}* in {}", folder.display()))
 }
 
-/// apt with its own sources and lists.
-struct Apt {
-    folder: PathBuf,
+/// The packages of the newest kernel of a series.
+fn newest(apt: &Apt, series: &str) -> anyhow::Result<Vec<String>> {
+    let names = quietly(apt.command("apt-cache").args(["pkgnames", "linux-"]))?;
+    newest_of(series, &names)
+        .with_context(|| format!("the archive has no kernel {series}\nhint: 6.12, or newest"))
 }
 
-impl Apt {
-    fn prepare(folder: &Path, main: &str, security: &str) -> anyhow::Result<Self> {
-        for part in ["lists/partial", "cache/archives/partial"] {
-            fs::create_dir_all(folder.join(part))?;
+const FLAVOUR: &str = "-cloud-amd64";
+
+/// The packages of the newest version of a series. From 6.19 on the image is split: its
+/// package is empty, and what is in it is in two others, of which the archive loses the
+/// modules' sooner.
+fn newest_of(series: &str, names: &str) -> Option<Vec<String>> {
+    let has = |name: &str| names.lines().any(|line| line == name);
+    let head = match series {
+        "newest" => String::new(),
+        series => format!("{series}."),
+    };
+    let packages = |version: &str| {
+        let named = |part: &str| format!("linux-{part}-{version}{FLAVOUR}");
+        let (image, binary, modules) = (named("image"), named("binary"), named("modules"));
+        match (has(&binary), has(&modules)) {
+            (true, true) => Some(vec![binary, modules]),
+            (true, false) => None,
+            (false, _) => Some(vec![image]),
         }
-        let (archive, security_archive) = mirrors()?;
-        let keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
-        fs::write(
-            folder.join("sources.list"),
-            format!(
-                "deb [signed-by={keyring}] {archive} {main} main\n\
-                 deb [signed-by={keyring}] {security_archive} {security} main\n"
-            ),
-        )?;
-        let apt = Self { folder: fs::canonicalize(folder)? };
-        quietly(apt.command("apt-get").args(["update", "--quiet"]))?;
-        Ok(apt)
-    }
-
-    fn command(&self, program: &str) -> Command {
-        let folder = self.folder.display();
-        let mut command = Command::new(program);
-        for option in [
-            format!("Dir::Etc::sourcelist={folder}/sources.list"),
-            "Dir::Etc::sourceparts=/dev/null".to_owned(),
-            format!("Dir::State::lists={folder}/lists"),
-            format!("Dir::Cache={folder}/cache"),
-            "APT::Sandbox::User=root".to_owned(),
-            "Acquire::Languages=none".to_owned(),
-        ] {
-            command.args(["-o", &option]);
-        }
-        command
-    }
-
-    /// The newest `linux-image-*-cloud-amd64` of a series.
-    fn newest(&self, series: &str) -> anyhow::Result<String> {
-        let names = quietly(self.command("apt-cache").args(["pkgnames", "linux-image-"]))?;
-        newest_of(series, &names).with_context(|| format!("the archive has no kernel {series}"))
-    }
-}
-
-/// Picks by the numbers in the name, compared one by one.
-fn newest_of(series: &str, names: &str) -> Option<String> {
-    let head = format!("linux-image-{series}.");
+    };
     names
         .lines()
-        .filter(|name| name.starts_with(&head) && name.ends_with("-cloud-amd64"))
-        .max_by_key(|name| {
-            name.split(|char: char| !char.is_ascii_digit())
-                .filter_map(|number| number.parse::<u32>().ok())
-                .collect::<Vec<_>>()
-        })
-        .map(str::to_owned)
+        .filter_map(|name| name.strip_prefix("linux-image-")?.strip_suffix(FLAVOUR))
+        .filter(|version| version.starts_with(|char: char| char.is_ascii_digit()))
+        .filter(|version| version.starts_with(&head))
+        .filter_map(|version| Some((numbers(version), packages(version)?)))
+        .max()
+        .map(|(_, packages)| packages)
 }
 
-/// The archives that this system itself uses.
-fn mirrors() -> anyhow::Result<(String, String)> {
-    let mut text = fs::read_to_string("/etc/apt/sources.list").unwrap_or_default();
-    for entry in fs::read_dir("/etc/apt/sources.list.d").into_iter().flatten().flatten() {
-        text.push_str(&fs::read_to_string(entry.path()).unwrap_or_default());
-        text.push('\n');
-    }
-    mirrors_in(&text).context(
-        "this system's apt sources name no Debian archive, from which the kernels would come",
-    )
-}
-
-fn mirrors_in(text: &str) -> Option<(String, String)> {
-    let words: Vec<_> = text
-        .lines()
-        .filter(|line| !line.trim_start().starts_with('#'))
-        .flat_map(str::split_whitespace)
-        .map(|word| word.trim_end_matches('/'))
-        .collect();
-    let ending =
-        |tail: &str| words.iter().find(|word| word.ends_with(tail)).map(|&word| word.to_owned());
-    Some((ending("/debian")?, ending("/debian-security")?))
+/// The numbers in a version, to be compared one by one.
+pub fn numbers(version: &str) -> Vec<u32> {
+    version
+        .split(|char: char| !char.is_ascii_digit())
+        .filter_map(|number| number.parse().ok())
+        .collect()
 }
 
 #[cfg(test)]
@@ -175,25 +126,19 @@ mod tests {
     fn the_newest_of_a_series_is_picked() {
         let names = "linux-image-6.1.0-9-cloud-amd64\nlinux-image-6.1.0-56-cloud-amd64\n\
                      linux-image-6.1.0-56-cloud-amd64-unsigned\nlinux-image-6.12.1-cloud-amd64\n";
-        assert_eq!(newest_of("6.1", names).unwrap(), "linux-image-6.1.0-56-cloud-amd64");
+        assert_eq!(newest_of("6.1", names).unwrap(), ["linux-image-6.1.0-56-cloud-amd64"]);
+        assert_eq!(newest_of("newest", names).unwrap(), ["linux-image-6.12.1-cloud-amd64"]);
         assert_eq!(newest_of("5.10", names), None);
     }
 
     #[test]
-    fn mirrors_are_read_from_both_forms_of_sources() {
-        let deb822 =
-            "URIs: http://mirror.example/debian\nURIs: http://mirror.example/debian-security/";
-        let lines = "# deb http://no.example/debian x main\n\
-                     deb http://mirror.example/debian stable main\n\
-                     deb http://mirror.example/debian-security stable-security main";
-        for text in [deb822, lines] {
-            assert_eq!(
-                mirrors_in(text),
-                Some((
-                    "http://mirror.example/debian".to_owned(),
-                    "http://mirror.example/debian-security".to_owned()
-                ))
-            );
-        }
+    fn a_split_kernel_is_two_packages_and_both_must_be_there() {
+        let names = "linux-image-cloud-amd64\nlinux-image-7.0.13+deb13-cloud-amd64\n\
+                     linux-binary-7.0.13+deb13-cloud-amd64\nlinux-image-7.0.12+deb13-cloud-amd64\n\
+                     linux-binary-7.0.12+deb13-cloud-amd64\nlinux-modules-7.0.12+deb13-cloud-amd64";
+        assert_eq!(
+            newest_of("newest", names).unwrap(),
+            ["linux-binary-7.0.12+deb13-cloud-amd64", "linux-modules-7.0.12+deb13-cloud-amd64"]
+        );
     }
 }

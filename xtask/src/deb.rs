@@ -1,0 +1,66 @@
+//! The Debian package: cargo-deb packs by the metadata in portwatch/Cargo.toml,
+//! after the binary has written its own manual and completions.
+
+use std::{
+    fs::{self, File},
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use anyhow::Context as _;
+
+use crate::{build, cargo, checked, root, setup};
+
+/// Options of `deb`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The package's revision: what is behind the version in its name
+    #[arg(long, default_value = "1")]
+    revision: String,
+}
+
+/// Builds the release binary, packs it, and prints the package's path.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let binary = build()?;
+    let package = root().join(format!("target/debian/portwatch-{}.deb", args.revision));
+    pack(&binary, &root().join("target"), &[], &args.revision, &package)?;
+    println!("{}", package.display());
+    Ok(())
+}
+
+/// Packs a binary that is built already: in `target_dir`, and below that where
+/// `--target` and `--profile` say.
+pub fn pack(
+    binary: &Path,
+    target_dir: &Path,
+    options: &[&str],
+    revision: &str,
+    to: &Path,
+) -> anyhow::Result<()> {
+    setup::for_packaging()?;
+    let shared = root().join("target/package");
+    let (man, completions) = (shared.join("man"), shared.join("completions"));
+    for folder in [&man, &completions] {
+        fs::create_dir_all(folder)?;
+    }
+    if let Some(folder) = to.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    checked(Command::new(binary).arg("man").arg(&man))?;
+    for shell in ["bash", "zsh", "fish"] {
+        let file = completions.join(format!("portwatch.{shell}"));
+        let file =
+            File::create(&file).with_context(|| format!("cannot make {}", file.display()))?;
+        checked(Command::new(binary).args(["completions", shell]).stdout(file))?;
+    }
+    checked(
+        cargo()
+            .args(["deb", "--quiet", "--no-build", "--package", "portwatch"])
+            .args(["--deb-revision", revision, "--output"])
+            .arg(to)
+            .args(options)
+            .env("CARGO_TARGET_DIR", target_dir)
+            // The path of what was packed.
+            .stdout(Stdio::null()),
+    )
+}

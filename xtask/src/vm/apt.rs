@@ -1,0 +1,118 @@
+//! apt with sources and lists of our own: the system's stay as they are.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, ensure};
+
+use crate::vm::quietly;
+
+/// What signs Debian's archives.
+pub const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// apt with its own sources and lists.
+pub struct Apt {
+    folder: PathBuf,
+}
+
+impl Apt {
+    /// Fetches the lists of some suites of Debian's archive and one of its security updates.
+    pub fn prepare(folder: &Path, suites: &[&str], security: &str) -> anyhow::Result<Self> {
+        for part in ["lists/partial", "cache/archives/partial"] {
+            fs::create_dir_all(folder.join(part))?;
+        }
+        let (archive, security_archive) = mirrors()?;
+        let sources = suites
+            .iter()
+            .map(|suite| (&archive, *suite))
+            .chain([(&security_archive, security)])
+            .map(|(archive, suite)| format!("deb [signed-by={KEYRING}] {archive} {suite} main\n"))
+            .collect::<String>();
+        fs::write(folder.join("sources.list"), sources)?;
+        let apt = Self { folder: fs::canonicalize(folder)? };
+        quietly(apt.command("apt-get").args(["update", "--quiet"]))?;
+        Ok(apt)
+    }
+
+    /// One of apt's programs.
+    pub fn command(&self, program: &str) -> Command {
+        let folder = self.folder.display();
+        let mut command = Command::new(program);
+        for option in [
+            format!("Dir::Etc::sourcelist={folder}/sources.list"),
+            "Dir::Etc::sourceparts=/dev/null".to_owned(),
+            format!("Dir::State::lists={folder}/lists"),
+            format!("Dir::Cache={folder}/cache"),
+            "APT::Sandbox::User=root".to_owned(),
+            "Acquire::Languages=none".to_owned(),
+        ] {
+            command.args(["-o", &option]);
+        }
+        command
+    }
+
+    /// A name for what is in the packages: that of the first, and all checksums' beginnings.
+    pub fn cached_as(&self, packages: &[String]) -> anyhow::Result<String> {
+        let mut name = packages.first().context("a kernel without a package")?.clone();
+        for package in packages {
+            let shown = quietly(self.command("apt-cache").args(["show", package]))?;
+            let sum = shown.lines().find_map(|line| line.strip_prefix("SHA256: "));
+            let sum = sum.and_then(|sum| sum.get(..12)).context("a package without a checksum")?;
+            name.push('-');
+            name.push_str(sum);
+        }
+        // A dot would begin an extension.
+        ensure!(!name.contains('/'), "a package's name is no path");
+        Ok(name.replace('.', "_"))
+    }
+}
+
+/// The archives that this system itself uses.
+pub fn mirrors() -> anyhow::Result<(String, String)> {
+    let mut text = fs::read_to_string("/etc/apt/sources.list").unwrap_or_default();
+    for entry in fs::read_dir("/etc/apt/sources.list.d").into_iter().flatten().flatten() {
+        text.push_str(&fs::read_to_string(entry.path()).unwrap_or_default());
+        text.push('\n');
+    }
+    mirrors_in(&text).context(
+        "this system's apt sources name no Debian archive, from which the kernels would come",
+    )
+}
+
+fn mirrors_in(text: &str) -> Option<(String, String)> {
+    let words: Vec<_> = text
+        .lines()
+        .filter(|line| !line.trim_start().starts_with('#'))
+        .flat_map(str::split_whitespace)
+        .map(|word| word.trim_end_matches('/'))
+        .collect();
+    let ending =
+        |tail: &str| words.iter().find(|word| word.ends_with(tail)).map(|&word| word.to_owned());
+    Some((ending("/debian")?, ending("/debian-security")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mirrors_are_read_from_both_forms_of_sources() {
+        let deb822 =
+            "URIs: http://mirror.example/debian\nURIs: http://mirror.example/debian-security/";
+        let lines = "# deb http://no.example/debian x main\n\
+                     deb http://mirror.example/debian stable main\n\
+                     deb http://mirror.example/debian-security stable-security main";
+        for text in [deb822, lines] {
+            assert_eq!(
+                mirrors_in(text),
+                Some((
+                    "http://mirror.example/debian".to_owned(),
+                    "http://mirror.example/debian-security".to_owned()
+                ))
+            );
+        }
+    }
+}

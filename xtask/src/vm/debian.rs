@@ -1,0 +1,146 @@
+//! A whole Debian under QEMU: systemd as pid 1, the package installed in it, and
+//! the investigation played with real units (`tests/src/bin/guest`).
+
+use std::{
+    fs::{self, File},
+    io::BufWriter,
+    path::{Path, PathBuf},
+};
+
+use anyhow::ensure;
+
+use super::{
+    archive::Archive,
+    boot::{self, Clock},
+    kernels,
+    programs::{Programs, TARGET, TARGET_DIR, build_programs},
+};
+use crate::{
+    deb,
+    packages::{self, Package},
+    root,
+};
+
+mod tree;
+
+/// Options of `vm debian`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Only the scenarios whose name contains this, or one of several with commas between
+    #[arg(long, default_value = "")]
+    filter: String,
+}
+
+/// The release, and the series of its own kernel.
+const SUITE: &str = "trixie";
+const SERIES: &str = "6.12";
+
+/// Beside what every guest needs.
+const NEEDS: [Package; 2] = [
+    Package { name: "mmdebstrap", file: "/usr/bin/mmdebstrap", why: "makes the guest's root" },
+    Package { name: "e2fsprogs", file: "/usr/sbin/mke2fs", why: "makes the guest's disk" },
+];
+
+/// The revisions of the package that are built: one to install, one to upgrade to.
+const REVISIONS: [&str; 2] = ["1", "2"];
+
+/// The disk's driver is a module; ext4 is not.
+const MODULES: [&str; 1] = ["virtio_blk"];
+
+/// Mounts the disk, lays what is tested into it, and leaves pid 1 to systemd. The
+/// disk's own file stays as it is: QEMU keeps what is written to it apart.
+const INIT: &str = r#"#!/bin/sh
+mount -t devtmpfs devtmpfs /dev
+for module in /modules/*.ko; do insmod "$module"; done
+mount -t ext4 /dev/vda /root
+cp -r /payload /root/opt/payload
+printf '%s' '@FILTER@' > /root/opt/payload/filter
+exec switch_root /root /sbin/init
+"#;
+
+/// Builds, boots and tells; fails if a scenario did.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    ensure!(
+        args.filter.chars().all(|char| char.is_ascii_alphanumeric() || "_,".contains(char)),
+        "a scenario's name has letters, digits and _ only"
+    );
+    let cache = super::prepare()?;
+    packages::install(&NEEDS)?;
+    let own = cache.join("debian");
+    fs::create_dir_all(&own)?;
+    let kernel = kernels::fetch(SERIES, &cache)?;
+    let disk = tree::disk(SUITE, &kernel, &own)?;
+    let programs = build_programs()?;
+    let packages = pack(&programs, &own)?;
+    let initrd = own.join("initrd");
+    lay_out(&initrd, &programs, &packages, &kernel, &args.filter)?;
+    eprintln!("vm: booting Debian {SUITE} on {}", kernel.version);
+    let said = boot::boot(&kernel.vmlinuz, &initrd, Some(&disk), Clock::Real, "", &own)?;
+    println!("{}", said.output);
+    let word = outcome(&said.output);
+    if word == "did not end" {
+        println!("vm: its console:\n{}", said.console);
+    }
+    println!("vm: Debian {SUITE} on {} {word} in {} s", kernel.version, said.seconds);
+    ensure!(word == "passed", "the whole guest did not pass");
+    Ok(())
+}
+
+/// What the guest came to: it passed only if it said so to its end, and its kernel had
+/// nothing to complain of.
+fn outcome(output: &str) -> &'static str {
+    let mut lines = output.lines().map(str::trim);
+    match () {
+        () if !lines.clone().any(|line| line == "end of run") => "did not end",
+        () if lines.clone().any(|line| line.starts_with("kernel: ")) => "warned",
+        () if lines.any(|line| line == "exit status: 0") => "passed",
+        () => "failed",
+    }
+}
+
+/// The packages, of the same binary.
+fn pack(programs: &Programs, folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let pack = |revision| {
+        let package = folder.join(format!("portwatch-{revision}.deb"));
+        let options = ["--target", TARGET, "--profile", "dev"];
+        deb::pack(&programs.portwatch, &root().join(TARGET_DIR), &options, revision, &package)?;
+        Ok(package)
+    };
+    REVISIONS.into_iter().map(pack).collect()
+}
+
+fn lay_out(
+    path: &Path,
+    programs: &Programs,
+    packages: &[PathBuf],
+    kernel: &kernels::Kernel,
+    filter: &str,
+) -> anyhow::Result<()> {
+    let mut archive = Archive::new(BufWriter::new(File::create(path)?));
+    for folder in ["bin", "dev", "modules", "payload", "root"] {
+        archive.folder(folder)?;
+    }
+    archive.file("init", INIT.replace("@FILTER@", filter).as_bytes())?;
+    archive.busybox(&["sh", "mount", "insmod", "cp", "printf", "switch_root"])?;
+    archive.modules(&kernel.modules, &MODULES)?;
+    archive.copy("payload/guest", &programs.guest)?;
+    archive.copy("payload/server", &programs.server)?;
+    for package in packages {
+        let name = package.file_name().unwrap_or_default().to_string_lossy();
+        archive.copy(&format!("payload/{name}"), package)?;
+    }
+    archive.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::outcome;
+
+    #[test]
+    fn a_run_passes_only_if_it_said_so_to_the_end() {
+        assert_eq!(outcome("old_release ok\nexit status: 0\r\nend of run\n"), "passed");
+        assert_eq!(outcome("exit status: 0\n"), "did not end");
+        assert_eq!(outcome("exit status: 101\nend of run\n"), "failed");
+        assert_eq!(outcome("exit status: 0\nkernel: WARNING: at x\nend of run\n"), "warned");
+    }
+}

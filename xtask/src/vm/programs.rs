@@ -1,0 +1,103 @@
+//! The programs that run in a guest, linked statically because it has no
+//! libraries.
+
+use std::{
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, ensure};
+
+use crate::{cargo, checked, root};
+
+/// Where they are built, apart from those of this machine.
+pub const TARGET: &str = "x86_64-unknown-linux-gnu";
+pub const TARGET_DIR: &str = "target/static";
+
+/// Where the programs are.
+pub struct Programs {
+    pub portwatch: PathBuf,
+    pub binder: PathBuf,
+    pub guest: PathBuf,
+    pub server: PathBuf,
+}
+
+/// Where the suites are that judge them, and the benchmark of what they cost.
+pub struct Tests {
+    pub live: PathBuf,
+    pub differential: PathBuf,
+    pub overhead: PathBuf,
+}
+
+/// Builds the programs.
+pub fn build_programs() -> anyhow::Result<Programs> {
+    checked(static_cargo(&["build", "--bins"]).args(["-p", "portwatch", "-p", "portwatch-tests"]))?;
+    let program = |name| root().join(TARGET_DIR).join(TARGET).join("debug").join(name);
+    Ok(Programs {
+        portwatch: program("portwatch"),
+        binder: program("binder"),
+        guest: program("guest"),
+        server: program("server"),
+    })
+}
+
+/// Builds the suites.
+pub fn build_tests() -> anyhow::Result<Tests> {
+    let output = static_cargo(&["test", "--no-run", "--message-format=json"])
+        .args(["-p", "portwatch-tests", "--test", "live", "--test", "differential"])
+        .args(["--bench", "overhead"])
+        .stderr(Stdio::inherit())
+        .output()?;
+    ensure!(output.status.success(), "the tests do not build");
+    let messages = String::from_utf8_lossy(&output.stdout);
+    let test = |name| {
+        executable(&messages, name)
+            .with_context(|| format!("cargo names no executable for the {name} test"))
+    };
+    Ok(Tests {
+        live: test("live")?,
+        differential: test("differential")?,
+        overhead: test("overhead")?,
+    })
+}
+
+fn static_cargo(verb: &[&str]) -> Command {
+    let mut command = cargo();
+    command
+        .args(verb)
+        .args(["--target", TARGET, "--target-dir", TARGET_DIR])
+        // Emulation is slow and the guest's memory small.
+        .args(["--config", "profile.dev.opt-level=1", "--config", "profile.dev.strip=true"])
+        .env("RUSTFLAGS", "-C target-feature=+crt-static");
+    command
+}
+
+/// The executable of a test in cargo's messages.
+fn executable(messages: &str, test: &str) -> Option<PathBuf> {
+    messages.lines().find_map(|line| {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        let is_test = message.pointer("/profile/test")?.as_bool()?;
+        let is_named = message.pointer("/target/name")?.as_str()? == test;
+        (is_test && is_named).then(|| message.get("executable")?.as_str().map(PathBuf::from))?
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_test_executable_is_found_among_the_messages() {
+        let messages = concat!(
+            r#"{"profile":{"test":false},"target":{"name":"live"},"executable":"/a/binder"}"#,
+            "\n",
+            r#"{"profile":{"test":true},"target":{"name":"other"},"executable":"/a/other-1"}"#,
+            "\n",
+            r#"{"profile":{"test":true},"target":{"name":"live"},"executable":"/a/live-1"}"#,
+            "\n",
+            r#"{"reason":"build-finished","success":true}"#,
+        );
+        assert_eq!(executable(messages, "live"), Some(PathBuf::from("/a/live-1")));
+        assert_eq!(executable(messages, "cli"), None);
+    }
+}

@@ -1,0 +1,159 @@
+//! Under which circumstances each kernel is tried.
+
+/// A guest's circumstances, handed to it on the kernel's command line: what the kernel
+/// does not know of that is pid 1's environment.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Scenario {
+    pub name: &'static str,
+    /// The set of hooks, as `--hooks` names it.
+    pub hooks: &'static str,
+    /// The kernel's lockdown mode.
+    pub lockdown: &'static str,
+    /// What is not there.
+    lacks: &'static str,
+    /// Whether the differential test runs as well, which has no use for hooks.
+    pub differential: bool,
+    suite: Suite,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Suite {
+    Whole,
+    Core,
+    Only(&'static [&'static str]),
+}
+
+/// The tests in which kernels differ: every way to be refused, who holds the port, and what
+/// only some kernels have.
+const CORE: &[&str] = &[
+    "bound_only::",
+    "causes::",
+    "cost::",
+    "gone::",
+    "holder::",
+    "listen_stage::",
+    "netns::",
+    "protocols::",
+    "tcp::",
+    "time_wait::",
+    "udp::",
+];
+
+pub const ALL: &[Scenario] = &[
+    Scenario {
+        name: "fexit",
+        hooks: "fexit",
+        lockdown: "none",
+        lacks: "",
+        differential: true,
+        suite: Suite::Whole,
+    },
+    Scenario {
+        name: "tracepoint",
+        hooks: "tracepoint",
+        lockdown: "none",
+        lacks: "",
+        differential: false,
+        suite: Suite::Whole,
+    },
+    Scenario {
+        name: "fexit-integrity",
+        hooks: "fexit",
+        lockdown: "integrity",
+        lacks: "",
+        differential: false,
+        suite: Suite::Core,
+    },
+    Scenario {
+        name: "fexit-confidentiality",
+        hooks: "fexit",
+        lockdown: "confidentiality",
+        lacks: "",
+        differential: false,
+        suite: Suite::Core,
+    },
+    Scenario {
+        name: "tracepoint-confidentiality",
+        hooks: "tracepoint",
+        lockdown: "confidentiality",
+        lacks: "",
+        differential: false,
+        suite: Suite::Core,
+    },
+    Scenario {
+        name: "fexit-no-sock-diag",
+        hooks: "fexit",
+        lockdown: "none",
+        lacks: "sock_diag",
+        differential: false,
+        suite: Suite::Only(&["--include-ignored", "cost::", "without_sock_diag::"]),
+    },
+    Scenario {
+        name: "tracepoint-no-sock-diag",
+        hooks: "tracepoint",
+        lockdown: "none",
+        lacks: "sock_diag",
+        differential: false,
+        suite: Suite::Only(&["--include-ignored", "cost::", "without_sock_diag::"]),
+    },
+    Scenario {
+        name: "fexit-no-cgroup2",
+        hooks: "fexit",
+        lockdown: "none",
+        lacks: "cgroup2",
+        differential: false,
+        suite: Suite::Only(&["cost::", "listen_stage::", "protocols::", "tcp::", "udp::"]),
+    },
+];
+
+/// The names, for the command line.
+pub fn names() -> Vec<&'static str> {
+    ALL.iter().map(|scenario| scenario.name).collect()
+}
+
+impl Scenario {
+    /// Parts of the names of the tests that run; none for all of them.
+    pub fn tests(&self, quick: bool) -> &'static [&'static str] {
+        match self.suite {
+            Suite::Whole if !quick => &[],
+            Suite::Whole | Suite::Core => CORE,
+            Suite::Only(tests) => tests,
+        }
+    }
+
+    /// What to append to the kernel's command line.
+    pub fn parameters(&self, tests: &str, differential: u32) -> String {
+        let Self { hooks, lockdown, lacks, .. } = self;
+        let mut parameters = format!(
+            "PORTWATCH_HOOKS={hooks} GUEST_TESTS={tests} GUEST_LACKS={lacks} \
+             GUEST_DIFFERENTIAL={differential}"
+        );
+        if *lockdown != "none" {
+            parameters.push_str(&format!(" lockdown={lockdown}"));
+        }
+        parameters
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_has_a_name_of_its_own() {
+        let mut names = names();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), ALL.len());
+    }
+
+    #[test]
+    fn the_circumstances_are_on_the_command_line() {
+        let locked = ALL.iter().find(|scenario| scenario.name == "fexit-confidentiality").unwrap();
+        let line = locked.parameters("tcp::,udp::", 0);
+        for part in ["PORTWATCH_HOOKS=fexit", "GUEST_TESTS=tcp::,udp::", "lockdown=confidentiality"]
+        {
+            assert!(line.contains(part), "{line}");
+        }
+    }
+}
