@@ -18,6 +18,7 @@ use std::{
     time::Instant,
 };
 
+use jiff::{SignedDuration, Timestamp};
 use portwatch::event::Event;
 use portwatch_tests::{golden, programs};
 use rustix::thread::{CpuSet, sched_setaffinity};
@@ -70,13 +71,22 @@ fn main() {
     }
 }
 
-/// The event with another failing process, at another time.
+/// The event with another failing process, as the next start of a service makes it.
 fn of_process(event: &str, number: usize) -> String {
-    let id = format!("\"id\":\"{number:08x}");
-    let event = event.replacen("\"id\":\"", &id, 1);
-    let (before, rest) = event.split_once("\"process\":{\"pid\":").unwrap();
-    let (_, rest) = rest.split_once(',').unwrap();
-    format!("{before}\"process\":{{\"pid\":{},{rest}", 1_000 + number)
+    let mut event: Event = serde_json::from_str(event).unwrap();
+    let pid = 1_000 + u32::try_from(number).unwrap();
+    let later =
+        |at: Timestamp| at + SignedDuration::from_millis(100) * i32::try_from(number).unwrap();
+    event.id = format!("{number:08x}{}", event.id);
+    event.time = later(event.time);
+    event.failure.cookie = Some(u64::from(pid));
+    event.process.pid = pid;
+    event.process.tid = Some(pid);
+    event.process.started = event.process.started.map(later);
+    if let Some(supervisor) = &mut event.process.supervisor {
+        supervisor.restarts = Some(pid);
+    }
+    serde_json::to_string(&event).unwrap()
 }
 
 fn write(path: &Path, events: usize, line: impl Fn(usize) -> String) {

@@ -11,7 +11,7 @@ use std::{
 use portwatch_tests::cgroup;
 use rustix::{
     mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount},
-    thread::{UnshareFlags, unshare_unsafe},
+    thread::{CapabilitySet, UnshareFlags, remove_capability_from_bounding_set, unshare_unsafe},
 };
 
 /// With nothing in /sys/kernel/btf.
@@ -26,6 +26,14 @@ pub fn without_btf(command: &mut Command) -> &mut Command {
 pub fn without_cgroup2(command: &mut Command) -> &mut Command {
     let mount_point = CString::new(cgroup::mount_point().as_os_str().as_bytes()).unwrap();
     in_own_mounts(command, move || Ok(unmount(mount_point.as_c_str(), UnmountFlags::DETACH)?))
+}
+
+/// With a /proc that shows its own processes only, and without the right to see others.
+pub fn with_hidden_processes(command: &mut Command) -> &mut Command {
+    in_own_mounts(command, || {
+        mount(c"proc", c"/proc", c"proc", MountFlags::empty(), Some(c"hidepid=invisible"))?;
+        Ok(remove_capability_from_bounding_set(CapabilitySet::SYS_PTRACE)?)
+    })
 }
 
 fn in_own_mounts(

@@ -38,7 +38,8 @@ fn manual() {
     let verbs = verbs.filter_map(|line| line.split_whitespace().next());
     let mut expected: BTreeSet<_> =
         verbs.filter(|verb| *verb != "help").map(|verb| format!("portwatch-{verb}.1")).collect();
-    expected.insert("portwatch.1".to_owned());
+    let others = ["portwatch.1", "portwatch-config-check.1", "portwatch-config-show.1"];
+    expected.extend(others.map(str::to_owned));
     assert_eq!(pages, expected);
     let page = fs::read_to_string(path.join("portwatch-exec.1")).unwrap();
     for part in [".TH portwatch", "wait\\-free", "Examples"] {

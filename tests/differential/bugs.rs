@@ -20,10 +20,17 @@ pub enum Bug {
     /// wildcards as before (`inet_bind2_bucket_match_addr_any`). Measured in
     /// 6.1.192.
     MappedWildcardUnseen,
+    /// The same search for the owners of an address and of the wildcards, where both
+    /// happen to be in one slot of the second hash: the first socket of either that
+    /// shares hides one of the other that would refuse. Which addresses these are is
+    /// drawn for each namespace, one in as many as the table has slots: measured in
+    /// 6.18.44 in 5 of 600 namespaces with 128 slots, and met in 6.12.118.
+    UdpSlotsMeet,
 }
 
 impl Bug {
-    pub const ALL: [Self; 2] = [Self::UdpWildcardAboveTen, Self::MappedWildcardUnseen];
+    pub const ALL: [Self; 3] =
+        [Self::UdpWildcardAboveTen, Self::MappedWildcardUnseen, Self::UdpSlotsMeet];
 
     pub fn is_in(self, (major, minor, patch): Version) -> bool {
         match self {
@@ -34,6 +41,7 @@ impl Bug {
                 version => version < (6, 18),
             },
             Self::MappedWildcardUnseen => (major, minor) == (6, 1) && patch >= 168,
+            Self::UdpSlotsMeet => true,
         }
     }
 }

@@ -3,6 +3,7 @@
 use portwatch_tests::{
     cgroup::Slice,
     event::Event,
+    kernel,
     op::tcp,
     programs::Alias,
     scene::{Scene, process_of},
@@ -69,10 +70,7 @@ fn bound_by_another_service() {
 
 /// Before Linux 6.8 no listing of the kernel has such sockets.
 pub fn kernel_shows_them() -> bool {
-    let uname = rustix::system::uname();
-    let release = uname.release().to_str().unwrap();
-    let mut numbers = release.split(['.', '-']).map(|number| number.parse::<u32>().unwrap_or(0));
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (6, 8)
+    kernel::is_at_least(6, 8)
 }
 
 /// There the hooks may name the socket and the record its binder; what is not

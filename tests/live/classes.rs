@@ -12,7 +12,7 @@ use portwatch_tests::{
     process::Process,
     programs::{self, Alias},
     scene::Scene,
-    skip::skip,
+    skip::{needs, skip},
 };
 use rustix::process::Signal;
 use serde_json::json;
@@ -56,6 +56,9 @@ fn killed_and_back(
 /// The script that somebody wrote years ago and everybody forgot.
 #[test]
 fn a_shell_that_starts_it_again() {
+    if needs("arguments_of_the_gone", (5, 11)) {
+        return;
+    }
     let scene = Scene::new();
     let binder = programs::binder();
     let script =

@@ -1,7 +1,9 @@
 //! The holder ends right after the refusal: often before anyone can look, and it
 //! is still named.
 
-use portwatch_tests::{golden, op::tcp, say, scene::Scene};
+use portwatch_tests::{
+    agent::Agent, cgroup::Slice, golden, op::tcp, say, scene::Scene, skip::needs, stopped::Stopped,
+};
 
 const ROUNDS: u32 = 200;
 
@@ -42,4 +44,41 @@ fn who_left_time_wait_behind() {
     assert_eq!(event.text("/time_wait/left_by/program"), "binder", "{event}");
     assert!(event.at("/time_wait/left_by/left").is_string(), "{event}");
     golden::keep("class-no_process", &event);
+}
+
+/// systemd removes a service's control group as soon as the service has ended. Here it
+/// is gone before anybody has looked.
+#[test]
+fn a_service_that_is_gone_has_its_unit() {
+    if needs("groups_that_are_gone", (5, 13)) {
+        return;
+    }
+    let scene = Scene::new();
+    let agent = Agent::start(&["run", "--format", "json"]).unwrap();
+    let slice = Slice::new();
+    let group = slice.group("app.slice/app@2.service");
+    let _holder = scene.helper().holds([tcp("127.0.0.1:8080").listening()]);
+    let stopped = Stopped::thread(agent.pid(), "enrich");
+    let refused = scene.helper().within(&group).runs([tcp("127.0.0.1:8080")]);
+    slice.remove();
+    drop(stopped);
+    let event = agent.event_of(&refused);
+    assert_eq!(event.text("/process/unit"), "app@2.service", "{event}");
+    assert_eq!(event.text("/process/cgroup/path"), group.path, "{event}");
+}
+
+/// The unit that was stopped to make room, and whose connections are in the way now.
+#[test]
+fn a_unit_that_was_stopped_is_named() {
+    if needs("groups_that_are_gone", (5, 13)) {
+        return;
+    }
+    let scene = Scene::new();
+    let slice = Slice::new();
+    let group = slice.group("old.service");
+    let _old = scene.helper().within(&group).succeeds([tcp("127.0.0.1:8080").leaving_time_wait(1)]);
+    slice.remove();
+    let event = scene.event_of(&scene.helper().is_refused(tcp("127.0.0.1:8080")));
+    assert_eq!(event.text("/time_wait/left_by/unit"), "old.service", "{event}");
+    assert_eq!(event.text("/last_holder/process/unit"), "old.service", "{event}");
 }

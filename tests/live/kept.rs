@@ -6,6 +6,7 @@ use portwatch_tests::{
     op::{Op, tcp, udp},
     programs::Alias,
     scene::Scene,
+    skip::needs,
 };
 use serde_json::json;
 
@@ -96,6 +97,10 @@ fn assert_in_flight(gone: &Op) {
 #[test]
 fn a_port_of_the_kernels_own() {
     let scene = Scene::new();
+    // In the fexit set the kernel says itself that it is its own.
+    if scene.agent.hooks() == "tracepoint" && needs("descriptors_under_way", (5, 16)) {
+        return;
+    }
     scene.netns.add_tunnel(4789);
     let refused = scene.helper().is_refused(udp("0.0.0.0:4789"));
     let event = scene.event_of(&refused);

@@ -28,7 +28,7 @@ fn the_second_listen() {
                 "cookie": lost.cookie,
             },
             "process": {"comm": "binder", "ppid": std::process::id()},
-            "netns": {"cookie": scene.netns.cookie},
+            "netns": scene.netns.told(),
             "diagnosis": {"cause": "listen_race", "holder": {"pid": winner.pid()}},
         }));
     }

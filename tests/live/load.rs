@@ -88,3 +88,37 @@ fn a_reader_that_stalls_is_told_what_it_missed() {
     let binds = u64::from(binds);
     assert!(told <= binds && told + lost >= binds, "lost in silence:\n{}", stalled.talk());
 }
+
+/// Nobody reads until it has ended: it does not wait for ever, and says how much it
+/// has not got rid of.
+#[test]
+fn a_reader_that_never_comes_does_not_keep_it() {
+    let binds: u32 = if in_guest() { 200 } else { 1_200 };
+    let scene = Scene::alone();
+    let arguments = ["run", "--format", "json", "--storm-window", "0s"];
+    let (mut stalled, gate) = Agent::start_stalled(&arguments).unwrap();
+    let _holder = scene.helper().holds([tcp("127.0.0.1:8080").listening()]);
+    let losses_before = scene.agent.look(|log| log.losses);
+    let refused = scene.helper().runs([tcp("127.0.0.1:8080").repeated(binds)]);
+    assert_eq!(refused.last().refused, binds);
+    scene.agent.wait_until("all refusals", patience() * 3, |log| {
+        let lost = log.losses - losses_before;
+        (log.told_in(&scene.netns) + lost >= u64::from(binds)).then_some(())
+    });
+
+    assert_eq!(code(stalled.end_unread_by(Signal::TERM)), 0, "{}", stalled.talk());
+    drop(gate);
+    stalled.read_to_end();
+    let talk = stalled.talk();
+    let unwritten: u64 = talk
+        .lines()
+        .find_map(|line| line.split_once("had not been written: ")?.1.split_once(" in sink.json"))
+        .unwrap_or_else(|| panic!("it does not say what it has lost:\n{talk}"))
+        .0
+        .parse()
+        .unwrap();
+    let (told, lost) = stalled.look(|log| (log.told_in(&scene.netns), log.losses));
+    say(&format!("no reader: {binds} refusals, {told} told, {lost} lost, {unwritten} unwritten"));
+    let binds = u64::from(binds);
+    assert!(told <= binds && told + lost + unwritten >= binds, "lost in silence:\n{talk}");
+}

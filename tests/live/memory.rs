@@ -1,11 +1,10 @@
 //! What a busy machine does leaves the agent as small as it was.
 
-use std::fs;
-
 use portwatch_tests::{
     agent::Agent,
     helper::Helper,
     op::{Op, tcp},
+    process::resident_kib,
     say,
     scene::Scene,
     skip::in_guest,
@@ -37,11 +36,4 @@ fn a_million_binds_leave_it_flat() {
     agent.event_of(&refused).includes(&json!({
         "last_holder": {"process": {"pid": holder.pid()}},
     }));
-}
-
-/// `VmRSS` of a process (proc_pid_status(5)).
-fn resident_kib(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let row = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    row.trim_end_matches("kB").trim().parse().unwrap()
 }

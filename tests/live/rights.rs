@@ -4,9 +4,13 @@
 use std::{os::unix::process::CommandExt as _, process::Command};
 
 use portwatch_tests::{
-    agent::Agent, golden, helper::Helper, netns::Netns, op::tcp, programs::portwatch,
+    agent::Agent, event::Event, golden, helper::Helper, kernel, netns::Netns, op::tcp,
+    programs::portwatch,
 };
-use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
+use rustix::{
+    process::{Resource, Rlimit, setrlimit},
+    thread::{CapabilitySet, remove_capability_from_bounding_set},
+};
 use serde_json::json;
 
 /// Enough to load and attach, and for nothing else.
@@ -17,9 +21,14 @@ const KEPT: CapabilitySet =
 fn with_few_rights() -> Agent {
     let mut command = Command::new(portwatch().unwrap());
     command.args(["run", "--format", "json"]);
+    let maps_are_locked_memory = !kernel::is_at_least(5, 11);
     // SAFETY: system calls, which are safe between fork and exec.
     unsafe {
-        command.pre_exec(|| {
+        command.pre_exec(move || {
+            // As the unit has it.
+            if maps_are_locked_memory {
+                setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None })?;
+            }
             for capability in CapabilitySet::all().difference(KEPT).iter() {
                 match remove_capability_from_bounding_set(capability) {
                     // One that this kernel does not have.
@@ -40,11 +49,23 @@ fn a_namespace_that_may_not_be_entered() {
     let _holder = Helper::new(&netns).holds([tcp("127.0.0.1:8080").listening()]);
     let refused = Helper::new(&netns).is_refused(tcp("127.0.0.1:8080"));
     let event = agent.event_of(&refused);
+    // Nor by another of its processes, where the one that was refused is gone.
+    let gone = Helper::new(&netns).vanishing().runs([tcp("127.0.0.1:8080")]);
+    let event_of_gone = agent.event_of(&gone);
     if event.text("/host/hooks") == "fexit" {
         // There the kernel itself has said which socket refused.
-        event.is_explained().includes(&json!({"diagnosis": {"cause": "listener"}}));
+        for event in [event, event_of_gone] {
+            event.is_explained().includes(&json!({"diagnosis": {"cause": "listener"}}));
+        }
         return;
     }
+    for event in [&event, &event_of_gone] {
+        is_said_to_be_denied(event);
+    }
+    golden::keep("cause-unseen", &event);
+}
+
+fn is_said_to_be_denied(event: &Event) {
     event.includes(&json!({
         "sockets": [],
         "diagnosis": {
@@ -55,5 +76,4 @@ fn a_namespace_that_may_not_be_entered() {
     }));
     assert!(event.advice(0).contains("CAP_SYS_ADMIN"), "{event}");
     assert!(event.list("/gaps").iter().any(|gap| gap["denied"] == true), "{event}");
-    golden::keep("cause-unseen", &event);
 }

@@ -61,7 +61,7 @@ fn first_event(twice: &Twice, attempts: u64) -> Arc<Event> {
     let is_ours = |event: &Event| event.pid == Some(twice.second_pid);
     let event = twice.scene.agent.wait_for("the second server", is_ours);
     event.is_explained().includes(&json!({
-        "netns": {"cookie": twice.scene.netns.cookie, "host": false},
+        "netns": {"inode": twice.scene.netns.inode, "host": false},
         "process": {"ppid": std::process::id()},
         "diagnosis": {
             "cause": "listener",

@@ -5,11 +5,13 @@ use portwatch_tests::{
     helper::EADDRINUSE,
     op::tcp,
     scene::{Scene, process_of},
+    skip::needs,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[test]
 fn a_process_that_exits_at_once_is_still_named() {
+    let sees_tasks = !needs("arguments_of_the_gone", (5, 11));
     let scene = Scene::new();
     let holder = scene.helper().holds([tcp("127.0.0.1:8080").listening()]);
     for _ in 0..20 {
@@ -24,11 +26,22 @@ fn a_process_that_exits_at_once_is_still_named() {
             process.as_object_mut().unwrap().remove("exe");
             assert!(event.at("/gaps").to_string().contains("exe"), "no gap for it\n{event}");
         }
+        // Then /proc has to tell, which forgets one after the other as a process ends.
+        if !sees_tasks {
+            let missing = |key: &str| match event.at(&format!("/process/{key}")) {
+                Value::Array(arguments) => arguments.is_empty(),
+                value => value.is_null(),
+            };
+            process.as_object_mut().unwrap().retain(|key, _| {
+                let may_be_gone = key == "cmdline" || key == "ppid";
+                !(may_be_gone && missing(key))
+            });
+        }
         event.is_explained().includes(&json!({
             "process": process,
             "diagnosis": {"cause": "listener", "holder": {"pid": holder.pid()}},
         }));
-        assert!(event.at("/process/started").is_string(), "{event}");
+        assert!(!sees_tasks || event.at("/process/started").is_string(), "{event}");
     }
 }
 
@@ -49,6 +62,9 @@ fn its_unit_is_named_too() {
 /// is longer than what the kernel side copies.
 #[test]
 fn a_strange_command_line() {
+    if needs("arguments_of_the_gone", (5, 11)) {
+        return;
+    }
     let scene = Scene::new();
     let _holder = scene.helper().holds([tcp("127.0.0.1:8080").listening()]);
     let strange = "a name with spaces, \"quotes\", \u{1b}[31mcolour and \n a line";

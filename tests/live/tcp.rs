@@ -28,7 +28,7 @@ fn ipv4_listener() {
             "reuseport": false,
             "v6only": null,
             "uid": 0,
-            "cookie": refused.last().cookie,
+            "cookie": scene.cookie_of(&refused),
         },
         "process": process_of(&refused),
         "sockets": [{
@@ -64,7 +64,7 @@ fn ipv6_listener() {
             "address": "::1",
             "port": 8080,
             "v6only": true,
-            "cookie": refused.last().cookie,
+            "cookie": scene.cookie_of(&refused),
         },
         "process": process_of(&refused),
         "sockets": [{"state": "LISTEN", "local": "[::1]:8080", "v6only": true}],

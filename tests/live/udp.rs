@@ -4,7 +4,7 @@ use portwatch_tests::{
     op::udp,
     scene::{Scene, process_of},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[test]
 fn udp_on_the_same_address() {
@@ -14,6 +14,7 @@ fn udp_on_the_same_address() {
         let scene = Scene::new();
         let holder = scene.helper().holds([udp(address)]);
         let refused = scene.helper().is_refused(udp(address));
+        let option = if family == "ipv6" { json!(false) } else { seen(&scene, false) };
 
         scene.event_of(&refused).is_explained().includes(&json!({
             "failure": {
@@ -22,9 +23,9 @@ fn udp_on_the_same_address() {
                 "family": family,
                 "address": ip,
                 "port": 5353,
-                "reuseaddr": false,
-                "reuseport": false,
-                "cookie": refused.last().cookie,
+                "reuseaddr": option,
+                "reuseport": option,
+                "cookie": scene.cookie_of(&refused),
             },
             "process": process_of(&refused),
             "sockets": [{
@@ -48,10 +49,19 @@ fn udp_with_reuseaddr_on_one_side() {
     let holder = scene.helper().holds([udp("0.0.0.0:5353")]);
     let refused = scene.helper().is_refused(udp("127.0.0.1:5353").reuseaddr());
 
-    scene.event_of(&refused).is_explained().includes(&json!({
-        "failure": {"address": "127.0.0.1", "reuseaddr": true},
+    let event = scene.event_of(&refused);
+    event.is_explained().includes(&json!({
+        "failure": {"address": "127.0.0.1", "reuseaddr": seen(&scene, true)},
         "diagnosis": {"cause": "udp", "holder": {"pid": holder.pid()}},
     }));
+    let gaps = event.list("/gaps").iter();
+    let is_told = gaps.filter(|gap| gap["what"] == "failure.reuseaddr").count() == 1;
+    assert_eq!(is_told, !scene.agent.sees_options_of_udp4(), "{event}");
+}
+
+/// What is told of an option of an IPv4 socket that is set so.
+fn seen(scene: &Scene, set: bool) -> Value {
+    if scene.agent.sees_options_of_udp4() { json!(set) } else { Value::Null }
 }
 
 /// A TCP listener on the same number is not what refuses a UDP bind.

@@ -15,9 +15,10 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::{
+    cgroup,
     event::{AGENT, EVENT, Event, LOSS},
     helper::Attempt,
-    monotonic_ns,
+    kernel, monotonic_ns,
     netns::Netns,
     patience,
     process::Process,
@@ -91,10 +92,43 @@ impl Agent {
 
     /// Sends it a signal and waits for its end and for all that it said.
     pub fn end_by(&mut self, signal: Signal) -> ExitStatus {
-        self.process.signal(signal);
-        let status = self.process.wait_or_panic(patience());
+        let status = self.end_unread_by(signal);
         self.process.stdout.wait_for_end(patience());
+        self.process.stderr.wait_for_end(patience());
         status
+    }
+
+    /// The same where nobody reads yet what it has said.
+    pub fn end_unread_by(&mut self, signal: Signal) -> ExitStatus {
+        self.process.signal(signal);
+        self.process.wait_or_panic(patience())
+    }
+
+    /// Waits for the rest of what it has said.
+    pub fn read_to_end(&self) {
+        self.process.stdout.wait_for_end(patience());
+    }
+
+    /// The set of hooks that it has said it uses.
+    #[must_use]
+    pub fn hooks(&self) -> String {
+        let talk = self.talk();
+        let said = talk.lines().find_map(|line| line.split_once("ready, ")?.1.split_once(" hooks"));
+        said.expect("it says so when it is ready").0.to_owned()
+    }
+
+    /// Whether it can see SO_REUSEADDR and SO_REUSEPORT of an IPv4 UDP socket that is
+    /// refused: programs at `cgroup/bind4` may ask for them from Linux 5.11 on.
+    #[must_use]
+    pub fn sees_options_of_udp4(&self) -> bool {
+        kernel::is_at_least(5, 11) || self.hooks() == "fexit"
+    }
+
+    /// Whether the failing socket has a cookie: programs on function exits can have one
+    /// made from Linux 5.12 on, others only where there is a cgroup2 hierarchy.
+    #[must_use]
+    pub fn sees_cookies(&self) -> bool {
+        kernel::is_at_least(5, 12) || cgroup::is_mounted()
     }
 
     /// What it said so far, for a failure's message.

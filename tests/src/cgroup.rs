@@ -52,6 +52,18 @@ impl Slice {
     }
 }
 
+impl Slice {
+    /// Removes it with all that is in it.
+    ///
+    /// # Panics
+    /// Something still runs there.
+    pub fn remove(self) {
+        let root = self.root.clone();
+        drop(self);
+        assert!(!root.exists(), "{} is still there", root.display());
+    }
+}
+
 impl Default for Slice {
     fn default() -> Self {
         Self::new()
@@ -100,12 +112,22 @@ impl Cgroup {
 /// hierarchies in `/sys/fs/cgroup/unified`.
 #[must_use]
 pub fn mount_point() -> PathBuf {
+    mounted().expect("cgroup2 is mounted")
+}
+
+/// Whether there is such a hierarchy.
+#[must_use]
+pub fn is_mounted() -> bool {
+    mounted().is_some()
+}
+
+fn mounted() -> Option<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    let mount = mounts.lines().find_map(|line| {
+    mounts.lines().find_map(|line| {
         let (mount, kind) = line.split_once(" - ")?;
-        kind.starts_with("cgroup2 ").then(|| mount.split(' ').nth(4))?
-    });
-    PathBuf::from(mount.expect("cgroup2 is mounted"))
+        let path = mount.split(' ').nth(4).filter(|_| kind.starts_with("cgroup2 "));
+        path.map(PathBuf::from)
+    })
 }
 
 #[cfg(test)]

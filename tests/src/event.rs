@@ -24,6 +24,7 @@ pub struct Event {
     /// How many refusals it stands for.
     pub count: u64,
     netns_cookie: Option<u64>,
+    netns_inode: Option<u64>,
 }
 
 impl Event {
@@ -35,7 +36,8 @@ impl Event {
         let pid = number("/process/pid").and_then(|pid| u32::try_from(pid).ok());
         let count = number("/count").unwrap_or(0);
         let netns_cookie = number("/netns/cookie");
-        Self { value, at_ns, pid, count, netns_cookie }
+        let netns_inode = number("/netns/inode");
+        Self { value, at_ns, pid, count, netns_cookie, netns_inode }
     }
 
     /// The value at `pointer` (RFC 6901); null where there is none.
@@ -65,7 +67,10 @@ impl Event {
     /// Whether it happened in `netns`.
     #[must_use]
     pub fn is_in(&self, netns: &Netns) -> bool {
-        self.netns_cookie == Some(netns.cookie)
+        match netns.cookie {
+            Some(cookie) => self.netns_cookie == Some(cookie),
+            None => self.netns_inode == Some(u64::from(netns.inode)),
+        }
     }
 
     /// The command and the reason of move `number`, as one text.

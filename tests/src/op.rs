@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 mod socket;
 
-pub use socket::{Leaving, Protocol, Socket, tcp, udp};
+pub use socket::{Leaving, Protocol, Socket, mptcp, sctp, tcp, udp};
 
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub enum Op {
     SelfConnect(SocketAddr),
     /// Listen on the socket made as number N, from 0; `listen/N`.
     Listen(usize),
+    /// The same through an io_uring; `ring-listen/N`.
+    RingListen(usize),
     /// Become this user; `uid/1000`.
     Uid(u32),
     /// End, and leave everything to a child process; `daemon`. The answer is the
@@ -73,6 +75,7 @@ impl Display for Op {
             Self::Connect(address) => write!(f, "connect/{address}"),
             Self::SelfConnect(address) => write!(f, "self/{address}"),
             Self::Listen(number) => write!(f, "listen/{number}"),
+            Self::RingListen(number) => write!(f, "ring-listen/{number}"),
             Self::Uid(uid) => write!(f, "uid/{uid}"),
             Self::Daemon => f.write_str("daemon"),
             Self::Become(program) => write!(f, "become/{}", program.display()),
@@ -93,13 +96,15 @@ impl FromStr for Op {
 
     fn from_str(text: &str) -> anyhow::Result<Self> {
         let (verb, rest) = text.split_once('/').unwrap_or((text, ""));
+        if let Some(protocol) = Protocol::named(verb) {
+            return Ok(Self::Socket(Socket::parse(protocol, rest)?));
+        }
         Ok(match verb {
-            "tcp" => Self::Socket(Socket::parse(Protocol::Tcp, rest)?),
-            "udp" => Self::Socket(Socket::parse(Protocol::Udp, rest)?),
             "unix" => Self::Unix(rest.to_owned()),
             "connect" => Self::Connect(rest.parse()?),
             "self" => Self::SelfConnect(rest.parse()?),
             "listen" => Self::Listen(rest.parse()?),
+            "ring-listen" => Self::RingListen(rest.parse()?),
             "uid" => Self::Uid(rest.parse()?),
             "daemon" => Self::Daemon,
             "become" => Self::Become(rest.into()),
@@ -166,13 +171,17 @@ mod tests {
             .listening()
             .inheritable()
             .in_thread()
+            .through_ring()
             .leaving_time_wait(3)
             .repeated(20);
         for op in [
             Op::from(every_option),
             udp("127.0.0.1:0").into(),
+            mptcp("127.0.0.1:0").into(),
+            sctp("127.0.0.1:0").into(),
             Op::Unix("name".to_owned()),
             Op::Listen(1),
+            Op::RingListen(2),
             Op::Connect("127.0.0.1:80".parse().unwrap()),
             Op::SelfConnect("[::1]:80".parse().unwrap()),
             tcp("127.0.0.1:80").leaving(Leaving::Accepted(2)).into(),

@@ -141,6 +141,14 @@ pub fn code(status: ExitStatus) -> i32 {
     status.code().unwrap_or_else(|| -status.signal().unwrap_or(0))
 }
 
+/// What a process has in memory: `VmRSS` (proc_pid_status(5)).
+#[must_use]
+pub fn resident_kib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it is there");
+    let row = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has memory");
+    row.trim_end_matches("kB").trim().parse().expect("a number")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

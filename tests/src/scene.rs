@@ -49,13 +49,17 @@ impl Scene {
         Helper::new(&self.netns)
     }
 
+    /// The cookie that is told of the refused socket, if one can be.
+    #[must_use]
+    pub fn cookie_of(&self, refused: &Attempt) -> Option<u64> {
+        self.agent.sees_cookies().then(|| refused.last().cookie)
+    }
+
     /// The event about `refused`, which names this namespace.
     #[track_caller]
     pub fn event_of(&self, refused: &Attempt) -> Arc<Event> {
         let event = self.agent.event_of(refused);
-        event.includes(&json!({
-            "netns": {"inode": self.netns.inode, "cookie": self.netns.cookie},
-        }));
+        event.includes(&json!({"netns": self.netns.told()}));
         event
     }
 

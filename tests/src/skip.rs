@@ -3,11 +3,19 @@
 
 use std::env;
 
+use crate::{agent::agent, kernel};
+
 /// Where a test cannot run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+enum Place {
     /// In the emulated guest, whose root is an initramfs with busybox.
     Guest,
+    /// On a machine that is no such guest, whose kernel may be built in any way.
+    Machine,
+    /// On kernels before this version.
+    Before(u32, u32),
+    /// Where the agent has the tracepoint set.
+    Tracepoint,
 }
 
 /// A skip that is no surprise.
@@ -17,37 +25,30 @@ struct Expected {
     why: &'static str,
 }
 
+const fn expected(test: &'static str, place: Place, why: &'static str) -> Expected {
+    Expected { test, place, why }
+}
+
 const EXPECTED: &[Expected] = &[
-    Expected {
-        test: "runit_starts_it_again",
-        place: Place::Guest,
-        why: "the initramfs holds the tests' own programs only, not a supervisor",
-    },
-    Expected {
-        test: "containers_of_docker",
-        place: Place::Guest,
-        why: "the initramfs holds the tests' own programs only, not a container engine",
-    },
-    Expected {
-        test: "journald",
-        place: Place::Guest,
-        why: "the initramfs holds the tests' own programs only, not systemd",
-    },
-    Expected {
-        test: "nginx_started_twice",
-        place: Place::Guest,
-        why: "the initramfs holds the tests' own programs only, not nginx and its libraries",
-    },
-    Expected {
-        test: "exec_in_a_pid_namespace",
-        place: Place::Guest,
-        why: "the initramfs holds the tests' own programs only, not unshare(1)",
-    },
-    Expected {
-        test: "redis_started_twice",
-        place: Place::Guest,
-        why: "the initramfs holds the tests' own programs only, not redis and its libraries",
-    },
+    expected("runit_starts_it_again", Place::Guest, "the initramfs holds no supervisor"),
+    expected("clock", Place::Machine, "its clock is everybody's"),
+    expected("containers_of_docker", Place::Guest, "the initramfs holds no container engine"),
+    expected("journald", Place::Guest, "the initramfs holds no systemd"),
+    expected("prometheus", Place::Guest, "the initramfs holds no Prometheus"),
+    expected("nginx_started_twice", Place::Guest, "the initramfs holds no nginx"),
+    expected("redis_started_twice", Place::Guest, "the initramfs holds no redis"),
+    expected("exec_in_a_pid_namespace", Place::Guest, "the initramfs holds no unshare(1)"),
+    expected("io_uring", Place::Before(6, 11), "io_uring binds from Linux 6.11 on"),
+    expected("io_uring", Place::Machine, "a machine may refuse io_uring to everybody"),
+    expected("io_uring", Place::Tracepoint, "it ends no system call bind(2) or listen(2)"),
+    expected("sctp", Place::Machine, "a kernel may be built without SCTP"),
+    expected("sctp", Place::Tracepoint, "SCTP does not ask cgroup/bind"),
+    expected("arguments_of_the_gone", Place::Before(5, 11), "no program sees them, or a parent"),
+    expected("what_was_before", Place::Before(5, 14), "a socket does not tell its namespace"),
+    expected("descriptors_under_way", Place::Before(5, 16), "no program sees them"),
+    expected("groups_that_are_gone", Place::Before(5, 13), "no program can read their paths"),
+    expected("mptcp", Place::Before(6, 1), "Debian builds its 5.10 without MPTCP"),
+    expected("mptcp", Place::Machine, "a kernel may be built without MPTCP"),
 ];
 
 /// Whether this runs in the guest that `cargo xtask vm` boots.
@@ -59,12 +60,30 @@ pub fn in_guest() -> bool {
 /// Says that `test` is skipped because it `lacks` something, and fails if it is
 /// not expected to be skipped here.
 pub fn skip(test: &str, lacks: &str) {
-    let expected = in_guest()
-        .then(|| EXPECTED.iter().find(|e| e.test == test && e.place == Place::Guest))
-        .flatten();
-    match expected {
+    match EXPECTED.iter().find(|expected| expected.test == test && expected.place.is_here()) {
         Some(expected) => crate::say(&format!("skipped: {test}: {lacks} ({})", expected.why)),
         None => panic!("{test} cannot run here, and is not expected to be skipped: {lacks}"),
+    }
+}
+
+/// Whether `test` is skipped because the kernel is older than this.
+#[must_use]
+pub fn needs(test: &str, (major, minor): (u32, u32)) -> bool {
+    let lacks = !kernel::is_at_least(major, minor);
+    if lacks {
+        skip(test, &format!("Linux {major}.{minor}"));
+    }
+    lacks
+}
+
+impl Place {
+    fn is_here(self) -> bool {
+        match self {
+            Self::Guest => in_guest(),
+            Self::Machine => !in_guest(),
+            Self::Before(major, minor) => !kernel::is_at_least(major, minor),
+            Self::Tracepoint => agent().hooks() == "tracepoint",
+        }
     }
 }
 

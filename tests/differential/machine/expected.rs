@@ -161,6 +161,12 @@ impl Machine {
             let wildcards = by_address.iter().filter(|(_, other)| other.end.is_wildcard());
             return udp::scan(sk, wildcards, ask);
         }
+        if crowd && !sk.end.is_wildcard() && self.bug == Some(Bug::UdpSlotsMeet) {
+            let either = by_address
+                .iter()
+                .filter(|(_, other)| other.end.is_wildcard() || other.end.key() == sk.end.key());
+            return udp::scan(sk, either, ask);
+        }
         udp::get_port(sk, &by_port, &by_address, ask)
     }
 

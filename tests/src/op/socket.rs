@@ -2,10 +2,14 @@
 
 use std::{
     fmt::{self, Display, Formatter},
+    io,
     net::SocketAddr,
+    num::NonZeroU32,
+    os::fd::OwnedFd,
 };
 
 use anyhow::Context as _;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 /// A transport protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,12 +18,54 @@ pub enum Protocol {
     Tcp,
     /// UDP.
     Udp,
+    /// MPTCP.
+    Mptcp,
+    /// SCTP, one-to-one style.
+    Sctp,
+}
+
+impl Protocol {
+    const ALL: [Self; 4] = [Self::Tcp, Self::Udp, Self::Mptcp, Self::Sctp];
+
+    /// As it is written.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Mptcp => "mptcp",
+            Self::Sctp => "sctp",
+        }
+    }
+
+    /// The one with this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|protocol| protocol.name() == name)
+    }
+
+    /// Makes a socket of it.
+    ///
+    /// # Errors
+    /// The kernel lacks the protocol, for example.
+    pub fn socket(self, family: AddressFamily, flags: SocketFlags) -> io::Result<OwnedFd> {
+        // Numbers of include/uapi/linux/in.h.
+        let (kind, number) = match self {
+            Self::Tcp => (SocketType::STREAM, None),
+            Self::Udp => (SocketType::DGRAM, None),
+            Self::Mptcp => (SocketType::STREAM, NonZeroU32::new(262)),
+            Self::Sctp => (SocketType::STREAM, NonZeroU32::new(132)),
+        };
+        let protocol = number.map(rustix::net::Protocol::from_raw);
+        Ok(socket_with(family, kind, flags, protocol)?)
+    }
 }
 
 /// A socket, and how to take its port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Socket {
-    protocol: Protocol,
+    /// Its protocol.
+    pub protocol: Protocol,
     /// The address to bind.
     pub address: SocketAddr,
     /// Set `SO_REUSEADDR` first.
@@ -36,6 +82,8 @@ pub struct Socket {
     pub inheritable: bool,
     /// Make it in a thread with a table of files of its own, which stays.
     pub in_thread: bool,
+    /// Bind and listen through an io_uring.
+    pub through_ring: bool,
     /// What is left of it: it listens, takes connections, and is closed.
     pub leaving: Leaving,
     /// How many sockets to make like this, one after the other.
@@ -103,6 +151,18 @@ pub fn udp(address: &str) -> Socket {
     Socket::new(Protocol::Udp, address)
 }
 
+/// An MPTCP socket for `address`, with no option set.
+#[must_use]
+pub fn mptcp(address: &str) -> Socket {
+    Socket::new(Protocol::Mptcp, address)
+}
+
+/// An SCTP socket for `address`, with no option set.
+#[must_use]
+pub fn sctp(address: &str) -> Socket {
+    Socket::new(Protocol::Sctp, address)
+}
+
 impl Socket {
     fn new(protocol: Protocol, address: &str) -> Self {
         Self {
@@ -115,15 +175,10 @@ impl Socket {
             listen: false,
             inheritable: false,
             in_thread: false,
+            through_ring: false,
             leaving: Leaving::Nothing,
             times: 1,
         }
-    }
-
-    /// Whether it is TCP.
-    #[must_use]
-    pub fn is_tcp(&self) -> bool {
-        self.protocol == Protocol::Tcp
     }
 
     /// With `SO_REUSEADDR`.
@@ -168,6 +223,12 @@ impl Socket {
         Self { in_thread: true, ..self }
     }
 
+    /// Bound, and listened on, through an io_uring.
+    #[must_use]
+    pub fn through_ring(self) -> Self {
+        Self { through_ring: true, ..self }
+    }
+
     /// That is used by `connections` and closed, so that TIME-WAIT is left.
     #[must_use]
     pub fn leaving_time_wait(self, connections: u32) -> Self {
@@ -189,7 +250,7 @@ impl Socket {
 
 impl Display for Socket {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let protocol = if self.is_tcp() { "tcp" } else { "udp" };
+        let protocol = self.protocol.name();
         let mut options = Vec::new();
         let flags = [
             (self.reuseaddr, "reuseaddr"),
@@ -199,6 +260,7 @@ impl Display for Socket {
             (self.listen, "listen"),
             (self.inheritable, "inheritable"),
             (self.in_thread, "thread"),
+            (self.through_ring, "ring"),
         ];
         options.extend(flags.iter().filter(|(set, _)| *set).map(|(_, name)| (*name).to_owned()));
         if self.leaving != Leaving::Nothing {
@@ -226,6 +288,7 @@ impl Socket {
                 ("listen", _) => socket.listen = true,
                 ("inheritable", _) => socket.inheritable = true,
                 ("thread", _) => socket.in_thread = true,
+                ("ring", _) => socket.through_ring = true,
                 ("times", number) => socket.times = number.parse()?,
                 (name, number) => {
                     let leaving = Leaving::named(name, number.parse().unwrap_or(0));

@@ -1,6 +1,7 @@
 //! What a listener leaves behind.
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
@@ -8,8 +9,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use portwatch_tests::op::Leaving;
+use portwatch_tests::{op::Leaving, patience};
 use rustix::net::accept;
+
+/// States by their numbers in /proc/net/tcp (include/net/tcp_states.h).
+const FIN_WAIT_1: &str = "04";
+const FIN_WAIT_2: &str = "05";
+const TIME_WAIT: &str = "06";
 
 /// Uses a listener; gives the ends of connections that are to stay open.
 pub fn leave(
@@ -18,15 +24,23 @@ pub fn leave(
     leaving: Leaving,
 ) -> anyhow::Result<Vec<TcpStream>> {
     let mut kept = Vec::new();
-    for _ in 0..leaving.connections() {
+    let mut ends = BTreeSet::new();
+    while ends.len() < leaving.connections() as usize {
         let mut client = TcpStream::connect(address)?;
         let mut server = TcpStream::from(accept(listener.as_fd())?);
+        // A client that comes from a port for the second time takes the place of what
+        // is left of the first.
+        ends.insert(client.local_addr()?);
         match leaving {
             // The side that closes first keeps the connection in TIME-WAIT, so
             // this side closes first, and the client when it has seen the end.
             Leaving::TimeWait(_) => {
                 drop(server);
                 client.read_to_end(&mut Vec::new())?;
+                // Before Linux 6.10 a FIN that comes while the kernel puts the minisock in
+                // the socket's place can miss both, and TIME-WAIT is never reached.
+                let client = client.local_addr()?.port();
+                wait_for(leaving, || Ok(rows(address.port(), Some(client), FIN_WAIT_2)? == 1))?;
             }
             Leaving::FinWait1(_) => {
                 server.set_nonblocking(true)?;
@@ -44,29 +58,39 @@ pub fn leave(
 pub fn wait_for_rows(port: u16, leaving: Leaving) -> anyhow::Result<()> {
     let state = match leaving {
         Leaving::Nothing | Leaving::Accepted(_) => return Ok(()),
-        Leaving::TimeWait(_) => "06",
-        Leaving::FinWait2(_) => "05",
-        Leaving::FinWait1(_) => "04",
+        Leaving::TimeWait(_) => TIME_WAIT,
+        Leaving::FinWait2(_) => FIN_WAIT_2,
+        Leaving::FinWait1(_) => FIN_WAIT_1,
     };
-    let deadline = Instant::now() + Duration::from_secs(5);
-    while rows(port, state)? < leaving.connections() {
+    wait_for(leaving, || Ok(rows(port, None, state)? >= leaving.connections()))
+}
+
+fn wait_for(
+    leaving: Leaving,
+    mut is_so: impl FnMut() -> anyhow::Result<bool>,
+) -> anyhow::Result<()> {
+    // Before the test gives up, so that it is told why.
+    let deadline = Instant::now() + patience() / 2;
+    while !is_so()? {
         anyhow::ensure!(Instant::now() < deadline, "{leaving:?} was not reached");
         std::thread::sleep(Duration::from_millis(2));
     }
     Ok(())
 }
 
-/// Counts the rows of /proc/net/tcp and tcp6 on `port` in a state, by its number
-/// there.
-fn rows(port: u16, wanted: &str) -> anyhow::Result<u32> {
-    let local_end = format!(":{port:04X}");
+/// Counts the rows of /proc/net/tcp and tcp6 on `port` in a state, those alone to the
+/// port `to` if there is one.
+fn rows(port: u16, to: Option<u16>, wanted: &str) -> anyhow::Result<u32> {
+    let (local_end, remote_end) = (format!(":{port:04X}"), to.map(|to| format!(":{to:04X}")));
     let mut rows = 0;
     for table in ["/proc/self/net/tcp", "/proc/self/net/tcp6"] {
         for row in fs::read_to_string(table)?.lines() {
             let mut columns = row.split_whitespace().skip(1);
             let local = columns.next().unwrap_or_default();
-            let state = columns.nth(1).unwrap_or_default();
-            rows += u32::from(local.ends_with(&local_end) && state == wanted);
+            let remote = columns.next().unwrap_or_default();
+            let state = columns.next().unwrap_or_default();
+            let is_to = remote_end.as_ref().is_none_or(|end| remote.ends_with(end));
+            rows += u32::from(local.ends_with(&local_end) && is_to && state == wanted);
         }
     }
     Ok(rows)

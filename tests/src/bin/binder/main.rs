@@ -30,6 +30,7 @@ use rustix::{
 mod hide;
 mod leave;
 mod own;
+mod ring;
 mod take;
 
 use leave::{leave, wait_for_rows};
@@ -81,13 +82,8 @@ impl Binder {
                 connect(&socket, address)?;
                 self.stay(socket)
             }
-            Op::Listen(number) => {
-                let socket = self.sockets.get(*number).context("no such socket")?;
-                let at_ns = monotonic_ns();
-                let result = listen(socket, BACKLOG).map_err(|errno| (Stage::Listen, errno));
-                let outcome = outcome(socket, at_ns, result)?;
-                self.answer(&outcome)
-            }
+            Op::Listen(number) => self.listen(*number, |socket, most| listen(socket, most)),
+            Op::RingListen(number) => self.listen(*number, ring::listen),
             // The helper has one thread, so the thread's user is the process's.
             Op::Uid(uid) => Ok(set_thread_uid(Uid::from_raw(*uid))?),
             Op::Daemon => self.become_child(),
@@ -140,6 +136,18 @@ impl Binder {
             wait_for_rows(last.port, wanted.leaving)?;
         }
         self.answer(&last)
+    }
+
+    fn listen(
+        &mut self,
+        number: usize,
+        how: fn(&OwnedFd, i32) -> Result<(), Errno>,
+    ) -> anyhow::Result<()> {
+        let socket = self.sockets.get(number).context("no such socket")?;
+        let at_ns = monotonic_ns();
+        let result = how(socket, BACKLOG).map_err(|errno| (Stage::Listen, errno));
+        let outcome = outcome(socket, at_ns, result)?;
+        self.answer(&outcome)
     }
 
     /// The thread has a copy of the table, and what it opens is in no other.

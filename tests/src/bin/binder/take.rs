@@ -2,23 +2,28 @@
 
 use std::{
     io,
+    net::SocketAddr,
     os::fd::{AsRawFd as _, OwnedFd},
 };
 
 use portwatch_tests::op::{Leaving, Socket, Stage};
 use rustix::{
     io::Errno,
-    net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt},
+    net::{AddressFamily, SocketFlags, bind, listen, sockopt},
 };
+
+use crate::ring;
+
+/// A system call, or what stands for it, with its second argument.
+type Call<T> = fn(&OwnedFd, &T) -> Result<(), Errno>;
 
 pub const BACKLOG: i32 = 16;
 
 /// A socket with its options set.
 pub fn prepare(wanted: &Socket) -> anyhow::Result<OwnedFd> {
     let family = if wanted.address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let kind = if wanted.is_tcp() { SocketType::STREAM } else { SocketType::DGRAM };
     let flags = if wanted.inheritable { SocketFlags::empty() } else { SocketFlags::CLOEXEC };
-    let socket = socket_with(family, kind, flags, None)?;
+    let socket = wanted.protocol.socket(family, flags)?;
     sockopt::set_socket_reuseaddr(&socket, wanted.reuseaddr)?;
     sockopt::set_socket_reuseport(&socket, wanted.reuseport)?;
     if wanted.address.is_ipv6() {
@@ -45,9 +50,13 @@ fn bind_to_loopback(socket: &OwnedFd) -> io::Result<()> {
 }
 
 pub fn take_port(socket: &OwnedFd, wanted: &Socket) -> Result<(), (Stage, Errno)> {
+    let (bind, listen): (Call<SocketAddr>, Call<i32>) = match wanted.through_ring {
+        false => (|socket, address| bind(socket, address), |socket, most| listen(socket, *most)),
+        true => (ring::bind, |socket, most| ring::listen(socket, *most)),
+    };
     bind(socket, &wanted.address).map_err(|errno| (Stage::Bind, errno))?;
     if wanted.listen || wanted.leaving != Leaving::Nothing {
-        listen(socket, BACKLOG).map_err(|errno| (Stage::Listen, errno))?;
+        listen(socket, &BACKLOG).map_err(|errno| (Stage::Listen, errno))?;
     }
     Ok(())
 }

@@ -1,0 +1,98 @@
+//! What the agent costs those who do nothing wrong: a bind that succeeds, and any
+//! other system call. The same loops with the agent and without it, in turns, so
+//! that whatever else the machine does falls on both.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a benchmark that cannot go on says where"
+)]
+
+use std::{
+    net::{Ipv4Addr, SocketAddrV4},
+    time::{Duration, Instant},
+};
+
+use portwatch_tests::{agent::Agent, netns};
+use rustix::{
+    net::{AddressFamily, SocketType, bind, listen, socket, sockopt},
+    process::getppid,
+};
+
+/// Pairs of measurements, one with the agent and one without.
+const TURNS: usize = 15;
+/// How long each loop runs in a turn.
+const TURN: Duration = Duration::from_millis(300);
+/// Nobody else's, in a namespace of the benchmark's own.
+const PORT: u16 = 8080;
+/// System calls of the loop around a bind.
+const CALLS_PER_BIND: f64 = 5.0;
+
+fn main() {
+    netns::enter_fresh();
+    let names = ["getppid", "socket, setsockopt, bind, listen, close"];
+    let mut without = [Vec::new(), Vec::new()];
+    let mut with = [Vec::new(), Vec::new()];
+    let mut hooks = String::new();
+    // Fewer do where nothing else disturbs.
+    let turns = std::env::var("OVERHEAD_TURNS").map_or(TURNS, |turns| turns.parse().unwrap());
+    for _ in 0..turns {
+        measure(&mut without);
+        let agent = Agent::start(&["run", "--format", "json"]).expect("the agent starts");
+        if hooks.is_empty() {
+            hooks = agent.hooks();
+        }
+        measure(&mut with);
+    }
+    println!("hooks: {hooks}; {turns} turns of {} ms each\n", TURN.as_millis());
+    println!(
+        "{:44}{:>12}{:>12}{:>10}{:>10}{:>12}",
+        "ns per round, median", "without", "with", "more ns", "more %", "ns a call"
+    );
+    for (at, (name, calls)) in names.iter().zip([1.0, CALLS_PER_BIND]).enumerate() {
+        let (before, after) = (median(&mut without[at]), median(&mut with[at]));
+        let more = after - before;
+        println!(
+            "{name:44}{before:>12.1}{after:>12.1}{more:>10.1}{:>10.1}{:>12.1}",
+            100.0 * more / before,
+            more / calls
+        );
+    }
+}
+
+/// Adds what one round of each loop takes, in nanoseconds.
+fn measure(taken: &mut [Vec<f64>; 2]) {
+    taken[0].push(rounds(1_000, || {
+        std::hint::black_box(getppid());
+    }));
+    let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, PORT);
+    taken[1].push(rounds(20, || {
+        let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        sockopt::set_socket_reuseaddr(&socket, true).unwrap();
+        bind(&socket, &address).unwrap();
+        listen(&socket, 16).unwrap();
+    }));
+}
+
+/// Nanoseconds for each of the rounds that fit into a turn, looked at the clock
+/// every so many.
+fn rounds(at_once: u32, mut round: impl FnMut()) -> f64 {
+    // Warm, and beside an agent that has settled.
+    (0..at_once * 20).for_each(|_| round());
+    let begin = Instant::now();
+    let mut done = 0u32;
+    loop {
+        (0..at_once).for_each(|_| round());
+        done += at_once;
+        let taken = begin.elapsed();
+        if taken >= TURN {
+            return taken.as_secs_f64() * 1e9 / f64::from(done);
+        }
+    }
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}

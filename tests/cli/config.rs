@@ -1,0 +1,97 @@
+//! The configuration, from the outside.
+
+use std::fs;
+
+use portwatch_tests::command::{Said, portwatch, run};
+use tempfile::TempDir;
+
+struct Folder(TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(TempDir::new().unwrap())
+    }
+
+    fn file(&self, text: &str) -> String {
+        let path = self.0.path().join("config.toml");
+        fs::write(&path, text).unwrap();
+        path.display().to_string()
+    }
+}
+
+fn show(arguments: &[&str], variables: &[(&str, &str)]) -> Said {
+    let mut command = portwatch(&["config", "show"]);
+    command.args(arguments).envs(variables.iter().copied());
+    run(&mut command)
+}
+
+#[track_caller]
+fn assert_line(said: &Said, value: &str, from: &str) {
+    let is_it = |line: &str| {
+        line.split_once(" # ").is_some_and(|(v, f)| v.trim_end() == value && f == from)
+    };
+    assert!(said.stdout.lines().any(is_it), "no `{value}` from {from}: {said}");
+}
+
+#[test]
+fn each_layer_is_over_the_one_before() {
+    let folder = Folder::new();
+    let path = folder.file("storm-window = \"1s\"\nport = [80]\ncapture-size = \"2GiB\"");
+    let variables = [("PORTWATCH_STORM_WINDOW", "2s"), ("PORTWATCH_PORT", "81,82")];
+    let said = show(&["--config", &path, "--storm-window", "3s"], &variables);
+    said.is_result();
+    assert_line(&said, "storm-window = \"3s\"", "flag");
+    assert_line(&said, "port = [81,82]", "environment");
+    assert_line(&said, "capture-size = \"2GiB\"", "file");
+    assert_line(&said, "enrichment-deadline = \"250ms\"", "default");
+    assert!(said.stdout.contains(&path), "{said}");
+    let said = show(&[], &[("PORTWATCH_CONFIG", &path)]);
+    assert_line(&said, "port = [80]", "file");
+}
+
+/// What is shown is a file that says the same.
+#[test]
+fn what_is_shown_can_be_read() {
+    let folder = Folder::new();
+    let shown = show(&["--format", "json", "--redact", "a\"b\\d", "--metrics", "9749"], &[]);
+    let path = folder.file(&shown.stdout);
+    let again = show(&["--config", &path], &[]);
+    again.is_result();
+    let values = |said: &Said| -> Vec<String> {
+        let lines = said.stdout.lines().filter(|line| !line.starts_with('#'));
+        lines.map(|line| line.split(" # ").next().unwrap().trim_end().to_owned()).collect()
+    };
+    assert_eq!(values(&again), values(&shown));
+}
+
+#[test]
+fn check_says_where_and_what_was_meant() {
+    let folder = Folder::new();
+    run(&mut portwatch(&["config", "check", &folder.file("port = [80]")])).is_result();
+    let path = folder.file("port = [80]\nformt = [\"json\"]");
+    let said = run(&mut portwatch(&["config", "check", &path]));
+    said.is_error(2);
+    let line = format!("{path}:2: unknown key `formt`, did you mean `format`?");
+    assert!(said.stderr.contains(&line), "{said}");
+    let twice = folder.file("format = [\"json\", \"human\"]");
+    run(&mut portwatch(&["config", "check", &twice])).is_error(2);
+    run(&mut portwatch(&["config", "check", "/nowhere/config.toml"])).is_error(2);
+}
+
+#[test]
+fn run_does_not_start_with_a_wrong_file() {
+    let folder = Folder::new();
+    let path = folder.file("storm-window = \"soon\"");
+    let said = run(&mut portwatch(&["run", "--config", &path]));
+    said.is_error(2);
+    assert!(said.stderr.contains("config.toml:1: `soon` is no time"), "{said}");
+}
+
+/// In the file they may stand beside no capture, on the command line it is a mistake.
+#[test]
+fn limits_need_a_capture() {
+    let folder = Folder::new();
+    let path = folder.file("capture-size = \"1GiB\"");
+    show(&["--config", &path], &[]).is_result();
+    show(&["--capture-size", "1GiB"], &[]).is_error(2);
+}

@@ -1,0 +1,215 @@
+//! A daemon's manners: what it says to its service manager, a configuration that is
+//! read again, rights that it gives away.
+
+use std::{
+    fs,
+    os::unix::net::UnixDatagram,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use portwatch_tests::{
+    agent::Agent, helper::Helper, netns::Netns, op::tcp, patience, process::code,
+    programs::portwatch, say, scene::Scene,
+};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+use tempfile::TempDir;
+
+/// A service manager's ear.
+struct Manager {
+    folder: TempDir,
+    socket: UnixDatagram,
+}
+
+impl Manager {
+    fn new() -> Self {
+        let folder = TempDir::new().unwrap();
+        let socket = UnixDatagram::bind(folder.path().join("notify")).unwrap();
+        Self { folder, socket }
+    }
+
+    fn starts(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(portwatch().unwrap());
+        command.args(["run", "--format", "json"]).args(arguments);
+        command.env("NOTIFY_SOCKET", self.folder.path().join("notify"));
+        command
+    }
+
+    fn config(&self, text: &str) -> String {
+        let path = self.folder.path().join("config.toml");
+        let whole = self.folder.path().join("config.toml.new");
+        fs::write(&whole, text).unwrap();
+        fs::rename(&whole, &path).unwrap();
+        path.display().to_string()
+    }
+
+    /// The next message; `None` if none comes within `limit`.
+    fn hears(&self, limit: Duration) -> Option<String> {
+        let mut message = [0; 4096];
+        self.socket.set_read_timeout(Some(limit)).unwrap();
+        let length = self.socket.recv(&mut message).ok()?;
+        Some(String::from_utf8_lossy(&message[..length]).into_owned())
+    }
+
+    #[track_caller]
+    fn hears_one_with(&self, part: &str) -> String {
+        let deadline = Instant::now() + patience();
+        let mut heard = Vec::new();
+        while let Some(message) = self
+            .hears(deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1)))
+        {
+            if message.contains(part) {
+                return message;
+            }
+            heard.push(message);
+        }
+        panic!("nothing with {part}, but {heard:?}");
+    }
+
+    /// Has the agent read its configuration again, and waits until it has.
+    #[track_caller]
+    fn reloads(&self, agent: &Agent) {
+        signal(agent, Signal::HUP);
+        let message = self.hears_one_with("RELOADING=1");
+        assert!(message.contains("MONOTONIC_USEC="), "{message}");
+        self.hears_one_with("READY=1");
+    }
+}
+
+fn signal(agent: &Agent, signal: Signal) {
+    let pid = Pid::from_raw(agent.pid().cast_signed()).unwrap();
+    kill_process(pid, signal).unwrap();
+}
+
+#[test]
+fn it_pings_while_all_is_well_and_says_that_it_stops() {
+    let manager = Manager::new();
+    let mut command = manager.starts(&[]);
+    command.env("WATCHDOG_USEC", "400000");
+    let mut agent = Agent::start_command(&mut command).unwrap();
+    manager.hears_one_with("READY=1");
+    let begun = Instant::now();
+    for _ in 0..5 {
+        manager.hears_one_with("WATCHDOG=1");
+    }
+    let took = begun.elapsed();
+    assert!(took > Duration::from_millis(600), "it pings more often than it must: {took:?}");
+    assert!(took < Duration::from_secs(2) * 5, "it pings too seldom: {took:?}");
+    assert_eq!(code(agent.end_by(Signal::TERM)), 0, "{}", agent.said());
+    manager.hears_one_with("STOPPING=1");
+}
+
+/// Whoever does not ask for pings gets none.
+#[test]
+fn without_a_watchdog_it_says_nothing() {
+    let manager = Manager::new();
+    let mut agent = Agent::start_command(&mut manager.starts(&["--metrics", "0"])).unwrap();
+    manager.hears_one_with("READY=1");
+    assert_eq!(manager.hears(Duration::from_secs(1)), None);
+    agent.end_by(Signal::TERM);
+    manager.hears_one_with("STOPPING=1");
+}
+
+#[test]
+fn a_changed_file_is_taken_over() {
+    let scene = Scene::new();
+    let manager = Manager::new();
+    let path = manager.config("port = [8081]");
+    let mut agent = Agent::start_command(&mut manager.starts(&["--config", &path])).unwrap();
+    manager.hears_one_with("READY=1");
+    let holders = [tcp("127.0.0.1:8080").listening(), tcp("127.0.0.1:8081").listening()];
+    let _holder = scene.helper().holds(holders);
+    let unseen = scene.helper().is_refused(tcp("127.0.0.1:8080"));
+    agent.event_of(&scene.helper().is_refused(tcp("127.0.0.1:8081")));
+
+    manager.config("port = [8080]\nredact = ['--pin=(\\d+)']");
+    manager.reloads(&agent);
+    let seen = scene.helper().called("app --pin=1234 x").is_refused(tcp("127.0.0.1:8080"));
+    let event = agent.event_of(&seen);
+    assert_eq!(event.text("/process/cmdline/0"), "app --pin=[redacted] x");
+
+    // What is wrong changes nothing.
+    manager.config("prt = [1]");
+    manager.reloads(&agent);
+    agent.event_of(&scene.helper().is_refused(tcp("127.0.0.1:8080")));
+    assert_eq!(code(agent.end_by(Signal::TERM)), 0, "{}", agent.said());
+    assert!(agent.talk().contains("config.toml:1: unknown key `prt`, did you mean `port`?"));
+    let told = agent.look(|log| log.events.iter().any(|event| event.pid == Some(unseen.pid)));
+    assert!(!told, "{}", agent.said());
+}
+
+/// 100 times under load: what is refused meanwhile is told, all of it.
+#[test]
+fn a_hundred_reloads_lose_nothing() {
+    const RELOADS: usize = 100;
+    const BINDS: u32 = 20;
+    let scene = Scene::alone();
+    let manager = Manager::new();
+    let path = manager.config("port = [8080]\nstorm-window = \"1s\"");
+    let mut agent = Agent::start_command(&mut manager.starts(&["--config", &path])).unwrap();
+    manager.hears_one_with("READY=1");
+    let _holder = scene.helper().holds([tcp("127.0.0.1:8080").listening()]);
+    let refused: u64 = thread::scope(|scope| {
+        let load = scope.spawn(|| {
+            let run =
+                |_| scene.helper().runs([tcp("127.0.0.1:8080").repeated(BINDS)]).last().refused;
+            (0..100).map(|number| u64::from(run(number))).sum()
+        });
+        for number in 0..RELOADS {
+            let window = 1 + number % 2;
+            manager.config(&format!("port = [8080]\nstorm-window = \"{window}s\""));
+            manager.reloads(&agent);
+        }
+        load.join().unwrap()
+    });
+    assert_eq!(refused, 100 * u64::from(BINDS));
+    // A machine with other work to do takes its time.
+    agent.wait_until("all refusals", patience() * 6, |log| {
+        (log.told_in(&scene.netns) + log.losses >= refused).then_some(())
+    });
+    assert_eq!(code(agent.end_by(Signal::TERM)), 0, "{}", agent.said());
+    let (told, lost) = agent.look(|log| (log.told_in(&scene.netns), log.losses));
+    say(&format!("reloads: {RELOADS}, {refused} refused, {told} told, {lost} lost"));
+    assert_eq!((told, lost), (refused, 0), "{}", agent.talk());
+}
+
+/// What attaching takes is given away; what naming others' processes takes is kept.
+#[test]
+fn rights_are_given_away_and_holders_still_named() {
+    let scene = Scene::new();
+    let agent = Agent::start(&["run", "--format", "json"]).unwrap();
+    let status = fs::read_to_string(format!("/proc/{}/status", agent.pid())).unwrap();
+    let mask = |name: &str| {
+        let row = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        u64::from_str_radix(row.trim(), 16).unwrap()
+    };
+    let bits = |numbers: &[u32]| numbers.iter().fold(0, |all, bit| all | 1u64 << bit);
+    // CAP_DAC_OVERRIDE, DAC_READ_SEARCH, SYS_PTRACE, SYS_ADMIN, BPF.
+    let kept = bits(&[1, 2, 19, 21, 39]);
+    for name in ["CapPrm:", "CapEff:", "CapBnd:"] {
+        assert_eq!(mask(name) & !kept, 0, "{name} {:x}", mask(name));
+    }
+    assert_eq!(mask("CapInh:") | mask("CapAmb:"), 0);
+    for tasks in fs::read_dir(format!("/proc/{}/task", agent.pid())).unwrap() {
+        let status = fs::read_to_string(tasks.unwrap().path().join("status")).unwrap();
+        let row = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();
+        assert_eq!(u64::from_str_radix(row.trim(), 16).unwrap() & !kept, 0, "{status}");
+    }
+    // Another user's, in another namespace, and found in every way there is: on
+    // record, and without.
+    let before = scene.helper().by(1000).holds([tcp("127.0.0.1:8080").listening()]);
+    let refused = scene.helper().by(1001).is_refused(tcp("127.0.0.1:8080"));
+    let netns = Netns::new();
+    let other = Helper::new(&netns).by(1000).holds([tcp("127.0.0.1:8080").listening()]);
+    let in_other = Helper::new(&netns).by(1001).is_refused(tcp("127.0.0.1:8080"));
+    for (refused, holder) in [(&refused, before.pid()), (&in_other, other.pid())] {
+        let event = agent.event_of(refused);
+        event.is_explained().includes(&json!({
+            "diagnosis": {"cause": "listener", "holder": {"pid": holder}},
+        }));
+        // Its descriptor was seen, not only its name on record.
+        assert!(event.number("/diagnosis/holder/fd").is_some(), "{event}");
+    }
+}

@@ -1,0 +1,116 @@
+//! Holders that are not what they seem: systemd itself, a namespace, a proxy.
+
+use portwatch_tests::event::Event;
+use serde_json::json;
+
+use crate::{
+    PAYLOAD, journal,
+    stage::{Stage, says, service, shell, systemctl},
+};
+
+const SOCKET: &str = "[Socket]\nListenStream=0.0.0.0:8092\n";
+
+fn write_socket(stage: &mut Stage) {
+    stage.service("web.service", "/opt/app/app-2.4.1 0.0.0.0:1");
+    stage.unit("web.socket", SOCKET);
+}
+
+pub fn socket_unit_holds_it(stage: &mut Stage) {
+    write_socket(stage);
+    stage.service("app.service", "/opt/app/app-2.4.2 0.0.0.0:8092");
+    stage.starts("web.socket");
+    let event = stage.is_refused("app.service");
+    says(&event, "listener", "socket_unit", "systemctl stop web.socket");
+    // Once its service runs, two processes have the socket.
+    assert_eq!(crate::stage::answer(8092), "ok\n");
+    let event = stage.is_refused("app.service");
+    says(&event, "listener", "socket_unit", "systemctl stop web.socket");
+    shell("systemctl stop web.socket web.service");
+    stage.starts("app.service");
+}
+
+pub fn socket_unit_is_refused(stage: &mut Stage) {
+    write_socket(stage);
+    stage.service("app.service", "/opt/app/app-2.4.2 0.0.0.0:8092");
+    stage.starts("app.service");
+    stage.fails("web.socket");
+    let event = stage.journal.event(|event| event.number("/failure/port") == Some(8092));
+    event.includes(&json!({
+        "process": {"unit": "web.socket"},
+        "diagnosis": {"cause": "listener", "holder": {"unit": "app.service"}},
+    }));
+    journal::has(&["--unit", "web.socket"], &event);
+    journal::has(&["PORTWATCH_HOLDER_UNIT=app.service"], &event);
+}
+
+pub fn another_network_namespace(stage: &mut Stage) {
+    shell("ip netns add blue && ip -n blue link set lo up");
+    let inside = "NetworkNamespacePath=/run/netns/blue";
+    stage.unit("app-old.service", &service("/opt/app/app-2.4.1 0.0.0.0:8093", inside));
+    stage.unit("app.service", &service("/opt/app/app-2.4.2 0.0.0.0:8093", inside));
+    stage.starts("app-old.service");
+    let event = stage.is_refused("app.service");
+    says(&event, "listener", "old_instance", "systemctl stop app-old.service");
+    event.includes(&json!({"netns": {"host": false, "name": "blue"}}));
+    systemctl(&["stop", "app-old.service"]);
+    shell("ip netns delete blue");
+}
+
+/// A true docker-proxy, and a container of an image made without a registry.
+pub fn a_container_publishes_it(stage: &mut Stage) {
+    systemctl(&["start", "docker.service"]);
+    shell(&format!(
+        "mkdir -p /tmp/image && cp {PAYLOAD}/server /tmp/image/server && tar -C /tmp/image -c . | \
+         docker import - app:2.3.9"
+    ));
+    shell("docker run --detach --name app-old --publish 8094:80 app:2.3.9 /server 0.0.0.0:80");
+    stage.service("app.service", "/opt/app/app-2.4.2 0.0.0.0:8094");
+    let event = stage.is_refused("app.service");
+    says(&event, "listener", "container_proxy", "docker stop app-old");
+    shell("docker stop app-old");
+    stage.starts("app.service");
+    shell("docker rm app-old; systemctl stop docker.service docker.socket containerd.service");
+}
+
+/// The agent in a container with what packaging/kubernetes/daemonset.yaml gives it, and
+/// the kubelet would: a node's own units are told as from outside.
+pub fn the_agent_in_a_container(stage: &mut Stage) {
+    systemctl(&["start", "docker.service"]);
+    shell(
+        "mkdir -p /tmp/agent/usr/bin && cp /usr/bin/portwatch /tmp/agent/usr/bin/ && \
+         for library in $(ldd /usr/bin/portwatch | grep -o '/[^ ]*'); do \
+         install -D $library /tmp/agent$library; done; \
+         tar -C /tmp/agent -c . | docker import - portwatch:0.1.0",
+    );
+    shell(
+        "docker run --detach --name agent --pid host --network host --read-only --user 0 \
+         --security-opt no-new-privileges --security-opt apparmor=unconfined --cap-drop ALL \
+         --cap-add SYS_ADMIN --cap-add SYS_PTRACE --cap-add DAC_READ_SEARCH \
+         --volume /sys/fs/cgroup:/sys/fs/cgroup:ro --volume /run:/run:ro,rslave \
+         --volume /var/log:/var/log:ro --volume /etc/passwd:/etc/passwd:ro \
+         portwatch:0.1.0 /usr/bin/portwatch run --format json",
+    );
+    shell("timeout 100 sh -c 'until docker logs agent 2>&1 | grep -q ready; do sleep 0.2; done'");
+    let old = service("/opt/app/app-2.4.1 0.0.0.0:8099", "User=deploy");
+    stage.unit("app-old.service", &old);
+    stage.service("app.service", "/opt/app/app-2.4.2 0.0.0.0:8099");
+    stage.starts("app-old.service");
+    stage.is_refused("app.service");
+    let line = shell(
+        "timeout 100 sh -c 'until docker logs agent 2> /dev/null | grep bind-failure; do \
+         sleep 0.2; done'",
+    );
+    let event = Event::new(serde_json::from_str(line.lines().next().unwrap()).unwrap(), 0);
+    says(&event, "listener", "old_instance", "systemctl stop app-old.service");
+    event.includes(&json!({
+        "process": {"unit": "app.service", "container": null},
+        "netns": {"host": true},
+        "diagnosis": {"holder": {"unit": "app-old.service", "user": "deploy"}},
+    }));
+    let doctor = shell("docker exec agent portwatch doctor --json");
+    assert!(doctor.contains(r#""cgroup2":"/sys/fs/cgroup""#), "{doctor}");
+    shell(
+        "docker rm --force agent; docker rmi portwatch:0.1.0; systemctl stop docker.service \
+         docker.socket containerd.service",
+    );
+}

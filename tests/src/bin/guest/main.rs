@@ -1,0 +1,93 @@
+//! What is holding this port, played by real units on a whole Debian: runs inside of
+//! the guest that `cargo xtask vm debian` boots, as root, with the package and the
+//! server beside it. One line for each scenario; fails if one of them did.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a scenario that cannot go on has failed, and the panic says where"
+)]
+
+use std::{
+    fs,
+    panic::{AssertUnwindSafe, catch_unwind},
+    process::ExitCode,
+    time::Instant,
+};
+
+use stage::Stage;
+
+mod elsewhere;
+mod journal;
+mod package;
+mod rights;
+mod sessions;
+mod stage;
+mod units;
+
+/// Where the guest's files are.
+const PAYLOAD: &str = "/opt/payload";
+
+type Scenario = (&'static str, fn(&mut Stage));
+
+/// In this order: they share one machine and one agent.
+const SCENARIOS: [Scenario; 23] = [
+    ("the_service_is_confined", package::the_service_is_confined),
+    ("old_release_in_another_unit", units::old_release_in_another_unit),
+    ("restarted_after_a_kill", units::restarted_after_a_kill),
+    ("another_service", units::another_service),
+    ("an_instance_of_a_template", units::an_instance_of_a_template),
+    ("time_wait_without_reuseaddr", units::time_wait_without_reuseaddr),
+    ("time_wait_of_an_old_release_without", units::time_wait_of_an_old_release_without),
+    ("time_wait_with_reuseaddr_is_silent", units::time_wait_with_reuseaddr_is_silent),
+    ("hand_over_by_reuseport_is_silent", units::hand_over_by_reuseport_is_silent),
+    ("squatter_in_a_login_session", sessions::squatter_in_a_login_session),
+    ("holder_in_a_users_unit", sessions::holder_in_a_users_unit),
+    ("refused_in_a_users_unit", sessions::refused_in_a_users_unit),
+    ("socket_unit_holds_it", elsewhere::socket_unit_holds_it),
+    ("socket_unit_is_refused", elsewhere::socket_unit_is_refused),
+    ("another_network_namespace", elsewhere::another_network_namespace),
+    ("a_container_publishes_it", elsewhere::a_container_publishes_it),
+    ("the_agent_in_a_container", elsewhere::the_agent_in_a_container),
+    ("the_journal_is_restarted", package::the_journal_is_restarted),
+    ("each_capability_is_needed", rights::each_capability_is_needed),
+    ("upgrade", package::upgrade),
+    ("explained_beside_the_service", package::explained_beside_the_service),
+    ("remove", package::remove),
+    ("purge", package::purge),
+];
+
+fn main() -> ExitCode {
+    let filter = fs::read_to_string(format!("{PAYLOAD}/filter")).unwrap_or_default();
+    let mut failed = Vec::new();
+    let mut stage = None;
+    let mut play = |name: &'static str, scenario: &mut dyn FnMut()| {
+        let start = Instant::now();
+        let passed = catch_unwind(AssertUnwindSafe(scenario)).is_ok();
+        let word = if passed { "ok" } else { "FAILED" };
+        println!("{word:<7}{name} ({:.1} s)", start.elapsed().as_secs_f32());
+        if !passed {
+            failed.push(name);
+        }
+    };
+    play("install", &mut || {
+        package::install();
+        stage = Some(Stage::new());
+    });
+    if let Some(stage) = &mut stage {
+        for (name, scenario) in SCENARIOS {
+            if filter.split(',').any(|part| name.contains(part)) {
+                play(name, &mut || scenario(stage));
+                stage.strike();
+            }
+        }
+    }
+    match failed.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => {
+            println!("failed: {}", failed.join(", "));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! The package: installed, confined, upgraded, removed, purged.
+
+use std::path::Path;
+
+use portwatch_tests::event::AGENT;
+use serde_json::Value;
+
+use crate::{
+    PAYLOAD,
+    stage::{Stage, property, shell, systemctl, try_systemctl},
+};
+
+/// What the package and its service leave on a machine.
+const FILES: [&str; 8] = [
+    "/usr/bin/portwatch",
+    "/usr/lib/systemd/system/portwatch.service",
+    "/usr/lib/systemd/catalog/portwatch.catalog",
+    "/usr/share/man/man1/portwatch.1.gz",
+    "/usr/share/bash-completion/completions/portwatch",
+    "/usr/share/doc/portwatch",
+    "/etc/systemd/system/multi-user.target.wants/portwatch.service",
+    "/var/lib/portwatch",
+];
+
+/// Settings of this machine's own, which a package does not touch.
+const DROP_INS: &str = "/run/systemd/system/portwatch.service.d";
+
+/// Started by the installation itself, and ready when that ends.
+pub fn install() {
+    // All is many times slower under emulation; everything else is as it is packaged.
+    let command = shell(&format!(
+        "dpkg-deb --fsys-tarfile {PAYLOAD}/portwatch-1.deb | tar -xO \
+         ./usr/lib/systemd/system/portwatch.service | sed -n 's/^ExecStart=//p'"
+    ));
+    std::fs::create_dir_all(DROP_INS).unwrap();
+    let drop_in = format!(
+        "[Service]\nTimeoutStartSec=infinity\nExecStart=\nExecStart={command} --enrichment-deadline 5s\n"
+    );
+    std::fs::write(format!("{DROP_INS}/emulated.conf"), drop_in).unwrap();
+    dpkg("--install", &format!("{PAYLOAD}/portwatch-1.deb"));
+    assert!(try_systemctl(&["is-active", "portwatch.service"]), "{}", shell(STATUS));
+    for file in FILES {
+        assert!(Path::new(file).exists(), "{file} is not there");
+    }
+    assert_eq!(shell("stat -c '%a %U' /var/lib/portwatch"), "700 root");
+    let catalog = shell("journalctl --list-catalog ee4bb6a7fbbd40b990cd543f3ab2e727");
+    assert!(catalog.contains("portwatch"), "{catalog}");
+}
+
+const STATUS: &str = "systemctl status --no-pager --full portwatch.service || true";
+
+fn dpkg(verb: &str, what: &str) -> String {
+    shell(&format!("DEBIAN_FRONTEND=noninteractive dpkg {verb} {what} 2>&1"))
+}
+
+pub fn the_service_is_confined(_: &mut Stage) {
+    shell("systemd-analyze security --threshold=25 --no-pager portwatch.service");
+    let said = shell("systemctl show -P MemoryCurrent -P MemoryPeak portwatch.service");
+    println!("       bytes of memory now, at the most: {}", said.replace('\n', ", "));
+    assert_eq!(property("portwatch.service", "NRestarts"), "0");
+}
+
+/// Refusals are told after it as before, and those meanwhile are counted.
+pub fn the_journal_is_restarted(stage: &mut Stage) {
+    let pid = property("portwatch.service", "MainPID");
+    shell("systemctl restart systemd-journald.service");
+    stage.service("app-old.service", "/opt/app/app-2.4.1 0.0.0.0:8095");
+    stage.service("app.service", "/opt/app/app-2.4.2 0.0.0.0:8095");
+    stage.starts("app-old.service");
+    stage.is_refused("app.service");
+    assert_eq!(property("portwatch.service", "MainPID"), pid);
+}
+
+/// Another build of the same version: the agent that runs afterwards is the new one.
+pub fn upgrade(stage: &mut Stage) {
+    let before = property("portwatch.service", "MainPID");
+    dpkg("--install", &format!("{PAYLOAD}/portwatch-2.deb"));
+    assert!(try_systemctl(&["is-active", "portwatch.service"]), "{}", shell(STATUS));
+    assert_ne!(property("portwatch.service", "MainPID"), before);
+    assert!(shell("dpkg-query -W -f '${Version}' portwatch").ends_with("-2"));
+    let restarted = shell("journalctl -t portwatch --all -o json PORTWATCH_STATE=started");
+    let all_notices = restarted.lines().all(|line| {
+        let entry: Value = serde_json::from_str(line).unwrap_or_default();
+        entry["PORTWATCH_EVENT"].as_str().is_some_and(|record| record.contains(AGENT))
+    });
+    assert!(all_notices && restarted.lines().count() >= 2, "{restarted}");
+    stage.service("app-old.service", "/opt/app/app-2.4.1 0.0.0.0:8096");
+    stage.service("app.service", "/opt/app/app-2.4.2 0.0.0.0:8096");
+    stage.starts("app-old.service");
+    stage.is_refused("app.service");
+}
+
+/// The other verbs, by a person, while the service runs.
+pub fn explained_beside_the_service(stage: &mut Stage) {
+    stage.service("app-old.service", "/opt/app/app-2.4.1 0.0.0.0:8097");
+    stage.service("app.service", "/opt/app/app-2.4.2 0.0.0.0:8097");
+    stage.starts("app-old.service");
+    stage.is_refused("app.service");
+    let said = shell("portwatch explain 8097 || [ $? = 3 ]");
+    assert!(said.contains("systemctl stop app-old.service"), "{said}");
+    systemctl(&["stop", "app-old.service"]);
+    let history = shell("portwatch history /var/lib/portwatch");
+    assert!(history.contains("8097"), "{history}");
+    let replayed = shell("portwatch replay --journal --format json --port 8097 | head -n 1");
+    assert!(replayed.contains("app-old.service"), "{replayed}");
+}
+
+/// Stopped and gone; what it has recorded stays.
+pub fn remove(_: &mut Stage) {
+    dpkg("--remove", "portwatch");
+    for file in &FILES[..6] {
+        assert!(!Path::new(file).exists(), "{file} is still there");
+    }
+    assert!(Path::new("/var/lib/portwatch").exists());
+    assert_eq!(shell("pgrep -x portwatch || true"), "");
+    assert_eq!(shell("systemctl list-units --failed --plain --no-legend"), "");
+}
+
+/// As if it had never been there.
+pub fn purge(_: &mut Stage) {
+    dpkg("--purge", "portwatch");
+    for file in FILES {
+        assert!(!Path::new(file).exists(), "{file} is still there");
+    }
+    std::fs::remove_dir_all(DROP_INS).unwrap();
+    let left = shell("find / -xdev -name '*portwatch*' -not -path '/opt/payload/*'");
+    assert_eq!(left, "");
+    assert_eq!(shell("systemctl list-units --failed --plain --no-legend"), "");
+    assert!(!shell("systemctl list-units --all --plain --no-legend").contains("portwatch"));
+}

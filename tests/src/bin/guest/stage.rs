@@ -1,0 +1,182 @@
+//! What scenarios are played on: units that are written, started and cleared away,
+//! and the programs that a person would run.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Read as _},
+    net::TcpStream,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use portwatch_tests::event::Event;
+use serde_json::Value;
+
+use crate::{PAYLOAD, journal::Journal};
+
+/// The longest that an answer is waited for: only a missing one runs into it.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The releases that are installed.
+pub const RELEASES: [&str; 4] = ["2.4.0", "2.4.1", "2.4.2", "2.5.0"];
+
+const UNITS: &str = "/run/systemd/system";
+
+/// One machine with its agent.
+pub struct Stage {
+    pub journal: Journal,
+    units: Vec<String>,
+    people: Vec<Child>,
+}
+
+impl Stage {
+    /// With the releases of a program, and of another one, where they usually are.
+    pub fn new() -> Self {
+        fs::create_dir_all("/opt/app").unwrap();
+        fs::create_dir_all(UNITS).unwrap();
+        let programs = RELEASES.map(|release| format!("/opt/app/app-{release}"));
+        for program in programs.iter().map(String::as_str).chain(["/usr/local/bin/billing"]) {
+            fs::copy(format!("{PAYLOAD}/server"), program).expect("nothing runs it");
+        }
+        Self { journal: Journal::follow(), units: Vec::new(), people: Vec::new() }
+    }
+
+    /// Writes a unit of the system.
+    pub fn unit(&mut self, name: &str, text: &str) {
+        fs::write(Path::new(UNITS).join(name), text).unwrap();
+        self.units.push(name.to_owned());
+    }
+
+    /// Writes a service that is up when it listens.
+    pub fn service(&mut self, name: &str, command: &str) {
+        self.unit(name, &service(command, ""));
+    }
+
+    /// Remembers an instance of a template, to be cleared away.
+    pub fn instance(&mut self, name: &str) {
+        self.units.push(name.to_owned());
+    }
+
+    /// Starts a unit that is to come up.
+    #[track_caller]
+    pub fn starts(&self, unit: &str) {
+        systemctl(&["daemon-reload"]);
+        let said = status(unit);
+        assert!(try_systemctl(&["start", unit]), "{unit} does not start\n{said}\n{}", status(unit));
+    }
+
+    /// Starts a unit that is refused its port, and gives what is said of it.
+    #[track_caller]
+    pub fn is_refused(&self, unit: &str) -> Event {
+        self.fails(unit);
+        let event = self.journal.event(|event| event.text("/process/unit") == unit);
+        let faults = event.faults();
+        assert!(faults.is_empty(), "{faults}\n{event}");
+        event.is_explained();
+        crate::journal::has(&["--unit", unit], &event);
+        event
+    }
+
+    /// Starts a unit that does not come up.
+    #[track_caller]
+    pub fn fails(&self, unit: &str) {
+        systemctl(&["daemon-reload"]);
+        assert!(!try_systemctl(&["start", unit]), "{unit} has started\n{}", status(unit));
+    }
+
+    /// Something that a person starts; waits until it listens.
+    #[track_caller]
+    pub fn somebody_runs(&mut self, command: &mut Command) {
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("it is installed");
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let listens = lines.map_while(Result::ok).any(|line| line == "listening");
+        self.people.push(child);
+        assert!(listens, "{command:?} does not listen");
+    }
+
+    /// Stops and forgets everything, whatever has become of it.
+    pub fn strike(&mut self) {
+        let units: Vec<_> = self.units.drain(..).collect();
+        for unit in units.iter().filter(|unit| !unit.contains("@.")) {
+            try_systemctl(&["stop", unit]);
+            try_systemctl(&["reset-failed", unit]);
+        }
+        for unit in &units {
+            fs::remove_file(Path::new(UNITS).join(unit)).ok();
+        }
+        for mut person in self.people.drain(..) {
+            person.wait().ok();
+        }
+        try_systemctl(&["daemon-reload"]);
+        self.journal.rest();
+    }
+}
+
+/// A service that tells systemd when it listens.
+pub fn service(command: &str, more: &str) -> String {
+    format!("[Service]\nType=notify\nExecStart={command}\n{more}\n")
+}
+
+/// What a program printed, which is to succeed.
+#[track_caller]
+pub fn output(command: &mut Command) -> String {
+    let output = command.stdin(Stdio::null()).output().expect("it is installed");
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    let said = text(output.stderr);
+    assert!(output.status.success(), "{command:?}: {}\n{said}", output.status);
+    text(output.stdout)
+}
+
+/// A command as a person would type it.
+#[track_caller]
+pub fn shell(command: &str) -> String {
+    output(Command::new("sh").args(["-ec", command])).trim().to_owned()
+}
+
+/// `systemctl`, which is to succeed.
+#[track_caller]
+pub fn systemctl(arguments: &[&str]) -> String {
+    output(Command::new("systemctl").args(arguments)).trim().to_owned()
+}
+
+/// Whether `systemctl` succeeds.
+pub fn try_systemctl(arguments: &[&str]) -> bool {
+    let mut command = Command::new("systemctl");
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+/// A property of a unit.
+#[track_caller]
+pub fn property(unit: &str, name: &str) -> String {
+    systemctl(&["show", "--value", "--property", name, unit])
+}
+
+fn status(unit: &str) -> String {
+    let mut command = Command::new("systemctl");
+    let output = command.args(["status", "--full", "--no-pager", unit]).output();
+    output.map_or_else(|_| String::new(), |out| String::from_utf8_lossy(&out.stdout).into_owned())
+}
+
+/// What a server answers; reads to the end, so that the server has closed first.
+#[track_caller]
+pub fn answer(port: u16) -> String {
+    let mut said = String::new();
+    TcpStream::connect(("127.0.0.1", port)).unwrap().read_to_string(&mut said).unwrap();
+    said
+}
+
+/// The command of the first move that has one.
+pub fn first_command(event: &Event) -> &str {
+    let mut moves = event.list("/diagnosis/moves").iter();
+    moves.find_map(|step| step.get("command").and_then(Value::as_str)).unwrap_or_default()
+}
+
+/// Asserts the words for cause and class, and the first command.
+#[track_caller]
+pub fn says(event: &Event, cause: &str, class: &str, command: &str) {
+    let found = (event.text("/diagnosis/cause"), event.text("/diagnosis/holder/class"));
+    assert_eq!((found, first_command(event)), ((cause, class), command), "\n{event}");
+}
