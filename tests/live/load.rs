@@ -53,7 +53,11 @@ fn a_thousand_refusals_are_accounted_for() {
         *told.entry(event.pid.unwrap()).or_default() += event.count;
     }
     let (all, lines) = (told.values().sum::<u64>(), events.len());
-    say(&format!("load: {TOTAL} refusals, {all} told in {lines} events, {losses} counted as lost"));
+    say(&format!(
+        "load: {TOTAL} refusals, {all} told in {lines} events, {losses} counted as lost; the \
+         kernel skipped {} runs of programs",
+        scene.agent.skipped_programs()
+    ));
     let pids: BTreeSet<u32> = refused.iter().map(|finished| finished.pid).collect();
     assert_eq!(pids.len() as u64, PROCESSES, "a pid was used twice");
     assert!(told.keys().all(|pid| pids.contains(pid)), "a stranger is named: {told:?}");

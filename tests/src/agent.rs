@@ -90,6 +90,19 @@ impl Agent {
         self.process.pid()
     }
 
+    /// How often the kernel skipped programs of its because a task was preempted in them
+    /// (`recursion_misses` of `bpf_prog_show_fdinfo`, kernel/bpf/syscall.c, 5.12).
+    #[must_use]
+    pub fn skipped_programs(&self) -> u64 {
+        let folder = format!("/proc/{}/fdinfo", self.pid());
+        let texts = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let count = |text: String| -> Option<u64> {
+            let (_, count) = text.split_once("recursion_misses:")?;
+            count.split_whitespace().next()?.parse().ok()
+        };
+        texts.filter_map(|file| count(std::fs::read_to_string(file.path()).ok()?)).sum()
+    }
+
     /// Sends it a signal and waits for its end and for all that it said.
     pub fn end_by(&mut self, signal: Signal) -> ExitStatus {
         let status = self.end_unread_by(signal);

@@ -138,7 +138,16 @@ fn store(attempt: &Attempt) {
     // taking and giving back an entry of the map.
     if let Some(place) = ATTEMPTS.get_ptr_mut(thread) {
         // SAFETY: only this thread writes its own entry, and it is here.
-        unsafe { *place = *attempt };
+        unsafe {
+            // A listen may set the state of more than one socket (MPTCP).
+            if attempt.stage == stage::BIND
+                && (*place).stage != stage::NONE
+                && tree::has_everybody()
+            {
+                count_loss(loss::OUTCOME_UNSEEN);
+            }
+            *place = *attempt;
+        }
         return;
     }
     if ATTEMPTS.insert(thread, attempt, 0).is_err() {
@@ -170,12 +179,35 @@ pub fn pw_set_state(ctx: BtfTracePointContext) -> i32 {
 /// match-proto: `void (struct pt_regs *regs, long ret)`
 #[btf_tracepoint(function = "sys_exit")]
 pub fn pw_sys_exit(ctx: BtfTracePointContext) -> i32 {
+    exited(&ctx, Turn::First)
+}
+
+/// The same again, for kernels that preempt programs here (from 7.2 on): while a task
+/// waits in the middle of a program, the kernel skips that program for every other
+/// task of the processor (`bpf_prog_get_recursion_context`, include/linux/bpf.h).
+///
+/// match-proto: `void (struct pt_regs *regs, long ret)`
+#[btf_tracepoint(function = "sys_exit")]
+pub fn pw_sys_exit_again(ctx: BtfTracePointContext) -> i32 {
+    exited(&ctx, Turn::Second)
+}
+
+/// Which of both programs runs for a call that has ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    First,
+    /// There is something left to do only if the first was skipped.
+    Second,
+}
+
+#[inline(always)]
+fn exited(ctx: &BtfTracePointContext, turn: Turn) -> i32 {
     let regs: *const u8 = ctx.arg(0);
     // The number fits 32 bits on every architecture, and both kinds that are
     // read here are little-endian.
     let call = load!(regs, regs_syscall, u32);
     if is_bind_or_listen(call) {
-        finish(&ctx, regs, ctx.arg(1));
+        finish(ctx, regs, ctx.arg(1), turn);
     }
     0
 }
@@ -191,7 +223,7 @@ fn is_bind_or_listen(call: u32) -> bool {
 }
 
 #[inline(always)]
-fn finish(ctx: &BtfTracePointContext, regs: *const u8, result: i64) {
+fn finish(ctx: &BtfTracePointContext, regs: *const u8, result: i64, turn: Turn) {
     let refused = result == -EADDRINUSE && tree::has_current();
     let mut attempt = take();
     if !refused {
@@ -206,7 +238,7 @@ fn finish(ctx: &BtfTracePointContext, regs: *const u8, result: i64) {
     }
     let family = requested_family(regs);
     if attempt.stage == stage::NONE {
-        if family == AF_INET || family == AF_INET6 {
+        if turn == Turn::First && (family == AF_INET || family == AF_INET6) {
             count_loss(loss::ATTEMPT_MISSING);
             debug!(ctx, "refused bind without an attempt, family {}", family);
         }

@@ -53,6 +53,8 @@ pub struct Features {
     /// Whether programs on function exits can have a socket's cookie made
     /// (`bpf_get_socket_cookie` there, 5.12).
     pub cookies: bool,
+    /// Whether a task can be preempted in a program at the end of a system call.
+    pub preempts: bool,
 }
 
 /// The kernel's type information, read once and needed only while loading.
@@ -61,6 +63,7 @@ pub struct KernelTypes {
     pub btf: Btf,
     /// For the programs.
     pub(super) layout: Shared<Layout>,
+    preempts: bool,
 }
 
 impl KernelTypes {
@@ -71,7 +74,11 @@ impl KernelTypes {
     pub fn read(path: &Path) -> Result<Self, KernelError> {
         let bytes = fs::read(path)
             .map_err(|source| KernelError::NoBtf { path: path.display().to_string(), source })?;
-        let mut layout = layout::resolve(&Types::parse(&bytes)?)?;
+        let types = Types::parse(&bytes)?;
+        let mut layout = layout::resolve(&types)?;
+        // It came with what lets programs at the ends of system calls fault and be
+        // preempted (kernel/trace/bpf_trace.c, 7.2).
+        let preempts = types.has_function("trace_call_bpf_faultable");
         // Until it has been tried.
         layout.helpers |= helper::BIND_OPTIONS;
         // The loader exchanges both helpers, or none.
@@ -81,7 +88,7 @@ impl KernelTypes {
         let layout = Shared(layout);
         let btf = Btf::parse(&bytes, aya::Endianness::default())
             .map_err(|error| KernelError::aya("parse the kernel's BTF")(error.into()))?;
-        Ok(Self { btf, layout })
+        Ok(Self { btf, layout, preempts })
     }
 
     /// What events lack whatever is attached, because the kernel does not let programs
@@ -123,6 +130,7 @@ impl Features {
             cgroup2: cgroup2(),
             fexit,
             cookies: types.layout.0.helpers & helper::TRACING_SOCKET_COOKIE != 0,
+            preempts: types.preempts,
         }
     }
 }

@@ -152,6 +152,13 @@ pub const TRACEPOINT: [Probe; 6] = [
     CGROUPS,
 ];
 
+/// Beside the tracepoint set where a task can be preempted in `pw_sys_exit`.
+pub const AGAIN: Probe = optional(
+    "pw_sys_exit_again",
+    Hook::TpBtf("sys_exit"),
+    "refusals while another task waits in the middle of a program",
+);
+
 /// Chooses.
 ///
 /// # Errors
@@ -186,6 +193,9 @@ pub fn plan(features: &Features, choice: Choice) -> Result<Plan, KernelError> {
     if set == HookSet::Fexit && !features.cookies {
         probes.extend(COOKIES);
     }
+    if set == HookSet::Tracepoint && features.preempts {
+        probes.push(AGAIN);
+    }
     Ok(Plan { set, because, probes, cgroup2: features.cgroup2.clone() })
 }
 
@@ -202,6 +212,7 @@ mod tests {
             cgroup2: Some("/sys/fs/cgroup".into()),
             fexit: Ok(()),
             cookies: true,
+            preempts: false,
         }
     }
 
@@ -215,6 +226,17 @@ mod tests {
         assert!(has_them(&old) && !has_them(&features()));
         assert!(has_them(&Features { cgroup2: None, ..old.clone() }), "what is missed is said");
         assert!(!has_them(&Features { fexit: Err("EPERM".to_owned()), ..old }));
+    }
+
+    #[test]
+    fn a_second_program_is_there_where_the_first_may_be_skipped() {
+        let has_it = |features: &Features, choice| {
+            let plan = plan(features, choice).unwrap();
+            plan.probes.contains(&AGAIN)
+        };
+        let preempts = Features { preempts: true, ..features() };
+        assert!(has_it(&preempts, Choice::Tracepoint) && !has_it(&preempts, Choice::Fexit));
+        assert!(!has_it(&features(), Choice::Tracepoint));
     }
 
     #[test]
