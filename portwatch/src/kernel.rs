@@ -14,6 +14,7 @@ pub mod plan;
 pub mod records;
 pub mod rights;
 pub mod ring;
+pub mod skips;
 
 /// Why no hooks could be attached.
 #[derive(Debug, thiserror::Error)]

@@ -18,7 +18,7 @@ use crate::{
     diagnose::Cause,
     event::{Event, Host},
     evidence::{Protocol, Stage as CallStage},
-    kernel::{attach::Attached, plan::Plan},
+    kernel::{attach::Attached, plan::Plan, skips::Skips},
     losses::PLACES,
     sinks::human::word,
 };
@@ -41,6 +41,8 @@ pub struct Metrics {
     ratelimited: IntCounter,
     enrichment: Histogram,
     attached: IntGaugeVec,
+    skipped: IntCounterVec,
+    skips: Mutex<Vec<Skips>>,
     build: IntGaugeVec,
     started: Gauge,
     reloaded: IntGauge,
@@ -101,6 +103,13 @@ impl Metrics {
                 "Whether a program of the kernel side is attached",
                 &["probe"],
             )?,
+            skipped: counters(
+                "portwatch_probe_skipped_total",
+                "Runs of a program that the kernel left out because a task was preempted in the \
+                 middle of it; another program does its work where one can",
+                &["probe"],
+            )?,
+            skips: Mutex::default(),
             build: gauges(
                 "portwatch_build_info",
                 "1, with the agent's version and its set of hooks",
@@ -159,6 +168,8 @@ impl Metrics {
             let is_attached = attached.probes.contains(probe);
             self.attached.with_label_values(&[probe.program]).set(i64::from(is_attached));
         }
+        *self.skips.lock().unwrap_or_else(PoisonError::into_inner) =
+            Skips::of(&attached.ebpf, &attached.probes);
         self.build.with_label_values(&[env!("CARGO_PKG_VERSION"), &host.hooks]).set(1);
         self.started.set(now());
         self.reloaded(true);
@@ -238,6 +249,11 @@ impl Metrics {
         let length = |stage: &Arc<Stage>| i64::try_from(stage.waiting()).unwrap_or(i64::MAX);
         for stage in self.stages.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             self.queues.with_label_values(&[stage.name]).set(length(stage));
+        }
+        for skips in self.skips.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            let Some(count) = skips.count() else { continue };
+            let said = self.skipped.with_label_values(&[skips.program]);
+            said.inc_by(count.saturating_sub(said.get()));
         }
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }

@@ -15,6 +15,7 @@ use portwatch_tests::{
     agent::Agent,
     cgroup::Slice,
     http::{get, send},
+    kernel,
     netns::Netns,
     op::tcp,
     patience,
@@ -115,6 +116,11 @@ fn each_refusal_is_counted_and_the_text_is_right() {
     let attached = text.body.lines().filter(|line| line.starts_with("portwatch_probe_attached{"));
     assert!(attached.clone().count() >= 3, "{}", text.body);
     assert!(attached.clone().any(|line| line.ends_with(" 1")), "{}", text.body);
+    if kernel::is_at_least(5, 12) {
+        let name = "portwatch_probe_skipped_total{";
+        let skipped = text.body.lines().filter(|line| line.starts_with(name));
+        assert_eq!(skipped.count(), attached.count(), "{}", text.body);
+    }
     let started = sample(&text.body, "portwatch_start_time_seconds").unwrap();
     assert!(started > 1_700_000_000.0, "{started}");
     for name in ["portwatch_enrichment_seconds_count", "portwatch_queue_length{queue=\"enrich\"}"] {
