@@ -18,10 +18,22 @@ pub static FAILURES: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 #[map]
 pub static ATTEMPTS: LruHashMap<u64, Attempt> = LruHashMap::with_max_entries(4096, 0);
 
-/// The socket that a thread's refused call was reported for (fexit set), so
-/// that the same refusal is not reported again by an outer function.
+/// The last refusal of a thread that was reported (fexit set), so that it is not
+/// reported again by an outer function.
 #[map]
-pub static REPORTED: LruHashMap<u64, u64> = LruHashMap::with_max_entries(4096, 0);
+pub static REPORTED: LruHashMap<u64, Reported> = LruHashMap::with_max_entries(4096, 0);
+
+/// A value of [`REPORTED`]. It stays behind where the kernel skips the outer program.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Reported {
+    /// The `struct sock`; the next one may be made in the same place.
+    pub sk: u64,
+    /// Its cookie.
+    pub cookie: u64,
+    /// When, in nanoseconds of `CLOCK_BOOTTIME`.
+    pub at_ns: u64,
+}
 
 /// The last socket that a thread's bind met in conflict, and for which of its
 /// own sockets that was (fexit set).

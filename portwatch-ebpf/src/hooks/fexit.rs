@@ -5,18 +5,25 @@
 //! when `inet_bind` returns they are zeroed again. `inet_bind` is hooked for
 //! the protocols that bind by a way of their own (SCTP, ping).
 
-use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::fexit, programs::FExitContext};
+use aya_ebpf::{
+    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns},
+    macros::fexit,
+    programs::FExitContext,
+};
 use portwatch_common::{Culprit, stage};
 
 use crate::{
     layout::load,
-    maps::{CULPRITS, REPORTED},
+    maps::{CULPRITS, REPORTED, Reported},
     record, report,
     sock::{self, AF_INET, Sock},
     tree,
 };
 
 const EADDRINUSE: i32 = 98;
+/// From the exit of the function that refuses to that of the outer one, the task
+/// preempted in between.
+const LONGEST_NS: u64 = 1_000_000_000;
 
 /// match-proto: `int inet_csk_get_port(struct sock *sk, unsigned short snum)`
 #[fexit(function = "inet_csk_get_port")]
@@ -65,8 +72,15 @@ fn get_port_returned(ctx: &FExitContext) -> i32 {
     }
     report::refused(&attempt, &culprit_of(sk, attempt.port));
     // A failed insert can at worst report the refusal of a rare protocol twice.
-    let _ = REPORTED.insert(bpf_get_current_pid_tgid(), sk as u64, 0);
+    let reported = Reported { sk: sk as u64, cookie, at_ns: now() };
+    let _ = REPORTED.insert(bpf_get_current_pid_tgid(), reported, 0);
     0
+}
+
+#[inline(always)]
+fn now() -> u64 {
+    // SAFETY: the helper has no preconditions.
+    unsafe { bpf_ktime_get_boot_ns() }
 }
 
 /// What the conflict check met last for this socket. With port 0 it has gone
@@ -106,13 +120,17 @@ fn bind_returned(ctx: &FExitContext) -> i32 {
     if reported.is_some() {
         let _ = REPORTED.remove(thread);
     }
-    if reported == Some(sk as u64) {
+    let cookie = sock::cookie(sk);
+    let is_this = |last: Reported| {
+        last.sk == sk as u64 && last.cookie == cookie && now().wrapping_sub(last.at_ns) < LONGEST_NS
+    };
+    if reported.is_some_and(is_this) {
         return 0;
     }
     let mut attempt = sock::empty();
     sock::describe(sk, &mut attempt);
     attempt.stage = stage::BIND;
-    attempt.socket_cookie = sock::cookie(sk);
+    attempt.socket_cookie = cookie;
     let address: *const SockAddr = ctx.arg(1);
     // SAFETY: the verifier knows the argument as `struct sockaddr`, 16 bytes.
     let (port, first) = unsafe {

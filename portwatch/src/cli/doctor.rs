@@ -120,7 +120,7 @@ fn probe(types: &mut KernelTypes, hooks: Choice, report: &mut Report) -> Result<
         }
         (HookSet::Tracepoint, None) => "they were asked for".to_owned(),
     });
-    report.cost = Some(plan.set.cost());
+    report.cost = Some(plan.cost());
     report.sources.push(open_files(types));
     let attached = attach::attach(&plan, types, Whose::Everybodys, SourceLimit::Counted)?;
     report.attached = attached.probes.iter().map(|probe| probe.program).collect();

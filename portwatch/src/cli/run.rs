@@ -185,7 +185,7 @@ fn announce(watch: &Watch) {
     if let Some(because) = &plan.because {
         eprintln!("portwatch: fexit hooks are not to be had ({because}); using tracepoints");
     }
-    eprintln!("portwatch: cost: {}", plan.set.cost());
+    eprintln!("portwatch: cost: {}", plan.cost());
     let known = plan.set.misses().iter().copied();
     for miss in known.chain(watch.attached.misses.iter().map(String::as_str)) {
         eprintln!("portwatch: not seen: {miss}");

@@ -34,18 +34,6 @@ impl HookSet {
             ],
         }
     }
-
-    /// What the set costs the machine (measured; docs/performance.md).
-    pub fn cost(self) -> &'static str {
-        match self {
-            Self::Fexit => {
-                "less than a microsecond on a bind and its listen, nothing on other system calls"
-            }
-            Self::Tracepoint => {
-                "10 to 30 ns on every system call, about a microsecond on a bind and its listen"
-            }
-        }
-    }
 }
 
 /// Which set somebody asks for.
@@ -93,6 +81,23 @@ pub struct Plan {
     pub probes: Vec<Probe>,
     /// Where cgroup programs attach.
     pub cgroup2: Option<PathBuf>,
+}
+
+impl Plan {
+    /// What it costs the machine (measured; docs/performance.md).
+    pub fn cost(&self) -> &'static str {
+        match self.set {
+            HookSet::Fexit => {
+                "less than a microsecond on a bind and its listen, nothing on other system calls"
+            }
+            HookSet::Tracepoint if self.probes.contains(&AGAIN) => {
+                "20 to 50 ns on every system call, about a microsecond on a bind and its listen"
+            }
+            HookSet::Tracepoint => {
+                "10 to 30 ns on every system call, about a microsecond on a bind and its listen"
+            }
+        }
+    }
 }
 
 const fn required(program: &'static str, hook: Hook) -> Probe {
