@@ -53,6 +53,8 @@ pub mod flag {
     /// A socket of the kernel's own: no file goes with it, so that no process
     /// can have it open.
     pub const KERNELS_OWN: u16 = 1 << 7;
+    /// [`Attempt::address`](super::Attempt::address) was out of reach.
+    pub const ADDRESS_UNSEEN: u16 = 1 << 8;
 }
 
 /// Bits of [`Task::flags`].

@@ -18,8 +18,10 @@ pub struct RawFailure {
     pub protocol: Protocol,
     /// The socket's family.
     pub family: Family,
-    /// The requested address.
+    /// The requested address; unspecified where the hooks did not see it.
     pub address: IpAddr,
+    /// Whether they saw it.
+    pub address_seen: bool,
     /// The requested port.
     pub port: u16,
     /// `SO_BINDTODEVICE` as an interface index; `Some(0)` for none.
@@ -155,6 +157,7 @@ pub fn decode(bytes: &[u8]) -> Result<RawFailure, DecodeError> {
         protocol: protocol_of(protocol),
         family,
         address,
+        address_seen: !known(flag::ADDRESS_UNSEEN),
         port,
         device: known(flag::DEVICE_KNOWN).then_some(device),
         reuseaddr: known(flag::REUSE_KNOWN).then(|| known(flag::REUSEADDR)),

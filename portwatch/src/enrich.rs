@@ -228,10 +228,8 @@ fn failure(raw: &RawFailure, gaps: &mut Vec<Gap>) -> Failure {
     if needs_device(raw.address) && raw.device == Some(0) {
         gaps.push(Gap::new("failure.device", "the hooks do not see the address's scope id"));
     }
-    // Other protocols' binds are seen at `inet6_bind`, where the address is out of reach.
-    let own_way = !matches!(raw.protocol, Protocol::Tcp | Protocol::Udp | Protocol::Udplite);
-    if own_way && raw.address.is_ipv6() && raw.address.is_unspecified() {
-        gaps.push(Gap::new("failure.address", "the hooks do not see this protocol's IPv6 address"));
+    if !raw.address_seen {
+        gaps.push(Gap::new("failure.address", "an IPv6 address is out of the hooks' reach here"));
     }
     Failure {
         stage: raw.stage,

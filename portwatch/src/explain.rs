@@ -212,6 +212,7 @@ fn untried(asked: Question, netns: &Netns) -> RawFailure {
         protocol: asked.protocol,
         family: Family::of(address),
         address,
+        address_seen: true,
         port: asked.port,
         device: Some(0),
         reuseaddr: Some(asked.reuseaddr),

@@ -3,14 +3,15 @@
 //! `get_port` is called through a function pointer, so inlining cannot hide it,
 //! and while it runs the requested address and port are still in the socket;
 //! when `inet_bind` returns they are zeroed again. `inet_bind` is hooked for
-//! the protocols that bind by a way of their own (SCTP, ping).
+//! the protocols that bind by a way of their own (SCTP, ping), and for what the inner
+//! program was skipped for, because another task is preempted in it.
 
 use aya_ebpf::{
     helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns},
     macros::fexit,
     programs::FExitContext,
 };
-use portwatch_common::{Culprit, stage};
+use portwatch_common::{Culprit, flag, stage};
 
 use crate::{
     layout::load,
@@ -142,8 +143,10 @@ fn bind_returned(ctx: &FExitContext) -> i32 {
     attempt.port = u16::from_be(port);
     if attempt.family == AF_INET {
         attempt.address[..4].copy_from_slice(&first.to_ne_bytes());
+    } else {
+        attempt.flags |= flag::ADDRESS_UNSEEN;
     }
-    report::refused(&attempt, &report::UNKNOWN);
+    report::refused(&attempt, &culprit_of(sk, attempt.port));
     0
 }
 

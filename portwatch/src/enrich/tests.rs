@@ -247,6 +247,17 @@ fn the_device_of_a_link_local_address_is_not_known_to_be_none() {
     }
 }
 
+/// That `::` was asked for is another thing than that the address was not seen.
+#[test]
+fn an_address_that_was_not_seen_is_a_gap() {
+    for address_seen in [true, false] {
+        let address = "::".parse().unwrap();
+        let mut gaps = Vec::new();
+        failure(&RawFailure { address, address_seen, ..refused(1) }, &mut gaps);
+        assert_eq!(gaps.iter().any(|gap| gap.what == "failure.address"), !address_seen);
+    }
+}
+
 /// A bystander with descriptors under way is not named for that.
 #[test]
 fn only_who_bound_it_is_named_where_nobody_has_it_open() {

@@ -121,6 +121,7 @@ pub fn refused(netns: u32) -> RawFailure {
         protocol: Protocol::Tcp,
         family: Family::Ipv4,
         address: "0.0.0.0".parse().unwrap(),
+        address_seen: true,
         port: 8080,
         device: Some(1),
         reuseaddr: Some(true),
