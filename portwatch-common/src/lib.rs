@@ -73,12 +73,8 @@ pub mod loss {
     pub const ATTEMPT_MISSING: u32 = 1;
     /// The attempt could not be recorded (tracepoint set only).
     pub const ATTEMPT_UNRECORDED: u32 = 2;
-    /// An attempt whose call was not seen to end: through io_uring, the kernel's own, or
-    /// because the kernel skipped the programs (tracepoint set only). Counted at the
-    /// thread's next bind.
-    pub const OUTCOME_UNSEEN: u32 = 3;
     /// How many places there are.
-    pub const PLACES: u32 = 4;
+    pub const PLACES: u32 = 3;
 }
 
 /// The socket side of a refusal: what was asked of the kernel, and with which

@@ -34,8 +34,8 @@ pub fn only_counts(attempt: &Attempt) -> bool {
     };
     // SAFETY: this processor's own value, which user space removes only when it has
     // not been used for seconds; a program is not entered again on the same
-    // processor before it has returned. (From 7.2 on another that counts may be, where a
-    // task is preempted between load and store. This target has no atomic addition.)
+    // processor before it has returned. (Another that counts may be, where a task is
+    // preempted between load and store; Rust has no atomic addition for this target.)
     unsafe {
         if now.wrapping_sub((*known).second_ns) >= SECOND {
             (*known).second_ns = now;

@@ -14,7 +14,7 @@ use portwatch_common::{
 pub static FAILURES: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 
 /// Attempts under way, by thread (tracepoint set). LRU, so that attempts that
-/// never see their system call end (io_uring) cannot fill it.
+/// never see their system call end (io_uring, the kernel's own) cannot fill it.
 #[map]
 pub static ATTEMPTS: LruHashMap<u64, Attempt> = LruHashMap::with_max_entries(4096, 0);
 

@@ -46,12 +46,6 @@ pub fn has_current() -> bool {
     false
 }
 
-/// Whether all refusals are wanted.
-#[inline(always)]
-pub fn has_everybody() -> bool {
-    root() == 0
-}
-
 /// Whether the process is the root or on record as one of its descendants.
 #[inline(always)]
 pub fn has(pid: u32) -> bool {

@@ -105,8 +105,8 @@ impl Metrics {
             )?,
             skipped: counters(
                 "portwatch_probe_skipped_total",
-                "Runs of a program that the kernel left out because a task was preempted in the \
-                 middle of it; another program does its work where one can",
+                "Runs of a program that the kernel left out because a task was preempted or \
+                 interrupted in the middle of it",
                 &["probe"],
             )?,
             skips: Mutex::default(),

@@ -3,7 +3,6 @@
 use io_uring::{IoUring, Probe, opcode};
 use portwatch_tests::{
     op::{Op, Protocol, Stage, mptcp, sctp, tcp},
-    patience,
     scene::{Scene, process_of},
     skip::skip,
 };
@@ -64,23 +63,6 @@ fn io_uring_listen() {
         "failure": {"stage": "listen", "protocol": "tcp", "port": 8080},
         "diagnosis": {"cause": "listen_race", "holder": {"pid": winner.pid()}},
     }));
-}
-
-/// Whatever the hooks: the set that does not see it counts it at the next bind.
-#[test]
-fn io_uring_is_accounted_for() {
-    if let Some(lacks) = ring_lacks() {
-        return skip("io_uring", &lacks);
-    }
-    let scene = Scene::alone();
-    let _holder = scene.helper().holds([tcp(ADDRESS).listening()]);
-    let before = scene.agent.look(|log| log.losses);
-    let refused = scene.helper().runs([tcp(ADDRESS).through_ring(), tcp(ADDRESS)]);
-    assert!(refused.outcomes.iter().all(|outcome| outcome.stage == Stage::Bind));
-
-    scene.agent.wait_until("both", patience(), |log| {
-        (log.told_in(&scene.netns) + log.losses - before >= 2).then_some(())
-    });
 }
 
 /// With tracepoints such a bind is seen by nobody; the agent says so at its start.

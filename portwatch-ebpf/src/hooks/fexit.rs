@@ -72,7 +72,7 @@ fn get_port_returned(ctx: &FExitContext) -> i32 {
         return 0;
     }
     report::refused(&attempt, &culprit_of(sk, attempt.port));
-    // A failed insert can at worst report the refusal of a rare protocol twice.
+    // A failed insert can at worst report the refusal twice.
     let reported = Reported { sk: sk as u64, cookie, at_ns: now() };
     let _ = REPORTED.insert(bpf_get_current_pid_tgid(), reported, 0);
     0

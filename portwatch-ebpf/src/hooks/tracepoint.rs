@@ -138,16 +138,7 @@ fn store(attempt: &Attempt) {
     // taking and giving back an entry of the map.
     if let Some(place) = ATTEMPTS.get_ptr_mut(thread) {
         // SAFETY: only this thread writes its own entry, and it is here.
-        unsafe {
-            // A listen may set the state of more than one socket (MPTCP).
-            if attempt.stage == stage::BIND
-                && (*place).stage != stage::NONE
-                && tree::has_everybody()
-            {
-                count_loss(loss::OUTCOME_UNSEEN);
-            }
-            *place = *attempt;
-        }
+        unsafe { *place = *attempt };
         return;
     }
     if ATTEMPTS.insert(thread, attempt, 0).is_err() {
@@ -196,7 +187,8 @@ pub fn pw_sys_exit_again(ctx: BtfTracePointContext) -> i32 {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Turn {
     First,
-    /// There is something left to do only if the first was skipped.
+    /// What the first has dealt with is no longer there; that there never was anything is
+    /// for the first to say.
     Second,
 }
 
@@ -207,14 +199,14 @@ fn exited(ctx: &BtfTracePointContext, turn: Turn) -> i32 {
     // read here are little-endian.
     let call = load!(regs, regs_syscall, u32);
     if is_bind_or_listen(call) {
-        finish(ctx, regs, ctx.arg(1), turn);
+        finish(ctx, regs, call, turn);
     }
     0
 }
 
 /// The architecture's own numbers, and those of 32-bit x86 programs:
-/// socketcall, bind, listen. A native call with one of these numbers has no
-/// attempt on record and is left alone.
+/// socketcall, bind, listen. A native call with one of these numbers has made no
+/// attempt, and is not refused with EADDRINUSE.
 #[inline(always)]
 fn is_bind_or_listen(call: u32) -> bool {
     call == offset!(syscall_bind)
@@ -223,16 +215,16 @@ fn is_bind_or_listen(call: u32) -> bool {
 }
 
 #[inline(always)]
-fn finish(ctx: &BtfTracePointContext, regs: *const u8, result: i64, turn: Turn) {
+fn finish(ctx: &BtfTracePointContext, regs: *const u8, call: u32, turn: Turn) {
+    let result: i64 = ctx.arg(1);
     let refused = result == -EADDRINUSE && tree::has_current();
     let mut attempt = take();
     if !refused {
-        let listens = attempt.stage == stage::LISTEN;
-        if result == 0
-            && attempt.stage != stage::NONE
-            && !(listens && record::is_known(attempt.socket_cookie, attempt.flags))
-        {
-            record::agreed(&attempt);
+        if result == 0 && is_of(&attempt, call, regs) {
+            let listens = attempt.stage == stage::LISTEN;
+            if !(listens && record::is_known(attempt.socket_cookie, attempt.flags)) {
+                record::agreed(&attempt);
+            }
         }
         return;
     }
@@ -253,6 +245,21 @@ fn finish(ctx: &BtfTracePointContext, regs: *const u8, result: i64, turn: Turn) 
         attempt.netns_inode = inode_of_own_netns(attempt.netns_cookie);
     }
     report::refused(&attempt, &report::UNKNOWN);
+}
+
+/// Whether the attempt is one that this call has made: another that nobody saw the end of
+/// (io_uring, the kernel's own) may have been left behind, and the call be one on a socket
+/// of another kind. A 32-bit program's number may be that of something else.
+#[inline(always)]
+fn is_of(attempt: &Attempt, call: u32, regs: *const u8) -> bool {
+    if attempt.stage == stage::LISTEN {
+        return call == offset!(syscall_listen);
+    }
+    if attempt.stage != stage::BIND || call != offset!(syscall_bind) {
+        return false;
+    }
+    let family = requested_family(regs);
+    family == 0 || family == attempt.family
 }
 
 /// This thread's attempt; its stage is [`stage::NONE`] if there is none. It is done with

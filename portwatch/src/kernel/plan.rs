@@ -158,11 +158,7 @@ pub const TRACEPOINT: [Probe; 6] = [
 ];
 
 /// Beside the tracepoint set where a task can be preempted in `pw_sys_exit`.
-pub const AGAIN: Probe = optional(
-    "pw_sys_exit_again",
-    Hook::TpBtf("sys_exit"),
-    "refusals while another task waits in the middle of a program",
-);
+pub const AGAIN: Probe = required("pw_sys_exit_again", Hook::TpBtf("sys_exit"));
 
 /// Chooses.
 ///

@@ -19,8 +19,7 @@ pub struct Ring {
 }
 
 /// Where the kernel side loses records, in [`loss`]'s order.
-const PLACES: [&str; loss::PLACES as usize] =
-    ["ring", "attempt_missing", "attempt_unrecorded", "outcome_unseen"];
+const PLACES: [&str; loss::PLACES as usize] = ["ring", "attempt_missing", "attempt_unrecorded"];
 
 impl Ring {
     /// Takes the maps out of the loaded object. Needs a tokio runtime.

@@ -1,5 +1,5 @@
-//! How often the kernel did not run a program: while a task is preempted in the middle of
-//! one, it is skipped for all other tasks of that processor
+//! How often the kernel did not run a program: while a task is preempted or interrupted in
+//! the middle of one, it is skipped for all others on that processor
 //! (`bpf_prog_get_recursion_context`, include/linux/bpf.h).
 
 use std::{
