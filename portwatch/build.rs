@@ -7,6 +7,8 @@ use std::{
     process::ExitCode,
 };
 
+#[path = "build/strip.rs"]
+mod strip;
 #[path = "build/toolchain.rs"]
 #[allow(dead_code, reason = "xtask uses the rest of the module")]
 mod toolchain;
@@ -59,5 +61,9 @@ fn object() -> Result<PathBuf, String> {
     if !output.status.success() {
         return Err(format!("the eBPF build failed\n{}", String::from_utf8_lossy(&output.stderr)));
     }
-    Ok(target_dir.join(toolchain::TARGET).join("release/portwatch-ebpf"))
+    let built = target_dir.join(toolchain::TARGET).join("release/portwatch-ebpf");
+    let object = target_dir.join("portwatch-ebpf.o");
+    strip::strip_debug_info(&built, &object)
+        .map_err(|error| format!("cannot strip {}: {error}", built.display()))?;
+    Ok(object)
 }

@@ -91,7 +91,7 @@ impl Plan {
                 "less than a microsecond on a bind and its listen, nothing on other system calls"
             }
             HookSet::Tracepoint if self.probes.contains(&AGAIN) => {
-                "20 to 50 ns on every system call, about a microsecond on a bind and its listen"
+                "20 to 60 ns on every system call, about a microsecond on a bind and its listen"
             }
             HookSet::Tracepoint => {
                 "10 to 30 ns on every system call, about a microsecond on a bind and its listen"

@@ -1,0 +1,31 @@
+//! The object without what only a debugger reads, which is half of it.
+
+use std::{error::Error, fs, path::Path};
+
+use object::{
+    build::elf::{Builder, SectionData},
+    elf::SHT_STRTAB,
+};
+
+/// Writes `built` to `object` without its DWARF sections; BTF stays.
+///
+/// # Errors
+/// One cannot be read, or the other not be written, or it is no ELF file.
+pub fn strip_debug_info(built: &Path, object: &Path) -> Result<(), Box<dyn Error>> {
+    let whole = fs::read(built)?;
+    let mut builder = Builder::read(whole.as_slice())?;
+    for section in &mut builder.sections {
+        let name = section.name.as_slice();
+        section.delete = name.starts_with(b".debug") || name.starts_with(b".rel.debug");
+    }
+    builder.delete_orphans();
+    // LLVM has one table for the names of symbols and sections; the builder wants two.
+    let names = builder.sections.add();
+    names.name = b".shstrtab".as_slice().into();
+    names.sh_type = SHT_STRTAB;
+    names.data = SectionData::SectionString;
+    let mut stripped = Vec::new();
+    builder.write(&mut stripped)?;
+    fs::write(object, stripped)?;
+    Ok(())
+}
