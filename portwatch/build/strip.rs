@@ -1,4 +1,4 @@
-//! The object without what only a debugger reads, which is half of it.
+//! The object without what only a debugger reads, which is three quarters of it.
 
 use std::{error::Error, fs, path::Path};
 

@@ -3,8 +3,8 @@
 //! `get_port` is called through a function pointer, so inlining cannot hide it,
 //! and while it runs the requested address and port are still in the socket;
 //! when `inet_bind` returns they are zeroed again. `inet_bind` is hooked for
-//! the protocols that bind by a way of their own (SCTP, ping), and for what the inner
-//! program was skipped for, because another task is preempted in it.
+//! the protocols that bind by a way of their own (SCTP, ping), and for binds that the
+//! inner program is skipped for while another task is preempted in it.
 
 use aya_ebpf::{
     helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns},
