@@ -67,6 +67,12 @@ pub struct Layout {
     pub task_cred: u32,
     /// `cred.uid`, u32: the real one.
     pub cred_uid: u32,
+    /// `cred.user_ns`, a pointer to `user_namespace`.
+    pub cred_user_ns: u32,
+    /// `user_namespace.parent`, a pointer; null in the initial one.
+    pub user_ns_parent: u32,
+    /// `user_namespace.owner`, u32: who has made it.
+    pub user_ns_owner: u32,
     /// `task_struct.nsproxy`, a pointer.
     pub task_nsproxy: u32,
     /// `task_struct.mm`, a pointer.

@@ -16,7 +16,10 @@ pub use record::{
     ARGUMENTS, Arguments, Connected, OWNERS, Owner, PORT_NUMBERS, PORTS, Port, PortUse,
     RECORD_CMDLINE_LEN,
 };
-pub use source::{SENT_A_SECOND, SOURCES, Source, SourceUse};
+pub use source::{
+    CROWD_A_SECOND, CROWDS, Crowd, SENT_A_SECOND, SOURCES, Source, SourceUse, TENANT_A_SECOND,
+    Tenant, USER_A_SECOND,
+};
 
 /// Bytes of `task_struct.comm`, its final NUL included.
 pub const COMM_LEN: usize = 16;
@@ -184,8 +187,8 @@ pub struct Task {
     pub flags: u16,
     /// Valid bytes of `cmdline`; 0 where it could not be read.
     pub cmdline_len: u16,
-    /// Zero.
-    pub reserved: u32,
+    /// Whose share of the agent it uses, see [`Tenant::user`].
+    pub user: u32,
     /// The thread's name, NUL padded.
     pub comm: [u8; COMM_LEN],
     /// The arguments, each ended by a NUL. Bytes behind `cmdline_len` are

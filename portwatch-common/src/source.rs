@@ -1,4 +1,4 @@
-//! A process that is refused too often: its refusals are counted, not sent.
+//! Who fails too often: what is more than their share of the ring is counted, not sent.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -47,24 +47,69 @@ impl Source {
     }
 }
 
-/// What a [`Source`] has done on one processor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+/// What a [`Source`], a [`Crowd`], a [`Tenant`] or a user has done on one processor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct SourceUse {
     /// When its present second began, in nanoseconds of `CLOCK_BOOTTIME`.
     pub second_ns: u64,
     /// Records sent in that second.
     pub sent: u64,
-    /// Refusals that were only counted, since the beginning.
+    /// Failed binds that were only counted, since the beginning.
     pub counted: u64,
     /// When the last of them was.
     pub last_ns: u64,
+    /// Whose it is; written by the processor that met it first, zero on the others.
+    pub tenant: Tenant,
 }
 
-/// Sources that are told apart, at most; the refusals of more are all sent.
+/// Who shares the agent with others: fairness is between users first, and then between
+/// the control groups of one user.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Pod, Zeroable)]
+#[repr(C)]
+pub struct Tenant {
+    /// The cgroup2 id.
+    pub cgroup_id: u64,
+    /// The real user id; in a user namespace that an ordinary user has made, that user's,
+    /// who has many numbers in there.
+    pub user: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// Processes of one tenant that fail at the same address: a crash loop has another process
+/// each time, and is no less a flood for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+#[repr(C)]
+pub struct Crowd {
+    /// Whose processes.
+    pub tenant: Tenant,
+    /// What they share; its process is 0.
+    pub source: Source,
+}
+
+impl Crowd {
+    /// The one that `source` is a part of.
+    #[inline(always)]
+    pub fn of(tenant: Tenant, source: &Source) -> Self {
+        Self { tenant, source: Source { pid: 0, ..*source } }
+    }
+}
+
+/// Sources that are told apart, at most; the failed binds of more count as their crowd's.
 pub const SOURCES: u32 = 8192;
+/// Crowds and tenants that are told apart, at most.
+pub const CROWDS: u32 = 4096;
 /// Records that a source may send in a second from one processor.
 pub const SENT_A_SECOND: u64 = 32;
+/// Records that the new sources of a crowd may send in a second, from all processors.
+pub const CROWD_A_SECOND: u64 = 128;
+/// Records that a tenant may send in a second, from all processors.
+pub const TENANT_A_SECOND: u64 = 512;
+/// Records that a user other than root may send in a second, from all processors.
+pub const USER_A_SECOND: u64 = 768;
 
 const _: () = assert!(size_of::<Source>() == 40);
-const _: () = assert!(size_of::<SourceUse>() == 32);
+const _: () = assert!(size_of::<Tenant>() == 16);
+const _: () = assert!(size_of::<Crowd>() == 56);
+const _: () = assert!(size_of::<SourceUse>() == 48);

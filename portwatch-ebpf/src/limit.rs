@@ -1,53 +1,166 @@
-//! A process that is refused again and again sends some records a second; what is
-//! more is counted here, exactly, and does not fill the ring.
+//! Fair shares of the ring. Who fails again and again sends some records a second;
+//! what is more is counted here, exactly, and does not fill the ring.
+//!
+//! A share is looked at from near to far: the process at one address, its crowd (other
+//! processes of the same tenant at that address), the tenant (user and control group), the
+//! user. What exceeds a share is counted where most is known of it.
 
-use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns};
-use portwatch_common::{Attempt, Source, SourceUse};
+use core::ptr::{self, null_mut};
 
-use crate::maps::SOURCES;
+use aya_ebpf::{
+    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns},
+    maps::PerCpuHashMap,
+};
+use portwatch_common::{Attempt, Crowd, Source, SourceUse, Tenant};
+
+use crate::{
+    maps::{CROWDS, FAILURES, FAILURES_SIZE, SOURCES, TENANTS, USERS},
+    task,
+};
 
 const SECOND: u64 = 1_000_000_000;
 /// Do not overwrite (include/uapi/linux/bpf.h).
 const BPF_NOEXIST: u64 = 1;
+/// How much of the ring is not yet read (include/uapi/linux/bpf.h).
+const BPF_RB_AVAIL_DATA: u64 = 0;
+/// While the ring is half full, a share is so much smaller: what is left of it is for
+/// those who send little.
+const PRESSED: u64 = 8;
 
-/// Set by user space before load; never, if it is `u64::MAX`.
+/// What one processor may send in a second. Set by user space before load; the first is
+/// `u64::MAX` where every failed bind is to be reported.
 #[unsafe(no_mangle)]
 static SENT_A_SECOND: u64 = portwatch_common::SENT_A_SECOND;
+#[unsafe(no_mangle)]
+static CROWD_A_SECOND: u64 = portwatch_common::CROWD_A_SECOND;
+#[unsafe(no_mangle)]
+static TENANT_A_SECOND: u64 = portwatch_common::TENANT_A_SECOND;
+#[unsafe(no_mangle)]
+static USER_A_SECOND: u64 = portwatch_common::USER_A_SECOND;
 
-/// Whether the refusal has been counted and is not to be sent.
+/// One of the statics above.
+macro_rules! share {
+    ($name:ident) => {{
+        // SAFETY: the static is a plain integer; volatile keeps the compiler from
+        // folding in the value that it was built with.
+        unsafe { ptr::read_volatile(&raw const $name) }
+    }};
+}
+
+/// Whether the failed bind has been counted and is not to be sent.
 #[inline(always)]
 pub fn only_counts(attempt: &Attempt) -> bool {
-    // SAFETY: the static is a plain integer; volatile keeps the compiler from
-    // folding in the value that it was built with.
-    let most = unsafe { core::ptr::read_volatile(&raw const SENT_A_SECOND) };
-    if most == u64::MAX {
-        return false;
-    }
+    let most = share!(SENT_A_SECOND);
+    let limited = most != u64::MAX;
     // SAFETY: the helper has no preconditions.
     let now = unsafe { bpf_ktime_get_boot_ns() };
     let source = Source::of(attempt, (bpf_get_current_pid_tgid() >> 32) as u32);
-    let Some(known) = SOURCES.get_ptr_mut(source) else {
-        let first = SourceUse { second_ns: now, sent: 1, counted: 0, last_ns: 0 };
-        // Where there is no room, or another thread was first, it is sent.
-        let _ = SOURCES.insert(source, first, BPF_NOEXIST);
-        return false;
-    };
-    // SAFETY: this processor's own value, which user space removes only when it has
-    // not been used for seconds; a program is not entered again on the same
-    // processor before it has returned. (Another that counts may be, where a task is
-    // preempted between load and store; Rust has no atomic addition for this target.)
-    unsafe {
-        if now.wrapping_sub((*known).second_ns) >= SECOND {
-            (*known).second_ns = now;
-            (*known).sent = 1;
-            return false;
-        }
-        if (*known).sent < most {
-            (*known).sent += 1;
-            return false;
-        }
-        (*known).last_ns = now;
-        (*known).counted += 1;
+    let known = if limited { get(&SOURCES, &source) } else { null_mut() };
+    if !known.is_null() && sent(known, now) >= most {
+        count(known, now);
+        return true;
     }
-    true
+    let tenant = task::tenant();
+    let crowd = Crowd::of(tenant, &source);
+    // Of a user who is over the limit nothing new is noted down: the tables are shared too.
+    let user = get_or_insert(&USERS, &tenant.user, tenant, now);
+    let pressed = if FAILURES.query(BPF_RB_AVAIL_DATA) > FAILURES_SIZE / 2 { PRESSED } else { 1 };
+    let over = tenant.user != 0 && sent(user, now) >= share!(USER_A_SECOND) / pressed;
+    let of_tenant =
+        if over { get(&TENANTS, &tenant) } else { get_or_insert(&TENANTS, &tenant, tenant, now) };
+    let over = over || sent(of_tenant, now) >= share!(TENANT_A_SECOND) / pressed;
+    let of_crowd = if !limited || !known.is_null() {
+        null_mut()
+    } else if over {
+        get(&CROWDS, &crowd)
+    } else {
+        get_or_insert(&CROWDS, &crowd, tenant, now)
+    };
+    if over || sent(of_crowd, now) >= share!(CROWD_A_SECOND) / pressed {
+        let nearest = [known, of_crowd, of_tenant, user].into_iter().find(|used| !used.is_null());
+        return match nearest {
+            Some(used) => {
+                count(used, now);
+                true
+            }
+            None => false,
+        };
+    }
+    send(user, now);
+    send(of_tenant, now);
+    send(of_crowd, now);
+    if known.is_null() {
+        if limited {
+            let first = SourceUse { second_ns: now, sent: 1, counted: 0, last_ns: 0, tenant };
+            // Where there is no room, or another thread was first, its crowd has it.
+            let _ = SOURCES.insert(source, first, BPF_NOEXIST);
+        }
+    } else {
+        send(known, now);
+    }
+    false
+}
+
+#[inline(always)]
+fn get<K>(map: &PerCpuHashMap<K, SourceUse>, key: &K) -> *mut SourceUse {
+    map.get_ptr_mut(key).unwrap_or(null_mut())
+}
+
+/// Null where there is no room.
+#[inline(always)]
+fn get_or_insert<K>(
+    map: &PerCpuHashMap<K, SourceUse>,
+    key: &K,
+    tenant: Tenant,
+    now: u64,
+) -> *mut SourceUse {
+    let known = get(map, key);
+    if !known.is_null() {
+        return known;
+    }
+    let first = SourceUse { second_ns: now, sent: 0, counted: 0, last_ns: 0, tenant };
+    let _ = map.insert(key, first, BPF_NOEXIST);
+    get(map, key)
+}
+
+// What follows goes through pointers to this processor's own values, which user space
+// removes only when they have not been used for a second; a program is not entered again on
+// the same processor before it has returned. (Another that counts may be, where a task is
+// preempted between load and store; Rust has no atomic addition for this target.)
+
+/// What has been sent in the present second; 0 of nobody.
+#[inline(always)]
+fn sent(used: *mut SourceUse, now: u64) -> u64 {
+    if used.is_null() {
+        return 0;
+    }
+    // SAFETY: see above.
+    unsafe { if now.wrapping_sub((*used).second_ns) >= SECOND { 0 } else { (*used).sent } }
+}
+
+/// One more is sent.
+#[inline(always)]
+fn send(used: *mut SourceUse, now: u64) {
+    if used.is_null() {
+        return;
+    }
+    // SAFETY: see above.
+    unsafe {
+        if now.wrapping_sub((*used).second_ns) >= SECOND {
+            (*used).second_ns = now;
+            (*used).sent = 1;
+        } else {
+            (*used).sent += 1;
+        }
+    }
+}
+
+/// One more is only counted.
+#[inline(always)]
+fn count(used: *mut SourceUse, now: u64) {
+    // SAFETY: see above.
+    unsafe {
+        (*used).last_ns = now;
+        (*used).counted += 1;
+    }
 }

@@ -5,13 +5,16 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
 };
 use portwatch_common::{
-    Arguments, Attempt, CGROUP_PATH, Connected, Culprit, Owner, PORT_NUMBERS, PortUse, Source,
-    SourceUse, loss,
+    Arguments, Attempt, CGROUP_PATH, Connected, Crowd, Culprit, Owner, PORT_NUMBERS, PortUse,
+    Source, SourceUse, Tenant, loss,
 };
 
 /// The way to user space: about 1,600 records.
 #[map]
-pub static FAILURES: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+pub static FAILURES: RingBuf = RingBuf::with_byte_size(FAILURES_SIZE as u32, 0);
+
+/// Its bytes.
+pub const FAILURES_SIZE: u64 = 1 << 20;
 
 /// Attempts under way, by thread (tracepoint set). LRU, so that attempts that
 /// never see their system call end (io_uring, the kernel's own) cannot fill it.
@@ -79,12 +82,26 @@ pub static GONE_CGROUPS: LruHashMap<u64, [u8; CGROUP_PATH]> =
 #[map]
 pub static PATH: PerCpuArray<[u8; CGROUP_PATH]> = PerCpuArray::with_max_entries(1, 0);
 
-/// How much each source has been refused on each processor. User space reads the
-/// counts and removes those that are idle; one for which there is no room is not
-/// limited.
+/// How often each source has failed on each processor. User space reads the counts and
+/// removes those that are idle; one for which there is no room counts as its crowd's.
 #[map]
 pub static SOURCES: PerCpuHashMap<Source, SourceUse> =
     PerCpuHashMap::with_max_entries(portwatch_common::SOURCES, 0);
+
+/// The same of crowds; one for which there is no room counts as its tenant's.
+#[map]
+pub static CROWDS: PerCpuHashMap<Crowd, SourceUse> =
+    PerCpuHashMap::with_max_entries(portwatch_common::CROWDS, 0);
+
+/// The same of tenants; one for which there is no room counts as its user's.
+#[map]
+pub static TENANTS: PerCpuHashMap<Tenant, SourceUse> =
+    PerCpuHashMap::with_max_entries(portwatch_common::CROWDS, 0);
+
+/// The same of users.
+#[map]
+pub static USERS: PerCpuHashMap<u32, SourceUse> =
+    PerCpuHashMap::with_max_entries(portwatch_common::CROWDS, 0);
 
 /// The inodes that a search of open files looks for.
 #[map]

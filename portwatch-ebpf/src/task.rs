@@ -10,11 +10,11 @@ use aya_ebpf::{
     },
 };
 use portwatch_common::{
-    Arguments, CMDLINE_LEN, COMM_LEN, Owner, RECORD_CMDLINE_LEN, Task, helper, task_flag,
+    Arguments, CMDLINE_LEN, COMM_LEN, Owner, RECORD_CMDLINE_LEN, Task, Tenant, helper, task_flag,
 };
 
 use crate::{
-    layout::{load, load_at, offset},
+    layout::{has, load, load_at, offset},
     maps::ARGUMENTS,
 };
 
@@ -37,7 +37,7 @@ pub unsafe fn describe_current(task: *mut Task) {
         (*task).uid = bpf_get_current_uid_gid() as u32;
         (*task).cgroup_id = bpf_get_current_cgroup_id();
         (*task).comm = bpf_get_current_comm().unwrap_or([0; 16]);
-        (*task).reserved = 0;
+        (*task).user = (*task).uid;
         (*task).started_ns = 0;
         (*task).ppid = 0;
         (*task).flags = 0;
@@ -67,6 +67,7 @@ unsafe fn describe_struct(current: *const task_struct, task: *mut Task) {
     unsafe {
         (*task).started_ns = started_ns;
         (*task).ppid = ppid;
+        (*task).user = user_of(current, (*task).uid);
     }
     // SAFETY: the destination is the caller's reservation.
     let (len, cut) = unsafe { read_arguments::<CMDLINE_LEN>(current, &raw mut (*task).cmdline) };
@@ -78,6 +79,45 @@ unsafe fn describe_struct(current: *const task_struct, task: *mut Task) {
         (*task).cmdline_len = len;
         (*task).flags = flags;
     }
+}
+
+/// Whose share of the agent the current task uses.
+#[inline(always)]
+pub fn tenant() -> Tenant {
+    let uid = bpf_get_current_uid_gid() as u32;
+    let user = if offset!(helpers) & helper::CURRENT_TASK_BTF == 0 {
+        uid
+    } else {
+        // SAFETY: the kernel has the helper.
+        user_of(unsafe { bpf_get_current_task_btf() }, uid)
+    };
+    // SAFETY: the helper has no preconditions.
+    Tenant { cgroup_id: unsafe { bpf_get_current_cgroup_id() }, user, reserved: 0 }
+}
+
+/// Who has made the outermost user namespace that the task is in, since they have many
+/// numbers in there; without one, or where that was root, the task's own number.
+#[inline(always)]
+fn user_of(task: *const task_struct, uid: u32) -> u32 {
+    /// Namespaces within one another that are looked through; whoever has more shares
+    /// with all who have.
+    const MOST: u32 = 4;
+    const DEEPER: u32 = u32::MAX - 1;
+    if uid == 0 || !has!(cred_user_ns) || !has!(user_ns_parent) || !has!(user_ns_owner) {
+        return uid;
+    }
+    let cred = load!(task, task_cred, *const u8);
+    let mut namespace = load!(cred, cred_user_ns, *const u8);
+    let mut user = 0;
+    for _ in 0..=MOST {
+        let parent = load!(namespace, user_ns_parent, *const u8);
+        if parent.is_null() {
+            return if user == 0 { uid } else { user };
+        }
+        user = load!(namespace, user_ns_owner, u32);
+        namespace = parent;
+    }
+    DEEPER
 }
 
 /// Fills in the task's side of a record, and sees to it that its arguments are kept.

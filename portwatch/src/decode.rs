@@ -3,7 +3,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use portwatch_common::{Attempt, BindFailure, Culprit, Source, Task, flag, stage, task_flag};
+use portwatch_common::{
+    Attempt, BindFailure, Crowd, Culprit, Source, Task, Tenant, flag, stage, task_flag,
+};
 
 use crate::evidence::{Family, Protocol, Stage};
 
@@ -49,6 +51,16 @@ pub struct RawFailure {
 }
 
 impl RawFailure {
+    /// Whose share of the agent it uses.
+    pub fn tenant(&self) -> Tenant {
+        Tenant { cgroup_id: self.task.cgroup_id, user: self.task.user, reserved: 0 }
+    }
+
+    /// What it has in common with other processes of its tenant.
+    pub fn crowd(&self) -> Crowd {
+        Crowd::of(self.tenant(), &self.source)
+    }
+
     /// Whether nobody has tried this bind: it is asked what would refuse it.
     pub fn is_untried(&self) -> bool {
         self.task.pid == 0
@@ -91,6 +103,8 @@ pub struct RawTask {
     pub ppid: Option<u32>,
     /// The real user id.
     pub uid: u32,
+    /// Whose share of the agent it uses, see [`Tenant::user`].
+    pub user: u32,
     /// Start of the process, nanoseconds of `CLOCK_BOOTTIME`.
     pub started_ns: Option<u64>,
     /// The cgroup2 id.
@@ -204,7 +218,7 @@ fn task_of(task: &Task) -> RawTask {
         uid,
         flags,
         cmdline_len,
-        reserved: _,
+        user,
         comm,
         cmdline,
     } = task;
@@ -214,6 +228,7 @@ fn task_of(task: &Task) -> RawTask {
         tid: *tid,
         ppid: nonzero(*ppid),
         uid: *uid,
+        user: *user,
         started_ns: nonzero(*started_ns),
         cgroup_id: *cgroup_id,
         comm: text(comm.split(|&byte| byte == 0).next().unwrap_or_default()),

@@ -6,8 +6,8 @@ use std::{
 };
 
 /// The places before the sinks; each sink is one more.
-pub const PLACES: [&str; 6] =
-    ["ring", "attempt_missing", "attempt_unrecorded", "decode", "queue", "source"];
+pub const PLACES: [&str; 7] =
+    ["ring", "attempt_missing", "attempt_unrecorded", "decode", "queue", "source", "share"];
 
 /// Counts of losses that the stream does not know of yet.
 #[derive(Debug, Default)]

@@ -6,20 +6,17 @@
 
 use std::{
     pin::pin,
-    sync::{
-        Arc, PoisonError,
-        mpsc::{SyncSender, sync_channel},
-    },
+    sync::{Arc, PoisonError},
     thread,
     time::Duration,
 };
 
 use aya_log::EbpfLogger;
-use portwatch_common::Source;
+use portwatch_common::Tenant;
 use tokio::{
     io::unix::AsyncFd,
     sync::mpsc,
-    time::{sleep, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 
 use crate::{
@@ -27,7 +24,11 @@ use crate::{
     decode::decode,
     enrich::{Enricher, host::boottime_ns},
     event::{AgentNotice, AgentState, Host, Record},
-    kernel::{attach::Attached, limits::Limits, ring::Ring},
+    kernel::{
+        attach::Attached,
+        limits::{CountedBy, Limits},
+        ring::Ring,
+    },
     metrics::{
         Metrics,
         stage::{ENRICH, Stage},
@@ -36,11 +37,13 @@ use crate::{
 };
 
 mod enriching;
+mod fair_queue;
 mod outlet;
 mod storms;
 
 pub use enriching::Tuning;
 use enriching::{Enriching, Slot, Work};
+use fair_queue::FairQueue;
 pub use outlet::AllEnded;
 use outlet::Outlets;
 use storms::Storms;
@@ -126,7 +129,7 @@ pub async fn run<T>(
         .map_err(io("start a sink's thread"))?;
     let outlets = Arc::new(outlets);
     outlets.offer(started);
-    let (to_enrich, for_enrich) = sync_channel(RAW_QUEUE);
+    let queue = Arc::new(FairQueue::new(RAW_QUEUE));
     let stage = metrics.stage(ENRICH);
     let slot = Slot::default();
     let enriching = Enriching {
@@ -141,30 +144,40 @@ pub async fn run<T>(
     };
     thread::Builder::new()
         .name("enrich".to_owned())
-        .spawn(move || enriching.run(&for_enrich))
+        .spawn({
+            let queue = Arc::clone(&queue);
+            move || enriching.run(&queue)
+        })
         .map_err(io("start the enriching thread"))?;
 
     let (tunings, mut tuned) = mpsc::channel(1);
     let mut controls = Controls { ended, tunings };
     let counted = Arc::clone(&metrics);
-    let mut intake = Intake { ring, limits, filter, slot, to_enrich, outlets, metrics, stage };
+    let mut intake = Intake { ring, limits, filter, slot, queue, outlets, metrics, stage };
     let result = {
         let mut meanwhile = pin!(meanwhile(&mut controls));
-        let mut counting = false;
+        // When the counts are due; never, where nothing has been sent that could be counted.
+        let mut counts: Option<Instant> = None;
         loop {
             tokio::select! {
-                readable = intake.ring.readable() => readable.map_err(io("poll the ring buffer"))?,
-                () = sleep(COUNT_INTERVAL), if counting => {}
-                Some(tuning) = tuned.recv() => intake.tune(tuning),
+                biased;
                 result = &mut meanwhile => break result,
+                Some(tuning) = tuned.recv() => intake.tune(tuning),
+                () = sleep_until(counts.unwrap_or_else(Instant::now)), if counts.is_some() => {
+                    counts = intake.take_counted().then(|| Instant::now() + COUNT_INTERVAL);
+                }
+                readable = intake.ring.readable() => {
+                    readable.map_err(io("poll the ring buffer"))?;
+                    intake.take_sent();
+                    counts.get_or_insert_with(|| Instant::now() + COUNT_INTERVAL);
+                }
             }
-            counting = intake.take_all();
         }
     };
     let Controls { ended: mut all_ended, .. } = controls;
     // Detach first, so that what is drained now is all there will be.
     drop(attached);
-    intake.take_all();
+    intake.take_counted();
     drop(intake);
     // The enriching thread ends when its queue is empty, the writing ones after
     // it. A reader that does not read must not keep the agent from stopping.
@@ -199,67 +212,78 @@ struct Intake {
     limits: Limits,
     filter: Filter,
     slot: Slot,
-    to_enrich: SyncSender<Work>,
+    queue: Arc<FairQueue<Work>>,
     outlets: Arc<Outlets>,
     metrics: Arc<Metrics>,
     stage: Arc<Stage>,
 }
 
 impl Intake {
-    /// Moves what the kernel side has to the enriching thread, and never waits for
-    /// it. Gives whether there are sources whose refusals may be only counted.
-    fn take_all(&mut self) -> bool {
-        // The counts first: what a source has sent before them is in the ring, and
-        // comes to the enriching thread before they do.
-        let (counted, none_left) = self.limits.collect(boottime_ns());
-        let mut any = false;
-        let (to_enrich, outlets, stage) = (&self.to_enrich, &self.outlets, &self.stage);
-        let wanted = |source: &Source, count| {
-            let wanted = self.filter.wants_port(source.port);
-            if !wanted {
-                self.metrics.ignored(Ignored::Port, count);
+    /// Moves the records that the kernel side has sent to the enriching thread, and never
+    /// waits for it.
+    fn take_sent(&mut self) {
+        let Self { ring, filter, queue, outlets, metrics, stage, .. } = self;
+        ring.drain(|bytes| match decode(bytes) {
+            Ok(raw) if filter.wants_port(raw.source.port) => {
+                pass_on(queue, stage, outlets, raw.tenant(), Work::Failure(Box::new(raw)));
             }
-            wanted
-        };
-        let pass_on = |work, count| {
-            stage.add();
-            if to_enrich.try_send(work).is_err() {
-                stage.take_back();
-                outlets.lost("queue", count);
-            }
-        };
-        self.ring.drain(|bytes| {
-            any = true;
-            match decode(bytes) {
-                Ok(raw) if wanted(&raw.source, 1) => pass_on(Work::Failure(Box::new(raw)), 1),
-                Ok(_) => {}
-                Err(error) => {
-                    tracing::warn!(%error, "record not decoded");
-                    outlets.lost("decode", 1);
-                }
+            Ok(_) => metrics.ignored(Ignored::Port, 1),
+            Err(error) => {
+                tracing::warn!(%error, "record not decoded");
+                outlets.lost("decode", 1);
             }
         });
-        for counted in counted {
-            let count = counted.count;
-            if wanted(&counted.source, count) {
-                pass_on(Work::Counted(counted), count);
-            }
-        }
         for (place, count) in self.ring.new_losses() {
-            outlets.lost(place, count);
+            self.outlets.lost(place, count);
         }
-        any || !none_left
     }
 
-    /// Takes another tuning over, and hands it to the enriching thread, which looks for
-    /// it whenever something comes.
+    /// The same, and what it has only counted as well. Returns whether there is somebody
+    /// whose failed binds may be only counted.
+    fn take_counted(&mut self) -> bool {
+        // What somebody has sent before they were counted is in the ring by now, and comes
+        // to the enriching thread first.
+        let (counted, none_left) = self.limits.collect(boottime_ns());
+        self.take_sent();
+        for counted in counted {
+            let port = match &counted.by {
+                CountedBy::Source(source) => source.port,
+                CountedBy::Crowd(crowd) => crowd.source.port,
+                CountedBy::Tenant => {
+                    self.metrics.ratelimited(counted.count);
+                    self.outlets.lost("share", counted.count);
+                    continue;
+                }
+            };
+            if self.filter.wants_port(port) {
+                let work = Work::Counted(counted);
+                pass_on(&self.queue, &self.stage, &self.outlets, counted.tenant, work);
+            } else {
+                self.metrics.ignored(Ignored::Port, counted.count);
+            }
+        }
+        !none_left
+    }
+
+    /// Takes another tuning over, and has the enriching thread look for it.
     fn tune(&mut self, tuning: Tuning) {
         self.filter = tuning.filter.clone();
         *self.slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(tuning);
-        self.stage.add();
-        if self.to_enrich.try_send(Work::Tuned).is_err() {
-            // The queue is full, so there is something that comes.
-            self.stage.take_back();
-        }
+        self.queue.wake();
+    }
+}
+
+impl Drop for Intake {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}
+
+/// Queues work; what has to make room for it is lost, and may be the work itself.
+fn pass_on(queue: &FairQueue<Work>, stage: &Stage, outlets: &Outlets, tenant: Tenant, work: Work) {
+    stage.add();
+    if let Some(dropped) = queue.push(tenant, work) {
+        stage.take_back();
+        outlets.lost("queue", dropped.count());
     }
 }

@@ -17,6 +17,7 @@ mod containers;
 mod cost;
 mod exec;
 mod explain;
+mod fairness;
 mod faults;
 mod filter;
 mod gone;

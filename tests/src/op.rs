@@ -54,6 +54,15 @@ pub enum Op {
     Churn(u32),
     /// Bind a TCP socket to this address so many times; `storm/127.0.0.1:80/1000`.
     Storm(SocketAddr, u32),
+    /// Bind a TCP socket so many times to this port, each time at another address of
+    /// 127.0.0.0/8; `spray/80/1000`.
+    Spray(u16, u32),
+    /// Bind TCP sockets to so many ports in turn from this address on, so many times;
+    /// `ports/127.0.0.1:80/600/1000`.
+    Ports(SocketAddr, u16, u32),
+    /// Start so many processes one after the other, each of which binds a TCP socket to
+    /// this address and ends; `fork/127.0.0.1:80/1000`.
+    Fork(SocketAddr, u32),
     /// From here on say nothing, and end at once when a call is refused;
     /// `vanish`.
     Vanish,
@@ -85,6 +94,9 @@ impl Display for Op {
             Self::Terminal => f.write_str("terminal"),
             Self::Churn(times) => write!(f, "churn/{times}"),
             Self::Storm(address, times) => write!(f, "storm/{address}/{times}"),
+            Self::Spray(port, times) => write!(f, "spray/{port}/{times}"),
+            Self::Ports(first, ports, times) => write!(f, "ports/{first}/{ports}/{times}"),
+            Self::Fork(address, times) => write!(f, "fork/{address}/{times}"),
             Self::Vanish => f.write_str("vanish"),
             Self::Hold => f.write_str("hold"),
         }
@@ -116,6 +128,19 @@ impl FromStr for Op {
             "storm" => {
                 let (address, times) = rest.split_once('/').context("storm/ADDRESS/TIMES")?;
                 Self::Storm(address.parse()?, times.parse()?)
+            }
+            "spray" => {
+                let (port, times) = rest.split_once('/').context("spray/PORT/TIMES")?;
+                Self::Spray(port.parse()?, times.parse()?)
+            }
+            "ports" => {
+                let mut parts = rest.splitn(3, '/');
+                let mut next = || parts.next().context("ports/ADDRESS/PORTS/TIMES");
+                Self::Ports(next()?.parse()?, next()?.parse()?, next()?.parse()?)
+            }
+            "fork" => {
+                let (address, times) = rest.split_once('/').context("fork/ADDRESS/TIMES")?;
+                Self::Fork(address.parse()?, times.parse()?)
             }
             "vanish" => Self::Vanish,
             "hold" => Self::Hold,
@@ -196,6 +221,9 @@ mod tests {
             Op::Daemon,
             Op::Become("/bin/sleep".into()),
             Op::Storm("127.0.0.1:80".parse().unwrap(), 7),
+            Op::Spray(80, 7),
+            Op::Ports("127.0.0.1:80".parse().unwrap(), 600, 7),
+            Op::Fork("127.0.0.1:80".parse().unwrap(), 7),
             Op::Vanish,
             Op::Hold,
         ] {

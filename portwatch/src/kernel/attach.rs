@@ -8,7 +8,10 @@ use aya::{
     programs::{BtfTracePoint, CgroupAttachMode, CgroupSockAddr, FExit, Program, ProgramError},
 };
 
-use portwatch_common::{FAMILY, SENT_A_SECOND, SOURCES, SourceUse};
+use portwatch_common::{
+    CROWD_A_SECOND, CROWDS, FAMILY, SENT_A_SECOND, SOURCES, SourceUse, TENANT_A_SECOND,
+    USER_A_SECOND,
+};
 
 use super::{
     KernelError,
@@ -121,15 +124,29 @@ fn load_object(types: &KernelTypes, whose: Whose, limit: SourceLimit) -> Result<
     if root != 0 && !types.tell_parents() {
         loader.map_max_entries("FAMILY", FAMILY);
     }
-    loader.map_max_entries("SOURCES", most_sources(aya::util::nr_cpus().unwrap_or(1)));
+    let processors = aya::util::nr_cpus().unwrap_or(1).max(1);
+    let [crowd, tenant, user] = [CROWD_A_SECOND, TENANT_A_SECOND, USER_A_SECOND]
+        .map(|all| (all / processors as u64).max(LEAST_A_SECOND));
+    loader.override_global("CROWD_A_SECOND", &crowd, true);
+    loader.override_global("TENANT_A_SECOND", &tenant, true);
+    loader.override_global("USER_A_SECOND", &user, true);
+    for (map, most) in
+        [("SOURCES", SOURCES), ("CROWDS", CROWDS), ("TENANTS", CROWDS), ("USERS", CROWDS)]
+    {
+        loader.map_max_entries(map, entries(most, processors));
+    }
     load(types, &mut loader)
 }
 
-/// Each source has a value for every processor: 4 MiB on any machine but the largest.
-fn most_sources(processors: usize) -> u32 {
+/// Records that anybody may send in a second from one processor, however many there are.
+const LEAST_A_SECOND: u64 = 16;
+
+/// Each entry has a value for every processor: a table has 4 MiB on any machine but the
+/// largest.
+fn entries(most: u32, processors: usize) -> u32 {
     let all = 4 * 1024 * 1024 / size_of::<SourceUse>();
-    let each = u32::try_from(all / processors.max(1)).unwrap_or(SOURCES);
-    each.clamp(SOURCES / 8, SOURCES)
+    let each = u32::try_from(all / processors).unwrap_or(most);
+    each.clamp(most / 8, most)
 }
 
 /// For an instance of the object that is not there for its hooks: the large maps are
@@ -149,6 +166,9 @@ pub(super) fn small_loader() -> EbpfLoader<'static> {
         "GONE_CGROUPS",
         "CONNECTED",
         "SOURCES",
+        "CROWDS",
+        "TENANTS",
+        "USERS",
     ] {
         loader.map_max_entries(map, 1);
     }

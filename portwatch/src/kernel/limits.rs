@@ -1,79 +1,140 @@
-//! What the kernel side has only counted, because one process was refused too often.
+//! What the kernel side has only counted, because somebody failed too often.
 
-use std::collections::HashMap as Known;
+use std::{collections::HashMap as Known, fmt::Debug, hash::Hash};
 
 use aya::{
     Ebpf,
-    maps::{MapData, PerCpuHashMap},
+    maps::{MapData, MapError, PerCpuHashMap},
 };
-use portwatch_common::{Source, SourceUse};
+use bytemuck::{Pod, Zeroable as _};
+use portwatch_common::{Crowd, Source, SourceUse, Tenant};
 
 use super::{KernelError, records::Shared};
 
-/// A source that has done nothing for so long is removed. No program of the kernel
-/// side can still have it in hand, and one that comes back begins by sending.
+/// An entry that has not been used for so long is removed. No program of the kernel side
+/// can still have it in hand, and one that comes back begins by sending.
 const IDLE_NS: u64 = 3_000_000_000;
+/// The same while a table is more than half full.
+const IDLE_SOON_NS: u64 = 1_000_000_000;
 
-/// Refusals of one source that were not sent.
+/// Failed binds that were not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counted {
     /// Whose.
-    pub source: Source,
+    pub by: CountedBy,
+    /// Whose share of the agent they use.
+    pub tenant: Tenant,
     /// How many since the last time.
     pub count: u64,
     /// When the last of them was, in nanoseconds of `CLOCK_BOOTTIME`.
     pub last_ns: u64,
 }
 
+/// What is known of failed binds that were only counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CountedBy {
+    /// One process at one address.
+    Source(Source),
+    /// Processes of one tenant at one address.
+    Crowd(Crowd),
+    /// No more than whose they were.
+    Tenant,
+}
+
 /// The counts of the loaded object.
 pub struct Limits {
-    sources: PerCpuHashMap<MapData, Shared<Source>, Shared<SourceUse>>,
-    seen: Known<Source, u64>,
+    sources: Table<Source>,
+    crowds: Table<Crowd>,
+    tenants: Table<Tenant>,
+    users: Table<u32>,
 }
 
 impl Limits {
-    /// Takes the map out of the loaded object.
+    /// Takes the maps out of the loaded object.
     ///
     /// # Errors
-    /// The object lacks it.
+    /// The object lacks one.
     pub fn open(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
-        let step = |error: Box<dyn std::error::Error + Send + Sync>| {
-            KernelError::aya("open the counts of sources")(error)
-        };
-        let map = ebpf.take_map("SOURCES").ok_or_else(|| step("no map SOURCES".into()))?;
-        let sources = map.try_into().map_err(|error: aya::maps::MapError| step(error.into()))?;
-        Ok(Self { sources, seen: Known::new() })
+        Ok(Self {
+            sources: Table::open(ebpf, "SOURCES")?,
+            crowds: Table::open(ebpf, "CROWDS")?,
+            tenants: Table::open(ebpf, "TENANTS")?,
+            users: Table::open(ebpf, "USERS")?,
+        })
     }
 
-    /// What has been counted since the last call, and whether there is nothing left
-    /// that could count more.
+    /// What has been counted since the last call, and whether there is nothing left that
+    /// could count more.
     pub fn collect(&mut self, now_ns: u64) -> (Vec<Counted>, bool) {
-        let mut new = Vec::new();
+        let mut all = Vec::new();
+        let mut take = |by, SourceUse { counted: count, last_ns, tenant, .. }: SourceUse| {
+            all.push(Counted { by, tenant, count, last_ns });
+        };
+        self.sources.collect(now_ns, |source, used| take(CountedBy::Source(source), used));
+        self.crowds.collect(now_ns, |crowd, used| take(CountedBy::Crowd(crowd), used));
+        self.tenants.collect(now_ns, |_, used| take(CountedBy::Tenant, used));
+        self.users.collect(now_ns, |_, used| take(CountedBy::Tenant, used));
+        let empty = self.sources.seen.is_empty()
+            && self.crowds.seen.is_empty()
+            && self.tenants.seen.is_empty()
+            && self.users.seen.is_empty();
+        (all, empty)
+    }
+}
+
+/// One table of counts, and what has been read from it so far.
+struct Table<K: Pod> {
+    map: PerCpuHashMap<MapData, Shared<K>, Shared<SourceUse>>,
+    most: usize,
+    seen: Known<K, u64>,
+}
+
+impl<K: Pod + Eq + Hash + Debug> Table<K> {
+    fn open(ebpf: &mut Ebpf, name: &str) -> Result<Self, KernelError> {
+        let step = |error: Box<dyn std::error::Error + Send + Sync>| {
+            KernelError::aya("open the counts of failed binds")(error)
+        };
+        let map = ebpf.take_map(name).ok_or_else(|| step(format!("no map {name}").into()))?;
+        let most = match &map {
+            aya::maps::Map::PerCpuHashMap(data) => {
+                data.info().map_or(0, |info| info.max_entries()) as usize
+            }
+            _ => 0,
+        };
+        let map = map.try_into().map_err(|error: MapError| step(error.into()))?;
+        Ok(Self { map, most, seen: Known::new() })
+    }
+
+    /// Hands over what each entry has newly counted, and removes those that are idle.
+    fn collect(&mut self, now_ns: u64, mut take: impl FnMut(K, SourceUse)) {
+        let idle_ns = if self.seen.len() > self.most / 2 { IDLE_SOON_NS } else { IDLE_NS };
         let mut idle = Vec::new();
-        let mut sources = 0;
-        for entry in self.sources.iter() {
+        for entry in self.map.iter() {
             // One that was removed meanwhile is not there; the rest comes next time.
-            let Ok((Shared(source), processors)) = entry else { break };
-            sources += 1;
-            let counted = processors.iter().map(|Shared(known)| known.counted).sum();
-            let last_ns = processors.iter().map(|Shared(known)| known.last_ns).max().unwrap_or(0);
-            let active = processors.iter().map(|Shared(known)| known.second_ns).max().unwrap_or(0);
-            let before = self.seen.insert(source, counted).unwrap_or(0);
-            let count = counted.saturating_sub(before);
-            if count > 0 {
-                new.push(Counted { source, count, last_ns });
-            } else if now_ns.saturating_sub(active.max(last_ns)) > IDLE_NS {
-                idle.push(source);
+            let Ok((Shared(key), processors)) = entry else { break };
+            let mut used = SourceUse::zeroed();
+            for Shared(own) in processors.iter() {
+                used.counted += own.counted;
+                used.last_ns = used.last_ns.max(own.last_ns);
+                used.second_ns = used.second_ns.max(own.second_ns);
+                if own.tenant != Tenant::default() {
+                    used.tenant = own.tenant;
+                }
+            }
+            let before = self.seen.insert(key, used.counted).unwrap_or(0);
+            used.counted = used.counted.saturating_sub(before);
+            if used.counted > 0 {
+                take(key, used);
+            } else if now_ns.saturating_sub(used.second_ns.max(used.last_ns)) > idle_ns {
+                idle.push(key);
             }
         }
-        for source in &idle {
-            if let Err(error) = self.sources.remove(&Shared(*source)) {
-                tracing::debug!(%error, "an idle source stays");
+        for key in &idle {
+            if let Err(error) = self.map.remove(&Shared(*key)) {
+                tracing::debug!(%error, "an idle entry stays");
                 continue;
             }
-            self.seen.remove(source);
-            sources -= 1;
+            self.seen.remove(key);
         }
-        (new, sources == 0)
     }
 }

@@ -3,23 +3,24 @@
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, Mutex, PoisonError,
-        mpsc::{Receiver, RecvTimeoutError},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use portwatch_common::Source;
 
-use super::{outlet::Outlets, storms::Storms};
+use super::{
+    fair_queue::{FairQueue, Next},
+    outlet::Outlets,
+    storms::Storms,
+};
 use crate::{
     config::filter::{Filter, Ignored},
     decode::RawFailure,
     diagnose::diagnose,
     enrich::Enricher,
     event::{Event, Host, Record},
-    kernel::limits::Counted,
+    kernel::limits::{Counted, CountedBy},
     memory,
     metrics::{Metrics, stage::Stage},
     redact::Redaction,
@@ -50,8 +51,16 @@ pub enum Work {
     Failure(Box<RawFailure>),
     /// Refusals that the kernel side has only counted.
     Counted(Counted),
-    /// There is another tuning, in the [`Slot`].
-    Tuned,
+}
+
+impl Work {
+    /// Failed binds that this stands for.
+    pub fn count(&self) -> u64 {
+        match self {
+            Self::Failure(_) => 1,
+            Self::Counted(counted) => counted.count,
+        }
+    }
 }
 
 /// The newest tuning that was not taken over yet. It stands beside the queue, which
@@ -80,24 +89,22 @@ pub struct Enriching {
 
 impl Enriching {
     /// Works until the queue is closed and empty.
-    pub fn run(mut self, queue: &Receiver<Work>) {
+    pub fn run(mut self, queue: &FairQueue<Work>) {
         let mut ignored = HashMap::new();
         let mut given_back = Instant::now();
         loop {
             let ends = self.storms.next_end(Instant::now());
-            let work = match self.enricher.next_rest().into_iter().chain(ends).min() {
-                Some(wait) => queue.recv_timeout(wait),
-                None => queue.recv().map_err(RecvTimeoutError::from),
-            };
+            let next = queue.pop(self.enricher.next_rest().into_iter().chain(ends).min());
             self.retune(&mut ignored);
             let now = Instant::now();
-            match work {
-                Ok(work) => {
+            match next {
+                Next::Item(tenant, work) => {
                     self.work(work, &mut ignored, now);
+                    queue.charge(tenant, now.elapsed());
                     self.stage.done();
                 }
-                Err(RecvTimeoutError::Timeout) => self.enricher.rest(),
-                Err(RecvTimeoutError::Disconnected) => break,
+                Next::Nothing => self.enricher.rest(),
+                Next::Closed => break,
             }
             for event in self.storms.ended(now) {
                 self.tell(event);
@@ -127,15 +134,18 @@ impl Enriching {
                     self.metrics.ignored(Ignored::Unit, 1);
                 }
             }
-            Work::Counted(Counted { source, count, last_ns }) => {
+            Work::Counted(Counted { by, tenant, count, last_ns }) => {
                 self.metrics.ratelimited(count);
-                if ignored.contains_key(&source) {
+                let is_ignored = match &by {
+                    CountedBy::Source(source) => ignored.contains_key(source),
+                    CountedBy::Crowd(_) | CountedBy::Tenant => false,
+                };
+                if is_ignored {
                     self.metrics.ignored(Ignored::Unit, count);
-                } else if !self.storms.count(&source, count, last_ns) {
+                } else if !self.storms.count(&by, tenant, count, last_ns) {
                     self.outlets.lost("source", count);
                 }
             }
-            Work::Tuned => {}
         }
     }
 

@@ -13,14 +13,19 @@ use std::{
 };
 
 use jiff::{SignedDuration, Timestamp};
-use portwatch_common::Source;
+use portwatch_common::{Crowd, Source, Tenant};
 
 use crate::{
     decode::RawFailure,
     diagnose::Cause,
     event::Event,
     evidence::{Protocol, Stage},
+    kernel::limits::CountedBy,
 };
+
+mod room;
+
+use room::make_room;
 
 /// Failures of a source that are looked into each second; the others are taken for
 /// equal to the last of them.
@@ -30,16 +35,23 @@ const LOOKS_PER: Duration = Duration::from_secs(1);
 const TOLD_OF_UNIT: u32 = 8;
 /// Processes of a program without either.
 const TOLD_OF_PROGRAM: u32 = 64;
-/// What is kept in mind of each kind. More than that is told one by one.
+/// What is kept in mind of each kind. For more, room is made at the cost of whoever has
+/// most of it.
 const MOST_GROUPS: usize = 512;
 const MOST_SOURCES: usize = 4096;
+const MOST_CROWDS: usize = 1024;
+const MOST_TOLD: usize = 4096;
 
 /// What is counted at present.
 pub struct Storms {
     window: Duration,
     sources: HashMap<Source, Looked>,
+    /// By what processes have in common that are different ones each time.
+    crowds: HashMap<Crowd, Looked>,
     told: HashMap<Failing, Told>,
     groups: HashMap<Group, Counted>,
+    /// What groups that had to make room have counted.
+    displaced: Vec<Event>,
     /// When a window ends, at the earliest.
     next: Option<Instant>,
 }
@@ -66,13 +78,18 @@ struct Group {
     process: Option<(u32, Option<Timestamp>)>,
 }
 
-/// What was last found out about a source.
+/// What was last found out about a source or a crowd.
 struct Looked {
+    tenant: Tenant,
+    /// The last look.
+    last: Instant,
     second: Instant,
+    /// Looks in the second that began then.
     looks: u32,
     culprit: Option<u64>,
     started_ns: Option<u64>,
     comm: String,
+    cmdline: Vec<String>,
     group: Group,
     /// How many processes of that kind are told each.
     most: u32,
@@ -83,15 +100,33 @@ impl Looked {
     fn is_of(&self, raw: &RawFailure) -> bool {
         self.started_ns == raw.task.started_ns && self.comm == raw.task.comm
     }
+
+    /// Whether it is the same program with the same arguments, as far as the kernel side
+    /// knows.
+    fn is_like(&self, raw: &RawFailure) -> bool {
+        self.comm == raw.task.comm && self.cmdline == raw.task.cmdline
+    }
+
+    /// Whether another look would be one too many: then it is taken for what was seen last.
+    fn is_enough(&mut self, same: bool, now: Instant) -> bool {
+        if now.duration_since(self.second) >= LOOKS_PER {
+            (self.second, self.looks) = (now, 0);
+        }
+        let enough = same && self.looks >= LOOKS;
+        self.looks += u32::from(!enough);
+        enough
+    }
 }
 
 /// How many processes were told each.
 struct Told {
+    tenant: Tenant,
     processes: u32,
     last: Instant,
 }
 
 struct Counted {
+    tenant: Tenant,
     /// The last that was looked into.
     event: Event,
     /// When that was, in nanoseconds of `CLOCK_BOOTTIME`.
@@ -103,8 +138,8 @@ struct Counted {
 }
 
 impl Counted {
-    fn new(event: Event, at_ns: u64, due: Instant) -> Self {
-        Self { event, at_ns, count: 0, first_ns: 0, last_ns: 0, due }
+    fn new(tenant: Tenant, event: Event, at_ns: u64, due: Instant) -> Self {
+        Self { tenant, event, at_ns, count: 0, first_ns: 0, last_ns: 0, due }
     }
 
     fn add(&mut self, count: u64, first_ns: u64, last_ns: u64) {
@@ -139,8 +174,15 @@ impl Counted {
 impl Storms {
     /// Counts over `window`; zero means that each failure is told.
     pub fn new(window: Duration) -> Self {
-        let (sources, told, groups) = (HashMap::new(), HashMap::new(), HashMap::new());
-        Self { window, sources, told, groups, next: None }
+        Self {
+            window,
+            sources: HashMap::new(),
+            crowds: HashMap::new(),
+            told: HashMap::new(),
+            groups: HashMap::new(),
+            displaced: Vec::new(),
+            next: None,
+        }
     }
 
     /// From now on windows are as long as this; those that have begun end as they would.
@@ -151,16 +193,22 @@ impl Storms {
     /// Whether the failure is one more of those that were looked into a moment ago,
     /// and has been counted as that.
     pub fn absorb(&mut self, raw: &RawFailure, now: Instant) -> bool {
-        let Some(looked) = self.sources.get_mut(&raw.source) else { return false };
-        if now.duration_since(looked.second) >= LOOKS_PER {
-            (looked.second, looked.looks) = (now, 0);
-        }
-        let same = looked.culprit == culprit(raw) && looked.started_ns == raw.task.started_ns;
-        if !same || looked.looks < LOOKS {
-            looked.looks += 1;
+        let enough = if let Some(looked) = self.sources.get_mut(&raw.source) {
+            let same = looked.culprit == culprit(raw) && looked.started_ns == raw.task.started_ns;
+            looked.is_enough(same, now).then_some(&looked.group)
+        } else if let Some(looked) = self.crowds.get(&raw.crowd()) {
+            // Those that are still reported each are looked into each.
+            let same = looked.group.process.is_none()
+                && looked.culprit == culprit(raw)
+                && looked.is_like(raw);
+            let lately = now.duration_since(looked.last) < LOOKS_PER / LOOKS;
+            (same && lately).then_some(&looked.group)
+        } else {
+            None
+        };
+        let Some(counted) = enough.and_then(|group| self.groups.get_mut(group)) else {
             return false;
-        }
-        let Some(counted) = self.groups.get_mut(&looked.group) else { return false };
+        };
         counted.add(1, raw.at_ns, raw.at_ns);
         true
     }
@@ -191,22 +239,15 @@ impl Storms {
         } else {
             (all, false)
         };
+        let tenant = raw.tenant();
         self.remember(raw, &group, most, now);
-        let due = now + self.window;
-        let full = self.groups.len() >= MOST_GROUPS;
-        let counted = match self.groups.get_mut(&group) {
-            Some(counted) => counted,
-            None if full => return Some(event),
-            None => {
-                self.next = Some(self.next.map_or(due, |next| next.min(due)));
-                let begun = Counted::new(event.clone(), raw.at_ns, due);
-                self.groups.entry(group).or_insert(begun)
-            }
-        };
-        let told = self.told.entry(failing).or_insert(Told { processes: 0, last: now });
+        make_room(&mut self.told, MOST_TOLD, |told| (told.tenant, told.last));
+        let told = self.told.entry(failing).or_insert(Told { tenant, processes: 0, last: now });
         told.last = now;
+        told.processes += u32::from(tell);
+        let counted =
+            self.group(group, now, || Counted::new(tenant, event.clone(), raw.at_ns, now));
         if tell {
-            told.processes += 1;
             return Some(event);
         }
         counted.add(1, raw.at_ns, raw.at_ns);
@@ -214,31 +255,72 @@ impl Storms {
         None
     }
 
+    /// What is counted of a group, from now on if it is new.
+    fn group(&mut self, group: Group, now: Instant, new: impl FnOnce() -> Counted) -> &mut Counted {
+        if !self.groups.contains_key(&group) {
+            let gone = make_room(&mut self.groups, MOST_GROUPS, |group| (group.tenant, group.due));
+            self.displaced.extend(gone.and_then(|mut counted| counted.summary()));
+        }
+        let due = now + self.window;
+        let next = &mut self.next;
+        self.groups.entry(group).or_insert_with(|| {
+            *next = Some(next.map_or(due, |next| next.min(due)));
+            Counted { due, ..new() }
+        })
+    }
+
     fn remember(&mut self, raw: &RawFailure, group: &Group, most: u32, now: Instant) {
-        let before = self.sources.get(&raw.source);
-        let (second, looks) = before.map_or((now, 1), |looked| (looked.second, looked.looks));
-        if before.is_some() || self.sources.len() < MOST_SOURCES {
-            let looked = Looked {
+        let looked = |before: Option<&Looked>| {
+            let (second, looks) = before.map_or((now, 1), |looked| (looked.second, looked.looks));
+            Looked {
+                tenant: raw.tenant(),
+                last: now,
                 second,
                 looks,
                 culprit: culprit(raw),
                 started_ns: raw.task.started_ns,
                 comm: raw.task.comm.clone(),
+                cmdline: raw.task.cmdline.clone(),
                 group: group.clone(),
                 most,
-            };
-            self.sources.insert(raw.source, looked);
+            }
+        };
+        let (source, crowd) = (raw.source, raw.crowd());
+        let [of_source, of_crowd] =
+            [self.sources.get(&source), self.crowds.get(&crowd)].map(looked);
+        if !self.sources.contains_key(&source) {
+            make_room(&mut self.sources, MOST_SOURCES, |looked| (looked.tenant, looked.last));
         }
+        if !self.crowds.contains_key(&crowd) {
+            make_room(&mut self.crowds, MOST_CROWDS, |looked| (looked.tenant, looked.last));
+        }
+        self.sources.insert(source, of_source);
+        self.crowds.insert(crowd, of_crowd);
     }
 
-    /// Counts refusals that the kernel side has only counted. False if nothing is
-    /// known of their source: then they are lost.
-    pub fn count(&mut self, source: &Source, count: u64, last_ns: u64) -> bool {
-        let looked = self.sources.get(source);
-        let Some(counted) = looked.and_then(|looked| self.groups.get_mut(&looked.group)) else {
-            return false;
+    /// Counts failed binds that the kernel side has only counted. False if nothing is
+    /// known of who failed: then they are lost.
+    pub fn count(&mut self, by: &CountedBy, tenant: Tenant, count: u64, last_ns: u64) -> bool {
+        let crowd = match by {
+            CountedBy::Source(source) => {
+                if let Some(looked) = self.sources.get(source)
+                    && let Some(counted) = self.groups.get_mut(&looked.group)
+                {
+                    counted.add(count, last_ns, last_ns);
+                    return true;
+                }
+                Crowd::of(tenant, source)
+            }
+            CountedBy::Crowd(crowd) => *crowd,
+            CountedBy::Tenant => return false,
         };
-        counted.add(count, last_ns, last_ns);
+        // They are other processes than the one that was looked at last.
+        let Some(looked) = self.crowds.get(&crowd) else { return false };
+        let all = Group { failing: looked.group.failing.clone(), process: None };
+        let Some(last) = self.groups.get(&looked.group) else { return false };
+        let (event, at_ns) = (last.event.clone(), last.at_ns);
+        let new = || Counted::new(tenant, event, at_ns, Instant::now());
+        self.group(all, Instant::now(), new).add(count, last_ns, last_ns);
         true
     }
 
@@ -249,10 +331,10 @@ impl Storms {
 
     /// What the windows that have ended by now have counted.
     pub fn ended(&mut self, now: Instant) -> Vec<Event> {
+        let mut summaries = std::mem::take(&mut self.displaced);
         if self.next.is_none_or(|next| next > now) {
-            return Vec::new();
+            return summaries;
         }
-        let mut summaries = Vec::new();
         let window = self.window;
         self.groups.retain(|_, counted| {
             if counted.due > now {
@@ -266,6 +348,7 @@ impl Storms {
         });
         let groups = &self.groups;
         self.sources.retain(|_, looked| groups.contains_key(&looked.group));
+        self.crowds.retain(|_, looked| groups.contains_key(&looked.group));
         self.told.retain(|_, told| now.duration_since(told.last) < window * 2);
         self.next = self.groups.values().map(|counted| counted.due).min();
         summaries
@@ -273,7 +356,8 @@ impl Storms {
 
     /// What has been counted, when there is no time left to wait for.
     pub fn all(mut self) -> Vec<Event> {
-        self.groups.values_mut().filter_map(Counted::summary).collect()
+        let summaries = self.groups.values_mut().filter_map(Counted::summary);
+        self.displaced.into_iter().chain(summaries).collect()
     }
 }
 

@@ -133,6 +133,7 @@ pub fn refused(netns: u32) -> RawFailure {
         netns_cookie: Some(1),
         culprit: None,
         task: RawTask {
+            user: 0,
             pid: 52110,
             tid: 52110,
             ppid: Some(700),

@@ -37,6 +37,11 @@ impl Play {
         self.told.extend(self.storms.ended(now));
     }
 
+    /// The kernel side has only counted some of the same source.
+    fn counted(&mut self, raw: &RawFailure, count: u64, last_ns: u64) -> bool {
+        self.storms.count(&CountedBy::Source(raw.source), raw.tenant(), count, last_ns)
+    }
+
     fn ends(mut self) -> Vec<Event> {
         self.told.extend(self.storms.all());
         self.told
@@ -126,7 +131,8 @@ fn a_crash_loop_of_a_unit_is_told_eight_times_and_then_counted() {
     }
     let events = play.ends();
     assert_eq!(counts(&events), [[1; 8].as_slice(), &[92]].concat());
-    assert_eq!(events[8].process.pid, 1099, "the last is the freshest evidence");
+    // A look each eighth of a second is enough where processes are alike.
+    assert!(events[8].process.pid >= 1087, "the evidence is old: {}", events[8].process.pid);
 }
 
 #[test]
@@ -142,11 +148,64 @@ fn equal_programs_without_a_unit_may_be_different_peoples() {
 fn what_the_kernel_side_counted_belongs_to_what_was_looked_at() {
     let mut play = Play::new();
     play.fails(0, 7, 80, None);
-    assert!(play.storms.count(&raw(0, 7, 80).source, 1_000_000, 5_000_000_000));
-    assert!(!play.storms.count(&raw(0, 8, 80).source, 1, 0), "nothing is known of it");
+    assert!(play.counted(&raw(0, 7, 80), 1_000_000, 5_000_000_000));
+    assert!(!play.counted(&raw(0, 8, 81), 1, 0), "nothing is known of it");
     let events = play.ends();
     assert_eq!(counts(&events), [1, 1_000_000]);
     assert_eq!(events[1].last_seen.unwrap().as_second(), 5);
+}
+
+#[test]
+fn other_processes_that_the_kernel_side_counted_are_counted_together() {
+    let mut play = Play::new();
+    play.fails(0, 7, 80, None);
+    let counted = |storms: &mut Storms, raw: &RawFailure| {
+        storms.count(&CountedBy::Crowd(raw.crowd()), raw.tenant(), 500, 5_000_000_000)
+    };
+    assert!(counted(&mut play.storms, &raw(0, 8, 80)));
+    assert!(!counted(&mut play.storms, &raw(0, 8, 81)), "nothing is known of them");
+    assert_eq!(counts(&play.ends()), [1, 500]);
+}
+
+#[test]
+fn a_crash_loop_without_a_unit_costs_a_look_each_eighth_of_a_second() {
+    let mut play = Play::new();
+    let mut looked = 0;
+    for pid in 0..10_000u32 {
+        let raw = raw(u64::from(pid), 1000 + pid, 80);
+        let now = play.begin + Duration::from_millis(u64::from(pid));
+        if !play.storms.absorb(&raw, now) {
+            looked += 1;
+            play.told.extend(play.storms.admit(&raw, event(&raw, |_| ()), now));
+        }
+    }
+    assert!(looked <= 64 + 82, "{looked} looks");
+    assert_eq!(counts(&play.ends()).iter().sum::<u64>(), 10_000);
+}
+
+#[test]
+fn many_groups_of_one_user_leave_room_for_anothers() {
+    let mut play = Play::new();
+    let mut of = |ms: u64, user: u32, pid: u32, port: u16| {
+        let mut raw = raw(ms, pid, port);
+        raw.task.user = user;
+        let now = play.begin + Duration::from_millis(ms);
+        if !play.storms.absorb(&raw, now) {
+            play.told.extend(play.storms.admit(&raw, event(&raw, |_| ()), now));
+        }
+        raw
+    };
+    let victim = of(0, 1001, 7, 80);
+    for port in 1000..3000 {
+        of(1, 1000, 8, port);
+        // A group that is displaced has counted something.
+        of(1, 1000, 8, port);
+    }
+    assert!(play.storms.groups.len() <= MOST_GROUPS && play.storms.sources.len() <= MOST_SOURCES);
+    assert!(play.counted(&victim, 300_000, 5_000_000_000), "the victim's group is there");
+    play.told.extend(play.storms.ended(play.begin));
+    let events = play.ends();
+    assert_eq!(counts(&events).iter().sum::<u64>(), 1 + 300_000 + 4000);
 }
 
 #[test]

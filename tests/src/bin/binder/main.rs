@@ -27,6 +27,7 @@ use rustix::{
     thread::{Uid, UnshareFlags, set_thread_uid, unshare_unsafe},
 };
 
+mod flood;
 mod hide;
 mod leave;
 mod own;
@@ -100,7 +101,18 @@ impl Binder {
                 Ok(())
             }
             Op::Churn(times) => self.churn(*times),
-            Op::Storm(address, times) => self.storm(*address, *times),
+            Op::Storm(address, times) => self.flood(*times, |_| *address),
+            Op::Spray(port, times) => self.flood(*times, |number| flood::sprayed(*port, number)),
+            Op::Ports(first, ports, times) => {
+                self.flood(*times, |number| flood::next_port(*first, *ports, number))
+            }
+            Op::Fork(address, times) => {
+                let at_ns = monotonic_ns();
+                let (socket, refused) = flood::fork(*address, *times)?;
+                let mut outcome = outcome(&socket, at_ns, Ok(()))?;
+                outcome.refused = refused;
+                self.answer(&outcome)
+            }
             Op::Vanish => {
                 self.silent = true;
                 Ok(())
@@ -232,13 +244,13 @@ impl Binder {
     }
 
     /// One socket is enough: it is refused each time.
-    fn storm(&mut self, address: SocketAddr, times: u32) -> anyhow::Result<()> {
-        let socket = prepare(&portwatch_tests::op::tcp(&address.to_string()))?;
+    fn flood(&mut self, times: u32, address: impl Fn(u32) -> SocketAddr) -> anyhow::Result<()> {
+        let socket = prepare(&portwatch_tests::op::tcp(&address(0).to_string()))?;
         let at_ns = monotonic_ns();
         let mut refused = 0;
         let mut last = Ok(());
-        for _ in 0..times {
-            last = bind(&socket, &address).map_err(|errno| (Stage::Bind, errno));
+        for number in 0..times {
+            last = bind(&socket, &address(number)).map_err(|errno| (Stage::Bind, errno));
             refused += u32::from(last.is_err());
         }
         let mut outcome = outcome(&socket, at_ns, last)?;

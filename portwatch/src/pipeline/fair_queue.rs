@@ -1,0 +1,316 @@
+//! The queue between the ring and the enriching thread, fair between those whose failed
+//! binds wait in it: first between users, then between the control groups of one user.
+//!
+//! Whoever has used the least time is served next (start-time fair queueing), so that
+//! failed binds that take long to look into delay their own user's and nobody else's. Where
+//! there is no room, room is made by dropping the newest of whoever has most waiting.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    hash::Hash,
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use portwatch_common::Tenant;
+
+/// A bounded queue of `T`, each of which belongs to a tenant.
+pub struct FairQueue<T> {
+    most: usize,
+    state: Mutex<State<T>>,
+    changed: Condvar,
+}
+
+/// Those who have nothing waiting and whose used time is remembered, about.
+const MOST_REMEMBERED: usize = 256;
+
+/// What waiting for the next item came to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next<T> {
+    /// This one, and whose it is.
+    Item(Tenant, T),
+    /// Nothing came in time, or there is something to look at beside the queue.
+    Nothing,
+    /// Nothing waits and nothing more will come.
+    Closed,
+}
+
+struct State<T> {
+    users: Lanes<u32, Lanes<u64, VecDeque<T>>>,
+    closed: bool,
+    woken: bool,
+}
+
+/// Items by whose they are, with the time that each owner has used.
+struct Lanes<K, V> {
+    lanes: HashMap<K, Lane<V>>,
+    /// The used time of whoever was served last: nobody who comes is behind it.
+    floor: Duration,
+    waiting: usize,
+}
+
+struct Lane<V> {
+    used: Duration,
+    items: V,
+}
+
+/// What lanes are made of: items, or lanes again.
+trait Waiting: Default {
+    fn waiting(&self) -> usize;
+}
+
+impl<T> Waiting for VecDeque<T> {
+    fn waiting(&self) -> usize {
+        self.len()
+    }
+}
+
+impl<K, V> Default for Lanes<K, V> {
+    fn default() -> Self {
+        Self { lanes: HashMap::new(), floor: Duration::ZERO, waiting: 0 }
+    }
+}
+
+impl<K, V> Waiting for Lanes<K, V> {
+    fn waiting(&self) -> usize {
+        self.waiting
+    }
+}
+
+impl<K: Copy + Eq + Hash + Ord, V: Waiting> Lanes<K, V> {
+    /// The items of `key`, one more of which is about to wait.
+    fn push(&mut self, key: K) -> &mut V {
+        self.waiting += 1;
+        let floor = self.floor;
+        let lane =
+            self.lanes.entry(key).or_insert_with(|| Lane { used: floor, items: V::default() });
+        if lane.items.waiting() == 0 {
+            // Time in which one had nothing to do is not saved up.
+            lane.used = lane.used.max(floor);
+        }
+        &mut lane.items
+    }
+
+    /// The items of whoever is next, one of which is about to be taken out.
+    fn pop(&mut self) -> Option<(K, &mut V)> {
+        let waits = self.lanes.iter().filter(|(_, lane)| lane.items.waiting() > 0);
+        let (&key, _) = waits.min_by_key(|(key, lane)| (lane.used, **key))?;
+        self.waiting = self.waiting.saturating_sub(1);
+        let lane = self.lanes.get_mut(&key)?;
+        self.floor = self.floor.max(lane.used);
+        Some((key, &mut lane.items))
+    }
+
+    /// The items of whoever has most waiting, one of which is about to be dropped.
+    fn longest(&mut self) -> Option<(K, &mut V)> {
+        let longest = self.lanes.iter().max_by_key(|(key, lane)| (lane.items.waiting(), **key));
+        let (&key, _) = longest.filter(|(_, lane)| lane.items.waiting() > 0)?;
+        self.waiting = self.waiting.saturating_sub(1);
+        Some((key, &mut self.lanes.get_mut(&key)?.items))
+    }
+
+    /// `key` has used so much time. While others wait that is remembered.
+    fn charge(&mut self, key: K, time: Duration) -> Option<&mut V> {
+        if self.waiting == 0 {
+            self.lanes.clear();
+        } else if self.lanes.len() > MOST_REMEMBERED {
+            let floor = self.floor;
+            self.lanes.retain(|_, lane| lane.items.waiting() > 0 || lane.used > floor);
+        }
+        let lane = self.lanes.get_mut(&key)?;
+        lane.used += time;
+        Some(&mut lane.items)
+    }
+}
+
+impl<T> FairQueue<T> {
+    /// A queue in which at most `most` items wait.
+    pub fn new(most: usize) -> Self {
+        let state = State { users: Lanes::default(), closed: false, woken: false };
+        Self { most, state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    /// Appends an item. Returns the one that was dropped to make room, which may be this
+    /// one.
+    pub fn push(&self, tenant: Tenant, item: T) -> Option<T> {
+        let mut state = self.lock();
+        state.users.push(tenant.user).push(tenant.cgroup_id).push_back(item);
+        let dropped = (state.users.waiting > self.most).then(|| {
+            let (_, groups) = state.users.longest()?;
+            groups.longest()?.1.pop_back()
+        });
+        drop(state);
+        self.changed.notify_one();
+        dropped.flatten()
+    }
+
+    /// Waits for the next item, until `patience` is over if there is one.
+    pub fn pop(&self, patience: Option<Duration>) -> Next<T> {
+        let until = patience.map(|patience| Instant::now() + patience);
+        let mut state = self.lock();
+        loop {
+            if std::mem::take(&mut state.woken) {
+                return Next::Nothing;
+            }
+            if let Some((user, groups)) = state.users.pop()
+                && let Some((cgroup_id, items)) = groups.pop()
+                && let Some(item) = items.pop_front()
+            {
+                return Next::Item(Tenant { user, cgroup_id, reserved: 0 }, item);
+            }
+            if state.closed {
+                return Next::Closed;
+            }
+            state = match until.map(|until| until.saturating_duration_since(Instant::now())) {
+                Some(Duration::ZERO) => return Next::Nothing,
+                Some(left) => {
+                    let waited = self.changed.wait_timeout(state, left);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+
+    /// The tenant has used so much time since its item was taken out.
+    pub fn charge(&self, tenant: Tenant, time: Duration) {
+        if let Some(groups) = self.lock().users.charge(tenant.user, time) {
+            groups.charge(tenant.cgroup_id, time);
+        }
+    }
+
+    /// Has whoever waits look at something else.
+    pub fn wake(&self) {
+        self.lock().woken = true;
+        self.changed.notify_one();
+    }
+
+    /// Nothing more will come.
+    pub fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_one();
+    }
+
+    /// The state is valid whatever a panicking thread was doing.
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn tenant(user: u32, cgroup_id: u64) -> Tenant {
+        Tenant { user, cgroup_id, reserved: 0 }
+    }
+
+    /// What comes out when every item takes `cost` of its tenant.
+    fn served(
+        queue: &FairQueue<u32>,
+        items: usize,
+        cost: impl Fn(Tenant) -> Duration,
+    ) -> Vec<Tenant> {
+        (0..items)
+            .map(|_| {
+                let Next::Item(tenant, _) = queue.pop(None) else { panic!("nothing waits") };
+                queue.charge(tenant, cost(tenant));
+                tenant
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_newcomer_is_next_however_much_waits() {
+        let queue = FairQueue::new(4096);
+        (0..1000).for_each(|item| assert_eq!(queue.push(tenant(1000, 1), item), None));
+        served(&queue, 100, |_| 250 * MS);
+        queue.push(tenant(1001, 1), 7);
+        let next = served(&queue, 2, |_| MS);
+        assert!(next.contains(&tenant(1001, 1)), "{next:?}");
+    }
+
+    #[test]
+    fn whoever_takes_long_delays_nobody_else() {
+        let queue = FairQueue::new(4096);
+        for item in 0..20 {
+            queue.push(tenant(1000, 1), item);
+            queue.push(tenant(1001, 1), item);
+        }
+        let order = served(&queue, 23, |t| if t.user == 1000 { 250 * MS } else { 10 * MS });
+        assert_eq!(order.iter().filter(|tenant| tenant.user == 1001).count(), 20, "{order:?}");
+    }
+
+    #[test]
+    fn groups_of_one_user_take_turns() {
+        let queue = FairQueue::new(4096);
+        (0..100).for_each(|item| assert_eq!(queue.push(tenant(0, 1), item), None));
+        (0..3).for_each(|item| assert_eq!(queue.push(tenant(0, 2), item), None));
+        let order = served(&queue, 6, |_| MS);
+        assert_eq!(order.iter().filter(|tenant| tenant.cgroup_id == 2).count(), 3, "{order:?}");
+    }
+
+    #[test]
+    fn what_is_dropped_is_the_newest_of_whoever_has_most() {
+        let queue = FairQueue::new(4);
+        (0..4).for_each(|item| assert_eq!(queue.push(tenant(1000, 1), item), None));
+        assert_eq!(queue.push(tenant(1000, 1), 4), Some(4));
+        assert_eq!(queue.push(tenant(1001, 1), 5), Some(3));
+        assert_eq!(queue.push(tenant(1001, 1), 6), Some(2));
+    }
+
+    #[test]
+    fn a_wake_and_an_end_are_seen() {
+        let queue = FairQueue::<u32>::new(4);
+        queue.wake();
+        assert_eq!(queue.pop(None), Next::Nothing);
+        assert_eq!(queue.pop(Some(MS)), Next::Nothing);
+        queue.push(tenant(0, 0), 1);
+        queue.close();
+        assert_eq!(queue.pop(None), Next::Item(tenant(0, 0), 1));
+        assert_eq!(queue.pop(None), Next::Closed);
+    }
+
+    #[test]
+    fn who_has_nothing_waiting_is_forgotten() {
+        let queue = FairQueue::new(4096);
+        for user in 0..2000 {
+            queue.push(tenant(user, 1), 0);
+            served(&queue, 1, |_| MS);
+        }
+        assert_eq!(queue.lock().users.lanes.len(), 0);
+        // One waits all the time, and the others come and go.
+        (0..4000).for_each(|item| assert_eq!(queue.push(tenant(5000, 1), item), None));
+        for user in 0..2000 {
+            queue.push(tenant(user, 1), 0);
+            served(&queue, 2, |_| MS);
+        }
+        assert!(queue.lock().users.lanes.len() <= 2 * MOST_REMEMBERED);
+    }
+
+    proptest! {
+        /// Nothing is lost in silence, and each tenant's items keep their order.
+        #[test]
+        fn items_are_served_or_given_back(pushes in prop::collection::vec((0u32..4, 0u64..3), 0..200)) {
+            let queue = FairQueue::new(16);
+            let mut dropped = Vec::new();
+            for (item, (user, cgroup)) in (0u32..).zip(&pushes) {
+                dropped.extend(queue.push(tenant(*user, *cgroup), item));
+            }
+            queue.close();
+            let mut last = HashMap::new();
+            let mut all = dropped;
+            while let Next::Item(tenant, item) = queue.pop(None) {
+                queue.charge(tenant, Duration::from_micros(u64::from(item)));
+                prop_assert!(last.insert(tenant, item).is_none_or(|before| before < item));
+                all.push(item);
+            }
+            all.sort_unstable();
+            prop_assert_eq!(all, (0..u32::try_from(pushes.len()).unwrap()).collect::<Vec<_>>());
+        }
+    }
+}
