@@ -44,8 +44,16 @@ pub static CULPRITS: LruHashMap<u64, Met> = LruHashMap::with_max_entries(4096, 0
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Met {
-    /// The `struct sock` being bound.
+    /// The `struct sock` being bound; the next one may be made in the same place.
     pub by: u64,
+    /// Its cookie.
+    pub cookie: u64,
+    /// When, in nanoseconds of `CLOCK_BOOTTIME`.
+    pub at_ns: u64,
+    /// The port over which they met.
+    pub port: u16,
+    /// Zero.
+    pub reserved: [u8; 6],
     /// The other socket.
     pub culprit: Culprit,
 }
