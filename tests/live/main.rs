@@ -19,6 +19,7 @@ mod exec;
 mod explain;
 mod faults;
 mod filter;
+mod forged;
 mod gone;
 mod holder;
 mod human;

@@ -27,6 +27,8 @@ use rustix::{
     thread::{Uid, UnshareFlags, set_thread_uid, unshare_unsafe},
 };
 
+mod denied;
+mod foreign;
 mod hide;
 mod leave;
 mod own;
@@ -84,6 +86,11 @@ impl Binder {
             }
             Op::Listen(number) => self.listen(*number, |socket, most| listen(socket, most)),
             Op::RingListen(number) => self.listen(*number, ring::listen),
+            Op::RingLater(address) => self.bind_by(*address, ring::bind_later),
+            Op::Int80(address) => self.bind_by(*address, foreign::bind_by_int80),
+            Op::SocketCall(address) => self.bind_by(*address, foreign::bind_by_socketcall),
+            Op::X32(address) => self.bind_by(*address, foreign::bind_by_x32),
+            Op::Denied(errno) => Ok(denied::answers(*errno)?),
             // The helper has one thread, so the thread's user is the process's.
             Op::Uid(uid) => Ok(set_thread_uid(Uid::from_raw(*uid))?),
             Op::Daemon => self.become_child(),
@@ -136,6 +143,20 @@ impl Binder {
             wait_for_rows(last.port, wanted.leaving)?;
         }
         self.answer(&last)
+    }
+
+    /// A TCP socket, bound in another way.
+    fn bind_by(
+        &mut self,
+        address: SocketAddr,
+        how: fn(&OwnedFd, &SocketAddr) -> Result<(), Errno>,
+    ) -> anyhow::Result<()> {
+        let socket = prepare(&portwatch_tests::op::tcp(&address.to_string()))?;
+        let at_ns = monotonic_ns();
+        let result = how(&socket, &address).map_err(|errno| (Stage::Bind, errno));
+        let outcome = outcome(&socket, at_ns, result)?;
+        self.sockets.push(socket);
+        self.answer(&outcome)
     }
 
     fn listen(
