@@ -75,7 +75,9 @@ fn what_a_filter_answers_is_no_loss() {
     let folder = TempDir::new().unwrap();
     let socket = folder.path().join("metrics");
     let endpoint = format!("unix:{}", socket.display());
-    let agent = Agent::start(&["run", "--format", "json", "--metrics", &endpoint]).unwrap();
+    let agent =
+        Agent::start(&["run", "--format", "json", "--port", "8080", "--metrics", &endpoint])
+            .unwrap();
     let metric = |name: &str| -> u64 {
         let text = get(UnixStream::connect(&socket).unwrap(), "/metrics").body;
         let mut values = text.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));

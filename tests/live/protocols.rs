@@ -149,7 +149,7 @@ fn programs_of_another_kind() {
             continue;
         }
         let scene = Scene::new();
-        let agent = Agent::start(&["run", "--format", "json"]).unwrap();
+        let agent = Agent::start(&["run", "--format", "json", "--port", "8080"]).unwrap();
         let holder = scene.helper().holds([bind.clone()]);
         let refused = scene.helper().is_refused(bind);
         let event = agent.event_of(&refused);

@@ -73,6 +73,23 @@ pub enum Op {
     Hold,
 }
 
+/// The ports that [`Op::Churn`] goes through, from 1 on.
+const CHURNED: u32 = 65_000;
+
+impl Op {
+    /// The port that [`Op::Churn`] binds to in this round, from 0 on.
+    #[must_use]
+    pub fn port_of_churn(round: u32) -> u16 {
+        (1 + round % CHURNED) as u16
+    }
+
+    /// The one that it binds to last.
+    #[must_use]
+    pub fn last_port_of_churn(times: u32) -> u16 {
+        Self::port_of_churn(times.saturating_sub(1))
+    }
+}
+
 impl From<Socket> for Op {
     fn from(socket: Socket) -> Self {
         Self::Socket(socket)

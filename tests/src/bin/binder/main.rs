@@ -236,11 +236,9 @@ impl Binder {
     }
 
     fn churn(&mut self, times: u32) -> anyhow::Result<()> {
-        const PORTS: u32 = 65_000;
         let mut last = None;
         for number in 0..times {
-            let port = u16::try_from(1 + number % PORTS)?;
-            let address = SocketAddr::from(([127, 0, 0, 1], port));
+            let address = SocketAddr::from(([127, 0, 0, 1], Op::port_of_churn(number)));
             let socket =
                 socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
             bind(&socket, &address)?;
