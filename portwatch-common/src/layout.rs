@@ -107,12 +107,38 @@ pub struct Layout {
     pub regs_syscall: u32,
     /// `pt_regs`: the system call's second argument, u64.
     pub regs_second: u32,
+    /// `pt_regs`: where the system call's result will be, u64.
+    pub regs_result: u32,
+    /// `pt_regs`: what stands there before (arm64: the first argument), u64; [`ABSENT`]
+    /// where that is `-ENOSYS`.
+    pub regs_before: u32,
+    /// `pt_regs`: the first argument of a 32-bit program's system call, u64.
+    pub regs_compat_first: u32,
+    /// `pt_regs`: its second argument, u64.
+    pub regs_compat_second: u32,
+    /// `pt_regs.pstate`, u64 (arm64), which says whether the program is a 32-bit one.
+    pub regs_pstate: u32,
+    /// `task_struct.thread_info.status`, u32 (x86-64): whether the system call is a 32-bit
+    /// program's.
+    pub task_status: u32,
+    /// `task_struct.seccomp.mode`, i32: not 0 where system calls are filtered.
+    pub task_seccomp: u32,
+    /// `task_struct.ptrace`, u32: not 0 where a tracer may answer them.
+    pub task_ptrace: u32,
     /// Helpers that this kernel has, see [`helper`].
     pub helpers: u32,
     /// The architecture's number of `bind(2)`.
     pub syscall_bind: u32,
     /// The architecture's number of `listen(2)`.
     pub syscall_listen: u32,
+    /// The bits of a number that name the call: x32 programs set another.
+    pub syscall_mask: u32,
+    /// A 32-bit program's number of `bind`.
+    pub compat_bind: u32,
+    /// A 32-bit program's number of `listen`.
+    pub compat_listen: u32,
+    /// A 32-bit program's number of `socketcall`, or of no call.
+    pub compat_socketcall: u32,
 }
 
 /// The value of a [`Layout`] field that this kernel lacks.
@@ -129,4 +155,6 @@ pub mod helper {
     pub const READ_USER: u32 = 1 << 2;
     /// `bpf_getsockopt` in `cgroup/bind4|6` (5.11).
     pub const BIND_OPTIONS: u32 = 1 << 3;
+    /// `bpf_task_pt_regs`, also in `cgroup/bind4|6`, and [`CURRENT_TASK_BTF`] there (5.15).
+    pub const TASK_REGS: u32 = 1 << 4;
 }

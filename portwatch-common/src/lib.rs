@@ -34,6 +34,9 @@ pub mod stage {
     pub const BIND: u8 = 1;
     /// `listen(2)` was refused, after `bind(2)` had passed.
     pub const LISTEN: u8 = 2;
+    /// Between two system calls of the thread, where an attempt could not be told from one
+    /// of the next call's (tracepoint set).
+    pub const UNPROVABLE: u8 = 3;
 }
 
 /// Bits of [`Attempt::flags`]. Each fact has a bit for its value and one that

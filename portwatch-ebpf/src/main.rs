@@ -23,6 +23,7 @@ mod hooks {
     pub mod state;
     pub mod tracepoint;
 }
+mod call;
 mod layout;
 mod limit;
 mod maps;

@@ -47,8 +47,16 @@ pub static CULPRITS: LruHashMap<u64, Met> = LruHashMap::with_max_entries(4096, 0
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Met {
-    /// The `struct sock` being bound.
+    /// The `struct sock` being bound; the next one may be made in the same place.
     pub by: u64,
+    /// Its cookie.
+    pub cookie: u64,
+    /// When, in nanoseconds of `CLOCK_BOOTTIME`.
+    pub at_ns: u64,
+    /// The port over which they met.
+    pub port: u16,
+    /// Zero.
+    pub reserved: [u8; 6],
     /// The other socket.
     pub culprit: Culprit,
 }
@@ -115,10 +123,26 @@ pub static SOCKET_OPERATIONS: Array<u64> = Array::with_max_entries(1, 0);
 #[map]
 pub static LOSSES: PerCpuArray<u64> = PerCpuArray::with_max_entries(loss::PLACES, 0);
 
+/// Calls of threads whose calls something else may answer, that were refused and never got
+/// to a socket, by CPU (tracepoint set).
+#[map]
+pub static NOT_ATTEMPTED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
 /// Counts one loss at `place`.
 #[inline(always)]
 pub fn count_loss(place: u32) {
-    if let Some(count) = LOSSES.get_ptr_mut(place) {
+    add_one(&LOSSES, place);
+}
+
+/// Counts one of [`NOT_ATTEMPTED`].
+#[inline(always)]
+pub fn count_not_attempted() {
+    add_one(&NOT_ATTEMPTED, 0);
+}
+
+#[inline(always)]
+fn add_one(counts: &PerCpuArray<u64>, at: u32) {
+    if let Some(count) = counts.get_ptr_mut(at) {
         // SAFETY: the pointer is to this CPU's own slot, and a program of this
         // kind is not preempted by another on the same CPU between load and
         // store in a way that loses more than a count.

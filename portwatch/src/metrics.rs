@@ -18,7 +18,7 @@ use crate::{
     diagnose::Cause,
     event::{Event, Host},
     evidence::{Protocol, Stage as CallStage},
-    kernel::{attach::Attached, plan::Plan, skips::Skips},
+    kernel::{attach::Attached, not_attempted::NotAttempted, plan::Plan, skips::Skips},
     losses::PLACES,
     sinks::human::word,
 };
@@ -43,6 +43,8 @@ pub struct Metrics {
     attached: IntGaugeVec,
     skipped: IntCounterVec,
     skips: Mutex<Vec<Skips>>,
+    not_attempted: IntCounter,
+    kernels_not_attempted: Mutex<Option<NotAttempted>>,
     build: IntGaugeVec,
     started: Gauge,
     reloaded: IntGauge,
@@ -110,6 +112,15 @@ impl Metrics {
                 &["probe"],
             )?,
             skips: Mutex::default(),
+            not_attempted: registered(
+                &registry,
+                IntCounter::new(
+                    "portwatch_not_attempted_total",
+                    "Binds and listens that a seccomp filter or a tracer answered with \
+                     EADDRINUSE, and that never got to a socket (tracepoint set)",
+                )?,
+            )?,
+            kernels_not_attempted: Mutex::default(),
             build: gauges(
                 "portwatch_build_info",
                 "1, with the agent's version and its set of hooks",
@@ -170,6 +181,8 @@ impl Metrics {
         }
         *self.skips.lock().unwrap_or_else(PoisonError::into_inner) =
             Skips::of(&attached.ebpf, &attached.probes);
+        *self.kernels_not_attempted.lock().unwrap_or_else(PoisonError::into_inner) =
+            NotAttempted::of(&attached.ebpf);
         self.build.with_label_values(&[env!("CARGO_PKG_VERSION"), &host.hooks]).set(1);
         self.started.set(now());
         self.reloaded(true);
@@ -255,6 +268,11 @@ impl Metrics {
             let said = self.skipped.with_label_values(&[skips.program]);
             said.inc_by(count.saturating_sub(said.get()));
         }
+        let not_attempted =
+            self.kernels_not_attempted.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = not_attempted.as_ref().and_then(NotAttempted::count).unwrap_or(0);
+        self.not_attempted.inc_by(count.saturating_sub(self.not_attempted.get()));
+        drop(not_attempted);
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 }
@@ -282,6 +300,7 @@ mod tests {
             "portwatch_events_lost_total{where=\"ring\"} 0",
             "portwatch_ignored_total{by=\"unit\"} 0",
             "portwatch_ratelimited_total 0",
+            "portwatch_not_attempted_total 0",
             "portwatch_enrichment_seconds_count 0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");

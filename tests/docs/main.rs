@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test and says where")]
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use portwatch::diagnose::{Cause, HolderClass};
 
@@ -42,5 +45,35 @@ fn every_cause_and_class_stands_in_the_tables() {
     let classes = HolderClass::ALL.map(|class| word(serde_json::to_value(class).unwrap()));
     for name in causes.iter().chain(&classes) {
         assert!(text.contains(&format!("| `{name}` |")), "{name} has no row");
+    }
+}
+
+/// docs/security.md: each test that a statement names. The last part of a path is its
+/// function.
+#[test]
+fn the_tests_that_security_names_are_there() {
+    let text = fs::read_to_string(root().join("docs/security.md")).unwrap();
+    let mut sources = String::new();
+    for folder in ["tests", "portwatch/src", "portwatch-common/src"] {
+        read_sources(&root().join(folder), &mut sources);
+    }
+    let mut named = 0;
+    for word in quoted(&text) {
+        let is_test = word.contains("::") || word.matches('_').count() > 3;
+        let Some(name) = word.rsplit("::").next().filter(|_| is_test) else { continue };
+        assert!(sources.contains(&format!("fn {name}(")), "no test {word}");
+        named += 1;
+    }
+    assert!(named > 10, "{named} tests are named");
+}
+
+fn read_sources(folder: &Path, sources: &mut String) {
+    for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        let path = entry.path();
+        if path.is_dir() {
+            read_sources(&path, sources);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            sources.push_str(&fs::read_to_string(path).unwrap());
+        }
     }
 }

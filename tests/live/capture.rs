@@ -10,7 +10,7 @@ use std::{
 };
 
 use portwatch_tests::{
-    agent::Agent,
+    agent::{Agent, only_ports},
     command::{portwatch, run},
     helper::Helper,
     op::{Op, tcp, udp},
@@ -43,10 +43,11 @@ fn replay(folder: &Path) -> String {
     said.stdout
 }
 
-fn started(folder: &Path, more: &[&str]) -> Agent {
+fn started(folder: &Path, more: impl IntoIterator<Item = String>) -> Agent {
+    let more: Vec<String> = more.into_iter().collect();
     let capture = folder.to_str().unwrap();
     let mut arguments = vec!["run", "--format", "json", "--capture", capture];
-    arguments.extend(more);
+    arguments.extend(more.iter().map(String::as_str));
     Agent::start(&arguments).unwrap()
 }
 
@@ -57,7 +58,7 @@ fn what_was_captured_is_diagnosed_the_same() {
     let scene = Scene::new();
     let parent = TempDir::new().unwrap();
     let folder = parent.path().join("capture");
-    let mut agent = started(&folder, &[]);
+    let mut agent = started(&folder, only_ports(8080..8085));
     let _holders = scene.helper().holds([
         Op::from(tcp("127.0.0.1:8080").listening()),
         tcp("0.0.0.0:8081").listening().into(),
@@ -92,8 +93,8 @@ fn what_was_captured_is_diagnosed_the_same() {
 fn it_is_bounded() {
     let scene = Scene::new();
     let folder = TempDir::new().unwrap();
-    let limits = ["--capture-file-size", "8KiB", "--capture-size", "32KiB"];
-    let mut agent = started(folder.path(), &limits);
+    let limits = ["--capture-file-size", "8KiB", "--capture-size", "32KiB"].map(str::to_owned);
+    let mut agent = started(folder.path(), limits.into_iter().chain(only_ports(9000..9100)));
     let ports: Vec<u16> = (9000..9100).collect();
     let sockets = |listening: bool| {
         ports.iter().map(move |port| {
@@ -118,7 +119,7 @@ fn it_is_bounded() {
 #[test]
 fn a_folder_is_one_agents() {
     let folder = TempDir::new().unwrap();
-    let _agent = started(folder.path(), &[]);
+    let _agent = started(folder.path(), only_ports([8080]));
     let path = folder.path().to_str().unwrap();
     let said = run(&mut portwatch(&["run", "--format", "json", "--capture", path]));
     said.is_error(1);
@@ -201,11 +202,12 @@ fn killed_again_and_again_it_loses_no_complete_line() {
     };
     let scene = Scene::new();
     let folder = TempDir::new().unwrap();
-    let limits = ["--capture-file-size", "64KiB"];
+    let limits = ["--capture-file-size", "64KiB"].map(str::to_owned);
     let _holder = scene.helper().holds([tcp("127.0.0.1:8080").listening()]);
     let mut complete = 0;
     for _ in 0..kills {
-        let mut agent = started(folder.path(), &limits);
+        let mut agent =
+            started(folder.path(), limits.clone().into_iter().chain(only_ports([8080])));
         let ports = (0..40).map(|_| tcp("127.0.0.1:8080"));
         let refused = Helper::new(&scene.netns).runs(ports);
         agent.wait_for("the failure", |event| event.pid == Some(refused.pid));

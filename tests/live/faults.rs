@@ -15,7 +15,7 @@ use std::{
 };
 
 use portwatch_tests::{
-    agent::Agent,
+    agent::{Agent, only_ports},
     cgroup::{Slice, mount_point},
     helper::Helper,
     netns::Netns,
@@ -38,7 +38,7 @@ const CONTAINER: &str = "3f4e9c1d7a8b3f4e9c1d7a8b3f4e9c1d7a8b3f4e9c1d7a8b3f4e9c1
 /// An agent with mounts of its own, `prepare`d before it starts.
 fn with_own_mounts(prepare: impl Fn() -> std::io::Result<()> + Send + Sync + 'static) -> Agent {
     let mut command = Command::new(programs::portwatch().unwrap());
-    command.args(["run", "--format", "json"]);
+    command.args(["run", "--format", "json", "--port", "8080"]);
     // SAFETY: system calls, which are safe between fork and exec.
     unsafe {
         command.pre_exec(move || {
@@ -95,7 +95,7 @@ fn managers_that_hang() {
 fn namespaces_that_come_and_go() {
     const NAMESPACES: usize = 50;
     let scene = Scene::alone();
-    let agent = Agent::start(&["run", "--format", "json"]).unwrap();
+    let agent = Agent::start(&["run", "--format", "json", "--port", "8080"]).unwrap();
     let descriptors = || fs::read_dir(format!("/proc/{}/fd", agent.pid())).unwrap().count();
     let before = descriptors();
     let pids: Vec<u32> = (0..NAMESPACES)
@@ -184,7 +184,7 @@ fn little_memory() {
     };
     let procs = group.0.join("cgroup.procs");
     let mut command = Command::new(programs::portwatch().unwrap());
-    command.args(["run", "--format", "json"]);
+    command.args(["run", "--format", "json"]).args(only_ports((9_000..9_200).chain([8080])));
     // SAFETY: opens, writes and closes a file, which is safe between fork and exec.
     unsafe {
         command.pre_exec(move || fs::write(&procs, "0"));

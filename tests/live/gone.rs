@@ -54,7 +54,7 @@ fn a_service_that_is_gone_has_its_unit() {
         return;
     }
     let scene = Scene::new();
-    let agent = Agent::start(&["run", "--format", "json"]).unwrap();
+    let agent = Agent::start(&["run", "--format", "json", "--port", "8080"]).unwrap();
     let slice = Slice::new();
     let group = slice.group("app.slice/app@2.service");
     let _holder = scene.helper().holds([tcp("127.0.0.1:8080").listening()]);

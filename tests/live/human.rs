@@ -5,7 +5,7 @@ use portwatch_tests::{agent::Agent, op::tcp, programs::Alias, scene::Scene};
 #[test]
 fn a_block_to_act_on() {
     let scene = Scene::new();
-    let agent = Agent::start(&["run", "--format", "human"]).unwrap();
+    let agent = Agent::start(&["run", "--format", "human", "--port", "8080"]).unwrap();
     let holder = scene.helper().holds([tcp("127.0.0.1:8080").listening()]);
     let refused = scene.helper().is_refused(tcp("127.0.0.1:8080"));
     let kill = format!("kill {}", holder.pid());
@@ -18,7 +18,7 @@ fn a_block_to_act_on() {
 #[test]
 fn a_hostile_name_is_harmless() {
     let scene = Scene::new();
-    let agent = Agent::start(&["run", "--format", "human"]).unwrap();
+    let agent = Agent::start(&["run", "--format", "human", "--port", "8080"]).unwrap();
     let hostile = Alias::new("x\u{1b}[2J\u{202e}y");
     let holder = scene.helper().run_as(&hostile).holds([tcp("127.0.0.1:8080").listening()]);
     let refused =

@@ -82,7 +82,7 @@ fn asked_to_end_it_ends_well() {
 fn ready_means_attached() {
     let scene = Scene::new();
     let _holder = scene.helper().holds([tcp("127.0.0.1:8080").listening()]);
-    let second = Agent::start(&["run", "--format", "json"]).unwrap();
+    let second = Agent::start(&["run", "--format", "json", "--port", "8080"]).unwrap();
     let refused = scene.helper().is_refused(tcp("127.0.0.1:8080"));
     second.event_of(&refused);
     scene.event_of(&refused);
@@ -93,7 +93,9 @@ fn ready_means_attached() {
 #[test]
 fn it_ends_when_its_reader_has_gone() {
     let mut command = std::process::Command::new("sh");
-    command.args(["-c", "\"$0\" run --format json | head -n 1"]).arg(portwatch().unwrap());
+    command
+        .args(["-c", "\"$0\" run --format json --port 8080 | head -n 1"])
+        .arg(portwatch().unwrap());
     let mut pipeline = Process::start(&mut command, Signal::KILL).unwrap();
     pipeline.stderr.wait_for_text(patience(), "ready").unwrap();
     let scene = Scene::new();

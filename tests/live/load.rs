@@ -71,7 +71,7 @@ fn a_thousand_refusals_are_accounted_for() {
 #[test]
 fn a_reader_that_stalls_is_told_what_it_missed() {
     let scene = Scene::alone();
-    let arguments = ["run", "--format", "json", "--storm-window", "0s"];
+    let arguments = ["run", "--format", "json", "--storm-window", "0s", "--port", "8080"];
     let (mut stalled, gate) = Agent::start_stalled(&arguments).unwrap();
     let _holder = scene.helper().holds([tcp("127.0.0.1:8080").listening()]);
     let losses_before = scene.agent.look(|log| log.losses);
@@ -99,7 +99,7 @@ fn a_reader_that_stalls_is_told_what_it_missed() {
 fn a_reader_that_never_comes_does_not_keep_it() {
     let binds: u32 = if in_guest() { 200 } else { 1_200 };
     let scene = Scene::alone();
-    let arguments = ["run", "--format", "json", "--storm-window", "0s"];
+    let arguments = ["run", "--format", "json", "--storm-window", "0s", "--port", "8080"];
     let (mut stalled, gate) = Agent::start_stalled(&arguments).unwrap();
     let _holder = scene.helper().holds([tcp("127.0.0.1:8080").listening()]);
     let losses_before = scene.agent.look(|log| log.losses);

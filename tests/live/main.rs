@@ -20,6 +20,7 @@ mod explain;
 mod fairness;
 mod faults;
 mod filter;
+mod forged;
 mod gone;
 mod holder;
 mod human;

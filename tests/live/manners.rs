@@ -170,16 +170,19 @@ fn a_hundred_reloads_lose_nothing() {
         (log.told_in(&scene.netns) + log.losses >= refused).then_some(())
     });
     assert_eq!(code(agent.end_by(Signal::TERM)), 0, "{}", agent.said());
-    let (told, lost) = agent.look(|log| (log.told_in(&scene.netns), log.losses));
+    let (told, lost, anybodys) =
+        agent.look(|log| (log.told_in(&scene.netns), log.losses, log.losses_of_anybody));
     say(&format!("reloads: {RELOADS}, {refused} refused, {told} told, {lost} lost"));
-    assert_eq!((told, lost), (refused, 0), "{}", agent.talk());
+    assert_eq!(lost, anybodys, "{}", agent.talk());
+    // Where others' failed binds have filled the ring, some of these may be among them.
+    assert!(told <= refused && told + anybodys >= refused, "{}", agent.talk());
 }
 
 /// What attaching takes is given away; what naming others' processes takes is kept.
 #[test]
 fn rights_are_given_away_and_holders_still_named() {
     let scene = Scene::new();
-    let agent = Agent::start(&["run", "--format", "json"]).unwrap();
+    let agent = Agent::start(&["run", "--format", "json", "--port", "8080"]).unwrap();
     let status = fs::read_to_string(format!("/proc/{}/status", agent.pid())).unwrap();
     let mask = |name: &str| {
         let row = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();

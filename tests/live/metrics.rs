@@ -222,7 +222,7 @@ fn two_hundred_that_hang_keep_nobody_out() {
 #[test]
 fn what_is_wrong_or_huge_is_refused_and_hurts_nobody() {
     let scene = Scene::new();
-    let agent = agent_in(&scene.netns, &["--metrics", METRICS]);
+    let agent = agent_in(&scene.netns, &["--metrics", METRICS, "--port", "8080"]);
     let before = resident_kib(agent.pid());
     let huge_header = [&b"GET /metrics HTTP/1.1\r\nX: "[..], &vec![b'a'; 4 << 20]].concat();
     let huge_path = [&b"GET /"[..], &vec![b'a'; 4 << 20], b" HTTP/1.1\r\n\r\n"].concat();

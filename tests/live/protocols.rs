@@ -2,6 +2,9 @@
 
 use io_uring::{IoUring, Probe, opcode};
 use portwatch_tests::{
+    agent::Agent,
+    helper::Helper,
+    netns::Netns,
     op::{Op, Protocol, Stage, mptcp, sctp, tcp},
     scene::{Scene, process_of},
     skip::skip,
@@ -12,7 +15,7 @@ use serde_json::json;
 const ADDRESS: &str = "127.0.0.1:8080";
 
 /// Why io_uring cannot bind here, if it cannot.
-fn ring_lacks() -> Option<String> {
+pub(crate) fn ring_lacks() -> Option<String> {
     let mut probe = Probe::new();
     let asked = IoUring::new(1).and_then(|ring| ring.submitter().register_probe(&mut probe));
     match asked {
@@ -125,5 +128,37 @@ fn sctp_is_told_with_a_gap() {
         let gaps = event.at("/gaps").to_string();
         assert!(gaps.contains("sockets"), "no gap for it\n{event}");
         assert_eq!(gaps.contains("failure.address"), family == "ipv6", "{event}");
+    }
+}
+
+/// 32-bit programs and x32 ones bind by calls with numbers of their own. They are told of,
+/// and on record as owners.
+#[test]
+fn programs_of_another_kind() {
+    const ENOSYS: i32 = 38;
+    let address = ADDRESS.parse().unwrap();
+    for (bind, kind) in [
+        (Op::Int80(address), "32-bit"),
+        (Op::SocketCall(address), "32-bit"),
+        (Op::X32(address), "x32"),
+    ] {
+        // A test that asks whether it can be has no event to wait for.
+        let tried = Helper::new(&Netns::new()).runs([bind.clone()]);
+        if tried.last().errno == ENOSYS {
+            skip("programs_of_another_kind", &format!("no calls of {kind} programs"));
+            continue;
+        }
+        let scene = Scene::new();
+        let agent = Agent::start(&["run", "--format", "json", "--port", "8080"]).unwrap();
+        let holder = scene.helper().holds([bind.clone()]);
+        let refused = scene.helper().is_refused(bind);
+        let event = agent.event_of(&refused);
+        event.is_explained().includes(&json!({
+            "count": 1,
+            "failure": {"stage": "bind", "protocol": "tcp", "address": "127.0.0.1", "port": 8080},
+            "process": process_of(&refused),
+            "last_holder": {"process": {"pid": holder.pid()}},
+        }));
+        assert_eq!(event.number("/diagnosis/holder/pid"), Some(u64::from(holder.pid())), "{event}");
     }
 }

@@ -20,8 +20,9 @@ fn of_neither_process() {
     let scene = Scene::new();
     let folder = TempDir::new().unwrap();
     let path = folder.path().to_str().unwrap();
-    let mut agent = Agent::start(&["run", "--format", "json", "--capture", path]).unwrap();
-    let human = Agent::start(&["run", "--format", "human"]).unwrap();
+    let mut agent =
+        Agent::start(&["run", "--format", "json", "--port", "8080", "--capture", path]).unwrap();
+    let human = Agent::start(&["run", "--format", "human", "--port", "8080"]).unwrap();
     let [holding, failing] = TITLES;
     let holder = scene.helper().called(holding).holds([tcp("127.0.0.1:8080").listening()]);
     let refused = scene.helper().called(failing).is_refused(tcp("127.0.0.1:8080"));

@@ -20,7 +20,7 @@ const KEPT: CapabilitySet =
 /// An agent of root's with these rights alone.
 fn with_few_rights() -> Agent {
     let mut command = Command::new(portwatch().unwrap());
-    command.args(["run", "--format", "json"]);
+    command.args(["run", "--format", "json", "--port", "8080"]);
     let maps_are_locked_memory = !kernel::is_at_least(5, 11);
     // SAFETY: system calls, which are safe between fork and exec.
     unsafe {

@@ -2,7 +2,7 @@
 
 use jsonschema::Validator;
 use portwatch_tests::{
-    agent::Agent,
+    agent::{Agent, only_ports},
     command::{portwatch, run},
     op::{Op, tcp, udp},
     scene::Scene,
@@ -29,7 +29,10 @@ fn every_line_of_a_real_stream_is_valid() {
     let valid = schema("stream");
 
     let scene = Scene::new();
-    let mut agent = Agent::start(&["run", "--format", "json"]).unwrap();
+    let ports = only_ports(8080..8084);
+    let ports = ports.iter().map(String::as_str);
+    let arguments: Vec<&str> = ["run", "--format", "json"].into_iter().chain(ports).collect();
+    let mut agent = Agent::start(&arguments).unwrap();
     let _holder = scene.helper().holds([
         Op::from(tcp("127.0.0.1:8080").listening()),
         tcp("[::]:8081").listening().into(),

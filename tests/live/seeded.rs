@@ -12,7 +12,8 @@ fn holders_that_are_older_than_the_agent() {
     let old = Helper::new(&netns).holds([tcp("127.0.0.1:8080").listening()]);
     let pid = old.pid();
     let bound_only = Helper::new(&netns).holds([tcp("127.0.0.1:8081")]);
-    let agent = Agent::start(&["run", "--format", "json"]).unwrap();
+    let agent =
+        Agent::start(&["run", "--format", "json", "--port", "8080", "--port", "8081"]).unwrap();
 
     let refused = Helper::new(&netns).is_refused(tcp("127.0.0.1:8080"));
     let event = agent.event_of(&refused);
@@ -43,7 +44,7 @@ fn connections_that_are_older_than_the_agent() {
         tcp("127.0.0.1:8080").reuseaddr().leaving_time_wait(3),
         tcp("127.0.0.1:8080").reuseaddr().listening(),
     ]);
-    let agent = Agent::start(&["run", "--format", "json"]).unwrap();
+    let agent = Agent::start(&["run", "--format", "json", "--port", "8080"]).unwrap();
     let refused = Helper::new(&netns).is_refused(tcp("127.0.0.1:8080").reuseaddr());
 
     agent.event_of(&refused).is_explained().includes(&json!({

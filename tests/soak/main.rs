@@ -115,7 +115,9 @@ fn it_stays_as_it_was() {
         first.descriptors,
         last.descriptors,
     ));
-    assert_eq!(told.events + told.losses, refused + 1, "unaccounted for");
+    // What was lost in the kernel may have been of other ports.
+    let own = told.events + told.losses - told.losses_of_anybody;
+    assert!(own <= refused + 1 && own + told.losses_of_anybody > refused, "unaccounted for");
     // Where the machine is so busy that it cannot follow, its queues are full.
     let grown = if told.losses == 0 { 1024 } else { 20 * 1024 };
     assert!(most(|sample| sample.resident_kib) <= first.resident_kib + grown, "{samples:?}");

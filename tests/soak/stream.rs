@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use portwatch_tests::{event, patience, programs};
+use portwatch_tests::{agent::is_anybodys, event, patience, programs};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -28,6 +28,8 @@ pub struct Told {
     pub events: u64,
     /// Counted losses.
     pub losses: u64,
+    /// Those among them that may be anybody's on the machine.
+    pub losses_of_anybody: u64,
 }
 
 impl Agent {
@@ -105,7 +107,10 @@ fn read(stdout: ChildStdout, mut event: impl FnMut(Value)) -> Told {
                 told.events += count;
                 event(record);
             }
-            Some(event::LOSS) => told.losses += count,
+            Some(event::LOSS) => {
+                told.losses += count;
+                told.losses_of_anybody += if is_anybodys(&record) { count } else { 0 };
+            }
             _ => {}
         }
     }

@@ -56,6 +56,12 @@ pub fn agent() -> &'static Agent {
     }
 }
 
+/// Options that have an agent look at failed binds of these ports alone: so that what others
+/// on the machine are refused costs it nothing.
+pub fn only_ports(ports: impl IntoIterator<Item = u16>) -> Vec<String> {
+    ports.into_iter().flat_map(|port| ["--port".to_owned(), port.to_string()]).collect()
+}
+
 impl Agent {
     /// Runs `portwatch` with `arguments` until it says that it is ready.
     pub fn start(arguments: &[&str]) -> anyhow::Result<Self> {
@@ -221,6 +227,13 @@ impl Agent {
     }
 }
 
+/// Whether a loss was counted before the agent looked at the port.
+#[must_use]
+pub fn is_anybodys(loss: &Value) -> bool {
+    let place = loss.get("where").and_then(Value::as_str);
+    place.is_some_and(|place| ["ring", "attempt_missing", "attempt_unrecorded"].contains(&place))
+}
+
 /// The lines so far, understood.
 #[derive(Default)]
 pub struct Log {
@@ -228,6 +241,9 @@ pub struct Log {
     pub events: Vec<Arc<Event>>,
     /// The sum of all losses.
     pub losses: u64,
+    /// Those among them that may be anybody's, also with an agent that looks at some ports
+    /// alone: the kernel side has lost them before it was asked which port they were of.
+    pub losses_of_anybody: u64,
     faults: Vec<String>,
     seen: usize,
 }
@@ -278,7 +294,12 @@ impl Log {
                 self.events.push(Arc::new(event));
             }
             (Some(LOSS), Some(value)) => match value.get("count").and_then(Value::as_u64) {
-                Some(count) => self.losses += count,
+                Some(count) => {
+                    self.losses += count;
+                    if is_anybodys(value) {
+                        self.losses_of_anybody += count;
+                    }
+                }
                 None => self.faults.push(format!("a loss without a count: {}", line.text)),
             },
             (Some(AGENT), Some(_)) => {}

@@ -31,6 +31,18 @@ pub enum Op {
     Listen(usize),
     /// The same through an io_uring; `ring-listen/N`.
     RingListen(usize),
+    /// Bind a socket through an io_uring that gets to it after another system call has
+    /// returned; `ring-later/127.0.0.1:80`.
+    RingLater(SocketAddr),
+    /// Bind by the system call of 32-bit x86 programs; `int80/127.0.0.1:80`.
+    Int80(SocketAddr),
+    /// The same by their older one for all calls on sockets; `socketcall/127.0.0.1:80`.
+    SocketCall(SocketAddr),
+    /// Bind by the call of x32 programs; `x32/127.0.0.1:80`.
+    X32(SocketAddr),
+    /// From here on bind(2) and listen(2) are not made: a seccomp filter returns this
+    /// error, or success for 0; `denied/98`.
+    Denied(u16),
     /// Become this user; `uid/1000`.
     Uid(u32),
     /// End, and leave everything to a child process; `daemon`. The answer is the
@@ -70,6 +82,23 @@ pub enum Op {
     Hold,
 }
 
+/// The ports that [`Op::Churn`] goes through, from 1 on.
+const CHURNED: u32 = 65_000;
+
+impl Op {
+    /// The port that [`Op::Churn`] binds to in this round, from 0 on.
+    #[must_use]
+    pub fn port_of_churn(round: u32) -> u16 {
+        (1 + round % CHURNED) as u16
+    }
+
+    /// The one that it binds to last.
+    #[must_use]
+    pub fn last_port_of_churn(times: u32) -> u16 {
+        Self::port_of_churn(times.saturating_sub(1))
+    }
+}
+
 impl From<Socket> for Op {
     fn from(socket: Socket) -> Self {
         Self::Socket(socket)
@@ -85,6 +114,11 @@ impl Display for Op {
             Self::SelfConnect(address) => write!(f, "self/{address}"),
             Self::Listen(number) => write!(f, "listen/{number}"),
             Self::RingListen(number) => write!(f, "ring-listen/{number}"),
+            Self::RingLater(address) => write!(f, "ring-later/{address}"),
+            Self::Int80(address) => write!(f, "int80/{address}"),
+            Self::SocketCall(address) => write!(f, "socketcall/{address}"),
+            Self::X32(address) => write!(f, "x32/{address}"),
+            Self::Denied(errno) => write!(f, "denied/{errno}"),
             Self::Uid(uid) => write!(f, "uid/{uid}"),
             Self::Daemon => f.write_str("daemon"),
             Self::Become(program) => write!(f, "become/{}", program.display()),
@@ -117,6 +151,11 @@ impl FromStr for Op {
             "self" => Self::SelfConnect(rest.parse()?),
             "listen" => Self::Listen(rest.parse()?),
             "ring-listen" => Self::RingListen(rest.parse()?),
+            "ring-later" => Self::RingLater(rest.parse()?),
+            "int80" => Self::Int80(rest.parse()?),
+            "socketcall" => Self::SocketCall(rest.parse()?),
+            "x32" => Self::X32(rest.parse()?),
+            "denied" => Self::Denied(rest.parse()?),
             "uid" => Self::Uid(rest.parse()?),
             "daemon" => Self::Daemon,
             "become" => Self::Become(rest.into()),
@@ -207,6 +246,11 @@ mod tests {
             Op::Unix("name".to_owned()),
             Op::Listen(1),
             Op::RingListen(2),
+            Op::RingLater("127.0.0.1:80".parse().unwrap()),
+            Op::Int80("127.0.0.1:80".parse().unwrap()),
+            Op::SocketCall("127.0.0.1:80".parse().unwrap()),
+            Op::X32("127.0.0.1:80".parse().unwrap()),
+            Op::Denied(98),
             Op::Connect("127.0.0.1:80".parse().unwrap()),
             Op::SelfConnect("[::1]:80".parse().unwrap()),
             tcp("127.0.0.1:80").leaving(Leaving::Accepted(2)).into(),

@@ -47,6 +47,8 @@ const EXPECTED: &[Expected] = &[
     expected("what_was_before", Place::Before(5, 14), "a socket does not tell its namespace"),
     expected("descriptors_under_way", Place::Before(5, 16), "no program sees them"),
     expected("groups_that_are_gone", Place::Before(5, 13), "no program can read their paths"),
+    expected("programs_of_another_kind", Place::Machine, "a kernel may be built without them"),
+    expected("programs_of_another_kind", Place::Guest, "Debian starts x32 only when asked to"),
     expected("mptcp", Place::Before(6, 1), "Debian builds its 5.10 without MPTCP"),
     expected("mptcp", Place::Machine, "a kernel may be built without MPTCP"),
 ];

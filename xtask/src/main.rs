@@ -4,7 +4,7 @@ use std::{
     ffi::OsString,
     os::unix::process::CommandExt as _,
     path::PathBuf,
-    process::{Command, ExitCode},
+    process::{Child, Command, ExitCode, Stdio},
 };
 
 use anyhow::{Context as _, ensure};
@@ -40,6 +40,10 @@ enum Task {
     },
     /// Set up and run every test, the live ones on this machine's kernel
     Test {
+        /// Beside somebody else's failed binds, so many a second, in a network namespace of
+        /// their own
+        #[arg(long, value_name = "RATE", num_args = 0..=1, default_missing_value = "2000")]
+        neighbour: Option<u32>,
         /// Options for `cargo test`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
@@ -79,7 +83,7 @@ fn run_task(task: Task) -> anyhow::Result<()> {
         Task::Setup => setup::for_building(),
         Task::Build => build().map(|_| ()),
         Task::Run { args } => run(args),
-        Task::Test { args } => test(args),
+        Task::Test { neighbour, args } => test(neighbour, args),
         Task::Deb(args) => deb::run(&args),
         Task::Vm(args) => vm::run(&args),
         Task::Fuzz { seconds } => checked(
@@ -131,7 +135,7 @@ fn run(args: Vec<OsString>) -> anyhow::Result<()> {
     Err(error).with_context(|| format!("failed to start {}", binary.display()))
 }
 
-fn test(args: Vec<OsString>) -> anyhow::Result<()> {
+fn test(neighbour: Option<u32>, args: Vec<OsString>) -> anyhow::Result<()> {
     ensure!(
         rustix::process::geteuid().is_root(),
         "the live tests attach programs and make network namespaces\nhint: run them as root"
@@ -140,7 +144,33 @@ fn test(args: Vec<OsString>) -> anyhow::Result<()> {
     // The agent under test is the one that users run.
     let binary = build()?;
     let args: Vec<_> = args.into_iter().skip_while(|argument| argument == "--").collect();
+    let _neighbour = neighbour.map(Neighbour::start).transpose()?;
     checked(cargo().args(["test", "--workspace"]).args(args).env("PORTWATCH_BIN", binary))
+}
+
+/// A process that is refused ports of its own (tests/src/bin/neighbour.rs).
+struct Neighbour(Child);
+
+impl Neighbour {
+    fn start(rate: u32) -> anyhow::Result<Self> {
+        checked(cargo().args(["build", "--package", "portwatch-tests", "--bin", "neighbour"]))?;
+        let program = root().join("target/debug/neighbour");
+        // It ends when this process's end of the pipe is closed, however that happens.
+        let child = Command::new(&program)
+            .arg(rate.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .with_context(|| format!("failed to start {}", program.display()))?;
+        Ok(Self(child))
+    }
+}
+
+impl Drop for Neighbour {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        self.0.wait().ok();
+    }
 }
 
 /// The cargo that runs this, in the workspace's folder.

@@ -9,6 +9,7 @@ use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::fexit, programs::FExit
 use portwatch_common::{Culprit, flag};
 
 use crate::{
+    hooks::fexit::now,
     layout::load,
     maps::{CULPRITS, Met},
     sock::{self, Sock},
@@ -75,7 +76,14 @@ fn meet(sk: *const Sock, other: *const Sock) {
             culprit.flags |= flag::KERNELS_OWN;
         }
     }
-    let met = Met { by: sk as u64, culprit };
+    let met = Met {
+        by: sk as u64,
+        cookie: sock::cookie(sk),
+        at_ns: now(),
+        port: load!(other, sk_num, u16),
+        reserved: [0; 6],
+        culprit,
+    };
     // Without an entry the event names no culprit, and user space looks for it.
     let _ = CULPRITS.insert(bpf_get_current_pid_tgid(), met, 0);
 }

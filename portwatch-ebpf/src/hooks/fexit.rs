@@ -22,8 +22,8 @@ use crate::{
 };
 
 const EADDRINUSE: i32 = 98;
-/// From the exit of the function that refuses to that of the outer one, the task
-/// preempted in between.
+/// From the exit of the function that refuses, or from a question of the conflict check,
+/// to that of the outer one, the task preempted in between.
 const LONGEST_NS: u64 = 1_000_000_000;
 
 /// match-proto: `int inet_csk_get_port(struct sock *sk, unsigned short snum)`
@@ -71,26 +71,36 @@ fn get_port_returned(ctx: &FExitContext) -> i32 {
         }
         return 0;
     }
-    report::refused(&attempt, &culprit_of(sk, attempt.port));
+    report::refused(&attempt, &culprit_of(sk, cookie, attempt.port));
     // A failed insert can at worst report the refusal twice.
     let reported = Reported { sk: sk as u64, cookie, at_ns: now() };
     let _ = REPORTED.insert(bpf_get_current_pid_tgid(), reported, 0);
     0
 }
 
+/// In nanoseconds of `CLOCK_BOOTTIME`.
 #[inline(always)]
-fn now() -> u64 {
+pub fn now() -> u64 {
     // SAFETY: the helper has no preconditions.
     unsafe { bpf_ktime_get_boot_ns() }
 }
 
-/// What the conflict check met last for this socket. With port 0 it has gone
-/// through the whole range, and the last one means nothing.
+/// What the conflict check met last for this socket on this port. With port 0 it has gone
+/// through the whole range, and the last one means nothing. An entry stays behind where a
+/// conflict did not end in a refusal: another socket may be in the same place by now, or
+/// this one may ask for another port.
 #[inline(always)]
-fn culprit_of(sk: *const Sock, port: u16) -> Culprit {
+fn culprit_of(sk: *const Sock, cookie: u64, port: u16) -> Culprit {
     // SAFETY: only this thread writes its own entry, and it is here.
     match unsafe { CULPRITS.get(bpf_get_current_pid_tgid()) } {
-        Some(met) if met.by == sk as u64 && port != 0 => met.culprit,
+        Some(met)
+            if met.by == sk as u64
+                && met.cookie == cookie
+                && met.port == port
+                && now().wrapping_sub(met.at_ns) < LONGEST_NS =>
+        {
+            met.culprit
+        }
         _ => report::UNKNOWN,
     }
 }
@@ -146,7 +156,7 @@ fn bind_returned(ctx: &FExitContext) -> i32 {
     } else {
         attempt.flags |= flag::ADDRESS_UNSEEN;
     }
-    report::refused(&attempt, &culprit_of(sk, attempt.port));
+    report::refused(&attempt, &culprit_of(sk, cookie, attempt.port));
     0
 }
 

@@ -2,8 +2,8 @@
 //!
 //! The attempt is seen by `cgroup/bind4|6` or, for listen, by the state change
 //! CLOSE → LISTEN; its result when the system call returns. The two are joined
-//! by thread. What has no system call of its own is missed: io_uring, and the
-//! kernel's own binds.
+//! by thread, and an attempt that is not the system call's own is not kept
+//! ([`call::is_for`]). What has none is missed: io_uring, and the kernel's own binds.
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -20,8 +20,9 @@ use aya_log_ebpf::debug;
 use portwatch_common::{Attempt, flag, helper, loss, stage};
 
 use crate::{
+    call::{self, Regs},
     layout::{load, offset},
-    maps::{ATTEMPTS, count_loss},
+    maps::{ATTEMPTS, count_loss, count_not_attempted},
     record, report,
     sock::{self, AF_INET, AF_INET6, Sock},
     tree,
@@ -133,12 +134,19 @@ fn is_set(ctx: &SockAddrContext, option: i32) -> Option<bool> {
 
 #[inline(always)]
 fn store(attempt: &Attempt) {
+    if !call::is_for(attempt.stage) {
+        return;
+    }
     let thread = bpf_get_current_pid_tgid();
     // A thread's place is kept for its next attempt: writing to it costs a fifth of
     // taking and giving back an entry of the map.
     if let Some(place) = ATTEMPTS.get_ptr_mut(thread) {
         // SAFETY: only this thread writes its own entry, and it is here.
-        unsafe { *place = *attempt };
+        unsafe {
+            if (*place).stage != stage::UNPROVABLE {
+                *place = *attempt;
+            }
+        }
         return;
     }
     if ATTEMPTS.insert(thread, attempt, 0).is_err() {
@@ -194,101 +202,118 @@ enum Turn {
 
 #[inline(always)]
 fn exited(ctx: &BtfTracePointContext, turn: Turn) -> i32 {
-    let regs: *const u8 = ctx.arg(0);
-    // The number fits 32 bits on every architecture, and both kinds that are
-    // read here are little-endian.
-    let call = load!(regs, regs_syscall, u32);
-    if is_bind_or_listen(call) {
-        finish(ctx, regs, call, turn);
+    let regs: *const Regs = ctx.arg(0);
+    if call::may_be_one(call::number(regs)) {
+        finish(ctx, regs, turn);
     }
     0
 }
 
-/// The architecture's own numbers, and those of 32-bit x86 programs:
-/// socketcall, bind, listen. A native call with one of these numbers has made no
-/// attempt, and is not refused with EADDRINUSE.
 #[inline(always)]
-fn is_bind_or_listen(call: u32) -> bool {
-    call == offset!(syscall_bind)
-        || call == offset!(syscall_listen)
-        || matches!(call, 102 | 361 | 363)
-}
-
-#[inline(always)]
-fn finish(ctx: &BtfTracePointContext, regs: *const u8, call: u32, turn: Turn) {
+fn finish(ctx: &BtfTracePointContext, regs: *const Regs, turn: Turn) {
     let result: i64 = ctx.arg(1);
     let refused = result == -EADDRINUSE && tree::has_current();
-    let mut attempt = take();
-    if !refused {
-        if result == 0 && is_of(&attempt, call, regs) {
-            let listens = attempt.stage == stage::LISTEN;
-            if !(listens && record::is_known(attempt.socket_cookie, attempt.flags)) {
-                record::agreed(&attempt);
-            }
+    let asked = call::asks_for(regs);
+    if asked == stage::NONE {
+        return;
+    }
+    let mut attempt = take(regs, turn);
+    if attempt.stage != asked {
+        if refused && turn == Turn::First {
+            missing(ctx, regs, asked);
         }
         return;
     }
-    let family = requested_family(regs);
-    if attempt.stage == stage::NONE {
-        if turn == Turn::First && (family == AF_INET || family == AF_INET6) {
-            count_loss(loss::ATTEMPT_MISSING);
-            debug!(ctx, "refused bind without an attempt, family {}", family);
+    if !is_this_calls(&attempt, regs) {
+        return;
+    }
+    if refused {
+        if attempt.netns_inode == 0 {
+            attempt.netns_inode = inode_of_own_netns(attempt.netns_cookie);
         }
-        return;
+        report::refused(&attempt, &report::UNKNOWN);
+    } else if result == 0 {
+        let listens = attempt.stage == stage::LISTEN;
+        if !(listens && record::is_known(attempt.socket_cookie, attempt.flags)) {
+            record::agreed(&attempt);
+        }
     }
-    // What an unfinished call left behind (io_uring) is not this refusal's if this one
-    // is of another family.
-    if attempt.stage == stage::BIND && family != 0 && family != attempt.family {
-        return;
-    }
-    if attempt.netns_inode == 0 {
-        attempt.netns_inode = inode_of_own_netns(attempt.netns_cookie);
-    }
-    report::refused(&attempt, &report::UNKNOWN);
 }
 
-/// Whether the attempt is one that this call has made: another that nobody saw the end of
-/// (io_uring, the kernel's own) may have been left behind, and the call be one on a socket
-/// of another kind. A 32-bit program's number may be that of something else.
+/// A call was refused, and nobody saw it try.
 #[inline(always)]
-fn is_of(attempt: &Attempt, call: u32, regs: *const u8) -> bool {
-    if attempt.stage == stage::LISTEN {
-        return call == offset!(syscall_listen);
+fn missing(ctx: &BtfTracePointContext, regs: *const Regs, asked: u8) {
+    let family = if asked == stage::BIND { requested_family(regs) } else { AF_INET };
+    // Other families have reasons of their own to refuse.
+    if family != AF_INET && family != AF_INET6 {
+        return;
     }
-    if attempt.stage != stage::BIND || call != offset!(syscall_bind) {
-        return false;
+    if call::may_be_answered_by_others() {
+        count_not_attempted();
+    } else {
+        count_loss(loss::ATTEMPT_MISSING);
+        debug!(ctx, "refused call without an attempt, family {}", family);
+    }
+}
+
+/// Where an attempt could not be told to be the call's own when it was made (up to Linux
+/// 5.14), one of the kernel's own in another call may have been left behind. It is not this
+/// call's if this one is of another family.
+#[inline(always)]
+fn is_this_calls(attempt: &Attempt, regs: *const Regs) -> bool {
+    if offset!(helpers) & helper::TASK_REGS != 0 || attempt.stage == stage::LISTEN {
+        return true;
     }
     let family = requested_family(regs);
     family == 0 || family == attempt.family
 }
 
-/// This thread's attempt; its stage is [`stage::NONE`] if there is none. It is done with
-/// on success too, so that a later refusal of another kind (AF_UNIX) cannot find it.
+/// This thread's attempt; its stage is neither bind nor listen if there is none. It is done
+/// with on success too, so that a later refusal of another kind (AF_UNIX) cannot find it.
 #[inline(always)]
-fn take() -> Attempt {
-    let Some(place) = ATTEMPTS.get_ptr_mut(bpf_get_current_pid_tgid()) else {
+fn take(regs: *const Regs, turn: Turn) -> Attempt {
+    // Until the next call has ended, what an io_uring attempts would look like that call's.
+    let unprovable = offset!(helpers) & helper::TASK_REGS != 0 && call::has_no_result(regs);
+    let next = if unprovable { stage::UNPROVABLE } else { stage::NONE };
+    let thread = bpf_get_current_pid_tgid();
+    let Some(place) = ATTEMPTS.get_ptr_mut(thread) else {
         // Not an `Option`: what `None` leaves undefined may be copied, which the
         // verifier refuses.
-        return sock::empty();
+        let mut none = sock::empty();
+        if unprovable {
+            none.stage = stage::UNPROVABLE;
+            let _ = ATTEMPTS.insert(thread, none, 0);
+            none.stage = stage::NONE;
+        }
+        return none;
     };
     // SAFETY: only this thread writes its own entry, and it is here.
     unsafe {
         let attempt = *place;
-        (*place).stage = stage::NONE;
+        // What the first has left for the next call, the second leaves alone.
+        if turn == Turn::First || matches!(attempt.stage, stage::BIND | stage::LISTEN) {
+            (*place).stage = next;
+        }
         attempt
     }
 }
 
-/// The family in the caller's `sockaddr`; 0 where it cannot be read, and for
-/// listen, whose second argument is a number.
+/// The family in the caller's `sockaddr`; 0 where it cannot be read.
 #[inline(always)]
-fn requested_family(regs: *const u8) -> u16 {
+fn requested_family(regs: *const Regs) -> u16 {
     if offset!(helpers) & helper::READ_USER == 0 {
         return 0;
     }
-    let address = load!(regs, regs_second, u64);
-    // SAFETY: the helper checks the user's address.
-    unsafe { bpf_probe_read_user(address as *const u16) }.unwrap_or(0)
+    let mut address = call::address_of(regs);
+    // SAFETY: the helper checks the user's addresses.
+    unsafe {
+        if address.is_second_of {
+            let second = (address.at + 4) as *const u32;
+            address.at = bpf_probe_read_user(second).map_or(0, u64::from);
+        }
+        bpf_probe_read_user(address.at as *const u16)
+    }
+    .unwrap_or(0)
 }
 
 /// The inode of the current task's namespace, if its cookie is the socket's: a

@@ -63,24 +63,33 @@ pub fn attach(
 pub struct Probed {
     /// Whether function exits can be hooked, or the kernel's answer in words.
     pub fexit: Result<(), String>,
-    /// Whether a program at `cgroup/bind4` may ask for a socket's options.
-    pub bind_options: bool,
+    /// Whether the kernel takes the program at `cgroup/bind4`, which calls what
+    /// [`helper`](portwatch_common::helper) says that it may.
+    pub bind: bool,
 }
 
-/// Attaches the smallest useful function exit, loads a program that asks for options, and
-/// lets go of both again.
+/// Attaches the smallest useful function exit, loads the program at `cgroup/bind4`, and lets
+/// go of both again.
 pub fn probe(types: &KernelTypes) -> Probed {
     let small = load(types, &mut small_loader());
     let mut ebpf = match small {
         Ok(ebpf) => ebpf,
-        Err(error) => return Probed { fexit: Err(reason(&error)), bind_options: true },
+        Err(error) => return Probed { fexit: Err(reason(&error)), bind: true },
     };
     let [probe, ..] = &super::plan::FEXIT;
     let fexit = attach_one(&mut ebpf, probe, types, None).map_err(|error| reason(&error));
+    Probed { fexit, bind: takes_bind(&mut ebpf) }
+}
+
+/// Whether the kernel takes the program at `cgroup/bind4` as `types` has it now.
+pub fn probe_bind(types: &KernelTypes) -> bool {
+    load(types, &mut small_loader()).is_ok_and(|mut ebpf| takes_bind(&mut ebpf))
+}
+
+fn takes_bind(ebpf: &mut Ebpf) -> bool {
     let bind: Option<&mut CgroupSockAddr> =
         ebpf.program_mut("pw_bind4").and_then(|program| program.try_into().ok());
-    let bind_options = bind.is_some_and(|program| program.load().is_ok());
-    Probed { fexit, bind_options }
+    bind.is_some_and(|program| program.load().is_ok())
 }
 
 /// One program of a small instance of the object, which needs no cgroup.

@@ -24,6 +24,9 @@ const CAP_SYS_ADMIN: u8 = 21;
 /// for them.
 const WANTED: [(u8, &str); 2] = [(19, "CAP_SYS_PTRACE"), (2, "CAP_DAC_READ_SEARCH")];
 
+/// What may be taken from the programs at `cgroup/bind4|6`.
+const BOTH: u32 = helper::BIND_OPTIONS | helper::TASK_REGS;
+
 /// A capability that matters, and whether it is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Capability {
@@ -114,11 +117,16 @@ impl Features {
         let effective = effective_capabilities();
         let missing = lacking_for_bpf(effective);
         let fexit = if missing.is_empty() {
-            let probed = attach::probe(types);
-            if !probed.bind_options {
-                types.layout.0.helpers &= !helper::BIND_OPTIONS;
+            let attach::Probed { fexit, mut bind } = attach::probe(types);
+            // What it may call came at different times, and was taken back to older kernels.
+            let helpers = types.layout.0.helpers;
+            for without in [helper::BIND_OPTIONS, helper::TASK_REGS, BOTH] {
+                if !bind && helpers & without == without {
+                    types.layout.0.helpers = helpers & !without;
+                    bind = attach::probe_bind(types);
+                }
             }
-            probed.fexit
+            fexit
         } else {
             Err(format!("needs {}", missing.join(", ")))
         };

@@ -22,12 +22,12 @@ pub fn resolve(types: &Types) -> Result<Layout, BtfError> {
     if types.has_function("bpf_get_socket_ptr_cookie") {
         helpers |= helper::TRACING_SOCKET_COOKIE;
     }
-    let (regs_syscall, regs_second) = if cfg!(target_arch = "aarch64") {
-        // The second argument is x1.
-        (want("pt_regs", "syscallno"), want("pt_regs", "regs").saturating_add(8))
-    } else {
-        (want("pt_regs", "orig_ax"), want("pt_regs", "si"))
-    };
+    if types.has_function("bpf_task_pt_regs") {
+        helpers |= helper::TASK_REGS;
+    }
+    let calls = Calls::of_this_architecture();
+    let register =
+        |name: &str, number: u32| want("pt_regs", name).checked_add(8 * number).unwrap_or(ABSENT);
     Ok(Layout {
         sk_family: need("sock_common", "skc_family")?,
         sk_state: need("sock_common", "skc_state")?,
@@ -78,10 +78,83 @@ pub fn resolve(types: &Types) -> Result<Layout, BtfError> {
         root_hierarchy: want("cgroup_root", "hierarchy_id"),
         kernfs_id: want("kernfs_node", "id"),
         task_pid: need("task_struct", "pid")?,
-        regs_syscall,
-        regs_second,
+        regs_syscall: register(calls.number.0, calls.number.1),
+        regs_second: register(calls.second.0, calls.second.1),
+        regs_result: register(calls.result.0, calls.result.1),
+        regs_before: calls.before.map_or(ABSENT, |name| register(name, 0)),
+        regs_compat_first: register(calls.compat_first.0, calls.compat_first.1),
+        regs_compat_second: register(calls.compat_second.0, calls.compat_second.1),
+        regs_pstate: want("pt_regs", "pstate"),
+        task_status: want("task_struct", "thread_info.status"),
+        task_seccomp: want("task_struct", "seccomp.mode"),
+        task_ptrace: want("task_struct", "ptrace"),
         helpers,
-        syscall_bind: if cfg!(target_arch = "aarch64") { 200 } else { 49 },
-        syscall_listen: if cfg!(target_arch = "aarch64") { 201 } else { 50 },
+        syscall_bind: calls.bind,
+        syscall_listen: calls.listen,
+        syscall_mask: calls.mask,
+        compat_bind: calls.compat_bind,
+        compat_listen: calls.compat_listen,
+        compat_socketcall: calls.compat_socketcall,
     })
+}
+
+/// A member of `pt_regs`, and which element of it where it is an array.
+type Register = (&'static str, u32);
+
+/// How an architecture makes system calls.
+struct Calls {
+    number: Register,
+    second: Register,
+    result: Register,
+    /// What is in [`result`](Self::result) until there is one; `-ENOSYS` for none.
+    before: Option<&'static str>,
+    compat_first: Register,
+    compat_second: Register,
+    bind: u32,
+    listen: u32,
+    mask: u32,
+    compat_bind: u32,
+    compat_listen: u32,
+    compat_socketcall: u32,
+}
+
+impl Calls {
+    const fn of_this_architecture() -> Self {
+        if cfg!(target_arch = "aarch64") { Self::ARM64 } else { Self::X86_64 }
+    }
+
+    /// arch/x86/entry/syscalls; for the registers arch/x86/entry/calling.h.
+    const X86_64: Self = Self {
+        number: ("orig_ax", 0),
+        second: ("si", 0),
+        result: ("ax", 0),
+        before: None,
+        compat_first: ("bx", 0),
+        compat_second: ("cx", 0),
+        bind: 49,
+        listen: 50,
+        // All but `__X32_SYSCALL_BIT`.
+        mask: !0x4000_0000,
+        compat_bind: 361,
+        compat_listen: 363,
+        compat_socketcall: 102,
+    };
+
+    /// arch/arm64/tools/syscall_64.tbl and syscall_32.tbl; for the registers
+    /// arch/arm64/kernel/syscall.c. 32-bit programs (EABI) have no `socketcall`, and their
+    /// registers are the lower halves of the same ones.
+    const ARM64: Self = Self {
+        number: ("syscallno", 0),
+        second: ("regs", 1),
+        result: ("regs", 0),
+        before: Some("orig_x0"),
+        compat_first: ("orig_x0", 0),
+        compat_second: ("regs", 1),
+        bind: 200,
+        listen: 201,
+        mask: !0,
+        compat_bind: 282,
+        compat_listen: 284,
+        compat_socketcall: 0x7fff_ffff,
+    };
 }

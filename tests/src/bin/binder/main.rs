@@ -27,7 +27,9 @@ use rustix::{
     thread::{Uid, UnshareFlags, set_thread_uid, unshare_unsafe},
 };
 
+mod denied;
 mod flood;
+mod foreign;
 mod hide;
 mod leave;
 mod own;
@@ -85,6 +87,11 @@ impl Binder {
             }
             Op::Listen(number) => self.listen(*number, |socket, most| listen(socket, most)),
             Op::RingListen(number) => self.listen(*number, ring::listen),
+            Op::RingLater(address) => self.bind_by(*address, ring::bind_later),
+            Op::Int80(address) => self.bind_by(*address, foreign::bind_by_int80),
+            Op::SocketCall(address) => self.bind_by(*address, foreign::bind_by_socketcall),
+            Op::X32(address) => self.bind_by(*address, foreign::bind_by_x32),
+            Op::Denied(errno) => Ok(denied::answers(*errno)?),
             // The helper has one thread, so the thread's user is the process's.
             Op::Uid(uid) => Ok(set_thread_uid(Uid::from_raw(*uid))?),
             Op::Daemon => self.become_child(),
@@ -148,6 +155,20 @@ impl Binder {
             wait_for_rows(last.port, wanted.leaving)?;
         }
         self.answer(&last)
+    }
+
+    /// A TCP socket, bound in another way.
+    fn bind_by(
+        &mut self,
+        address: SocketAddr,
+        how: fn(&OwnedFd, &SocketAddr) -> Result<(), Errno>,
+    ) -> anyhow::Result<()> {
+        let socket = prepare(&portwatch_tests::op::tcp(&address.to_string()))?;
+        let at_ns = monotonic_ns();
+        let result = how(&socket, &address).map_err(|errno| (Stage::Bind, errno));
+        let outcome = outcome(&socket, at_ns, result)?;
+        self.sockets.push(socket);
+        self.answer(&outcome)
     }
 
     fn listen(
@@ -227,11 +248,9 @@ impl Binder {
     }
 
     fn churn(&mut self, times: u32) -> anyhow::Result<()> {
-        const PORTS: u32 = 65_000;
         let mut last = None;
         for number in 0..times {
-            let port = u16::try_from(1 + number % PORTS)?;
-            let address = SocketAddr::from(([127, 0, 0, 1], port));
+            let address = SocketAddr::from(([127, 0, 0, 1], Op::port_of_churn(number)));
             let socket =
                 socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
             bind(&socket, &address)?;

@@ -1,0 +1,139 @@
+//! Which system call a thread is making, as its registers say.
+
+use aya_ebpf::{
+    bindings::task_struct,
+    helpers::{bpf_get_current_task_btf, generated::bpf_task_pt_regs},
+};
+use portwatch_common::{helper, stage};
+
+use crate::layout::{has, load, offset};
+
+/// `TS_COMPAT` (arch/x86/include/asm/thread_info.h).
+const TS_COMPAT: u32 = 0x0002;
+/// `PSR_MODE32_BIT` (arch/arm64/include/uapi/asm/ptrace.h).
+const PSR_MODE32_BIT: u64 = 0x10;
+/// `SYS_BIND` and `SYS_LISTEN` (include/uapi/linux/net.h).
+const SYS_BIND: u32 = 2;
+const SYS_LISTEN: u32 = 4;
+const ENOSYS: i64 = 38;
+
+/// `struct pt_regs`, opaque.
+pub enum Regs {}
+
+/// The number that the call was made by. It fits 32 bits on every architecture, and both
+/// kinds that are read here are little-endian.
+#[inline(always)]
+pub fn number(regs: *const Regs) -> u32 {
+    load!(regs, regs_syscall, u32)
+}
+
+/// Whether the number may be that of bind or listen: to be asked first of every call that
+/// there is. Whose number it is, [`asks_for`] tells.
+#[inline(always)]
+pub fn may_be_one(number: u32) -> bool {
+    let native = number & offset!(syscall_mask);
+    native == offset!(syscall_bind)
+        || native == offset!(syscall_listen)
+        || number == offset!(compat_bind)
+        || number == offset!(compat_listen)
+        || number == offset!(compat_socketcall)
+}
+
+/// The [`stage`] that the current thread's call is about: [`stage::NONE`] for any but bind
+/// and listen.
+#[inline(always)]
+pub fn asks_for(regs: *const Regs) -> u8 {
+    let number = number(regs);
+    let (bind, listen) = if !is_compat(regs, number) {
+        let native = number & offset!(syscall_mask);
+        (native == offset!(syscall_bind), native == offset!(syscall_listen))
+    } else if number == offset!(compat_socketcall) {
+        let which = load!(regs, regs_compat_first, u32);
+        (which == SYS_BIND, which == SYS_LISTEN)
+    } else {
+        (number == offset!(compat_bind), number == offset!(compat_listen))
+    };
+    // Without branches, for the verifier's sake.
+    bind as u8 * stage::BIND + listen as u8 * stage::LISTEN
+}
+
+/// The second argument of bind: where the caller's `sockaddr` is.
+#[inline(always)]
+pub fn address_of(regs: *const Regs) -> Address {
+    let number = number(regs);
+    if !is_compat(regs, number) {
+        Address { at: load!(regs, regs_second, u64), is_second_of: false }
+    } else {
+        let at = u64::from(load!(regs, regs_compat_second, u32));
+        Address { at, is_second_of: number == offset!(compat_socketcall) }
+    }
+}
+
+/// Where a `sockaddr` is in user space.
+#[derive(Clone, Copy)]
+pub struct Address {
+    /// The address of it.
+    pub at: u64,
+    /// Not of it, but of three arguments of 32 bits, of which the second is its address.
+    pub is_second_of: bool,
+}
+
+/// Whether the call is a 32-bit program's, whose numbers are others.
+#[inline(always)]
+fn is_compat(regs: *const Regs, number: u32) -> bool {
+    if has!(regs_pstate) {
+        return load!(regs, regs_pstate, u64) & PSR_MODE32_BIT != 0;
+    }
+    if has!(task_status) && offset!(helpers) & helper::CURRENT_TASK_BTF != 0 {
+        return load!(current(), task_status, u32) & TS_COMPAT != 0;
+    }
+    // The numbers of bind and listen are no native call's.
+    number == offset!(compat_bind)
+        || number == offset!(compat_listen)
+        || number == offset!(compat_socketcall)
+}
+
+/// Whether an attempt that the kernel makes now is one of the current thread's bind or
+/// listen. It is not if it comes from an io_uring, also one that the thread works off
+/// between two calls, nor if the kernel binds in the course of another call.
+#[inline(always)]
+pub fn is_for(stage: u8) -> bool {
+    if offset!(helpers) & helper::TASK_REGS == 0 {
+        // Up to 5.14. No io_uring can bind there.
+        return true;
+    }
+    // SAFETY: the kernel has both helpers.
+    let regs = unsafe { bpf_task_pt_regs(current().cast_mut()) } as *const Regs;
+    has_no_result(regs) && asks_for(regs) == stage
+}
+
+/// Whether the place of the call's result has what entering the kernel leaves there. That
+/// is so until the call ends; and afterwards, when its result is the same.
+#[inline(always)]
+pub fn has_no_result(regs: *const Regs) -> bool {
+    let result = load!(regs, regs_result, u64);
+    if has!(regs_before) {
+        result == load!(regs, regs_before, u64)
+    } else {
+        result as i64 == -ENOSYS
+    }
+}
+
+/// Whether something else than the kernel may answer the current thread's calls: a seccomp
+/// filter, or a tracer. `false` where that is not known, up to 5.10.
+#[inline(always)]
+pub fn may_be_answered_by_others() -> bool {
+    if offset!(helpers) & helper::CURRENT_TASK_BTF == 0 {
+        return false;
+    }
+    let task = current();
+    let filtered = has!(task_seccomp) && load!(task, task_seccomp, u32) != 0;
+    filtered || has!(task_ptrace) && load!(task, task_ptrace, u32) != 0
+}
+
+/// Only where the kernel has the helper.
+#[inline(always)]
+fn current() -> *const task_struct {
+    // SAFETY: the callers have asked for it.
+    unsafe { bpf_get_current_task_btf() }
+}
