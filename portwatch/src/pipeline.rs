@@ -7,7 +7,7 @@
 use std::{
     pin::pin,
     sync::{
-        Arc, PoisonError,
+        Arc,
         mpsc::{SyncSender, sync_channel},
     },
     thread,
@@ -255,7 +255,7 @@ impl Intake {
     /// it whenever something comes.
     fn tune(&mut self, tuning: Tuning) {
         self.filter = tuning.filter.clone();
-        *self.slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(tuning);
+        self.slot.replace(Some(tuning));
         self.stage.add();
         if self.to_enrich.try_send(Work::Tuned).is_err() {
             // The queue is full, so there is something that comes.

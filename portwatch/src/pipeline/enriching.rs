@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         mpsc::{Receiver, RecvTimeoutError},
     },
     time::{Duration, Instant},
@@ -23,6 +23,7 @@ use crate::{
     memory,
     metrics::{Metrics, stage::Stage},
     redact::Redaction,
+    shared::Shared,
 };
 
 /// Sources that are kept in mind as not wanted; more are looked into each time.
@@ -56,7 +57,7 @@ pub enum Work {
 
 /// The newest tuning that was not taken over yet. It stands beside the queue, which
 /// may be full.
-pub type Slot = Arc<Mutex<Option<Tuning>>>;
+pub type Slot = Arc<Shared<Option<Tuning>>>;
 
 /// The thread's state.
 pub struct Enriching {
@@ -160,7 +161,7 @@ impl Enriching {
     }
 
     fn retune(&mut self, ignored: &mut HashMap<Source, Option<u64>>) {
-        let next = self.slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let next = self.slot.replace(None);
         let Some(Tuning { filter, storm_window, deadline, redaction }) = next else { return };
         self.filter = filter;
         self.storms.set_window(storm_window);
