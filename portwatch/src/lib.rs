@@ -36,5 +36,6 @@ pub mod redact;
 pub mod replay;
 pub mod shared;
 pub mod sinks;
+pub mod talk;
 pub mod wait;
 pub mod watch;
