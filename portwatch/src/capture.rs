@@ -2,7 +2,8 @@
 //! ([`writer`]), and compressed when they are closed ([`closer`]).
 //!
 //! `20260601T224009.123456Z.jsonl` is named after the moment it was begun, so that
-//! the names' order is the stream's; `.jsonl.zst` is the same file, closed.
+//! the names' order is the stream's; `.jsonl.zst` is the same file, closed. Files of
+//! other names are never touched ([`folder`]).
 
 use std::{
     fs, io,
@@ -12,12 +13,18 @@ use std::{
 
 use jiff::{Timestamp, tz::TimeZone};
 
+use crate::replay::lines;
+
 mod closer;
 mod folder;
 pub mod writer;
 
 /// Where the losses of a capture are counted.
 pub const PLACE: &str = "sink.capture";
+
+/// The longest line that is written. The largest event has a quarter of it.
+const LONGEST_LINE: u64 = 1 << 20;
+const _: () = assert!(LONGEST_LINE <= lines::LONGEST as u64, "replay reads what is written");
 
 /// How much is kept.
 #[derive(Clone, Copy, Debug)]
@@ -43,9 +50,22 @@ pub enum CaptureError {
         /// The answer.
         source: io::Error,
     },
-    /// It has other files in it, and everybody may look into it.
-    #[error("{} is open to other users and has files of others in it", .0.display())]
-    Open(PathBuf),
+    /// What is in it was not captured, or not by this user.
+    #[error("{} is no capture's: {name} is in it", .path.display())]
+    Strange {
+        /// The folder.
+        path: PathBuf,
+        /// What does not belong there.
+        name: String,
+    },
+    /// Its owner could do as they like with what is captured.
+    #[error("{} belongs to user {owner}", .path.display())]
+    NotOwn {
+        /// The folder.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+    },
     /// Another agent writes there.
     #[error("another portwatch captures into {}", .0.display())]
     InUse(PathBuf),
@@ -75,20 +95,23 @@ impl Segment {
         };
         Some(Self { stem: stem.to_owned(), closed, path })
     }
-
-    /// Where it is when it is compressed.
-    fn closed_path(&self) -> PathBuf {
-        self.path.with_file_name(format!("{}{CLOSED}", self.stem))
-    }
 }
 
-/// All segments of a folder, oldest first. One that is there twice, because the
-/// agent ended while it was being closed, is given as the closed one.
+/// All segments of a folder, oldest first, for who reads it: what ends as they do, and
+/// is a file. One that is there twice, because the agent ended while it was being
+/// closed, is given as the closed one.
 ///
 /// # Errors
 /// The folder cannot be listed.
 pub fn segments(folder: &Path) -> io::Result<Vec<Segment>> {
-    let mut all = list(folder)?;
+    let mut all = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        // Not what a link leads to.
+        if entry.file_type()?.is_file() {
+            all.extend(Segment::at(entry.path()));
+        }
+    }
     all.sort();
     all.dedup_by(|later, earlier| {
         // Sorted, so the closed one comes later.
@@ -101,25 +124,27 @@ pub fn segments(folder: &Path) -> io::Result<Vec<Segment>> {
     Ok(all)
 }
 
-fn list(folder: &Path) -> io::Result<Vec<Segment>> {
-    let mut all = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        all.extend(Segment::at(entry?.path()));
-    }
-    Ok(all)
+/// The form of a segment's name without endings.
+fn stem_of(moment: Timestamp) -> String {
+    moment.strftime("%Y%m%dT%H%M%S.%6fZ").to_string()
+}
+
+/// The moment that a name stands for; `None` if it is not exactly of that form.
+fn moment_of(stem: &str) -> Option<Timestamp> {
+    let parsed = jiff::fmt::strtime::parse("%Y%m%dT%H%M%S%.fZ", stem).ok()?;
+    let moment = TimeZone::UTC.to_timestamp(parsed.to_datetime().ok()?).ok()?;
+    (stem_of(moment) == stem).then_some(moment)
 }
 
 /// The name of a segment that is begun now: behind all that are there, also where
 /// the clock has been set back.
 fn new_stem(now: Timestamp, newest: Option<&str>) -> String {
-    let form = |at: Timestamp| at.strftime("%Y%m%dT%H%M%S.%6fZ").to_string();
-    let name = form(now);
+    let name = stem_of(now);
     match newest {
         Some(newest) if *newest >= *name => {
-            let newest = jiff::fmt::strtime::parse("%Y%m%dT%H%M%S%.fZ", newest)
-                .and_then(|parsed| TimeZone::UTC.to_timestamp(parsed.to_datetime()?));
+            let next = |at: Timestamp| at.checked_add(Duration::from_micros(1)).unwrap_or(now);
             // A foreign name is nothing to follow.
-            newest.map_or(name, |at| form(at.checked_add(Duration::from_micros(1)).unwrap_or(now)))
+            moment_of(newest).map_or(name, |at| stem_of(next(at)))
         }
         _ => name,
     }
@@ -150,5 +175,40 @@ mod tests {
         let found = segments(folder.path()).unwrap();
         let found: Vec<_> = found.iter().map(|s| (s.stem.as_str(), s.closed)).collect();
         assert_eq!(found, [("a", true), ("b", true), ("c", false)]);
+    }
+
+    #[test]
+    fn only_names_of_the_exact_form_are_a_captures_own() {
+        let own = "20260601T224009.123456Z";
+        assert!(moment_of(own).is_some());
+        for strange in [
+            "",
+            "1",
+            "20260601T224009.123456",
+            "20260601T224009.12345Z",
+            "20260601T224009.1234567Z",
+            "20261301T224009.123456Z",
+            "20260601T224060.123456Z",
+            "020260601T224009.123456Z",
+            "20260601t224009.123456z",
+            " 20260601T224009.123456Z",
+            "20260601T224009.123456Z ",
+            "20260601T224009.123456Z.jsonl",
+            "2026-06-01T22:40:09.123456Z",
+        ] {
+            assert_eq!(moment_of(strange), None, "{strange}");
+        }
+    }
+
+    #[test]
+    fn only_files_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("a.jsonl"), "").unwrap();
+        fs::create_dir(at("b.jsonl")).unwrap();
+        std::os::unix::fs::symlink(at("a.jsonl"), at("c.jsonl")).unwrap();
+        folder::tests::fifo(&at("d.jsonl"));
+        let found = segments(folder.path()).unwrap();
+        assert_eq!(found.iter().map(|segment| &*segment.stem).collect::<Vec<_>>(), ["a"]);
     }
 }

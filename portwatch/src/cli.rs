@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, error::ErrorKind};
 
+use crate::talk;
+
 mod completions;
 mod config;
 mod doctor;
@@ -95,6 +97,7 @@ pub fn main() -> ExitCode {
         Verb::Completions(args) => Ok(completions::run(&args)),
         Verb::Man(args) => man::run(&args),
     };
+    talk::settle();
     match result {
         Ok(code) => code,
         Err(error) => error::report(&error),
@@ -130,6 +133,6 @@ fn log_to_stderr() {
         }
         Err(_) => warnings,
     };
-    let stderr = fmt::layer().with_writer(std::io::stderr);
+    let stderr = fmt::layer().with_writer(|| talk::Talk);
     tracing_subscriber::registry().with(stderr).with(filter).init();
 }

@@ -34,6 +34,8 @@ pub mod metrics;
 pub mod pipeline;
 pub mod redact;
 pub mod replay;
+pub mod shared;
 pub mod sinks;
+pub mod talk;
 pub mod wait;
 pub mod watch;

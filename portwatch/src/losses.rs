@@ -1,39 +1,51 @@
 //! What was dropped, by place, until it has been said in the stream.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// The places before the sinks; each sink is one more.
 pub const PLACES: [&str; 7] =
     ["ring", "attempt_missing", "attempt_unrecorded", "decode", "queue", "source", "share"];
 
-/// Counts of losses that the stream does not know of yet.
-#[derive(Debug, Default)]
+/// Counts of losses that one stream does not know of yet. Nobody waits for anybody
+/// here: what is being said has been taken out, and comes back if it could not be.
+#[derive(Debug)]
 pub struct Losses {
-    pending: Mutex<BTreeMap<&'static str, u64>>,
+    before: [AtomicU64; PLACES.len()],
+    own_place: &'static str,
+    own: AtomicU64,
 }
 
 impl Losses {
+    /// None yet, of the stream of the sink at `own_place`.
+    pub fn of(own_place: &'static str) -> Self {
+        Self { before: Default::default(), own_place, own: AtomicU64::new(0) }
+    }
+
     /// Counts `count` records lost at `place`.
     pub fn add(&self, place: &'static str, count: u64) {
-        *self.lock().entry(place).or_default() += count;
+        let known = self.all().find(|(known, _)| *known == place);
+        debug_assert!(known.is_some(), "{place} is missing in PLACES");
+        // Under a wrong name rather than not at all.
+        known.map_or(&self.own, |(_, pending)| pending).fetch_add(count, Relaxed);
     }
 
     /// Offers each pending count to `say`; what it does not take stays.
     pub fn report(&self, mut say: impl FnMut(&'static str, u64) -> bool) {
-        self.lock().retain(|place, count| !say(place, *count));
+        for (place, pending) in self.all() {
+            let count = pending.swap(0, Relaxed);
+            if count > 0 && !say(place, count) {
+                pending.fetch_add(count, Relaxed);
+            }
+        }
     }
 
-    /// Whether there is something to report.
-    pub fn are_pending(&self) -> bool {
-        !self.lock().is_empty()
+    /// How many are to be reported.
+    pub fn pending(&self) -> u64 {
+        self.all().map(|(_, pending)| pending.load(Relaxed)).sum()
     }
 
-    /// Counts are valid whatever a panicking thread was doing.
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, u64>> {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    fn all(&self) -> impl Iterator<Item = (&'static str, &AtomicU64)> {
+        PLACES.into_iter().zip(&self.before).chain([(self.own_place, &self.own)])
     }
 }
 
@@ -43,16 +55,20 @@ mod tests {
 
     #[test]
     fn what_is_not_taken_is_offered_again() {
-        let losses = Losses::default();
+        let losses = Losses::of("sink.a");
         losses.add("ring", 2);
+        losses.add("sink.a", 1);
         losses.add("ring", 3);
         losses.report(|_, _| false);
+        assert_eq!(losses.pending(), 6);
         let mut said = Vec::new();
         losses.report(|place, count| {
+            // What comes meanwhile is said the next time.
+            losses.add("ring", 7);
             said.push((place, count));
             true
         });
-        losses.report(|_, _| unreachable!("all was said"));
-        assert_eq!(said, [("ring", 5)]);
+        assert_eq!(said, [("ring", 5), ("sink.a", 1)]);
+        assert_eq!(losses.pending(), 14);
     }
 }

@@ -3,7 +3,7 @@
 //! then an increase.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -20,6 +20,7 @@ use crate::{
     evidence::{Protocol, Stage as CallStage},
     kernel::{attach::Attached, not_attempted::NotAttempted, plan::Plan, skips::Skips},
     losses::PLACES,
+    shared::Shared,
     sinks::human::word,
 };
 
@@ -42,15 +43,15 @@ pub struct Metrics {
     enrichment: Histogram,
     attached: IntGaugeVec,
     skipped: IntCounterVec,
-    skips: Mutex<Vec<Skips>>,
+    skips: OnceLock<Vec<Skips>>,
     not_attempted: IntCounter,
-    kernels_not_attempted: Mutex<Option<NotAttempted>>,
+    kernels_not_attempted: OnceLock<Option<NotAttempted>>,
     build: IntGaugeVec,
     started: Gauge,
     reloaded: IntGauge,
     reload_time: Gauge,
     queues: IntGaugeVec,
-    stages: Mutex<Vec<Arc<Stage>>>,
+    stages: Shared<Vec<Arc<Stage>>>,
 }
 
 impl Metrics {
@@ -111,7 +112,7 @@ impl Metrics {
                  interrupted in the middle of it",
                 &["probe"],
             )?,
-            skips: Mutex::default(),
+            skips: OnceLock::new(),
             not_attempted: registered(
                 &registry,
                 IntCounter::new(
@@ -120,7 +121,7 @@ impl Metrics {
                      EADDRINUSE, and that never got to a socket (tracepoint set)",
                 )?,
             )?,
-            kernels_not_attempted: Mutex::default(),
+            kernels_not_attempted: OnceLock::new(),
             build: gauges(
                 "portwatch_build_info",
                 "1, with the agent's version and its set of hooks",
@@ -147,7 +148,7 @@ impl Metrics {
                  a sink",
                 &["queue"],
             )?,
-            stages: Mutex::default(),
+            stages: Shared::default(),
             registry,
         };
         metrics.begin_at_zero();
@@ -179,10 +180,8 @@ impl Metrics {
             let is_attached = attached.probes.contains(probe);
             self.attached.with_label_values(&[probe.program]).set(i64::from(is_attached));
         }
-        *self.skips.lock().unwrap_or_else(PoisonError::into_inner) =
-            Skips::of(&attached.ebpf, &attached.probes);
-        *self.kernels_not_attempted.lock().unwrap_or_else(PoisonError::into_inner) =
-            NotAttempted::of(&attached.ebpf);
+        self.skips.get_or_init(|| Skips::of(&attached.ebpf, &attached.probes));
+        self.kernels_not_attempted.get_or_init(|| NotAttempted::of(&attached.ebpf));
         self.build.with_label_values(&[env!("CARGO_PKG_VERSION"), &host.hooks]).set(1);
         self.started.set(now());
         self.reloaded(true);
@@ -231,7 +230,7 @@ impl Metrics {
     /// A queue and who works it off, to be watched from now on.
     pub fn stage(&self, name: &'static str) -> Arc<Stage> {
         let stage = Arc::new(Stage::new(name));
-        self.stages.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&stage));
+        self.stages.push(Arc::clone(&stage));
         stage
     }
 
@@ -240,17 +239,17 @@ impl Metrics {
     /// # Errors
     /// Which is not, in words.
     pub fn health(&self, name: Option<&str>) -> Result<(), String> {
-        let stages = self.stages.lock().unwrap_or_else(PoisonError::into_inner);
+        let stages = self.stages.get();
         let mut wanted = stages.iter().filter(|stage| name.is_none_or(|name| name == stage.name));
         wanted.try_for_each(|stage| stage.health(Instant::now()))
     }
 
-    /// What waits in each queue, in words.
+    /// The refusals that each stage still has to tell of, in words.
     pub fn unfinished(&self) -> String {
-        let stages = self.stages.lock().unwrap_or_else(PoisonError::into_inner);
-        let waiting = stages.iter().filter(|stage| stage.waiting() > 0);
+        let stages = self.stages.get();
+        let owing = stages.iter().filter(|stage| stage.owed() > 0);
         let words: Vec<_> =
-            waiting.map(|stage| format!("{} in {}", stage.waiting(), stage.name)).collect();
+            owing.map(|stage| format!("{} in {}", stage.owed(), stage.name)).collect();
         words.join(", ")
     }
 
@@ -260,19 +259,17 @@ impl Metrics {
     /// A name is not one; none is known.
     pub fn text(&self) -> Result<String, Error> {
         let length = |stage: &Arc<Stage>| i64::try_from(stage.waiting()).unwrap_or(i64::MAX);
-        for stage in self.stages.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        for stage in &self.stages.get() {
             self.queues.with_label_values(&[stage.name]).set(length(stage));
         }
-        for skips in self.skips.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        for skips in self.skips.get().into_iter().flatten() {
             let Some(count) = skips.count() else { continue };
             let said = self.skipped.with_label_values(&[skips.program]);
             said.inc_by(count.saturating_sub(said.get()));
         }
-        let not_attempted =
-            self.kernels_not_attempted.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = not_attempted.as_ref().and_then(NotAttempted::count).unwrap_or(0);
+        let kernels = self.kernels_not_attempted.get().and_then(Option::as_ref);
+        let count = kernels.and_then(NotAttempted::count).unwrap_or(0);
         self.not_attempted.inc_by(count.saturating_sub(self.not_attempted.get()));
-        drop(not_attempted);
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 }

@@ -4,12 +4,7 @@
 //! task reads and decodes, one thread enriches and diagnoses, one for each sink
 //! writes ([`outlet`]). What a full queue drops is counted and said in the stream.
 
-use std::{
-    pin::pin,
-    sync::{Arc, PoisonError},
-    thread,
-    time::Duration,
-};
+use std::{pin::pin, sync::Arc, thread, time::Duration};
 
 use aya_log::EbpfLogger;
 use portwatch_common::Tenant;
@@ -33,17 +28,16 @@ use crate::{
         Metrics,
         stage::{ENRICH, Stage},
     },
+    shared::fair_queue::FairQueue,
     sinks::{Place, Sink},
 };
 
 mod enriching;
-mod fair_queue;
 mod outlet;
 mod storms;
 
 pub use enriching::Tuning;
 use enriching::{Enriching, Slot, Work};
-use fair_queue::FairQueue;
 pub use outlet::AllEnded;
 use outlet::Outlets;
 use storms::Storms;
@@ -268,7 +262,7 @@ impl Intake {
     /// Takes another tuning over, and has the enriching thread look for it.
     fn tune(&mut self, tuning: Tuning) {
         self.filter = tuning.filter.clone();
-        *self.slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(tuning);
+        self.slot.replace(Some(tuning));
         self.queue.wake();
     }
 }

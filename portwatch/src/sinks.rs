@@ -50,13 +50,18 @@ pub trait Sink: Send {
     /// again; after any other error the next record is tried.
     fn write(&mut self, record: &Record) -> io::Result<()>;
 
-    /// Called when nothing waits to be written. Gives how soon it wants to be
-    /// called again; `None` if there is no need.
+    /// Called after each record, and when nothing waits to be written. Gives how soon
+    /// it wants to be called again; `None` if there is no need.
     ///
     /// # Errors
-    /// What was to be done did not succeed, and no record was lost by that.
+    /// What was to be done did not succeed; it is tried again with the next record.
     fn rest(&mut self) -> io::Result<Option<Duration>> {
         Ok(None)
+    }
+
+    /// Refusals that were written and have not lasted, since the last time it was asked.
+    fn lost(&mut self) -> u64 {
+        0
     }
 }
 

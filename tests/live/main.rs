@@ -35,6 +35,7 @@ mod memory;
 mod metrics;
 mod netns;
 mod protocols;
+mod readers;
 mod redaction;
 mod rights;
 mod schema;

@@ -21,9 +21,9 @@ use crate::{
     kernel, monotonic_ns,
     netns::Netns,
     patience,
-    process::Process,
+    process::{Gates, Process},
     programs,
-    stream::{Gate, Line, Silence},
+    stream::{Gate, Line, Manner, Silence},
 };
 
 /// A running agent.
@@ -78,8 +78,14 @@ impl Agent {
     /// The same with nobody who reads its stdout, until the gate is dropped.
     pub fn start_stalled(arguments: &[&str]) -> anyhow::Result<(Self, Gate)> {
         let mut command = Command::new(programs::portwatch()?);
-        let (process, gate) = Process::start_stalled(command.args(arguments), Signal::KILL)?;
-        Ok((Self::ready(process)?, gate))
+        let (agent, gates) = Self::start_gated(command.args(arguments), Manner::Stuck)?;
+        Ok((agent, gates.stdout))
+    }
+
+    /// One whose stdout is read in this manner, and both streams as the gates say.
+    pub fn start_gated(command: &mut Command, stdout: Manner) -> anyhow::Result<(Self, Gates)> {
+        let (process, gates) = Process::start_gated(command, Signal::KILL, stdout)?;
+        Ok((Self::ready(process)?, gates))
     }
 
     fn ready(process: Process) -> anyhow::Result<Self> {
@@ -109,6 +115,11 @@ impl Agent {
         texts.filter_map(|file| count(std::fs::read_to_string(file.path()).ok()?)).sum()
     }
 
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
     /// Sends it a signal and waits for its end and for all that it said.
     pub fn end_by(&mut self, signal: Signal) -> ExitStatus {
         let status = self.end_unread_by(signal);
@@ -119,7 +130,7 @@ impl Agent {
 
     /// The same where nobody reads yet what it has said.
     pub fn end_unread_by(&mut self, signal: Signal) -> ExitStatus {
-        self.process.signal(signal);
+        self.signal(signal);
         self.process.wait_or_panic(patience())
     }
 

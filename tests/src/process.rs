@@ -7,12 +7,12 @@ use std::{
         fd::OwnedFd,
         unix::process::{CommandExt as _, ExitStatusExt as _},
     },
-    process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
+    process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
     sync::Arc,
     time::Duration,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     process::{
@@ -20,7 +20,7 @@ use rustix::{
     },
 };
 
-use crate::stream::{Gate, Stalled, Stream};
+use crate::stream::{Gate, Gated, Manner, Stream};
 
 /// How long a process has to end after it was asked to.
 const GRACE: Duration = Duration::from_secs(5);
@@ -37,32 +37,53 @@ pub struct Process {
     pub stderr: Arc<Stream>,
 }
 
+/// How a process's output is read.
+pub struct Gates {
+    /// What it says on stdout.
+    pub stdout: Gate,
+    /// What it says on stderr.
+    pub stderr: Gate,
+}
+
 impl Process {
     /// Starts `command` with all its streams in hand. It gets `on_our_end` when
     /// the calling *thread* ends (prctl(2), PR_SET_PDEATHSIG), so that it cannot
     /// outlive the test even if that is killed.
     pub fn start(command: &mut Command, on_our_end: Signal) -> anyhow::Result<Self> {
-        Self::launch(command, on_our_end, Stream::of)
+        Self::launch(command, on_our_end, Stream::of, Stream::of)
     }
 
-    /// The same with nobody who reads its stdout, until the gate is dropped.
-    pub fn start_stalled(
+    /// The same with its streams read as the gates say: stdout in this manner from the
+    /// beginning, stderr freely.
+    pub fn start_gated(
         command: &mut Command,
         on_our_end: Signal,
-    ) -> anyhow::Result<(Self, Gate)> {
-        let mut held = None;
-        let process = Self::launch(command, on_our_end, |stdout| {
-            let (stalled, gate) = Stalled::new(stdout);
-            held = Some(gate);
-            Stream::of(stalled)
-        })?;
-        Ok((process, held.context("stdout is piped")?))
+        stdout: Manner,
+    ) -> anyhow::Result<(Self, Gates)> {
+        let mut gates = (None, None);
+        let process = Self::launch(
+            command,
+            on_our_end,
+            |source| {
+                let (gated, gate) = Gated::new(source, stdout);
+                gates.0 = Some(gate);
+                Stream::of(gated)
+            },
+            |source| {
+                let (gated, gate) = Gated::new(source, Manner::Freely);
+                gates.1 = Some(gate);
+                Stream::of(gated)
+            },
+        )?;
+        let (Some(stdout), Some(stderr)) = gates else { bail!("both are piped") };
+        Ok((process, Gates { stdout, stderr }))
     }
 
     fn launch(
         command: &mut Command,
         on_our_end: Signal,
         read: impl FnOnce(ChildStdout) -> Arc<Stream>,
+        hear: impl FnOnce(ChildStderr) -> Arc<Stream>,
     ) -> anyhow::Result<Self> {
         // SAFETY: one system call, which is safe between fork and exec.
         unsafe {
@@ -79,7 +100,7 @@ impl Process {
             pidfd: pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?,
             stdin: child.stdin.take(),
             stdout: read(child.stdout.take().context("stdout is piped")?),
-            stderr: Stream::of(child.stderr.take().context("stderr is piped")?),
+            stderr: hear(child.stderr.take().context("stderr is piped")?),
             child,
         })
     }

@@ -2,10 +2,7 @@
 
 use std::{
     io::{self, BufRead as _, BufReader, Read},
-    sync::{
-        Arc, Condvar, Mutex, MutexGuard, OnceLock,
-        mpsc::{Receiver, Sender, channel},
-    },
+    sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -29,32 +26,80 @@ impl Line {
     }
 }
 
-/// Holds back a [`Stream`] until it is dropped: a reader that stalls.
-pub struct Gate {
-    _open: Sender<()>,
+/// How a child's output is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// As it comes.
+    Freely,
+    /// A page, as a pipe's buffers are, and then nothing for so long.
+    Pages(Duration),
+    /// Not at all.
+    Stuck,
+    /// No longer: the reader closes its end.
+    Gone,
 }
 
-/// A source behind a [`Gate`].
-pub struct Stalled<R> {
-    source: R,
-    closed: Option<Receiver<()>>,
-}
+/// What a pipe takes up at a time.
+const PAGE: usize = 4096;
 
-impl<R> Stalled<R> {
-    /// `source`, of which nothing is read before the gate is dropped.
-    pub fn new(source: R) -> (Self, Gate) {
-        let (open, closed) = channel();
-        (Self { source, closed: Some(closed) }, Gate { _open: open })
+/// Says how a [`Gated`] source is read. Once this is dropped, freely.
+pub struct Gate(Arc<(Mutex<Manner>, Condvar)>);
+
+impl Gate {
+    /// From now on in this manner; a read that has begun comes to its end.
+    pub fn set(&self, manner: Manner) {
+        let (now, changed) = &*self.0;
+        *now.lock().unwrap_or_else(|e| e.into_inner()) = manner;
+        changed.notify_all();
     }
 }
 
-impl<R: Read> Read for Stalled<R> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        if let Some(closed) = self.closed.take() {
-            // Nothing is ever sent: this returns when the gate is gone.
-            closed.recv().ok();
+impl Drop for Gate {
+    fn drop(&mut self) {
+        self.set(Manner::Freely);
+    }
+}
+
+/// A source behind a [`Gate`]: a reader that is slow, or stalls.
+pub struct Gated<R> {
+    source: R,
+    gate: Arc<(Mutex<Manner>, Condvar)>,
+}
+
+impl<R> Gated<R> {
+    /// `source`, read in this manner until the gate says otherwise.
+    pub fn new(source: R, manner: Manner) -> (Self, Gate) {
+        let gate = Arc::new((Mutex::new(manner), Condvar::new()));
+        (Self { source, gate: Arc::clone(&gate) }, Gate(gate))
+    }
+
+    /// Waits until something may be read, and gives how much.
+    fn wait(&self) -> usize {
+        let (manner, changed) = &*self.gate;
+        let mut now = manner.lock().unwrap_or_else(|e| e.into_inner());
+        loop {
+            match *now {
+                Manner::Freely => return usize::MAX,
+                // The end, to whoever owns this.
+                Manner::Gone => return 0,
+                Manner::Stuck => now = changed.wait(now).unwrap_or_else(|e| e.into_inner()),
+                Manner::Pages(pause) => {
+                    let waited = changed.wait_timeout(now, pause);
+                    let (then, waited) = waited.unwrap_or_else(|e| e.into_inner());
+                    if waited.timed_out() && matches!(*then, Manner::Pages(_)) {
+                        return PAGE;
+                    }
+                    now = then;
+                }
+            }
         }
-        self.source.read(into)
+    }
+}
+
+impl<R: Read> Read for Gated<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let most = self.wait().min(into.len());
+        self.source.read(&mut into[..most])
     }
 }
 
@@ -170,6 +215,16 @@ mod tests {
         assert_eq!(stream.wait_for_text(SOON, "four"), Err(Silence::Ended));
         let numbers = stream.look(|lines| lines.iter().filter(|l| l.json().is_some()).count());
         assert_eq!(numbers, 1);
+    }
+
+    #[test]
+    fn a_gate_holds_back_and_lets_go() {
+        let (gated, gate) = Gated::new(&[b'a'; 3 * PAGE][..], Manner::Stuck);
+        let stream = Stream::of(gated);
+        let short = Duration::from_millis(20);
+        assert_eq!(stream.wait_for_text(short, "a"), Err(Silence::TimedOut));
+        gate.set(Manner::Pages(short));
+        assert_eq!(stream.wait_for_end(SOON).len(), 3 * PAGE + 1);
     }
 
     #[test]

@@ -3,126 +3,230 @@
 //! could not do, because the disk was full or the agent was killed, the next does.
 
 use std::{
-    fs::{self, File},
     io,
-    path::{Path, PathBuf},
-    sync::mpsc::{Receiver, Sender, channel},
+    sync::{
+        Arc,
+        mpsc::{Receiver, Sender, channel},
+    },
     thread::{self, JoinHandle},
 };
 
-use super::{Segment, folder, list};
+use super::folder::{Folder, being_closed, being_written, closed};
 
 /// zstd's own default: 10 to 20 times smaller, and 200 MB/s.
 const LEVEL: i32 = 3;
 
+/// What the files may take on the disk, the one that is written left out.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// When all are compressed.
+    pub kept: u64,
+    /// While one is being compressed, beside its copy.
+    pub meanwhile: u64,
+}
+
+/// A segment has been begun.
+pub struct Round {
+    /// Where.
+    pub folder: Arc<Folder>,
+    /// Its name without endings; everything before it is closed.
+    pub active: String,
+}
+
 /// The thread; ends when this is dropped, after what it has been given.
 pub struct Closer {
-    /// The stem of the segment that is being written.
-    rounds: Option<Sender<String>>,
-    thread: Option<JoinHandle<()>>,
+    room: Room,
+    thread: Option<(Sender<Round>, JoinHandle<()>)>,
 }
 
 impl Closer {
-    /// Starts the thread.
-    pub fn start(folder: PathBuf, keep: u64) -> io::Result<Self> {
-        let (rounds, wanted) = channel();
-        let thread = thread::Builder::new()
-            .name("capture-close".to_owned())
-            .spawn(move || run(&folder, keep, &wanted))?;
-        Ok(Self { rounds: Some(rounds), thread: Some(thread) })
+    /// One whose thread is started when there is something to do: by then the agent has
+    /// given its rights away.
+    pub fn new(room: Room) -> Self {
+        Self { room, thread: None }
     }
 
-    /// Everything before `active` is closed.
-    pub fn closed_before(&self, active: String) {
-        // The thread is there until this is dropped.
-        if let Some(rounds) = &self.rounds {
-            let _ = rounds.send(active);
+    /// Everything before is closed.
+    pub fn see_to(&mut self, round: Round) {
+        if self.thread.is_none() {
+            let (rounds, wanted) = channel();
+            let room = self.room;
+            let thread = thread::Builder::new()
+                .name("capture-close".to_owned())
+                .spawn(move || run(room, &wanted));
+            match thread {
+                Ok(thread) => self.thread = Some((rounds, thread)),
+                Err(error) => tracing::error!(%error, "capture: closed files are left as they are"),
+            }
+        }
+        if let Some((rounds, _)) = &self.thread {
+            // The thread is there until this is dropped.
+            let _ = rounds.send(round);
         }
     }
 }
 
 impl Drop for Closer {
     fn drop(&mut self) {
-        drop(self.rounds.take());
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
+        let Some((rounds, thread)) = self.thread.take() else { return };
+        drop(rounds);
+        if thread.join().is_err() {
             tracing::error!("a capture's files are left uncompressed");
         }
     }
 }
 
-fn run(folder: &Path, keep: u64, wanted: &Receiver<String>) {
-    for active in wanted {
-        if let Err(error) = round(folder, keep, &active) {
+fn run(room: Room, wanted: &Receiver<Round>) {
+    for Round { folder, active } in wanted {
+        if let Err(error) = round(&folder, room, &active) {
             tracing::warn!(%error, "capture: a closed file is left as it is for now");
         }
     }
 }
 
-fn round(folder: &Path, keep: u64, active: &str) -> io::Result<()> {
-    remove_leftovers(folder)?;
-    // Room first: the disk may be full of what is to go.
-    prune(folder, keep, active)?;
-    let open =
-        list(folder)?.into_iter().filter(|segment| !segment.closed && *segment.stem < *active);
-    let results: Vec<_> = open.map(|segment| compress(folder, &segment)).collect();
-    prune(folder, keep, active)?;
-    results.into_iter().collect()
+/// What counts is what the files take when they are compressed. Only where there is no
+/// room for that, something has to go first.
+fn round(folder: &Folder, room: Room, active: &str) -> io::Result<()> {
+    folder.remove_leftovers()?;
+    let all = folder.segments()?;
+    let mut result = Ok(());
+    for segment in all.iter().filter(|segment| !segment.closed && *segment.stem < *active) {
+        prune(folder, room.meanwhile, active)?;
+        let mut done = compress(folder, &segment.stem);
+        if done.as_ref().is_err_and(is_full) {
+            prune(folder, room.kept, active)?;
+            done = compress(folder, &segment.stem);
+        }
+        result = result.and(done);
+    }
+    prune(folder, room.kept, active)?;
+    result
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// The open file goes when the closed one is safe on the disk under its name.
-fn compress(within: &Path, segment: &Segment) -> io::Result<()> {
-    let closed = segment.closed_path();
-    if !closed.exists() {
-        let temporary = closed.with_extension(TEMPORARY);
-        let written = write_compressed(&segment.path, &temporary);
-        if let Err(error) = written.and_then(|()| fs::rename(&temporary, &closed)) {
+fn compress(folder: &Folder, stem: &str) -> io::Result<()> {
+    let (from, to) = (being_written(stem), closed(stem));
+    if !folder.has(&from)? {
+        return Ok(()); // It was the oldest, and there was no room.
+    }
+    if !folder.has(&to)? {
+        let temporary = being_closed(stem);
+        let written = write_compressed(folder, &from, &temporary);
+        if let Err(error) = written.and_then(|()| folder.rename(&temporary, &to)) {
             // It takes room that may be what is lacking.
-            let _ = fs::remove_file(&temporary);
+            let _ = folder.remove(&temporary);
             return Err(error);
         }
-        folder::sync(within)?;
+        folder.sync()?;
     }
-    fs::remove_file(&segment.path)
+    folder.remove(&from)
 }
 
-/// Behind `.jsonl`, so that it is no segment.
-const TEMPORARY: &str = "zst.tmp";
-
-fn write_compressed(from: &Path, to: &Path) -> io::Result<()> {
-    let mut source = File::open(from)?;
-    let mut encoder = zstd::Encoder::new(folder::create(to, true)?, LEVEL)?;
+fn write_compressed(folder: &Folder, from: &str, to: &str) -> io::Result<()> {
+    let mut source = folder.open(from)?;
+    let mut encoder = zstd::Encoder::new(folder.create(to)?, LEVEL)?;
     encoder.include_checksum(true)?;
     io::copy(&mut source, &mut encoder)?;
     encoder.finish()?.sync_all()
 }
 
-/// What a round that was cut off has left behind.
-fn remove_leftovers(folder: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        if path.to_str().is_some_and(|path| path.ends_with(TEMPORARY)) {
-            fs::remove_file(path)?;
+/// Removes the oldest segments until the rest is no larger than `most`.
+fn prune(folder: &Folder, most: u64, active: &str) -> io::Result<()> {
+    let mut segments = folder.segments()?;
+    segments.retain(|segment| *segment.stem < *active);
+    let mut total: u64 = segments.iter().map(|segment| segment.size).sum();
+    for segment in &segments {
+        if total <= most {
+            break;
         }
+        let name = segment.name();
+        folder.remove(&name)?;
+        total = total.saturating_sub(segment.size);
+        tracing::info!(file = name, "capture: removed to make room");
     }
     Ok(())
 }
 
-/// Removes the oldest closed segments until the rest is no larger than `keep`.
-fn prune(folder: &Path, keep: u64, active: &str) -> io::Result<()> {
-    let mut segments = list(folder)?;
-    segments.retain(|segment| *segment.stem < *active);
-    segments.sort();
-    let size = |segment: &Segment| fs::metadata(&segment.path).map_or(0, |data| data.len());
-    let mut total: u64 = segments.iter().map(size).sum();
-    for segment in &segments {
-        if total <= keep {
-            break;
-        }
-        total = total.saturating_sub(size(segment));
-        fs::remove_file(&segment.path)?;
-        tracing::info!(file = %segment.path.display(), "capture: removed to make room");
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn stem(number: u32) -> String {
+        format!("20260601T2240{number:02}.000000Z")
     }
-    Ok(())
+
+    fn names(folder: &Folder) -> Vec<String> {
+        folder.segments().unwrap().iter().map(super::super::folder::Entry::name).collect()
+    }
+
+    /// Bytes that do not get smaller.
+    fn noise(length: usize) -> Vec<u8> {
+        let mut state = 1u32;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        };
+        (0..length).map(|_| next()).collect()
+    }
+
+    #[test]
+    fn what_gets_small_pushes_nothing_out() {
+        let path = tempfile::tempdir().unwrap();
+        let folder = Folder::take(path.path()).unwrap();
+        for number in 1..=3 {
+            fs::write(path.path().join(closed(&stem(number))), noise(10_000)).unwrap();
+        }
+        fs::write(path.path().join(being_written(&stem(4))), vec![b'x'; 100_000]).unwrap();
+        let room = Room { kept: 35_000, meanwhile: 135_000 };
+        round(&folder, room, &stem(5)).unwrap();
+        let all: Vec<_> = (1..=4).map(|number| closed(&stem(number))).collect();
+        assert_eq!(names(&folder), all);
+        // What stays as large does.
+        fs::write(path.path().join(being_written(&stem(5))), noise(10_000)).unwrap();
+        round(&folder, room, &stem(6)).unwrap();
+        assert_eq!(
+            names(&folder),
+            all[1..].iter().cloned().chain([closed(&stem(5))]).collect::<Vec<_>>()
+        );
+    }
+
+    #[test]
+    fn there_is_never_more_than_there_is_room_for() {
+        let path = tempfile::tempdir().unwrap();
+        let folder = Folder::take(path.path()).unwrap();
+        for number in 1..=9 {
+            fs::write(path.path().join(being_written(&stem(number))), noise(10_000)).unwrap();
+        }
+        round(&folder, Room { kept: 25_000, meanwhile: 45_000 }, &stem(9)).unwrap();
+        assert_eq!(names(&folder), [closed(&stem(7)), closed(&stem(8)), being_written(&stem(9))]);
+    }
+
+    #[test]
+    fn what_strangers_have_put_there_stays() {
+        let path = tempfile::tempdir().unwrap();
+        let folder = Folder::take(path.path()).unwrap();
+        let secret = tempfile::NamedTempFile::new().unwrap();
+        let at = |name: &str| path.path().join(name);
+        fs::write(at("1.jsonl"), "x").unwrap();
+        fs::write(at("upload.zst.tmp"), "x").unwrap();
+        std::os::unix::fs::symlink(secret.path(), at(&being_written(&stem(1)))).unwrap();
+        super::super::folder::tests::fifo(&at(&being_written(&stem(2))));
+        fs::write(at(&being_written(&stem(3))), "{}\n").unwrap();
+        // In the way of the closed one.
+        std::os::unix::fs::symlink(secret.path(), at(&closed(&stem(3)))).unwrap();
+        assert!(round(&folder, Room { kept: 0, meanwhile: 1_000 }, &stem(4)).is_err());
+        for name in
+            ["1.jsonl", "upload.zst.tmp", &being_written(&stem(1)), &being_written(&stem(2))]
+        {
+            assert!(at(name).symlink_metadata().is_ok(), "{name}");
+        }
+        assert_eq!(fs::read(secret.path()).unwrap(), b"");
+        assert!(secret.path().exists());
+    }
 }

@@ -1,72 +1,368 @@
 //! The folder of a capture: nobody else's to look into, and one agent's to write.
+//!
+//! All is done through its descriptor, so it stays the folder that was looked at. What
+//! is touched has a name of the exact form, is a file, this user's, and has no other
+//! name; whatever else somebody has put there stays as it is.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions, Permissions},
-    io,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    fs::{DirBuilder, File},
+    io::{self, Write as _},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::DirBuilderExt as _,
+    },
     path::{Path, PathBuf},
 };
 
 use rustix::{
-    fs::{FlockOperation, flock},
+    fs::{
+        AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, Stat, fchmod, flock, fstat, fsync,
+        open, openat, renameat, stat, statat, unlinkat,
+    },
     io::Errno,
+    process::geteuid,
 };
 
-use super::{CaptureError, Segment};
+use super::{CLOSED, CaptureError, OPEN, moment_of};
 
 const PRIVATE_FOLDER: u32 = 0o700;
-const PRIVATE_FILE: u32 = 0o600;
 /// Held as long as an agent writes.
 const LOCK: &str = "lock";
+/// Says whose folder it is. Those of older versions have none, and only files whose
+/// names are their own.
+const MARKER: &str = "portwatch-capture";
+const MARKER_TEXT: &str = "portwatch keeps its stream here, and removes the oldest of its files.\n";
+/// What a file system has at its root.
+const NOBODYS: &str = "lost+found";
+/// Behind `.jsonl`, so that it is no segment.
+const TEMPORARY: &str = ".jsonl.zst.tmp";
 
-/// Makes the folder if it is not there, and takes it for this process.
-pub fn take(folder: &Path) -> Result<File, CaptureError> {
-    let io = |step| move |source| CaptureError::Io { step, path: folder.to_owned(), source };
-    DirBuilder::new()
-        .recursive(true)
-        .mode(PRIVATE_FOLDER)
-        .create(folder)
-        .map_err(io("make the folder"))?;
-    let open_to = fs::metadata(folder).map_err(io("look at"))?.permissions().mode() & 0o077;
-    if open_to != 0 {
-        if has_strangers(folder).map_err(io("list"))? {
-            return Err(CaptureError::Open(folder.to_owned()));
+/// The folder, held by this process.
+pub struct Folder {
+    fd: OwnedFd,
+    /// Where it was found.
+    pub path: PathBuf,
+    _lock: File,
+}
+
+/// A segment, as a file of the folder.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Entry {
+    /// Its name without endings.
+    pub stem: String,
+    /// Whether it is compressed.
+    pub closed: bool,
+    /// On the disk.
+    pub size: u64,
+}
+
+impl Entry {
+    /// Its name.
+    pub fn name(&self) -> String {
+        if self.closed { closed(&self.stem) } else { being_written(&self.stem) }
+    }
+}
+
+/// The name of a segment that is written.
+pub fn being_written(stem: &str) -> String {
+    format!("{stem}{OPEN}")
+}
+
+/// The name of one that is closed.
+pub fn closed(stem: &str) -> String {
+    format!("{stem}{CLOSED}")
+}
+
+/// The name of one that is being closed.
+pub fn being_closed(stem: &str) -> String {
+    format!("{stem}{TEMPORARY}")
+}
+
+impl Folder {
+    /// Makes the folder if it is not there, and takes it for this process.
+    pub fn take(path: &Path) -> Result<Self, CaptureError> {
+        let io = |step| move |source| CaptureError::Io { step, path: path.to_owned(), source };
+        let no = |step| move |errno: Errno| io(step)(errno.into());
+        DirBuilder::new()
+            .recursive(true)
+            .mode(PRIVATE_FOLDER)
+            .create(path)
+            .map_err(io("make the folder"))?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = open(path, flags, Mode::empty()).map_err(no("open the folder"))?;
+        let found = fstat(&fd).map_err(no("look at"))?;
+        if found.st_uid != geteuid().as_raw() {
+            return Err(CaptureError::NotOwn { path: path.to_owned(), owner: found.st_uid });
         }
-        let private = Permissions::from_mode(PRIVATE_FOLDER);
-        fs::set_permissions(folder, private).map_err(io("close to other users"))?;
+        let marked = own(&fd, MARKER).map_err(io("look at"))?.is_some();
+        if !marked && let Some(name) = stranger(&fd).map_err(io("list"))? {
+            return Err(CaptureError::Strange { path: path.to_owned(), name });
+        }
+        if found.st_mode & 0o077 != 0 {
+            fchmod(&fd, Mode::from(PRIVATE_FOLDER)).map_err(no("close to other users"))?;
+        }
+        let lock = lock(&fd).map_err(io("lock"))?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Err(CaptureError::InUse(path.to_owned())),
+            Err(errno) => return Err(no("lock")(errno)),
+        }
+        let folder = Self { fd, path: path.to_owned(), _lock: lock };
+        if !marked {
+            let marking = folder.create(MARKER);
+            let marked = marking.and_then(|mut file| file.write_all(MARKER_TEXT.as_bytes()));
+            marked.and_then(|()| folder.sync()).map_err(io("write to"))?;
+        }
+        Ok(folder)
     }
-    let lock = create(&folder.join(LOCK), false).map_err(io("lock"))?;
-    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(lock),
-        Err(Errno::WOULDBLOCK) => Err(CaptureError::InUse(folder.to_owned())),
-        Err(errno) => Err(io("lock")(errno.into())),
-    }
-}
 
-/// Whether there is anything that no capture has written.
-fn has_strangers(folder: &Path) -> io::Result<bool> {
-    for entry in fs::read_dir(folder)? {
-        let path: PathBuf = entry?.path();
-        if path.file_name().is_some_and(|name| name != LOCK) && Segment::at(path).is_none() {
-            return Ok(true);
+    /// A new file that only its owner can read.
+    pub fn create(&self, name: &str) -> io::Result<File> {
+        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::EXCL;
+        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR)?.into())
+    }
+
+    /// Opens a file of the capture's for reading.
+    pub fn open(&self, name: &str) -> io::Result<File> {
+        // Opening a FIFO would wait for somebody to write.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file: File = openat(&self.fd, name, flags, Mode::empty())?.into();
+        match is_own(&fstat(&file)?) {
+            true => Ok(file),
+            false => Err(io::Error::other(format!("{name} is not the capture's own"))),
         }
     }
-    Ok(false)
+
+    /// Whether the capture has a file of this name.
+    pub fn has(&self, name: &str) -> io::Result<bool> {
+        Ok(own(&self.fd, name)?.is_some())
+    }
+
+    /// Removes a file of the capture's, or leaves it if it is not.
+    pub fn remove(&self, name: &str) -> io::Result<()> {
+        if self.has(name)? {
+            unlinkat(&self.fd, name, AtFlags::empty())?;
+        }
+        Ok(())
+    }
+
+    /// Gives a file another name, where nothing has it yet.
+    pub fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        match statat(&self.fd, to, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => Ok(renameat(&self.fd, from, &self.fd, to)?),
+            Ok(_) => Err(io::Error::from(io::ErrorKind::AlreadyExists)),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Makes names that have come and gone in the folder last beyond a power loss.
+    pub fn sync(&self) -> io::Result<()> {
+        Ok(fsync(&self.fd)?)
+    }
+
+    /// Whether it is still there, at its path.
+    pub fn is_in_place(&self) -> bool {
+        let (Ok(held), Ok(there)) = (fstat(&self.fd), stat(&self.path)) else { return false };
+        (held.st_dev, held.st_ino) == (there.st_dev, there.st_ino) && held.st_nlink > 0
+    }
+
+    /// All segments, oldest first; one may be there twice, the closed one behind.
+    pub fn segments(&self) -> io::Result<Vec<Entry>> {
+        let mut all = Vec::new();
+        for name in names(&self.fd)? {
+            let (stem, closed) = match (name.strip_suffix(CLOSED), name.strip_suffix(OPEN)) {
+                (Some(stem), _) => (stem, true),
+                (None, Some(stem)) => (stem, false),
+                (None, None) => continue,
+            };
+            if moment_of(stem).is_some()
+                && let Some(found) = own(&self.fd, &name)?
+            {
+                let size = u64::try_from(found.st_size).unwrap_or(0);
+                all.push(Entry { stem: stem.to_owned(), closed, size });
+            }
+        }
+        all.sort();
+        Ok(all)
+    }
+
+    /// Removes what was being closed when an agent was cut off.
+    pub fn remove_leftovers(&self) -> io::Result<()> {
+        let is_one = |name: &str| name.strip_suffix(TEMPORARY).and_then(moment_of).is_some();
+        names(&self.fd)?.iter().filter(|name| is_one(name)).try_for_each(|name| self.remove(name))
+    }
 }
 
-/// A file that only its owner can read. Never one behind somebody's link.
-pub fn create(path: &Path, new: bool) -> io::Result<File> {
-    let flags = rustix::fs::OFlags::NOFOLLOW.bits();
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .create_new(new)
-        .mode(PRIVATE_FILE)
-        .custom_flags(flags.cast_signed())
-        .open(path)
+/// The file that is held, made if it is not there.
+fn lock(folder: impl AsFd) -> io::Result<File> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file: File = openat(folder, LOCK, flags | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR)?.into();
+    match is_own(&fstat(&file)?) {
+        true => Ok(file),
+        false => Err(io::Error::other(format!("{LOCK} is not the capture's own"))),
+    }
 }
 
-/// Makes names that have come and gone in the folder last beyond a power loss.
-pub fn sync(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
+/// Something in the folder that no capture of this user has left there.
+fn stranger(folder: impl AsFd) -> io::Result<Option<String>> {
+    let stem = |name: &str| {
+        let endings = [CLOSED, OPEN, TEMPORARY];
+        endings.iter().find_map(|ending| name.strip_suffix(ending)).map(str::to_owned)
+    };
+    for name in names(&folder)? {
+        let known = name == LOCK || stem(&name).is_some_and(|stem| moment_of(&stem).is_some());
+        if name != NOBODYS && !(known && own(&folder, &name)?.is_some()) {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
+}
+
+/// What is there under a name, if it is the capture's own.
+fn own(folder: impl AsFd, name: &str) -> io::Result<Option<Stat>> {
+    match statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(found) => Ok(Some(found).filter(is_own)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// A file of this user's, which has no other name elsewhere.
+fn is_own(found: &Stat) -> bool {
+    FileType::from_raw_mode(found.st_mode) == FileType::RegularFile
+        && found.st_uid == geteuid().as_raw()
+        && found.st_nlink <= 1
+}
+
+/// All names but those of the folder itself and the one above.
+fn names(folder: impl AsFd) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(folder)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if name != "." && name != ".." {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::{
+        fs,
+        os::unix::fs::{PermissionsExt as _, symlink},
+    };
+
+    use super::*;
+
+    const STEM: &str = "20260601T224009.123456Z";
+
+    /// A FIFO with nobody at its other end.
+    pub fn fifo(path: &Path) {
+        use rustix::fs::{CWD, mknodat};
+        mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    }
+
+    fn refused(path: &Path) -> String {
+        match Folder::take(path) {
+            Ok(_) => panic!("{} was taken", path.display()),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn a_new_one_is_private_and_marked_and_one_agents() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("a/b");
+        let folder = Folder::take(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+        assert!(path.join(MARKER).is_file());
+        assert!(refused(&path).contains("another portwatch"));
+        drop(folder);
+        // What else comes into it later is left alone.
+        fs::write(path.join("notes.txt"), "x").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        Folder::take(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn one_of_an_older_version_is_taken_over() {
+        let folder = tempfile::tempdir().unwrap();
+        for ending in [OPEN, CLOSED, TEMPORARY] {
+            fs::write(folder.path().join(format!("{STEM}{ending}")), "").unwrap();
+        }
+        fs::write(folder.path().join(LOCK), "").unwrap();
+        fs::create_dir(folder.path().join(NOBODYS)).unwrap();
+        let taken = Folder::take(folder.path()).unwrap();
+        taken.remove_leftovers().unwrap();
+        assert!(!folder.path().join(being_closed(STEM)).exists());
+        let found = taken.segments().unwrap();
+        let names: Vec<_> = found.iter().map(Entry::name).collect();
+        assert_eq!(names, [being_written(STEM), closed(STEM)]);
+    }
+
+    #[test]
+    fn one_with_anything_else_in_it_is_refused_and_stays_as_it_was() {
+        for name in ["1.jsonl", "upload.zst.tmp", "notes.txt", "x.jsonl.zst", MARKER, ".hidden"] {
+            let folder = tempfile::tempdir().unwrap();
+            // The marker is one only as a file.
+            match name {
+                MARKER => fs::create_dir(folder.path().join(name)).unwrap(),
+                _ => fs::write(folder.path().join(name), "mine").unwrap(),
+            }
+            assert!(refused(folder.path()).contains(name), "{name}");
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "{name}");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        fifo(&folder.path().join(closed(STEM)));
+        assert!(refused(folder.path()).contains(STEM));
+    }
+
+    #[test]
+    fn one_of_another_user_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        if std::os::unix::fs::chown(folder.path(), Some(1000), None).is_err() {
+            return; // Only root may give it away.
+        }
+        assert!(refused(folder.path()).contains("belongs to user 1000"));
+    }
+
+    #[test]
+    fn what_is_not_a_file_of_this_user_s_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let taken = Folder::take(folder.path()).unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let elsewhere = tempfile::NamedTempFile::new().unwrap();
+        let name = |n: u32| being_written(&format!("20260601T22400{n}.123456Z"));
+        symlink(elsewhere.path(), at(&name(1))).unwrap();
+        fifo(&at(&name(2)));
+        fs::create_dir(at(&name(3))).unwrap();
+        fs::hard_link(elsewhere.path(), at(&name(4))).ok();
+        let strange: Vec<_> =
+            (1..=4).map(name).filter(|name| at(name).symlink_metadata().is_ok()).collect();
+        assert_eq!(taken.segments().unwrap(), []);
+        for name in &strange {
+            assert!(taken.open(name).is_err(), "{name}");
+            taken.remove(name).unwrap();
+            assert!(at(name).symlink_metadata().is_ok(), "{name}");
+        }
+        assert!(elsewhere.path().exists());
+    }
+
+    #[test]
+    fn it_is_known_when_it_is_no_longer_there() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("a");
+        let folder = Folder::take(&path).unwrap();
+        assert!(folder.is_in_place());
+        fs::rename(&path, parent.path().join("b")).unwrap();
+        assert!(!folder.is_in_place());
+        Folder::take(&path).unwrap();
+        assert!(!folder.is_in_place(), "another one");
+        let folder = Folder::take(&path).unwrap();
+        fs::remove_dir_all(&path).unwrap();
+        assert!(!folder.is_in_place());
+    }
 }

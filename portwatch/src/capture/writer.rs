@@ -2,18 +2,26 @@
 //!
 //! A record goes out in one write and is in the kernel's hands then: the end of
 //! the agent, by SIGKILL too, loses none that were written. What a power loss may
-//! take is what was written in the last [`SYNC`]; after that it is on the disk.
+//! take is what was written in the last [`SYNC`]; after that it is on the disk, and
+//! the file has been seen to be where it can be found again.
 
 use std::{
     fs::File,
     io::{self, Write as _},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
 
-use super::{CaptureError, Limits, closer::Closer, folder, new_stem, segments};
+use super::{
+    CaptureError, LONGEST_LINE, Limits,
+    closer::{Closer, Room, Round},
+    folder::{Folder, being_written},
+    new_stem,
+};
 use crate::{event::Record, sinks::Sink};
 
 /// How long what has been written may not be on the disk.
@@ -21,15 +29,19 @@ const SYNC: Duration = Duration::from_secs(1);
 
 /// A capture that is being written.
 pub struct Capture {
-    folder: PathBuf,
+    path: PathBuf,
+    folder: Arc<Folder>,
     limits: Limits,
+    longest: u64,
     /// The newest file's name, whether it is still open or not.
     newest: Option<String>,
     open: Option<Open>,
     line: Vec<u8>,
     closer: Closer,
-    /// Keeps others out as long as it is open.
-    _lock: File,
+    /// What the closer is yet to be told.
+    begun: Option<Round>,
+    /// Refusals that were written to a file that is gone.
+    lost: u64,
 }
 
 /// The file that is being written.
@@ -37,32 +49,45 @@ struct Open {
     file: File,
     size: u64,
     since: Instant,
+    /// When it was last seen to be in its place.
+    seen: Instant,
+    /// Refusals that were written after that.
+    unseen: u64,
     unsynced_since: Option<Instant>,
     /// Half a line is at its end and could not be taken back.
     torn: bool,
 }
 
 impl Capture {
-    /// Takes the folder for this process, and closes what an earlier one has left.
+    /// Takes the folder for this process, and begins a file in it. No thread is
+    /// started by this: the sink's own does, when it has been started.
     ///
     /// # Errors
-    /// The folder cannot be made or written, is open to others, or in use.
-    pub fn open(folder: &Path, limits: Limits) -> Result<Self, CaptureError> {
-        let lock = folder::take(folder)?;
-        let io = |step| move |source| CaptureError::Io { step, path: folder.to_owned(), source };
-        // The file that is written and the copy of the one that is being closed
-        // count too.
+    /// The folder cannot be made or written, is somebody else's, or in use.
+    pub fn open(path: &Path, limits: Limits) -> Result<Self, CaptureError> {
+        let io = |step| move |source| CaptureError::Io { step, path: path.to_owned(), source };
+        let folder = Folder::take(path)?;
         let file_size = limits.file_size.min(limits.total_size / 4);
-        let limits = Limits { file_size, ..limits };
-        let keep = limits.total_size.saturating_sub(2 * file_size);
+        let longest = LONGEST_LINE.min(limits.total_size / 4);
+        // A file of one line may be larger than others.
+        let largest = file_size.max(longest);
+        let room = Room {
+            // The file that is written, one that is to be closed and its copy count too.
+            kept: limits.total_size.saturating_sub(3 * largest),
+            meanwhile: limits.total_size.saturating_sub(2 * largest),
+        };
+        let newest = folder.segments().map_err(io("list"))?.pop().map(|segment| segment.stem);
         let mut capture = Self {
-            newest: segments(folder).map_err(io("list"))?.pop().map(|segment| segment.stem),
-            folder: folder.to_owned(),
-            limits,
+            path: path.to_owned(),
+            folder: Arc::new(folder),
+            limits: Limits { file_size, ..limits },
+            longest,
+            newest,
             open: None,
             line: Vec::with_capacity(8192),
-            closer: Closer::start(folder.to_owned(), keep).map_err(io("start a thread for"))?,
-            _lock: lock,
+            closer: Closer::new(room),
+            begun: None,
+            lost: 0,
         };
         // A torn last line must stay the last of its file: never append to one
         // that another process has begun.
@@ -71,55 +96,107 @@ impl Capture {
     }
 
     fn begin(&mut self) -> io::Result<()> {
+        if !self.folder.is_in_place() {
+            self.folder = Arc::new(Folder::take(&self.path).map_err(io::Error::other)?);
+            let newest = self.folder.segments()?.pop().map(|segment| segment.stem);
+            self.newest = self.newest.take().max(newest);
+        }
         let stem = new_stem(Timestamp::now(), self.newest.as_deref());
-        let file = folder::create(&self.folder.join(format!("{stem}.jsonl")), true)?;
-        folder::sync(&self.folder)?;
-        self.open =
-            Some(Open { file, size: 0, since: Instant::now(), unsynced_since: None, torn: false });
+        let file = self.folder.create(&being_written(&stem))?;
+        self.folder.sync()?;
+        self.open = Some(Open {
+            file,
+            size: 0,
+            since: Instant::now(),
+            seen: Instant::now(),
+            unseen: 0,
+            unsynced_since: None,
+            torn: false,
+        });
         self.newest = Some(stem.clone());
-        self.closer.closed_before(stem);
+        self.begun = Some(Round { folder: Arc::clone(&self.folder), active: stem });
         Ok(())
     }
 
     /// The file to append to, a new one if the last is full or old.
     fn current(&mut self, length: u64) -> io::Result<&mut Open> {
-        let Limits { file_size, file_age, .. } = self.limits;
-        let done = self.open.as_ref().is_some_and(|open| {
-            let full = open.size + length > file_size || open.since.elapsed() >= file_age;
-            open.torn || (open.size > 0 && full)
-        });
-        if done && let Some(open) = self.open.take() {
-            open.file.sync_data()?;
+        let file_size = self.limits.file_size;
+        let is_full = |open: &Open| open.torn || (open.size > 0 && open.size + length > file_size);
+        if self.open.as_ref().is_some_and(is_full) {
+            self.close()?;
         }
         if self.open.is_none() {
             self.begin()?;
         }
         self.open.as_mut().ok_or_else(|| io::Error::other("no file is open"))
     }
+
+    /// No more is written to this file.
+    fn close(&mut self) -> io::Result<()> {
+        let Some(open) = self.open.take() else { return Ok(()) };
+        let synced = open.file.sync_data();
+        if open.is_gone() {
+            self.lost += open.unseen;
+        }
+        synced
+    }
+
+    /// Begins anew where the file or its folder is no longer where it was.
+    fn look_where_it_is(&mut self) -> io::Result<()> {
+        let Some(open) = &mut self.open else { return Ok(()) };
+        let gone = open.is_gone();
+        if !gone && self.folder.is_in_place() {
+            open.seen = Instant::now();
+            open.unseen = 0;
+            return Ok(());
+        }
+        let what = if gone { "its file" } else { "its folder" };
+        tracing::warn!(
+            "capture: {what} in {} was taken away; a new one is begun",
+            self.path.display()
+        );
+        // In a folder that was moved all is still there.
+        self.close()?;
+        self.begin()
+    }
+
+    /// What is due with time. Gives how soon something will be.
+    fn see_to(&mut self) -> io::Result<Option<Duration>> {
+        let age = self.limits.file_age;
+        let Some(open) = &mut self.open else { return Ok(None) };
+        let unsynced = open.unsynced_since.map(|since| SYNC.saturating_sub(since.elapsed()));
+        let aged = (open.size > 0).then(|| age.saturating_sub(open.since.elapsed()));
+        if aged.is_some_and(|left| left.is_zero()) {
+            self.close()?;
+            self.begin()?;
+            return Ok(None);
+        }
+        if unsynced.is_some_and(|left| left.is_zero()) {
+            open.unsynced_since = None;
+            open.file.sync_data()?;
+            self.look_where_it_is()?;
+            return Ok(aged);
+        }
+        Ok(unsynced.into_iter().chain(aged).min())
+    }
 }
 
 impl Open {
     /// All of the line or nothing: half of one would spoil the next.
-    fn append(&mut self, line: &[u8]) -> io::Result<()> {
+    fn append(&mut self, line: &[u8], refusals: u64) -> io::Result<()> {
         if let Err(error) = self.file.write_all(line) {
             self.torn = self.file.set_len(self.size).is_err();
             return Err(error);
         }
         self.size += line.len() as u64;
+        self.unseen += refusals;
         self.unsynced_since.get_or_insert_with(Instant::now);
         Ok(())
     }
 
-    /// Gives how soon there will be something to sync.
-    fn sync_if_due(&mut self) -> io::Result<Option<Duration>> {
-        let Some(since) = self.unsynced_since else { return Ok(None) };
-        let left = SYNC.saturating_sub(since.elapsed());
-        if !left.is_zero() {
-            return Ok(Some(left));
-        }
-        self.unsynced_since = None;
-        self.file.sync_data()?;
-        Ok(None)
+    /// Whether it has no name any more: what is written to it is nowhere.
+    fn is_gone(&self) -> bool {
+        self.file.metadata().is_ok_and(|data| data.nlink() == 0)
     }
 }
 
@@ -128,24 +205,175 @@ impl Sink for Capture {
         self.line.clear();
         serde_json::to_writer(&mut self.line, record)?;
         self.line.push(b'\n');
+        let length = self.line.len() as u64;
+        if length > self.longest {
+            self.line = Vec::new();
+            return Err(io::Error::other(format!(
+                "a record has {length} bytes, more than the {} that are kept of one",
+                self.longest
+            )));
+        }
+        if self.open.as_ref().is_some_and(|open| open.seen.elapsed() >= SYNC) {
+            self.look_where_it_is()?;
+        }
         let line = std::mem::take(&mut self.line);
-        let written = self.current(line.len() as u64).and_then(|open| open.append(&line));
+        let written = self.current(length).and_then(|open| open.append(&line, record.refusals()));
         self.line = line;
         written
     }
 
     fn rest(&mut self) -> io::Result<Option<Duration>> {
-        self.open.as_mut().map_or(Ok(None), Open::sync_if_due)
+        if let Some(round) = self.begun.take() {
+            self.closer.see_to(round);
+        }
+        let again = self.see_to()?;
+        // The closer is told the next time.
+        Ok(if self.begun.is_some() { Some(Duration::ZERO) } else { again })
+    }
+
+    fn lost(&mut self) -> u64 {
+        std::mem::take(&mut self.lost)
     }
 }
 
 impl Drop for Capture {
     /// The last file is closed like all others.
     fn drop(&mut self) {
-        let Some(open) = self.open.take() else { return };
-        if let Err(error) = open.file.sync_data() {
+        if self.open.is_none() {
+            return;
+        }
+        if let Err(error) = self.close() {
             tracing::error!(%error, "capture: the last records may not be on the disk");
         }
-        self.closer.closed_before(new_stem(Timestamp::now(), self.newest.as_deref()));
+        let active = new_stem(Timestamp::now(), self.newest.as_deref());
+        self.closer.see_to(Round { folder: Arc::clone(&self.folder), active });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::event::{Loss, read};
+
+    const LIMITS: Limits =
+        Limits { file_size: 1 << 20, file_age: Duration::from_hours(24), total_size: 64 << 20 };
+
+    fn record(count: u64) -> Record {
+        Record::Loss(Loss::now("test", count))
+    }
+
+    fn large(bytes: usize) -> Record {
+        let line = include_str!("../../../tests/golden/listener.jsonl");
+        let Ok(Record::BindFailure(mut event)) = read::record(line.trim_end()) else { panic!() };
+        event.process.cmdline = vec!["x".repeat(bytes)];
+        Record::BindFailure(event)
+    }
+
+    fn files(folder: &Path) -> usize {
+        super::super::segments(folder).unwrap().len()
+    }
+
+    #[test]
+    fn a_record_that_could_not_be_read_back_is_refused_and_none_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut capture = Capture::open(folder.path(), LIMITS).unwrap();
+        capture.write(&record(1)).unwrap();
+        let error = capture.write(&large(2 << 20)).unwrap_err();
+        assert!(error.to_string().contains("more than the 1048576"), "{error}");
+        capture.write(&large(900 << 10)).unwrap();
+        assert_eq!(capture.lost(), 0);
+        // Where there is room for little, a line may take a quarter of it.
+        let small = tempfile::tempdir().unwrap();
+        let limits = Limits { file_size: 1 << 10, total_size: 32 << 10, ..LIMITS };
+        let mut capture = Capture::open(small.path(), limits).unwrap();
+        capture.write(&large(1 << 10)).unwrap();
+        assert!(capture.write(&large(8 << 10)).is_err());
+    }
+
+    #[test]
+    fn a_file_s_age_ends_it_with_records_or_without() {
+        let folder = tempfile::tempdir().unwrap();
+        let age = Duration::from_millis(50);
+        let mut capture = Capture::open(folder.path(), Limits { file_age: age, ..LIMITS }).unwrap();
+        assert_eq!(capture.rest().unwrap(), None, "an empty one may become as old as it likes");
+        capture.write(&record(1)).unwrap();
+        let wait = capture.rest().unwrap().unwrap();
+        assert!(wait <= age, "{wait:?}");
+        std::thread::sleep(wait);
+        capture.rest().unwrap();
+        assert_eq!(capture.open.as_ref().unwrap().size, 0, "another file");
+    }
+
+    #[test]
+    fn what_is_written_is_synced_within_a_second() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut capture = Capture::open(folder.path(), LIMITS).unwrap();
+        let begun = Instant::now();
+        capture.write(&record(1)).unwrap();
+        // As many as come: each has the chance.
+        while capture
+            .open
+            .as_ref()
+            .unwrap()
+            .unsynced_since
+            .is_some_and(|since| since <= begun + SYNC / 2)
+        {
+            assert!(begun.elapsed() < SYNC * 5);
+            capture.write(&record(1)).unwrap();
+            let wait = capture.rest().unwrap().unwrap();
+            assert!(wait <= SYNC.max(LIMITS.file_age));
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert!(begun.elapsed() >= SYNC / 2);
+    }
+
+    fn wait_until_seen(capture: &mut Capture) {
+        capture.open.as_mut().unwrap().unsynced_since = Some(Instant::now() - SYNC);
+        capture.rest().unwrap();
+    }
+
+    #[test]
+    fn a_file_that_is_taken_away_is_begun_anew_and_its_last_records_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut capture = Capture::open(folder.path(), LIMITS).unwrap();
+        capture.write(&record(5)).unwrap();
+        wait_until_seen(&mut capture);
+        capture.write(&record(3)).unwrap();
+        for segment in super::super::segments(folder.path()).unwrap() {
+            fs::remove_file(segment.path).unwrap();
+        }
+        wait_until_seen(&mut capture);
+        // What had been seen on the disk was somebody's own to remove.
+        assert_eq!((capture.lost(), files(folder.path())), (3, 1));
+        capture.write(&record(1)).unwrap();
+        wait_until_seen(&mut capture);
+        assert_eq!((capture.lost(), files(folder.path())), (0, 1));
+    }
+
+    #[test]
+    fn a_folder_that_is_taken_away_is_made_anew() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("a");
+        let mut capture = Capture::open(&path, LIMITS).unwrap();
+        capture.write(&record(3)).unwrap();
+        fs::remove_dir_all(&path).unwrap();
+        wait_until_seen(&mut capture);
+        assert_eq!((capture.lost(), files(&path)), (3, 1));
+        // Moved, nothing is lost; it goes on in the new one.
+        capture.write(&record(4)).unwrap();
+        fs::rename(&path, parent.path().join("b")).unwrap();
+        wait_until_seen(&mut capture);
+        assert_eq!((capture.lost(), files(&path)), (0, 1));
+        // Something else is there now: refused, and none of it touched.
+        fs::remove_dir_all(&path).unwrap();
+        fs::write(&path, "mine").unwrap();
+        capture.open.as_mut().unwrap().seen = Instant::now() - SYNC;
+        assert!(capture.write(&record(6)).is_err());
+        assert!(capture.write(&record(6)).is_err());
+        fs::remove_file(&path).unwrap();
+        capture.write(&record(7)).unwrap();
+        assert_eq!((capture.lost(), files(&path)), (0, 1));
     }
 }

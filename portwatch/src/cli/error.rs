@@ -103,9 +103,10 @@ fn classify(error: &anyhow::Error) -> (u8, Option<&'static str>) {
                 CaptureError::Io { .. } => {
                     "name a folder that can be made or written with --capture"
                 }
-                CaptureError::Open(_) => {
-                    "name a folder of the capture's own, or close it: chmod 700"
+                CaptureError::Strange { .. } => {
+                    "name a folder that is not there yet, or is empty: a capture removes files"
                 }
+                CaptureError::NotOwn { .. } => "name a folder of the user's that portwatch runs as",
                 CaptureError::InUse(_) => "give each agent a folder of its own",
             }),
         );

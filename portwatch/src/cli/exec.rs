@@ -21,6 +21,7 @@ use crate::{
     metrics::Metrics,
     pipeline::{self, Agent, Tuning},
     sinks::{Place, Sink, human::Human, json::Json},
+    talk,
     watch::{self, Watch},
 };
 
@@ -82,6 +83,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 async fn starts(args: &Args) -> anyhow::Result<ExitCode> {
     let signals = Signals::hold_back().context("failed to read signals")?;
+    // Its thread holds the signals back as well.
+    talk::start();
     set_child_subreaper(Some(getpid())).context("failed to become a child subreaper")?;
     let locked_memory = getrlimit(Resource::Memlock);
     let refused = Refused::default();
@@ -130,7 +133,9 @@ async fn watched(
         if let Some(end) = ended_by(signals)? {
             return Ok(end);
         }
-        eprintln!("portwatch: ready");
+        talk::say("portwatch: ready");
+        // Before what the command says.
+        talk::settle();
         let (program, arguments) = args.command.split_first().context("there is no command")?;
         let child = Child::start(program, arguments, signals, *locked_memory)?;
         child.end(signals).await.context("failed to wait for the command")
@@ -148,7 +153,10 @@ async fn hold(
 ) -> anyhow::Result<Option<End>> {
     let ports: Vec<_> =
         refusals.iter().map(|refusal| words::target(&refusal.failure).to_string()).collect();
-    eprintln!("portwatch: waiting up to {timeout:#} for {} to come free", ports.join(", "));
+    talk::say(format!(
+        "portwatch: waiting up to {timeout:#} for {} to come free",
+        ports.join(", ")
+    ));
     let interrupted = async {
         loop {
             let received = signals.next().await?;
@@ -160,12 +168,13 @@ async fn hold(
     tokio::select! {
         freed = wait_free(refusals, timeout.unsigned_abs()) => match freed {
             Ok(()) => {
-                eprintln!("portwatch: free; starting it once more");
+                talk::say("portwatch: free; starting it once more");
+                talk::settle();
                 Ok(None)
             }
             Err(held) => {
                 let port = words::target(&held.failure);
-                eprintln!("portwatch: {port} is still held after {timeout:#}; not started again");
+                talk::say(format!("portwatch: {port} is still held after {timeout:#}; not started again"));
                 Ok(Some(end))
             }
         },

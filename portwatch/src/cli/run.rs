@@ -15,6 +15,7 @@ use crate::{
     kernel::{attach::SourceLimit, rights},
     metrics::{Metrics, server::Server},
     pipeline::{self, Agent, Controls, Tuning},
+    talk,
     watch::{self, Watch},
 };
 
@@ -48,10 +49,12 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     watch::need_rights()?;
     let settings = args.settings.read()?.settings;
     let server = settings.metrics.as_ref().map(Server::bind).transpose()?;
-    let sinks = output::open(&settings)?;
     let watch = Watch::everybody(args.hooks.choice, limit(&settings))?;
-    announce(&watch);
+    // What is started from now on has few rights, so nothing is started before.
     rights::give_away().context("failed to give capabilities away")?;
+    let sinks = output::open(&settings)?;
+    announce(&watch);
+    talk::start();
     let metrics = Arc::new(Metrics::new().context("failed to count")?);
     metrics.attached(&watch.plan, &watch.attached, &watch.host);
     let hooks = watch.plan.set.name();
@@ -66,7 +69,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
     let until_stopped = async |controls: &mut Controls| {
         let mut signals = Signals::watch().context("failed to watch signals")?;
-        eprintln!("{ready}");
+        talk::say(&ready);
         manager::tell(&[NotifyState::Ready]);
         let metrics = Arc::clone(&metrics);
         tokio::select! {
@@ -140,9 +143,9 @@ async fn reload(args: &Args, started: &Settings, controls: &Controls, metrics: &
         Ok(now) => {
             let now = now.settings;
             if !now.same_outputs(started) || limit(&now) != limit(started) {
-                eprintln!(
+                talk::say(
                     "portwatch: format, capture, metrics and whether there is a storm window stay \
-                     as they were until a new start"
+                     as they were until a new start",
                 );
             }
             let mut tuning = tuning(&now);
@@ -151,11 +154,11 @@ async fn reload(args: &Args, started: &Settings, controls: &Controls, metrics: &
             }
             controls.tune(tuning).await;
             metrics.reloaded(true);
-            eprintln!("portwatch: configuration read again");
+            talk::say("portwatch: configuration read again");
         }
         Err(error) => {
             metrics.reloaded(false);
-            eprintln!("portwatch: the configuration stays as it was: {error:#}");
+            talk::say(format!("portwatch: the configuration stays as it was: {error:#}"));
         }
     }
     manager::tell(&[NotifyState::Ready]);
@@ -183,12 +186,14 @@ fn limit(settings: &Settings) -> SourceLimit {
 fn announce(watch: &Watch) {
     let plan = &watch.plan;
     if let Some(because) = &plan.because {
-        eprintln!("portwatch: fexit hooks are not to be had ({because}); using tracepoints");
+        talk::say(format!(
+            "portwatch: fexit hooks are not to be had ({because}); using tracepoints"
+        ));
     }
-    eprintln!("portwatch: cost: {}", plan.cost());
+    talk::say(format!("portwatch: cost: {}", plan.cost()));
     let known = plan.set.misses().iter().copied();
     for miss in known.chain(watch.attached.misses.iter().map(String::as_str)) {
-        eprintln!("portwatch: not seen: {miss}");
+        talk::say(format!("portwatch: not seen: {miss}"));
     }
 }
 
@@ -197,7 +202,10 @@ fn tell_ignored(metrics: &Metrics) {
     for by in [Ignored::Port, Ignored::Unit] {
         let count = metrics.ignored_by(by);
         if count > 0 {
-            eprintln!("portwatch: {count} refused binds were ignored by their {}", by.name());
+            talk::say(format!(
+                "portwatch: {count} refused binds were ignored by their {}",
+                by.name()
+            ));
         }
     }
 }

@@ -1,13 +1,11 @@
 //! What the command was refused: a sink beside the one that tells of it.
 
-use std::{
-    io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{io, sync::Arc};
 
 use crate::{
     event::{Event, Record},
     evidence::{Failure, State},
+    shared::Shared,
     sinks::Sink,
 };
 
@@ -28,17 +26,12 @@ pub struct Refusal {
 
 /// All that were refused so far, each once.
 #[derive(Clone, Default)]
-pub struct Refused(Arc<Mutex<Vec<Refusal>>>);
+pub struct Refused(Arc<Shared<Vec<Refusal>>>);
 
 impl Refused {
     /// What is there so far.
     pub fn all(&self) -> Vec<Refusal> {
-        self.lock().clone()
-    }
-
-    /// Nothing that panics is done under the lock.
-    fn lock(&self) -> MutexGuard<'_, Vec<Refusal>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.get()
     }
 }
 
@@ -46,10 +39,10 @@ impl Sink for Refused {
     fn write(&mut self, record: &Record) -> io::Result<()> {
         let Record::BindFailure(event) = record else { return Ok(()) };
         let refusal = refusal(event);
-        let mut all = self.lock();
+        let all = self.0.get();
         // For port 0 there is no port to wait for.
         if refusal.failure.port != 0 && all.len() < MOST && !all.contains(&refusal) {
-            all.push(refusal);
+            self.0.push(refusal);
         }
         Ok(())
     }

@@ -2,12 +2,19 @@
 //! have of the agent is bounded in number, time and memory.
 //!
 //! One request each, answered or not within a few seconds. When there are too many
-//! connections the oldest has to go, so that those that say nothing keep nobody out
-//! that does.
+//! connections one has to go ([`crowd`]), so that those that say nothing keep nobody
+//! out that does.
 
 use std::{
-    collections::VecDeque, convert::Infallible, fs, io, os::unix::fs::PermissionsExt as _,
-    path::PathBuf, sync::Arc, time::Duration,
+    convert::Infallible,
+    fs, io,
+    os::unix::fs::PermissionsExt as _,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
 };
 
 use hyper::{
@@ -21,15 +28,19 @@ use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener},
-    task::AbortHandle,
+    task::{AbortHandle, yield_now},
     time::{sleep, timeout},
 };
 
+mod crowd;
+
 use super::Metrics;
 use crate::config::values::Listen;
+use crowd::{MOST, Peer, Place, who_goes};
 
-/// Connections at a time.
-const MOST: usize = 32;
+/// Connections that wait to be accepted: as many as are accepted in some milliseconds.
+/// Where there is no room for one, its kernel tries again a second later.
+const BACKLOG: i32 = 1024;
 /// How long one may take, from its beginning to its end.
 const TIME_LIMIT: Duration = Duration::from_secs(5);
 /// What is read of a request's head: hyper's least.
@@ -72,6 +83,8 @@ impl Server {
         let socket = match at {
             Listen::Tcp(address) => {
                 let socket = std::net::TcpListener::bind(address).map_err(failed)?;
+                // The standard library's own is 128.
+                rustix::net::listen(&socket, BACKLOG).map_err(|errno| failed(errno.into()))?;
                 socket.set_nonblocking(true).map_err(failed)?;
                 Socket::Tcp(socket)
             }
@@ -97,9 +110,13 @@ impl Server {
                 let socket = TcpListener::from_std(socket).map_err(failed)?;
                 loop {
                     match socket.accept().await {
-                        Ok((stream, _)) => open.admit(stream, &metrics),
+                        Ok((stream, from)) => {
+                            open.admit(stream, Peer::at(from.ip()), &metrics);
+                        }
                         Err(error) => rest(&error).await,
                     }
+                    // Whoever has asked already is answered before the next comes in.
+                    yield_now().await;
                 }
             }
             Socket::Unix(socket, path) => {
@@ -107,9 +124,16 @@ impl Server {
                 let _file = SocketFile(path);
                 loop {
                     match socket.accept().await {
-                        Ok((stream, _)) => open.admit(stream, &metrics),
+                        Ok((stream, _)) => {
+                            let peer = stream
+                                .peer_cred()
+                                .map_or(Peer::Unknown, |peer| Peer::User(peer.uid()));
+                            open.admit(stream, peer, &metrics);
+                        }
                         Err(error) => rest(&error).await,
                     }
+                    // Whoever has asked already is answered before the next comes in.
+                    yield_now().await;
                 }
             }
         }
@@ -152,22 +176,34 @@ impl Drop for SocketFile {
 
 /// The connections, oldest first.
 #[derive(Default)]
-struct Open(VecDeque<AbortHandle>);
+struct Open(Vec<Connection>);
+
+struct Connection {
+    peer: Peer,
+    since: Instant,
+    /// Whether a whole request has come.
+    has_asked: Arc<AtomicBool>,
+    task: AbortHandle,
+}
 
 impl Open {
-    fn admit<S>(&mut self, stream: S, metrics: &Arc<Metrics>)
+    fn admit<S>(&mut self, stream: S, peer: Peer, metrics: &Arc<Metrics>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        self.0.retain(|connection| !connection.is_finished());
-        while self.0.len() >= MOST {
-            if let Some(oldest) = self.0.pop_front() {
-                oldest.abort();
+        self.0.retain(|connection| !connection.task.is_finished());
+        if self.0.len() >= MOST {
+            let places: Vec<_> = self.0.iter().map(Connection::place).collect();
+            if let Some(leaves) = who_goes(&places, peer) {
+                self.0.remove(leaves).task.abort();
             }
         }
+        let has_asked = Arc::new(AtomicBool::new(false));
+        let asks = Arc::clone(&has_asked);
         let metrics = Arc::clone(metrics);
         let task = tokio::spawn(async move {
             let service = service_fn(|request: Request<Incoming>| {
+                asks.store(true, Relaxed);
                 let answer = answer(request.method(), request.uri().path(), &metrics);
                 async { Ok::<_, Infallible>(answer) }
             });
@@ -183,7 +219,18 @@ impl Open {
                 Err(_) => tracing::debug!("a request for metrics took too long"),
             }
         });
-        self.0.push_back(task.abort_handle());
+        let task = task.abort_handle();
+        self.0.push(Connection { peer, since: Instant::now(), has_asked, task });
+    }
+}
+
+impl Connection {
+    fn place(&self) -> Place {
+        Place {
+            peer: self.peer,
+            age: self.since.elapsed(),
+            has_asked: self.has_asked.load(Relaxed),
+        }
     }
 }
 

@@ -21,6 +21,7 @@ pub struct Stage {
     /// from its beginning.
     moved_ms: AtomicU64,
     ended: AtomicBool,
+    owed: AtomicU64,
 }
 
 impl Stage {
@@ -32,6 +33,7 @@ impl Stage {
             waiting: AtomicUsize::new(0),
             moved_ms: AtomicU64::new(0),
             ended: AtomicBool::new(false),
+            owed: AtomicU64::new(0),
         }
     }
 
@@ -57,6 +59,24 @@ impl Stage {
     pub fn end(&self) {
         self.ended.store(true, Relaxed);
         self.waiting.store(0, Relaxed);
+        self.owed.store(0, Relaxed);
+    }
+
+    /// So many refusals are to be told of here, in events or as losses.
+    pub fn owe(&self, refusals: u64) {
+        self.owed.fetch_add(refusals, Relaxed);
+    }
+
+    /// So many have been.
+    pub fn told(&self, refusals: u64) {
+        self.owed.fetch_sub(refusals, Relaxed);
+    }
+
+    /// How many have not; what waits stands for one each where nobody has said for
+    /// how many.
+    pub fn owed(&self) -> u64 {
+        let waiting = u64::try_from(self.waiting()).unwrap_or(u64::MAX);
+        if self.ended.load(Relaxed) { 0 } else { self.owed.load(Relaxed).max(waiting) }
     }
 
     /// How much waits.

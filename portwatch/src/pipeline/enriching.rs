@@ -3,17 +3,13 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use portwatch_common::Source;
 
-use super::{
-    fair_queue::{FairQueue, Next},
-    outlet::Outlets,
-    storms::Storms,
-};
+use super::{outlet::Outlets, storms::Storms};
 use crate::{
     config::filter::{Filter, Ignored},
     decode::RawFailure,
@@ -24,6 +20,10 @@ use crate::{
     memory,
     metrics::{Metrics, stage::Stage},
     redact::Redaction,
+    shared::{
+        Shared,
+        fair_queue::{FairQueue, Next},
+    },
 };
 
 /// Sources that are kept in mind as not wanted; more are looked into each time.
@@ -65,7 +65,7 @@ impl Work {
 
 /// The newest tuning that was not taken over yet. It stands beside the queue, which
 /// may be full.
-pub type Slot = Arc<Mutex<Option<Tuning>>>;
+pub type Slot = Arc<Shared<Option<Tuning>>>;
 
 /// The thread's state.
 pub struct Enriching {
@@ -170,7 +170,7 @@ impl Enriching {
     }
 
     fn retune(&mut self, ignored: &mut HashMap<Source, Option<u64>>) {
-        let next = self.slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let next = self.slot.replace(None);
         let Some(Tuning { filter, storm_window, deadline, redaction }) = next else { return };
         self.filter = filter;
         self.storms.set_window(storm_window);

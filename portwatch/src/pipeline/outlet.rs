@@ -3,10 +3,7 @@
 
 use std::{
     io,
-    sync::{
-        Arc,
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel},
-    },
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -14,14 +11,16 @@ use std::{
 use tokio::sync::mpsc;
 
 use crate::{
-    event::{Loss, Record},
+    event::{Event, Loss, Record},
+    evidence::{Process, Socket},
     losses::Losses,
     metrics::{Metrics, stage::Stage},
+    shared::queue::{Budget, Next, Receiver, Refused, Sender, queue},
     sinks::{Place, Sink},
 };
 
-/// Records that wait for one sink.
-const QUEUE: usize = 2048;
+/// Records that wait for one sink, and what they may take of the memory.
+const QUEUE: Budget = Budget { most: 2048, cost: 8 << 20 };
 /// How often losses are said, so that many are one number, and how soon those that a
 /// sink did not take are offered to it again.
 const LOSS_INTERVAL: Duration = Duration::from_millis(200);
@@ -34,15 +33,9 @@ pub struct Outlets {
 
 struct Outlet {
     place: &'static str,
-    queue: SyncSender<Work>,
+    queue: Sender<Arc<Record>>,
     losses: Arc<Losses>,
     stage: Arc<Stage>,
-}
-
-enum Work {
-    Record(Arc<Record>),
-    /// Losses are pending; there may be no record behind which to say them.
-    Losses,
 }
 
 /// Ends when all sinks have, whether they were asked to or their readers are
@@ -70,8 +63,8 @@ impl Outlets {
         let (alive, ended) = mpsc::channel(1);
         let mut all = Vec::new();
         for (place, mut sink) in sinks {
-            let (sender, queue) = sync_channel(QUEUE);
-            let losses = Arc::new(Losses::default());
+            let (sender, queue) = queue(QUEUE);
+            let losses = Arc::new(Losses::of(place.0));
             let stage = metrics.stage(place.0);
             metrics.lost(place.0, 0);
             let writer = Writer {
@@ -96,16 +89,21 @@ impl Outlets {
 
     /// Hands a record to every sink, and waits for none of them.
     pub fn offer(&self, record: Record) {
+        let cost = cost(&record);
         let record = Arc::new(record);
         for outlet in &self.all {
-            match outlet.queue(Work::Record(Arc::clone(&record))) {
+            outlet.stage.add();
+            outlet.stage.owe(record.refusals());
+            match outlet.queue.offer(Arc::clone(&record), cost) {
                 Ok(()) => {}
-                Err(TrySendError::Full(_)) => {
+                Err(Refused::Full) => {
+                    outlet.stage.take_back();
                     outlet.losses.add(outlet.place, record.refusals());
                     self.metrics.lost(outlet.place, record.refusals());
+                    outlet.queue.tell();
                 }
                 // Its reader is gone: there is nobody whom a count could reach.
-                Err(TrySendError::Disconnected(_)) => {}
+                Err(Refused::Gone) => outlet.stage.take_back(),
             }
         }
     }
@@ -114,25 +112,47 @@ impl Outlets {
     pub fn lost(&self, place: &'static str, count: u64) {
         self.metrics.lost(place, count);
         for outlet in &self.all {
+            outlet.stage.owe(count);
             outlet.losses.add(place, count);
-            if outlet.queue(Work::Losses).is_err() {
-                tracing::trace!(place, "said with the next record");
-            }
+            outlet.queue.tell();
         }
     }
 }
 
-impl Outlet {
-    fn queue(&self, work: Work) -> Result<(), TrySendError<Work>> {
-        self.stage.add();
-        self.queue.try_send(work).inspect_err(|_| self.stage.take_back())
+/// What a record takes of the memory while it waits: all that is written of it, and the
+/// parts of fixed size, of which not all is.
+fn cost(record: &Record) -> usize {
+    struct Length(usize);
+    impl io::Write for Length {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
     }
+    let mut written = Length(0);
+    if serde_json::to_writer(&mut written, record).is_err() {
+        // No sink can write it either.
+        return QUEUE.cost;
+    }
+    let parts = match record {
+        Record::BindFailure(event) => {
+            let holders = event.sockets.iter().map(|socket| socket.holders.len());
+            size_of::<Event>()
+                + event.sockets.len() * size_of::<Socket>()
+                + holders.sum::<usize>() * size_of::<Process>()
+        }
+        Record::Loss(_) | Record::Agent(_) => 0,
+    };
+    size_of::<Record>() + written.0 + parts
 }
 
 /// A sink's side of its queue.
 struct Writer {
     place: &'static str,
-    queue: Receiver<Work>,
+    queue: Receiver<Arc<Record>>,
     losses: Arc<Losses>,
     stage: Arc<Stage>,
     metrics: Arc<Metrics>,
@@ -140,6 +160,14 @@ struct Writer {
 
 /// The sink's reader is gone for good.
 struct Gone;
+
+/// Whether the last time that something was tried failed: the first failure in a row is
+/// said on stderr.
+#[derive(Default)]
+struct Failing {
+    writing: bool,
+    resting: bool,
+}
 
 impl Writer {
     /// Writes until the queue is closed and empty, or the sink's reader is gone.
@@ -149,69 +177,68 @@ impl Writer {
     }
 
     fn write_all(&self, sink: &mut dyn Sink, farewell: impl Fn() -> Record) -> Result<(), Gone> {
-        let mut failing = false;
+        let mut failing = Failing::default();
         let mut losses_due = Instant::now();
         loop {
-            match self.next(sink, losses_due) {
-                Ok(Work::Record(record)) => {
+            let rest = self.rest(sink, &mut failing).map(|wait| Instant::now() + wait);
+            let losses = (self.losses.pending() > 0).then_some(losses_due);
+            match self.queue.next(rest.into_iter().chain(losses).min()) {
+                Next::One(record) => {
                     let written = sink.write(&record);
                     self.stage.done();
                     self.judge(written, record.refusals(), &mut failing)?;
                 }
-                Ok(Work::Losses) => self.stage.done(),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
+                Next::Nothing => {}
+                Next::End => break,
             }
-            if self.losses.are_pending() && losses_due <= Instant::now() {
+            if self.losses.pending() > 0 && losses_due <= Instant::now() {
                 self.say_losses(sink);
                 losses_due = Instant::now() + LOSS_INTERVAL;
             }
         }
         self.say_losses(sink);
-        if self.losses.are_pending() {
+        if self.losses.pending() > 0 {
             tracing::error!("{}: what it has lost could not be said", self.place);
         }
         let written = sink.write(&farewell());
         self.judge(written, 0, &mut failing)?;
-        self.rest(sink);
+        self.rest(sink, &mut failing);
         Ok(())
     }
 
-    /// What comes next. Before it waits, the sink may see to what it has put off.
-    fn next(&self, sink: &mut dyn Sink, losses_due: Instant) -> Result<Work, RecvTimeoutError> {
-        match self.queue.try_recv() {
-            Ok(work) => return Ok(work),
-            Err(TryRecvError::Disconnected) => return Err(RecvTimeoutError::Disconnected),
-            Err(TryRecvError::Empty) => {}
-        }
-        let wait = losses_due.saturating_duration_since(Instant::now());
-        let losses = self.losses.are_pending().then_some(wait);
-        match self.rest(sink).into_iter().chain(losses).min() {
-            Some(wait) => self.queue.recv_timeout(wait),
-            None => self.queue.recv().map_err(RecvTimeoutError::from),
+    /// The sink may see to what it has put off. Gives how soon it wants to again.
+    fn rest(&self, sink: &mut dyn Sink, failing: &mut Failing) -> Option<Duration> {
+        let rested = sink.rest();
+        self.lost(sink.lost());
+        match rested {
+            Ok(again) => {
+                failing.resting = false;
+                again
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut failing.resting, true) {
+                    tracing::warn!(%error, "{}", self.place);
+                }
+                None
+            }
         }
     }
 
-    fn rest(&self, sink: &mut dyn Sink) -> Option<Duration> {
-        sink.rest().unwrap_or_else(|error| {
-            tracing::warn!(%error, "{}", self.place);
-            None
-        })
-    }
-
-    /// Counts what could not be written; the first failure in a row is said on
-    /// stderr.
+    /// Counts what could not be written.
     fn judge(
         &self,
         written: io::Result<()>,
         refusals: u64,
-        failing: &mut bool,
+        failing: &mut Failing,
     ) -> Result<(), Gone> {
         match written {
-            Ok(()) => *failing = false,
+            Ok(()) => {
+                failing.writing = false;
+                self.stage.told(refusals);
+            }
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Err(Gone),
             Err(error) => {
-                if !std::mem::replace(failing, true) {
+                if !std::mem::replace(&mut failing.writing, true) {
                     tracing::error!(%error, "{} cannot be written", self.place);
                 }
                 self.losses.add(self.place, refusals);
@@ -221,18 +248,29 @@ impl Writer {
         Ok(())
     }
 
+    /// Counts what was written and has not lasted.
+    fn lost(&self, refusals: u64) {
+        if refusals > 0 {
+            self.stage.owe(refusals);
+            self.losses.add(self.place, refusals);
+            self.metrics.lost(self.place, refusals);
+        }
+    }
+
     fn say_losses(&self, sink: &mut dyn Sink) {
-        self.losses
-            .report(|place, count| sink.write(&Record::Loss(Loss::now(place, count))).is_ok());
+        self.losses.report(|place, count| {
+            let said = sink.write(&Record::Loss(Loss::now(place, count))).is_ok();
+            if said {
+                self.stage.told(count);
+            }
+            said
+        });
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{
-        Mutex,
-        mpsc::{Sender, channel},
-    };
+    use std::sync::mpsc::{Receiver, Sender, channel};
 
     use super::*;
 
@@ -292,7 +330,7 @@ mod tests {
         let (quick, quick_side) = fake();
         let sinks = vec![(Place("sink.a"), stalled), (Place("sink.b"), quick)];
         let (outlets, _ended) = Outlets::open(sinks, &metrics(), || record(0)).unwrap();
-        let all = QUEUE as u64 * 3;
+        let all = QUEUE.most as u64 * 3;
         for n in 0..all {
             quick_side.answers.send(Ok(())).unwrap();
             outlets.offer(record(1));
@@ -302,7 +340,7 @@ mod tests {
         drop(outlets);
         let stalled = counts(stalled_side);
         let (told, lost) = (of(&stalled, "test").sum::<u64>(), of(&stalled, "sink.a").sum::<u64>());
-        assert!(told >= QUEUE as u64 && lost > 0, "{told} told, {lost} lost");
+        assert!(told >= QUEUE.most as u64 && lost > 0, "{told} told, {lost} lost");
         assert_eq!(told + lost, all);
         assert_eq!(of(&counts(quick_side), "sink.b").sum::<u64>(), 0);
     }
@@ -335,6 +373,101 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(ended.wait());
         outlets.offer(record(1));
-        let _unused = Mutex::new(side);
+        drop(side);
+    }
+
+    /// The reader of one takes its time over what that one has lost.
+    #[test]
+    fn nobody_waits_for_a_loss_to_be_said() {
+        let (sink, side) = fake();
+        let metrics = metrics();
+        let (outlets, _ended) =
+            Outlets::open(vec![(Place("sink.a"), sink)], &metrics, || record(0)).unwrap();
+        outlets.lost("ring", 1);
+        // It is being written by now, or soon.
+        let (done, told) = channel();
+        thread::spawn(move || {
+            for _ in 0..1_000 {
+                outlets.lost("ring", 1);
+                outlets.lost("queue", 1);
+                outlets.offer(record(1));
+                thread::sleep(Duration::from_micros(100));
+            }
+            done.send(outlets).unwrap();
+        });
+        let outlets = told.recv_timeout(Duration::from_secs(30)).expect("it waits for the reader");
+        assert_eq!(metrics.unfinished(), "3001 in sink.a");
+        drop(outlets);
+        let said = counts(side);
+        assert_eq!(of(&said, "ring").sum::<u64>(), 1_001);
+        assert_eq!(of(&said, "queue").sum::<u64>(), 1_000);
+        // Losses took no record's room.
+        assert_eq!((of(&said, "test").sum::<u64>(), of(&said, "sink.a").sum::<u64>()), (1_000, 0));
+    }
+
+    fn large(bytes: usize) -> Record {
+        let line = include_str!("../../../tests/golden/listener.jsonl");
+        let Ok(Record::BindFailure(mut event)) = crate::event::read::record(line.trim_end()) else {
+            panic!()
+        };
+        event.process.cmdline = vec!["x".repeat(bytes)];
+        Record::BindFailure(event)
+    }
+
+    #[test]
+    fn few_large_ones_fill_a_queue_as_many_small_ones_do() {
+        let (sink, side) = fake();
+        let (outlets, _ended) =
+            Outlets::open(vec![(Place("sink.a"), sink)], &metrics(), || record(0)).unwrap();
+        for _ in 0..20 {
+            outlets.offer(large(1 << 20));
+        }
+        outlets.offer(record(1));
+        drop(outlets);
+        let Side { written, answers } = side;
+        drop(answers);
+        let (mut told, mut lost) = (0, 0);
+        for record in written {
+            match record {
+                Record::BindFailure(event) => told += event.count,
+                Record::Loss(loss) if loss.place == "sink.a" => lost += loss.count,
+                _ => {}
+            }
+        }
+        assert!((7..=8).contains(&told), "{told} told");
+        assert_eq!(told + lost, 20);
+    }
+
+    /// A sink that has something to do each second, and lost something of what it had.
+    #[test]
+    fn a_steady_stream_is_no_reason_not_to_see_to_what_was_put_off() {
+        struct Resting(Sender<&'static str>, u64);
+        impl Sink for Resting {
+            fn write(&mut self, _record: &Record) -> io::Result<()> {
+                self.0.send("write").map_err(io::Error::other)
+            }
+            fn rest(&mut self) -> io::Result<Option<Duration>> {
+                self.0.send("rest").map_err(io::Error::other)?;
+                Ok(None)
+            }
+            fn lost(&mut self) -> u64 {
+                std::mem::take(&mut self.1)
+            }
+        }
+        let (done, does) = channel();
+        let sink: Box<dyn Sink> = Box::new(Resting(done, 3));
+        let metrics = metrics();
+        let (outlets, mut ended) =
+            Outlets::open(vec![(Place("sink.a"), sink)], &metrics, || record(0)).unwrap();
+        for _ in 0..100 {
+            outlets.offer(record(1));
+        }
+        drop(outlets);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(ended.wait());
+        let rests = does.iter().filter(|what| *what == "rest").count();
+        assert!(rests >= 100, "{rests} times");
+        let text = metrics.text().unwrap();
+        assert!(text.contains("portwatch_events_lost_total{where=\"sink.a\"} 3"), "{text}");
     }
 }

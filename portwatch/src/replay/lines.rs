@@ -10,7 +10,7 @@ use super::{BadLine, sources::Opened};
 use crate::sinks::journald;
 
 /// Longer lines are no records: the largest that the agent writes are far shorter.
-const LONGEST: usize = 16 * 1024 * 1024;
+pub const LONGEST: usize = 16 * 1024 * 1024;
 
 /// Reads a source line by line.
 pub struct Lines {

@@ -1,11 +1,14 @@
 //! Where lines come from.
 
 use std::{
-    fs::File,
+    fs::{File, OpenOptions},
     io::{self, BufRead, BufReader, Read, stdin},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
 };
+
+use rustix::fs::OFlags;
 
 use super::SourceError;
 use crate::{capture, sinks::journald};
@@ -16,8 +19,10 @@ const BUFFER: usize = 256 * 1024;
 /// What is to be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// A file.
+    /// A file, or a pipe by its name.
     File(PathBuf),
+    /// A file of a capture's folder, and nothing else that somebody has put there.
+    Segment(PathBuf),
     /// Standard input.
     Stdin,
     /// The journal, by `journalctl`.
@@ -50,7 +55,7 @@ pub fn resolve(paths: &[PathBuf], journal: bool) -> Result<Vec<Source>, SourceEr
             if segments.is_empty() {
                 return Err(SourceError::Empty(path.clone()));
             }
-            sources.extend(segments.into_iter().map(|segment| Source::File(segment.path)));
+            sources.extend(segments.into_iter().map(|segment| Source::Segment(segment.path)));
         } else {
             sources.push(Source::File(path.clone()));
         }
@@ -65,7 +70,7 @@ impl Source {
     /// Its size on disk, as far as that is known.
     pub fn size(&self) -> u64 {
         match self {
-            Self::File(path) => path.metadata().map_or(0, |data| data.len()),
+            Self::File(path) | Self::Segment(path) => path.metadata().map_or(0, |data| data.len()),
             Self::Stdin | Self::Journal => 0,
         }
     }
@@ -79,7 +84,9 @@ impl Source {
         watch: impl FnOnce(Box<dyn Read>) -> Box<dyn Read>,
     ) -> Result<Opened, SourceError> {
         match self {
-            Self::File(path) => open_file(path, watch)
+            Self::File(path) => opened(path, File::open(path), watch)
+                .map_err(|source| SourceError::Open { path: path.clone(), source }),
+            Self::Segment(path) => open_segment(path, watch)
                 .map_err(|source| SourceError::Open { path: path.clone(), source }),
             Self::Stdin => {
                 let failed = |source| SourceError::Open { path: PathBuf::from("-"), source };
@@ -98,20 +105,37 @@ impl Source {
     }
 }
 
-fn open_file(
+fn open_segment(
     path: &Path,
     watch: impl FnOnce(Box<dyn Read>) -> Box<dyn Read>,
 ) -> io::Result<Opened> {
     // A live capture may close the file between its being listed and opened.
-    let (path, file) = match File::open(path) {
+    match open_regular(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let closed = PathBuf::from(format!("{}.zst", path.display()));
-            let file = File::open(&closed).map_err(|_| error)?;
-            (closed, file)
+            let file = open_regular(&closed).map_err(|_| error);
+            opened(&closed, file, watch)
         }
-        opened => (path.to_owned(), opened?),
-    };
-    let bytes = decompressed(watch(Box::new(file)))?;
+        file => opened(path, file, watch),
+    }
+}
+
+/// Opens what is a file by the time that it is open; a FIFO would be waited at.
+fn open_regular(path: &Path) -> io::Result<File> {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::other("not a file")),
+    }
+}
+
+fn opened(
+    path: &Path,
+    file: io::Result<File>,
+    watch: impl FnOnce(Box<dyn Read>) -> Box<dyn Read>,
+) -> io::Result<Opened> {
+    let bytes = decompressed(watch(Box::new(file?)))?;
     Ok(Opened { name: path.display().to_string(), bytes, journal: false })
 }
 

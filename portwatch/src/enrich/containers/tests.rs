@@ -1,12 +1,7 @@
 //! Real answers of Docker 20.10 and Podman 4.3, replied by a fake engine, and
 //! engines that misbehave. The pods' folders are laid out as the kubelet does it.
 
-use std::{
-    fs,
-    io::Write as _,
-    os::unix::net::UnixListener,
-    sync::{Mutex, atomic::Ordering},
-};
+use std::{fs, io::Write as _, os::unix::net::UnixListener, sync::atomic::Ordering};
 
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -147,9 +142,9 @@ fn without_an_engine_the_command_line_still_speaks() {
 fn an_engine_that_never_answers_is_a_gap_before_the_deadline() {
     let root = TempDir::new().unwrap();
     // The streams are kept, so that the connections stay open.
-    let kept = Mutex::new(Vec::new());
+    let kept = crate::shared::Shared::<Vec<_>>::default();
     let asked = serve(&root, "docker.sock", move |_, stream| {
-        kept.lock().unwrap().push(stream.try_clone().unwrap());
+        kept.push(stream.try_clone().unwrap());
     });
     let host = host(&root);
     let mut containers = Containers::default();

@@ -1,0 +1,108 @@
+//! Who has to go when there are too many connections: whoever has had time to ask and
+//! did not, and of those who had none yet, one of whoever has most.
+
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    time::Duration,
+};
+
+/// Connections at a time.
+pub const MOST: usize = 64;
+/// Whoever has not sent a whole request by then has nothing to ask.
+const TIME_TO_ASK: Duration = Duration::from_secs(1);
+
+/// Whose a connection is: those of one are counted together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// An address, or the network of those that one machine can give itself.
+    Network(IpAddr),
+    /// A user of this machine.
+    User(u32),
+    /// It cannot be told.
+    Unknown,
+}
+
+impl Peer {
+    /// Whoever connects from this address.
+    pub fn at(address: IpAddr) -> Self {
+        Self::Network(match address.to_canonical() {
+            // All of 127/8 is this machine.
+            IpAddr::V4(address) if address.is_loopback() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+            IpAddr::V4(address) => IpAddr::V4(address),
+            IpAddr::V6(Ipv6Addr::LOCALHOST) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+            IpAddr::V6(address) => {
+                let network = address.to_bits() & !u128::from(u64::MAX);
+                IpAddr::V6(Ipv6Addr::from_bits(network))
+            }
+        })
+    }
+}
+
+/// A connection, as far as it matters here.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// Whose it is.
+    pub peer: Peer,
+    /// How long it has been there.
+    pub age: Duration,
+    /// Whether a whole request has come.
+    pub has_asked: bool,
+}
+
+/// Which of `places`, oldest first, makes room for one more of `peer`'s.
+pub fn who_goes(places: &[Place], peer: Peer) -> Option<usize> {
+    let of = |peer: Peer| places.iter().filter(|place| place.peer == peer).count();
+    // The one that comes counts as well.
+    let crowd = |place: &Place| of(place.peer) + usize::from(place.peer == peer);
+    let late = |place: &Place| !place.has_asked && place.age >= TIME_TO_ASK;
+    let all = || places.iter().enumerate();
+    // Of equal ones the first of these, the oldest, is taken: `max_by_key` takes the last.
+    let latest = all().rev().filter(|(_, place)| late(place)).max_by_key(|(_, place)| crowd(place));
+    // Those who came before are left their time, so the newest goes. It had a moment in
+    // which a request that came with it was answered.
+    let newest = || all().max_by_key(|(_, place)| (crowd(place), !place.has_asked));
+    latest.or_else(newest).map(|(index, _)| index)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: Peer = Peer::User(1);
+    const B: Peer = Peer::User(2);
+    const EARLY: Duration = Duration::from_millis(1);
+
+    fn silent(peer: Peer, age: Duration) -> Place {
+        Place { peer, age, has_asked: false }
+    }
+
+    #[test]
+    fn whoever_had_time_and_did_not_ask_goes_first() {
+        let asked = Place { peer: A, age: TIME_TO_ASK * 3, has_asked: true };
+        let late = silent(B, TIME_TO_ASK);
+        let places = [asked, silent(A, TIME_TO_ASK * 2), late, silent(A, EARLY), silent(A, EARLY)];
+        assert_eq!(who_goes(&places, B), Some(1));
+        assert_eq!(who_goes(&[asked, late, silent(A, EARLY)], A), Some(1));
+    }
+
+    #[test]
+    fn a_crowd_makes_room_for_others_and_others_not_for_a_crowd() {
+        let places = [silent(B, EARLY), silent(A, EARLY), silent(A, EARLY)];
+        assert_eq!(who_goes(&places, B), Some(2));
+        assert_eq!(who_goes(&places, A), Some(2), "its newest, so that others have their time");
+        let asked = Place { has_asked: true, ..silent(A, EARLY) };
+        assert_eq!(who_goes(&[silent(B, EARLY), silent(A, EARLY), asked], A), Some(1));
+        assert_eq!(who_goes(&[], A), None);
+    }
+
+    #[test]
+    fn a_machine_s_own_addresses_are_one() {
+        let at = |text: &str| Peer::at(text.parse().unwrap());
+        assert_eq!(at("127.0.0.1"), at("127.9.8.7"));
+        assert_eq!(at("127.0.0.1"), at("::1"));
+        assert_eq!(at("::ffff:127.0.0.1"), at("127.0.0.1"));
+        assert_eq!(at("2001:db8::1"), at("2001:db8::ffff:1"));
+        assert_ne!(at("2001:db8::1"), at("2001:db8:0:1::1"));
+        assert_ne!(at("192.0.2.1"), at("192.0.2.2"));
+    }
+}

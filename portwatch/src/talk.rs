@@ -1,0 +1,120 @@
+//! What the agent says about itself, on stderr. Once there are threads, none of them
+//! waits for whoever reads that: a thread of its own writes, and what it has no room
+//! for is counted and said when there is room again.
+
+use std::{
+    fmt,
+    io::{self, Write},
+    os::fd::AsFd as _,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+        mpsc,
+    },
+    thread,
+    time::Duration,
+};
+
+use rustix::io::Errno;
+
+use crate::shared::queue::{Budget, Next, Receiver, Sender, queue};
+
+/// What may wait to be said.
+const ROOM: Budget = Budget { most: 1024, cost: 256 << 10 };
+/// How long is waited, where it matters, for what was not said yet.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// There from [`start`] on.
+static TALK: OnceLock<Sender<Word>> = OnceLock::new();
+/// Messages that there was no room for.
+static UNSAID: AtomicU64 = AtomicU64::new(0);
+
+enum Word {
+    Said(Vec<u8>),
+    /// Asks whether everything before was said.
+    All(mpsc::Sender<()>),
+}
+
+/// From now on nobody waits for what they say. Starts a thread, the first time.
+pub fn start() {
+    if TALK.get().is_some() {
+        return;
+    }
+    let (sender, words) = queue(ROOM);
+    if TALK.set(sender).is_ok() {
+        let started = thread::Builder::new().name("talk".to_owned()).spawn(move || run(&words));
+        if let Err(error) = started {
+            // What is said from now on is not heard.
+            write(format!("portwatch: no more messages: {error}\n").as_bytes());
+        }
+    }
+}
+
+/// Says one line.
+pub fn say(line: impl fmt::Display) {
+    // What is said goes out whole, and never fails.
+    let _ = Talk.write(format!("{line}\n").as_bytes());
+}
+
+/// Waits a moment until everything is said.
+pub fn settle() {
+    let Some(talk) = TALK.get() else { return };
+    let (done, all) = mpsc::channel();
+    if talk.offer(Word::All(done), 0).is_ok() {
+        // Whoever should read does not, and it stays unsaid.
+        let _ = all.recv_timeout(LAST_WORDS);
+    }
+}
+
+/// What is written here is said, each write as one message.
+#[derive(Clone, Copy, Debug)]
+pub struct Talk;
+
+impl Write for Talk {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match TALK.get() {
+            None => write(bytes),
+            Some(talk) => {
+                if talk.offer(Word::Said(bytes.to_vec()), bytes.len()).is_err() {
+                    UNSAID.fetch_add(1, Relaxed);
+                }
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn run(words: &Receiver<Word>) {
+    loop {
+        match words.next(None) {
+            Next::One(Word::Said(bytes)) => {
+                write(&bytes);
+                let unsaid = UNSAID.swap(0, Relaxed);
+                if unsaid > 0 {
+                    write(format!("portwatch: {unsaid} messages found no room here\n").as_bytes());
+                }
+            }
+            // Nobody may be waiting any more.
+            Next::One(Word::All(done)) => _ = done.send(()),
+            Next::Nothing => {}
+            Next::End => return,
+        }
+    }
+}
+
+/// Not by the standard library's stderr, whose lock others would wait for. There is
+/// nobody to whom an error could be told.
+fn write(mut bytes: &[u8]) {
+    let stderr = io::stderr();
+    while !bytes.is_empty() {
+        match rustix::io::write(stderr.as_fd(), bytes) {
+            Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+            Err(Errno::INTR) => {}
+            Err(_) => return,
+        }
+    }
+}

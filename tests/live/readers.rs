@@ -1,0 +1,221 @@
+//! Readers that are slow, stuck, gone or take a page now and then, while binds go on
+//! being refused: whoever reads one output badly takes nothing from the others, from
+//! the endpoint or from the end of the agent.
+
+use std::{
+    fs,
+    path::Path,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use portwatch_tests::{
+    agent::Agent,
+    event::{EVENT, LOSS},
+    helper::Helper,
+    http::{get, send},
+    netns::Netns,
+    op::tcp,
+    patience,
+    process::{Gates, code},
+    programs::portwatch,
+    say,
+    scene::Scene,
+    skip::in_guest,
+    stream::Manner,
+};
+use rustix::process::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+const METRICS: &str = "127.0.0.1:9749";
+/// A port that no other test is refused: what is captured is this one's.
+const PORT: &str = "8093";
+const ADDRESS: &str = "127.0.0.1:8093";
+
+/// How long a stop may take (docs/stream.md), whoever reads.
+const STOPS_WITHIN: Duration = Duration::from_secs(11);
+
+/// So often at once, in which there are more than all queues have room for; and then
+/// some for as long as it is looked at.
+const BURSTS: u32 = 5;
+const BURST: u32 = 2_400;
+const ROUNDS: u32 = 15;
+/// Each fifth of a second.
+const EACH: u32 = 50;
+
+struct Place {
+    scene: Scene,
+    folder: TempDir,
+    agent: Agent,
+    gates: Gates,
+}
+
+impl Place {
+    fn new(manner: Manner, log: &str) -> Self {
+        let scene = Scene::alone();
+        let folder = TempDir::new().unwrap();
+        let mut command = Command::new(portwatch().unwrap());
+        command.args(["run", "--format", "json", "--storm-window", "0s", "--port", PORT]);
+        command.args(["--metrics", METRICS, "--capture"]).arg(folder.path());
+        command.env("PORTWATCH_LOG", log);
+        scene.netns.confine(&mut command);
+        let (agent, gates) = Agent::start_gated(&mut command, manner).unwrap();
+        Self { scene, folder, agent, gates }
+    }
+
+    /// Refuses binds in a burst and then steadily, 250 a second. Gives how many, and the
+    /// longest that the endpoint took meanwhile.
+    fn storm(&self) -> (u64, Duration) {
+        let _holder = self.scene.helper().holds([tcp(ADDRESS).listening()]);
+        let (burst, rounds) = if in_guest() { (200, 3) } else { (BURST, ROUNDS) };
+        let mut refused: u64 = (0..BURSTS).map(|_| refuse(&self.scene.netns, burst)).sum();
+        let mut longest = Duration::ZERO;
+        let begun = Instant::now();
+        for round in 1..=rounds {
+            refused += refuse(&self.scene.netns, EACH);
+            longest = longest.max(self.scrape());
+            let due = begun + Duration::from_millis(200) * round;
+            thread::sleep(due.saturating_duration_since(Instant::now()));
+        }
+        (refused, longest)
+    }
+
+    /// How long an answer takes.
+    #[track_caller]
+    fn scrape(&self) -> Duration {
+        let begun = Instant::now();
+        assert_eq!(get(connect(&self.scene.netns), "/metrics").status, 200);
+        begun.elapsed()
+    }
+
+    /// Waits until the capture accounts for all that was refused.
+    #[track_caller]
+    fn captured(&self, refused: u64) {
+        let deadline = Instant::now() + patience() * 4;
+        loop {
+            let kept = accounted(self.folder.path());
+            if kept == refused {
+                return;
+            }
+            let talk = self.agent.talk();
+            assert!(kept < refused, "{kept} of {refused} are accounted for\n{talk}");
+            assert!(Instant::now() < deadline, "{kept} of {refused} are in the capture\n{talk}");
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Asks it to stop while more is refused, and gives how long that took.
+    #[track_caller]
+    fn stops(&mut self) -> Duration {
+        let _holder = self.scene.helper().holds([tcp(ADDRESS).listening()]);
+        let netns = &self.scene.netns;
+        let agent = &mut self.agent;
+        let (status, took) = thread::scope(|scope| {
+            let storm = scope.spawn(|| (0..BURSTS).map(|_| refuse(netns, BURST / 2)).sum::<u64>());
+            let begun = Instant::now();
+            let status = agent.end_unread_by(Signal::TERM);
+            let took = begun.elapsed();
+            storm.join().unwrap();
+            (status, took)
+        });
+        assert_eq!(code(status), 0, "{}", self.agent.talk());
+        assert!(took < STOPS_WITHIN + patience() / 5, "the stop took {took:?}");
+        took
+    }
+}
+
+fn refuse(netns: &Netns, binds: u32) -> u64 {
+    let refused = Helper::new(netns).runs([tcp(ADDRESS).repeated(binds)]);
+    assert_eq!(refused.last().refused, binds);
+    u64::from(binds)
+}
+
+fn connect(netns: &Netns) -> std::net::TcpStream {
+    netns.connect(METRICS.parse().unwrap()).expect("the agent listens")
+}
+
+/// The refusals in events and losses of the whole lines in a folder.
+fn accounted(folder: &Path) -> u64 {
+    let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut total = 0;
+    for path in paths.filter(|path| path.to_string_lossy().contains(".jsonl")) {
+        let Ok(bytes) = fs::read(&path) else { continue };
+        let bytes = if path.extension().is_some_and(|ending| ending == "zst") {
+            zstd::decode_all(&bytes[..]).unwrap_or_default()
+        } else {
+            bytes
+        };
+        for line in
+            bytes.split_inclusive(|&byte| byte == b'\n').filter(|line| line.ends_with(b"\n"))
+        {
+            let record: Value = serde_json::from_slice(line).unwrap();
+            if [EVENT, LOSS].contains(&record["schema"].as_str().unwrap()) {
+                total += record["count"].as_u64().unwrap();
+            }
+        }
+    }
+    total
+}
+
+/// A reader of stdout in this manner changes nothing for anybody else.
+#[track_caller]
+fn is_survived(what: &str, manner: Manner) {
+    let mut place = Place::new(manner, "warn");
+    let (refused, longest) = place.storm();
+    place.captured(refused);
+    let stopped = place.stops();
+    say(&format!(
+        "readers: {what}: {refused} refusals, all in the capture; /metrics within {longest:.1?}; \
+         stopped in {stopped:.1?}"
+    ));
+    drop(place.gates);
+    place.agent.read_to_end();
+}
+
+#[test]
+fn a_slow_one() {
+    is_survived("slow", Manner::Pages(Duration::from_millis(20)));
+}
+
+#[test]
+fn one_that_takes_a_page_now_and_then() {
+    is_survived("a page each 4 s", Manner::Pages(Duration::from_secs(4)));
+}
+
+#[test]
+fn one_that_is_stuck() {
+    is_survived("stuck", Manner::Stuck);
+}
+
+/// Nobody reads what the agent says about itself, which is a lot.
+#[test]
+fn one_of_stderr_that_is_stuck() {
+    let mut place = Place::new(Manner::Freely, "trace");
+    place.gates.stderr.set(Manner::Stuck);
+    // More than a pipe holds: it says of each that it makes no sense.
+    for _ in 0..1_000 {
+        let _answer = send(connect(&place.scene.netns), b"\x16\x03\x01\r\n\r\n");
+    }
+    let (refused, longest) = place.storm();
+    place.captured(refused);
+    let stopped = place.stops();
+    say(&format!(
+        "readers: stderr stuck: {refused} refusals, all in the capture; /metrics within \
+         {longest:.1?}; stopped in {stopped:.1?}"
+    ));
+}
+
+/// Its end of the pipe is closed, and the agent goes on for the capture.
+#[test]
+fn one_that_is_gone() {
+    let mut place = Place::new(Manner::Gone, "warn");
+    let (refused, longest) = place.storm();
+    place.captured(refused);
+    let stopped = place.stops();
+    say(&format!(
+        "readers: gone: {refused} refusals, all in the capture; /metrics within {longest:.1?}; \
+         stopped in {stopped:.1?}"
+    ));
+}
