@@ -148,11 +148,11 @@ impl Enricher {
             false => processes::failing(host, records, &raw.task, &mut gaps),
         };
         record::recall_options(records, &mut found.sockets);
-        let unfound = self.holders.name(host, records, &mut found.sockets, deadline, &mut gaps);
+        let searches = self.holders.name(host, records, &mut found.sockets, deadline, &mut gaps);
         if let Some(diag) = diag.as_deref_mut().filter(|_| !found.broken) {
             let files = self.holders.files();
             let rows = &mut found.sockets;
-            unheld::explain(&search, diag, files, &unfound, rows, deadline, &mut gaps);
+            unheld::explain(&search, diag, files, &searches, rows, deadline, &mut gaps);
         }
         if let Some(device) = &mut failure.device {
             device.name = diag.as_ref().and_then(|diag| diag.device_name(device.index));
@@ -170,8 +170,7 @@ impl Enricher {
         }
         options::ask(&mut found.sockets);
         record::recall_origin(host, records, &mut found.sockets);
-        let searched = !gaps.iter().any(|gap| gap.what == "sockets.holders");
-        gaps.extend(record::recall_binder(host, records, &mut found.sockets, searched));
+        gaps.extend(record::recall_binder(host, records, &mut found.sockets, &searches));
         let [last_holder, previous_holder] = record::last_holders(host, records, raw);
         if found.broken {
             self.namespaces.forget(&netns);

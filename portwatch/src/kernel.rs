@@ -10,6 +10,7 @@ pub mod files;
 pub mod layout;
 pub mod limits;
 pub mod listens;
+pub mod nsfs;
 pub mod plan;
 pub mod records;
 pub mod rights;

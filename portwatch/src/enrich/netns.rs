@@ -10,15 +10,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::{
-    fs::{PROC_SUPER_MAGIC, statfs},
-    thread::{CapabilitySet, capabilities},
-};
+use rustix::thread::{CapabilitySet, capabilities};
 
 use crate::{
     decode::RawFailure,
     enrich::host::{DiagSocket, Host, NetnsRef},
     evidence::{Gap, Netns},
+    kernel::nsfs,
 };
 
 /// Namespaces that are kept at hand.
@@ -229,7 +227,7 @@ pub fn all(host: &Host, most: usize) -> (Vec<NetnsRef>, bool) {
     let named = folders.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten();
     let paths = named.flatten().map(|entry| entry.path()).chain(processes(host));
     for path in paths {
-        let inode = match read_inode(&path) {
+        let inode = match nsfs::inode(&path) {
             Ok(inode) => inode,
             // A process that has ended has none any more.
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
@@ -262,7 +260,7 @@ fn with_own(found: HashMap<u32, NetnsRef>) -> Vec<NetnsRef> {
 
 /// Opens a namespace's file, if it is the one that is wanted.
 fn open(path: &Path, wanted: u32) -> io::Result<File> {
-    if read_inode(path)? == wanted {
+    if nsfs::inode(path)? == wanted {
         let file = File::open(path)?;
         if file.metadata()?.ino() == u64::from(wanted) {
             return Ok(file);
@@ -273,17 +271,7 @@ fn open(path: &Path, wanted: u32) -> io::Result<File> {
 
 /// The inode of an nsfs file, following the link; `None` if it is gone or may not be read.
 fn inode(path: &Path) -> Option<u32> {
-    read_inode(path).ok()
-}
-
-fn read_inode(path: &Path) -> io::Result<u32> {
-    let inode = fs::metadata(path)?.ino();
-    // Where 5.10.y denies that a link is followed, it gives a file of /proc in place of the
-    // namespace's (`proc_ns_get_link`, whose error is lost).
-    if statfs(path)?.f_type == PROC_SUPER_MAGIC {
-        return Err(ErrorKind::PermissionDenied.into());
-    }
-    u32::try_from(inode).map_err(|_| ErrorKind::NotFound.into())
+    nsfs::inode(path).ok()
 }
 
 /// The namespace's name as `ip netns` keeps it, or Docker's file for it, which

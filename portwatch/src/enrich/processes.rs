@@ -17,7 +17,7 @@ use crate::{
         host::{Host, read_beginning},
     },
     evidence::{Cgroup, Gap, Process},
-    kernel::records::Records,
+    kernel::{nsfs::Hidden, records::Records},
 };
 
 /// Clock ticks of /proc/PID/stat: USER_HZ is 100 on every architecture that is
@@ -62,7 +62,9 @@ pub fn failing(host: &Host, records: &dyn Records, task: &RawTask, gaps: &mut Ve
     }
     // A process that is ending has neither file nor arguments any more.
     if found.exe.is_none() {
-        gaps.push(Gap::new("process.exe", "the process was gone when it was looked at"));
+        let gone = "the process was gone when it was looked at";
+        let why = host.hidden().map_or(gone, Hidden::why);
+        gaps.push(Gap::new("process.exe", why));
         if task.cmdline_cut {
             gaps.push(Gap::new("process.cmdline", "only its first 512 bytes were seen"));
         }
