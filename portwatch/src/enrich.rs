@@ -127,7 +127,7 @@ impl Enricher {
         let mut gaps = Vec::new();
         let mut failure = failure(raw, &mut gaps);
         // The sockets first: they are what changes fastest.
-        let (netns, mut diag) = self.namespaces.enter(host, raw, &mut gaps);
+        let (netns, mut diag) = self.namespaces.enter(host, raw, deadline, &mut gaps);
         let search = sockets::Search {
             host,
             records,
@@ -205,6 +205,7 @@ impl Enricher {
         self.supervisors.describe_all(host, &mut evidence, deadline);
         self.containers.describe_all(host, &mut evidence, deadline);
         containers::name_netns(&mut evidence);
+        netns::note_strangers(host, &mut evidence);
         // The last step: what leaves here has no secrets in it.
         self.redaction.evidence(&mut evidence);
         evidence

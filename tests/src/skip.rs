@@ -46,6 +46,7 @@ const EXPECTED: &[Expected] = &[
     expected("sctp", Place::Tracepoint, "SCTP does not ask cgroup/bind"),
     expected("arguments_of_the_gone", Place::Before(5, 11), "no program sees them, or a parent"),
     expected("what_was_before", Place::Before(5, 14), "a socket does not tell its namespace"),
+    expected("sockets_of_another_namespace", Place::Before(5, 14), "no program can compare them"),
     expected("descriptors_under_way", Place::Before(5, 16), "no program sees them"),
     expected("groups_that_are_gone", Place::Before(5, 13), "no program can read their paths"),
     expected("mptcp", Place::Before(6, 1), "Debian builds its 5.10 without MPTCP"),

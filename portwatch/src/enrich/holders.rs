@@ -47,7 +47,7 @@ pub enum Searched {
     /// No process has it open.
     Nobody,
     /// Not every table of files was looked at; a gap says why.
-    NotSearched,
+    Incomplete,
 }
 
 /// What came of it, by inode.
@@ -111,7 +111,7 @@ impl Holders {
                 Ok(()) => Searched::Nobody,
                 Err(missed) => {
                     gaps.extend(missed.into_iter().filter(|_| !wanted.is_empty()));
-                    Searched::NotSearched
+                    Searched::Incomplete
                 }
             };
             searches.0.extend(wanted.keys().map(|&inode| (inode, left)));

@@ -2,7 +2,7 @@
 //! a sock_diag socket in it.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs::{self, File},
     io::{self, ErrorKind},
     os::unix::fs::MetadataExt as _,
@@ -15,8 +15,8 @@ use rustix::thread::{CapabilitySet, capabilities};
 use crate::{
     decode::RawFailure,
     enrich::host::{DiagSocket, Host, NetnsRef},
-    evidence::{Gap, Netns},
-    kernel::nsfs,
+    evidence::{Evidence, Gap, Netns},
+    kernel::nsfs::{self, Hidden},
 };
 
 /// Namespaces that are kept at hand.
@@ -27,19 +27,36 @@ const KEPT: Duration = Duration::from_secs(2);
 /// How long at most: names and settings may change.
 const BELIEVED: Duration = Duration::from_secs(10);
 
+/// Namespaces that are entered in search of one that is known by its cookie only.
+const MOST_TRIED: usize = 256;
+/// How long that may take.
+const SEARCH: Duration = Duration::from_millis(100);
+
 /// The namespaces of recent refusals.
 #[derive(Default)]
 pub struct Namespaces {
     /// By inode, which cannot go to another while the socket keeps it.
     open: HashMap<u32, Open>,
+    /// Cookies of namespaces that a search has not found, so that it is not made again
+    /// for each refusal there.
+    unfound: HashMap<u64, (Instant, Gap)>,
 }
 
 struct Open {
     netns: Netns,
+    /// Its own cookie, where the kernel tells it (5.14).
+    cookie: Option<u64>,
     gaps: Vec<Gap>,
     diag: Box<dyn DiagSocket>,
     opened: Instant,
     used: Instant,
+}
+
+impl Open {
+    fn new(netns: Netns, gaps: Vec<Gap>, diag: Box<dyn DiagSocket>) -> Self {
+        let now = Instant::now();
+        Self { netns, cookie: diag.netns_cookie(), gaps, diag, opened: now, used: now }
+    }
 }
 
 impl Namespaces {
@@ -49,14 +66,16 @@ impl Namespaces {
         &mut self,
         host: &Host,
         raw: &RawFailure,
+        deadline: Instant,
         gaps: &mut Vec<Gap>,
     ) -> (Netns, Option<&mut dyn DiagSocket>) {
         self.release_idle();
-        // A namespace without an inode on record is that of the failing process.
-        let wanted = raw.netns_inode.or_else(|| inode(&host.proc_file(raw.task.pid, "ns/net")));
-        let Some(wanted) = wanted else {
-            gaps.push(Gap::new("netns", "the process was gone before its namespace could be read"));
-            return (Netns { cookie: raw.netns_cookie, ..Netns::default() }, None);
+        let wanted = match self.locate(host, raw, deadline, gaps) {
+            Ok(wanted) => wanted,
+            Err(gap) => {
+                gaps.push(gap);
+                return (Netns { cookie: raw.netns_cookie, ..Netns::default() }, None);
+            }
         };
         if !self.open.contains_key(&wanted) {
             let mut found = Vec::new();
@@ -64,9 +83,7 @@ impl Namespaces {
             match way.map(|way| host.sock_diag(&way)) {
                 Some(Ok(diag)) => {
                     self.make_room();
-                    let now = Instant::now();
-                    let open = Open { netns, gaps: found, diag, opened: now, used: now };
-                    self.open.insert(wanted, open);
+                    self.open.insert(wanted, Open::new(netns, found, diag));
                 }
                 Some(Err(error)) => {
                     let why = format!("sock_diag cannot be opened there: {error}");
@@ -81,6 +98,14 @@ impl Namespaces {
             }
         }
         match self.open.get_mut(&wanted) {
+            Some(open) if differ(raw.netns_cookie, open.cookie) => {
+                gaps.push(Gap::new(
+                    "netns",
+                    "it was gone when it was looked for, and its inode is another namespace's",
+                ));
+                let inode = Some(wanted);
+                (Netns { inode, cookie: raw.netns_cookie, ..Netns::default() }, None)
+            }
             Some(open) => {
                 open.used = Instant::now();
                 gaps.extend(open.gaps.iter().cloned());
@@ -88,6 +113,56 @@ impl Namespaces {
             }
             None => (Netns::default(), None),
         }
+    }
+
+    /// The inode of the socket's namespace. Where the hooks have only seen the cookie, it
+    /// is mostly not the task's: a socket stays where it was made, and its process may
+    /// have gone elsewhere before it binds.
+    ///
+    /// # Errors
+    /// It was not found; why.
+    fn locate(
+        &mut self,
+        host: &Host,
+        raw: &RawFailure,
+        deadline: Instant,
+        gaps: &mut Vec<Gap>,
+    ) -> Result<u32, Gap> {
+        if let Some(inode) = raw.netns_inode {
+            return Ok(inode);
+        }
+        let of_task = host.proc_file(raw.task.pid, "ns/net");
+        let gone = || Gap::new("netns", "the process was gone before its namespace could be read");
+        let Some(cookie) = raw.netns_cookie else { return inode(&of_task).ok_or_else(gone) };
+        let at_hand = self.open.iter().find(|(_, open)| open.cookie == Some(cookie));
+        if let Some((&inode, _)) = at_hand {
+            return Ok(inode);
+        }
+        if let Some((_, gap)) = self.unfound.get(&cookie).filter(|(at, _)| at.elapsed() < KEPT) {
+            return Err(gap.clone());
+        }
+        let found = match by_cookie(host, cookie, &of_task, deadline.min(Instant::now() + SEARCH)) {
+            Ok(inode) => return Ok(inode),
+            // Linux before 5.14: nothing tells whether it is the task's.
+            Err(NotFound::Unasked) => {
+                let inode = inode(&of_task).ok_or_else(gone)?;
+                gaps.push(Gap::new(
+                    "netns.cookie",
+                    "taken for the failing process's namespace: before Linux 5.14 that cannot be \
+                     compared",
+                ));
+                return Ok(inode);
+            }
+            Err(found) => found,
+        };
+        let gap = found.gap();
+        if self.unfound.len() >= MOST_OPEN {
+            self.unfound.retain(|_, (at, _)| at.elapsed() < KEPT);
+        }
+        if self.unfound.len() < MOST_OPEN {
+            self.unfound.insert(cookie, (Instant::now(), gap.clone()));
+        }
+        Err(gap)
     }
 
     /// Enters a namespace that is known already and keeps it at hand; gives what
@@ -106,9 +181,7 @@ impl Namespaces {
         let name = named(host, inode).and_then(|(name, _)| name);
         let netns = describe(host, inode, diag.netns_cookie(), name, &mut gaps);
         self.make_room();
-        let now = Instant::now();
-        let open = Open { netns: netns.clone(), gaps, diag, opened: now, used: now };
-        self.open.insert(inode, open);
+        self.open.insert(inode, Open::new(netns.clone(), gaps, diag));
         Ok(netns)
     }
 
@@ -168,10 +241,8 @@ fn find(
                 "the namespace of the failing process may not be looked into"
             })
         } else {
-            Gap::new(
-                "netns",
-                "its last process was gone and it has no name, so it could not be entered",
-            )
+            let gone = "its last process was gone and it has no name, so it could not be entered";
+            Gap::new("netns", host.hidden().map_or(gone, Hidden::why))
         });
     }
     (netns, way.ok().map(NetnsRef::Other))
@@ -217,16 +288,103 @@ fn describe(
     Netns { inode: Some(wanted), cookie, name, host }
 }
 
+/// Why a namespace was not found by its cookie.
+enum NotFound {
+    /// The kernel does not tell the cookies of namespaces.
+    Unasked,
+    /// Not all could be tried: for lack of rights, or of time.
+    Untried { denied: bool },
+    /// It is none of those that have a process or a name.
+    Gone,
+}
+
+impl NotFound {
+    fn gap(self) -> Gap {
+        const BEGINS: &str = "the socket is of another network namespace than its process";
+        match self {
+            Self::Untried { denied: true } => {
+                Gap::denied("netns", format!("{BEGINS}, and not all may be looked into"))
+            }
+            Self::Untried { denied: false } => {
+                Gap::new("netns", format!("{BEGINS}, which was not found before the deadline"))
+            }
+            Self::Gone | Self::Unasked => {
+                Gap::new("netns", format!("{BEGINS}, which has no process and no name to enter by"))
+            }
+        }
+    }
+}
+
+/// The inode of the namespace with this cookie: the task's, or any that has a name or a
+/// process.
+fn by_cookie(host: &Host, cookie: u64, of_task: &Path, deadline: Instant) -> Result<u32, NotFound> {
+    let own = host.proc_root.join("self/ns/net");
+    let own_inode = inode(&own);
+    let mut tried = HashSet::new();
+    let mut missed = None;
+    for path in [of_task.to_owned(), own].into_iter().chain(names(host)).chain(processes(host)) {
+        if Instant::now() > deadline || tried.len() >= MOST_TRIED {
+            return Err(NotFound::Untried { denied: false });
+        }
+        let entered = nsfs::inode(&path).and_then(|inode| {
+            if !tried.insert(inode) {
+                return Ok(None);
+            }
+            let way = match Some(inode) == own_inode {
+                true => NetnsRef::Own,
+                false => NetnsRef::Other(open(&path, inode)?),
+            };
+            Ok(Some((inode, host.sock_diag(&way)?.netns_cookie())))
+        });
+        match entered {
+            Ok(Some((_, None))) => return Err(NotFound::Unasked),
+            Ok(Some((inode, Some(own)))) if own == cookie => return Ok(inode),
+            Ok(_) => {}
+            // A process that has ended has none any more, and one that is just ending is
+            // denied to everybody.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) if error.kind() == ErrorKind::PermissionDenied && !may_be_denied() => {}
+            Err(error) => {
+                let denied = error.kind() == ErrorKind::PermissionDenied;
+                missed = missed.or(Some(NotFound::Untried { denied }));
+            }
+        }
+    }
+    Err(missed.unwrap_or(NotFound::Gone))
+}
+
+/// Whether both are known and not the same.
+fn differ(one: Option<u64>, other: Option<u64>) -> bool {
+    matches!((one, other), (Some(one), Some(other)) if one != other)
+}
+
+/// Notes of the failing process and of those that hold a socket where they live, if that
+/// is not where the socket is: such a process is no way into the socket's namespace.
+pub fn note_strangers(host: &Host, evidence: &mut Evidence) {
+    const MOST: usize = 32;
+    let Evidence { netns, process, sockets, .. } = evidence;
+    // Commands run in the host's without a way in.
+    let Some(inside) = netns.inode.filter(|_| netns.host == Some(false)) else { return };
+    let mut known = HashMap::new();
+    let holders = sockets.iter_mut().flat_map(|socket| &mut socket.holders);
+    for process in std::iter::once(process).chain(holders) {
+        if known.len() >= MOST && !known.contains_key(&process.pid) {
+            break;
+        }
+        let lives = *known
+            .entry(process.pid)
+            .or_insert_with(|| inode(&host.proc_file(process.pid, "ns/net")));
+        process.netns = lives.filter(|&lives| lives != inside);
+    }
+}
+
 /// Every namespace that can be found, one way into each, the agent's own first;
 /// at most `most`. Gives also whether that is all of them.
 pub fn all(host: &Host, most: usize) -> (Vec<NetnsRef>, bool) {
     let own = inode(&host.proc_root.join("self/ns/net"));
     let mut found: HashMap<u32, NetnsRef> = HashMap::new();
     let mut complete = true;
-    let folders = [host.run_root.join("netns"), host.run_root.join("docker/netns")];
-    let named = folders.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten();
-    let paths = named.flatten().map(|entry| entry.path()).chain(processes(host));
-    for path in paths {
+    for path in names(host).chain(processes(host)) {
         let inode = match nsfs::inode(&path) {
             Ok(inode) => inode,
             // A process that has ended has none any more.
@@ -289,6 +447,16 @@ fn named(host: &Host, wanted: u32) -> Option<(Option<String>, PathBuf)> {
         return Some((name, path));
     }
     entry_in(host.run_root.join("docker/netns")).map(|path| (None, path))
+}
+
+/// The files that stand for namespaces with a name, or with Docker's.
+fn names(host: &Host) -> impl Iterator<Item = PathBuf> {
+    ["netns", "docker/netns"]
+        .into_iter()
+        .filter_map(|folder| fs::read_dir(host.run_root.join(folder)).ok())
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
 }
 
 /// By any process that lives there. If there is none, and one that may not be asked,

@@ -98,7 +98,7 @@ pub fn recall_binder(
             let why = match (ended, searches.of(socket)) {
                 (true, _) => "had bound the socket and has ended",
                 (false, Some(Searched::Nobody)) => "had bound the socket and no longer has it open",
-                (false, Some(Searched::Found | Searched::NotSearched) | None) => {
+                (false, Some(Searched::Found | Searched::Incomplete) | None) => {
                     "had bound the socket; whether it still has it open was not seen"
                 }
             };

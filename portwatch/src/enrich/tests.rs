@@ -135,6 +135,34 @@ fn a_namespace_that_is_gone_is_a_gap() {
     assert!(evidence.gaps.iter().any(|gap| gap.what == "netns"), "{:?}", evidence.gaps);
 }
 
+/// The numbers are those of another namespace: what is there says nothing.
+#[test]
+fn a_namespace_with_another_cookie_is_a_gap() {
+    for known in [true, false] {
+        let root = TempDir::new().unwrap();
+        let host = host(&root, &[Row(LISTEN, "0.0.0.0:8080", 798, 0)]);
+        fs::create_dir_all(root.path().join("proc/52110/ns")).unwrap();
+        fs::write(root.path().join("proc/52110/ns/net"), "").unwrap();
+        let netns_inode = known.then(|| own_netns(&root));
+        let raw = RawFailure { netns_inode, netns_cookie: Some(2), ..refused(1) };
+        let evidence = enrich(host, &raw);
+        assert_eq!(evidence.sockets, []);
+        assert_eq!((evidence.netns.cookie, evidence.netns.host), (Some(2), None));
+        assert!(evidence.gaps.iter().any(|gap| gap.what == "netns"), "{:?}", evidence.gaps);
+        assert_eq!(evidence.ephemeral, None);
+    }
+}
+
+#[test]
+fn a_namespace_is_found_by_its_cookie_alone() {
+    let root = TempDir::new().unwrap();
+    let host = host(&root, &[Row(LISTEN, "0.0.0.0:8080", 798, 0)]);
+    let raw = RawFailure { netns_inode: None, ..refused(1) };
+    let evidence = enrich(host, &raw);
+    assert_eq!(evidence.netns.inode, Some(own_netns(&root)));
+    assert_eq!(evidence.sockets.len(), 1);
+}
+
 #[test]
 fn a_named_namespace_is_found_by_its_file() {
     let root = TempDir::new().unwrap();

@@ -36,7 +36,7 @@ pub fn explain(
 ) {
     let is_one = |socket: &Socket| match searches.of(socket) {
         Some(Searched::Nobody) => true,
-        Some(Searched::Found | Searched::NotSearched) | None => false,
+        Some(Searched::Found | Searched::Incomplete) | None => false,
     };
     if !sockets.iter().any(is_one) {
         return;

@@ -25,6 +25,10 @@ pub struct Process {
     /// initial one: what `ps` shows in its container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ns_pid: Option<u32>,
+    /// The inode of its own network namespace, where the failing socket is in another
+    /// that is not the host's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netns: Option<u32>,
     /// Whether it is writing a core dump, and keeps its descriptors until that
     /// is done.
     #[serde(default, skip_serializing_if = "is_false")]
