@@ -17,6 +17,7 @@ use crate::{
     redact::Redaction,
 };
 
+mod aside;
 mod cgroups;
 mod containers;
 mod exhaustion;
@@ -33,6 +34,7 @@ pub(crate) mod sockets;
 mod supervisors;
 pub mod survey;
 mod unheld;
+mod vouch;
 
 use containers::Containers;
 use host::{Host, NetnsRef};
@@ -202,6 +204,7 @@ impl Enricher {
             previous_holder,
             gaps,
         };
+        vouch::vouch_all(host, &mut evidence);
         self.supervisors.describe_all(host, &mut evidence, deadline);
         self.containers.describe_all(host, &mut evidence, deadline);
         containers::name_netns(&mut evidence);

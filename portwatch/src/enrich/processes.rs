@@ -230,6 +230,8 @@ pub struct Parent {
     pub comm: String,
     /// Its own parent.
     pub ppid: u32,
+    /// When it started, in nanoseconds of `CLOCK_BOOTTIME`.
+    pub started_ns: Option<u64>,
     /// Its arguments, cut after [`MOST_OF_PARENT`] bytes.
     pub argv: Vec<String>,
 }
@@ -249,9 +251,10 @@ pub fn parent_of(host: &Host, pid: u32) -> Option<Arc<Parent>> {
     {
         return Some(Arc::clone(parent));
     }
-    let (comm, ppid) = parse_stat(&read_beginning(&host.proc_file(pid, "stat"), MOST_STAT).ok()?)?;
+    let stat = read_beginning(&host.proc_file(pid, "stat"), MOST_STAT).ok()?;
+    let (comm, ppid, started_ns) = parse_stat(&stat)?;
     let argv = read_beginning(&host.proc_file(pid, "cmdline"), MOST_OF_PARENT).unwrap_or_default();
-    let parent = Arc::new(Parent { comm, ppid, argv: crate::decode::arguments(&argv) });
+    let parent = Arc::new(Parent { comm, ppid, started_ns, argv: crate::decode::arguments(&argv) });
     if parents.len() >= MOST_REMEMBERED {
         parents.clear();
     }
@@ -259,15 +262,26 @@ pub fn parent_of(host: &Host, pid: u32) -> Option<Arc<Parent>> {
     Some(parent)
 }
 
-/// Name and parent in `/proc/PID/stat` (`proc_pid_stat(5)`): `PID (NAME) S PPID …`,
+/// The real user of a process; `None` if it is gone.
+pub fn real_uid(host: &Host, pid: u32) -> Option<u32> {
+    // The line stands before those that can be long.
+    let status = read_beginning(&host.proc_file(pid, "status"), 4096).ok()?;
+    let text = String::from_utf8_lossy(&status);
+    let line = text.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    line.split_ascii_whitespace().next()?.parse().ok()
+}
+
+/// Name, parent and start in `/proc/PID/stat` (`proc_pid_stat(5)`): `PID (NAME) S PPID …`,
 /// where the name may be any bytes, brackets too. Not by procfs, which panics on
 /// what is not in this form.
-fn parse_stat(stat: &[u8]) -> Option<(String, u32)> {
+fn parse_stat(stat: &[u8]) -> Option<(String, u32, Option<u64>)> {
     let text = String::from_utf8_lossy(stat);
     let (before, after) = text.rsplit_once(')')?;
     let (_, comm) = before.split_once('(')?;
-    let parent = after.split_ascii_whitespace().nth(1)?.parse().ok()?;
-    Some((comm.to_owned(), parent))
+    let mut fields = after.split_ascii_whitespace();
+    let parent = fields.nth(1)?.parse().ok()?;
+    let ticks = fields.nth(17).and_then(|ticks| ticks.parse::<u64>().ok());
+    Some((comm.to_owned(), parent, ticks.map(|ticks| ticks.saturating_mul(TICK_NS))))
 }
 
 #[cfg(test)]
@@ -277,8 +291,10 @@ mod tests {
     #[test]
     fn a_name_may_have_brackets() {
         let read = |stat: &[u8]| parse_stat(stat);
-        assert_eq!(read(b"7 (a) b (c) S 3 7 7 0"), Some(("a) b (c".to_owned(), 3)));
-        assert_eq!(read(b"7 (\xff) R 0 0"), Some(("\u{fffd}".to_owned(), 0)));
+        assert_eq!(read(b"7 (a) b (c) S 3 7 7 0"), Some(("a) b (c".to_owned(), 3, None)));
+        assert_eq!(read(b"7 (\xff) R 0 0"), Some(("\u{fffd}".to_owned(), 0, None)));
+        let whole = b"9 (a) S 1 9 9 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 333 4 5";
+        assert_eq!(read(whole), Some(("a".to_owned(), 1, Some(3_330_000_000))));
         for broken in [&b""[..], b"7 (a", b")(", b"7 (a) S", b"7 (a) S -1 0"] {
             assert_eq!(read(broken), None);
         }
