@@ -147,7 +147,7 @@ impl Enricher {
         }
         let mut process = match raw.is_untried() {
             true => Process::default(),
-            false => processes::failing(host, records, &raw.task, &mut gaps),
+            false => processes::failing(host, records, raw, &mut gaps),
         };
         record::recall_options(records, &mut found.sockets);
         let searches = self.holders.name(host, records, &mut found.sockets, deadline, &mut gaps);

@@ -189,11 +189,7 @@ fn look_near(host: &Host, records: &dyn Records, sockets: &[Socket], wanted: &mu
             continue;
         }
         let owner = socket.cookie.and_then(|cookie| records.owner(cookie));
-        near.extend(
-            owner
-                .filter(|owner| processes::is_alive(host, owner.pid, owner.started_ns))
-                .map(|owner| owner.pid),
-        );
+        near.extend(owner.filter(|owner| processes::is_alive(host, owner)).map(|owner| owner.pid));
         near.extend(socket.cgroup_id.into_iter().flat_map(|id| cgroups::members(host, id)));
     }
     near.sort_unstable();

@@ -11,7 +11,7 @@ use portwatch_common::{Arguments, COMM_LEN, Owner};
 use procfs::process;
 
 use crate::{
-    decode::RawTask,
+    decode::RawFailure,
     enrich::{
         cgroups,
         host::{Host, read_beginning},
@@ -32,7 +32,13 @@ const MOST_ANCESTORS: usize = 32;
 
 /// The process that failed. What the kernel saw comes first; /proc adds to it
 /// if the process is still there, and still the same.
-pub fn failing(host: &Host, records: &dyn Records, task: &RawTask, gaps: &mut Vec<Gap>) -> Process {
+pub fn failing(
+    host: &Host,
+    records: &dyn Records,
+    raw: &RawFailure,
+    gaps: &mut Vec<Gap>,
+) -> Process {
+    let task = &raw.task;
     let mut found = Process {
         pid: task.pid,
         tid: Some(task.tid),
@@ -45,7 +51,7 @@ pub fn failing(host: &Host, records: &dyn Records, task: &RawTask, gaps: &mut Ve
         ..Process::default()
     };
     match identified(host, task.pid) {
-        Some(alive) if same_start(alive.started_ns, task.started_ns) => {
+        Some(alive) if is_same(alive.started_ns, task.started_ns, raw.at_ns) => {
             found.exe = alive.process.exe;
             found.tty = alive.process.tty;
             found.ns_pid = alive.process.ns_pid;
@@ -81,17 +87,15 @@ struct Identified {
     started_ns: u64,
 }
 
-/// Whether the process that started then is still there under this number.
-pub fn is_alive(host: &Host, pid: u32, started_ns: u64) -> bool {
-    process::Process::new_with_root(host.proc_root.join(pid.to_string()))
+/// Whether the process on record is still there under its number.
+pub fn is_alive(host: &Host, owner: &Owner) -> bool {
+    process::Process::new_with_root(host.proc_root.join(owner.pid.to_string()))
         .and_then(|process| process.stat())
         .is_ok_and(|stat| {
+            let started_ns = stat.starttime.saturating_mul(TICK_NS);
+            let recorded = (owner.started_ns != 0).then_some(owner.started_ns);
             // A zombie has nothing open any more: it only waits for its parent.
-            !matches!(stat.state, 'Z' | 'X')
-                && same_start(
-                    stat.starttime.saturating_mul(TICK_NS),
-                    (started_ns != 0).then_some(started_ns),
-                )
+            !matches!(stat.state, 'Z' | 'X') && is_same(started_ns, recorded, owner.at_ns)
         })
 }
 
@@ -178,9 +182,14 @@ pub fn name_cgroup(host: &Host, records: &dyn Records, process: &mut Process) {
     name_owner(host, process);
 }
 
-/// /proc counts in ticks; without a start on record there is nothing to compare.
-fn same_start(seen_ns: u64, recorded: Option<u64>) -> bool {
-    recorded.is_none_or(|recorded| recorded / TICK_NS == seen_ns / TICK_NS)
+/// Whether a process that started at `seen_ns` is the one that was there at `at_ns`: by its
+/// start on record, which /proc counts in ticks; without that, whoever came later under
+/// the same number is another.
+fn is_same(seen_ns: u64, recorded: Option<u64>, at_ns: u64) -> bool {
+    match recorded {
+        Some(recorded) => recorded / TICK_NS == seen_ns / TICK_NS,
+        None => seen_ns <= at_ns,
+    }
 }
 
 /// Unit, container, session and user name, from cgroup path and uid.
@@ -287,6 +296,14 @@ fn parse_stat(stat: &[u8]) -> Option<(String, u32, Option<u64>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_later_process_of_the_same_number_is_another() {
+        assert!(is_same(3_330_000_000, Some(3_334_000_000), 0));
+        assert!(!is_same(3_330_000_000, Some(3_344_000_000), u64::MAX));
+        assert!(is_same(3_330_000_000, None, 3_331_000_000));
+        assert!(!is_same(3_330_000_000, None, 3_320_000_000));
+    }
 
     #[test]
     fn a_name_may_have_brackets() {

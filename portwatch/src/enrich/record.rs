@@ -112,7 +112,7 @@ pub fn recall_binder(
 /// Whether a process on record is gone. Where not every process is visible, that it was
 /// not seen says nothing.
 fn has_ended(host: &Host, owner: &Owner) -> bool {
-    !processes::is_alive(host, owner.pid, owner.started_ns) && host.hidden().is_none()
+    !processes::is_alive(host, owner) && host.hidden().is_none()
 }
 
 /// Says who bound a socket, where its holders are others. In a pid namespace of its own
@@ -127,7 +127,7 @@ pub fn recall_origin(host: &Host, records: &dyn Records, sockets: &mut [Socket])
                 pid: owner.pid,
                 comm: then.comm.unwrap_or_default(),
                 cmdline: then.cmdline,
-                alive: processes::is_alive(host, owner.pid, owner.started_ns),
+                alive: processes::is_alive(host, &owner),
             });
         }
     }

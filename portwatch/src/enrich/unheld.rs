@@ -113,7 +113,7 @@ fn binder(host: &Host, records: &dyn Records, socket: &Socket) -> Binder {
     let Some(owner) = socket.cookie.and_then(|cookie| records.owner(cookie)) else {
         return Binder::Gone;
     };
-    if !processes::is_alive(host, owner.pid, owner.started_ns) {
+    if !processes::is_alive(host, &owner) {
         return Binder::Gone;
     }
     match fs::read_dir(host.proc_file(owner.pid, "fd")).map(|mut files| files.next().is_some()) {
