@@ -2,7 +2,7 @@
 //! a sock_diag socket in it.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     fs::{self, File},
     io::{self, ErrorKind},
     os::unix::fs::MetadataExt as _,
@@ -19,6 +19,10 @@ use crate::{
     kernel::nsfs::{self, Hidden},
 };
 
+mod cookie;
+
+use cookie::NotFound;
+
 /// Namespaces that are kept at hand.
 const MOST_OPEN: usize = 64;
 /// How long without a refusal in it. A socket keeps its namespace alive, and an
@@ -26,11 +30,6 @@ const MOST_OPEN: usize = 64;
 const KEPT: Duration = Duration::from_secs(2);
 /// How long at most: names and settings may change.
 const BELIEVED: Duration = Duration::from_secs(10);
-
-/// Namespaces that are entered in search of one that is known by its cookie only.
-const MOST_TRIED: usize = 256;
-/// How long that may take.
-const SEARCH: Duration = Duration::from_millis(100);
 
 /// The namespaces of recent refusals.
 #[derive(Default)]
@@ -141,7 +140,7 @@ impl Namespaces {
         if let Some((_, gap)) = self.unfound.get(&cookie).filter(|(at, _)| at.elapsed() < KEPT) {
             return Err(gap.clone());
         }
-        let found = match by_cookie(host, cookie, &of_task, deadline.min(Instant::now() + SEARCH)) {
+        let found = match cookie::find(host, cookie, &of_task, deadline) {
             Ok(inode) => return Ok(inode),
             // Linux before 5.14: nothing tells whether it is the task's.
             Err(NotFound::Unasked) => {
@@ -286,71 +285,6 @@ fn describe(
     }
     let host = init.or(own).map(|host| host == wanted);
     Netns { inode: Some(wanted), cookie, name, host }
-}
-
-/// Why a namespace was not found by its cookie.
-enum NotFound {
-    /// The kernel does not tell the cookies of namespaces.
-    Unasked,
-    /// Not all could be tried: for lack of rights, or of time.
-    Untried { denied: bool },
-    /// It is none of those that have a process or a name.
-    Gone,
-}
-
-impl NotFound {
-    fn gap(self) -> Gap {
-        const BEGINS: &str = "the socket is of another network namespace than its process";
-        match self {
-            Self::Untried { denied: true } => {
-                Gap::denied("netns", format!("{BEGINS}, and not all may be looked into"))
-            }
-            Self::Untried { denied: false } => {
-                Gap::new("netns", format!("{BEGINS}, which was not found before the deadline"))
-            }
-            Self::Gone | Self::Unasked => {
-                Gap::new("netns", format!("{BEGINS}, which has no process and no name to enter by"))
-            }
-        }
-    }
-}
-
-/// The inode of the namespace with this cookie: the task's, or any that has a name or a
-/// process.
-fn by_cookie(host: &Host, cookie: u64, of_task: &Path, deadline: Instant) -> Result<u32, NotFound> {
-    let own = host.proc_root.join("self/ns/net");
-    let own_inode = inode(&own);
-    let mut tried = HashSet::new();
-    let mut missed = None;
-    for path in [of_task.to_owned(), own].into_iter().chain(names(host)).chain(processes(host)) {
-        if Instant::now() > deadline || tried.len() >= MOST_TRIED {
-            return Err(NotFound::Untried { denied: false });
-        }
-        let entered = nsfs::inode(&path).and_then(|inode| {
-            if !tried.insert(inode) {
-                return Ok(None);
-            }
-            let way = match Some(inode) == own_inode {
-                true => NetnsRef::Own,
-                false => NetnsRef::Other(open(&path, inode)?),
-            };
-            Ok(Some((inode, host.sock_diag(&way)?.netns_cookie())))
-        });
-        match entered {
-            Ok(Some((_, None))) => return Err(NotFound::Unasked),
-            Ok(Some((inode, Some(own)))) if own == cookie => return Ok(inode),
-            Ok(_) => {}
-            // A process that has ended has none any more, and one that is just ending is
-            // denied to everybody.
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) if error.kind() == ErrorKind::PermissionDenied && !may_be_denied() => {}
-            Err(error) => {
-                let denied = error.kind() == ErrorKind::PermissionDenied;
-                missed = missed.or(Some(NotFound::Untried { denied }));
-            }
-        }
-    }
-    Err(missed.unwrap_or(NotFound::Gone))
 }
 
 /// Whether both are known and not the same.
