@@ -263,8 +263,15 @@ pub fn enter(case: &Case) -> Option<String> {
     // Pid 1 holds sockets in namespaces that it is not in.
     let lives_there = |process: &&Process| process.pid != 1 && process.netns.is_none();
     let holders = case.first().into_iter().flat_map(|culprit| &culprit.socket.holders);
-    let way = holders.chain([case.process()]).find(lives_there)?;
-    Some(if way.pid == 0 { String::new() } else { format!("nsenter -t {} -n ", way.pid) })
+    if let Some(way) = holders.clone().find(lives_there) {
+        return Some(format!("nsenter -t {} -n ", way.pid));
+    }
+    match case.process() {
+        // Whoever asks about their own namespace is in it, and about another may not be:
+        // a holder that lives elsewhere tells that it may be another.
+        failing if failing.pid == 0 => holders.clone().next().is_none().then(String::new),
+        failing => lives_there(&failing).then(|| format!("nsenter -t {} -n ", failing.pid)),
+    }
 }
 
 /// Whose it is, or else what it is called.
