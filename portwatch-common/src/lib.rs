@@ -163,8 +163,9 @@ pub struct OpenFile {
     pub reserved: u32,
 }
 
-/// Sockets that one search looks for.
-pub const WANTED: u32 = 64;
+/// Sockets that one pass over all open files looks for: more than one failed bind has
+/// on its port as a rule, so that one pass is enough.
+pub const WANTED: u32 = 512;
 /// In place of an inode: every socket. No file has inode 0.
 pub const ANY_SOCKET: u64 = 0;
 

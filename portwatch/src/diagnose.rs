@@ -13,7 +13,7 @@ mod cause;
 mod holder;
 mod judgement;
 mod moves;
-mod program;
+pub(crate) mod program;
 pub(crate) mod words;
 mod workloads;
 

@@ -17,6 +17,7 @@ use crate::{
     redact::Redaction,
 };
 
+mod aside;
 mod cgroups;
 mod containers;
 mod exhaustion;
@@ -33,6 +34,7 @@ pub(crate) mod sockets;
 mod supervisors;
 pub mod survey;
 mod unheld;
+mod vouch;
 
 use containers::Containers;
 use host::{Host, NetnsRef};
@@ -127,7 +129,7 @@ impl Enricher {
         let mut gaps = Vec::new();
         let mut failure = failure(raw, &mut gaps);
         // The sockets first: they are what changes fastest.
-        let (netns, mut diag) = self.namespaces.enter(host, raw, &mut gaps);
+        let (netns, mut diag) = self.namespaces.enter(host, raw, deadline, &mut gaps);
         let search = sockets::Search {
             host,
             records,
@@ -145,14 +147,14 @@ impl Enricher {
         }
         let mut process = match raw.is_untried() {
             true => Process::default(),
-            false => processes::failing(host, records, &raw.task, &mut gaps),
+            false => processes::failing(host, records, raw, &mut gaps),
         };
         record::recall_options(records, &mut found.sockets);
-        let unfound = self.holders.name(host, records, &mut found.sockets, deadline, &mut gaps);
+        let searches = self.holders.name(host, records, &mut found.sockets, deadline, &mut gaps);
         if let Some(diag) = diag.as_deref_mut().filter(|_| !found.broken) {
             let files = self.holders.files();
             let rows = &mut found.sockets;
-            unheld::explain(&search, diag, files, &unfound, rows, deadline, &mut gaps);
+            unheld::explain(&search, diag, files, &searches, rows, deadline, &mut gaps);
         }
         if let Some(device) = &mut failure.device {
             device.name = diag.as_ref().and_then(|diag| diag.device_name(device.index));
@@ -170,8 +172,7 @@ impl Enricher {
         }
         options::ask(&mut found.sockets);
         record::recall_origin(host, records, &mut found.sockets);
-        let searched = !gaps.iter().any(|gap| gap.what == "sockets.holders");
-        gaps.extend(record::recall_binder(host, records, &mut found.sockets, searched));
+        gaps.extend(record::recall_binder(host, records, &mut found.sockets, &searches));
         let [last_holder, previous_holder] = record::last_holders(host, records, raw);
         if found.broken {
             self.namespaces.forget(&netns);
@@ -203,9 +204,11 @@ impl Enricher {
             previous_holder,
             gaps,
         };
+        vouch::vouch_all(host, &mut evidence);
         self.supervisors.describe_all(host, &mut evidence, deadline);
         self.containers.describe_all(host, &mut evidence, deadline);
         containers::name_netns(&mut evidence);
+        netns::note_strangers(host, &mut evidence);
         // The last step: what leaves here has no secrets in it.
         self.redaction.evidence(&mut evidence);
         evidence

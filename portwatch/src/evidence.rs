@@ -17,7 +17,9 @@ mod process;
 mod socket;
 
 pub use port::{Connections, Ephemeral, LastHolder, LeftBy, Share, TimeWait, Usage};
-pub use process::{Cgroup, Engine, Pod, Process, Runtime, Supervisor, SupervisorKind, Workload};
+pub use process::{
+    Cgroup, Engine, Pod, Process, Runtime, Supervisor, SupervisorKind, Voucher, Workload,
+};
 pub use socket::{Binder, Origin, Socket, State, Unheld};
 
 /// Everything that [`crate::diagnose`] may look at.

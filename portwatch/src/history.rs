@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::{
-    diagnose::Diagnosis,
+    diagnose::{Diagnosis, program},
     evidence::{Evidence, Process, State},
     sinks::human::word,
 };
@@ -19,12 +19,22 @@ use deploys::Deploys;
 /// Patterns and programs that are told apart; what else there is, is counted.
 const MOST: usize = 10_000;
 
+/// Refusals that a program must have been seen in before it is said what it never does.
+const FEWEST: u64 = 3;
+
 /// Everything seen so far, in a bounded form.
 #[derive(Debug, Default)]
 pub struct History {
     patterns: BTreeMap<Key, Pattern>,
-    programs: BTreeMap<String, Options>,
+    programs: BTreeMap<Identity, Options>,
     left_out: u64,
+}
+
+/// What a program is known by, and what tells it from others of that name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Identity {
+    name: String,
+    program: String,
 }
 
 /// What makes two refusals the same pattern.
@@ -36,6 +46,9 @@ struct Key {
     netns: String,
     /// The holder's unit, container or program; without one, what is in the way.
     holder: String,
+    /// Which program of that name.
+    #[serde(skip)]
+    program: String,
     /// Its class.
     class: Option<String>,
 }
@@ -57,6 +70,8 @@ struct Pattern {
 struct Options {
     with_reuseaddr: u64,
     without_reuseaddr: u64,
+    /// How many refusals were looked into; the others are taken to be like them.
+    looked_into: u64,
 }
 
 /// The history in a form to be told.
@@ -64,7 +79,7 @@ struct Options {
 pub struct Report {
     /// Refusals by port and holder, the most first.
     pub patterns: Vec<Row>,
-    /// Who was never seen to set SO_REUSEADDR.
+    /// Who was seen several times, and never to set SO_REUSEADDR.
     pub never_sets_reuseaddr: Vec<Program>,
     /// Refusals of patterns for which there was no room.
     pub left_out: u64,
@@ -98,14 +113,16 @@ pub struct Row {
 pub struct Program {
     /// Its unit, container or name.
     pub name: String,
-    /// How often it was seen without the option.
+    /// How often it was refused without the option.
     pub count: u64,
+    /// How many of these were looked into; the others were equal to them.
+    pub samples: u64,
 }
 
 impl History {
     /// Takes in `count` equal refusals.
     pub fn add(&mut self, evidence: &Evidence, diagnosis: &Diagnosis, count: u64) {
-        let failing = name_of(&evidence.process);
+        let failing = identity_of(&evidence.process);
         self.note_options(&failing, evidence.failure.reuseaddr, count);
         let key = key(evidence, diagnosis);
         if self.patterns.len() >= MOST && !self.patterns.contains_key(&key) {
@@ -121,7 +138,8 @@ impl History {
             causes: BTreeMap::new(),
             deploys: Deploys::default(),
             process,
-            one_process: process.is_some(),
+            // A number alone may have gone to another.
+            one_process: process.is_some_and(|(_, started)| started.is_some()),
         });
         pattern.count += count;
         pattern.first = pattern.first.min(time);
@@ -131,12 +149,13 @@ impl History {
         pattern.deploys.note(&failing, evidence);
     }
 
-    fn note_options(&mut self, program: &str, reuseaddr: Option<bool>, count: u64) {
+    fn note_options(&mut self, program: &Identity, reuseaddr: Option<bool>, count: u64) {
         let Some(reuseaddr) = reuseaddr else { return };
         if self.programs.len() >= MOST && !self.programs.contains_key(program) {
             return;
         }
-        let options = self.programs.entry(program.to_owned()).or_default();
+        let options = self.programs.entry(program.clone()).or_default();
+        options.looked_into += 1;
         if reuseaddr {
             options.with_reuseaddr += count;
         } else {
@@ -149,9 +168,16 @@ impl History {
         let mut patterns: Vec<_> =
             self.patterns.into_iter().map(|(key, pattern)| row(key, pattern)).collect();
         patterns.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.key.cmp(&b.key)));
-        let never = self.programs.into_iter().filter(|(_, options)| options.with_reuseaddr == 0);
+        let never = self
+            .programs
+            .into_iter()
+            .filter(|(_, options)| options.with_reuseaddr == 0 && options.looked_into >= FEWEST);
         let mut never: Vec<_> = never
-            .map(|(name, options)| Program { name, count: options.without_reuseaddr })
+            .map(|(program, options)| Program {
+                name: program.name,
+                count: options.without_reuseaddr,
+                samples: options.looked_into,
+            })
             .collect();
         never.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.name.cmp(&b.name)));
         Report { patterns, never_sets_reuseaddr: never, left_out: self.left_out }
@@ -161,19 +187,22 @@ impl History {
 fn row(key: Key, pattern: Pattern) -> Row {
     let Pattern { count, first, last, causes, deploys, process: _, one_process } = pattern;
     let class = key.class.as_deref().unwrap_or("holder").replace('_', " ");
-    let times = deploys.count();
+    // Of one program: that several have failed once each is no row.
+    let (program, times) = deploys.most().unwrap_or_default();
+    let names = deploys.names();
+    let of_whom = if names.len() > 1 { format!(" of {program}") } else { String::new() };
     let finding = (times > 1).then(|| match one_process {
-        true => format!("the same {class}, {times} deploys in a row"),
-        false => format!("{}, {times} deploys in a row", key.holder),
+        true => format!("the same {class}, {times} deploys{of_whom} in a row"),
+        false => format!("{}, {times} deploys{of_whom} in a row", key.holder),
     });
     Row {
         key,
         count,
         first,
         last,
-        deploys: times,
+        deploys: deploys.count(),
         same_process: one_process,
-        failing: deploys.names(),
+        failing: names,
         causes,
         finding,
     }
@@ -202,8 +231,21 @@ fn key(evidence: &Evidence, diagnosis: &Diagnosis) -> Key {
             .map(name_of)
             .or_else(|| holder.and_then(|holder| holder.comm.clone()))
             .unwrap_or_else(|| in_the_way().to_owned()),
+        program: process.map(|process| identity_of(process).program).unwrap_or_default(),
         class: holder.map(|holder| word(&holder.class)),
     }
+}
+
+/// Its name, and the program: by the image of a container, of a unit nothing more, and
+/// otherwise by its file, since many programs are called `java`.
+fn identity_of(process: &Process) -> Identity {
+    let name = name_of(process);
+    let image = process.workload.as_ref().and_then(|workload| workload.image.clone());
+    let is_named = process.workload.as_ref().is_some_and(|workload| workload.name.is_some())
+        || process.container.is_some()
+        || (process.unit.is_some() && process.session.is_none());
+    let by_file = || if is_named { String::new() } else { program::identity(process) };
+    Identity { name, program: image.unwrap_or_else(by_file) }
 }
 
 /// What a process is known by over its restarts: a login session has another number

@@ -11,6 +11,7 @@ pub mod layout;
 pub mod limits;
 pub mod listens;
 pub mod not_attempted;
+pub mod nsfs;
 pub mod plan;
 pub mod records;
 pub mod rights;

@@ -34,6 +34,7 @@ pub mod metrics;
 pub mod pipeline;
 pub mod redact;
 pub mod replay;
+pub mod roles;
 pub mod shared;
 pub mod sinks;
 pub mod talk;

@@ -1,13 +1,7 @@
 //! The agent's two ends at the kernel, made ready: the hooks, and the enricher that
 //! answers for what they report.
 
-use std::{
-    os::unix::net::UnixDatagram,
-    path::Path,
-    time::{Duration, Instant},
-};
-
-use rustix::fs::fstat;
+use std::path::Path;
 
 use crate::{
     enrich::{Enricher, host},
@@ -65,12 +59,7 @@ impl Watch {
         let features = Features::probe(&mut types);
         let plan = plan(&features, hooks)?;
         let mut files = KernelFiles::open(&types).map_err(|error| error.to_string());
-        let own_pid = files.as_mut().ok().and_then(|files| own_pid(files));
-        if own_pid.is_some_and(|pid| pid != std::process::id()) {
-            // Its numbers are not those of this process's /proc, and that nobody has a
-            // socket it could not say.
-            files = Err("it sees this pid namespace's processes only".to_owned());
-        }
+        let own_pid = files.as_mut().ok().and_then(KernelFiles::own_pid);
         let whose = whose(own_pid.unwrap_or_else(std::process::id));
         let mut attached = attach::attach(&plan, &types, whose, limit)?;
         drop(types);
@@ -101,20 +90,4 @@ fn or_none(files: Result<KernelFiles, String>) -> Box<dyn Files> {
             Box::new(NoFiles(error))
         }
     }
-}
-
-/// This process's number in the initial pid namespace, which no file tells in a pid
-/// namespace of its own: whoever has a socket of this process open is this process.
-/// `None` where the search does not say.
-fn own_pid(files: &mut dyn Files) -> Option<u32> {
-    const DEADLINE: Duration = Duration::from_secs(2);
-    let socket = UnixDatagram::unbound().ok()?;
-    let inode = fstat(&socket).ok()?.st_ino;
-    let mut found = None;
-    let searched =
-        files.search(&[inode], Instant::now() + DEADLINE, &mut |file| found = Some(file.pid));
-    if let Err(error) = searched {
-        tracing::debug!(error, "taken to be in the initial pid namespace");
-    }
-    found
 }

@@ -104,6 +104,41 @@ fn kube_proxy() {
     assert_class(&event, "kube_proxy", holder.pid(), "kubectl get services -A | grep -w 30080");
 }
 
+/// Whatever a user's process calls itself: it is not what root would have started.
+#[test]
+fn a_name_is_no_proof() {
+    for name in ["systemd", "docker-proxy", "kube-proxy", "conmon", "(sd-listen)"] {
+        let scene = Scene::new();
+        let named = Alias::new(name);
+        let holder = scene.helper().run_as(&named).by(1004).holds([tcp(ADDRESS).listening()]);
+        let refused = scene.helper().is_refused(tcp(ADDRESS));
+        scene.event_of(&refused).is_explained().includes(&json!({
+            "sockets": [{"holders": [{"comm": name, "vouched_by": "nobody"}]}],
+            "diagnosis": {"holder": {"class": "other_service", "pid": holder.pid()}},
+        }));
+    }
+}
+
+/// The parent shell of a script starts nothing again.
+#[test]
+fn a_shell_that_runs_it_once() {
+    if needs("arguments_of_the_gone", (5, 11)) {
+        return;
+    }
+    let scene = Scene::new();
+    let script = format!("{} tcp/{ADDRESS}/listen hold; true", programs::binder().display());
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &script]);
+    scene.netns.confine(&mut shell);
+    let shell = Process::start(&mut shell, Signal::TERM).unwrap();
+    shell.stdout.wait_until(patience(), |lines| lines.first().map(|_| ())).unwrap();
+    let refused = scene.helper().is_refused(tcp(ADDRESS));
+    let event = scene.event_of(&refused);
+    event.is_explained().includes(&json!({"sockets": [{"holders": [{"ppid": shell.pid()}]}]}));
+    let supervisor = event.at("/sockets/0/holders/0").get("supervisor");
+    assert!(supervisor.is_none_or(|it| it["kind"] != "shell"), "{event}");
+}
+
 /// By its cgroup alone, where no engine answers: said, and stopped by its id.
 #[test]
 fn a_container_without_its_engine() {

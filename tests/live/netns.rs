@@ -1,7 +1,13 @@
 //! The same port in different network namespaces: the holder is looked for
 //! where the bind was refused.
 
-use portwatch_tests::{netns::Netns, op::tcp, scene::Scene};
+use portwatch_tests::{
+    helper::Helper,
+    netns::Netns,
+    op::{Op, Socket, tcp, udp},
+    scene::Scene,
+    skip::needs,
+};
 use serde_json::json;
 
 #[test]
@@ -72,5 +78,58 @@ fn twenty_namespaces_with_one_port() {
                 "diagnosis": {"holder": {"pid": holders[number].pid()}},
             }));
         }
+    }
+}
+
+const ADDRESSES: [fn(&str) -> Socket; 2] = [tcp, udp];
+
+/// A socket stays in the namespace that it was made in, wherever its process is when it
+/// binds: a stranger with the port there is not in its way.
+#[test]
+fn a_socket_that_is_bound_from_another_namespace() {
+    if needs("sockets_of_another_namespace", (5, 14)) {
+        return;
+    }
+    for (make, address) in ADDRESSES
+        .into_iter()
+        .flat_map(|make| ["127.0.0.1:8080", "[::1]:8080"].map(|address| (make, address)))
+    {
+        let (scene, beside) = (Scene::new(), Netns::new());
+        let holder = scene.helper().holds([make(address)]);
+        let stranger = Helper::new(&beside).holds([make(address)]);
+        let refused = scene.helper().is_refused(make(address).bound_beside(stranger.pid()));
+        scene.event_of(&refused).is_explained().includes(&json!({
+            "process": {"netns": beside.inode},
+            "netns": {"host": false, "name": null},
+            "diagnosis": {"holder": {"pid": holder.pid()}},
+        }));
+    }
+}
+
+/// Nobody lives where the socket is, so who has the port is not known; whoever has it
+/// where its process is now, has not.
+#[test]
+fn a_socket_of_a_namespace_that_nobody_is_in() {
+    if needs("sockets_of_another_namespace", (5, 14)) {
+        return;
+    }
+    for make in ADDRESSES {
+        let (scene, beside) = (Scene::new(), Netns::new());
+        let address = "127.0.0.1:8080";
+        let stranger = Helper::new(&beside).holds([make(address)]);
+        let twice = make(address).bound_beside(stranger.pid());
+        // The first is made and bound over there, and only then it leaves.
+        let ops = [Op::from(make(address)), Op::from(twice)];
+        let refused = scene.helper().runs(ops);
+        let event = scene.agent.event_of(&refused);
+        event.includes(&json!({
+            "netns": {"cookie": scene.netns.cookie, "name": null},
+            "sockets": [],
+            "diagnosis": {"holder": {"class": "unknown", "pid": null}},
+        }));
+        // Where not every process may be looked at, that may be why.
+        event.has_one_of("/diagnosis/cause", &["undetermined", "unseen"]);
+        assert_ne!(event.at("/netns/inode"), &json!(beside.inode), "{event}");
+        assert!(event.list("/gaps").iter().any(|gap| gap["what"] == "netns"), "{event}");
     }
 }

@@ -93,6 +93,11 @@ fn remove_tree(directory: &Path) -> std::io::Result<()> {
 }
 
 impl Cgroup {
+    /// Moves a running process in here.
+    pub fn adopt(&self, pid: u32) {
+        fs::write(self.directory.join("cgroup.procs"), pid.to_string()).unwrap();
+    }
+
     /// Has `command`'s process run in here.
     pub fn confine(&self, command: &mut Command) {
         let members = File::options().write(true).open(self.directory.join("cgroup.procs"));

@@ -7,6 +7,7 @@ use crate::{
     evidence::{
         Binder, Evidence, LastHolder, Process, Socket, State, Supervisor, SupervisorKind, Unheld,
     },
+    roles::{self, Role},
 };
 
 /// A process younger than this that has followed another of its kind on the port
@@ -14,26 +15,12 @@ use crate::{
 /// set some seconds.
 const MOMENTS: SignedDuration = SignedDuration::from_secs(60);
 
-/// Programs that hold a port for a container. Which one it is may not be known;
-/// they are never what is to be stopped.
-const CONTAINER_PROXIES: [&str; 9] = [
-    "docker-proxy",
-    "dockerd",
-    "rootlesskit",
-    "rootlessport",
-    "rootlessport-ch",
-    "slirp4netns",
-    "pasta",
-    "pasta.avx2",
-    "conmon",
-];
-
 /// The process to speak of, and its class. A socket may be open in several: the
 /// one that the others descend from is to be dealt with, or else the oldest.
 pub fn behind<'a>(evidence: &Evidence, socket: &'a Socket) -> (HolderClass, Option<&'a Process>) {
     let failing = &evidence.process;
     // systemd is everybody's ancestor, and holds a port for a unit.
-    if let Some(systemd) = socket.holders.iter().find(|holder| is_systemd(holder)) {
+    if let Some(systemd) = socket.holders.iter().find(|holder| is_systemd(holder, failing)) {
         return (HolderClass::SocketUnit, Some(systemd));
     }
     if let Some(own) = socket.holders.iter().find(|holder| is_self(failing, holder)) {
@@ -73,8 +60,8 @@ pub fn of_one(evidence: &Evidence, holder: &Process) -> HolderClass {
 
 /// systemd, of the system or of a user, or the child that it makes for a unit with
 /// a network namespace of its own.
-fn is_systemd(process: &Process) -> bool {
-    matches!(process.comm.as_deref(), Some("systemd" | "(sd-listen)"))
+fn is_systemd(process: &Process, failing: &Process) -> bool {
+    matches!(roles::of(process, failing), Some(Role::Systemd | Role::SystemdChild))
 }
 
 /// Whether the kernel alone keeps the socket: no inode, in a state that outlives
@@ -180,21 +167,16 @@ pub fn restarter<'a>(evidence: &Evidence, process: &'a Process) -> Option<&'a Su
 /// somebody else to what the process is by itself.
 fn class(evidence: &Evidence, holder: &Process) -> HolderClass {
     let failing = &evidence.process;
-    let comm = holder.comm.as_deref().unwrap_or_default();
-    // Others hold ports of their own beside those of containers (dockerd), and
-    // are proxies where an engine says that this one is a container's. What calls
-    // itself so inside a container is nobody's proxy.
+    // Others hold ports of their own beside those of containers (dockerd), and are
+    // proxies where an engine says that this one is a container's.
     let has_published =
         holder.workload.as_ref().is_some_and(|workload| workload.published.is_some());
-    let is_proxy = CONTAINER_PROXIES.contains(&comm) && holder.container.is_none();
-    if is_proxy || has_published {
-        return HolderClass::ContainerProxy;
-    }
-    if comm == "kube-proxy" {
-        return HolderClass::KubeProxy;
-    }
-    if is_systemd(holder) {
-        return HolderClass::SocketUnit;
+    match roles::of(holder, failing) {
+        Some(Role::ContainerProxy) => return HolderClass::ContainerProxy,
+        _ if has_published => return HolderClass::ContainerProxy,
+        Some(Role::KubeProxy) => return HolderClass::KubeProxy,
+        Some(Role::Systemd | Role::SystemdChild) => return HolderClass::SocketUnit,
+        None => {}
     }
     // Also where both run one program: a rollout that starts the new pod before
     // the old one is gone.

@@ -173,7 +173,7 @@ pub fn aftermath(case: &Case, class: Option<HolderClass>) -> Option<String> {
 /// What shows who has made the kernel take a port, by what usually does.
 fn kernels_own(case: &Case) -> Vec<Move> {
     let port = case.evidence.failure.port;
-    let enter = enter(case);
+    let Some(enter) = enter(case) else { return vec![look(case)] };
     if case.evidence.failure.protocol == Protocol::Udp {
         return vec![
             command(
@@ -219,7 +219,7 @@ fn wait_free(case: &Case) -> Option<String> {
         true => failure.port.to_string(),
         false => SocketAddr::new(failure.address, failure.port).to_string(),
     };
-    Some(format!("{}portwatch wait {port} --free", enter(case)))
+    Some(format!("{}portwatch wait {port} --free", enter(case)?))
 }
 
 /// See for oneself, where nothing better is known.
@@ -235,7 +235,12 @@ pub fn look(case: &Case) -> Move {
         );
     }
     let protocol = if failure.protocol == Protocol::Udp { 'u' } else { 't' };
-    let enter = enter(case);
+    let Some(enter) = enter(case) else {
+        return advice(
+            "no process is known that lives in the socket's network namespace: lsns -t net lists \
+             all that have one, and nsenter -t PID -n leads there",
+        );
+    };
     let why = match failure.stage {
         Stage::Listen => "shows every socket on the port; the listener among them refused",
         _ => "shows every socket on the port and who has it open, as far as root may see",
@@ -243,27 +248,29 @@ pub fn look(case: &Case) -> Move {
     command(format!("{enter}ss -{protocol}anp 'sport = :{}'", failure.port), why, Risk::None)
 }
 
-/// What goes before a command that is to run in the failing process's network
-/// namespace: entered by its name, or by a process that is likely to live longer
-/// than the one that failed.
-pub fn enter(case: &Case) -> String {
+/// What goes before a command that is to run in the failing socket's network namespace:
+/// entered by its name, or by a process that lives there and is likely to do so for longer
+/// than the one that failed. `None` if no such process is known, or the namespace is not.
+pub fn enter(case: &Case) -> Option<String> {
     let netns = &case.evidence.netns;
-    if netns.host != Some(false) {
-        return String::new();
+    if netns.host? {
+        return Some(String::new());
+    }
+    // A name that ip-netns(8) knows, not that of a container.
+    if let Some(name) = netns.name.as_ref().filter(|_| case.process().workload.is_none()) {
+        return Some(format!("ip netns exec {} ", quote(name)));
     }
     // Pid 1 holds sockets in namespaces that it is not in.
-    let holder = case
-        .first()
-        .and_then(|culprit| culprit.socket.holders.iter().find(|holder| holder.pid != 1));
-    match &netns.name {
-        // A name that ip-netns(8) knows, not that of a container.
-        Some(name) if case.process().workload.is_none() => {
-            format!("ip netns exec {} ", quote(name))
-        }
-        _ => match holder.unwrap_or(case.process()).pid {
-            0 => String::new(),
-            pid => format!("nsenter -t {pid} -n "),
-        },
+    let lives_there = |process: &&Process| process.pid != 1 && process.netns.is_none();
+    let holders = case.first().into_iter().flat_map(|culprit| &culprit.socket.holders);
+    if let Some(way) = holders.clone().find(lives_there) {
+        return Some(format!("nsenter -t {} -n ", way.pid));
+    }
+    match case.process() {
+        // Whoever asks about their own namespace is in it, and about another may not be:
+        // a holder that lives elsewhere tells that it may be another.
+        failing if failing.pid == 0 => holders.clone().next().is_none().then(String::new),
+        failing => lives_there(&failing).then(|| format!("nsenter -t {} -n ", failing.pid)),
     }
 }
 

@@ -31,6 +31,22 @@ pub fn same(a: &Process, b: &Process) -> Option<bool> {
     Some(script(&a.cmdline)? == script(&b.cmdline)?)
 }
 
+/// What a program is told from others by, whatever its version: its file's path, or else
+/// its name, and for an interpreter what it runs.
+pub fn identity(process: &Process) -> String {
+    let path = process.exe.as_deref().map(without_deleted);
+    let path = path.or(process.comm.as_deref()).unwrap_or_default();
+    let mut text: Vec<u8> = without_versions(path).collect();
+    if RUNTIMES.contains(&bare(path)) {
+        let (Some(Script::File(what)) | Some(Script::Text(what))) = script(&process.cmdline) else {
+            return String::from_utf8_lossy(&text).into_owned();
+        };
+        text.push(b' ');
+        text.extend(without_versions(what));
+    }
+    String::from_utf8_lossy(&text).into_owned()
+}
+
 /// The same command line but for version numbers.
 pub fn same_command(a: &Process, b: &Process) -> bool {
     !a.cmdline.is_empty()
@@ -222,6 +238,16 @@ mod tests {
         let (nc, httpd) = (named(Some("/bin/busybox"), "nc"), named(Some("/bin/busybox"), "httpd"));
         assert_eq!(same(&nc, &httpd), Some(false));
         assert_eq!(same(&nc, &nc), Some(true));
+    }
+
+    #[test]
+    fn releases_have_one_identity_and_scripts_their_own() {
+        let java = |jar: &str| identity(&process("/usr/bin/java", &["java", "-jar", jar]));
+        assert_eq!(java("/opt/app-2.4.0.jar"), java("/opt/app-2.4.2.jar"));
+        assert_ne!(java("/opt/app-2.4.0.jar"), java("/opt/shop-2.4.0.jar"));
+        let exe = |path: &str| identity(&process(path, &["server"]));
+        assert_eq!(exe("/srv/app-1.2/server (deleted)"), exe("/srv/app-1.3/server"));
+        assert_ne!(exe("/srv/app/server"), exe("/srv/shop/server"));
     }
 
     #[test]

@@ -279,3 +279,21 @@ fn a_summary_stays_under_200_characters() {
     old.unit = Some("ü".repeat(400));
     assert!(diagnose(&listener(old)).summary.chars().count() < 200);
 }
+
+/// A proxy holds sockets of a namespace that it does not live in.
+#[test]
+fn only_who_lives_there_leads_into_a_namespace() {
+    let mut evidence =
+        listener(java(900, "2.4.1", "/system.slice/app.service", "2026-06-02T09:14:33Z"));
+    evidence.netns.host = Some(false);
+    let enter = |evidence: &Evidence| moves::enter(&case::Case::new(evidence));
+    assert_eq!(enter(&evidence).as_deref(), Some("nsenter -t 900 -n "));
+    evidence.sockets[0].holders[0].netns = Some(7);
+    assert_eq!(enter(&evidence).as_deref(), Some("nsenter -t 52110 -n "));
+    evidence.process.netns = Some(8);
+    assert_eq!(enter(&evidence), None);
+    evidence.process = Process::default();
+    assert_eq!(enter(&evidence), None, "asked about another namespace");
+    evidence.netns.host = None;
+    assert_eq!(enter(&evidence), None, "not known which it is");
+}

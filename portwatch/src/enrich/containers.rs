@@ -11,6 +11,7 @@ use std::{
 use crate::{
     enrich::host::Host,
     evidence::{Engine, Evidence, Gap, Process, Workload},
+    roles,
 };
 
 pub mod engine;
@@ -63,6 +64,7 @@ impl Containers {
         let asked =
             Endpoint { protocol: failure.protocol, address: failure.address, port: failure.port };
         self.describe(host, process, asked, deadline, gaps);
+        let failing = &*process;
         let mut described: HashMap<u32, Option<Workload>> = HashMap::new();
         let mut left_out = 0_usize;
         for socket in sockets {
@@ -76,7 +78,11 @@ impl Containers {
                     holder.workload.clone_from(known);
                     continue;
                 }
-                if subject(holder, held).is_none() {
+                // What calls itself a proxy and is none is not asked after.
+                let is_proxy = Inside::of(holder).is_none();
+                if (is_proxy && !roles::is_believed(holder, failing))
+                    || subject(holder, held).is_none()
+                {
                     continue;
                 }
                 if described.len() == MOST_DESCRIBED {
@@ -154,6 +160,7 @@ pub fn name_netns(evidence: &mut Evidence) {
 fn subject(process: &Process, held: Endpoint) -> Option<Subject> {
     match Inside::of(process) {
         Some(inside) => Some(Subject::Inside(inside)),
+        None if !roles::is_believed(process, process) => None,
         None => proxy::read(process, held).map(Subject::Proxy),
     }
 }

@@ -17,8 +17,8 @@ use crate::{
     kernel::files::Files,
 };
 
-/// Sockets whose holders are looked for: as many as one search takes.
-const SAMPLE: usize = portwatch_common::WANTED as usize;
+/// Sockets whose holders are looked for.
+const SAMPLE: usize = 64;
 /// With fewer a sample says something only if nothing is left out of it.
 const FEWEST: usize = 16;
 /// Sockets that are kept while they are listed.
@@ -103,7 +103,7 @@ impl Spread {
         }
     }
 
-    /// As many as one search takes; all of them where they are no more.
+    /// As many as are looked for; all of them where they are no more.
     fn sample(&self) -> Vec<u64> {
         let count = self.kept.len().min(SAMPLE);
         let place = |number: usize| number * self.kept.len() / count.max(1);

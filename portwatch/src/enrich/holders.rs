@@ -38,6 +38,29 @@ struct Seat {
 /// Who has it open, by the inode that is looked for.
 type Wanted = HashMap<u64, Vec<Seat>>;
 
+/// What the search for one socket has come to. That nobody has it open is said only
+/// where every table of files was looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Searched {
+    /// Some process has it open.
+    Found,
+    /// No process has it open.
+    Nobody,
+    /// Not every table of files was looked at; a gap says why.
+    Incomplete,
+}
+
+/// What came of it, by inode.
+#[derive(Debug, Default)]
+pub struct Searches(HashMap<u64, Searched>);
+
+impl Searches {
+    /// What came of the search for one socket; `None` if it has no inode to be found by.
+    pub fn of(&self, socket: &Socket) -> Option<Searched> {
+        self.0.get(&socket.inode?).copied()
+    }
+}
+
 /// Searches, and remembers for a moment what was found.
 pub struct Holders {
     files: Box<dyn Files>,
@@ -55,8 +78,8 @@ impl Holders {
         &mut *self.files
     }
 
-    /// Writes into each socket who has it open. Gives the inodes that were looked
-    /// for everywhere and that nobody has.
+    /// Writes into each socket who has it open. Returns what came of the search for
+    /// each; what was not looked at is a gap.
     ///
     /// A socket that is found near is not looked for everywhere, which would take
     /// ten times as long on a busy machine: its holders are then those near, and
@@ -69,7 +92,7 @@ impl Holders {
         sockets: &mut [Socket],
         deadline: Instant,
         gaps: &mut Vec<Gap>,
-    ) -> Vec<u64> {
+    ) -> Searches {
         let mut known = Wanted::new();
         let mut wanted = Wanted::new();
         for inode in sockets.iter().filter_map(|socket| socket.inode) {
@@ -80,20 +103,34 @@ impl Holders {
         }
         look_near(host, records, sockets, &mut wanted);
         self.settle(&mut wanted, &mut known);
+        let mut searches = Searches::default();
         if !wanted.is_empty() {
             let missed = self.look_everywhere(host, &mut wanted, deadline);
             self.settle(&mut wanted, &mut known);
-            if !missed.is_empty() {
-                gaps.extend(missed);
-                wanted.clear();
-            }
+            let left = match missed {
+                Ok(()) => Searched::Nobody,
+                Err(missed) => {
+                    gaps.extend(missed.into_iter().filter(|_| !wanted.is_empty()));
+                    Searched::Incomplete
+                }
+            };
+            searches.0.extend(wanted.keys().map(|&inode| (inode, left)));
         }
         describe(host, sockets, &known);
-        wanted.into_keys().collect()
+        searches.0.extend(known.into_keys().map(|inode| (inode, Searched::Found)));
+        searches
     }
 
     /// All open files: one pass in the kernel, or else over /proc.
-    fn look_everywhere(&mut self, host: &Host, wanted: &mut Wanted, deadline: Instant) -> Vec<Gap> {
+    ///
+    /// # Errors
+    /// What was not looked at.
+    fn look_everywhere(
+        &mut self,
+        host: &Host,
+        wanted: &mut Wanted,
+        deadline: Instant,
+    ) -> Result<(), Vec<Gap>> {
         let inodes: Vec<u64> = wanted.keys().copied().collect();
         let searched = self.files.search(&inodes, deadline, &mut |file| {
             let seat = Seat { pid: file.pid, tid: file.tid, fd: file.fd };
@@ -103,14 +140,14 @@ impl Holders {
                 holders.push(seat);
             }
         });
-        let Err(why) = searched else { return Vec::new() };
+        let Err(why) = searched else { return Ok(()) };
         tracing::debug!(why, "searching /proc");
         let mut walk = Walk::until(deadline);
         walk.processes(host, wanted);
         if wanted.values().any(Vec::is_empty) {
             walk.threads(host, wanted);
         }
-        if wanted.values().any(Vec::is_empty) { walk.gaps() } else { Vec::new() }
+        walk.complete(host)
     }
 
     /// What a recent search has found, if every one of them still has the
@@ -152,11 +189,7 @@ fn look_near(host: &Host, records: &dyn Records, sockets: &[Socket], wanted: &mu
             continue;
         }
         let owner = socket.cookie.and_then(|cookie| records.owner(cookie));
-        near.extend(
-            owner
-                .filter(|owner| processes::is_alive(host, owner.pid, owner.started_ns))
-                .map(|owner| owner.pid),
-        );
+        near.extend(owner.filter(|owner| processes::is_alive(host, owner)).map(|owner| owner.pid));
         near.extend(socket.cgroup_id.into_iter().flat_map(|id| cgroups::members(host, id)));
     }
     near.sort_unstable();

@@ -29,7 +29,14 @@ use tokio::{
 
 #[cfg(doc)]
 use crate::enrich::processes;
-use crate::{enrich::processes::Parent, evidence::Ephemeral, kernel::features};
+use crate::{
+    enrich::processes::Parent,
+    evidence::Ephemeral,
+    kernel::{
+        features,
+        nsfs::{self, Hidden},
+    },
+};
 
 /// A socket that speaks sock_diag in one network namespace.
 pub trait DiagSocket: Send {
@@ -179,6 +186,11 @@ impl Host {
     /// `/proc/PID/WHAT`.
     pub fn proc_file(&self, pid: u32, what: &str) -> PathBuf {
         self.proc_root.join(pid.to_string()).join(what)
+    }
+
+    /// Why /proc does not show every process of the machine; `None` if it does.
+    pub fn hidden(&self) -> Option<Hidden> {
+        nsfs::hidden(&self.proc_root)
     }
 
     /// Whether sock_diag lists sockets that are bound and do not listen (6.8,

@@ -10,16 +10,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::{
-    fs::{PROC_SUPER_MAGIC, statfs},
-    thread::{CapabilitySet, capabilities},
-};
+use rustix::thread::{CapabilitySet, capabilities};
 
 use crate::{
     decode::RawFailure,
     enrich::host::{DiagSocket, Host, NetnsRef},
-    evidence::{Gap, Netns},
+    evidence::{Evidence, Gap, Netns},
+    kernel::nsfs::{self, Hidden},
 };
+
+mod cookie;
+
+use cookie::NotFound;
 
 /// Namespaces that are kept at hand.
 const MOST_OPEN: usize = 64;
@@ -34,14 +36,26 @@ const BELIEVED: Duration = Duration::from_secs(10);
 pub struct Namespaces {
     /// By inode, which cannot go to another while the socket keeps it.
     open: HashMap<u32, Open>,
+    /// Cookies of namespaces that a search has not found, so that it is not made again
+    /// for each refusal there.
+    unfound: HashMap<u64, (Instant, Gap)>,
 }
 
 struct Open {
     netns: Netns,
+    /// Its own cookie, where the kernel tells it (5.14).
+    cookie: Option<u64>,
     gaps: Vec<Gap>,
     diag: Box<dyn DiagSocket>,
     opened: Instant,
     used: Instant,
+}
+
+impl Open {
+    fn new(netns: Netns, gaps: Vec<Gap>, diag: Box<dyn DiagSocket>) -> Self {
+        let now = Instant::now();
+        Self { netns, cookie: diag.netns_cookie(), gaps, diag, opened: now, used: now }
+    }
 }
 
 impl Namespaces {
@@ -51,14 +65,16 @@ impl Namespaces {
         &mut self,
         host: &Host,
         raw: &RawFailure,
+        deadline: Instant,
         gaps: &mut Vec<Gap>,
     ) -> (Netns, Option<&mut dyn DiagSocket>) {
         self.release_idle();
-        // A namespace without an inode on record is that of the failing process.
-        let wanted = raw.netns_inode.or_else(|| inode(&host.proc_file(raw.task.pid, "ns/net")));
-        let Some(wanted) = wanted else {
-            gaps.push(Gap::new("netns", "the process was gone before its namespace could be read"));
-            return (Netns { cookie: raw.netns_cookie, ..Netns::default() }, None);
+        let wanted = match self.locate(host, raw, deadline, gaps) {
+            Ok(wanted) => wanted,
+            Err(gap) => {
+                gaps.push(gap);
+                return (Netns { cookie: raw.netns_cookie, ..Netns::default() }, None);
+            }
         };
         if !self.open.contains_key(&wanted) {
             let mut found = Vec::new();
@@ -66,9 +82,7 @@ impl Namespaces {
             match way.map(|way| host.sock_diag(&way)) {
                 Some(Ok(diag)) => {
                     self.make_room();
-                    let now = Instant::now();
-                    let open = Open { netns, gaps: found, diag, opened: now, used: now };
-                    self.open.insert(wanted, open);
+                    self.open.insert(wanted, Open::new(netns, found, diag));
                 }
                 Some(Err(error)) => {
                     let why = format!("sock_diag cannot be opened there: {error}");
@@ -83,6 +97,14 @@ impl Namespaces {
             }
         }
         match self.open.get_mut(&wanted) {
+            Some(open) if differ(raw.netns_cookie, open.cookie) => {
+                gaps.push(Gap::new(
+                    "netns",
+                    "it was gone when it was looked for, and its inode is another namespace's",
+                ));
+                let inode = Some(wanted);
+                (Netns { inode, cookie: raw.netns_cookie, ..Netns::default() }, None)
+            }
             Some(open) => {
                 open.used = Instant::now();
                 gaps.extend(open.gaps.iter().cloned());
@@ -90,6 +112,56 @@ impl Namespaces {
             }
             None => (Netns::default(), None),
         }
+    }
+
+    /// The inode of the socket's namespace. Where the hooks have only seen the cookie, it
+    /// is mostly not the task's: a socket stays where it was made, and its process may
+    /// have gone elsewhere before it binds.
+    ///
+    /// # Errors
+    /// It was not found; why.
+    fn locate(
+        &mut self,
+        host: &Host,
+        raw: &RawFailure,
+        deadline: Instant,
+        gaps: &mut Vec<Gap>,
+    ) -> Result<u32, Gap> {
+        if let Some(inode) = raw.netns_inode {
+            return Ok(inode);
+        }
+        let of_task = host.proc_file(raw.task.pid, "ns/net");
+        let gone = || Gap::new("netns", "the process was gone before its namespace could be read");
+        let Some(cookie) = raw.netns_cookie else { return inode(&of_task).ok_or_else(gone) };
+        let at_hand = self.open.iter().find(|(_, open)| open.cookie == Some(cookie));
+        if let Some((&inode, _)) = at_hand {
+            return Ok(inode);
+        }
+        if let Some((_, gap)) = self.unfound.get(&cookie).filter(|(at, _)| at.elapsed() < KEPT) {
+            return Err(gap.clone());
+        }
+        let found = match cookie::find(host, cookie, &of_task, deadline) {
+            Ok(inode) => return Ok(inode),
+            // Linux before 5.14: nothing tells whether it is the task's.
+            Err(NotFound::Unasked) => {
+                let inode = inode(&of_task).ok_or_else(gone)?;
+                gaps.push(Gap::new(
+                    "netns.cookie",
+                    "taken for the failing process's namespace: before Linux 5.14 that cannot be \
+                     compared",
+                ));
+                return Ok(inode);
+            }
+            Err(found) => found,
+        };
+        let gap = found.gap();
+        if self.unfound.len() >= MOST_OPEN {
+            self.unfound.retain(|_, (at, _)| at.elapsed() < KEPT);
+        }
+        if self.unfound.len() < MOST_OPEN {
+            self.unfound.insert(cookie, (Instant::now(), gap.clone()));
+        }
+        Err(gap)
     }
 
     /// Enters a namespace that is known already and keeps it at hand; gives what
@@ -108,9 +180,7 @@ impl Namespaces {
         let name = named(host, inode).and_then(|(name, _)| name);
         let netns = describe(host, inode, diag.netns_cookie(), name, &mut gaps);
         self.make_room();
-        let now = Instant::now();
-        let open = Open { netns: netns.clone(), gaps, diag, opened: now, used: now };
-        self.open.insert(inode, open);
+        self.open.insert(inode, Open::new(netns.clone(), gaps, diag));
         Ok(netns)
     }
 
@@ -170,10 +240,8 @@ fn find(
                 "the namespace of the failing process may not be looked into"
             })
         } else {
-            Gap::new(
-                "netns",
-                "its last process was gone and it has no name, so it could not be entered",
-            )
+            let gone = "its last process was gone and it has no name, so it could not be entered";
+            Gap::new("netns", host.hidden().map_or(gone, Hidden::why))
         });
     }
     (netns, way.ok().map(NetnsRef::Other))
@@ -219,17 +287,39 @@ fn describe(
     Netns { inode: Some(wanted), cookie, name, host }
 }
 
+/// Whether both are known and not the same.
+fn differ(one: Option<u64>, other: Option<u64>) -> bool {
+    matches!((one, other), (Some(one), Some(other)) if one != other)
+}
+
+/// Notes of the failing process and of those that hold a socket where they live, if that
+/// is not where the socket is: such a process is no way into the socket's namespace.
+pub fn note_strangers(host: &Host, evidence: &mut Evidence) {
+    const MOST: usize = 32;
+    let Evidence { netns, process, sockets, .. } = evidence;
+    // Commands run in the host's without a way in.
+    let Some(inside) = netns.inode.filter(|_| netns.host == Some(false)) else { return };
+    let mut known = HashMap::new();
+    let holders = sockets.iter_mut().flat_map(|socket| &mut socket.holders);
+    for process in std::iter::once(process).chain(holders) {
+        if known.len() >= MOST && !known.contains_key(&process.pid) {
+            break;
+        }
+        let lives = *known
+            .entry(process.pid)
+            .or_insert_with(|| inode(&host.proc_file(process.pid, "ns/net")));
+        process.netns = lives.filter(|&lives| lives != inside);
+    }
+}
+
 /// Every namespace that can be found, one way into each, the agent's own first;
 /// at most `most`. Gives also whether that is all of them.
 pub fn all(host: &Host, most: usize) -> (Vec<NetnsRef>, bool) {
     let own = inode(&host.proc_root.join("self/ns/net"));
     let mut found: HashMap<u32, NetnsRef> = HashMap::new();
     let mut complete = true;
-    let folders = [host.run_root.join("netns"), host.run_root.join("docker/netns")];
-    let named = folders.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten();
-    let paths = named.flatten().map(|entry| entry.path()).chain(processes(host));
-    for path in paths {
-        let inode = match read_inode(&path) {
+    for path in names(host).chain(processes(host)) {
+        let inode = match nsfs::inode(&path) {
             Ok(inode) => inode,
             // A process that has ended has none any more.
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
@@ -262,7 +352,7 @@ fn with_own(found: HashMap<u32, NetnsRef>) -> Vec<NetnsRef> {
 
 /// Opens a namespace's file, if it is the one that is wanted.
 fn open(path: &Path, wanted: u32) -> io::Result<File> {
-    if read_inode(path)? == wanted {
+    if nsfs::inode(path)? == wanted {
         let file = File::open(path)?;
         if file.metadata()?.ino() == u64::from(wanted) {
             return Ok(file);
@@ -273,17 +363,7 @@ fn open(path: &Path, wanted: u32) -> io::Result<File> {
 
 /// The inode of an nsfs file, following the link; `None` if it is gone or may not be read.
 fn inode(path: &Path) -> Option<u32> {
-    read_inode(path).ok()
-}
-
-fn read_inode(path: &Path) -> io::Result<u32> {
-    let inode = fs::metadata(path)?.ino();
-    // Where 5.10.y denies that a link is followed, it gives a file of /proc in place of the
-    // namespace's (`proc_ns_get_link`, whose error is lost).
-    if statfs(path)?.f_type == PROC_SUPER_MAGIC {
-        return Err(ErrorKind::PermissionDenied.into());
-    }
-    u32::try_from(inode).map_err(|_| ErrorKind::NotFound.into())
+    nsfs::inode(path).ok()
 }
 
 /// The namespace's name as `ip netns` keeps it, or Docker's file for it, which
@@ -301,6 +381,16 @@ fn named(host: &Host, wanted: u32) -> Option<(Option<String>, PathBuf)> {
         return Some((name, path));
     }
     entry_in(host.run_root.join("docker/netns")).map(|path| (None, path))
+}
+
+/// The files that stand for namespaces with a name, or with Docker's.
+fn names(host: &Host) -> impl Iterator<Item = PathBuf> {
+    ["netns", "docker/netns"]
+        .into_iter()
+        .filter_map(|folder| fs::read_dir(host.run_root.join(folder)).ok())
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
 }
 
 /// By any process that lives there. If there is none, and one that may not be asked,

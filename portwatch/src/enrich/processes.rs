@@ -11,13 +11,13 @@ use portwatch_common::{Arguments, COMM_LEN, Owner};
 use procfs::process;
 
 use crate::{
-    decode::RawTask,
+    decode::RawFailure,
     enrich::{
         cgroups,
         host::{Host, read_beginning},
     },
     evidence::{Cgroup, Gap, Process},
-    kernel::records::Records,
+    kernel::{nsfs::Hidden, records::Records},
 };
 
 /// Clock ticks of /proc/PID/stat: USER_HZ is 100 on every architecture that is
@@ -32,7 +32,13 @@ const MOST_ANCESTORS: usize = 32;
 
 /// The process that failed. What the kernel saw comes first; /proc adds to it
 /// if the process is still there, and still the same.
-pub fn failing(host: &Host, records: &dyn Records, task: &RawTask, gaps: &mut Vec<Gap>) -> Process {
+pub fn failing(
+    host: &Host,
+    records: &dyn Records,
+    raw: &RawFailure,
+    gaps: &mut Vec<Gap>,
+) -> Process {
+    let task = &raw.task;
     let mut found = Process {
         pid: task.pid,
         tid: Some(task.tid),
@@ -45,7 +51,7 @@ pub fn failing(host: &Host, records: &dyn Records, task: &RawTask, gaps: &mut Ve
         ..Process::default()
     };
     match identified(host, task.pid) {
-        Some(alive) if same_start(alive.started_ns, task.started_ns) => {
+        Some(alive) if is_same(alive.started_ns, task.started_ns, raw.at_ns) => {
             found.exe = alive.process.exe;
             found.tty = alive.process.tty;
             found.ns_pid = alive.process.ns_pid;
@@ -62,7 +68,9 @@ pub fn failing(host: &Host, records: &dyn Records, task: &RawTask, gaps: &mut Ve
     }
     // A process that is ending has neither file nor arguments any more.
     if found.exe.is_none() {
-        gaps.push(Gap::new("process.exe", "the process was gone when it was looked at"));
+        let gone = "the process was gone when it was looked at";
+        let why = host.hidden().map_or(gone, Hidden::why);
+        gaps.push(Gap::new("process.exe", why));
         if task.cmdline_cut {
             gaps.push(Gap::new("process.cmdline", "only its first 512 bytes were seen"));
         }
@@ -79,17 +87,15 @@ struct Identified {
     started_ns: u64,
 }
 
-/// Whether the process that started then is still there under this number.
-pub fn is_alive(host: &Host, pid: u32, started_ns: u64) -> bool {
-    process::Process::new_with_root(host.proc_root.join(pid.to_string()))
+/// Whether the process on record is still there under its number.
+pub fn is_alive(host: &Host, owner: &Owner) -> bool {
+    process::Process::new_with_root(host.proc_root.join(owner.pid.to_string()))
         .and_then(|process| process.stat())
         .is_ok_and(|stat| {
+            let started_ns = stat.starttime.saturating_mul(TICK_NS);
+            let recorded = (owner.started_ns != 0).then_some(owner.started_ns);
             // A zombie has nothing open any more: it only waits for its parent.
-            !matches!(stat.state, 'Z' | 'X')
-                && same_start(
-                    stat.starttime.saturating_mul(TICK_NS),
-                    (started_ns != 0).then_some(started_ns),
-                )
+            !matches!(stat.state, 'Z' | 'X') && is_same(started_ns, recorded, owner.at_ns)
         })
 }
 
@@ -176,9 +182,14 @@ pub fn name_cgroup(host: &Host, records: &dyn Records, process: &mut Process) {
     name_owner(host, process);
 }
 
-/// /proc counts in ticks; without a start on record there is nothing to compare.
-fn same_start(seen_ns: u64, recorded: Option<u64>) -> bool {
-    recorded.is_none_or(|recorded| recorded / TICK_NS == seen_ns / TICK_NS)
+/// Whether a process that started at `seen_ns` is the one that was there at `at_ns`: by its
+/// start on record, which /proc counts in ticks; without that, whoever came later under
+/// the same number is another.
+fn is_same(seen_ns: u64, recorded: Option<u64>, at_ns: u64) -> bool {
+    match recorded {
+        Some(recorded) => recorded / TICK_NS == seen_ns / TICK_NS,
+        None => seen_ns <= at_ns,
+    }
 }
 
 /// Unit, container, session and user name, from cgroup path and uid.
@@ -228,6 +239,8 @@ pub struct Parent {
     pub comm: String,
     /// Its own parent.
     pub ppid: u32,
+    /// When it started, in nanoseconds of `CLOCK_BOOTTIME`.
+    pub started_ns: Option<u64>,
     /// Its arguments, cut after [`MOST_OF_PARENT`] bytes.
     pub argv: Vec<String>,
 }
@@ -247,9 +260,10 @@ pub fn parent_of(host: &Host, pid: u32) -> Option<Arc<Parent>> {
     {
         return Some(Arc::clone(parent));
     }
-    let (comm, ppid) = parse_stat(&read_beginning(&host.proc_file(pid, "stat"), MOST_STAT).ok()?)?;
+    let stat = read_beginning(&host.proc_file(pid, "stat"), MOST_STAT).ok()?;
+    let (comm, ppid, started_ns) = parse_stat(&stat)?;
     let argv = read_beginning(&host.proc_file(pid, "cmdline"), MOST_OF_PARENT).unwrap_or_default();
-    let parent = Arc::new(Parent { comm, ppid, argv: crate::decode::arguments(&argv) });
+    let parent = Arc::new(Parent { comm, ppid, started_ns, argv: crate::decode::arguments(&argv) });
     if parents.len() >= MOST_REMEMBERED {
         parents.clear();
     }
@@ -257,15 +271,26 @@ pub fn parent_of(host: &Host, pid: u32) -> Option<Arc<Parent>> {
     Some(parent)
 }
 
-/// Name and parent in `/proc/PID/stat` (`proc_pid_stat(5)`): `PID (NAME) S PPID …`,
+/// The real user of a process; `None` if it is gone.
+pub fn real_uid(host: &Host, pid: u32) -> Option<u32> {
+    // The line stands before those that can be long.
+    let status = read_beginning(&host.proc_file(pid, "status"), 4096).ok()?;
+    let text = String::from_utf8_lossy(&status);
+    let line = text.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    line.split_ascii_whitespace().next()?.parse().ok()
+}
+
+/// Name, parent and start in `/proc/PID/stat` (`proc_pid_stat(5)`): `PID (NAME) S PPID …`,
 /// where the name may be any bytes, brackets too. Not by procfs, which panics on
 /// what is not in this form.
-fn parse_stat(stat: &[u8]) -> Option<(String, u32)> {
+fn parse_stat(stat: &[u8]) -> Option<(String, u32, Option<u64>)> {
     let text = String::from_utf8_lossy(stat);
     let (before, after) = text.rsplit_once(')')?;
     let (_, comm) = before.split_once('(')?;
-    let parent = after.split_ascii_whitespace().nth(1)?.parse().ok()?;
-    Some((comm.to_owned(), parent))
+    let mut fields = after.split_ascii_whitespace();
+    let parent = fields.nth(1)?.parse().ok()?;
+    let ticks = fields.nth(17).and_then(|ticks| ticks.parse::<u64>().ok());
+    Some((comm.to_owned(), parent, ticks.map(|ticks| ticks.saturating_mul(TICK_NS))))
 }
 
 #[cfg(test)]
@@ -273,10 +298,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_later_process_of_the_same_number_is_another() {
+        assert!(is_same(3_330_000_000, Some(3_334_000_000), 0));
+        assert!(!is_same(3_330_000_000, Some(3_344_000_000), u64::MAX));
+        assert!(is_same(3_330_000_000, None, 3_331_000_000));
+        assert!(!is_same(3_330_000_000, None, 3_320_000_000));
+    }
+
+    #[test]
     fn a_name_may_have_brackets() {
         let read = |stat: &[u8]| parse_stat(stat);
-        assert_eq!(read(b"7 (a) b (c) S 3 7 7 0"), Some(("a) b (c".to_owned(), 3)));
-        assert_eq!(read(b"7 (\xff) R 0 0"), Some(("\u{fffd}".to_owned(), 0)));
+        assert_eq!(read(b"7 (a) b (c) S 3 7 7 0"), Some(("a) b (c".to_owned(), 3, None)));
+        assert_eq!(read(b"7 (\xff) R 0 0"), Some(("\u{fffd}".to_owned(), 0, None)));
+        let whole = b"9 (a) S 1 9 9 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 333 4 5";
+        assert_eq!(read(whole), Some(("a".to_owned(), 1, Some(3_330_000_000))));
         for broken in [&b""[..], b"7 (a", b")(", b"7 (a) S", b"7 (a) S -1 0"] {
             assert_eq!(read(broken), None);
         }

@@ -4,7 +4,11 @@ use portwatch_common::{Owner, Port, PortUse, flag};
 
 use crate::{
     decode::{RawFailure, address_of, arguments},
-    enrich::{host::Host, processes, sock_diag},
+    enrich::{
+        holders::{Searched, Searches},
+        host::Host,
+        processes, sock_diag,
+    },
     evidence::{Binder, Cgroup, Gap, LastHolder, LeftBy, Process, Socket, State},
     kernel::records::Records,
 };
@@ -75,12 +79,12 @@ pub fn left_by(holders: [&Option<LastHolder>; 2]) -> Option<LeftBy> {
 
 /// Names the binder as holder of a socket that surely refused and that nobody
 /// was found to have open. It may have ended between refusal and search, which is
-/// said of it; `searched` is whether all open files were looked at.
+/// said of it.
 pub fn recall_binder(
     host: &Host,
     records: &dyn Records,
     sockets: &mut [Socket],
-    searched: bool,
+    searches: &Searches,
 ) -> Option<Gap> {
     let mut gap = None;
     for socket in sockets {
@@ -90,11 +94,13 @@ pub fn recall_binder(
             && !(orphan && socket.refused != Some(true));
         let owner = socket.cookie.filter(|_| nobody).and_then(|cookie| records.owner(cookie));
         if let Some(owner) = owner.filter(|_| socket.state != State::TimeWait) {
-            let ended = !processes::is_alive(host, owner.pid, owner.started_ns);
-            let why = match (ended, searched) {
+            let ended = has_ended(host, &owner);
+            let why = match (ended, searches.of(socket)) {
                 (true, _) => "had bound the socket and has ended",
-                (false, true) => "had bound the socket and no longer has it open",
-                (false, false) => "had bound the socket; whether it still has it open was not seen",
+                (false, Some(Searched::Nobody)) => "had bound the socket and no longer has it open",
+                (false, Some(Searched::Found | Searched::Incomplete) | None) => {
+                    "had bound the socket; whether it still has it open was not seen"
+                }
             };
             socket.holders.push(Process { ended, ..process(host, records, &owner) });
             gap = Some(Gap::new("holder.fd", format!("pid {} {why}", owner.pid)));
@@ -103,17 +109,25 @@ pub fn recall_binder(
     gap
 }
 
-/// Says who bound a socket, where its holders are others.
+/// Whether a process on record is gone. Where not every process is visible, that it was
+/// not seen says nothing.
+fn has_ended(host: &Host, owner: &Owner) -> bool {
+    !processes::is_alive(host, owner) && host.hidden().is_none()
+}
+
+/// Says who bound a socket, where its holders are others. In a pid namespace of its own
+/// /proc has other numbers than the record, and nobody can be told from another by them.
 pub fn recall_origin(host: &Host, records: &dyn Records, sockets: &mut [Socket]) {
     for socket in sockets.iter_mut().filter(|socket| !socket.holders.is_empty()) {
         let Some(owner) = socket.cookie.and_then(|cookie| records.owner(cookie)) else { continue };
-        if socket.holders.iter().all(|holder| holder.pid != owner.pid) {
+        let is_another = socket.holders.iter().all(|holder| holder.pid != owner.pid);
+        if is_another && host.hidden().is_none() {
             let then = process(host, records, &owner);
             socket.binder = Some(Binder {
                 pid: owner.pid,
                 comm: then.comm.unwrap_or_default(),
                 cmdline: then.cmdline,
-                alive: processes::is_alive(host, owner.pid, owner.started_ns),
+                alive: processes::is_alive(host, &owner),
             });
         }
     }

@@ -10,14 +10,16 @@ use std::{
 use jiff::Timestamp;
 
 use crate::{
-    enrich::host::Host,
+    enrich::{aside::Aside, host::Host},
     evidence::{Evidence, Gap, Process, Protocol, Supervisor, SupervisorKind},
+    roles::{self, Role},
 };
 
 mod parents;
+mod shell;
 pub mod systemd;
 
-use parents::Parents;
+use parents::{Parents, Shell};
 use systemd::{Failure, Listener, Service};
 
 /// Answers that are remembered, of each kind.
@@ -39,6 +41,8 @@ pub struct Supervisors {
     /// The managers that could not be reached, by their user.
     silent: Remembered<Option<u32>, String>,
     listeners: Remembered<(), Vec<Listener>>,
+    /// What shells run.
+    scripts: Aside<String>,
 }
 
 impl Supervisors {
@@ -47,8 +51,10 @@ impl Supervisors {
     /// is the one that was refused.
     pub fn describe_all(&mut self, host: &Host, evidence: &mut Evidence, deadline: Instant) {
         let Evidence { failure, process: failing, sockets, gaps, .. } = evidence;
+        let before = [&evidence.last_holder, &evidence.previous_holder];
+        let before: Vec<&Process> = before.into_iter().flatten().map(|it| &it.process).collect();
         let protocol = failure.protocol;
-        self.describe(host, failing, deadline, gaps);
+        self.describe(host, failing, &before, deadline, gaps);
         let mut known = HashMap::from([(failing.pid, failing.supervisor.clone())]);
         let mut left_out = false;
         for socket in sockets.iter_mut() {
@@ -64,7 +70,7 @@ impl Supervisors {
                 if let Some(supervisor) = known.get(&holder.pid) {
                     holder.supervisor.clone_from(supervisor);
                 } else if known.len() < MOST_PROCESSES {
-                    self.describe(host, holder, deadline, gaps);
+                    self.describe(host, holder, &before, deadline, gaps);
                     known.insert(holder.pid, holder.supervisor.clone());
                 } else {
                     left_out = true;
@@ -91,11 +97,14 @@ impl Supervisors {
     ///
     /// A program that is made for it comes first, since its jobs are stopped one
     /// by one though all of them are in its own unit. A shell's loop ends with the
-    /// service that it is in; a scope starts nothing again, the loop does.
+    /// service that it is in; a scope starts nothing again, the loop does. A shell without
+    /// a loop is only a parent, unless one of those who had the port `before` was its
+    /// child as well.
     pub fn describe(
         &mut self,
         host: &Host,
         process: &mut Process,
+        before: &[&Process],
         deadline: Instant,
         gaps: &mut Vec<Gap>,
     ) {
@@ -105,7 +114,7 @@ impl Supervisors {
         }
         let key = (process.pid, process.started);
         let parents = self.parents.recall(&key).unwrap_or_else(|| {
-            let parents = parents::look(host, process, deadline);
+            let parents = parents::look(host, process, deadline, &mut self.scripts);
             if !parents.cut_short {
                 self.parents.remember(key, parents.clone());
             }
@@ -114,11 +123,13 @@ impl Supervisors {
         if parents.cut_short {
             add_once(gaps, "supervisor", "looking at the parents took longer than its deadline");
         }
+        let shell = parents.shell.filter(|shell| shell.loops || was_seen(shell, process, before));
+        let shell = shell.map(|shell| shell.supervisor);
         process.supervisor = parents.supervisor.or_else(|| {
             let unit = self.unit(host, process, deadline, gaps);
             let starts_again =
                 unit.as_ref().is_some_and(|unit| unit.name.as_deref().is_some_and(is_service));
-            if starts_again { unit } else { parents.shell.or(unit) }
+            if starts_again { unit } else { shell.or(unit) }
         });
     }
 
@@ -195,6 +206,7 @@ impl Supervisors {
             pid: None,
             restart: None,
             restarts: None,
+            uid: None,
         };
         if is_service(unit) {
             match self.service(host, process.unit_owner, unit, deadline) {
@@ -247,6 +259,19 @@ impl Supervisors {
     }
 }
 
+/// Whether a shell has started another of these before the process: it was its parent, and
+/// is no later process of the same number.
+fn was_seen(shell: &Shell, process: &Process, before: &[&Process]) -> bool {
+    let pid = shell.supervisor.pid;
+    let is_older = |than: &Process| match (shell.started, than.started) {
+        (Some(shell), Some(than)) => shell <= than,
+        _ => false,
+    };
+    pid.is_some()
+        && process.ppid == pid
+        && before.iter().any(|one| one.pid != process.pid && one.ppid == pid && is_older(one))
+}
+
 fn has_time(deadline: Instant) -> Result<(), String> {
     if Instant::now() + SHORTEST < deadline {
         return Ok(());
@@ -261,7 +286,7 @@ fn is_service(unit: &str) -> bool {
 /// Whether a process binds ports for `.socket` units: systemd, or the child that
 /// it makes for a unit with a network namespace of its own.
 fn listens_for_units(process: &Process) -> bool {
-    process.pid == 1 || process.comm.as_deref() == Some("(sd-listen)")
+    process.pid == 1 || roles::of(process, process) == Some(Role::SystemdChild)
 }
 
 /// Adds a gap, unless one for the same fact is there.

@@ -49,7 +49,7 @@ fn a_holder_is_named_with_its_unit_and_user() {
     process(root.path(), 38104, 1, 100, "/system.slice/old.service", &[(3, 11), (89, 798)]);
     process(root.path(), 52110, 700, 900, "/system.slice/app.service", &[]);
     process(root.path(), 700, 1, 50, "/", &[]);
-    fs::write(root.path().join("proc/700/cmdline"), "sh\0loop.sh\0").unwrap();
+    fs::write(root.path().join("proc/700/cmdline"), "sh\0-c\0while :; do app; done\0").unwrap();
     let evidence = enrich(host, &refused(own_netns(&root)));
     let holder = &evidence.sockets[0].holders[0];
     assert_eq!((holder.pid, holder.fd), (38104, Some(89)));
@@ -61,7 +61,10 @@ fn a_holder_is_named_with_its_unit_and_user() {
     assert_eq!(failing.user.as_deref(), Some("deploy"));
     assert_eq!(failing.ancestors, [700]);
     let supervisor = failing.supervisor.as_ref().unwrap();
-    assert_eq!((supervisor.name.as_deref(), supervisor.pid), (Some("loop.sh"), Some(700)));
+    assert_eq!(
+        (supervisor.name.as_deref(), supervisor.pid),
+        (Some("while :; do app; done"), Some(700))
+    );
     assert_eq!(holder.supervisor, None);
     assert_eq!(evidence.failure.device.unwrap().name.as_deref(), Some("lo"));
     assert_eq!(evidence.gaps, []);
@@ -133,6 +136,34 @@ fn a_namespace_that_is_gone_is_a_gap() {
     let evidence = enrich(host(&root, &[]), &refused(4_000_000_000));
     assert_eq!(evidence.netns.host, Some(false));
     assert!(evidence.gaps.iter().any(|gap| gap.what == "netns"), "{:?}", evidence.gaps);
+}
+
+/// The numbers are those of another namespace: what is there says nothing.
+#[test]
+fn a_namespace_with_another_cookie_is_a_gap() {
+    for known in [true, false] {
+        let root = TempDir::new().unwrap();
+        let host = host(&root, &[Row(LISTEN, "0.0.0.0:8080", 798, 0)]);
+        fs::create_dir_all(root.path().join("proc/52110/ns")).unwrap();
+        fs::write(root.path().join("proc/52110/ns/net"), "").unwrap();
+        let netns_inode = known.then(|| own_netns(&root));
+        let raw = RawFailure { netns_inode, netns_cookie: Some(2), ..refused(1) };
+        let evidence = enrich(host, &raw);
+        assert_eq!(evidence.sockets, []);
+        assert_eq!((evidence.netns.cookie, evidence.netns.host), (Some(2), None));
+        assert!(evidence.gaps.iter().any(|gap| gap.what == "netns"), "{:?}", evidence.gaps);
+        assert_eq!(evidence.ephemeral, None);
+    }
+}
+
+#[test]
+fn a_namespace_is_found_by_its_cookie_alone() {
+    let root = TempDir::new().unwrap();
+    let host = host(&root, &[Row(LISTEN, "0.0.0.0:8080", 798, 0)]);
+    let raw = RawFailure { netns_inode: None, ..refused(1) };
+    let evidence = enrich(host, &raw);
+    assert_eq!(evidence.netns.inode, Some(own_netns(&root)));
+    assert_eq!(evidence.sockets.len(), 1);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::{fs, io::ErrorKind, time::Instant};
 use crate::{
     decode::RawCulprit,
     enrich::{
+        holders::{Searched, Searches},
         host::{DiagSocket, Host},
         processes,
         sockets::Search,
@@ -17,7 +18,7 @@ use crate::{
 /// Processes that are taken for those that may receive a descriptor.
 const MOST_RECEIVERS: usize = 32;
 
-/// Says of the sockets whose inodes nobody has open what has them. Those that
+/// Says of the sockets that nobody has open what has them. Those that
 /// have been closed meanwhile are left as they are.
 ///
 /// Who bound a socket and lives has sent it away, or has it in another way than
@@ -28,12 +29,15 @@ pub fn explain(
     search: &Search,
     diag: &mut dyn DiagSocket,
     files: &mut dyn Files,
-    unfound: &[u64],
+    searches: &Searches,
     sockets: &mut [Socket],
     deadline: Instant,
     gaps: &mut Vec<Gap>,
 ) {
-    let is_one = |socket: &Socket| socket.inode.is_some_and(|inode| unfound.contains(&inode));
+    let is_one = |socket: &Socket| match searches.of(socket) {
+        Some(Searched::Nobody) => true,
+        Some(Searched::Found | Searched::Incomplete) | None => false,
+    };
     if !sockets.iter().any(is_one) {
         return;
     }
@@ -109,7 +113,7 @@ fn binder(host: &Host, records: &dyn Records, socket: &Socket) -> Binder {
     let Some(owner) = socket.cookie.and_then(|cookie| records.owner(cookie)) else {
         return Binder::Gone;
     };
-    if !processes::is_alive(host, owner.pid, owner.started_ns) {
+    if !processes::is_alive(host, &owner) {
         return Binder::Gone;
     }
     match fs::read_dir(host.proc_file(owner.pid, "fd")).map(|mut files| files.next().is_some()) {

@@ -25,6 +25,10 @@ pub struct Process {
     /// initial one: what `ps` shows in its container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ns_pid: Option<u32>,
+    /// The inode of its own network namespace, where the failing socket is in another
+    /// that is not the host's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netns: Option<u32>,
     /// Whether it is writing a core dump, and keeps its descriptors until that
     /// is done.
     #[serde(default, skip_serializing_if = "is_false")]
@@ -45,6 +49,10 @@ pub struct Process {
     pub exe: Option<String>,
     /// The arguments; empty where unknown.
     pub cmdline: Vec<String>,
+    /// Who stands for it that the process is what it calls itself, where that is a
+    /// program that acts for others: systemd, docker-proxy, kube-proxy and the like.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vouched_by: Option<Voucher>,
     /// What its program is written in or runs on; looked at for the failing process
     /// only, where setting SO_REUSEADDR would help.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -86,6 +94,18 @@ pub struct Process {
     pub workload: Option<Workload>,
 }
 
+/// Who stands for what a process calls itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Voucher {
+    /// Root or the kernel: it runs as root, or what it runs is root's program.
+    Root,
+    /// The user that it runs as, whose own program it is: no proof for others.
+    User,
+    /// Nobody: it only has the name.
+    Nobody,
+}
+
 /// What a program is written in or runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -125,6 +145,9 @@ pub struct Supervisor {
     pub restart: Option<String>,
     /// How often it has started the process again (systemd's `NRestarts`).
     pub restarts: Option<u32>,
+    /// The user that it runs as, where that is not root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
 }
 
 /// A kind of supervisor.

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::Identity;
 use crate::evidence::{Evidence, Process};
 
 /// Those who failed that are told apart.
@@ -18,7 +19,7 @@ const PAUSE: SignedDuration = SignedDuration::from_mins(10);
 /// The deploys of one pattern.
 #[derive(Debug, Default)]
 pub struct Deploys {
-    by_name: BTreeMap<String, Last>,
+    by_program: BTreeMap<Identity, Last>,
 }
 
 #[derive(Debug)]
@@ -30,8 +31,8 @@ struct Last {
 }
 
 impl Deploys {
-    /// One more failure of `name`.
-    pub fn note(&mut self, name: &str, evidence: &Evidence) {
+    /// One more failure of `program`.
+    pub(super) fn note(&mut self, program: &Identity, evidence: &Evidence) {
         let Evidence { process, time, .. } = evidence;
         let now = Last {
             deploys: 1,
@@ -39,22 +40,30 @@ impl Deploys {
             restarts: process.supervisor.as_ref().and_then(|supervisor| supervisor.restarts),
             time: *time,
         };
-        if let Some(last) = self.by_name.get_mut(name) {
+        if let Some(last) = self.by_program.get_mut(program) {
             let another = u64::from(last.is_before(&now));
             *last = Last { deploys: last.deploys + another, ..now };
-        } else if self.by_name.len() < MOST {
-            self.by_name.insert(name.to_owned(), now);
+        } else if self.by_program.len() < MOST {
+            self.by_program.insert(program.clone(), now);
         }
     }
 
     /// How many there were, of all that failed.
     pub fn count(&self) -> u64 {
-        self.by_name.values().map(|last| last.deploys).sum()
+        self.by_program.values().map(|last| last.deploys).sum()
+    }
+
+    /// Who had the most of them, and how many.
+    pub fn most(&self) -> Option<(String, u64)> {
+        let most = self.by_program.iter().max_by_key(|(_, last)| last.deploys)?;
+        Some((most.0.name.clone(), most.1.deploys))
     }
 
     /// Who failed.
     pub fn names(&self) -> Vec<String> {
-        self.by_name.keys().cloned().collect()
+        let mut names: Vec<_> = self.by_program.keys().map(|it| it.name.clone()).collect();
+        names.dedup();
+        names
     }
 }
 

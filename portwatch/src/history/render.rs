@@ -72,10 +72,10 @@ fn findings(report: &Report) -> impl Iterator<Item = String> + '_ {
         Some(format!("port {}: {finding} ({} times refused)", row.key.port, row.count))
     });
     let never = report.never_sets_reuseaddr.iter().map(|program| {
-        let times = if program.count == 1 { "time" } else { "times" };
         format!(
-            "{} never sets SO_REUSEADDR ({} {times} refused without it)",
-            program.name, program.count
+            "{} set SO_REUSEADDR in none of the {} refusals that were looked into ({} times \
+             refused)",
+            program.name, program.samples, program.count
         )
     });
     let left_out = (report.left_out > 0)

@@ -51,9 +51,60 @@ fn who_never_sets_the_option() {
     let mut without = refused("2026-06-08T10:02:17Z", "app-2.4.2", 0);
     without.failure.reuseaddr = Some(false);
     let with = refused("2026-06-08T10:02:17Z", "app-2.4.2", 0);
-    let names = |of: &[Evidence]| -> Vec<String> {
-        report(of).never_sets_reuseaddr.into_iter().map(|program| program.name).collect()
+    let never = |of: &[&Evidence]| -> Vec<(String, u64)> {
+        let of: Vec<Evidence> = of.iter().map(|&one| one.clone()).collect();
+        let never = report(&of).never_sets_reuseaddr.into_iter();
+        never.map(|program| (program.name, program.samples)).collect()
     };
-    assert_eq!(names(&[without.clone(), without.clone()]), ["app.service"]);
-    assert!(names(&[without, with]).is_empty());
+    for few in 0..3 {
+        assert_eq!(never(&vec![&without; few]), [], "{few} say nothing of the next");
+    }
+    assert_eq!(never(&[&without; 3]), [("app.service".to_owned(), 3)]);
+    assert_eq!(never(&[&without, &without, &without, &with]), []);
+}
+
+/// Many programs are called java, and many have the same port.
+#[test]
+fn different_programs_are_not_one() {
+    let by = |holder: &str| {
+        let mut evidence = refused("2026-06-08T10:02:17Z", "app-2.4.2", 0);
+        for holder_process in evidence.sockets.iter_mut().flat_map(|row| &mut row.holders) {
+            holder_process.cmdline = ["java", "-jar", holder].map(str::to_owned).to_vec();
+        }
+        evidence
+    };
+    let report = report(&[by("/opt/a.jar"), by("/opt/b.jar"), by("/opt/c.jar")]);
+    assert_eq!(report.patterns.len(), 3, "{:?}", report.patterns);
+    assert!(report.patterns.iter().all(|row| row.finding.is_none()));
+}
+
+/// That each of several programs fails once is nothing that comes back.
+#[test]
+fn failures_of_different_programs_are_no_row() {
+    let of = |unit: &str| {
+        let mut evidence = refused("2026-06-08T10:02:17Z", "app-2.4.2", 0);
+        evidence.process.unit = Some(unit.to_owned());
+        evidence
+    };
+    let once = report(&[of("a.service"), of("b.service"), of("c.service")]);
+    assert_eq!(once.patterns[0].finding, None);
+    let mut again = of("b.service");
+    again.process.cmdline.push("--new".to_owned());
+    let twice = report(&[of("a.service"), of("b.service"), again]);
+    let finding = twice.patterns[0].finding.as_deref();
+    assert_eq!(finding, Some("the same squatter, 2 deploys of b.service in a row"));
+}
+
+/// A number goes to another process some day.
+#[test]
+fn a_holder_of_unknown_start_is_not_said_to_be_the_same() {
+    let of = |release: &str| {
+        let mut evidence = refused("2026-06-08T10:02:17Z", release, 0);
+        for holder in evidence.sockets.iter_mut().flat_map(|row| &mut row.holders) {
+            holder.started = None;
+        }
+        evidence
+    };
+    let report = report(&[of("app-2.4.2"), of("app-2.4.3")]);
+    assert!(!report.patterns[0].same_process);
 }

@@ -5,9 +5,10 @@
 use std::{
     fs::File,
     io::Read as _,
+    os::unix::net::UnixDatagram,
     path::Path,
     thread::{self, JoinHandle},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use aya::{
@@ -18,10 +19,12 @@ use aya::{
 #[cfg(doc)]
 use portwatch_common::ANY_SOCKET;
 use portwatch_common::{ABSENT, OpenFile, WANTED};
+use rustix::fs::fstat;
 
 use super::{
     KernelError, attach,
     features::{KernelTypes, VMLINUX},
+    nsfs,
 };
 
 /// Looks for sockets.
@@ -31,12 +34,13 @@ const IN_FLIGHT: &str = "pw_in_flight";
 
 /// A search of all open files.
 pub trait Files: Send {
-    /// Hands every open file that is one of these sockets, by inode, to `take`;
-    /// of more than [`WANTED`] inodes the first. [`ANY_SOCKET`] stands for all.
+    /// Hands every open file that is one of these sockets, by inode, to `take`.
+    /// [`ANY_SOCKET`] stands for all.
     ///
     /// # Errors
-    /// The kernel refuses, or the deadline has passed; in words. What was handed
-    /// out before is true all the same.
+    /// Not every table of files on the machine was looked at for each of them: the
+    /// kernel refuses, or shows some processes only, or the deadline has passed; in
+    /// words. What was handed out before is true all the same.
     fn search(
         &mut self,
         inodes: &[u64],
@@ -63,6 +67,8 @@ pub struct KernelFiles {
     wanted: HashMap<MapData, u64, u8>,
     /// Whether descriptors under way can be looked for, or why not.
     in_flight: Result<(), String>,
+    /// Whether every process is seen, or why not.
+    everybody: Result<(), String>,
 }
 
 type Failed = Box<dyn std::error::Error + Send + Sync>;
@@ -102,7 +108,48 @@ impl KernelFiles {
             .ok_or_else(|| step("no map WANTED".into()))?
             .try_into()
             .map_err(|error: aya::maps::MapError| step(error.into()))?;
-        Ok(Self { ebpf, wanted, in_flight: in_flight.map_err(|error| error.to_string()) })
+        let in_flight = in_flight.map_err(|error| error.to_string());
+        let everybody = match nsfs::is_elsewhere(Path::new("/proc")) {
+            true => Err("the kernel shows this pid namespace's processes only".to_owned()),
+            false => Ok(()),
+        };
+        Ok(Self { ebpf, wanted, in_flight, everybody })
+    }
+
+    /// This process's number in the initial pid namespace, which no file tells in a
+    /// pid namespace of its own: whoever has a socket of this process open is this
+    /// process. `None` where the search does not say.
+    pub fn own_pid(&mut self) -> Option<u32> {
+        const DEADLINE: Duration = Duration::from_secs(2);
+        let socket = UnixDatagram::unbound().ok()?;
+        let inode = fstat(&socket).ok()?.st_ino;
+        let mut found = None;
+        let searched =
+            self.portion(&[inode], Instant::now() + DEADLINE, &mut |file| found = Some(file.pid));
+        if let Err(error) = searched {
+            tracing::debug!(error, "taken to be in the initial pid namespace");
+        }
+        found
+    }
+
+    /// One pass for no more sockets than the map has entries.
+    fn portion(
+        &mut self,
+        inodes: &[u64],
+        deadline: Instant,
+        take: &mut dyn FnMut(OpenFile),
+    ) -> Result<(), String> {
+        let result = inodes
+            .iter()
+            .try_for_each(|inode| self.wanted.insert(inode, 1, 0))
+            .map_err(|error| error.to_string())
+            .and_then(|()| self.pass(FILES).map_err(|error| error.to_string()))
+            .and_then(|file| read_all(file, deadline, take));
+        for inode in inodes {
+            // Absent only if its insertion failed.
+            let _ = self.wanted.remove(inode);
+        }
+        result
     }
 
     /// The output of one pass.
@@ -127,18 +174,8 @@ impl Files for KernelFiles {
         deadline: Instant,
         take: &mut dyn FnMut(OpenFile),
     ) -> Result<(), String> {
-        let inodes = inodes.get(..WANTED as usize).unwrap_or(inodes);
-        let result = inodes
-            .iter()
-            .try_for_each(|inode| self.wanted.insert(inode, 1, 0))
-            .map_err(|error| error.to_string())
-            .and_then(|()| self.pass(FILES).map_err(|error| error.to_string()))
-            .and_then(|file| read_all(file, deadline, take));
-        for inode in inodes {
-            // Absent only if its insertion failed.
-            let _ = self.wanted.remove(inode);
-        }
-        result
+        self.everybody.clone()?;
+        inodes.chunks(WANTED as usize).try_for_each(|portion| self.portion(portion, deadline, take))
     }
 
     fn in_flight(
@@ -146,7 +183,7 @@ impl Files for KernelFiles {
         deadline: Instant,
         take: &mut dyn FnMut(OpenFile),
     ) -> Result<(), String> {
-        self.in_flight.clone()?;
+        self.everybody.clone().and(self.in_flight.clone())?;
         let file = self.pass(IN_FLIGHT).map_err(|error| error.to_string())?;
         read_all(file, deadline, take)
     }

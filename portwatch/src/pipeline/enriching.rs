@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use portwatch_common::Source;
+use portwatch_common::Tenant;
 
 use super::{outlet::Outlets, storms::Storms};
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
     diagnose::diagnose,
     enrich::Enricher,
     event::{Event, Host, Record},
-    kernel::limits::{Counted, CountedBy},
+    kernel::limits::Counted,
     memory,
     metrics::{Metrics, stage::Stage},
     redact::Redaction,
@@ -26,8 +26,11 @@ use crate::{
     },
 };
 
-/// Sources that are kept in mind as not wanted; more are looked into each time.
+/// Control groups that are kept in mind as not wanted; more are looked into each time.
 const MOST_IGNORED: usize = 4096;
+
+/// How long they are believed.
+const IGNORED_FOR: Duration = Duration::from_secs(10);
 
 /// How soon after the last time what a burst took is given back: a millisecond's work.
 const GIVE_BACK: Duration = Duration::from_secs(60);
@@ -67,6 +70,32 @@ impl Work {
 /// may be full.
 pub type Slot = Arc<Shared<Option<Tuning>>>;
 
+/// Control groups whose failed binds are not wanted, for a while. A unit is known by its
+/// group, whose number no other group ever has; a process's number would be another's soon.
+#[derive(Default)]
+struct Unwanted(HashMap<u64, Instant>);
+
+impl Unwanted {
+    /// Whether a tenant's group is one of them.
+    fn has(&mut self, tenant: Tenant, now: Instant) -> bool {
+        let at = self.0.get(&tenant.cgroup_id);
+        at.is_some_and(|&at| now.duration_since(at) < IGNORED_FOR)
+    }
+
+    fn add(&mut self, raw: &RawFailure, now: Instant) {
+        /// It fails for many units, those that it listens for.
+        const INIT: u32 = 1;
+        let cgroup_id = raw.task.cgroup_id;
+        if raw.task.pid == INIT || cgroup_id == 0 {
+            return;
+        }
+        if self.0.len() >= MOST_IGNORED {
+            self.0.clear();
+        }
+        self.0.insert(cgroup_id, now);
+    }
+}
+
 /// The thread's state.
 pub struct Enriching {
     /// Fills evidence in.
@@ -90,7 +119,7 @@ pub struct Enriching {
 impl Enriching {
     /// Works until the queue is closed and empty.
     pub fn run(mut self, queue: &FairQueue<Work>) {
-        let mut ignored = HashMap::new();
+        let mut ignored = Unwanted::default();
         let mut given_back = Instant::now();
         loop {
             let ends = self.storms.next_end(Instant::now());
@@ -121,26 +150,19 @@ impl Enriching {
         self.stage.end();
     }
 
-    fn work(&mut self, work: Work, ignored: &mut HashMap<Source, Option<u64>>, now: Instant) {
+    fn work(&mut self, work: Work, ignored: &mut Unwanted, now: Instant) {
         match work {
             Work::Failure(raw) => {
-                if ignored.get(&raw.source) == Some(&raw.task.started_ns) {
+                if ignored.has(raw.tenant(), now) {
                     self.metrics.ignored(Ignored::Unit, 1);
                 } else if !self.storms.absorb(&raw, now) && !self.look_into(&raw, now) {
-                    if ignored.len() >= MOST_IGNORED {
-                        ignored.clear();
-                    }
-                    ignored.insert(raw.source, raw.task.started_ns);
+                    ignored.add(&raw, now);
                     self.metrics.ignored(Ignored::Unit, 1);
                 }
             }
             Work::Counted(Counted { by, tenant, count, last_ns }) => {
                 self.metrics.ratelimited(count);
-                let is_ignored = match &by {
-                    CountedBy::Source(source) => ignored.contains_key(source),
-                    CountedBy::Crowd(_) | CountedBy::Tenant => false,
-                };
-                if is_ignored {
+                if ignored.has(tenant, now) {
                     self.metrics.ignored(Ignored::Unit, count);
                 } else if !self.storms.count(&by, tenant, count, last_ns) {
                     self.outlets.lost("source", count);
@@ -169,17 +191,50 @@ impl Enriching {
         tell(&self.metrics, &self.outlets, event);
     }
 
-    fn retune(&mut self, ignored: &mut HashMap<Source, Option<u64>>) {
+    fn retune(&mut self, ignored: &mut Unwanted) {
         let next = self.slot.replace(None);
         let Some(Tuning { filter, storm_window, deadline, redaction }) = next else { return };
         self.filter = filter;
         self.storms.set_window(storm_window);
         self.enricher.tune(deadline, redaction);
-        ignored.clear();
+        ignored.0.clear();
     }
 }
 
 fn tell(metrics: &Metrics, outlets: &Outlets, event: Event) {
     metrics.told(&event);
     outlets.offer(Record::BindFailure(Box::new(event)));
+}
+
+#[cfg(test)]
+mod tests {
+    use portwatch_common::BindFailure;
+
+    use super::*;
+    use crate::decode::decode;
+
+    fn failed(pid: u32, cgroup_id: u64) -> RawFailure {
+        let mut record: BindFailure = bytemuck::Zeroable::zeroed();
+        (record.attempt.stage, record.attempt.family) = (1, 2);
+        (record.task.pid, record.task.cgroup_id) = (pid, cgroup_id);
+        decode(bytemuck::bytes_of(&record)).unwrap()
+    }
+
+    #[test]
+    fn a_group_is_ignored_for_a_while_whatever_its_processes_are() {
+        let (mut unwanted, now) = (Unwanted::default(), Instant::now());
+        unwanted.add(&failed(7, 70), now);
+        assert!(unwanted.has(failed(8, 70).tenant(), now + IGNORED_FOR / 2));
+        assert!(!unwanted.has(failed(7, 71).tenant(), now), "a process of that number elsewhere");
+        assert!(!unwanted.has(failed(7, 70).tenant(), now + IGNORED_FOR));
+    }
+
+    #[test]
+    fn what_pid_1_fails_at_says_nothing_of_its_group() {
+        let (mut unwanted, now) = (Unwanted::default(), Instant::now());
+        for failed in [failed(1, 70), failed(7, 0)] {
+            unwanted.add(&failed, now);
+            assert!(!unwanted.has(failed.tenant(), now));
+        }
+    }
 }

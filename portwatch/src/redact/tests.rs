@@ -110,6 +110,7 @@ fn all_of_the_evidence_is_looked_at() {
         pid: None,
         restart: None,
         restarts: None,
+        uid: None,
     });
     evidence.sockets[0].holders = vec![process("holder")];
     evidence.sockets[0].binder = Some(crate::evidence::Binder {

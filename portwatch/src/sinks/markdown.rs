@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use crate::{
     diagnose::{Diagnosis, Move},
     event::{Event, Record},
-    evidence::{Gap, Process, Protocol, Socket, State, TimeWait},
+    evidence::{Gap, Process, Protocol, Socket, State, SupervisorKind, TimeWait},
     sinks::{
         Sink,
         human::{command_line, word},
@@ -162,7 +162,13 @@ impl Note {
             let name = by.name.as_deref().unwrap_or("without a name");
             let restart =
                 by.restart.as_ref().map(|to| format!(", Restart={to}")).unwrap_or_default();
-            self.item(&format!("started again by {} ({name}{restart})", word(&by.kind)));
+            // A shell is only seen to run it, and a unit may be one that ends with it.
+            let how = match (by.kind, by.restart.as_deref()) {
+                (SupervisorKind::Shell, _) => "run by",
+                (SupervisorKind::Systemd, None | Some("no")) => "managed by",
+                _ => "started again by",
+            };
+            self.item(&format!("{how} {} ({name}{restart})", word(&by.kind)));
         }
     }
 

@@ -84,6 +84,8 @@ pub struct Socket {
     pub in_thread: bool,
     /// Bind and listen through an io_uring.
     pub through_ring: bool,
+    /// Go to this process's network namespace when it is made, and bind it from there.
+    pub bound_beside: Option<u32>,
     /// What is left of it: it listens, takes connections, and is closed.
     pub leaving: Leaving,
     /// How many sockets to make like this, one after the other.
@@ -176,6 +178,7 @@ impl Socket {
             inheritable: false,
             in_thread: false,
             through_ring: false,
+            bound_beside: None,
             leaving: Leaving::Nothing,
             times: 1,
         }
@@ -229,6 +232,12 @@ impl Socket {
         Self { through_ring: true, ..self }
     }
 
+    /// Bound from the network namespace of another process.
+    #[must_use]
+    pub fn bound_beside(self, pid: u32) -> Self {
+        Self { bound_beside: Some(pid), ..self }
+    }
+
     /// That is used by `connections` and closed, so that TIME-WAIT is left.
     #[must_use]
     pub fn leaving_time_wait(self, connections: u32) -> Self {
@@ -266,6 +275,7 @@ impl Display for Socket {
         if self.leaving != Leaving::Nothing {
             options.push(format!("{}={}", self.leaving.name(), self.leaving.connections()));
         }
+        options.extend(self.bound_beside.map(|pid| format!("beside={pid}")));
         if self.times != 1 {
             options.push(format!("times={}", self.times));
         }
@@ -289,6 +299,7 @@ impl Socket {
                 ("inheritable", _) => socket.inheritable = true,
                 ("thread", _) => socket.in_thread = true,
                 ("ring", _) => socket.through_ring = true,
+                ("beside", pid) => socket.bound_beside = Some(pid.parse()?),
                 ("times", number) => socket.times = number.parse()?,
                 (name, number) => {
                     let leaving = Leaving::named(name, number.parse().unwrap_or(0));

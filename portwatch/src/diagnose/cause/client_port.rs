@@ -59,14 +59,14 @@ pub fn keep_out(case: &Case) -> Vec<Move> {
     else {
         return Vec::new();
     };
+    let Some(enter) = moves::enter(case) else { return Vec::new() };
     let reserved = match ephemeral.reserved.as_str() {
         "" => port.to_string(),
         before => format!("{before},{port}"),
     };
     vec![Move {
         command: Some(format!(
-            "{}sysctl -w net.ipv4.ip_local_reserved_ports={}",
-            moves::enter(case),
+            "{enter}sysctl -w net.ipv4.ip_local_reserved_ports={}",
             moves::quote(&reserved)
         )),
         why: "keeps the kernel from giving the port to outgoing connections from now on (in \

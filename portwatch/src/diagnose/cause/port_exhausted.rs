@@ -74,7 +74,7 @@ fn widen(case: &Case, range: &Ephemeral) -> Option<Move> {
     if range.low <= LOWEST && range.high == HIGHEST {
         return None;
     }
-    let (enter, low) = (moves::enter(case), range.low.min(LOWEST));
+    let (enter, low) = (moves::enter(case)?, range.low.min(LOWEST));
     Some(Move {
         command: Some(format!("{enter}sysctl -w net.ipv4.ip_local_port_range='{low} {HIGHEST}'")),
         why: "widens the range; put the ports of this machine's services into \

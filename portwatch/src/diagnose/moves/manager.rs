@@ -60,11 +60,18 @@ fn in_brackets(name: &str) -> String {
 /// not known.
 fn by_supervisor(holder: &Process, supervisor: &Supervisor, why: &str) -> Option<Move> {
     let name = quote(supervisor.name.as_deref()?);
+    // A user's own is told as that user: root's has other jobs, maybe of the same name.
+    let by_user = |what: String| match supervisor.uid {
+        Some(_) => as_user(holder, &what),
+        None => what,
+    };
     let (who, stop) = match supervisor.kind {
-        SupervisorKind::Supervisord => ("supervisord", format!("supervisorctl stop {name}")),
+        SupervisorKind::Supervisord => {
+            ("supervisord", by_user(format!("supervisorctl stop {name}")))
+        }
         SupervisorKind::Pm2 => ("pm2", as_user(holder, &format!("pm2 stop {name}"))),
-        SupervisorKind::Runit => ("runit", format!("sv down {name}")),
-        SupervisorKind::S6 => ("s6", format!("s6-svc -d {name}")),
+        SupervisorKind::Runit => ("runit", by_user(format!("sv down {name}"))),
+        SupervisorKind::S6 => ("s6", by_user(format!("s6-svc -d {name}"))),
         SupervisorKind::Systemd | SupervisorKind::Shell => return None,
     };
     Some(command(

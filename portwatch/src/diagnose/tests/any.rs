@@ -53,6 +53,7 @@ fn supervisor() -> impl Strategy<Value = Supervisor> {
             pid,
             restart,
             restarts,
+            uid: None,
         })
 }
 

@@ -11,6 +11,7 @@ fn kept_running(cgroup: &str, kind: SupervisorKind, name: &str) -> Process {
         pid: Some(700),
         restart: None,
         restarts: None,
+        uid: None,
     };
     Process { supervisor: Some(supervisor), ..java(38104, "2.4.1", cgroup, "2026-06-02T09:14:33Z") }
 }

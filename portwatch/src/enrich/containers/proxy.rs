@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use crate::{
     enrich::containers::{cut, inside, published},
     evidence::{Engine, Process, Protocol, Workload},
+    roles::{self, Role},
 };
 
 /// An engine's own limit is higher or there is none; nobody reads more.
@@ -83,23 +84,10 @@ pub fn read(process: &Process, held: Endpoint) -> Option<Proxy> {
     Some(proxy)
 }
 
-/// The known name of the program, by its own word or its first argument. The
-/// kernel keeps 15 characters of the former.
+/// The known name of the program, by its own word or its first argument.
 fn program(process: &Process) -> Option<&'static str> {
-    const KNOWN: [(&str, &str); 9] = [
-        ("docker-proxy", "docker-proxy"),
-        ("dockerd", "dockerd"),
-        ("rootlesskit", "rootlesskit"),
-        ("conmon", "conmon"),
-        ("rootlessport", "rootlessport"),
-        ("rootlessport-ch", "rootlessport"),
-        ("slirp4netns", "slirp4netns"),
-        ("pasta", "pasta"),
-        ("pasta.avx2", "pasta"),
-    ];
-    let first = process.cmdline.first().map(|first| first.rsplit('/').next().unwrap_or(first));
-    let known = |name: &str| KNOWN.iter().find(|(known, _)| *known == name).map(|(_, name)| *name);
-    process.comm.as_deref().and_then(known).or_else(|| first.and_then(known))
+    let claim = roles::claim_of(process)?;
+    (claim.role == Role::ContainerProxy).then_some(claim.comm)
 }
 
 /// The user whose engine it is: by the slice, since a rootless proxy may run

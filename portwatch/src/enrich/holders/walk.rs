@@ -8,7 +8,11 @@ use std::{
 };
 
 use super::{Seat, Wanted};
-use crate::{enrich::host::Host, evidence::Gap};
+use crate::{
+    enrich::host::{Host, read_beginning},
+    evidence::Gap,
+    kernel::nsfs::Hidden,
+};
 
 /// The inode behind a descriptor's link, if it is a socket's.
 ///
@@ -25,7 +29,7 @@ pub fn socket_inode(link: &Path) -> io::Result<Option<u64>> {
 /// A walk over /proc that knows what it was not let into.
 pub struct Walk {
     deadline: Instant,
-    refused: Vec<String>,
+    refused: Vec<u32>,
     late: bool,
 }
 
@@ -67,7 +71,9 @@ impl Walk {
         let entries = match fs::read_dir(table) {
             Ok(entries) => entries,
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-                self.refused.push(pid.to_string());
+                if !table.parent().is_some_and(is_of_kernel) {
+                    self.refused.push(pid);
+                }
                 return;
             }
             // Gone since the listing.
@@ -85,26 +91,48 @@ impl Walk {
         }
     }
 
-    /// What could not be looked at.
-    pub fn gaps(&self) -> Vec<Gap> {
+    /// Whether every table was looked at.
+    ///
+    /// # Errors
+    /// What was not, and why.
+    pub fn complete(self, host: &Host) -> Result<(), Vec<Gap>> {
+        const WHAT: &str = "sockets.holders";
+        const MOST: usize = 8;
         let mut gaps = Vec::new();
-        if !self.refused.is_empty() {
-            const MOST: usize = 8;
-            let mut pids = self.refused.clone();
-            pids.dedup();
-            let more = pids.len().saturating_sub(MOST);
-            pids.truncate(MOST);
-            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let mut pids = self.refused;
+        pids.dedup();
+        if !pids.is_empty() {
+            let names: Vec<String> = pids.iter().take(MOST).map(u32::to_string).collect();
+            let more = match pids.len().saturating_sub(MOST) {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
             gaps.push(Gap::denied(
-                "sockets.holders",
-                format!("the descriptors of pid {}{more} may not be read", pids.join(", ")),
+                WHAT,
+                format!("the descriptors of pid {}{more} may not be read", names.join(", ")),
             ));
         }
         if self.late {
-            gaps.push(Gap::new("sockets.holders", "the search took longer than its deadline"));
+            gaps.push(Gap::new(WHAT, "the search took longer than its deadline"));
         }
-        gaps
+        gaps.extend(host.hidden().map(|hidden| match hidden {
+            Hidden::PidNamespace => Gap::new(WHAT, hidden.why()),
+            Hidden::OtherUsers => Gap::denied(WHAT, hidden.why()),
+        }));
+        if gaps.is_empty() { Ok(()) } else { Err(gaps) }
     }
+}
+
+/// Whether a process is a thread of the kernel's own, which has no files that could be
+/// sockets on a port (`PF_KTHREAD`, include/linux/sched.h).
+fn is_of_kernel(proc_folder: &Path) -> bool {
+    const PF_KTHREAD: u32 = 0x0020_0000;
+    let Ok(bytes) = read_beginning(&proc_folder.join("stat"), 4096) else { return false };
+    let text = String::from_utf8_lossy(&bytes);
+    let flags = text
+        .rsplit_once(')')
+        .and_then(|(_, after)| after.split_ascii_whitespace().nth(6)?.parse::<u32>().ok());
+    flags.is_some_and(|flags| flags & PF_KTHREAD != 0)
 }
 
 /// The sub-folders that are numbers.
@@ -114,4 +142,25 @@ fn numbered(folder: &Path) -> Vec<(u32, PathBuf)> {
         .flatten()
         .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_of_the_kernels_own_is_known_by_its_flags() {
+        let folder = tempfile::tempdir().unwrap();
+        for (stat, expected) in [
+            ("2 (kthreadd) S 0 0 0 0 -1 2129984 0 0", true),
+            ("9 (a) S) R 1 9 9 0 -1 4194304 0 0", false),
+            // It only calls itself so.
+            ("9 (kthreadd) S 0 0 0 0 -1 4194560 0 0", false),
+            ("9 (a", false),
+            ("", false),
+        ] {
+            fs::write(folder.path().join("stat"), stat).unwrap();
+            assert_eq!(is_of_kernel(folder.path()), expected, "{stat}");
+        }
+    }
 }

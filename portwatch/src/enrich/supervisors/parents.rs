@@ -2,11 +2,17 @@
 
 use std::{fs, time::Instant};
 
-use super::cut;
+use jiff::Timestamp;
+
+use super::{
+    cut,
+    shell::{self, Runs},
+};
 use crate::{
     enrich::{
+        aside::Aside,
         host::{Host, read_beginning},
-        processes,
+        processes, vouch,
     },
     evidence::{Process, Supervisor, SupervisorKind},
 };
@@ -22,13 +28,29 @@ pub struct Parents {
     /// The nearest that is made for keeping processes running.
     pub supervisor: Option<Supervisor>,
     /// The nearest shell that runs a script or a command.
-    pub shell: Option<Supervisor>,
+    pub shell: Option<Shell>,
     /// Whether the deadline ended the search.
     pub cut_short: bool,
 }
 
+/// A shell that runs a script or a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shell {
+    /// As what starts the process again, if it does.
+    pub supervisor: Supervisor,
+    /// When it started.
+    pub started: Option<Timestamp>,
+    /// Whether there is a loop in what it runs.
+    pub loops: bool,
+}
+
 /// Goes up from a process. A parent that is gone or cannot be read ends the way.
-pub fn look(host: &Host, process: &Process, deadline: Instant) -> Parents {
+pub fn look(
+    host: &Host,
+    process: &Process,
+    deadline: Instant,
+    scripts: &mut Aside<String>,
+) -> Parents {
     let mut found = Parents::default();
     let mut next = process.ppid;
     for _ in 0..MOST_PARENTS {
@@ -39,29 +61,49 @@ pub fn look(host: &Host, process: &Process, deadline: Instant) -> Parents {
         }
         let Some(parent) = processes::parent_of(host, pid) else { break };
         let (comm, argv) = (&parent.comm, &parent.argv);
-        let supervisor = |kind, name: Option<String>| Supervisor {
+        let uid = || processes::real_uid(host, pid);
+        let supervisor = |kind, name: Option<String>, uid: Option<u32>| Supervisor {
             kind,
             name: name.as_deref().filter(|name| !name.is_empty()).map(cut),
             pid: Some(pid),
             restart: None,
             restarts: None,
+            uid: uid.filter(|&uid| uid != 0),
         };
-        if let Some(kind) = kind(comm, argv) {
+        if let (Some(kind), Some(uid)) = (kind(comm, argv), uid())
+            && is_believed(host, process, pid, uid)
+        {
             let name = match kind {
                 SupervisorKind::Runit | SupervisorKind::S6 => folder(host, pid, kind, argv),
                 _ => name(host, process.pid, kind),
             };
-            found.supervisor = Some(supervisor(kind, name));
+            found.supervisor = Some(supervisor(kind, name, Some(uid)));
             break;
         }
         // An init that is a script keeps nobody in particular running.
         if found.shell.is_none() && pid != 1 {
-            found.shell =
-                runs(argv).map(|what| supervisor(SupervisorKind::Shell, Some(what.to_owned())));
+            found.shell = shell::runs(argv).map(|runs| Shell {
+                supervisor: supervisor(SupervisorKind::Shell, Some(runs.text().to_owned()), uid()),
+                started: parent.started_ns.map(|ns| processes::start(host, ns)),
+                loops: match runs {
+                    Runs::Command(text) => shell::loops(text),
+                    Runs::Script(path) => uid().is_some_and(|uid| {
+                        let (folder, path) = (host.proc_file(pid, ""), path.to_owned());
+                        let read = move || shell::script(folder, path, uid);
+                        scripts.within(deadline, read).is_some_and(|text| shell::loops(&text))
+                    }),
+                },
+            });
         }
         next = Some(parent.ppid);
     }
     found
+}
+
+/// Whether a process among the parents is what keeps others running by its name: root's
+/// word counts for all, that of a user for that user's processes.
+fn is_believed(host: &Host, process: &Process, pid: u32, uid: u32) -> bool {
+    if uid == 0 { vouch::is_roots_process(host, pid) } else { process.uid == Some(uid) }
 }
 
 /// The kind of a program that is made for keeping others running. pm2 writes its
@@ -128,46 +170,6 @@ fn is_one(name: &str) -> bool {
     !name.is_empty() && name != "all" && !name.starts_with('-') && name.bytes().all(plain)
 }
 
-/// The script or command that a shell runs; `None` for a shell that reads from a
-/// terminal or a pipe, and for any other program. By the arguments alone: the
-/// name of a script with a `#!` line is the script's, its interpreter is the
-/// first argument.
-fn runs(argv: &[String]) -> Option<&str> {
-    const SHELLS: [&str; 6] = ["sh", "bash", "dash", "zsh", "ash", "ksh"];
-    let mut arguments = argv.iter().map(String::as_str);
-    let mut program = arguments.next()?;
-    if base(program) == "busybox" {
-        program = arguments.next()?;
-    }
-    let program = base(program);
-    if !SHELLS.contains(&program.strip_prefix('-').unwrap_or(program)) {
-        return None;
-    }
-    let mut is_command = false;
-    while let Some(argument) = arguments.next() {
-        match argument {
-            "-" | "--" => return arguments.next(),
-            "--rcfile" | "--init-file" => drop(arguments.next()),
-            long if long.starts_with("--") => {}
-            short if short.starts_with(['-', '+']) => {
-                let letters = short.get(1..).unwrap_or_default();
-                let on = short.starts_with('-');
-                if on && letters.contains(['i', 's']) {
-                    return None;
-                }
-                is_command |= on && letters.contains('c');
-                // `set -o NAME` and `shopt -O NAME` name what they switch.
-                if letters.ends_with(['o', 'O']) {
-                    arguments.next();
-                }
-            }
-            what => return Some(what),
-        }
-    }
-    // The command was beyond what was read.
-    is_command.then_some("")
-}
-
 /// The last part of a path.
 fn base(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
@@ -204,7 +206,7 @@ mod tests {
             ("java|-jar|app.jar", None),
             ("", None),
         ] {
-            assert_eq!(runs(&argv(line)), runs_what, "{line}");
+            assert_eq!(shell::runs(&argv(line)).map(Runs::text), runs_what, "{line}");
         }
     }
 
@@ -233,12 +235,12 @@ mod tests {
     proptest! {
         #[test]
         fn any_arguments_are_read(comm: String, argv: Vec<String>) {
-            let _ = (kind(&comm, &argv), runs(&argv));
+            let _ = (kind(&comm, &argv), shell::runs(&argv));
         }
 
         #[test]
         fn any_options_are_read(argv in proptest::collection::vec("[-+]{0,2}[a-zO]{0,3}|busybox|sh|é", 0..6)) {
-            let _ = (kind("sh", &argv), runs(&argv));
+            let _ = (kind("sh", &argv), shell::runs(&argv));
         }
     }
 }

@@ -30,7 +30,20 @@ fn spawn(root: &TempDir, pid: u32, ppid: u32, comm: &str, argv: &str) -> Process
     );
     fs::write(folder.join("stat"), stat).unwrap();
     fs::write(folder.join("cmdline"), argv.replace('|', "\0") + "\0").unwrap();
-    Process { pid, ppid: Some(ppid), comm: Some(comm.to_owned()), ..Process::default() }
+    belongs_to(root, pid, 0);
+    Process {
+        uid: Some(0),
+        pid,
+        ppid: Some(ppid),
+        comm: Some(comm.to_owned()),
+        ..Process::default()
+    }
+}
+
+/// Gives a process to a user.
+fn belongs_to(root: &TempDir, pid: u32, uid: u32) {
+    let status = root.path().join("proc").join(pid.to_string()).join("status");
+    fs::write(status, format!("Name:\tx\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\n")).unwrap();
 }
 
 fn environment(root: &TempDir, pid: u32, variables: &str) {
@@ -43,7 +56,7 @@ type Found = Option<(SupervisorKind, Option<String>, Option<u32>)>;
 
 fn described(root: &TempDir, process: &Process) -> Found {
     let (mut process, mut gaps) = (process.clone(), Vec::new());
-    Supervisors::default().describe(&host(root), &mut process, soon(), &mut gaps);
+    Supervisors::default().describe(&host(root), &mut process, &[], soon(), &mut gaps);
     assert_eq!(gaps, []);
     process.supervisor.map(|found| (found.kind, found.name, found.pid))
 }
@@ -165,6 +178,65 @@ fn a_shells_loop_is_one_and_a_terminal_is_not() {
     assert_eq!(described(&root, &unit(&by_hand, "run-r1.scope", None)), scope);
 }
 
+/// A name is a user's own to give: it counts for that user's processes only.
+#[test]
+fn another_users_process_is_no_supervisor_by_its_name() {
+    let root = TempDir::new().unwrap();
+    spawn(&root, 50, 1, "supervisord", "/usr/bin/supervisord");
+    let app = spawn(&root, 70, 50, "java", "java");
+    environment(&root, 70, "SUPERVISOR_PROCESS_NAME=web");
+    belongs_to(&root, 50, 1000);
+    for (uid, expected) in [(0, None), (1001, None), (1000, Some(1000))] {
+        let mut app = Process { uid: Some(uid), ..app.clone() };
+        let mut supervisors = Supervisors::default();
+        supervisors.describe(&host(&root), &mut app, &[], soon(), &mut Vec::new());
+        assert_eq!(app.supervisor.and_then(|it| it.uid), expected, "of {uid}");
+    }
+}
+
+/// A script with a server in it is not what starts it again, unless it was seen to be.
+#[test]
+fn a_shell_without_a_loop_is_only_a_parent() {
+    let root = TempDir::new().unwrap();
+    spawn(&root, 21, 1, "start.sh", "/bin/bash|/dev/fd/3");
+    let app =
+        Process { started: Some(host(&root).wall_clock(0)), ..spawn(&root, 22, 21, "a", "a") };
+    assert_eq!(described(&root, &app), None);
+    spawn(&root, 21, 1, "sh", "sh|-c|echo waiting for it; ./app; echo while");
+    assert_eq!(described(&root, &app), None);
+    let after = |before: &Process| {
+        let mut app = app.clone();
+        let mut supervisors = Supervisors::default();
+        supervisors.describe(&host(&root), &mut app, &[before], soon(), &mut Vec::new());
+        app.supervisor.and_then(|found| found.pid)
+    };
+    // The shell is of 9 s after the boot.
+    let boot = host(&root);
+    let before = |pid, ppid, seconds: u64| Process {
+        pid,
+        ppid: Some(ppid),
+        started: Some(boot.wall_clock(seconds * 1_000_000_000)),
+        ..Process::default()
+    };
+    assert_eq!(after(&before(12, 21, 10)), Some(21));
+    assert_eq!(after(&before(22, 21, 10)), None, "the same process");
+    assert_eq!(after(&before(12, 20, 10)), None, "a child of another");
+    assert_eq!(after(&before(12, 21, 8)), None, "of an earlier process of that number");
+}
+
+#[test]
+fn the_loop_of_a_script_is_looked_for_in_its_file() {
+    let root = TempDir::new().unwrap();
+    let folder = root.path().join("proc/21");
+    spawn(&root, 21, 1, "loop.sh", "/bin/sh|./loop.sh");
+    std::os::unix::fs::symlink(root.path(), folder.join("cwd")).unwrap();
+    let app = spawn(&root, 22, 21, "app", "./app");
+    fs::write(root.path().join("loop.sh"), "#!/bin/sh\nwhile :; do ./app; done\n").unwrap();
+    assert_eq!(described(&root, &app), found(SupervisorKind::Shell, "./loop.sh", 21));
+    fs::write(root.path().join("loop.sh"), "#!/bin/sh\n./app\necho done\n").unwrap();
+    assert_eq!(described(&root, &app), None);
+}
+
 #[test]
 fn without_systemd_or_in_a_container_a_unit_is_not_asked_about() {
     let root = TempDir::new().unwrap();
@@ -191,8 +263,8 @@ fn a_search_without_time_is_a_gap() {
     let mut app = spawn(&root, 31, 30, "app", "app");
     let (mut gaps, past) = (Vec::new(), Instant::now() - Duration::from_millis(1));
     let mut supervisors = Supervisors::default();
-    supervisors.describe(&host(&root), &mut app, past, &mut gaps);
-    supervisors.describe(&host(&root), &mut app, past, &mut gaps);
+    supervisors.describe(&host(&root), &mut app, &[], past, &mut gaps);
+    supervisors.describe(&host(&root), &mut app, &[], past, &mut gaps);
     assert_eq!(gaps.len(), 1, "once per event: {gaps:?}");
     assert_eq!(gaps[0].what, "supervisor");
 }
@@ -238,7 +310,7 @@ proptest! {
         fs::create_dir_all(file("29")).unwrap();
         fs::write(file("29/stat"), &stat).unwrap();
         let mut gaps = Vec::new();
-        Supervisors::default().describe(&host(&root), &mut app, soon(), &mut gaps);
+        Supervisors::default().describe(&host(&root), &mut app, &[], soon(), &mut gaps);
         prop_assert_eq!(gaps, []);
     }
 }

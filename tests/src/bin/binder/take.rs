@@ -1,15 +1,17 @@
 //! Making a socket and taking its port.
 
 use std::{
+    fs::File,
     io,
     net::SocketAddr,
-    os::fd::{AsRawFd as _, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
 };
 
 use portwatch_tests::op::{Leaving, Socket, Stage};
 use rustix::{
     io::Errno,
     net::{AddressFamily, SocketFlags, bind, listen, sockopt},
+    thread::{LinkNameSpaceType, move_into_link_name_space},
 };
 
 use crate::ring;
@@ -31,6 +33,10 @@ pub fn prepare(wanted: &Socket) -> anyhow::Result<OwnedFd> {
     }
     if wanted.on_loopback {
         bind_to_loopback(&socket)?;
+    }
+    if let Some(pid) = wanted.bound_beside {
+        let there = File::open(format!("/proc/{pid}/ns/net"))?;
+        move_into_link_name_space(there.as_fd(), Some(LinkNameSpaceType::Network))?;
     }
     Ok(socket)
 }

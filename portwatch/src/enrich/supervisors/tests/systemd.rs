@@ -21,7 +21,7 @@ fn web(owner: Option<u32>) -> Process {
 /// What is said of web@1.service, and the gaps.
 fn ask(root: &TempDir, owner: Option<u32>) -> (Supervisor, Vec<Gap>) {
     let (mut process, mut gaps) = (web(owner), Vec::new());
-    Supervisors::default().describe(&host(root), &mut process, soon(), &mut gaps);
+    Supervisors::default().describe(&host(root), &mut process, &[], soon(), &mut gaps);
     (process.supervisor.unwrap(), gaps)
 }
 
@@ -32,6 +32,7 @@ fn answered() -> Supervisor {
         pid: None,
         restart: Some("on-failure".to_owned()),
         restarts: Some(7),
+        uid: None,
     }
 }
 
@@ -48,7 +49,7 @@ fn systemd_says_whether_it_starts_the_service_again() {
     for _ in 0..3 {
         let (mut process, mut gaps) = (web(None), Vec::new());
         let began = Instant::now();
-        supervisors.describe(&host, &mut process, soon(), &mut gaps);
+        supervisors.describe(&host, &mut process, &[], soon(), &mut gaps);
         println!("an answer took {:?}", began.elapsed());
         assert_eq!((process.supervisor, gaps), (Some(answered()), Vec::new()));
     }
@@ -99,7 +100,7 @@ fn a_unit_without_an_answer_is_named_with_a_gap() {
         for unit in ["web@1.service", "api.service", "db.service"] {
             let mut process = Process { unit: Some(unit.to_owned()), ..web(None) };
             process.pid += unit.len() as u32;
-            supervisors.describe(&host, &mut process, soon(), &mut gaps);
+            supervisors.describe(&host, &mut process, &[], soon(), &mut gaps);
             let named = Supervisor { name: Some(unit.to_owned()), ..unanswered() };
             assert_eq!(process.supervisor, Some(named));
         }
@@ -118,11 +119,11 @@ fn a_unit_that_systemd_does_not_know_is_a_gap_of_its_own() {
     let (host, mut supervisors) = (host(&root), Supervisors::default());
     let mut gaps = Vec::new();
     let mut stranger = Process { pid: 5, unit: Some("stranger.service".to_owned()), ..web(None) };
-    supervisors.describe(&host, &mut stranger, soon(), &mut gaps);
+    supervisors.describe(&host, &mut stranger, &[], soon(), &mut gaps);
     assert_eq!(stranger.supervisor.unwrap().restart, None);
     assert_eq!(gaps.len(), 1);
     let mut process = web(None);
-    supervisors.describe(&host, &mut process, soon(), &mut gaps);
+    supervisors.describe(&host, &mut process, &[], soon(), &mut gaps);
     assert_eq!(process.supervisor, Some(answered()));
 }
 
@@ -132,9 +133,9 @@ fn without_time_systemd_is_not_asked_and_asked_the_next_time() {
     let _manager = Running::start(&root, PRIVATE, Manner::Answers);
     let (host, mut supervisors) = (host(&root), Supervisors::default());
     let (mut process, mut gaps) = (web(None), Vec::new());
-    supervisors.describe(&host, &mut process, Instant::now(), &mut gaps);
+    supervisors.describe(&host, &mut process, &[], Instant::now(), &mut gaps);
     assert_eq!((process.supervisor.as_ref(), gaps.len()), (Some(&unanswered()), 1));
-    supervisors.describe(&host, &mut process, soon(), &mut gaps);
+    supervisors.describe(&host, &mut process, &[], soon(), &mut gaps);
     assert_eq!(process.supervisor, Some(answered()));
 }
 

@@ -1,0 +1,90 @@
+//! A network namespace of which only the cookie is known.
+
+use std::{
+    collections::HashSet,
+    io::ErrorKind,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use super::{inode, may_be_denied, names, open, processes};
+use crate::{
+    enrich::host::{Host, NetnsRef},
+    evidence::Gap,
+    kernel::nsfs,
+};
+
+/// Namespaces that are entered in search of one.
+const MOST_TRIED: usize = 256;
+/// How long that may take.
+const SEARCH: Duration = Duration::from_millis(100);
+
+/// Why a namespace was not found by its cookie.
+pub enum NotFound {
+    /// The kernel does not tell the cookies of namespaces.
+    Unasked,
+    /// Not all could be tried: for lack of rights, or of time.
+    Untried { denied: bool },
+    /// It is none of those that have a process or a name.
+    Gone,
+}
+
+impl NotFound {
+    /// The gap that it is.
+    pub fn gap(self) -> Gap {
+        const BEGINS: &str = "the socket is of another network namespace than its process";
+        match self {
+            Self::Untried { denied: true } => {
+                Gap::denied("netns", format!("{BEGINS}, and not all may be looked into"))
+            }
+            Self::Untried { denied: false } => {
+                Gap::new("netns", format!("{BEGINS}, which was not found before the deadline"))
+            }
+            Self::Gone | Self::Unasked => {
+                Gap::new("netns", format!("{BEGINS}, which has no process and no name to enter by"))
+            }
+        }
+    }
+}
+
+/// The inode of the namespace with this cookie: the task's, or any that has a name or a
+/// process.
+///
+/// # Errors
+/// It was not found; why.
+pub fn find(host: &Host, cookie: u64, of_task: &Path, deadline: Instant) -> Result<u32, NotFound> {
+    let deadline = deadline.min(Instant::now() + SEARCH);
+    let own = host.proc_root.join("self/ns/net");
+    let own_inode = inode(&own);
+    let mut tried = HashSet::new();
+    let mut missed = None;
+    for path in [of_task.to_owned(), own].into_iter().chain(names(host)).chain(processes(host)) {
+        if Instant::now() > deadline || tried.len() >= MOST_TRIED {
+            return Err(NotFound::Untried { denied: false });
+        }
+        let entered = nsfs::inode(&path).and_then(|inode| {
+            if !tried.insert(inode) {
+                return Ok(None);
+            }
+            let way = match Some(inode) == own_inode {
+                true => NetnsRef::Own,
+                false => NetnsRef::Other(open(&path, inode)?),
+            };
+            Ok(Some((inode, host.sock_diag(&way)?.netns_cookie())))
+        });
+        match entered {
+            Ok(Some((_, None))) => return Err(NotFound::Unasked),
+            Ok(Some((inode, Some(own)))) if own == cookie => return Ok(inode),
+            Ok(_) => {}
+            // A process that has ended has none any more, and one that is just ending is
+            // denied to everybody.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) if error.kind() == ErrorKind::PermissionDenied && !may_be_denied() => {}
+            Err(error) => {
+                let denied = error.kind() == ErrorKind::PermissionDenied;
+                missed = missed.or(Some(NotFound::Untried { denied }));
+            }
+        }
+    }
+    Err(missed.unwrap_or(NotFound::Gone))
+}

@@ -1,0 +1,170 @@
+//! Shells among the parents of a process, and whether they start things again: what runs
+//! once only is a script with a server in it.
+
+use std::{fs::File, io::Read as _, os::unix::fs::MetadataExt as _, path::PathBuf};
+
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+
+/// How much is read of a script.
+const MOST: u64 = 64 * 1024;
+
+/// What a shell runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Runs<'a> {
+    /// A command on its command line (`-c`); empty if that was beyond what was read.
+    Command(&'a str),
+    /// A script, by its path.
+    Script(&'a str),
+}
+
+impl<'a> Runs<'a> {
+    /// As it is called.
+    pub fn text(self) -> &'a str {
+        let (Self::Command(text) | Self::Script(text)) = self;
+        text
+    }
+}
+
+/// The script or command that a shell runs; `None` for a shell that reads from a
+/// terminal or a pipe, and for any other program. By the arguments alone: the
+/// name of a script with a `#!` line is the script's, its interpreter is the
+/// first argument.
+pub fn runs(argv: &[String]) -> Option<Runs<'_>> {
+    const SHELLS: [&str; 6] = ["sh", "bash", "dash", "zsh", "ash", "ksh"];
+    let base = |path: &'_ str| path.rsplit('/').next().unwrap_or(path).to_owned();
+    let mut arguments = argv.iter().map(String::as_str);
+    let mut program = base(arguments.next()?);
+    if program == "busybox" {
+        program = base(arguments.next()?);
+    }
+    if !SHELLS.contains(&program.strip_prefix('-').unwrap_or(&program)) {
+        return None;
+    }
+    let mut is_command = false;
+    let as_found = |what, is_command| match is_command {
+        true => Runs::Command(what),
+        false => Runs::Script(what),
+    };
+    while let Some(argument) = arguments.next() {
+        match argument {
+            "-" | "--" => return arguments.next().map(|what| as_found(what, is_command)),
+            "--rcfile" | "--init-file" => drop(arguments.next()),
+            long if long.starts_with("--") => {}
+            short if short.starts_with(['-', '+']) => {
+                let letters = short.get(1..).unwrap_or_default();
+                let on = short.starts_with('-');
+                if on && letters.contains(['i', 's']) {
+                    return None;
+                }
+                is_command |= on && letters.contains('c');
+                // `set -o NAME` and `shopt -O NAME` name what they switch.
+                if letters.ends_with(['o', 'O']) {
+                    arguments.next();
+                }
+            }
+            what => return Some(as_found(what, is_command)),
+        }
+    }
+    is_command.then_some(Runs::Command(""))
+}
+
+/// Whether a text for a shell has a loop in it: `while`, `until` or `for` where a command
+/// begins, and not as a word of a sentence.
+pub fn loops(text: &str) -> bool {
+    let without_comment = |line: &'_ str| {
+        let begins =
+            |at: usize| at == 0 || line.get(..at).is_some_and(|b| b.ends_with([' ', '\t']));
+        let comment = line.char_indices().find(|&(at, char)| char == '#' && begins(at));
+        line.get(..comment.map_or(line.len(), |(at, _)| at)).unwrap_or_default().to_owned()
+    };
+    text.lines().map(without_comment).any(|line| {
+        line.split([';', '|', '&', '(', '{']).any(|command| {
+            let mut words = command.split_ascii_whitespace();
+            let first = words.find(|word| !["do", "then", "else", "!", "time"].contains(word));
+            matches!(first, Some("while" | "until" | "for"))
+        })
+    })
+}
+
+/// The beginning of the script at `path` as the shell sees it, if it is a regular file of
+/// the shell's own user or root's. It may take for ever.
+///
+/// The file is looked for below the shell's own root, and through no link of /proc: such
+/// as /dev/fd/3 would lead to a file of this process.
+pub fn script(proc_folder: PathBuf, path: String, uid: u32) -> Option<String> {
+    let (below, path) = match path.strip_prefix('/') {
+        Some(rest) => ("root", rest.to_owned()),
+        None => ("cwd", path),
+    };
+    let folder = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let folder = openat(CWD, proc_folder.join(below), folder, Mode::empty()).ok()?;
+    // A script that is given from above the working directory is not looked at.
+    let within = match below {
+        "root" => ResolveFlags::IN_ROOT,
+        _ => ResolveFlags::BENEATH,
+    };
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let resolve = within | ResolveFlags::NO_MAGICLINKS;
+    let file = File::from(openat2(&folder, path, flags, Mode::empty(), resolve).ok()?);
+    let is = file.metadata().ok()?;
+    if !is.is_file() || ![0, uid].contains(&is.uid()) {
+        return None;
+    }
+    let mut bytes = Vec::new();
+    file.take(MOST).read_to_end(&mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::symlink};
+
+    use super::*;
+
+    #[test]
+    fn a_loop_is_a_command_and_not_a_word() {
+        for text in [
+            "while :; do ./app; done",
+            "until ./app; do sleep 1; done",
+            "set -e\ncd /srv\nfor x in 1 2 3; do ./app; done",
+            "sleep 1; while true\ndo app; done",
+            "if x; then while y; do z; done; fi",
+            "( while :; do app; done ) &",
+        ] {
+            assert!(loops(text), "{text}");
+        }
+        for text in [
+            "",
+            "exec ./app",
+            "#!/bin/sh\n# while the database starts, wait for it\n./app",
+            "echo waiting for the database; ./app",
+            "./app --while --for x # for; while",
+            "python srv.py\necho done",
+        ] {
+            assert!(!loops(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_a_regular_file_of_its_own_user_or_root_is_a_script() {
+        let folder = tempfile::tempdir().unwrap();
+        let proc_folder = folder.path().join("proc/7");
+        fs::create_dir_all(&proc_folder).unwrap();
+        symlink(folder.path(), proc_folder.join("root")).unwrap();
+        symlink(folder.path(), proc_folder.join("cwd")).unwrap();
+        let path = folder.path().join("loop.sh");
+        fs::write(&path, "while :; do ./app; done").unwrap();
+        let read = |path: &str, uid| script(proc_folder.clone(), path.to_owned(), uid);
+        for name in ["/loop.sh", "loop.sh"] {
+            assert!(read(name, 1000).is_some_and(|text| loops(&text)), "{name}");
+        }
+        std::os::unix::fs::chown(&path, Some(1001), None).unwrap();
+        assert_eq!(read("/loop.sh", 1000), None);
+        assert!(read("/loop.sh", 1001).is_some());
+        symlink("/proc/self/fd/0", folder.path().join("fd")).unwrap();
+        symlink("/proc/self/exe", folder.path().join("exe")).unwrap();
+        for other in ["/proc", "/absent", "/fd", "/exe", "../etc/passwd"] {
+            assert_eq!(read(other, 1000), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Who may claim to act for others, and by which proof. A process's name is its own word:
+//! that it is systemd, or a container's proxy, counts where the kernel, root or, among
+//! one user's own processes, that user stands for it ([`Voucher`]).
+
+use crate::evidence::{Process, Voucher};
+
+/// What a process is to others by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// systemd, of the system or of a user: it listens for `.socket` units.
+    Systemd,
+    /// The child that systemd makes to listen in a unit's own network namespace.
+    SystemdChild,
+    /// It holds a port for a container.
+    ContainerProxy,
+    /// It holds a port for a Service.
+    KubeProxy,
+}
+
+/// What stands for a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// It is the first process, or root's program started by that as a user's manager.
+    Manager,
+    /// A child of the first process that runs as root.
+    ChildOfFirst,
+    /// It runs as root, or is root's program of that name, or its own user's.
+    Program,
+}
+
+/// A name that claims something.
+#[derive(Debug)]
+pub struct Claim {
+    /// The process's name, of which the kernel keeps 15 characters.
+    pub comm: &'static str,
+    /// What it claims.
+    pub role: Role,
+    /// What it takes to be believed.
+    pub proof: Proof,
+    /// The programs that rightly call themselves so.
+    pub programs: &'static [&'static str],
+}
+
+const fn proxy(comm: &'static str, programs: &'static [&'static str]) -> Claim {
+    Claim { comm, role: Role::ContainerProxy, proof: Proof::Program, programs }
+}
+
+/// All of them. Programs that keep others running are in
+/// `enrich::supervisors::parents`: they are believed for processes of their own user, or
+/// as root's.
+const CLAIMS: [Claim; 12] = [
+    Claim { comm: "systemd", role: Role::Systemd, proof: Proof::Manager, programs: &["systemd"] },
+    Claim {
+        comm: "(sd-listen)",
+        role: Role::SystemdChild,
+        proof: Proof::ChildOfFirst,
+        programs: &["systemd"],
+    },
+    proxy("docker-proxy", &["docker-proxy"]),
+    proxy("dockerd", &["dockerd"]),
+    proxy("rootlesskit", &["rootlesskit"]),
+    proxy("rootlessport", &["rootlessport", "podman"]),
+    proxy("rootlessport-ch", &["rootlessport", "podman"]),
+    proxy("slirp4netns", &["slirp4netns"]),
+    proxy("pasta", &["pasta", "passt"]),
+    proxy("pasta.avx2", &["pasta.avx2", "passt.avx2"]),
+    proxy("conmon", &["conmon"]),
+    Claim {
+        comm: "kube-proxy",
+        role: Role::KubeProxy,
+        proof: Proof::Program,
+        programs: &["kube-proxy", "hyperkube"],
+    },
+];
+
+/// The claim that a name makes.
+pub fn claim(name: &str) -> Option<&'static Claim> {
+    CLAIMS.iter().find(|claim| claim.comm == name)
+}
+
+/// What a process calls itself: its name, or else the program in its first argument.
+pub fn claim_of(process: &Process) -> Option<&'static Claim> {
+    let by_comm = process.comm.as_deref().and_then(claim);
+    by_comm.or_else(|| {
+        let first = process.cmdline.first()?;
+        claim(first.rsplit('/').next().unwrap_or(first))
+    })
+}
+
+/// Whether what a process calls itself counts for `asking`. Events of before have nobody's
+/// word for it, and are read as they were meant.
+pub fn is_believed(process: &Process, asking: &Process) -> bool {
+    match process.vouched_by {
+        None | Some(Voucher::Root) => true,
+        Some(Voucher::User) => process.uid.is_some() && process.uid == asking.uid,
+        Some(Voucher::Nobody) => false,
+    }
+}
+
+/// What a process is by its name, so far as that counts for `asking`. What calls itself so
+/// inside a container is nobody's proxy; kube-proxy runs in a pod of the cluster's own.
+pub fn of(process: &Process, asking: &Process) -> Option<Role> {
+    let role = claim(process.comm.as_deref()?)?.role;
+    let in_its_place = match role {
+        Role::Systemd | Role::SystemdChild => true,
+        Role::ContainerProxy => process.container.is_none(),
+        Role::KubeProxy => {
+            let pod = process.workload.as_ref().and_then(|workload| workload.pod.as_ref());
+            process.vouched_by.is_none()
+                || process.container.is_none()
+                || pod.is_some_and(|pod| pod.namespace == "kube-system")
+        }
+    };
+    (in_its_place && is_believed(process, asking)).then_some(role)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evidence::{Engine, Pod, Workload};
+
+    fn named(comm: &str, vouched_by: Option<Voucher>, uid: u32) -> Process {
+        Process { comm: Some(comm.to_owned()), uid: Some(uid), vouched_by, ..Process::default() }
+    }
+
+    #[test]
+    fn a_name_alone_is_no_proof() {
+        let asking = |uid| named("java", None, uid);
+        for claim in &CLAIMS {
+            let role = |by, uid| of(&named(claim.comm, by, 1000), &asking(uid));
+            assert_eq!(role(Some(Voucher::Nobody), 1000), None, "{}", claim.comm);
+            assert_eq!(role(Some(Voucher::User), 1001), None, "{}", claim.comm);
+            assert_eq!(role(Some(Voucher::User), 1000), Some(claim.role), "{}", claim.comm);
+            assert_eq!(role(Some(Voucher::Root), 1001), Some(claim.role), "{}", claim.comm);
+            assert_eq!(role(None, 1001), Some(claim.role), "an event of before");
+        }
+        assert_eq!(of(&asking(0), &asking(0)), None);
+    }
+
+    #[test]
+    fn kube_proxy_in_a_pod_must_be_the_clusters_own() {
+        let in_pod = |namespace: Option<&str>| {
+            let pod = namespace.map(|namespace| Pod {
+                namespace: namespace.to_owned(),
+                name: "kube-proxy-x".to_owned(),
+            });
+            let workload = Workload {
+                engine: Engine::Containerd,
+                id: None,
+                name: None,
+                image: None,
+                pod,
+                published: None,
+            };
+            let proxy = Process {
+                container: Some("9f81".to_owned()),
+                workload: Some(workload),
+                ..named("kube-proxy", Some(Voucher::Root), 0)
+            };
+            of(&proxy, &Process::default())
+        };
+        assert_eq!(in_pod(Some("kube-system")), Some(Role::KubeProxy));
+        assert_eq!(in_pod(Some("shop")), None);
+        assert_eq!(in_pod(None), None);
+    }
+}
