@@ -7,6 +7,7 @@ use portwatch_tests::{
     agent::Agent,
     helper::EADDRINUSE,
     http::get,
+    kernel,
     op::{Op, Stage, tcp},
     scene::Scene,
     skip::skip,
@@ -94,9 +95,12 @@ fn what_a_filter_answers_is_no_loss() {
     agent.look(|log| {
         assert!(log.events_in(&scene.netns).all(|event| event.pid != Some(filtered.pid)));
     });
+    // Before Linux 5.11 it is not known whether calls are filtered.
+    let told_apart = agent.hooks() != "tracepoint" || kernel::is_at_least(5, 11);
     // Others on the machine may lose some.
-    assert!(metric(MISSING) < u64::from(CALLS) / 2, "{}", metric(MISSING));
-    if agent.hooks() == "tracepoint" {
+    assert!(!told_apart || metric(MISSING) < u64::from(CALLS) / 2, "{}", metric(MISSING));
+    let reads_family = !agent.talk().contains("locked down");
+    if agent.hooks() == "tracepoint" && told_apart && reads_family {
         let apart = metric("portwatch_not_attempted_total");
         assert!(apart >= u64::from(CALLS), "{apart}");
     }
