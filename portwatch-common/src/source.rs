@@ -105,9 +105,9 @@ pub const SENT_A_SECOND: u64 = 32;
 /// Records that the new sources of a crowd may send in a second, from all processors.
 pub const CROWD_A_SECOND: u64 = 128;
 /// Records that a tenant may send in a second, from all processors.
-pub const TENANT_A_SECOND: u64 = 512;
+pub const TENANT_A_SECOND: u64 = 2048;
 /// Records that a user other than root may send in a second, from all processors.
-pub const USER_A_SECOND: u64 = 768;
+pub const USER_A_SECOND: u64 = 2048;
 
 const _: () = assert!(size_of::<Source>() == 40);
 const _: () = assert!(size_of::<Tenant>() == 16);

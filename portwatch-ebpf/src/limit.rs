@@ -25,7 +25,7 @@ const BPF_NOEXIST: u64 = 1;
 const BPF_RB_AVAIL_DATA: u64 = 0;
 /// While the ring is half full, a share is so much smaller: what is left of it is for
 /// those who send little.
-const PRESSED: u64 = 8;
+const PRESSED: u64 = 4;
 
 /// What one processor may send in a second. Set by user space before load; the first is
 /// `u64::MAX` where every failed bind is to be reported.

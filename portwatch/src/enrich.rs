@@ -18,6 +18,7 @@ use crate::{
 };
 
 mod aside;
+mod backoff;
 mod cgroups;
 mod containers;
 mod exhaustion;
@@ -124,7 +125,12 @@ impl Enricher {
 
     /// Finds out what can be found out before the deadline.
     pub fn enrich(&mut self, raw: &RawFailure) -> Evidence {
-        let deadline = Instant::now() + self.patience;
+        self.enrich_within(raw, self.patience)
+    }
+
+    /// Finds out what can be found out in as long as `patience`.
+    pub fn enrich_within(&mut self, raw: &RawFailure, patience: Duration) -> Evidence {
+        let deadline = Instant::now() + patience;
         let (host, records) = (&self.host, &*self.records);
         let mut gaps = Vec::new();
         let mut failure = failure(raw, &mut gaps);

@@ -32,10 +32,12 @@ use crate::{
     sinks::{Place, Sink},
 };
 
+mod budget;
 mod enriching;
 mod outlet;
 mod storms;
 
+use budget::Budget;
 pub use enriching::Tuning;
 use enriching::{Enriching, Slot, Work};
 pub use outlet::AllEnded;
@@ -129,6 +131,8 @@ pub async fn run<T>(
     let enriching = Enriching {
         enricher,
         storms: Storms::new(storm_window),
+        budget: Budget::default(),
+        deadline,
         filter: filter.clone(),
         slot: Arc::clone(&slot),
         host,

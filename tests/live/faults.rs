@@ -38,7 +38,7 @@ const CONTAINER: &str = "3f4e9c1d7a8b3f4e9c1d7a8b3f4e9c1d7a8b3f4e9c1d7a8b3f4e9c1
 /// An agent with mounts of its own, `prepare`d before it starts.
 fn with_own_mounts(prepare: impl Fn() -> std::io::Result<()> + Send + Sync + 'static) -> Agent {
     let mut command = Command::new(programs::portwatch().unwrap());
-    command.args(["run", "--format", "json", "--port", "8080"]);
+    command.args(["run", "--format", "json", "--port", "8080", "--port", "8081"]);
     // SAFETY: system calls, which are safe between fork and exec.
     unsafe {
         command.pre_exec(move || {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    enrich::host::Host,
+    enrich::{backoff::Backoff, host::Host},
     evidence::{Engine, Evidence, Gap, Process, Workload},
     roles,
 };
@@ -54,6 +54,24 @@ struct Answer {
 #[derive(Default)]
 pub struct Containers {
     remembered: HashMap<Subject, (Instant, Answer)>,
+    engines: Engines,
+}
+
+/// The engines, by the socket that they are asked at.
+#[derive(Default)]
+struct Engines(Backoff<PathBuf>);
+
+impl Engines {
+    /// As [`engine::list`]; one that was slow is not asked for a while.
+    fn list(
+        &mut self,
+        host: &Host,
+        socket: &PathBuf,
+        id: Option<&str>,
+        deadline: Instant,
+    ) -> Result<Vec<Listed>, String> {
+        self.0.asked(socket, || engine::list(host, socket, id, deadline))
+    }
 }
 
 impl Containers {
@@ -120,7 +138,8 @@ impl Containers {
         let answer = match known {
             Some((_, answer)) => answer.clone(),
             None => {
-                let answer = find(host, &subject, deadline.min(now + PATIENCE));
+                let deadline = deadline.min(now + PATIENCE);
+                let answer = find(host, &mut self.engines, &subject, deadline);
                 self.remember(subject, answer.clone());
                 answer
             }
@@ -165,10 +184,10 @@ fn subject(process: &Process, held: Endpoint) -> Option<Subject> {
     }
 }
 
-fn find(host: &Host, subject: &Subject, deadline: Instant) -> Answer {
+fn find(host: &Host, engines: &mut Engines, subject: &Subject, deadline: Instant) -> Answer {
     match subject {
-        Subject::Inside(inside) => inside_of(host, inside, deadline),
-        Subject::Proxy(proxy) => behind(host, proxy, deadline),
+        Subject::Inside(inside) => inside_of(host, engines, inside, deadline),
+        Subject::Proxy(proxy) => behind(host, engines, proxy, deadline),
     }
 }
 
@@ -177,7 +196,7 @@ fn gap(why: impl Into<String>) -> Option<Gap> {
 }
 
 /// The container that a process runs in.
-fn inside_of(host: &Host, inside: &Inside, deadline: Instant) -> Answer {
+fn inside_of(host: &Host, engines: &mut Engines, inside: &Inside, deadline: Instant) -> Answer {
     let engine = inside.engine(&host.run_root);
     let mut workload = Workload {
         engine,
@@ -196,7 +215,7 @@ fn inside_of(host: &Host, inside: &Inside, deadline: Instant) -> Answer {
     let Some(id) = inside.id.as_deref() else { return Answer::default() };
     let mut why = format!("{} has no API socket on this host", named(engine));
     for socket in sockets(host, engine, &inside.users) {
-        match engine::list(host, &socket, Some(id), deadline) {
+        match engines.list(host, &socket, Some(id), deadline) {
             Ok(listed) => match listed.into_iter().find(|listed| listed.id == id) {
                 Some(Listed { name, image, .. }) => {
                     (workload.name, workload.image) = (name, image);
@@ -211,7 +230,7 @@ fn inside_of(host: &Host, inside: &Inside, deadline: Instant) -> Answer {
 }
 
 /// The container that a proxy holds a port for.
-fn behind(host: &Host, proxy: &Proxy, deadline: Instant) -> Answer {
+fn behind(host: &Host, engines: &mut Engines, proxy: &Proxy, deadline: Instant) -> Answer {
     // What a user runs holds ports for that user's containers, and for nobody
     // else's; what root runs holds them for the system's.
     let users: Vec<u32> = proxy.uid.into_iter().collect();
@@ -224,7 +243,7 @@ fn behind(host: &Host, proxy: &Proxy, deadline: Instant) -> Answer {
         of_system == (socket.parent() == system_socket(host, proxy.engine).parent())
     });
     if let Some(socket) = socket.filter(|_| proxy.uid.is_some()) {
-        let listed = engine::list(host, &socket, proxy.id.as_deref(), deadline);
+        let listed = engines.list(host, &socket, proxy.id.as_deref(), deadline);
         match listed.map(|listed| published::by(&listed, proxy)) {
             Ok(Ok(workload)) => return Answer { workload: Some(workload), gap: None },
             Ok(Err(error)) => why = error,

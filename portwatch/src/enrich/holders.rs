@@ -12,8 +12,10 @@ use crate::{
     kernel::{files::Files, records::Records},
 };
 
+mod paced;
 mod walk;
 
+use paced::Paced;
 use walk::Walk;
 
 /// Holders that are kept for one socket.
@@ -63,19 +65,21 @@ impl Searches {
 
 /// Searches, and remembers for a moment what was found.
 pub struct Holders {
-    files: Box<dyn Files>,
+    files: Paced,
     remembered: HashMap<u64, (Instant, Vec<Seat>)>,
+    /// Sockets that were looked for everywhere and that nobody has open.
+    nobodys: HashMap<u64, Instant>,
 }
 
 impl Holders {
     /// Searches with `files` where nothing nearer helps.
     pub fn new(files: Box<dyn Files>) -> Self {
-        Self { files, remembered: HashMap::new() }
+        Self { files: Paced::new(files), remembered: HashMap::new(), nobodys: HashMap::new() }
     }
 
     /// The search of all open files.
     pub fn files(&mut self) -> &mut dyn Files {
-        &mut *self.files
+        &mut self.files
     }
 
     /// Writes into each socket who has it open. Returns what came of the search for
@@ -104,11 +108,19 @@ impl Holders {
         look_near(host, records, sockets, &mut wanted);
         self.settle(&mut wanted, &mut known);
         let mut searches = Searches::default();
+        let now = Instant::now();
+        self.nobodys.retain(|_, at| now.duration_since(*at) < BELIEVED);
+        let nobodys = wanted.extract_if(|inode, _| self.nobodys.contains_key(inode));
+        searches.0.extend(nobodys.map(|(inode, _)| (inode, Searched::Nobody)));
         if !wanted.is_empty() {
             let missed = self.look_everywhere(host, &mut wanted, deadline);
             self.settle(&mut wanted, &mut known);
             let left = match missed {
-                Ok(()) => Searched::Nobody,
+                Ok(()) => {
+                    let room = MOST_REMEMBERED.saturating_sub(self.nobodys.len());
+                    self.nobodys.extend(wanted.keys().take(room).map(|&inode| (inode, now)));
+                    Searched::Nobody
+                }
                 Err(missed) => {
                     gaps.extend(missed.into_iter().filter(|_| !wanted.is_empty()));
                     Searched::Incomplete

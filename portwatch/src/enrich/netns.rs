@@ -78,7 +78,7 @@ impl Namespaces {
         };
         if !self.open.contains_key(&wanted) {
             let mut found = Vec::new();
-            let (netns, way) = find(host, raw, wanted, &mut found);
+            let (netns, way) = find(host, raw, wanted, deadline, &mut found);
             match way.map(|way| host.sock_diag(&way)) {
                 Some(Ok(diag)) => {
                     self.make_room();
@@ -216,6 +216,7 @@ fn find(
     host: &Host,
     raw: &RawFailure,
     wanted: u32,
+    deadline: Instant,
     gaps: &mut Vec<Gap>,
 ) -> (Netns, Option<NetnsRef>) {
     let named = named(host, wanted);
@@ -230,7 +231,7 @@ fn find(
     let gone = own_way.as_ref().is_err_and(|why| why.kind() == ErrorKind::NotFound);
     let way = own_way
         .or_else(|why| named.and_then(|(_, path)| open(&path, wanted).ok()).ok_or(why))
-        .or_else(|why| any_process(host, wanted).map_err(|other| denial(why, other)));
+        .or_else(|why| any_process(host, wanted, deadline).map_err(|other| denial(why, other)));
     if let Err(why) = &way {
         gaps.push(if why.kind() == ErrorKind::PermissionDenied && (!gone || may_be_denied()) {
             Gap::denied("netns", if gone {
@@ -239,6 +240,8 @@ fn find(
             } else {
                 "the namespace of the failing process may not be looked into"
             })
+        } else if why.kind() == ErrorKind::TimedOut {
+            Gap::new("netns", "no process in it was found before the deadline")
         } else {
             let gone = "its last process was gone and it has no name, so it could not be entered";
             Gap::new("netns", host.hidden().map_or(gone, Hidden::why))
@@ -260,12 +263,12 @@ fn denial(one: io::Error, other: io::Error) -> io::Error {
 
 /// A way into the namespace with this inode; `None` if it is gone, or may not be
 /// looked for.
-pub fn by_inode(host: &Host, wanted: u32) -> Option<NetnsRef> {
+pub fn by_inode(host: &Host, wanted: u32, deadline: Instant) -> Option<NetnsRef> {
     if inode(&host.proc_root.join("self/ns/net")) == Some(wanted) {
         return Some(NetnsRef::Own);
     }
     let named = named(host, wanted).and_then(|(_, path)| open(&path, wanted).ok());
-    named.or_else(|| any_process(host, wanted).ok()).map(NetnsRef::Other)
+    named.or_else(|| any_process(host, wanted, deadline).ok()).map(NetnsRef::Other)
 }
 
 fn describe(
@@ -394,10 +397,13 @@ fn names(host: &Host) -> impl Iterator<Item = PathBuf> {
 }
 
 /// By any process that lives there. If there is none, and one that may not be asked,
-/// `PermissionDenied`.
-fn any_process(host: &Host, wanted: u32) -> io::Result<File> {
+/// `PermissionDenied`; `TimedOut` where not all were looked at.
+fn any_process(host: &Host, wanted: u32, deadline: Instant) -> io::Result<File> {
     let mut none = io::Error::from(ErrorKind::NotFound);
     for path in processes(host) {
+        if Instant::now() > deadline {
+            return Err(ErrorKind::TimedOut.into());
+        }
         match open(&path, wanted) {
             Ok(file) => return Ok(file),
             Err(why) => none = denial(why, none),

@@ -19,6 +19,8 @@ use crate::{
 
 /// How soon it is looked again.
 const INTERVAL: Duration = Duration::from_millis(20);
+/// How long a way into a namespace is looked for.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Waits until nothing is in the way of any of the binds. Gives the first that
 /// still has something in its way at the end of `timeout`.
@@ -38,7 +40,7 @@ pub async fn wait_free(refusals: &[Refusal], timeout: Duration) -> Result<(), Re
 /// known. What cannot be listed holds nobody up.
 fn is_held(host: &Host, refusal: &Refusal) -> bool {
     let netns = match refusal.netns {
-        Some(inode) => netns::by_inode(host, inode),
+        Some(inode) => netns::by_inode(host, inode, Instant::now() + LOOK),
         None => Some(NetnsRef::Own),
     };
     let Some(mut diag) = netns.and_then(|netns| host.sock_diag(&netns).ok()) else { return false };

@@ -9,7 +9,7 @@ use std::{
 
 use portwatch_common::Tenant;
 
-use super::{outlet::Outlets, storms::Storms};
+use super::{budget::Budget, outlet::Outlets, storms::Storms};
 use crate::{
     config::filter::{Filter, Ignored},
     decode::RawFailure,
@@ -102,6 +102,10 @@ pub struct Enriching {
     pub enricher: Enricher,
     /// What is counted.
     pub storms: Storms,
+    /// Who has used how much of this thread's time.
+    pub budget: Budget,
+    /// How long one failed bind may be looked into.
+    pub deadline: Duration,
     /// What is told.
     pub filter: Filter,
     /// Where it is looked for when something has come.
@@ -129,7 +133,9 @@ impl Enriching {
             match next {
                 Next::Item(tenant, work) => {
                     self.work(work, &mut ignored, now);
-                    queue.charge(tenant, now.elapsed());
+                    let done = Instant::now();
+                    queue.charge(tenant, done.duration_since(now));
+                    self.budget.charge(tenant, done.duration_since(now), done);
                     self.stage.done();
                 }
                 Next::Nothing => self.enricher.rest(),
@@ -174,7 +180,8 @@ impl Enriching {
     /// Gives whether the failure is wanted.
     fn look_into(&mut self, raw: &RawFailure, now: Instant) -> bool {
         let begun = Instant::now();
-        let evidence = self.enricher.enrich(raw);
+        let patience = self.budget.patience(raw.tenant(), self.deadline, begun);
+        let evidence = self.enricher.enrich_within(raw, patience);
         self.metrics.enriched(begun.elapsed());
         if !self.filter.wants_process(&evidence.process) {
             return false;
@@ -196,6 +203,7 @@ impl Enriching {
         let Some(Tuning { filter, storm_window, deadline, redaction }) = next else { return };
         self.filter = filter;
         self.storms.set_window(storm_window);
+        self.deadline = deadline;
         self.enricher.tune(deadline, redaction);
         ignored.0.clear();
     }

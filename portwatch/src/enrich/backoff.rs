@@ -1,0 +1,117 @@
+//! Services of the host and of users that were slow to answer are left alone for a while,
+//! each the longer the more often it happens: whoever runs one decides how long it takes,
+//! and everybody else's events wait behind it.
+
+use std::{
+    collections::HashMap,
+    hash::Hash,
+    time::{Duration, Instant},
+};
+
+/// An answer takes a few milliseconds.
+const SLOW: Duration = Duration::from_millis(50);
+/// How much longer than its answer took a service is left alone, the first time.
+const FACTOR: u32 = 10;
+const LONGEST: Duration = Duration::from_secs(60);
+/// Services that are kept in mind.
+const MOST: usize = 256;
+
+/// Services that were slow, by what they are asked at.
+pub struct Backoff<K>(HashMap<K, Slow>);
+
+struct Slow {
+    until: Instant,
+    pause: Duration,
+    why: String,
+}
+
+impl<K> Default for Backoff<K> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<K: Clone + Eq + Hash> Backoff<K> {
+    /// What `ask` returns, unless the service was slow a while ago.
+    ///
+    /// # Errors
+    /// What `ask` returns; or, where it was not asked, the last error and that.
+    pub fn asked<T>(
+        &mut self,
+        service: &K,
+        ask: impl FnOnce() -> Result<T, String>,
+    ) -> Result<T, String> {
+        let began = Instant::now();
+        let before = self.0.get(service);
+        if let Some(slow) = before.filter(|slow| began < slow.until) {
+            let left = slow.until.duration_since(began).as_secs() + 1;
+            return Err(format!("{}; it is not asked again for {left} s", slow.why));
+        }
+        let before = before.map(|slow| slow.pause);
+        let answer = ask();
+        let now = Instant::now();
+        let took = now.duration_since(began);
+        if took < SLOW {
+            self.0.remove(service);
+            return answer;
+        }
+        let pause = before.map_or(took * FACTOR, |pause| pause * 2).min(LONGEST);
+        let why = match &answer {
+            Ok(_) => format!("it took {} ms to answer", took.as_millis()),
+            Err(why) => why.clone(),
+        };
+        if self.0.len() >= MOST {
+            self.0.retain(|_, slow| slow.until > now);
+        }
+        if self.0.len() >= MOST
+            && let Some(soonest) = self.0.iter().min_by_key(|(_, slow)| slow.until)
+        {
+            let soonest = soonest.0.clone();
+            self.0.remove(&soonest);
+        }
+        self.0.insert(service.clone(), Slow { until: now + pause, pause, why });
+        answer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::Cell, thread};
+
+    use super::*;
+
+    #[test]
+    fn a_slow_service_is_asked_ever_more_seldom_and_others_are_not_concerned() {
+        let mut backoff = Backoff::default();
+        let asked = Cell::new(0);
+        let slow = || {
+            asked.set(asked.get() + 1);
+            thread::sleep(SLOW);
+            Err::<(), _>("no answer".to_owned())
+        };
+        assert_eq!(backoff.asked(&"slow", slow).unwrap_err(), "no answer");
+        let why = backoff.asked(&"slow", slow).unwrap_err();
+        assert_eq!(why, "no answer; it is not asked again for 1 s");
+        assert_eq!((asked.get(), backoff.asked(&"quick", || Ok(7))), (1, Ok(7)));
+        let first = backoff.0["slow"].pause;
+        backoff.0.get_mut("slow").unwrap().until = Instant::now();
+        let _ = backoff.asked(&"slow", slow);
+        assert_eq!((asked.get(), backoff.0["slow"].pause), (2, first * 2));
+    }
+
+    #[test]
+    fn what_is_kept_in_mind_is_bounded() {
+        let mut backoff = Backoff::default();
+        let until = Instant::now() + LONGEST;
+        for service in 0..MOST as u64 {
+            let why = String::new();
+            backoff.0.insert(service, Slow { until, pause: SLOW, why });
+        }
+        let slow = || {
+            thread::sleep(SLOW);
+            Err::<(), _>("slow".to_owned())
+        };
+        let _ = backoff.asked(&9_999, slow);
+        assert!(backoff.0.len() == MOST && backoff.0.contains_key(&9_999));
+    }
+}

@@ -1,0 +1,113 @@
+//! The search of all open files, where there is time for it. A pass goes on in the kernel
+//! for as long as there are files, and who has many makes it long for everybody: how long
+//! the last one took says whether another would end in time.
+
+use std::time::{Duration, Instant};
+
+use portwatch_common::OpenFile;
+
+use crate::kernel::files::Files;
+
+/// For how many times its own length the length of a pass is believed: files go, too.
+const BELIEVED: u32 = 20;
+
+/// The search, and how long it takes.
+pub struct Paced {
+    files: Box<dyn Files>,
+    last: Option<Pass>,
+}
+
+struct Pass {
+    ended: Instant,
+    took: Duration,
+}
+
+impl Paced {
+    /// Searches with `files`.
+    pub fn new(files: Box<dyn Files>) -> Self {
+        Self { files, last: None }
+    }
+
+    /// Makes a pass if one that takes half as long as the last would end in time.
+    fn pass(
+        &mut self,
+        deadline: Instant,
+        pass: impl FnOnce(&mut dyn Files) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let began = Instant::now();
+        let left = deadline.saturating_duration_since(began);
+        if let Some(Pass { ended, took }) = self.last
+            && left < took / 2
+            && began.duration_since(ended) < took * BELIEVED
+        {
+            let ms = took.as_millis();
+            return Err(format!(
+                "a search of all open files takes {ms} ms here, which is too long"
+            ));
+        }
+        let result = pass(&mut *self.files);
+        let ended = Instant::now();
+        self.last = Some(Pass { ended, took: ended.duration_since(began) });
+        result
+    }
+}
+
+impl Files for Paced {
+    fn search(
+        &mut self,
+        inodes: &[u64],
+        deadline: Instant,
+        take: &mut dyn FnMut(OpenFile),
+    ) -> Result<(), String> {
+        self.pass(deadline, |files| files.search(inodes, deadline, take))
+    }
+
+    fn in_flight(
+        &mut self,
+        deadline: Instant,
+        take: &mut dyn FnMut(OpenFile),
+    ) -> Result<(), String> {
+        self.pass(deadline, |files| files.in_flight(deadline, take))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    /// A search that takes this long.
+    struct Slow(Duration);
+
+    impl Files for Slow {
+        fn search(
+            &mut self,
+            _inodes: &[u64],
+            _deadline: Instant,
+            _take: &mut dyn FnMut(OpenFile),
+        ) -> Result<(), String> {
+            thread::sleep(self.0);
+            Ok(())
+        }
+
+        fn in_flight(
+            &mut self,
+            deadline: Instant,
+            take: &mut dyn FnMut(OpenFile),
+        ) -> Result<(), String> {
+            self.search(&[], deadline, take)
+        }
+    }
+
+    #[test]
+    fn a_pass_that_would_be_late_is_not_made() {
+        const LONG: Duration = Duration::from_millis(100);
+        let mut files = Paced::new(Box::new(Slow(LONG)));
+        let mut search = |patience| files.search(&[1], Instant::now() + patience, &mut |_| ());
+        assert_eq!(search(LONG / 10), Ok(()), "nobody knows yet how long it takes");
+        let why = search(LONG / 10).unwrap_err();
+        assert!(why.starts_with("a search of all open files takes 1"), "{why}");
+        assert_eq!(search(LONG * 10), Ok(()), "there is time");
+    }
+}
