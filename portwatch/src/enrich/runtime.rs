@@ -1,69 +1,23 @@
 //! What a program is written in or runs on, so that it can be told in its own
 //! words how to set a socket option.
 
-use std::{
-    fs::File,
-    os::unix::fs::FileExt as _,
-    path::{Path, PathBuf},
-    sync::mpsc::{self, Receiver, TryRecvError},
-    thread,
-    time::{Duration, Instant},
+use std::{fs::File, os::unix::fs::FileExt as _, path::Path};
+
+use super::{aside::Who, host::Host};
+use crate::{
+    decode::RawTask,
+    evidence::{Process, Runtime},
 };
 
-use crate::evidence::{Process, Runtime};
-
-/// How long one file may take. From the page cache it is a fraction of this.
-const PATIENCE: Duration = Duration::from_millis(50);
-
-/// Looks at programs. Their files are opened on a thread of their own: a server or
-/// a user's process that does not answer for its file system holds up whoever
-/// opens a file there, or only asks what file system it is.
-#[derive(Default)]
-pub struct Programs {
-    /// The answer of the thread that was waited for last and took too long.
-    /// While it is stuck no other is made.
-    stuck: Option<Receiver<Option<Runtime>>>,
-}
-
-impl Programs {
-    /// By the program's name; by what its compiler has left in the file where that
-    /// is a program of its own. `None` if the file cannot be looked at in time.
-    pub fn runtime(
-        &mut self,
-        process: &Process,
-        exe: PathBuf,
-        deadline: Instant,
-    ) -> Option<Runtime> {
-        by_name(process).or_else(|| self.within(deadline, move || by_file(&exe)))
-    }
-
-    fn within(
-        &mut self,
-        deadline: Instant,
-        look: impl FnOnce() -> Option<Runtime> + Send + 'static,
-    ) -> Option<Runtime> {
-        let still = |answer: &Receiver<_>| matches!(answer.try_recv(), Err(TryRecvError::Empty));
-        if self.stuck.as_ref().is_some_and(still) {
-            return None;
-        }
-        self.stuck = None;
-        let patience = deadline.saturating_duration_since(Instant::now()).min(PATIENCE);
-        let (say, answer) = mpsc::sync_channel(1);
-        let made = thread::Builder::new().name("program".to_owned()).spawn(move || {
-            // Nobody may be waiting any more.
-            let _ = say.send(look());
-        });
-        if made.is_err() {
-            return None;
-        }
-        match answer.recv_timeout(patience) {
-            Ok(runtime) => runtime,
-            Err(_) => {
-                self.stuck = Some(answer);
-                None
-            }
-        }
-    }
+/// By the program's name; by what its compiler has left in the file where that is a
+/// program of its own. `None` if the file cannot be looked at in time: a server or a
+/// user's process that does not answer for its file system holds up whoever opens a file
+/// there, or only asks what file system it is.
+pub fn of(host: &Host, process: &Process, task: &RawTask) -> Option<Runtime> {
+    let who =
+        Who { pid: process.pid, started_ns: task.started_ns.unwrap_or_default(), uid: process.uid };
+    let exe = host.proc_file(process.pid, "exe");
+    by_name(process).or_else(|| host.aside(who, move || by_file(&exe)).ok().flatten())
 }
 
 /// Interpreters and virtual machines.
@@ -187,24 +141,6 @@ mod tests {
         ] {
             let process = Process { exe: Some(exe.to_owned()), ..Process::default() };
             assert_eq!(by_name(&process), expected, "{exe}");
-        }
-    }
-
-    #[test]
-    fn a_file_that_does_not_answer_is_not_waited_for() {
-        let mut programs = Programs::default();
-        let deadline = || Instant::now() + Duration::from_millis(250);
-        let (go_on, wait) = mpsc::channel::<()>();
-        let began = Instant::now();
-        let hangs = move || wait.recv().ok().and(None);
-        assert_eq!(programs.within(deadline(), hangs), None);
-        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
-        // While that one hangs there is no other.
-        assert_eq!(programs.within(deadline(), || Some(Runtime::Go)), None);
-        go_on.send(()).unwrap();
-        let patience = Instant::now() + Duration::from_secs(10);
-        while programs.within(deadline(), || Some(Runtime::Go)).is_none() {
-            assert!(Instant::now() < patience, "it has gone on");
         }
     }
 

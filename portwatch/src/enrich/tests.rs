@@ -18,6 +18,7 @@ use crate::{
     enrich::host::{DiagSocket, NetnsRef},
     evidence::{Ephemeral, Family, Origin, Protocol, Stage, State, Unheld},
     kernel::{files::NoFiles, records::NoRecords},
+    redact::Unredacted,
 };
 
 mod fake;

@@ -41,9 +41,16 @@ enum Next {
 pub struct Scan {
     next: Next,
     client: Option<(char, bool, bool)>,
+    /// A colon does not give what is before it a value: `image:tag`.
+    of_names: bool,
 }
 
 impl Scan {
+    /// A scan of what is no command line.
+    pub fn of_names() -> Self {
+        Self { of_names: true, ..Self::default() }
+    }
+
     /// One argument that is one value.
     pub fn argument(&mut self, argument: &str) -> String {
         match std::mem::take(&mut self.next) {
@@ -159,7 +166,7 @@ impl Scan {
         let is = |scheme: &str| last.is_some_and(|last| last.eq_ignore_ascii_case(scheme));
         self.next = if is("bearer") || (is("basic") && contains_authorization(bare)) {
             Next::Value(Kind::Secret)
-        } else if let Some(name) = bare.strip_suffix(':') {
+        } else if let Some(name) = bare.strip_suffix(':').filter(|_| !self.of_names) {
             let name = name.trim_end_matches(['"', '\'']);
             match names::kind(name.rsplit(['"', '\'', ',', '{']).next().unwrap_or(name)) {
                 Some(_) if contains_authorization(name) => Next::Authorization,
@@ -187,7 +194,7 @@ impl Scan {
                 continue;
             }
             let after = rest.get(char.len_utf8()..).unwrap_or_default();
-            if matches!(char, '=' | ':')
+            if (char == '=' || char == ':' && !self.of_names)
                 && let Some(kind) = name_before(&safe)
                 && !after.is_empty()
                 && is_value(after, kind)

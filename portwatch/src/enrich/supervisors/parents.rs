@@ -4,17 +4,12 @@ use std::{fs, time::Instant};
 
 use super::cut;
 use crate::{
-    enrich::{
-        host::{Host, read_beginning},
-        processes,
-    },
+    enrich::{host::Host, processes},
     evidence::{Process, Supervisor, SupervisorKind},
 };
 
 /// How far up the parents are followed.
 const MOST_PARENTS: usize = 32;
-/// How much is read of an environment.
-const MOST_ENVIRONMENT: u64 = 128 * 1024;
 
 /// What the parents of a process are to it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,7 +33,7 @@ pub fn look(host: &Host, process: &Process, deadline: Instant) -> Parents {
             break;
         }
         let Some(parent) = processes::parent_of(host, pid) else { break };
-        let (comm, argv) = (&parent.comm, &parent.argv);
+        let (comm, argv) = (&parent.comm, &processes::arguments_of(host, pid, &parent));
         let supervisor = |kind, name: Option<String>| Supervisor {
             kind,
             name: name.as_deref().filter(|name| !name.is_empty()).map(cut),
@@ -102,13 +97,8 @@ fn folder(host: &Host, pid: u32, kind: SupervisorKind, argv: &[String]) -> Optio
 /// of what it starts. The process may have written there since: what its
 /// supervisor would take for more than one name is none.
 fn name(host: &Host, pid: u32, kind: SupervisorKind) -> Option<String> {
-    let bytes = read_beginning(&host.proc_file(pid, "environ"), MOST_ENVIRONMENT).ok()?;
-    let environment = |wanted: &str| {
-        bytes.split(|&byte| byte == 0).find_map(|variable| {
-            let value = variable.strip_prefix(wanted.as_bytes())?.strip_prefix(b"=")?;
-            Some(String::from_utf8_lossy(value).into_owned())
-        })
-    };
+    let environment = host.environment(processes::who(host, pid)?)?;
+    let environment = |wanted: &str| environment.get(wanted);
     if kind == SupervisorKind::Pm2 {
         return environment("name")
             .filter(|name| is_one(name))
