@@ -33,7 +33,8 @@ impl Redaction {
 
     /// What an event may have of a command line.
     pub fn cmdline(&self, raw: &Unredacted) -> Cmdline {
-        let mut arguments = raw.arguments();
+        let is_plain = |word: &str| !word.contains("://") && !tokens::may_begin_in(word);
+        let mut arguments = raw.arguments(|word| self.patterns.is_empty() && is_plain(word));
         self.arguments(&mut arguments);
         Cmdline::bounded(arguments, raw.is_cut())
     }

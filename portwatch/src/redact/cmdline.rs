@@ -48,9 +48,9 @@ impl Unredacted {
     }
 
     /// One text each. Two empty ones or more at the end are padding: a program has
-    /// written its own title over its arguments. Of a word that is cut nothing is given:
-    /// a part of a secret is not known by its form any more.
-    pub(super) fn arguments(&self) -> Vec<String> {
+    /// written its own title over its arguments. A word that is cut is given only where
+    /// `may_show` it: a part of a secret is not known by its form any more.
+    pub(super) fn arguments(&self, may_show: impl FnOnce(&str) -> bool) -> Vec<String> {
         let bytes = self.bytes.as_slice();
         let in_word = self.cut && !bytes.ends_with(&[0]);
         let bytes = bytes.strip_suffix(&[0]).unwrap_or(bytes);
@@ -67,7 +67,10 @@ impl Unredacted {
         let mut arguments: Vec<_> = bytes.split(|&byte| byte == 0).map(text).collect();
         if let Some(last) = arguments.last_mut().filter(|_| in_word) {
             let end = last.char_indices().rev().find(|(_, char)| char.is_whitespace());
-            last.truncate(end.map_or(0, |(at, char)| at + char.len_utf8()));
+            let word = end.map_or(0, |(at, char)| at + char.len_utf8());
+            if !may_show(last.get(word..).unwrap_or_default()) {
+                last.truncate(word);
+            }
         }
         arguments
     }
@@ -93,7 +96,7 @@ impl Cmdline {
     /// Within the bounds, with an ellipsis where something is left out.
     pub(super) fn bounded(arguments: Vec<String>, cut: bool) -> Self {
         const AROUND: usize = "\"\",".len();
-        let mut left = MOST_BYTES;
+        let mut left = MOST_BYTES - "[]".len();
         let mut kept = Vec::with_capacity(arguments.len().min(MOST_ARGUMENTS));
         let mut all = true;
         for mut argument in arguments {
@@ -216,9 +219,15 @@ mod tests {
     }
 
     #[test]
-    fn the_word_that_is_cut_is_left_out() {
+    fn a_part_of_a_secret_is_not_shown() {
         assert_eq!(shown(b"app\0postgres://me:hunt", true), ["app", "…"]);
-        assert_eq!(shown(b"app\0--token\0hunt", true), ["app", "--token", "…"]);
+        assert_eq!(shown(b"app\0--token\0hunt", true), ["app", "--token", "[redacted]…"]);
+        assert_eq!(
+            shown(b"java\0-cp\0/opt/a.jar:/opt/b", true),
+            ["java", "-cp", "/opt/a.jar:/opt/b…"]
+        );
+        let redaction = Redaction::with(vec![regex_lite::Regex::new("pin[0-9]{4}").unwrap()]);
+        assert_eq!(redaction.cmdline(&Unredacted::new(b"app\0pin123", true)), ["app", "…"]);
         assert_eq!(shown(b"sh\0-c\0exec app ghp_012345678", true), ["sh", "-c", "exec app …"]);
         assert_eq!(shown(b"app\0-v\0", true), ["app", "-v…"], "cut between two");
     }

@@ -388,11 +388,10 @@ fn is_value(word: &str, kind: Kind) -> bool {
         Kind::Secret => true,
         Kind::Key => !["/", "./", "../", "~/"].iter().any(|start| word.starts_with(start)),
         Kind::Pair => word.split_once(PAIR).is_some_and(|(user, secret)| {
-            // A user and a group by their numbers; a URL.
+            // A URL; a user and a group by their numbers.
             let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-            !secret.is_empty()
-                && !secret.starts_with("//")
-                && !(is_number(user) && is_number(secret))
+            let is_other = secret.starts_with("//") || (is_number(user) && is_number(secret));
+            !(secret.is_empty() || is_other)
         }),
     }
 }

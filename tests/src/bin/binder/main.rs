@@ -27,6 +27,7 @@ use rustix::{
     thread::{Uid, UnshareFlags, set_thread_uid, unshare_unsafe},
 };
 
+mod deaf;
 mod hide;
 mod leave;
 mod own;
@@ -98,6 +99,12 @@ impl Binder {
             Op::Terminal => {
                 self.kept.extend(own::terminal()?);
                 Ok(())
+            }
+            Op::Deaf => {
+                deaf::begin()?;
+                let socket = self.sockets.last().context("no socket to answer for")?;
+                let outcome = outcome(socket, monotonic_ns(), Ok(()))?;
+                self.answer(&outcome)
             }
             Op::Churn(times) => self.churn(*times),
             Op::Storm(address, times) => self.storm(*address, *times),
