@@ -7,7 +7,10 @@ use portwatch_common::{
     Attempt, BindFailure, Crowd, Culprit, Source, Task, Tenant, flag, stage, task_flag,
 };
 
-use crate::evidence::{Family, Protocol, Stage};
+use crate::{
+    evidence::{Family, Protocol, Stage},
+    redact::Unredacted,
+};
 
 /// One refusal as the kernel side saw it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,9 +115,7 @@ pub struct RawTask {
     /// The thread's name.
     pub comm: String,
     /// The arguments; empty where they could not be read.
-    pub cmdline: Vec<String>,
-    /// The last argument is cut.
-    pub cmdline_cut: bool,
+    pub cmdline: Unredacted,
     /// A thread of the kernel's own.
     pub kernel_thread: bool,
 }
@@ -232,27 +233,9 @@ fn task_of(task: &Task) -> RawTask {
         started_ns: nonzero(*started_ns),
         cgroup_id: *cgroup_id,
         comm: text(comm.split(|&byte| byte == 0).next().unwrap_or_default()),
-        cmdline: arguments(cmdline),
-        cmdline_cut: flags & task_flag::CMDLINE_CUT != 0,
+        cmdline: Unredacted::new(cmdline, flags & task_flag::CMDLINE_CUT != 0),
         kernel_thread: flags & task_flag::KERNEL_THREAD != 0,
     }
-}
-
-/// Splits NUL-ended arguments, as `/proc/PID/cmdline` and `mm_struct` have them.
-/// Two empty ones or more at the end are padding: a program has written its own
-/// title over its arguments.
-pub fn arguments(bytes: &[u8]) -> Vec<String> {
-    let bytes = bytes.strip_suffix(&[0]).unwrap_or(bytes);
-    let bytes = if bytes.ends_with(&[0, 0]) {
-        let end = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
-        bytes.get(..end).unwrap_or_default()
-    } else {
-        bytes
-    };
-    if bytes.is_empty() {
-        return Vec::new();
-    }
-    bytes.split(|&byte| byte == 0).map(text).collect()
 }
 
 /// `AF_INET`.
@@ -296,10 +279,10 @@ fn nonzero<T: Default + PartialEq>(value: T) -> Option<T> {
 #[cfg(test)]
 mod tests {
     use bytemuck::Zeroable as _;
-    use portwatch_common::CMDLINE_LEN;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::redact::{MOST_BYTES, Redaction};
 
     fn record() -> BindFailure {
         let mut record = BindFailure::zeroed();
@@ -324,7 +307,7 @@ mod tests {
         assert_eq!((raw.reuseaddr, raw.reuseport, raw.v6only), (Some(true), Some(false), None));
         assert_eq!((raw.socket_cookie, raw.socket_uid, raw.device), (None, None, None));
         assert_eq!(raw.task.comm, "java");
-        assert_eq!(raw.task.cmdline, ["java", "-jar"]);
+        assert_eq!(Redaction::default().cmdline(&raw.task.cmdline), ["java", "-jar"]);
     }
 
     #[test]
@@ -337,16 +320,6 @@ mod tests {
         let mut other = record();
         other.attempt.family = 1;
         assert_eq!(decode(bytemuck::bytes_of(&other)), Err(DecodeError::Family(1)));
-    }
-
-    #[test]
-    fn empty_arguments_are_arguments() {
-        assert_eq!(arguments(b"a\0\0b\0"), ["a", "", "b"]);
-        assert_eq!(arguments(b"a\0\0"), ["a", ""]);
-        assert_eq!(arguments(b"title\0\0\0\0"), ["title"]);
-        assert_eq!(arguments(b"cut"), ["cut"]);
-        assert!(arguments(b"").is_empty());
-        assert!(arguments(b"\0").is_empty());
     }
 
     proptest! {
@@ -365,7 +338,8 @@ mod tests {
             record.attempt.family = family;
             record.attempt.stage = stage;
             if let Ok(raw) = decode(bytemuck::bytes_of(&record)) {
-                prop_assert!(raw.task.cmdline.iter().map(String::len).sum::<usize>() <= 3 * CMDLINE_LEN);
+                let cmdline = Redaction::default().cmdline(&raw.task.cmdline);
+                prop_assert!(cmdline.iter().map(String::len).sum::<usize>() <= MOST_BYTES);
             }
         }
     }

@@ -24,11 +24,13 @@ mod containers;
 mod exhaustion;
 mod holders;
 pub mod host;
+mod memory;
 pub(crate) mod netns;
 mod options;
 mod processes;
 mod record;
 mod runtime;
+pub mod seal;
 mod seed;
 pub(crate) mod sock_diag;
 pub(crate) mod sockets;
@@ -39,11 +41,14 @@ mod vouch;
 
 use containers::Containers;
 use host::{Host, NetnsRef};
-use runtime::Programs;
 use supervisors::Supervisors;
 
 /// How long one refusal may be looked into, unless it is said otherwise.
 pub const DEADLINE: Duration = Duration::from_millis(250);
+
+/// How long is waited for processes that do not answer for their own memory, or for
+/// their files, for one refusal.
+const MOST_IN_VAIN: Duration = Duration::from_millis(100);
 
 /// Turns refusals into evidence.
 pub struct Enricher {
@@ -53,9 +58,7 @@ pub struct Enricher {
     holders: holders::Holders,
     supervisors: Supervisors,
     containers: Containers,
-    programs: Programs,
     patience: Duration,
-    redaction: Redaction,
 }
 
 impl Enricher {
@@ -70,9 +73,7 @@ impl Enricher {
             holders,
             supervisors: Supervisors::default(),
             containers: Containers::default(),
-            programs: Programs::default(),
             patience: DEADLINE,
-            redaction: Redaction::default(),
         }
     }
 
@@ -86,12 +87,14 @@ impl Enricher {
     /// what `redaction` says.
     pub fn tune(&mut self, patience: Duration, redaction: Redaction) {
         self.patience = patience;
-        self.redaction = redaction;
+        self.host.redacting(redaction);
     }
 
     /// Takes out of command lines what `redaction` says.
-    pub fn redacting(self, redaction: Redaction) -> Self {
-        Self { redaction, ..self }
+    #[must_use]
+    pub fn redacting(mut self, redaction: Redaction) -> Self {
+        self.host.redacting(redaction);
+        self
     }
 
     /// Every network namespace that can be found, at most `most`, the own first; and
@@ -111,6 +114,7 @@ impl Enricher {
     /// Puts on record what was there before the agent.
     pub fn seed(&mut self) {
         seed::seed(&self.host, &mut *self.records, self.holders.files());
+        self.host.rest();
     }
 
     /// How soon [`rest`](Self::rest) is due; `None` if there is no need.
@@ -131,6 +135,7 @@ impl Enricher {
     /// Finds out what can be found out in as long as `patience`.
     pub fn enrich_within(&mut self, raw: &RawFailure, patience: Duration) -> Evidence {
         let deadline = Instant::now() + patience;
+        self.host.begin((patience / 2).min(MOST_IN_VAIN));
         let (host, records) = (&self.host, &*self.records);
         let mut gaps = Vec::new();
         let mut failure = failure(raw, &mut gaps);
@@ -178,6 +183,7 @@ impl Enricher {
         }
         options::ask(&mut found.sockets);
         record::recall_origin(host, records, &mut found.sockets);
+        record::recall_arguments(host, records, &mut found.sockets);
         gaps.extend(record::recall_binder(host, records, &mut found.sockets, &searches));
         let [last_holder, previous_holder] = record::last_holders(host, records, raw);
         if found.broken {
@@ -193,8 +199,7 @@ impl Enricher {
         let listens = found.sockets.iter().any(|socket| socket.state == State::Listen);
         let advised = raw.reuseaddr != Some(true) && !raw.is_untried();
         if advised && left_over && !listens && Instant::now() < deadline {
-            let exe = host.proc_file(process.pid, "exe");
-            process.runtime = self.programs.runtime(&process, exe, deadline);
+            process.runtime = runtime::of(host, &process, &raw.task);
         }
         let mut evidence = Evidence {
             time: host.wall_clock(raw.at_ns),
@@ -215,8 +220,9 @@ impl Enricher {
         self.containers.describe_all(host, &mut evidence, deadline);
         containers::name_netns(&mut evidence);
         netns::note_strangers(host, &mut evidence);
-        // The last step: what leaves here has no secrets in it.
-        self.redaction.evidence(&mut evidence);
+        evidence.gaps.extend(host.unread());
+        // The last step: what leaves here has no secrets in it, and is not too large.
+        seal::seal(&mut evidence);
         evidence
     }
 }

@@ -12,9 +12,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::schema::Time;
 
+pub(crate) mod bounds;
 mod port;
 mod process;
 mod socket;
+mod texts;
 
 pub use port::{Connections, Ephemeral, LastHolder, LeftBy, Share, TimeWait, Usage};
 pub use process::{

@@ -32,6 +32,7 @@ pub mod losses;
 pub mod memory;
 pub mod metrics;
 pub mod pipeline;
+mod proc;
 pub mod redact;
 pub mod replay;
 pub mod roles;

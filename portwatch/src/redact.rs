@@ -7,12 +7,12 @@
 
 use regex_lite::Regex;
 
-use crate::evidence::{Evidence, Process};
-
+mod cmdline;
 mod names;
 mod scan;
 mod tokens;
 
+pub use cmdline::{Cmdline, MOST_BYTES, Unredacted};
 use scan::Scan;
 
 /// What stands in a secret's place.
@@ -31,33 +31,25 @@ impl Redaction {
         Self { patterns }
     }
 
-    /// Takes the secrets out of all command lines in the evidence.
-    pub fn evidence(&self, evidence: &mut Evidence) {
-        self.process(&mut evidence.process);
-        for socket in &mut evidence.sockets {
-            socket.holders.iter_mut().for_each(|holder| self.process(holder));
-            if let Some(binder) = &mut socket.binder {
-                self.arguments(&mut binder.cmdline);
-            }
-        }
-        for gone in [&mut evidence.last_holder, &mut evidence.previous_holder] {
-            gone.iter_mut().for_each(|holder| self.process(&mut holder.process));
-        }
+    /// What an event may have of a command line.
+    pub fn cmdline(&self, raw: &Unredacted) -> Cmdline {
+        let is_plain = |word: &str| !word.contains("://") && !tokens::may_begin_in(word);
+        let mut arguments = raw.arguments(|word| self.patterns.is_empty() && is_plain(word));
+        self.arguments(&mut arguments);
+        Cmdline::bounded(arguments, raw.is_cut())
     }
 
-    fn process(&self, process: &mut Process) {
-        self.arguments(&mut process.cmdline);
-        // What a shell runs is a part of its command line.
-        if let Some(name) = process.supervisor.as_mut().and_then(|by| by.name.as_mut()) {
-            let mut text = [std::mem::take(name)];
-            self.arguments(&mut text);
-            let [text] = text;
-            *name = text;
+    /// Takes the secrets out of a name, a path, a reason: of what is no command line, where
+    /// a colon says nothing about what stands behind it.
+    pub fn name(text: &mut String) {
+        let safe = Scan::of_names().text(text);
+        if safe != *text {
+            *text = safe;
         }
     }
 
     /// Takes the secrets out of one command line, the program's name first.
-    pub fn arguments(&self, cmdline: &mut [String]) {
+    fn arguments(&self, cmdline: &mut [String]) {
         let is_title = cmdline.len() == 1;
         let mut scan = Scan::default();
         let mut before = String::new();

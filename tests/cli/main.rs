@@ -12,6 +12,7 @@ mod deprived;
 mod doctor;
 mod history;
 mod kernel;
+mod redaction;
 mod replay;
 mod rights;
 mod schema;

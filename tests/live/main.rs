@@ -15,6 +15,7 @@ mod classes;
 mod clock;
 mod containers;
 mod cost;
+mod deaf;
 mod exec;
 mod explain;
 mod fairness;

@@ -61,6 +61,9 @@ pub enum Op {
     Ring,
     /// Become the leader of a session on a terminal of its own; `terminal`.
     Terminal,
+    /// Have memory that nobody can read, soon: whoever tries waits for as long as this
+    /// process is there; `deaf`. The answer is the last socket's.
+    Deaf,
     /// Bind and close this many TCP sockets, over 65,000 ports in turn;
     /// `churn/1000`. The answer is the last one's.
     Churn(u32),
@@ -126,6 +129,7 @@ impl Display for Op {
             Self::Dump(folder) => write!(f, "dump/{}", folder.display()),
             Self::Ring => f.write_str("ring"),
             Self::Terminal => f.write_str("terminal"),
+            Self::Deaf => f.write_str("deaf"),
             Self::Churn(times) => write!(f, "churn/{times}"),
             Self::Storm(address, times) => write!(f, "storm/{address}/{times}"),
             Self::Spray(port, times) => write!(f, "spray/{port}/{times}"),
@@ -163,6 +167,7 @@ impl FromStr for Op {
             "dump" => Self::Dump(rest.into()),
             "ring" => Self::Ring,
             "terminal" => Self::Terminal,
+            "deaf" => Self::Deaf,
             "churn" => Self::Churn(rest.parse()?),
             "storm" => {
                 let (address, times) = rest.split_once('/').context("storm/ADDRESS/TIMES")?;

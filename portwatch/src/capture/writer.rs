@@ -267,7 +267,7 @@ mod tests {
     fn large(bytes: usize) -> Record {
         let line = include_str!("../../../tests/golden/listener.jsonl");
         let Ok(Record::BindFailure(mut event)) = read::record(line.trim_end()) else { panic!() };
-        event.process.cmdline = vec!["x".repeat(bytes)];
+        event.process.cmdline = vec!["x".repeat(bytes)].into();
         Record::BindFailure(event)
     }
 

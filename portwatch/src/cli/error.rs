@@ -20,6 +20,9 @@ pub enum UsageError {
     /// Limits of a capture that there is not.
     #[error("`{0}` is about a capture, and there is none")]
     NothingToLimit(&'static str),
+    /// A secret might be shown.
+    #[error("PORTWATCH_REDACT: {0}")]
+    NotRedacted(String),
     /// A difference has other forms.
     #[error("a difference cannot be shown as {}", .0.name())]
     NoDiffAs(Format),
@@ -67,6 +70,10 @@ fn classify(error: &anyhow::Error) -> (u8, Option<&'static str>) {
                 (2, Some("name files or the folder of a capture, or use --journal"))
             }
             UsageError::NothingToLimit(_) => (2, Some("name its folder with --capture")),
+            UsageError::NotRedacted(_) => (
+                2,
+                Some("correct the pattern, or unset the variable; nothing was shown or started"),
+            ),
             UsageError::NoDiffAs(_) => (2, Some("use --format human or json")),
         };
     }

@@ -20,6 +20,7 @@ use crate::{
     kernel::attach::SourceLimit,
     metrics::Metrics,
     pipeline::{self, Agent, Tuning},
+    redact::Redaction,
     sinks::{Place, Sink, human::Human, json::Json},
     talk,
     watch::{self, Watch},
@@ -73,34 +74,37 @@ const STORM_WINDOW: Duration = Duration::from_secs(10);
 
 /// Runs the command, and once more if that is asked for and may help.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let redaction = settings::redaction()?;
     watch::need_rights()?;
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("failed to start the runtime")?
-        .block_on(starts(args))
+        .block_on(starts(args, &redaction))
 }
 
-async fn starts(args: &Args) -> anyhow::Result<ExitCode> {
+async fn starts(args: &Args, redaction: &Redaction) -> anyhow::Result<ExitCode> {
     let signals = Signals::hold_back().context("failed to read signals")?;
     // Its thread holds the signals back as well.
     talk::start();
     set_child_subreaper(Some(getpid())).context("failed to become a child subreaper")?;
     let locked_memory = getrlimit(Resource::Memlock);
     let refused = Refused::default();
-    let end = watched(args, &signals, &locked_memory, &refused, async || Ok(None)).await?;
+    let end =
+        watched(args, redaction, &signals, &locked_memory, &refused, async || Ok(None)).await?;
     let refusals = refused.all();
     let Some(timeout) = args.wait_free.filter(|_| !end.is_success() && !refusals.is_empty()) else {
         return Ok(end.into());
     };
     let wait = async || hold(&refusals, timeout, end, &signals).await;
-    Ok(watched(args, &signals, &locked_memory, &refused, wait).await?.into())
+    Ok(watched(args, redaction, &signals, &locked_memory, &refused, wait).await?.into())
 }
 
 /// Starts the command while its binds are watched, unless `before` that an end has
 /// come.
 async fn watched(
     args: &Args,
+    redaction: &Redaction,
     signals: &Signals,
     locked_memory: &Rlimit,
     refused: &Refused,
@@ -121,7 +125,7 @@ async fn watched(
             filter: Filter::default(),
             storm_window: STORM_WINDOW,
             deadline: enrich::DEADLINE,
-            redaction: settings::redaction(),
+            redaction: redaction.clone(),
         },
         metrics: Arc::new(Metrics::new().context("failed to count")?),
     };

@@ -89,6 +89,7 @@ enum Form {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let protocol = if args.udp { Protocol::Udp } else { Protocol::Tcp };
     let targets = target::targets(&args.targets, protocol)?;
+    let redaction = settings::redaction()?;
     let questions: Vec<_> = targets
         .into_iter()
         .map(|target| Question {
@@ -103,9 +104,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         None => Box::new(NoRecords),
     };
     let files = Box::new(Soon::begin());
-    let mut enricher = Enricher::new(Host::current(), records, files)
-        .patient(PATIENCE)
-        .redacting(settings::redaction());
+    let mut enricher =
+        Enricher::new(Host::current(), records, files).patient(PATIENCE).redacting(redaction);
     let everywhere = args.netns.as_deref() == Some("all");
     let places = match args.netns.as_deref() {
         None => vec![NetnsRef::Own],

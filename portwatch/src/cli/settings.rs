@@ -1,6 +1,6 @@
 //! The layers of the configuration, put one over the other.
 
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
 use clap::{ArgMatches, parser::ValueSource};
 use serde::Serialize;
@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::{error::UsageError, output::check_formats};
 use crate::{
-    config::{Layer, Settings, file},
+    config::{Layer, Settings, file, values::Pattern},
     redact::Redaction,
 };
 
@@ -56,16 +56,21 @@ impl Given {
 }
 
 /// What is taken out of command lines, for verbs that have no other settings: by the
-/// file, or by the environment over it.
-pub fn redaction() -> Redaction {
-    let named = std::env::var_os("PORTWATCH_CONFIG").map(PathBuf::from);
-    let file = file::read(named.as_deref()).map(|(file, _)| file).unwrap_or_else(|error| {
-        tracing::warn!(%error, "only the usual secrets are taken out of command lines");
-        Layer::default()
-    });
-    let said = std::env::var("PORTWATCH_REDACT").ok().and_then(|pattern| pattern.parse().ok());
+/// file, or by the environment over it. To be asked before anything is shown or started.
+///
+/// # Errors
+/// One of them is not understood, so that a secret might be shown.
+pub fn redaction() -> anyhow::Result<Redaction> {
+    let named = std::env::var_os("PORTWATCH_CONFIG").filter(|path| !path.is_empty());
+    let (file, _) = file::read(named.map(PathBuf::from).as_deref())?;
+    let said = std::env::var_os("PORTWATCH_REDACT").map(pattern).transpose()?;
     let said = Layer { redact: said.map(|pattern| vec![pattern]), ..Layer::default() };
-    Settings::from(said.over(file)).redaction()
+    Ok(Settings::from(said.over(file)).redaction())
+}
+
+fn pattern(said: OsString) -> Result<Pattern, UsageError> {
+    let text = said.into_string().map_err(|_| "it is not UTF-8".to_owned());
+    text.and_then(|text| text.parse()).map_err(UsageError::NotRedacted)
 }
 
 impl Configured {

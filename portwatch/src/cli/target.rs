@@ -85,7 +85,9 @@ pub fn targets(texts: &[String], protocol: Protocol) -> Result<Vec<Target>, Targ
     // Most people write numbers, and then nothing is read.
     let services = std::cell::OnceCell::new();
     let port_of = |name: &str| {
-        let known = services.get_or_init(|| fs::read_to_string(SERVICES).unwrap_or_default());
+        let known = services.get_or_init(|| {
+            String::from_utf8_lossy(&fs::read(SERVICES).unwrap_or_default()).into_owned()
+        });
         service(known, name, words::protocol(protocol))
     };
     texts.iter().map(|text| parse(text, protocol, port_of)).collect()

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use crate::evidence::Process;
+use crate::evidence::{Process, bounds::ELLIPSIS};
 
 /// Programs that run other programs: what tells them apart is their first
 /// argument that is not an option.
@@ -109,7 +109,7 @@ fn names(process: &Process) -> impl Iterator<Item = &str> + Clone {
     // A title in the argument's place ("nginx: master process") starts with it.
     let first = process.cmdline.first().and_then(|title| title.split([' ', ':']).next());
     let names = [first, process.comm.as_deref()].into_iter().flatten();
-    names.filter(|name| !name.is_empty()).map(bare)
+    names.filter(|name| !name.is_empty() && *name != ELLIPSIS).map(bare)
 }
 
 /// A path's last part without the version at its end: `app-2.4.1` and `python3`
@@ -141,8 +141,16 @@ impl PartialEq for Script<'_> {
     }
 }
 
-/// The argument of `-jar`, `-m` or `-c`, else the first that is not an option.
+/// What an interpreter runs, if all of its name is there.
 fn script(cmdline: &[String]) -> Option<Script<'_>> {
+    named_script(cmdline).filter(|script| {
+        let (Script::File(text) | Script::Text(text)) = script;
+        !text.ends_with(ELLIPSIS)
+    })
+}
+
+/// The argument of `-jar`, `-m` or `-c`, else the first that is not an option.
+fn named_script(cmdline: &[String]) -> Option<Script<'_>> {
     let mut arguments = cmdline.iter().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {

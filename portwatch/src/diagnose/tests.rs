@@ -59,7 +59,8 @@ fn java(pid: u32, version: &str, cgroup: &str, started: &str) -> Process {
         runtime: Some(Runtime::Java),
         cmdline: ["java", "-jar", &format!("/opt/app/app-{version}.jar")]
             .map(str::to_owned)
-            .to_vec(),
+            .to_vec()
+            .into(),
         uid: Some(1004),
         user: Some("deploy".to_owned()),
         started: Some(at(started)),
@@ -128,7 +129,7 @@ fn another_unit_is_another_service() {
     let mut nginx = java(700, "0", "/system.slice/nginx.service", "2026-06-01T00:00:00Z");
     nginx.comm = Some("nginx".to_owned());
     nginx.exe = Some("/usr/sbin/nginx".to_owned());
-    nginx.cmdline = vec!["nginx: master process".to_owned()];
+    nginx.cmdline = vec!["nginx: master process".to_owned()].into();
     assert_json_snapshot!(diagnose(&listener(nginx)));
 }
 

@@ -1,79 +1,265 @@
-//! What may take for ever is done on a thread of its own: a server or a user's process
-//! that does not answer for its file system holds up whoever opens a file there, or only
-//! asks what file system it is.
+//! What another process can hold up for as long as it likes is done on a thread that can
+//! be left behind: reading its memory (the kernel takes its mmap lock and may wait for
+//! whoever serves its pages), opening its files.
+//!
+//! What is lost by waiting is bounded: for one answer, for one event, for one user, and
+//! for everybody together.
 
 use std::{
-    sync::mpsc::{self, Receiver, TryRecvError},
-    thread,
+    cell::RefCell,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{self, RecvTimeoutError, Sender},
+    },
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
-/// How long one look may take. From the page cache it is a fraction of this.
-const PATIENCE: Duration = Duration::from_millis(50);
+use crate::kernel::rights;
 
-/// Looks aside, one at a time.
-pub struct Aside<T> {
-    /// The answer of the thread that was waited for last and took too long. While it is
-    /// stuck no other is made.
-    stuck: Option<Receiver<Option<T>>>,
+/// How long one answer is waited for. It takes some microseconds as a rule, and a thread
+/// of a busy machine some milliseconds to be run at all.
+const PATIENCE: Duration = Duration::from_millis(50);
+/// How long a process that did not answer is left alone, and counts against its user.
+const LEFT_ALONE: Duration = Duration::from_secs(10);
+/// How many of one user's processes may hold a thread.
+const MOST_OF_USER: usize = 2;
+/// How many threads may be held: a user may have many numbers (`subuid(5)`).
+const MOST: usize = 32;
+
+/// Who is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Who {
+    /// The process.
+    pub pid: u32,
+    /// When it started.
+    pub started_ns: u64,
+    /// Its real user, who answers for it.
+    pub uid: Option<u32>,
 }
 
-impl<T> Default for Aside<T> {
+/// Why there is no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unanswered {
+    /// It did not answer in time.
+    #[error("it did not answer within {} ms", PATIENCE.as_millis())]
+    Late,
+    /// It, or others of its user, did not answer before.
+    #[error("it was not asked, since its user's processes did not answer before")]
+    LeftAlone,
+    /// No thread can be had.
+    #[error("no thread could be started")]
+    NoThread,
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// A thread that does what may not come to an end, and those that have not.
+pub struct Aside(RefCell<Threads>);
+
+struct Threads {
+    worker: Option<(Sender<Job>, JoinHandle<()>)>,
+    late: Vec<Late>,
+    /// How long may be waited in vain yet.
+    in_vain: Duration,
+}
+
+/// A process that a thread was left behind for.
+struct Late {
+    who: Who,
+    since: Instant,
+    returned: Arc<AtomicBool>,
+}
+
+impl Default for Aside {
     fn default() -> Self {
-        Self { stuck: None }
+        Self(RefCell::new(Threads { worker: None, late: Vec::new(), in_vain: PATIENCE }))
     }
 }
 
-impl<T: Send + 'static> Aside<T> {
-    /// What `look` returns, if it does so in time.
-    pub fn within(
+impl Aside {
+    /// Begins another event, for which so long may be waited in vain.
+    pub fn begin(&self, in_vain: Duration) {
+        self.0.borrow_mut().in_vain = in_vain;
+    }
+
+    /// The outcome of `job`, which may depend on `who`.
+    ///
+    /// # Errors
+    /// There was no answer in time, or it is not waited for.
+    pub fn ask<T: Send + 'static>(
+        &self,
+        who: Who,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Unanswered> {
+        self.0.borrow_mut().ask(who, job)
+    }
+
+    /// Ends the thread that has nothing to do; those that were left behind stay.
+    pub fn rest(&self) {
+        if let Some((jobs, thread)) = self.0.borrow_mut().worker.take() {
+            drop(jobs);
+            // It has panicked, and its answer was missed already.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Threads {
+    fn ask<T: Send + 'static>(
         &mut self,
-        deadline: Instant,
-        look: impl FnOnce() -> Option<T> + Send + 'static,
-    ) -> Option<T> {
-        let still = |answer: &Receiver<_>| matches!(answer.try_recv(), Err(TryRecvError::Empty));
-        if self.stuck.as_ref().is_some_and(still) {
-            return None;
+        who: Who,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Unanswered> {
+        let patience = PATIENCE.min(self.in_vain);
+        if patience.is_zero() || self.leaves_alone(who) {
+            return Err(Unanswered::LeftAlone);
         }
-        self.stuck = None;
-        let patience = deadline.saturating_duration_since(Instant::now()).min(PATIENCE);
         let (say, answer) = mpsc::sync_channel(1);
-        let made = thread::Builder::new().name("aside".to_owned()).spawn(move || {
+        let returned = Arc::new(AtomicBool::new(false));
+        let has_returned = Arc::clone(&returned);
+        self.start(Box::new(move || {
             // Nobody may be waiting any more.
-            let _ = say.send(look());
-        });
-        if made.is_err() {
-            return None;
-        }
+            let _ = say.send(job());
+            has_returned.store(true, Ordering::Release);
+        }))?;
+        let since = Instant::now();
         match answer.recv_timeout(patience) {
-            Ok(found) => found,
-            Err(_) => {
-                self.stuck = Some(answer);
-                None
-            }
+            Ok(outcome) => return Ok(outcome),
+            Err(RecvTimeoutError::Disconnected) => return Err(Unanswered::NoThread),
+            Err(RecvTimeoutError::Timeout) => {}
         }
+        self.worker = None;
+        self.in_vain = self.in_vain.saturating_sub(since.elapsed());
+        self.late.push(Late { who, since, returned });
+        Err(Unanswered::Late)
+    }
+
+    fn leaves_alone(&mut self, who: Who) -> bool {
+        self.late.retain(|late| {
+            !late.returned.load(Ordering::Acquire) || late.since.elapsed() < LEFT_ALONE
+        });
+        let same = |late: &&Late| (late.who.pid, late.who.started_ns) == (who.pid, who.started_ns);
+        let of_user = self.late.iter().filter(|late| late.who.uid == who.uid).count();
+        self.late.len() >= MOST
+            || of_user >= MOST_OF_USER
+            || self.late.iter().any(|late| same(&late))
+    }
+
+    fn start(&mut self, job: Job) -> Result<(), Unanswered> {
+        let job = match &self.worker {
+            Some((jobs, _)) => match jobs.send(job) {
+                Ok(()) => return Ok(()),
+                Err(mpsc::SendError(job)) => job,
+            },
+            None => job,
+        };
+        let (jobs, next) = mpsc::channel::<Job>();
+        let thread = thread::Builder::new().name("aside".to_owned()).spawn(move || {
+            // It may stay when the others give their rights away.
+            if rights::give_away_of_thread().is_ok() {
+                next.into_iter().for_each(|job| job());
+            }
+        });
+        jobs.send(job).map_err(|_| Unanswered::NoThread)?;
+        self.worker = Some((jobs, thread.map_err(|_| Unanswered::NoThread)?));
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc::Receiver;
+
     use super::*;
 
+    fn who(pid: u32, uid: u32) -> Who {
+        Who { pid, started_ns: 1, uid: Some(uid) }
+    }
+
+    /// A process that does not answer until the sender is dropped.
+    fn hanging() -> (mpsc::Sender<()>, Receiver<()>) {
+        mpsc::channel()
+    }
+
+    fn hangs(aside: &Aside, who: Who) -> mpsc::Sender<()> {
+        let (end, wait) = hanging();
+        aside.begin(2 * PATIENCE);
+        assert_eq!(aside.ask(who, move || wait.recv().is_ok()), Err(Unanswered::Late));
+        end
+    }
+
     #[test]
-    fn what_does_not_answer_is_not_waited_for() {
-        let mut aside = Aside::default();
-        let deadline = || Instant::now() + Duration::from_millis(250);
-        let (go_on, wait) = mpsc::channel::<()>();
+    fn who_does_not_answer_is_not_waited_for_again() {
+        let aside = Aside::default();
+        assert_eq!(aside.ask(who(1, 1), || 7), Ok(7));
         let began = Instant::now();
-        let hangs = move || wait.recv().ok().and(None);
-        assert_eq!(aside.within(deadline(), hangs), None);
+        let _end = hangs(&aside, who(7, 1000));
         assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
-        // While that one hangs there is no other.
-        assert_eq!(aside.within(deadline(), || Some(7)), None);
-        go_on.send(()).unwrap();
-        let patience = Instant::now() + Duration::from_secs(10);
-        while aside.within(deadline(), || Some(7)).is_none() {
-            assert!(Instant::now() < patience, "it has gone on");
+        assert_eq!(aside.ask(who(7, 1000), || ()), Err(Unanswered::LeftAlone));
+        assert_eq!(aside.ask(who(8, 1000), || 8), Ok(8), "another process of the user");
+        let later = Who { started_ns: 2, ..who(7, 1000) };
+        assert_eq!(aside.ask(later, || 9), Ok(9), "a later process of the number");
+    }
+
+    #[test]
+    fn one_user_does_not_take_all_threads() {
+        let aside = Aside::default();
+        let _ends = [hangs(&aside, who(7, 1000)), hangs(&aside, who(8, 1000))];
+        aside.begin(2 * PATIENCE);
+        assert_eq!(aside.ask(who(9, 1000), || ()), Err(Unanswered::LeftAlone));
+        assert_eq!(aside.ask(who(10, 1001), || 10), Ok(10));
+    }
+
+    #[test]
+    fn the_threads_are_bounded() {
+        let aside = Aside::default();
+        let users = 0..u32::try_from(MOST).unwrap();
+        let _ends: Vec<_> = users.map(|user| hangs(&aside, who(100 + user, user))).collect();
+        aside.begin(2 * PATIENCE);
+        assert_eq!(aside.ask(who(1, 5000), || ()), Err(Unanswered::LeftAlone));
+    }
+
+    #[test]
+    fn one_event_is_not_held_up_by_many() {
+        let aside = Aside::default();
+        aside.begin(2 * PATIENCE);
+        let began = Instant::now();
+        let mut ends = Vec::new();
+        for user in 0..20 {
+            let (end, wait) = hanging();
+            ends.push(end);
+            let _ = aside.ask(who(user, user), move || wait.recv().is_ok());
         }
+        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+        assert_eq!(aside.ask(who(99, 99), || ()), Err(Unanswered::LeftAlone));
+        aside.begin(2 * PATIENCE);
+        assert_eq!(aside.ask(who(99, 99), || 1), Ok(1), "the next event is");
+    }
+
+    /// Who answers late again and again takes no more of others' time than who never
+    /// does.
+    #[test]
+    fn who_has_answered_late_is_left_alone_for_a_while() {
+        let aside = Aside::default();
+        drop(hangs(&aside, who(7, 1000)));
+        drop(hangs(&aside, who(8, 1000)));
+        aside.begin(2 * PATIENCE);
+        assert_eq!(aside.ask(who(9, 1000), || ()), Err(Unanswered::LeftAlone));
+        aside.0.borrow_mut().late.iter_mut().for_each(|late| late.since -= LEFT_ALONE);
+        let patience = Instant::now() + Duration::from_secs(10);
+        while aside.ask(who(7, 1000), || ()).is_err() {
+            assert!(Instant::now() < patience, "they have returned");
+        }
+    }
+
+    #[test]
+    fn at_rest_there_is_no_thread() {
+        let aside = Aside::default();
+        assert_eq!(aside.ask(who(1, 1), || 7), Ok(7));
+        aside.rest();
+        assert!(aside.0.borrow().worker.is_none());
+        assert_eq!(aside.ask(who(1, 1), || 7), Ok(7));
     }
 }

@@ -20,6 +20,8 @@ use walk::Walk;
 
 /// Holders that are kept for one socket.
 const MOST_HOLDERS: usize = 32;
+/// Holders that are described for all sockets together.
+const MOST_DESCRIBED: usize = 512;
 /// Sockets whose holders are remembered.
 const MOST_REMEMBERED: usize = 1024;
 /// How long they are believed without another search. In a burst of refusals by
@@ -128,7 +130,7 @@ impl Holders {
             };
             searches.0.extend(wanted.keys().map(|&inode| (inode, left)));
         }
-        describe(host, sockets, &known);
+        gaps.extend(describe(host, sockets, &known));
         searches.0.extend(known.into_keys().map(|inode| (inode, Searched::Found)));
         searches
     }
@@ -216,11 +218,17 @@ fn look_near(host: &Host, records: &dyn Records, sockets: &[Socket], wanted: &mu
     }
 }
 
-fn describe(host: &Host, sockets: &mut [Socket], known: &Wanted) {
+/// Of many sockets fewer holders each are described, but all that are kept of one that
+/// refused. Gives the gap for the others.
+fn describe(host: &Host, sockets: &mut [Socket], known: &Wanted) -> Option<Gap> {
     let mut processes: HashMap<u32, Option<Process>> = HashMap::new();
+    let each = (MOST_DESCRIBED / known.len().max(1)).clamp(1, MOST_HOLDERS);
+    let mut left_out = 0;
     for socket in sockets {
-        let holders = socket.inode.and_then(|inode| known.get(&inode));
-        for &Seat { pid, tid, fd } in holders.into_iter().flatten().take(MOST_HOLDERS) {
+        let Some(holders) = socket.inode.and_then(|inode| known.get(&inode)) else { continue };
+        let most = if socket.refused == Some(true) { MOST_HOLDERS } else { each };
+        left_out += holders.len().saturating_sub(most);
+        for &Seat { pid, tid, fd } in holders.iter().take(most) {
             let process = processes.entry(pid).or_insert_with(|| processes::by_pid(host, pid));
             if let Some(process) = process {
                 let tid = (tid != pid).then_some(tid);
@@ -228,4 +236,6 @@ fn describe(host: &Host, sockets: &mut [Socket], known: &Wanted) {
             }
         }
     }
+    let why = format!("{left_out} more holders are not listed");
+    (left_out > 0).then(|| Gap::new("sockets.holders.more", why))
 }

@@ -30,7 +30,7 @@ use tokio::{
 #[cfg(doc)]
 use crate::enrich::processes;
 use crate::{
-    enrich::processes::Parent,
+    enrich::{memory::Memory, processes::Parent},
     evidence::Ephemeral,
     kernel::{
         features,
@@ -95,6 +95,8 @@ pub struct Host {
     users: RefCell<Option<(Instant, HashMap<u32, String>)>>,
     /// The parents of processes as last read ([`processes::parent_of`]).
     pub(super) parents: RefCell<HashMap<u32, (Instant, Arc<Parent>)>>,
+    /// What is read out of the memory of processes.
+    pub(super) memory: Memory,
     /// Nanoseconds from boot's beginning to the epoch's, as last taken over.
     boot_to_wall: Cell<i64>,
 }
@@ -113,6 +115,7 @@ impl Host {
             runtime: OnceCell::new(),
             users: RefCell::default(),
             parents: RefCell::default(),
+            memory: Memory::default(),
             boot_to_wall: Cell::new(0),
         }
     }
@@ -131,6 +134,7 @@ impl Host {
             runtime: OnceCell::new(),
             users: RefCell::default(),
             parents: RefCell::default(),
+            memory: Memory::default(),
             boot_to_wall: Cell::new(0),
         }
     }
@@ -169,11 +173,12 @@ impl Host {
         const BELIEVED: Duration = Duration::from_secs(2);
         let mut users = self.users.borrow_mut();
         if users.as_ref().is_none_or(|(read, _)| read.elapsed() > BELIEVED) {
-            let text = fs::read_to_string(self.etc_root.join("passwd")).unwrap_or_default();
-            let names = text.lines().filter_map(|line| {
-                let mut fields = line.split(':');
+            let text = fs::read(self.etc_root.join("passwd")).unwrap_or_default();
+            let names = text.split(|&byte| byte == b'\n').filter_map(|line| {
+                let mut fields = line.split(|&byte| byte == b':');
                 let (name, _, uid) = (fields.next()?, fields.next()?, fields.next()?);
-                Some((uid.parse().ok()?, name.to_owned()))
+                let uid = str::from_utf8(uid).ok()?.parse().ok()?;
+                Some((uid, String::from_utf8_lossy(name).into_owned()))
             });
             // Of several with one number the first is the one that programs show.
             let mut first = HashMap::new();
@@ -183,7 +188,8 @@ impl Host {
         users.as_ref()?.1.get(&uid).cloned()
     }
 
-    /// `/proc/PID/WHAT`.
+    /// `/proc/PID/WHAT`. What the kernel reads out of the process's memory is not among
+    /// them ([`cmdline`](Self::cmdline), [`environment`](Self::environment)).
     pub fn proc_file(&self, pid: u32, what: &str) -> PathBuf {
         self.proc_root.join(pid.to_string()).join(what)
     }

@@ -1,6 +1,7 @@
 //! Processes: who failed, and who has a socket open.
 
 use std::{
+    fs,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -8,25 +9,20 @@ use std::{
 use bytemuck::Zeroable as _;
 use jiff::Timestamp;
 use portwatch_common::{Arguments, COMM_LEN, Owner};
-use procfs::process;
 
 use crate::{
     decode::RawFailure,
     enrich::{
+        aside::Who,
         cgroups,
         host::{Host, read_beginning},
     },
     evidence::{Cgroup, Gap, Process},
     kernel::{nsfs::Hidden, records::Records},
+    proc::{self, MOST_STAT, MOST_STATUS, Stat, Status, TICK_NS},
+    redact::{Cmdline, Unredacted},
 };
 
-/// Clock ticks of /proc/PID/stat: USER_HZ is 100 on every architecture that is
-/// supported.
-const TICK_NS: u64 = 10_000_000;
-/// How much is read of a command line: as much as execve(2) takes by default.
-const MOST_ARGUMENTS: u64 = 2 * 1024 * 1024;
-/// How much is read of a parent's arguments.
-const MOST_OF_PARENT: u64 = 4096;
 /// How far up the parents are followed.
 const MOST_ANCESTORS: usize = 32;
 
@@ -44,13 +40,13 @@ pub fn failing(
         tid: Some(task.tid),
         ppid: task.ppid,
         comm: Some(task.comm.clone()),
-        cmdline: task.cmdline.clone(),
+        cmdline: host.redacted(&task.cmdline),
         uid: Some(task.uid),
         started: task.started_ns.map(|ns| start(host, ns)),
         cgroup: Some(Cgroup { id: Some(task.cgroup_id), path: None }),
         ..Process::default()
     };
-    match identified(host, task.pid) {
+    match identified(host, task.pid, &task.cmdline) {
         Some(alive) if is_same(alive.started_ns, task.started_ns, raw.at_ns) => {
             found.exe = alive.process.exe;
             found.tty = alive.process.tty;
@@ -71,7 +67,7 @@ pub fn failing(
         let gone = "the process was gone when it was looked at";
         let why = host.hidden().map_or(gone, Hidden::why);
         gaps.push(Gap::new("process.exe", why));
-        if task.cmdline_cut {
+        if task.cmdline.is_cut() {
             gaps.push(Gap::new("process.cmdline", "only its first 512 bytes were seen"));
         }
     }
@@ -89,25 +85,22 @@ struct Identified {
 
 /// Whether the process on record is still there under its number.
 pub fn is_alive(host: &Host, owner: &Owner) -> bool {
-    process::Process::new_with_root(host.proc_root.join(owner.pid.to_string()))
-        .and_then(|process| process.stat())
-        .is_ok_and(|stat| {
-            let started_ns = stat.starttime.saturating_mul(TICK_NS);
-            let recorded = (owner.started_ns != 0).then_some(owner.started_ns);
-            // A zombie has nothing open any more: it only waits for its parent.
-            !matches!(stat.state, 'Z' | 'X') && is_same(started_ns, recorded, owner.at_ns)
-        })
+    stat(host, owner.pid).is_some_and(|stat| {
+        let recorded = (owner.started_ns != 0).then_some(owner.started_ns);
+        // A zombie has nothing open any more: it only waits for its parent.
+        !stat.is_zombie() && is_same(stat.started_ns, recorded, owner.at_ns)
+    })
 }
 
 /// Reads one process by its number; `None` if there is none, or it changes
 /// while it is being read.
 pub fn by_pid(host: &Host, pid: u32) -> Option<Process> {
-    identified(host, pid).map(|found| found.process)
+    identified(host, pid, &Unredacted::default()).map(|found| found.process)
 }
 
 /// A process as the record has it, without a port; `None` as [`by_pid`].
 pub fn owner(host: &Host, pid: u32) -> Option<(Owner, Arguments)> {
-    let Identified { process, started_ns } = identified(host, pid)?;
+    let Identified { process, started_ns } = identified(host, pid, &Unredacted::default())?;
     let path = process.cgroup.and_then(|cgroup| cgroup.path);
     let mut owner = Owner {
         started_ns,
@@ -128,40 +121,53 @@ pub fn owner(host: &Host, pid: u32) -> Option<(Owner, Arguments)> {
 }
 
 /// Reads one process; `None` if it goes away, or its number goes to another,
-/// while it is being read.
-fn identified(host: &Host, pid: u32) -> Option<Identified> {
+/// while it is being read. The arguments are read if `known` is not all of them.
+fn identified(host: &Host, pid: u32, known: &Unredacted) -> Option<Identified> {
+    let Stat { comm, state, ppid, tty, started_ns } = stat(host, pid)?;
+    let Status { uid, ns_pid, core_dumping, .. } = status(host, pid);
     let folder = host.proc_root.join(pid.to_string());
-    let proc = process::Process::new_with_root(folder.clone()).ok()?;
-    let stat = proc.stat().ok()?;
-    let started_ns = stat.starttime.saturating_mul(TICK_NS);
-    let status = proc.status().ok();
-    let inside = status.as_ref().and_then(|status| status.nspid.as_ref()?.last().copied());
     let mut found = Process {
         pid,
-        ns_pid: inside.and_then(|inside| u32::try_from(inside).ok()).filter(|&own| own != pid),
-        core_dumping: status.as_ref().is_some_and(|status| status.core_dumping == Some(true)),
-        zombie: stat.state == 'Z',
-        ppid: u32::try_from(stat.ppid).ok(),
-        tty: tty_name(stat.tty_nr()),
-        exe: proc.exe().ok().map(|exe| exe.to_string_lossy().into_owned()),
-        cmdline: read_beginning(&folder.join("cmdline"), MOST_ARGUMENTS)
-            .map(|bytes| crate::decode::arguments(&bytes))
-            .unwrap_or_default(),
-        uid: status.map(|status| status.ruid),
+        ns_pid: ns_pid.filter(|&own| own != pid),
+        core_dumping,
+        zombie: state == b'Z',
+        ppid: Some(ppid),
+        tty: tty_name(tty),
+        exe: fs::read_link(folder.join("exe")).ok().map(|exe| exe.to_string_lossy().into_owned()),
+        cmdline: match known.is_whole() {
+            true => host.redacted(known),
+            false => host.cmdline(Who { pid, started_ns, uid }),
+        },
+        uid,
         started: Some(host.wall_clock(started_ns)),
         cgroup: cgroups::read(&folder)
             .ok()
             .flatten()
             .map(|path| Cgroup { id: None, path: Some(path) }),
-        comm: Some(stat.comm),
+        comm: Some(comm),
         ..Process::default()
     };
-    let again = process::Process::new_with_root(folder).and_then(|proc| proc.stat()).ok()?;
-    if again.starttime != stat.starttime {
+    if stat(host, pid)?.started_ns != started_ns {
         return None;
     }
     name_owner(host, &mut found);
     Some(Identified { process: found, started_ns })
+}
+
+fn stat(host: &Host, pid: u32) -> Option<Stat> {
+    proc::stat(&read_beginning(&host.proc_file(pid, "stat"), MOST_STAT).ok()?)
+}
+
+/// Nothing is known where it cannot be read.
+fn status(host: &Host, pid: u32) -> Status {
+    let text = read_beginning(&host.proc_file(pid, "status"), MOST_STATUS);
+    text.map(|text| proc::status(&text)).unwrap_or_default()
+}
+
+/// A process as one asks it for what is in its memory; `None` if it is gone.
+pub fn who(host: &Host, pid: u32) -> Option<Who> {
+    let started_ns = stat(host, pid)?.started_ns;
+    Some(Who { pid, started_ns, uid: status(host, pid).uid })
 }
 
 /// The wall-clock time of a process's start, in ticks as /proc has it, so that
@@ -209,7 +215,7 @@ fn name_owner(host: &Host, process: &mut Process) {
 
 /// A terminal's name in /dev by its major and minor number; `None` for 0, no
 /// terminal (Documentation/admin-guide/devices.txt).
-fn tty_name((major, minor): (i32, i32)) -> Option<String> {
+fn tty_name((major, minor): (u32, u32)) -> Option<String> {
     Some(match (major, minor) {
         (0, _) => return None,
         (4, 0..64) => format!("tty{minor}"),
@@ -239,10 +245,8 @@ pub struct Parent {
     pub comm: String,
     /// Its own parent.
     pub ppid: u32,
-    /// When it started, in nanoseconds of `CLOCK_BOOTTIME`.
-    pub started_ns: Option<u64>,
-    /// Its arguments, cut after [`MOST_OF_PARENT`] bytes.
-    pub argv: Vec<String>,
+    /// When it started, in nanoseconds since boot.
+    pub started_ns: u64,
 }
 
 /// Reads a process on the way up from another; `None` if it is gone. The failing
@@ -251,8 +255,6 @@ pub struct Parent {
 pub fn parent_of(host: &Host, pid: u32) -> Option<Arc<Parent>> {
     /// As long as one refusal takes; no number comes round again so soon.
     const BELIEVED: Duration = Duration::from_millis(50);
-    /// A `stat` has some 300 bytes.
-    const MOST_STAT: u64 = 4096;
     const MOST_REMEMBERED: usize = 256;
     let mut parents = host.parents.borrow_mut();
     if let Some((read, parent)) = parents.get(&pid)
@@ -260,10 +262,8 @@ pub fn parent_of(host: &Host, pid: u32) -> Option<Arc<Parent>> {
     {
         return Some(Arc::clone(parent));
     }
-    let stat = read_beginning(&host.proc_file(pid, "stat"), MOST_STAT).ok()?;
-    let (comm, ppid, started_ns) = parse_stat(&stat)?;
-    let argv = read_beginning(&host.proc_file(pid, "cmdline"), MOST_OF_PARENT).unwrap_or_default();
-    let parent = Arc::new(Parent { comm, ppid, started_ns, argv: crate::decode::arguments(&argv) });
+    let Stat { comm, ppid, started_ns, .. } = stat(host, pid)?;
+    let parent = Arc::new(Parent { comm, ppid, started_ns });
     if parents.len() >= MOST_REMEMBERED {
         parents.clear();
     }
@@ -271,26 +271,15 @@ pub fn parent_of(host: &Host, pid: u32) -> Option<Arc<Parent>> {
     Some(parent)
 }
 
-/// The real user of a process; `None` if it is gone.
-pub fn real_uid(host: &Host, pid: u32) -> Option<u32> {
-    // The line stands before those that can be long.
-    let status = read_beginning(&host.proc_file(pid, "status"), 4096).ok()?;
-    let text = String::from_utf8_lossy(&status);
-    let line = text.lines().find_map(|line| line.strip_prefix("Uid:"))?;
-    line.split_ascii_whitespace().next()?.parse().ok()
+/// The arguments of such a process.
+pub fn arguments_of(host: &Host, pid: u32, parent: &Parent) -> Cmdline {
+    let started_ns = parent.started_ns;
+    host.cmdline(Who { pid, started_ns, uid: real_uid(host, pid) })
 }
 
-/// Name, parent and start in `/proc/PID/stat` (`proc_pid_stat(5)`): `PID (NAME) S PPID …`,
-/// where the name may be any bytes, brackets too. Not by procfs, which panics on
-/// what is not in this form.
-fn parse_stat(stat: &[u8]) -> Option<(String, u32, Option<u64>)> {
-    let text = String::from_utf8_lossy(stat);
-    let (before, after) = text.rsplit_once(')')?;
-    let (_, comm) = before.split_once('(')?;
-    let mut fields = after.split_ascii_whitespace();
-    let parent = fields.nth(1)?.parse().ok()?;
-    let ticks = fields.nth(17).and_then(|ticks| ticks.parse::<u64>().ok());
-    Some((comm.to_owned(), parent, ticks.map(|ticks| ticks.saturating_mul(TICK_NS))))
+/// The real user of a process; `None` if it is gone.
+pub fn real_uid(host: &Host, pid: u32) -> Option<u32> {
+    status(host, pid).uid
 }
 
 #[cfg(test)]
@@ -303,18 +292,6 @@ mod tests {
         assert!(!is_same(3_330_000_000, Some(3_344_000_000), u64::MAX));
         assert!(is_same(3_330_000_000, None, 3_331_000_000));
         assert!(!is_same(3_330_000_000, None, 3_320_000_000));
-    }
-
-    #[test]
-    fn a_name_may_have_brackets() {
-        let read = |stat: &[u8]| parse_stat(stat);
-        assert_eq!(read(b"7 (a) b (c) S 3 7 7 0"), Some(("a) b (c".to_owned(), 3, None)));
-        assert_eq!(read(b"7 (\xff) R 0 0"), Some(("\u{fffd}".to_owned(), 0, None)));
-        let whole = b"9 (a) S 1 9 9 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 333 4 5";
-        assert_eq!(read(whole), Some(("a".to_owned(), 1, Some(3_330_000_000))));
-        for broken in [&b""[..], b"7 (a", b")(", b"7 (a) S", b"7 (a) S -1 0"] {
-            assert_eq!(read(broken), None);
-        }
     }
 
     #[test]

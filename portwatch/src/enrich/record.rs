@@ -3,7 +3,7 @@
 use portwatch_common::{Owner, Port, PortUse, flag};
 
 use crate::{
-    decode::{RawFailure, address_of, arguments},
+    decode::{RawFailure, address_of},
     enrich::{
         holders::{Searched, Searches},
         host::Host,
@@ -21,7 +21,7 @@ pub fn process(host: &Host, records: &dyn Records, owner: &Owner) -> Process {
         pid: owner.pid,
         ppid: (owner.ppid != 0).then_some(owner.ppid),
         comm: Some(String::from_utf8_lossy(text).into_owned()),
-        cmdline: arguments(&records.arguments(owner)),
+        cmdline: host.redacted(&records.arguments(owner)),
         uid: Some(owner.uid),
         started: (owner.started_ns != 0).then(|| processes::start(host, owner.started_ns)),
         cgroup: Some(Cgroup { id: Some(owner.cgroup_id), path: None }),
@@ -129,6 +129,21 @@ pub fn recall_origin(host: &Host, records: &dyn Records, sockets: &mut [Socket])
                 cmdline: then.cmdline,
                 alive: processes::is_alive(host, &owner),
             });
+        }
+    }
+}
+
+/// Adds the arguments on record to the holders whose own could not be read.
+pub fn recall_arguments(host: &Host, records: &dyn Records, sockets: &mut [Socket]) {
+    for socket in sockets {
+        let Some(unread) = socket.holders.iter_mut().find(|holder| holder.cmdline.is_empty())
+        else {
+            continue;
+        };
+        let owner = socket.cookie.and_then(|cookie| records.owner(cookie));
+        let Some(owner) = owner.filter(|owner| owner.pid == unread.pid) else { continue };
+        if unread.started == Some(processes::start(host, owner.started_ns)) {
+            unread.cmdline = host.redacted(&records.arguments(&owner));
         }
     }
 }

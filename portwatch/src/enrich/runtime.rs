@@ -1,33 +1,23 @@
 //! What a program is written in or runs on, so that it can be told in its own
 //! words how to set a socket option.
 
-use std::{
-    fs::File,
-    os::unix::fs::FileExt as _,
-    path::{Path, PathBuf},
-    time::Instant,
-};
+use std::{fs::File, os::unix::fs::FileExt as _, path::Path};
 
+use super::{aside::Who, host::Host};
 use crate::{
-    enrich::aside::Aside,
+    decode::RawTask,
     evidence::{Process, Runtime},
 };
 
-/// Looks at programs, whose files may be where nobody answers for them.
-#[derive(Default)]
-pub struct Programs(Aside<Runtime>);
-
-impl Programs {
-    /// By the program's name; by what its compiler has left in the file where that
-    /// is a program of its own. `None` if the file cannot be looked at in time.
-    pub fn runtime(
-        &mut self,
-        process: &Process,
-        exe: PathBuf,
-        deadline: Instant,
-    ) -> Option<Runtime> {
-        by_name(process).or_else(|| self.0.within(deadline, move || by_file(&exe)))
-    }
+/// By the program's name; by what its compiler has left in the file where that is a
+/// program of its own. `None` if the file cannot be looked at in time: a server or a
+/// user's process that does not answer for its file system holds up whoever opens a file
+/// there, or only asks what file system it is.
+pub fn of(host: &Host, process: &Process, task: &RawTask) -> Option<Runtime> {
+    let who =
+        Who { pid: process.pid, started_ns: task.started_ns.unwrap_or_default(), uid: process.uid };
+    let exe = host.proc_file(process.pid, "exe");
+    by_name(process).or_else(|| host.aside(who, move || by_file(&exe)).ok().flatten())
 }
 
 /// Interpreters and virtual machines.

@@ -19,6 +19,8 @@ use crate::{
 /// How long it may take. What is not on record by then is found by a search when
 /// it is asked for.
 const DEADLINE: Duration = Duration::from_secs(5);
+/// How long it may wait in vain for processes that do not answer for their own memory.
+const MOST_IN_VAIN: Duration = Duration::from_secs(1);
 /// Namespaces that are looked into.
 const MOST_NAMESPACES: usize = 1024;
 /// Sockets that are looked at, holders of ports among them: half of what the record of
@@ -38,6 +40,7 @@ struct Held {
 /// have connections. Never fails; what cannot be had is found when it is needed.
 pub fn seed(host: &Host, records: &mut dyn Records, files: &mut dyn Files) {
     let deadline = Instant::now() + DEADLINE;
+    host.begin(MOST_IN_VAIN);
     let (namespaces, mut complete) = netns::all(host, MOST_NAMESPACES);
     let mut holding: HashMap<u64, Held> = HashMap::new();
     for namespace in &namespaces {
@@ -98,6 +101,10 @@ fn seed_owners(
     }
     let mut owners = HashMap::new();
     for (pid, Held { cookie, port, address }) in found {
+        if Instant::now() > deadline {
+            tracing::debug!("no time was left to put every holder on record");
+            break;
+        }
         let owner = owners.entry(pid).or_insert_with(|| processes::owner(host, pid));
         if let Some((owner, arguments)) = owner {
             let (family, address) = bytes_of(address);

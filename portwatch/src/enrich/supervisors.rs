@@ -10,7 +10,7 @@ use std::{
 use jiff::Timestamp;
 
 use crate::{
-    enrich::{aside::Aside, host::Host},
+    enrich::host::Host,
     evidence::{Evidence, Gap, Process, Protocol, Supervisor, SupervisorKind},
     roles::{self, Role},
 };
@@ -41,8 +41,6 @@ pub struct Supervisors {
     /// The managers that could not be reached, by their user.
     silent: Remembered<Option<u32>, String>,
     listeners: Remembered<(), Vec<Listener>>,
-    /// What shells run.
-    scripts: Aside<String>,
 }
 
 impl Supervisors {
@@ -114,7 +112,7 @@ impl Supervisors {
         }
         let key = (process.pid, process.started);
         let parents = self.parents.recall(&key).unwrap_or_else(|| {
-            let parents = parents::look(host, process, deadline, &mut self.scripts);
+            let parents = parents::look(host, process, deadline);
             if !parents.cut_short {
                 self.parents.remember(key, parents.clone());
             }

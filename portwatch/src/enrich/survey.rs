@@ -8,7 +8,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use procfs::process::Process;
 use serde::Serialize;
 
 use super::{
@@ -16,7 +15,7 @@ use super::{
     host::{Host, NetnsRef},
     supervisors::systemd,
 };
-use crate::evidence::Engine;
+use crate::{evidence::Engine, proc};
 
 /// How long one service is waited for.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -70,7 +69,7 @@ pub fn survey(host: &Host) -> Vec<Source> {
     vec![
         Source::new("sock_diag", "the sockets on the port", sock_diag(host)),
         Source::new("namespaces", "sockets in other network namespaces", namespaces(host)),
-        Source::new("proc", "names and command lines of other users' processes", proc(host)),
+        Source::new("proc", "names and command lines of other users' processes", processes(host)),
         Source::new("cgroup2", "units, containers, and the quick way to a holder", cgroup2(host)),
         Source::new("systemd", "restart settings, .socket units", of_systemd(host)),
         Source::new("docker", "names of Docker's containers", engine(host, Engine::Docker)),
@@ -100,15 +99,13 @@ fn namespaces(host: &Host) -> (State, String) {
     }
 }
 
-fn proc(host: &Host) -> (State, String) {
-    let hides = Process::new_with_root(host.proc_root.join("self"))
-        .and_then(|me| me.mountinfo())
-        .ok()
-        .and_then(|mounts| {
-            let proc = mounts.0.into_iter().rfind(|mount| mount.mount_point == host.proc_root)?;
-            let option = proc.super_options.get("hidepid").cloned().flatten();
-            option.filter(|level| !matches!(level.as_str(), "0" | "off"))
-        });
+fn processes(host: &Host) -> (State, String) {
+    let hides = fs::read(host.proc_root.join("self/mountinfo")).ok().and_then(|mounts| {
+        let mounts = proc::mounts(&mounts);
+        let proc = mounts.iter().rfind(|mount| mount.point == host.proc_root)?;
+        let level = proc.options.split(',').find_map(|option| option.strip_prefix("hidepid="))?;
+        (!matches!(level, "0" | "off")).then(|| level.to_owned())
+    });
     let seen = fs::read_link(host.proc_file(1, "exe")).map(drop);
     let listed = fs::read_dir(host.proc_file(1, "fd")).map(drop);
     match (seen.and(listed), hides) {

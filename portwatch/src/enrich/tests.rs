@@ -18,6 +18,7 @@ use crate::{
     enrich::host::{DiagSocket, NetnsRef},
     evidence::{Ephemeral, Family, Origin, Protocol, Stage, State, Unheld},
     kernel::{files::NoFiles, records::NoRecords},
+    redact::Unredacted,
 };
 
 mod fake;
@@ -80,6 +81,53 @@ fn a_later_process_of_the_same_number_is_not_taken_for_the_failing_one() {
     assert_eq!(evidence.process.unit, None);
     assert_eq!(evidence.process.cmdline, ["java"], "what the kernel saw stays");
     assert_eq!(evidence.gaps[0].what, "process.exe");
+}
+
+/// 32 holders of two sockets, each with as many arguments as execve(2) takes.
+#[test]
+fn long_command_lines_are_cut_and_kept_once() {
+    let root = TempDir::new().unwrap();
+    let rows = [Row(LISTEN, "0.0.0.0:8080", 798, 0), Row(LISTEN, "10.0.0.1:8080", 799, 0)];
+    let host = host(&root, &rows);
+    let long = "argument\0".repeat(2 * 1024 * 1024 / 9);
+    for pid in 100..132 {
+        process(root.path(), pid, 1, 100, "/system.slice/old.service", &[(3, 798), (4, 799)]);
+        fs::write(root.path().join(format!("proc/{pid}/cmdline")), &long).unwrap();
+    }
+    let files = Box::new(NoFiles("not in this test".to_owned()));
+    let mut enricher = Enricher::new(host, Box::new(NoRecords), files);
+    enricher.tune(Duration::from_secs(20), Redaction::default());
+    let evidence = enricher.enrich(&refused(own_netns(&root)));
+    assert!(serde_json::to_vec(&evidence).unwrap().len() < seal::MOST_OF_EVENT);
+    let holders = |socket: usize| &evidence.sockets[socket].holders;
+    assert_eq!((holders(0).len(), holders(1).len()), (32, 32));
+    let described =
+        |socket: usize| holders(socket).iter().find(|holder| !holder.cmdline.is_empty());
+    let (first, second) = (described(0).unwrap(), described(1).unwrap());
+    assert_eq!(first.cmdline.last().map(String::as_str), Some("…"));
+    assert!(std::ptr::eq(&*first.cmdline, &*second.cmdline), "one copy");
+    assert!(evidence.gaps.iter().any(|gap| gap.why.contains("described in brief")));
+}
+
+/// In what a process calls itself, and in what another user is called.
+#[test]
+fn bytes_that_are_no_text_cost_nobody_else_its_name() {
+    let root = TempDir::new().unwrap();
+    let host = host(&root, &[Row(LISTEN, "0.0.0.0:8080", 798, 0)]);
+    let passwd = b"root:x:0:0::/:\nm\xfcller:x:1000:1000:\xff:/:\ndeploy:x:1004:1004::/:\n";
+    fs::write(root.path().join("etc/passwd"), passwd).unwrap();
+    process(root.path(), 38104, 1, 100, "/system.slice/old.service", &[(89, 798)]);
+    let folder = root.path().join("proc/38104");
+    let stat = fs::read_to_string(folder.join("stat")).unwrap();
+    let (before, after) = stat.split_once("java").unwrap();
+    let stat = [before.as_bytes(), b"j\xffva", after.as_bytes()].concat();
+    fs::write(folder.join("stat"), stat).unwrap();
+    fs::write(folder.join("status"), b"Name:\tj\xffva\nUid:\t1004\t0\t0\t0\n").unwrap();
+    let evidence = enrich(host, &refused(own_netns(&root)));
+    let holder = &evidence.sockets[0].holders[0];
+    assert_eq!(holder.comm.as_deref(), Some("j\u{fffd}va"));
+    assert_eq!((holder.uid, holder.user.as_deref()), (Some(1004), Some("deploy")));
+    assert_eq!(evidence.process.user.as_deref(), Some("deploy"));
 }
 
 #[test]

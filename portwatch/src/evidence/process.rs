@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::is_false;
-use crate::event::schema::Time;
+use crate::{event::schema::Time, redact::Cmdline};
 
 /// A process, as far as it could be seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -47,12 +47,13 @@ pub struct Process {
     pub comm: Option<String>,
     /// The executable's path; ends in ` (deleted)` where the file is gone.
     pub exe: Option<String>,
-    /// The arguments; empty where unknown.
-    pub cmdline: Vec<String>,
     /// Who stands for it that the process is what it calls itself, where that is a
     /// program that acts for others: systemd, docker-proxy, kube-proxy and the like.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vouched_by: Option<Voucher>,
+    /// The arguments without secrets; empty where unknown. They are cut at 4 KiB, where
+    /// an ellipsis stands.
+    pub cmdline: Cmdline,
     /// What its program is written in or runs on; looked at for the failing process
     /// only, where setting SO_REUSEADDR would help.
     #[serde(default, skip_serializing_if = "Option::is_none")]

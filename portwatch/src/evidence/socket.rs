@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Device, Process};
+use crate::redact::Cmdline;
 
 /// A socket on the port.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -83,8 +84,8 @@ pub struct Binder {
     /// Its name then.
     pub comm: String,
     /// The beginning of its arguments then.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub cmdline: Vec<String>,
+    #[serde(default, skip_serializing_if = "Cmdline::is_empty")]
+    pub cmdline: Cmdline,
     /// Whether it is still there.
     pub alive: bool,
 }

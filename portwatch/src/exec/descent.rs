@@ -1,7 +1,9 @@
 //! Whether a process comes of this one. It does not matter who of those between has
 //! ended: this process is a child subreaper, so their children became its own.
 
-use procfs::process::Process;
+use std::{fs::File, io::Read as _};
+
+use crate::proc::{self, MOST_STAT};
 
 /// Generations that are looked through; as many as on the kernel side.
 const MOST: usize = 32;
@@ -17,8 +19,9 @@ fn comes_of(pid: u32, root: u32, parent: impl Fn(u32) -> Option<u32>) -> bool {
 }
 
 fn parent(pid: u32) -> Option<u32> {
-    let stat = Process::new(i32::try_from(pid).ok()?).and_then(|process| process.stat()).ok()?;
-    u32::try_from(stat.ppid).ok().filter(|&parent| parent != 0)
+    let mut stat = Vec::new();
+    File::open(format!("/proc/{pid}/stat")).ok()?.take(MOST_STAT).read_to_end(&mut stat).ok()?;
+    Some(proc::stat(&stat)?.ppid).filter(|&parent| parent != 0)
 }
 
 #[cfg(test)]

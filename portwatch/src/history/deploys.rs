@@ -75,5 +75,5 @@ impl Last {
 }
 
 fn image(process: &Process) -> (Option<String>, Vec<String>) {
-    (process.exe.clone(), process.cmdline.clone())
+    (process.exe.clone(), process.cmdline.to_vec())
 }

@@ -69,7 +69,7 @@ fn different_programs_are_not_one() {
     let by = |holder: &str| {
         let mut evidence = refused("2026-06-08T10:02:17Z", "app-2.4.2", 0);
         for holder_process in evidence.sockets.iter_mut().flat_map(|row| &mut row.holders) {
-            holder_process.cmdline = ["java", "-jar", holder].map(str::to_owned).to_vec();
+            holder_process.cmdline = ["java", "-jar", holder].map(str::to_owned).to_vec().into();
         }
         evidence
     };
@@ -89,7 +89,7 @@ fn failures_of_different_programs_are_no_row() {
     let once = report(&[of("a.service"), of("b.service"), of("c.service")]);
     assert_eq!(once.patterns[0].finding, None);
     let mut again = of("b.service");
-    again.process.cmdline.push("--new".to_owned());
+    again.process.cmdline = [&again.process.cmdline, &["--new".to_owned()][..]].concat().into();
     let twice = report(&[of("a.service"), of("b.service"), again]);
     let finding = twice.patterns[0].finding.as_deref();
     assert_eq!(finding, Some("the same squatter, 2 deploys of b.service in a row"));

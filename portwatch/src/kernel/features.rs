@@ -8,10 +8,10 @@ use std::{
 
 use aya::Btf;
 use portwatch_common::{Layout, helper};
-use procfs::process::Process;
 use serde::Serialize;
 
 use super::{KernelError, attach, btf::Types, layout, records::Shared};
+use crate::proc;
 
 /// Where the kernel exports its type information.
 pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
@@ -183,7 +183,7 @@ fn lacking(effective: u64, wanted: &[(u8, &'static str)]) -> Vec<&'static str> {
 
 /// Zero where it cannot be read, which reads as "lacks everything".
 fn effective_capabilities() -> u64 {
-    Process::myself().and_then(|me| me.status()).map_or(0, |status| status.capeff)
+    fs::read("/proc/self/status").map_or(0, |status| proc::status(&status).capabilities)
 }
 
 /// The word in brackets in `/sys/kernel/security/lockdown`.
@@ -199,11 +199,11 @@ pub fn cgroup2() -> Option<PathBuf> {
     /// The inode of the hierarchy's root: the first that kernfs gives away
     /// (`kernfs_create_root`, fs/kernfs/dir.c).
     const ROOT: u64 = 1;
-    let mounts = Process::myself().and_then(|me| me.mountinfo()).ok()?;
-    let mut points = mounts.0.into_iter().filter(|mount| mount.fs_type == "cgroup2");
+    let mounts = proc::mounts(&fs::read("/proc/self/mountinfo").ok()?);
+    let mut points = mounts.into_iter().filter(|mount| mount.kind == "cgroup2");
     points.find_map(|mount| {
-        let found = fs::metadata(&mount.mount_point).ok()?;
-        (found.ino() == ROOT).then_some(mount.mount_point)
+        let found = fs::metadata(&mount.point).ok()?;
+        (found.ino() == ROOT).then_some(mount.point)
     })
 }
 

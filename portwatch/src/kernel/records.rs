@@ -7,11 +7,11 @@ use aya::{
 };
 use portwatch_common::{
     ARGUMENTS, Arguments, CGROUP_PATH, Connected, GONE_CGROUPS, OWNERS, Owner, PORT_NUMBERS, PORTS,
-    Port, PortUse,
+    Port, PortUse, RECORD_CMDLINE_LEN,
 };
 
 use super::KernelError;
-use crate::evidence::Origin;
+use crate::{evidence::Origin, redact::Unredacted};
 
 /// A shared record seen by aya, whose `Pod` is not bytemuck's.
 #[repr(transparent)]
@@ -26,9 +26,9 @@ pub trait Records: Send {
     /// Who bound the socket with this cookie, or listens on it.
     fn owner(&self, cookie: u64) -> Option<Owner>;
 
-    /// The beginning of the arguments that the process had, each ended by a NUL; none if
-    /// they are not on record.
-    fn arguments(&self, owner: &Owner) -> Vec<u8>;
+    /// The beginning of the arguments that the process had; none if they are not on
+    /// record.
+    fn arguments(&self, owner: &Owner) -> Unredacted;
 
     /// What is known of a port; `None` if nobody bound it that is on record.
     fn port(&self, port: Port) -> Option<PortUse>;
@@ -143,11 +143,13 @@ impl Records for KernelRecords {
         whole(&self.owners, Owner::slot(cookie)).filter(|owner| owner.is_of(cookie))
     }
 
-    fn arguments(&self, owner: &Owner) -> Vec<u8> {
+    fn arguments(&self, owner: &Owner) -> Unredacted {
         let kept = whole(&self.arguments, Arguments::slot(owner.pid));
         let kept = kept.filter(|kept| kept.are_of(owner));
         let bytes = kept.as_ref().and_then(|kept| kept.cmdline.get(..usize::from(kept.len)));
-        bytes.unwrap_or_default().to_vec()
+        let bytes = bytes.unwrap_or_default();
+        let cut = bytes.len() == RECORD_CMDLINE_LEN && !bytes.ends_with(&[0]);
+        Unredacted::new(bytes, cut)
     }
 
     fn port(&self, port: Port) -> Option<PortUse> {
@@ -221,8 +223,8 @@ impl Records for NoRecords {
         None
     }
 
-    fn arguments(&self, _owner: &Owner) -> Vec<u8> {
-        Vec::new()
+    fn arguments(&self, _owner: &Owner) -> Unredacted {
+        Unredacted::default()
     }
 
     fn port(&self, _port: Port) -> Option<PortUse> {

@@ -6,10 +6,12 @@ use std::{fs, io, thread, time::Duration};
 use rustix::{
     io::Errno,
     thread::{
-        CapabilitySet, capabilities, clear_ambient_capability_set,
+        CapabilitySet, capabilities, clear_ambient_capability_set, gettid,
         remove_capability_from_bounding_set, set_capabilities,
     },
 };
+
+use crate::proc;
 
 /// What stays, where it was there; docs/architecture.md says what each is for.
 const KEPT: CapabilitySet = CapabilitySet::DAC_OVERRIDE
@@ -22,7 +24,7 @@ const KEPT: CapabilitySet = CapabilitySet::DAC_OVERRIDE
 #[derive(Debug, thiserror::Error)]
 pub enum RightsError {
     /// Each thread has its own, and none can take those of another.
-    #[error("{0} threads have been started already, which would keep them")]
+    #[error("{0} threads that have been started already would keep them")]
     Threads(usize),
     /// /proc cannot be read.
     #[error("the threads cannot be counted")]
@@ -36,14 +38,22 @@ pub enum RightsError {
 /// it starts, for good.
 ///
 /// # Errors
-/// There are other threads, or the kernel refuses it.
+/// Another thread has more and would keep them, or the kernel refuses it.
 pub fn give_away() -> Result<(), RightsError> {
-    be_alone()?;
+    nobody_has_more()?;
+    Ok(give_away_of_thread()?)
+}
+
+/// The same for this thread alone, which was started before the process gives its own away.
+///
+/// # Errors
+/// The kernel refuses it.
+pub fn give_away_of_thread() -> Result<(), Errno> {
     // Where this thread may not, the sets below keep the others from coming back.
     for capability in CapabilitySet::all().difference(KEPT).iter() {
         match remove_capability_from_bounding_set(capability) {
             Ok(()) | Err(Errno::INVAL | Errno::PERM) => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error),
         }
     }
     let mut sets = capabilities(None)?;
@@ -51,22 +61,39 @@ pub fn give_away() -> Result<(), RightsError> {
     sets.effective &= KEPT;
     sets.inheritable = CapabilitySet::empty();
     clear_ambient_capability_set()?;
-    Ok(set_capabilities(None, sets)?)
+    set_capabilities(None, sets)
 }
 
-/// A thread that was waited for is listed for a moment longer.
-fn be_alone() -> Result<(), RightsError> {
+/// A thread that was waited for is listed for a moment longer, and one that has just been
+/// started takes a moment to give its own away.
+fn nobody_has_more() -> Result<(), RightsError> {
     const MOMENTS: u32 = 200;
     let mut others = 0;
     for _ in 0..MOMENTS {
-        let all = fs::read_dir("/proc/self/task").map_err(RightsError::Uncounted)?.count();
-        others = all.saturating_sub(1);
+        others = threads_with_more().map_err(RightsError::Uncounted)?;
         if others == 0 {
             return Ok(());
         }
         thread::sleep(Duration::from_millis(1));
     }
     Err(RightsError::Threads(others))
+}
+
+/// How many other threads have a capability that is not kept.
+fn threads_with_more() -> io::Result<usize> {
+    let own = gettid().as_raw_nonzero().to_string();
+    let mut others = 0;
+    for thread in fs::read_dir("/proc/self/task")? {
+        let thread = thread?;
+        if thread.file_name().to_str() == Some(&own) {
+            continue;
+        }
+        // One that has ended since has none.
+        let status = fs::read(thread.path().join("status")).unwrap_or_default();
+        let more = proc::status(&status).capabilities & !KEPT.bits();
+        others += usize::from(more != 0);
+    }
+    Ok(others)
 }
 
 #[cfg(test)]
@@ -77,6 +104,9 @@ mod tests {
     #[test]
     fn nothing_is_given_away_where_others_would_keep_it() {
         let before = capabilities(None).unwrap();
+        if KEPT.contains(before.effective) {
+            return;
+        }
         assert!(matches!(give_away(), Err(RightsError::Threads(1..))));
         assert_eq!(capabilities(None).unwrap(), before);
     }

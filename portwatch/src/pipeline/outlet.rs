@@ -410,7 +410,7 @@ mod tests {
         let Ok(Record::BindFailure(mut event)) = crate::event::read::record(line.trim_end()) else {
             panic!()
         };
-        event.process.cmdline = vec!["x".repeat(bytes)];
+        event.process.cmdline = vec!["x".repeat(bytes)].into();
         Record::BindFailure(event)
     }
 

@@ -21,6 +21,7 @@ use crate::{
     event::Event,
     evidence::{Protocol, Stage},
     kernel::limits::CountedBy,
+    redact::Unredacted,
 };
 
 mod room;
@@ -89,7 +90,7 @@ struct Looked {
     culprit: Option<u64>,
     started_ns: Option<u64>,
     comm: String,
-    cmdline: Vec<String>,
+    cmdline: Unredacted,
     group: Group,
     /// How many processes of that kind are told each.
     most: u32,

@@ -1,7 +1,7 @@
 //! Names under which secrets are given: of options, variables, fields and headers.
 
 /// Ends of a name's last word: `PGPASSWORD`, `authtoken`, `clientSecret`.
-const ENDS: [&str; 12] = [
+const ENDS: [&str; 17] = [
     "password",
     "passwd",
     "passphrase",
@@ -14,6 +14,11 @@ const ENDS: [&str; 12] = [
     "credential",
     "credentials",
     "authorization",
+    "bindpw",
+    "rootpw",
+    "adminpw",
+    "userpw",
+    "dbpw",
 ];
 /// Last words that are a secret's name by themselves only.
 const WORDS: [&str; 15] = [
@@ -53,6 +58,11 @@ const KEYS: [&str; 13] = [
 const SWITCHES: [&str; 9] =
     ["no", "ask", "prompt", "use", "with", "without", "enable", "disable", "require"];
 
+/// Last words of options that take a user's name and password in one.
+const PAIRS: [&str; 6] = ["user", "auth", "userpass", "userpwd", "creds", "login"];
+/// Words before `pin` that make it a secret.
+const PINS: [&str; 6] = ["user", "so", "token", "card", "security", "unlock"];
+
 /// What is given under a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -60,6 +70,8 @@ pub enum Kind {
     Secret,
     /// A key, or the path of a file that has it.
     Key,
+    /// A user's name, and behind a colon or a percent sign the password.
+    Pair,
 }
 
 /// What is given under `name`, dashes before it or not; `None` for no secret.
@@ -70,11 +82,19 @@ pub fn kind(name: &str) -> Option<Kind> {
         return None;
     }
     let previous = before.last().map(String::as_str).unwrap_or_default();
+    // These are never files, and in base64 they may begin with a slash.
+    if last == "key" && matches!(previous, "access" | "account" | "shared") {
+        return Some(Kind::Secret);
+    }
     if last == "key" && KEYS.contains(&previous) || last == "privatekey" {
         return Some(Kind::Key);
     }
+    if PAIRS.contains(&last.as_str()) && (name.starts_with('-') || last == "auth") {
+        return Some(Kind::Pair);
+    }
     let is_secret = WORDS.contains(&last.as_str())
         || ENDS.iter().any(|end| last.ends_with(end))
+        || (last == "pin" && (before.is_empty() || PINS.contains(&previous)))
         || (last == "string" && previous == "connection");
     is_secret.then_some(Kind::Secret)
 }
@@ -131,6 +151,9 @@ mod tests {
             assert!(kind(name).is_some(), "{name}");
         }
         assert_eq!(kind("--private-key"), Some(Kind::Key));
+        for name in ["--user", "--proxy-user", "--basic-auth", "ELASTIC_AUTH"] {
+            assert_eq!(kind(name), Some(Kind::Pair), "{name}");
+        }
     }
 
     #[test]

@@ -6,19 +6,70 @@ use super::{
     tokens,
 };
 
-/// Programs that take a secret in an option of one letter: its letter, whether it may
-/// stand right behind it, and whether in the next argument. With mysql's `-p` alone
-/// one is asked.
-const CLIENTS: [(&[&str], char, bool, bool); 6] = [
-    (&["mysql", "mysqldump", "mysqladmin", "mysqlimport", "mariadb"], 'p', true, false),
-    (&["mariadb-dump", "mariadb-admin", "mariadb-import"], 'p', true, false),
-    (&["sshpass"], 'p', true, true),
-    (&["mongo", "mongosh", "mongodump"], 'p', false, true),
-    (&["redis-cli"], 'a', false, true),
-    (&["curl"], 'u', true, true),
+/// An option of one letter, whether the secret may stand right behind it, whether in the
+/// next argument, and what is given.
+type Letter = (char, bool, bool, Kind);
+
+/// Programs that take a secret in such an option. With mysql's `-p` alone one is asked.
+const CLIENTS: [(&[&str], &[Letter]); 15] = [
+    (
+        &["mysql", "mysqldump", "mysqladmin", "mysqlimport", "mysqlsh", "mariadb"],
+        &[('p', true, false, Kind::Secret)],
+    ),
+    (&["mariadb-dump", "mariadb-admin", "mariadb-import"], &[('p', true, false, Kind::Secret)]),
+    (&["sshpass"], &[('p', true, true, Kind::Secret)]),
+    (
+        &["mongo", "mongosh", "mongodump", "mongorestore", "mongoexport", "mongoimport"],
+        &[('p', false, true, Kind::Secret)],
+    ),
+    (&["redis-cli", "valkey-cli", "keydb-cli"], &[('a', false, true, Kind::Secret)]),
+    (
+        &["curl"],
+        &[
+            ('u', true, true, Kind::Secret),
+            ('U', true, true, Kind::Secret),
+            ('b', true, true, Kind::Key),
+        ],
+    ),
+    (&["http", "https", "xh"], &[('a', true, true, Kind::Pair)]),
+    (
+        &["ldapsearch", "ldapadd", "ldapmodify", "ldapdelete", "ldapwhoami", "ldapcompare"],
+        &[('w', true, true, Kind::Secret)],
+    ),
+    (
+        &["ldappasswd"],
+        &[
+            ('w', true, true, Kind::Secret),
+            ('s', true, true, Kind::Secret),
+            ('a', true, true, Kind::Secret),
+        ],
+    ),
+    (
+        &["smbclient", "smbget", "rpcclient", "net", "smbcacls", "winexe", "wmic"],
+        &[('U', true, true, Kind::Pair)],
+    ),
+    // `docker login`, `oc login`, `az login`.
+    (&["login"], &[('p', false, true, Kind::Secret)]),
+    (
+        &["sqlcmd", "bcp", "ipmitool", "mosquitto_pub", "mosquitto_sub", "zip", "unzip"],
+        &[('P', true, true, Kind::Secret)],
+    ),
+    (&["7z", "7za", "7zz", "rar", "unrar"], &[('p', true, false, Kind::Secret)]),
+    (&["cqlsh", "rabbitmqadmin", "rdesktop"], &[('p', false, true, Kind::Secret)]),
+    (
+        &["snmpget", "snmpwalk", "snmpbulkwalk", "snmpset", "snmptrap"],
+        &[
+            ('c', true, true, Kind::Secret),
+            ('A', true, true, Kind::Secret),
+            ('X', true, true, Kind::Secret),
+        ],
+    ),
 ];
 /// Ways to prove who one is, by which an `Authorization` header begins.
 const SCHEMES: [&str; 7] = ["bearer", "basic", "digest", "token", "negotiate", "apikey", "ntlm"];
+
+/// Headers whose value is several secrets.
+const COOKIES: [&str; 2] = ["cookie", "set-cookie"];
 
 /// URLs in one word. Each is looked through to its end, so what has more is taken out.
 const MOST_URLS: usize = 16;
@@ -40,14 +91,21 @@ enum Next {
 #[derive(Debug, Default)]
 pub struct Scan {
     next: Next,
-    client: Option<(char, bool, bool)>,
+    client: &'static [Letter],
+    /// A colon does not give what is before it a value: `image:tag`.
+    of_names: bool,
 }
 
 impl Scan {
+    /// A scan of what is no command line.
+    pub fn of_names() -> Self {
+        Self { of_names: true, ..Self::default() }
+    }
+
     /// One argument that is one value.
     pub fn argument(&mut self, argument: &str) -> String {
         match std::mem::take(&mut self.next) {
-            Next::Value(kind) if is_value(argument, kind) => return MARK.to_owned(),
+            Next::Value(kind) if is_value(argument, kind) => return hidden(argument, kind),
             // The header's value has spaces in it, or is an argument of its own.
             Next::Authorization if !argument.contains(char::is_whitespace) => {
                 self.next = Next::Authorization;
@@ -59,8 +117,13 @@ impl Scan {
             && name.bytes().all(is_name)
             && let Some(kind) = names::kind(name)
         {
-            let safe = if is_value(value, kind) { MARK } else { value };
+            let safe = if is_value(value, kind) { hidden(value, kind) } else { value.to_owned() };
             return format!("{name}={safe}");
+        }
+        if let Some((name, _)) = argument.split_once(':')
+            && COOKIES.iter().any(|header| header.eq_ignore_ascii_case(name))
+        {
+            return format!("{name}: {MARK}");
         }
         let safe = self.text(argument);
         if argument.contains(char::is_whitespace) {
@@ -84,6 +147,10 @@ impl Scan {
             let (word, after) = after.split_at(end);
             if !word.is_empty() {
                 safe.push_str(&self.word(word));
+                if word.ends_with(';') || matches!(word, "&&" | "||" | "|" | "&") {
+                    // Another command, with options of its own.
+                    self.client = &[];
+                }
             }
             rest = after;
         }
@@ -99,9 +166,9 @@ impl Scan {
                     self.next = Next::Value(Kind::Secret);
                     return word.to_owned();
                 }
-                return self.value(word);
+                return self.value(word, Kind::Secret);
             }
-            Next::Value(kind) if is_value(word, kind) => return self.value(word),
+            Next::Value(kind) if is_value(word, kind) => return self.value(word, kind),
             Next::Value(_) | Next::Anything => {}
         }
         if let Some(safe) = self.short_option(word) {
@@ -111,8 +178,18 @@ impl Scan {
         self.inside(word)
     }
 
-    /// A word that is a secret, but for the quotes around it.
-    fn value(&mut self, word: &str) -> String {
+    /// A word that is a secret, or has one behind a user's name, but for the quotes around
+    /// it.
+    fn value(&mut self, word: &str, kind: Kind) -> String {
+        if kind == Kind::Pair
+            && let Some(at) = word.find(PAIR)
+        {
+            let (user, secret) = word.split_at(at + 1);
+            return match user.chars().next() {
+                Some(quote @ ('"' | '\'')) => format!("{user}{MARK}{}", self.until(quote, secret)),
+                _ => format!("{user}{}", self.value(secret, Kind::Secret)),
+            };
+        }
         match word.chars().next() {
             Some(quote @ ('"' | '\'')) => {
                 format!("{quote}{MARK}{}", self.until(quote, word.get(1..).unwrap_or_default()))
@@ -139,17 +216,19 @@ impl Scan {
     fn short_option(&mut self, word: &str) -> Option<String> {
         let name = word.rsplit('/').next().unwrap_or(word);
         let known = CLIENTS.iter().find(|(clients, ..)| clients.contains(&name));
-        if let Some(&(_, letter, attached, separate)) = known {
-            self.client = Some((letter, attached, separate));
+        if let Some(&(_, letters)) = known {
+            self.client = letters;
             return None;
         }
-        let (letter, attached, separate) = self.client?;
-        let value = word.strip_prefix('-')?.strip_prefix(letter)?;
+        let option = word.strip_prefix('-')?;
+        let &(letter, attached, separate, kind) =
+            self.client.iter().find(|(letter, ..)| option.starts_with(*letter))?;
+        let value = option.get(letter.len_utf8()..)?;
         if value.is_empty() && separate {
-            self.next = Next::Value(Kind::Secret);
+            self.next = Next::Value(kind);
             return Some(word.to_owned());
         }
-        (attached && !value.is_empty()).then(|| format!("-{letter}{MARK}"))
+        (attached && is_value(value, kind)).then(|| format!("-{letter}{}", hidden(value, kind)))
     }
 
     /// What the word says of the next one.
@@ -159,7 +238,7 @@ impl Scan {
         let is = |scheme: &str| last.is_some_and(|last| last.eq_ignore_ascii_case(scheme));
         self.next = if is("bearer") || (is("basic") && contains_authorization(bare)) {
             Next::Value(Kind::Secret)
-        } else if let Some(name) = bare.strip_suffix(':') {
+        } else if let Some(name) = bare.strip_suffix(':').filter(|_| !self.of_names) {
             let name = name.trim_end_matches(['"', '\'']);
             match names::kind(name.rsplit(['"', '\'', ',', '{']).next().unwrap_or(name)) {
                 Some(_) if contains_authorization(name) => Next::Authorization,
@@ -187,7 +266,7 @@ impl Scan {
                 continue;
             }
             let after = rest.get(char.len_utf8()..).unwrap_or_default();
-            if matches!(char, '=' | ':')
+            if (char == '=' || char == ':' && !self.of_names)
                 && let Some(kind) = name_before(&safe)
                 && !after.is_empty()
                 && is_value(after, kind)
@@ -290,10 +369,41 @@ fn is_name(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"_-.".contains(&byte)
 }
 
+/// What is between a user's name and the password.
+const PAIR: [char; 2] = [':', '%'];
+
+/// What is shown of a value.
+fn hidden(value: &str, kind: Kind) -> String {
+    let user = value.find(PAIR).filter(|_| kind == Kind::Pair).map_or(0, |at| at + 1);
+    format!("{}{MARK}", value.get(..user).unwrap_or_default())
+}
+
 /// Whether a word behind a secret's name is the secret: not the next option, and not
 /// the path of the file that has the key.
 fn is_value(word: &str, kind: Kind) -> bool {
-    let is_option = word.starts_with("--") || (word.starts_with('-') && word.len() <= 2);
-    let is_path = ["/", "./", "../", "~/"].iter().any(|start| word.starts_with(start));
-    !(is_option || word.is_empty() || kind == Kind::Key && is_path)
+    if word.is_empty() || is_option(word) {
+        return false;
+    }
+    match kind {
+        Kind::Secret => true,
+        Kind::Key => !["/", "./", "../", "~/"].iter().any(|start| word.starts_with(start)),
+        Kind::Pair => word.split_once(PAIR).is_some_and(|(user, secret)| {
+            // A URL; a user and a group by their numbers.
+            let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+            let is_other = secret.starts_with("//") || (is_number(user) && is_number(secret));
+            !(secret.is_empty() || is_other)
+        }),
+    }
+}
+
+/// Whether a word looks like an option: `-v`, and `--words-of-small-letters=…`. A
+/// password may begin with dashes too.
+fn is_option(word: &str) -> bool {
+    match word.strip_prefix("--") {
+        Some(name) => {
+            let name = name.split_once('=').map_or(name, |(name, _)| name);
+            name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-')
+        }
+        None => word.starts_with('-') && word.len() <= 2,
+    }
 }

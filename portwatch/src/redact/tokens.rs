@@ -45,6 +45,11 @@ pub fn length(text: &str) -> Option<usize> {
     Some(text.bytes().take_while(|byte| is_part(*byte)).count())
 }
 
+/// Whether one of them may begin in `text`.
+pub fn may_begin_in(text: &str) -> bool {
+    FORMS.iter().any(|(form, _)| text.contains(form))
+}
+
 /// Whether a byte may stand in such a secret: base64, of both kinds, and the dots
 /// between a token's parts.
 pub fn is_part(byte: u8) -> bool {

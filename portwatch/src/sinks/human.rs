@@ -21,7 +21,7 @@ use crate::{
 mod explanation;
 
 #[cfg(test)]
-pub(super) use explanation::told;
+pub(crate) use explanation::told;
 pub use explanation::{a_bind, explanations, named};
 
 const HEAD: Style = AnsiColor::Red.on_default().bold();

@@ -119,7 +119,7 @@ fn agent_message(notice: &AgentNotice) -> String {
 
 /// What a reader of the journal sees of a record.
 #[cfg(test)]
-pub(super) fn message(record: &Record) -> String {
+pub(crate) fn message(record: &Record) -> String {
     entry(record, |_| true).map(|entry| entry.message).unwrap_or_default()
 }
 

@@ -310,7 +310,7 @@ mod tests {
     #[test]
     fn nothing_that_a_process_says_is_markup() {
         let mut event = event();
-        event.process.cmdline = vec!["x".to_owned(), "````\n</details><b>".to_owned()];
+        event.process.cmdline = vec!["x".to_owned(), "````\n</details><b>".to_owned()].into();
         event.diagnosis.summary = "*a* <b> [c](d) | `e`".to_owned();
         let note = note(&event);
         assert!(note.contains("\\*a\\* \\<b\\> \\[c\\](d) \\| \\`e\\`"), "{note}");

@@ -86,6 +86,7 @@ prop_compose! {
         ancestors in vec(0u32..6, 0..3),
     ) -> Process {
         let (comm, exe, cmdline) = names;
+        let cmdline = cmdline.into();
         let (uid, user) = user;
         let [unit, container, session] = places;
         let (core_dumping, in_thread, of_user) = flags;

@@ -64,7 +64,7 @@ fn in_container(cgroup: &str, known: Workload) -> Evidence {
     let path = format!("/{cgroup}{}.scope", id.clone().unwrap());
     let mut holder = java(700, "0", &path, "2026-06-01T00:00:00Z");
     (holder.comm, holder.exe) = (Some("nginx".to_owned()), Some("/usr/sbin/nginx".to_owned()));
-    (holder.cmdline, holder.unit, holder.container) = (Vec::new(), None, id);
+    (holder.cmdline, holder.unit, holder.container) = (Vec::new().into(), None, id);
     holder.workload = Some(Workload { published: None, ..known });
     listener(holder)
 }

@@ -73,7 +73,7 @@ pub fn read(process: &Process, held: Endpoint) -> Option<Proxy> {
         host: held,
         container: None,
     };
-    let arguments = process.cmdline.as_slice();
+    let arguments: &[String] = &process.cmdline;
     match program(process)? {
         "docker-proxy" => docker_proxy(arguments, &mut proxy),
         // Rootless Docker; and newer Dockers bind in the daemon itself.

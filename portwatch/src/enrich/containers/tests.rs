@@ -230,7 +230,7 @@ fn what_is_remembered_is_bounded() {
 #[test]
 fn nothing_is_said_of_a_process_in_no_container() {
     let root = TempDir::new().unwrap();
-    let process = Process { cmdline: vec!["nginx".to_owned()], ..Process::default() };
+    let process = Process { cmdline: vec!["nginx".to_owned()].into(), ..Process::default() };
     assert_eq!(describe(&host(&root), process, tcp("0.0.0.0:80")), (None, String::new()));
     assert!(!root.path().join("run").exists());
 }

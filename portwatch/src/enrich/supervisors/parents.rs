@@ -9,18 +9,12 @@ use super::{
     shell::{self, Runs},
 };
 use crate::{
-    enrich::{
-        aside::Aside,
-        host::{Host, read_beginning},
-        processes, vouch,
-    },
+    enrich::{aside::Who, host::Host, processes, vouch},
     evidence::{Process, Supervisor, SupervisorKind},
 };
 
 /// How far up the parents are followed.
 const MOST_PARENTS: usize = 32;
-/// How much is read of an environment.
-const MOST_ENVIRONMENT: u64 = 128 * 1024;
 
 /// What the parents of a process are to it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,12 +39,7 @@ pub struct Shell {
 }
 
 /// Goes up from a process. A parent that is gone or cannot be read ends the way.
-pub fn look(
-    host: &Host,
-    process: &Process,
-    deadline: Instant,
-    scripts: &mut Aside<String>,
-) -> Parents {
+pub fn look(host: &Host, process: &Process, deadline: Instant) -> Parents {
     let mut found = Parents::default();
     let mut next = process.ppid;
     for _ in 0..MOST_PARENTS {
@@ -60,7 +49,7 @@ pub fn look(
             break;
         }
         let Some(parent) = processes::parent_of(host, pid) else { break };
-        let (comm, argv) = (&parent.comm, &parent.argv);
+        let (comm, argv) = (&parent.comm, &processes::arguments_of(host, pid, &parent));
         let uid = || processes::real_uid(host, pid);
         let supervisor = |kind, name: Option<String>, uid: Option<u32>| Supervisor {
             kind,
@@ -84,13 +73,14 @@ pub fn look(
         if found.shell.is_none() && pid != 1 {
             found.shell = shell::runs(argv).map(|runs| Shell {
                 supervisor: supervisor(SupervisorKind::Shell, Some(runs.text().to_owned()), uid()),
-                started: parent.started_ns.map(|ns| processes::start(host, ns)),
+                started: Some(processes::start(host, parent.started_ns)),
                 loops: match runs {
                     Runs::Command(text) => shell::loops(text),
                     Runs::Script(path) => uid().is_some_and(|uid| {
                         let (folder, path) = (host.proc_file(pid, ""), path.to_owned());
-                        let read = move || shell::script(folder, path, uid);
-                        scripts.within(deadline, read).is_some_and(|text| shell::loops(&text))
+                        let who = Who { pid, started_ns: parent.started_ns, uid: Some(uid) };
+                        let read = host.aside(who, move || shell::script(folder, path, uid));
+                        read.ok().flatten().is_some_and(|text| shell::loops(&text))
                     }),
                 },
             });
@@ -144,13 +134,8 @@ fn folder(host: &Host, pid: u32, kind: SupervisorKind, argv: &[String]) -> Optio
 /// of what it starts. The process may have written there since: what its
 /// supervisor would take for more than one name is none.
 fn name(host: &Host, pid: u32, kind: SupervisorKind) -> Option<String> {
-    let bytes = read_beginning(&host.proc_file(pid, "environ"), MOST_ENVIRONMENT).ok()?;
-    let environment = |wanted: &str| {
-        bytes.split(|&byte| byte == 0).find_map(|variable| {
-            let value = variable.strip_prefix(wanted.as_bytes())?.strip_prefix(b"=")?;
-            Some(String::from_utf8_lossy(value).into_owned())
-        })
-    };
+    let environment = host.environment(processes::who(host, pid)?)?;
+    let environment = |wanted: &str| environment.get(wanted);
     if kind == SupervisorKind::Pm2 {
         return environment("name")
             .filter(|name| is_one(name))

@@ -141,8 +141,7 @@ pub fn refused(netns: u32) -> RawFailure {
             started_ns: Some(9_000_000_123),
             cgroup_id: 5,
             comm: "java".to_owned(),
-            cmdline: vec!["java".to_owned()],
-            cmdline_cut: false,
+            cmdline: Unredacted::new(b"java", false),
             kernel_thread: false,
         },
         source: bytemuck::Zeroable::zeroed(),
@@ -170,8 +169,8 @@ impl Records for OnRecord {
         self.owners.get(&cookie).copied()
     }
 
-    fn arguments(&self, _owner: &Owner) -> Vec<u8> {
-        Vec::new()
+    fn arguments(&self, _owner: &Owner) -> Unredacted {
+        Unredacted::default()
     }
 
     fn port(&self, _port: Port) -> Option<PortUse> {

@@ -63,7 +63,7 @@ fn socket_unit() -> Event {
         holder.pid = 1;
         holder.comm = Some("systemd".to_owned());
         holder.exe = Some("/usr/lib/systemd/systemd".to_owned());
-        holder.cmdline = vec!["/sbin/init".to_owned()];
+        holder.cmdline = vec!["/sbin/init".to_owned()].into();
         holder.unit = Some("web.socket".to_owned());
         holder.cgroup = None;
     })
@@ -167,7 +167,7 @@ proptest! {
     #[test]
     fn any_arguments_are_shown(arguments in prop::collection::vec(".{0,60}", 0..6), columns in 40usize..130) {
         let mut event = one("class-squatter");
-        event.process.cmdline = arguments;
+        event.process.cmdline = arguments.into();
         let text = strip_str(&block(&event, Some(columns))).to_string();
         prop_assert!(text.chars().all(|char| char == '\n' || !char.is_control()));
     }

@@ -27,6 +27,7 @@ use rustix::{
     thread::{Uid, UnshareFlags, set_thread_uid, unshare_unsafe},
 };
 
+mod deaf;
 mod denied;
 mod flood;
 mod foreign;
@@ -106,6 +107,12 @@ impl Binder {
             Op::Terminal => {
                 self.kept.extend(own::terminal()?);
                 Ok(())
+            }
+            Op::Deaf => {
+                deaf::begin()?;
+                let socket = self.sockets.last().context("no socket to answer for")?;
+                let outcome = outcome(socket, monotonic_ns(), Ok(()))?;
+                self.answer(&outcome)
             }
             Op::Churn(times) => self.churn(*times),
             Op::Storm(address, times) => self.flood(*times, |_| *address),

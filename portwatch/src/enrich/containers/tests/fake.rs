@@ -82,7 +82,7 @@ pub fn proxy(line: &str, uid: u32) -> Process {
     Process {
         pid: 8,
         comm: cmdline.first().cloned(),
-        cmdline,
+        cmdline: cmdline.into(),
         uid: Some(uid),
         ..Process::default()
     }

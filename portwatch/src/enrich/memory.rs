@@ -1,0 +1,203 @@
+//! What the kernel reads out of the memory of a process: its arguments and its
+//! environment. Nothing else opens these files, since whoever does may wait for as long
+//! as that process likes ([`Aside`]).
+//!
+//! Arguments are without secrets from here on.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeSet, HashMap},
+    fmt,
+    time::Duration,
+};
+
+use super::{
+    aside::{Aside, Unanswered, Who},
+    host::{Host, read_beginning},
+};
+use crate::{
+    evidence::Gap,
+    redact::{Cmdline, Redaction, Unredacted},
+};
+
+/// How much is read of a command line: more than an event has room for, since secrets
+/// take less of it than they did.
+const MOST_ARGUMENTS: u64 = 16 * 1024;
+/// How much is read of an environment.
+const MOST_ENVIRONMENT: u64 = 128 * 1024;
+/// Command lines that are kept for one event.
+const MOST_KNOWN: usize = 1024;
+
+/// The memory of other processes.
+#[derive(Default)]
+pub struct Memory {
+    aside: Aside,
+    redaction: Redaction,
+    /// What was read for this event, by pid and start: one copy each.
+    known: RefCell<HashMap<(u32, u64), Cmdline>>,
+    /// Whose arguments could not be read.
+    unread: RefCell<BTreeSet<u32>>,
+}
+
+/// The environment of a process, which may be full of secrets.
+pub struct Environment(Vec<u8>);
+
+impl Environment {
+    /// The value of a variable.
+    pub fn get(&self, name: &str) -> Option<String> {
+        self.0.split(|&byte| byte == 0).find_map(|variable| {
+            let value = variable.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
+            Some(String::from_utf8_lossy(value).into_owned())
+        })
+    }
+}
+
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes of an environment", self.0.len())
+    }
+}
+
+impl Host {
+    /// Takes out of command lines what `redaction` says, from now on.
+    pub fn redacting(&mut self, redaction: Redaction) {
+        self.memory.redaction = redaction;
+    }
+
+    /// What an event may have of arguments that were read elsewhere.
+    pub fn redacted(&self, raw: &Unredacted) -> Cmdline {
+        self.memory.redaction.cmdline(raw)
+    }
+
+    /// Begins an event: nothing has been read for it, and so much time may be lost by
+    /// waiting for processes that do not answer.
+    pub fn begin(&self, in_vain: Duration) {
+        self.memory.aside.begin(in_vain);
+        self.memory.known.borrow_mut().clear();
+        self.memory.unread.borrow_mut().clear();
+    }
+
+    /// The arguments of a process, read once for an event; none if they cannot be read.
+    pub fn cmdline(&self, who: Who) -> Cmdline {
+        let key = (who.pid, who.started_ns);
+        if let Some(known) = self.memory.known.borrow().get(&key) {
+            return known.clone();
+        }
+        let read = self.read(who, "cmdline", MOST_ARGUMENTS);
+        if read.is_err() {
+            self.memory.unread.borrow_mut().insert(who.pid);
+        }
+        let bytes = read.unwrap_or_default();
+        let cut = bytes.len() as u64 == MOST_ARGUMENTS;
+        let cmdline = self.redacted(&Unredacted::new(bytes, cut));
+        let mut known = self.memory.known.borrow_mut();
+        if known.len() < MOST_KNOWN {
+            known.insert(key, cmdline.clone());
+        }
+        cmdline
+    }
+
+    /// The environment that a process was started with.
+    pub fn environment(&self, who: Who) -> Option<Environment> {
+        self.read(who, "environ", MOST_ENVIRONMENT).ok().map(Environment)
+    }
+
+    /// Ends the thread on which it is read, until it is needed again.
+    pub fn rest(&self) {
+        self.memory.aside.rest();
+    }
+
+    /// What may depend on a process that does not answer, such as its files.
+    ///
+    /// # Errors
+    /// There was no answer in time, or it is not waited for.
+    pub(super) fn aside<T: Send + 'static>(
+        &self,
+        who: Who,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Unanswered> {
+        self.memory.aside.ask(who, job)
+    }
+
+    /// The gap for those whose arguments could not be read for this event.
+    pub fn unread(&self) -> Option<Gap> {
+        const MOST: usize = 8;
+        let unread = self.memory.unread.borrow();
+        let pids: Vec<String> = unread.iter().take(MOST).map(u32::to_string).collect();
+        let more = match unread.len().saturating_sub(MOST) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let why = format!(
+            "the arguments of pid {}{more} could not be read: the memory of the process does not \
+             answer",
+            pids.join(", ")
+        );
+        (!pids.is_empty()).then(|| Gap::new("cmdline", why))
+    }
+
+    /// The beginning of a file that the kernel fills from a process's memory. Nothing
+    /// where the process is gone or may not be looked at.
+    fn read(&self, who: Who, what: &str, most: u64) -> Result<Vec<u8>, Unanswered> {
+        let file = self.proc_root.join(who.pid.to_string()).join(what);
+        let read = self.memory.aside.ask(who, move || read_beginning(&file, most));
+        read.map(Result::unwrap_or_default)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    /// Files of /proc/PID that the kernel fills from the process's memory, or under its
+    /// mmap lock, or that wait for its execve(2), as they would be named in the source.
+    const FILES: [&str; 12] = [
+        "cmdline",
+        "environ",
+        "maps",
+        "smaps",
+        "smaps_rollup",
+        "numa_maps",
+        "mem",
+        "pagemap",
+        "map_files",
+        "auxv",
+        "io",
+        "syscall",
+    ];
+
+    fn sources(folder: &Path, found: &mut Vec<(String, String)>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.display().to_string();
+            if path.is_dir() {
+                sources(&path, found);
+            } else if name.ends_with(".rs")
+                && !name.contains("/tests")
+                && !name.ends_with("hostile.rs")
+            {
+                let text = fs::read_to_string(&path).unwrap();
+                let code = text.split("#[cfg(test)]\nmod tests").next().unwrap().to_owned();
+                found.push((name, code));
+            }
+        }
+    }
+
+    /// Whoever opens one of them elsewhere would wait on a thread that others wait for.
+    #[test]
+    fn nothing_else_opens_these_files() {
+        let mut found = Vec::new();
+        sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
+        assert!(found.len() > 100, "{} sources", found.len());
+        for (name, code) in found.iter().filter(|(name, _)| !name.ends_with("enrich/memory.rs")) {
+            for file in FILES {
+                for quoted in [format!("\"{file}\""), format!("/{file}\"")] {
+                    let opens = code.lines().find(|line| {
+                        line.contains(&quoted) && !line.trim_start().starts_with("//")
+                    });
+                    assert_eq!(opens, None, "{name}: read it by enrich::memory");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! How much of a text an event has room for. What counts is its length in JSON, where
+//! one control character takes six bytes.
+
+/// What stands where something is left out.
+pub const ELLIPSIS: &str = "…";
+
+/// The bytes of a text in JSON, without the quotes around it.
+pub fn json_len(text: &str) -> usize {
+    text.bytes().map(in_json).sum()
+}
+
+fn in_json(byte: u8) -> usize {
+    match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,
+        0..0x20 => 6,
+        _ => 1,
+    }
+}
+
+/// Cuts a text off so that it has at most `most` bytes in JSON, and the ellipsis.
+pub fn cut_end(text: &mut String, most: usize) {
+    // Most are short enough whatever is in them.
+    if text.len() * 6 <= most {
+        return;
+    }
+    if let Some(end) = head(text, most) {
+        text.truncate(end);
+        text.push_str(ELLIPSIS);
+    }
+}
+
+/// Cuts out of a text's middle what is more than `most` bytes in JSON: a path's
+/// beginning says where, its end says what.
+pub fn cut_middle(text: &mut String, most: usize) {
+    if text.len() * 6 <= most || json_len(text) <= most {
+        return;
+    }
+    let end = head(text, most / 2).unwrap_or(text.len());
+    let start = tail(text, most / 2);
+    let tail = text.get(start..).unwrap_or_default().to_owned();
+    text.truncate(end);
+    text.push_str(ELLIPSIS);
+    text.push_str(&tail);
+}
+
+/// Where the first `most` bytes in JSON end; `None` if that is all.
+fn head(text: &str, most: usize) -> Option<usize> {
+    let mut used = 0;
+    text.char_indices().find_map(|(at, char)| {
+        used += cost(char);
+        (used > most).then_some(at)
+    })
+}
+
+/// Where the last `most` bytes in JSON begin.
+fn tail(text: &str, most: usize) -> usize {
+    let mut used = 0;
+    let first_out = text.char_indices().rev().find(|(_, char)| {
+        used += cost(*char);
+        used > most
+    });
+    first_out.map_or(0, |(at, char)| at + char.len_utf8())
+}
+
+fn cost(char: char) -> usize {
+    u8::try_from(char).ok().filter(u8::is_ascii).map_or(char.len_utf8(), in_json)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_length_is_that_of_the_json(text in "\\PC{0,30}|[\\x00-\\x7f]{0,30}") {
+            let written = serde_json::to_string(&text).unwrap();
+            prop_assert_eq!(json_len(&text) + 2, written.len());
+        }
+
+        #[test]
+        fn a_text_is_cut_where_a_character_ends(text in "[a-z\\x01\"é]{0,60}", most in 0usize..90) {
+            let (mut short, mut both) = (text.clone(), text.clone());
+            cut_end(&mut short, most);
+            cut_middle(&mut both, most);
+            let fits = json_len(&text) <= most;
+            for cut in [&short, &both] {
+                prop_assert_eq!(fits, cut == &text);
+                prop_assert!(json_len(cut) <= most + ELLIPSIS.len());
+            }
+            if !fits {
+                prop_assert!(text.starts_with(short.trim_end_matches('…')));
+            }
+        }
+    }
+
+    #[test]
+    fn a_path_keeps_its_ends() {
+        let mut path = format!("/srv/{}/server (deleted)", "x".repeat(200));
+        cut_middle(&mut path, 60);
+        assert!(path.starts_with("/srv/x") && path.ends_with("/server (deleted)"), "{path}");
+    }
+}

@@ -1,0 +1,258 @@
+//! Command lines on both sides of the redaction.
+
+use std::{borrow::Cow, fmt, ops::Deref, slice, sync::Arc};
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::evidence::bounds::{self, ELLIPSIS};
+
+/// The most bytes of JSON that the arguments of one process take in an event.
+pub const MOST_BYTES: usize = 4096;
+/// The most bytes of JSON of one argument: a long one (a class path) leaves room for
+/// those behind it.
+const MOST_OF_ONE: usize = 2048;
+/// The most arguments.
+const MOST_ARGUMENTS: usize = 256;
+
+/// Arguments as a process has them, secrets and all. Only [`Redaction`](super::Redaction)
+/// looks into them, and neither evidence nor a log can hold them.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Unredacted {
+    bytes: Vec<u8>,
+    /// There is more than was read.
+    cut: bool,
+}
+
+impl Unredacted {
+    /// Arguments that are each ended by a NUL, as `/proc/PID/cmdline` has them; `cut` if
+    /// there were more.
+    pub fn new(bytes: impl Into<Vec<u8>>, cut: bool) -> Self {
+        Self { bytes: bytes.into(), cut }
+    }
+
+    /// Whether nothing is known of them.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Whether there are more than these.
+    pub fn is_cut(&self) -> bool {
+        self.cut
+    }
+
+    /// Whether these are all of them. A title that goes beyond the arguments' place, as
+    /// setproctitle(3) writes it, has no NUL at its end there.
+    pub fn is_whole(&self) -> bool {
+        !self.cut && self.bytes.ends_with(&[0])
+    }
+
+    /// One text each. Two empty ones or more at the end are padding: a program has
+    /// written its own title over its arguments. A word that is cut is given only where
+    /// `may_show` it: a part of a secret is not known by its form any more.
+    pub(super) fn arguments(&self, may_show: impl FnOnce(&str) -> bool) -> Vec<String> {
+        let bytes = self.bytes.as_slice();
+        let in_word = self.cut && !bytes.ends_with(&[0]);
+        let bytes = bytes.strip_suffix(&[0]).unwrap_or(bytes);
+        let bytes = if bytes.ends_with(&[0, 0]) {
+            let end = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+            bytes.get(..end).unwrap_or_default()
+        } else {
+            bytes
+        };
+        if bytes.is_empty() {
+            return Vec::new();
+        }
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let mut arguments: Vec<_> = bytes.split(|&byte| byte == 0).map(text).collect();
+        if let Some(last) = arguments.last_mut().filter(|_| in_word) {
+            let end = last.char_indices().rev().find(|(_, char)| char.is_whitespace());
+            let word = end.map_or(0, |(at, char)| at + char.len_utf8());
+            if !may_show(last.get(word..).unwrap_or_default()) {
+                last.truncate(word);
+            }
+        }
+        arguments
+    }
+}
+
+impl fmt::Debug for Unredacted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes of arguments", self.bytes.len())
+    }
+}
+
+/// Arguments without secrets, as an event has them: a list of texts of at most 4 KiB.
+/// Where it is cut there is an ellipsis. What is cloned is one copy.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Cmdline(Arc<[String]>);
+
+impl Cmdline {
+    /// Whether nothing is known of them.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Within the bounds, with an ellipsis where something is left out.
+    pub(super) fn bounded(arguments: Vec<String>, cut: bool) -> Self {
+        const AROUND: usize = "\"\",".len();
+        let mut left = MOST_BYTES - "[]".len();
+        let mut kept = Vec::with_capacity(arguments.len().min(MOST_ARGUMENTS));
+        let mut all = true;
+        for mut argument in arguments {
+            let most = left.saturating_sub(2 * (AROUND + ELLIPSIS.len())).min(MOST_OF_ONE);
+            if kept.len() + 1 == MOST_ARGUMENTS || most == 0 {
+                all = false;
+                break;
+            }
+            bounds::cut_end(&mut argument, most);
+            left -= bounds::json_len(&argument) + AROUND;
+            kept.push(argument);
+        }
+        match kept.last_mut() {
+            Some(last) if all && cut => last.push_str(ELLIPSIS),
+            _ if !all => kept.push(ELLIPSIS.to_owned()),
+            _ => {}
+        }
+        Self(kept.into())
+    }
+}
+
+impl Deref for Cmdline {
+    type Target = [String];
+
+    fn deref(&self) -> &[String] {
+        &self.0
+    }
+}
+
+impl<'a> IntoIterator for &'a Cmdline {
+    type Item = &'a String;
+    type IntoIter = slice::Iter<'a, String>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.iter()
+    }
+}
+
+impl fmt::Debug for Cmdline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Serialize for Cmdline {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self)
+    }
+}
+
+/// An event that is read again has been redacted by whoever wrote it.
+impl<'de> Deserialize<'de> for Cmdline {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self(Vec::<String>::deserialize(deserializer)?.into()))
+    }
+}
+
+impl JsonSchema for Cmdline {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Cmdline".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        Vec::<String>::json_schema(generator)
+    }
+}
+
+#[cfg(test)]
+impl From<Vec<String>> for Cmdline {
+    fn from(arguments: Vec<String>) -> Self {
+        Self(arguments.into())
+    }
+}
+
+#[cfg(test)]
+impl FromIterator<String> for Cmdline {
+    fn from_iter<I: IntoIterator<Item = String>>(arguments: I) -> Self {
+        Self(arguments.into_iter().collect())
+    }
+}
+
+#[cfg(test)]
+impl Extend<String> for Cmdline {
+    fn extend<I: IntoIterator<Item = String>>(&mut self, more: I) {
+        self.0 = self.0.iter().cloned().chain(more).collect();
+    }
+}
+
+#[cfg(test)]
+impl<const N: usize> PartialEq<[&str; N]> for Cmdline {
+    fn eq(&self, other: &[&str; N]) -> bool {
+        **self == *other
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::redact::Redaction;
+
+    fn shown(bytes: &[u8], cut: bool) -> Cmdline {
+        Redaction::default().cmdline(&Unredacted::new(bytes, cut))
+    }
+
+    #[test]
+    fn arguments_end_with_a_nul_and_titles_are_padded() {
+        assert_eq!(shown(b"java\0-jar\0", false), ["java", "-jar"]);
+        assert_eq!(shown(b"a\0\0b\0", false), ["a", "", "b"]);
+        assert_eq!(shown(b"a\0\0", false), ["a", ""]);
+        assert_eq!(shown(b"title\0\0\0\0", false), ["title"]);
+        assert_eq!(shown(b"cut", false), ["cut"]);
+        assert_eq!(shown(b"nginx: master\0\0\0\0", false), ["nginx: master"]);
+        assert!(shown(b"", false).is_empty() && shown(b"\0", false).is_empty());
+    }
+
+    #[test]
+    fn a_part_of_a_secret_is_not_shown() {
+        assert_eq!(shown(b"app\0postgres://me:hunt", true), ["app", "…"]);
+        assert_eq!(shown(b"app\0--token\0hunt", true), ["app", "--token", "[redacted]…"]);
+        assert_eq!(
+            shown(b"java\0-cp\0/opt/a.jar:/opt/b", true),
+            ["java", "-cp", "/opt/a.jar:/opt/b…"]
+        );
+        let redaction = Redaction::with(vec![regex_lite::Regex::new("pin[0-9]{4}").unwrap()]);
+        assert_eq!(redaction.cmdline(&Unredacted::new(b"app\0pin123", true)), ["app", "…"]);
+        assert_eq!(shown(b"sh\0-c\0exec app ghp_012345678", true), ["sh", "-c", "exec app …"]);
+        assert_eq!(shown(b"app\0-v\0", true), ["app", "-v…"], "cut between two");
+    }
+
+    #[test]
+    fn a_long_argument_leaves_room_for_those_behind_it() {
+        let line = format!("java\0-cp\0{}\0Main\0", "a.jar:".repeat(1000));
+        let shown = shown(line.as_bytes(), false);
+        assert_eq!(shown.len(), 4);
+        assert!(shown[2].ends_with('…') && shown[3] == "Main", "{shown:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_process_says_of_itself_is_bounded(
+            part in prop::collection::vec(any::<u8>(), 1..9),
+            many in 1usize..4000,
+            cut: bool,
+        ) {
+            let shown = shown(&part.repeat(many), cut);
+            let written = serde_json::to_string(&shown).unwrap();
+            prop_assert!(written.len() <= MOST_BYTES, "{}", written.len());
+            prop_assert!(shown.len() <= MOST_ARGUMENTS);
+            let read: Cmdline = serde_json::from_str(&written).unwrap();
+            prop_assert_eq!(read, shown);
+        }
+    }
+}
