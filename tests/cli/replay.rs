@@ -58,6 +58,25 @@ fn from_files_folders_stdin_and_compressed() {
     }
 }
 
+/// A folder is read by whoever wants to know, root too, and others may have been there:
+/// nothing but its files is opened.
+#[test]
+fn what_is_no_file_in_a_folder_is_not_waited_at() {
+    let files = Files::new();
+    files.with("20260602T000000.000000Z.jsonl", EVENT);
+    let at = |name: &str| files.0.path().join(name);
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    let fifo = at("20260601T000000.000000Z.jsonl");
+    rustix::fs::mknodat(rustix::fs::CWD, fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    std::os::unix::fs::symlink("/proc/kmsg", at("20260603T000000.000000Z.jsonl")).unwrap();
+    let folder = files.0.path().to_str().unwrap();
+    let said = json(&[folder]);
+    said.is_result();
+    assert_eq!(said.stdout, today());
+    let counted = run(&mut portwatch(&["history", folder]));
+    assert_eq!(counted.code, 0, "{counted}");
+}
+
 /// All but the diagnosis stays as it is, in whatever order and with whatever else.
 #[test]
 fn a_line_of_another_form_is_the_same_event() {

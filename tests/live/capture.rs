@@ -126,6 +126,85 @@ fn a_folder_is_one_agents() {
     assert!(said.stderr.contains("another portwatch"), "{said}");
 }
 
+/// Files of somebody else's are in danger where the oldest are removed.
+#[test]
+fn a_folder_with_anything_else_in_it_is_refused() {
+    let folder = TempDir::new().unwrap();
+    for name in ["1.jsonl", "upload.zst.tmp"] {
+        let path = folder.path().join(name);
+        fs::write(&path, "mine").unwrap();
+        let at = folder.path().to_str().unwrap();
+        let said = run(&mut portwatch(&["run", "--format", "json", "--capture", at]));
+        said.is_error(1);
+        assert!(said.stderr.contains(name), "{said}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
+        fs::remove_file(path).unwrap();
+    }
+}
+
+/// Its owner could put anything in the place of its files.
+#[test]
+fn a_folder_of_another_user_is_refused() {
+    let folder = TempDir::new().unwrap();
+    std::os::unix::fs::chown(folder.path(), Some(1000), Some(1000)).unwrap();
+    let path = folder.path().to_str().unwrap();
+    let said = run(&mut portwatch(&["run", "--format", "json", "--capture", path]));
+    said.is_error(1);
+    assert!(said.stderr.contains("belongs to user 1000"), "{said}");
+}
+
+/// Its open file is swapped for a FIFO that nobody writes to: no stop waits for that.
+#[test]
+fn a_file_that_is_swapped_for_a_fifo_holds_nothing_up() {
+    let folder = TempDir::new().unwrap();
+    let mut agent = started(folder.path(), &["--port", "8094"]);
+    let [open] = files(folder.path()).try_into().unwrap();
+    fs::remove_file(&open).unwrap();
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &open, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let begun = Instant::now();
+    assert_eq!(portwatch_tests::process::code(agent.end_by(Signal::TERM)), 0, "{}", agent.said());
+    assert!(begun.elapsed() < patience() / 2, "{:?}", begun.elapsed());
+    assert!(open.exists());
+}
+
+/// Removed, and moved away with another in its place: what was in it is counted, and
+/// all else is kept.
+#[test]
+fn a_folder_that_is_taken_away_is_no_silent_loss() {
+    let scene = Scene::alone();
+    let parent = TempDir::new().unwrap();
+    let folder = parent.path().join("capture");
+    let mut agent = started(&folder, &["--port", "8094", "--storm-window", "0s"]);
+    let _holder = scene.helper().holds([tcp("127.0.0.1:8094").listening()]);
+    let refuse = |count| {
+        let refused = scene.helper().runs([tcp("127.0.0.1:8094").repeated(count)]);
+        agent.wait_until("them", patience(), |log| {
+            let of = log.events.iter().filter(|event| event.pid == Some(refused.pid));
+            (of.map(|event| event.count).sum::<u64>() == u64::from(count)).then_some(())
+        });
+    };
+    refuse(3);
+    fs::remove_dir_all(&folder).unwrap();
+    refuse(5);
+    let deadline = Instant::now() + patience();
+    while !folder.exists() {
+        assert!(Instant::now() < deadline, "{}", agent.talk());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    fs::rename(&folder, parent.path().join("moved")).unwrap();
+    refuse(7);
+    agent.end_by(Signal::TERM);
+    let (moved, kept) = (replay(&parent.path().join("moved")), replay(&folder));
+    let (told, lost) = told_and_lost(&[moved, kept].concat());
+    say(&format!("capture: of 15 refusals {told} are there, {lost} told to be lost"));
+    // Of what was there when it was removed, some may have been seen on the disk.
+    assert!((12..=15).contains(&(told + lost)), "{told} and {lost}\n{}", agent.talk());
+    assert!(told >= 7, "{told}");
+    assert_eq!(agent.talk().matches("was taken away").count(), 2, "{}", agent.talk());
+}
+
 /// The disk is full for a while: counted, and told in the capture itself when there
 /// is room again. Other outputs have all of it.
 #[test]

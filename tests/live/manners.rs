@@ -178,6 +178,74 @@ fn a_hundred_reloads_lose_nothing() {
     assert!(told <= refused && told + anybodys >= refused, "{}", agent.talk());
 }
 
+/// CAP_DAC_OVERRIDE, DAC_READ_SEARCH, SYS_PTRACE, SYS_ADMIN, BPF: what is kept.
+const KEPT: u64 = 1 << 1 | 1 << 2 | 1 << 19 | 1 << 21 | 1 << 39;
+
+/// The names of the threads of a process; none has more rights than are kept.
+#[track_caller]
+fn threads_with_few_rights(pid: u32) -> Vec<String> {
+    let mut names = Vec::new();
+    for task in fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
+        let task = task.unwrap().path();
+        // One that has ended meanwhile has none.
+        let Ok(status) = fs::read_to_string(task.join("status")) else { continue };
+        let value = |name: &str| {
+            let row = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            row.trim().to_owned()
+        };
+        for set in ["CapPrm:", "CapEff:", "CapBnd:", "CapInh:", "CapAmb:"] {
+            let rights = u64::from_str_radix(&value(set), 16).unwrap();
+            assert_eq!(rights & !KEPT, 0, "{set}\n{status}");
+        }
+        names.push(value("Name:"));
+    }
+    names
+}
+
+/// Whatever makes threads: they are made when the rights are gone.
+#[test]
+fn no_thread_has_kept_the_rights() {
+    let scene = Scene::new();
+    let _holder = scene.helper().holds([tcp("127.0.0.1:8091").listening()]);
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let (captured, socket) = (at("capture"), format!("unix:{}", at("metrics.sock")));
+    let config = at("config.toml");
+    fs::write(&config, "storm-window = \"1s\"\n").unwrap();
+    let capture = ["--capture", &captured, "--capture-file-size", "4KiB"];
+    let outputs = ["--format", "json", "--format", "journald"];
+    for options in [
+        &capture[..],
+        &["--metrics", "127.0.0.1:0"],
+        &["--metrics", &socket],
+        &["--format", "journald"],
+        &["--format", "human"],
+        &["--format", "markdown"],
+        &["--hooks", "tracepoint", "--config", &config],
+        &[&capture[..], &outputs[..], &["--metrics", &socket, "--config", &config]].concat(),
+    ] {
+        let mut arguments = vec!["run", "--port", "8091"];
+        arguments.extend(options);
+        let mut agent = Agent::start(&arguments).unwrap();
+        threads_with_few_rights(agent.pid());
+        for _ in 0..3 {
+            let _refused = scene.helper().is_refused(tcp("127.0.0.1:8091"));
+        }
+        // Those that are made when there is something to do are there by now or soon.
+        let wanted = if options.contains(&"--capture") { "capture-close" } else { "enrich" };
+        let deadline = Instant::now() + patience();
+        loop {
+            let names = threads_with_few_rights(agent.pid());
+            if names.iter().any(|name| name == wanted) {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{options:?}: {names:?}\n{}", agent.said());
+            thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(code(agent.end_by(Signal::TERM)), 0, "{options:?}\n{}", agent.said());
+    }
+}
+
 /// What attaching takes is given away; what naming others' processes takes is kept.
 #[test]
 fn rights_are_given_away_and_holders_still_named() {
@@ -195,11 +263,6 @@ fn rights_are_given_away_and_holders_still_named() {
         assert_eq!(mask(name) & !kept, 0, "{name} {:x}", mask(name));
     }
     assert_eq!(mask("CapInh:") | mask("CapAmb:"), 0);
-    for tasks in fs::read_dir(format!("/proc/{}/task", agent.pid())).unwrap() {
-        let status = fs::read_to_string(tasks.unwrap().path().join("status")).unwrap();
-        let row = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();
-        assert_eq!(u64::from_str_radix(row.trim(), 16).unwrap() & !kept, 0, "{status}");
-    }
     // Another user's, in another namespace, and found in every way there is: on
     // record, and without.
     let before = scene.helper().by(1000).holds([tcp("127.0.0.1:8080").listening()]);

@@ -2,12 +2,15 @@
 //! can block.
 
 use std::{
+    collections::VecDeque,
     fs,
-    io::Write as _,
+    io::Write,
     net::{SocketAddr, TcpStream},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -217,6 +220,74 @@ fn two_hundred_that_hang_keep_nobody_out() {
     assert!(after <= before + 4096, "{before} KiB became {after} KiB");
     let _holder = scene.helper().holds([tcp("127.0.0.1:8080").listening()]);
     agent.event_of(&scene.helper().is_refused(tcp("127.0.0.1:8080")));
+}
+
+/// Connections as fast as they can be made, from the scraper's own address and by as
+/// many as the machine has processors for, which say nothing or ask and do not read:
+/// whoever asks is answered.
+#[test]
+fn a_flood_of_connections_keeps_nobody_out() {
+    const SCRAPES: usize = 50;
+    let scene = Scene::alone();
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("metrics.sock");
+    let unix = format!("unix:{}", path.display());
+    for at in [METRICS, &unix] {
+        let agent = agent_in(&scene.netns, &["--metrics", at, "--port", OWN_PORT]);
+        let ends = AtomicBool::new(false);
+        let made = AtomicUsize::new(0);
+        let mut took: Vec<Duration> = thread::scope(|scope| {
+            for kind in 0..2 {
+                let (ends, made, netns, path) = (&ends, &made, &scene.netns, &path);
+                scope.spawn(move || {
+                    netns.enter();
+                    // The newest are kept open, so that they hold a place.
+                    let mut kept: VecDeque<Box<dyn Write>> = VecDeque::new();
+                    while !ends.load(Ordering::Relaxed) {
+                        let stream: Option<Box<dyn Write>> = if at == METRICS {
+                            TcpStream::connect(address(METRICS)).ok().map(|s| Box::new(s) as _)
+                        } else {
+                            UnixStream::connect(path).ok().map(|s| Box::new(s) as _)
+                        };
+                        let Some(mut stream) = stream else { continue };
+                        if kind == 1 {
+                            stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n").ok();
+                        }
+                        made.fetch_add(1, Ordering::Relaxed);
+                        kept.push_back(stream);
+                        if kept.len() > 400 {
+                            kept.pop_front();
+                        }
+                    }
+                });
+            }
+            let scrape = || {
+                let begun = Instant::now();
+                let answer = match at {
+                    METRICS => get(connect(&scene.netns), "/metrics"),
+                    _ => get(UnixStream::connect(&path).unwrap(), "/metrics"),
+                };
+                assert_eq!(answer.status, 200);
+                begun.elapsed()
+            };
+            let scrapes = (0..SCRAPES).map(|_| {
+                let took = scrape();
+                thread::sleep(Duration::from_millis(50));
+                took
+            });
+            let took = scrapes.collect();
+            ends.store(true, Ordering::Relaxed);
+            took
+        });
+        took.sort();
+        say(&format!(
+            "metrics: {SCRAPES} scrapes of {at} under {} connections: median {:.1?}, longest {:.1?}",
+            made.load(Ordering::Relaxed),
+            took[SCRAPES / 2],
+            took[SCRAPES - 1],
+        ));
+        drop(agent);
+    }
 }
 
 #[test]

@@ -106,8 +106,7 @@ impl Netns {
     fn inside(&self, work: impl FnOnce() + Send) {
         thread::scope(|scope| {
             let inside = scope.spawn(|| {
-                let network = Some(LinkNameSpaceType::Network);
-                move_into_link_name_space(self.file.as_fd(), network).unwrap();
+                self.enter();
                 work();
             });
             inside.join().expect("it can be done in the namespace");
@@ -131,6 +130,12 @@ impl Netns {
         }
     }
 
+    /// Moves the calling thread in here, for good.
+    pub fn enter(&self) {
+        let network = Some(LinkNameSpaceType::Network);
+        move_into_link_name_space(self.file.as_fd(), network).unwrap();
+    }
+
     /// A connection of this very process, from in here.
     ///
     /// # Errors
@@ -138,8 +143,7 @@ impl Netns {
     pub fn connect(&self, address: SocketAddr) -> std::io::Result<TcpStream> {
         thread::scope(|scope| {
             let inside = scope.spawn(|| {
-                let network = Some(LinkNameSpaceType::Network);
-                move_into_link_name_space(self.file.as_fd(), network).unwrap();
+                self.enter();
                 TcpStream::connect(address)
             });
             inside.join().unwrap()
@@ -151,8 +155,7 @@ impl Netns {
     pub fn listen(&self, address: SocketAddr) -> TcpListener {
         thread::scope(|scope| {
             let inside = scope.spawn(|| {
-                let network = Some(LinkNameSpaceType::Network);
-                move_into_link_name_space(self.file.as_fd(), network).unwrap();
+                self.enter();
                 TcpListener::bind(address).unwrap()
             });
             inside.join().unwrap()
