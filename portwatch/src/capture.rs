@@ -12,6 +12,8 @@ use std::{
 
 use jiff::{Timestamp, tz::TimeZone};
 
+use crate::advice::Advised;
+
 mod closer;
 mod folder;
 pub mod writer;
@@ -49,6 +51,16 @@ pub enum CaptureError {
     /// Another agent writes there.
     #[error("another portwatch captures into {}", .0.display())]
     InUse(PathBuf),
+}
+
+impl Advised for CaptureError {
+    fn hint(&self) -> &'static str {
+        match self {
+            Self::Io { .. } => "name a folder that can be made or written with --capture",
+            Self::Open(_) => "name a folder of the capture's own, or close it: chmod 700",
+            Self::InUse(_) => "give each agent a folder of its own",
+        }
+    }
 }
 
 /// A file of a capture.

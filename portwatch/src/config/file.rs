@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::Layer;
+use crate::advice::{Advised, NOT_PERMITTED, USAGE};
 
 /// Where it is looked for, unless another is named.
 pub const DEFAULT: &str = "/etc/portwatch/config.toml";
@@ -34,6 +35,27 @@ pub enum ConfigError {
         /// What, and what may have been meant.
         why: String,
     },
+}
+
+impl Advised for ConfigError {
+    fn hint(&self) -> &'static str {
+        match self {
+            Self::Io { .. } if self.exit_code() == NOT_PERMITTED => {
+                "run it as the user who may read the file"
+            }
+            Self::Io { .. } => "name a file that can be read with --config",
+            Self::Wrong { .. } => "portwatch run --help has the keys, without the dashes",
+        }
+    }
+
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                NOT_PERMITTED
+            }
+            _ => USAGE,
+        }
+    }
 }
 
 /// Reads `named`, or else the default file, if there is one. Gives which it was.

@@ -18,6 +18,7 @@ use super::{
     descent,
     signals::{Received, Signals},
 };
+use crate::advice::Advised;
 
 /// The command could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +28,23 @@ pub struct StartError {
     pub program: OsString,
     /// The answer.
     pub source: io::Error,
+}
+
+impl Advised for StartError {
+    fn hint(&self) -> &'static str {
+        match self.source.kind() {
+            io::ErrorKind::NotFound => "name a program that is in PATH, or its path",
+            _ => "name a program that may be run, and can be on this machine",
+        }
+    }
+
+    /// As a shell has it.
+    fn exit_code(&self) -> u8 {
+        match self.source.kind() {
+            io::ErrorKind::NotFound => 127,
+            _ => 126,
+        }
+    }
 }
 
 /// A running command. Its id stays its own until this has seen its end.

@@ -26,7 +26,7 @@ use tokio::{
 };
 
 use super::Metrics;
-use crate::config::values::Listen;
+use crate::{advice::Advised, config::values::Listen};
 
 /// Connections at a time.
 const MOST: usize = 32;
@@ -48,6 +48,15 @@ pub struct ServeError {
     pub at: Listen,
     /// The answer.
     pub source: io::Error,
+}
+
+impl Advised for ServeError {
+    fn hint(&self) -> &'static str {
+        match self.source.kind() {
+            io::ErrorKind::AddrInUse => "portwatch explain says who has the port",
+            _ => "name an address of this machine, or unix: and a path that can be made",
+        }
+    }
 }
 
 /// Sockets that listen.

@@ -2,14 +2,15 @@
 
 use std::{
     fmt::Write as _,
-    io::{self, Write as _},
+    io::{self, Write},
+    os::fd::AsFd,
 };
 
-use anstream::AutoStream;
+use anstream::ColorChoice;
 use anstyle::{AnsiColor, Style};
 use jiff::Timestamp;
 
-use super::{Block, HEAD, LABEL, columns, process_line, word};
+use super::{Block, HEAD, LABEL, coloured, columns, process_line, word};
 use crate::{
     diagnose::words,
     evidence::{LastHolder, Socket, State},
@@ -24,11 +25,14 @@ const UNSURE: Style = AnsiColor::Yellow.on_default().bold();
 ///
 /// # Errors
 /// `out` cannot be written.
-pub fn explanations(answers: &[Explanation], out: io::Stdout) -> io::Result<()> {
+pub fn explanations(
+    answers: &[Explanation],
+    mut out: impl Write + AsFd,
+    colour: ColorChoice,
+) -> io::Result<()> {
     let columns = columns(&out);
-    let mut out = AutoStream::auto(out);
     for answer in answers {
-        out.write_all(block(answer, columns).as_bytes())?;
+        out.write_all(coloured(block(answer, columns), colour).as_bytes())?;
     }
     out.flush()
 }
