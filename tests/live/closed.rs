@@ -86,7 +86,9 @@ fn exec_starts_the_command() {
 #[test]
 fn run_goes_on() {
     let scene = Scene::alone();
-    let _holder = scene.helper().holds([tcp("127.0.0.1:8080").listening()]);
+    let _holder = scene
+        .helper()
+        .holds(["127.0.0.1:8080", "127.0.0.1:8081"].map(|address| tcp(address).listening()));
     let folder = tempfile::TempDir::new().unwrap();
     let file = folder.path().join("config.toml");
     for fault in FAULTS {
@@ -96,25 +98,30 @@ fn run_goes_on() {
         command.env("PORTWATCH_LOG", "trace");
         let _reader = spoil(&mut command, fault);
         let mut process = Process::start(&mut command, Signal::KILL).unwrap();
-        let started = process.stdout.wait_for_text(patience(), "started");
-        started.unwrap_or_else(|why| panic!("{fault:?}: {why:?}\n{}", process.said()));
+        // Signals mean something to it by the time that it reports.
+        wait_for_event(&scene, &process, "127.0.0.1:8081", || {});
         fs::write(&file, "storm-window = \"0s\"").unwrap();
-        let deadline = Instant::now() + patience();
-        loop {
-            process.signal(Signal::HUP);
-            let helper = scene.helper();
-            let pid = format!("\"pid\":{}", helper.is_refused(tcp("127.0.0.1:8080")).pid);
-            let is_it = |line: &str| line.contains("bind-failure") && line.contains(&pid);
-            let seen = process.stdout.wait_until(Duration::from_millis(500), |lines| {
-                lines.iter().any(|line| is_it(&line.text)).then_some(())
-            });
-            if seen.is_ok() {
-                break;
-            }
-            assert!(Instant::now() < deadline, "{fault:?}: {seen:?}\n{}", process.said());
-        }
+        wait_for_event(&scene, &process, "127.0.0.1:8080", || process.signal(Signal::HUP));
         process.signal(Signal::TERM);
         let status = process.wait_or_panic(patience());
         assert_eq!(code(status), 0, "{fault:?}\n{}", process.said());
+    }
+}
+
+/// Lets binds fail until one is reported.
+fn wait_for_event(scene: &Scene, process: &Process, address: &str, before: impl Fn()) {
+    let deadline = Instant::now() + patience();
+    loop {
+        before();
+        let refused = scene.helper().is_refused(tcp(address));
+        let pid = format!("\"pid\":{}", refused.pid);
+        let seen = process.stdout.wait_until(Duration::from_millis(500), |lines| {
+            let is_it = |line: &str| line.contains("bind-failure") && line.contains(&pid);
+            lines.iter().any(|line| is_it(&line.text)).then_some(())
+        });
+        if seen.is_ok() {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{seen:?}\n{}", process.said());
     }
 }
