@@ -10,6 +10,7 @@ mod doctor;
 mod error;
 mod exec;
 mod explain;
+mod guardian;
 mod history;
 mod hooks;
 mod input;
@@ -60,10 +61,14 @@ enum Verb {
     /// Write the manual's pages, one for each verb
     #[command(hide = true)]
     Man(man::Args),
+    /// End a command of exec's when exec was killed
+    #[command(hide = true)]
+    Guardian(guardian::Args),
 }
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done, 1 the tool failed, 2 bad usage, 3 the port is held, 4 not permitted.
+Exit codes: 0 done, 1 the tool failed, 2 bad usage, 3 the port is held, 4 not permitted. A reader
+that closes the pipe early (| head) changes none of them.
 PORTWATCH_LOG=debug shows on stderr what the agent itself does.";
 
 /// The command line as it is defined, for what is made from it: help, completions,
@@ -98,6 +103,7 @@ pub fn main() -> ExitCode {
         }
         Verb::Completions(args) => completions::run(&args),
         Verb::Man(args) => man::run(&args),
+        Verb::Guardian(args) => guardian::run(&args),
     };
     match result {
         Ok(code) => code,

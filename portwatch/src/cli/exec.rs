@@ -64,8 +64,8 @@ Examples:
       watching needs root, the server does not
 
 The command has portwatch's stdin, stdout, stderr and process group. Signals
-that are sent to portwatch reach it. It is killed when portwatch is. What it
-leaves behind is not waited for.
+that are sent to portwatch reach it. When portwatch is killed, so are it and all
+that comes of it. What it leaves behind at its own end is not waited for.
 
 Exit codes: the command's own, or 128 and the number of the signal that ended
 it; 127 there is no such command, 126 it cannot be run, 4 binds may not be
