@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::PathBuf,
     process::ExitCode,
     time::Duration,
@@ -141,7 +142,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     if everywhere {
         leave_out_nothing_to_say(&mut answers);
     }
-    ended(code(&answers), tell(args.format, &answers))
+    ended(code(&answers), tell(args.format, &answers, enricher.has_docker()))
 }
 
 /// Of many namespaces, those where a port has something on it; the own one, which
@@ -155,14 +156,14 @@ fn leave_out_nothing_to_say(answers: &mut Vec<Explanation>) {
     });
 }
 
-fn tell(form: Form, answers: &[Explanation]) -> io::Result<()> {
+fn tell(form: Form, answers: &[Explanation], docker: bool) -> io::Result<()> {
     let mut stdout = Stream::Stdout;
     match form {
         Form::Json => answers.iter().try_for_each(|answer| {
             let line = serde_json::to_string(answer)? + "\n";
             stdout.write_all(line.as_bytes())
         }),
-        Form::Human => sinks::human::explanations(answers, stdout, stdout.colour()),
+        Form::Human => sinks::human::explanations(answers, stdout, stdout.colour(), docker),
         Form::Markdown => sinks::markdown::explanations(answers, &mut stdout),
     }
 }
@@ -185,6 +186,8 @@ fn named(place: &str) -> Result<NetnsRef, NetnsError> {
     } else {
         PathBuf::from("/run/netns").join(place)
     };
-    let file = File::open(path).map_err(|source| NetnsError { place: place.to_owned(), source })?;
+    // A FIFO would be waited for.
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let file = file.map_err(|source| NetnsError { place: place.to_owned(), source })?;
     Ok(NetnsRef::Other(file))
 }

@@ -3,6 +3,7 @@
 use std::{
     fmt::Write as _,
     fs, io,
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -43,7 +44,7 @@ impl Advised for ConfigError {
             Self::Io { .. } if self.exit_code() == NOT_PERMITTED => {
                 "run it as the user who may read the file"
             }
-            Self::Io { .. } => "name a file that can be read with --config",
+            Self::Io { .. } => "name a regular file of at most 1 MiB with --config",
             Self::Wrong { .. } => "portwatch run --help has the keys, without the dashes",
         }
     }
@@ -78,10 +79,21 @@ pub fn read(named: Option<&Path>) -> Result<(Layer, Option<PathBuf>), ConfigErro
     Ok((layer, Some(path.to_owned())))
 }
 
+/// Regular files only: nobody is waited for at the other end of a FIFO, and opening a
+/// device may do something. A link is followed, as those of a mounted ConfigMap.
 fn text(path: &Path) -> io::Result<String> {
     use io::Read as _;
+    let regular = |about: fs::Metadata| match about.is_file() {
+        true => Ok(()),
+        false if about.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+        false => Err(io::Error::other("it is no regular file")),
+    };
+    regular(fs::metadata(path)?)?;
+    // What it is may have changed meanwhile.
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    regular(file.metadata()?)?;
     let mut text = String::new();
-    let file = fs::File::open(path)?;
     if file.take(LARGEST + 1).read_to_string(&mut text)? as u64 > LARGEST {
         return Err(io::Error::other("it is larger than 1 MiB"));
     }
