@@ -1,6 +1,8 @@
 //! Builds the kernel side and embeds it. `PORTWATCH_EBPF_OBJECT` gives a ready
 //! object instead, for packagers who build it once.
 
+#![allow(clippy::print_stdout, reason = "cargo reads it")]
+
 use std::{
     env,
     path::{Path, PathBuf},

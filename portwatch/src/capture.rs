@@ -13,7 +13,7 @@ use std::{
 
 use jiff::{Timestamp, tz::TimeZone};
 
-use crate::replay::lines;
+use crate::{advice::Advised, replay::lines};
 
 mod closer;
 mod folder;
@@ -69,6 +69,19 @@ pub enum CaptureError {
     /// Another agent writes there.
     #[error("another portwatch captures into {}", .0.display())]
     InUse(PathBuf),
+}
+
+impl Advised for CaptureError {
+    fn hint(&self) -> &'static str {
+        match self {
+            Self::Io { .. } => "name a folder that can be made or written with --capture",
+            Self::Strange { .. } => {
+                "name a folder that is not there yet, or is empty: a capture removes files"
+            }
+            Self::NotOwn { .. } => "name a folder of the user's that portwatch runs as",
+            Self::InUse(_) => "give each agent a folder of its own",
+        }
+    }
 }
 
 /// A file of a capture.

@@ -12,6 +12,7 @@ mod doctor;
 mod error;
 mod exec;
 mod explain;
+mod guardian;
 mod history;
 mod hooks;
 mod input;
@@ -21,8 +22,12 @@ mod replay;
 mod run;
 mod schema;
 mod settings;
+mod streams;
 pub mod target;
 mod wait;
+
+use self::streams::{Stream, say};
+use crate::{advice::USAGE, sinks::human::coloured};
 
 /// Catches every EADDRINUSE and says who holds the port, why the kernel
 /// refused, and what to do.
@@ -58,10 +63,14 @@ enum Verb {
     /// Write the manual's pages, one for each verb
     #[command(hide = true)]
     Man(man::Args),
+    /// End a command of exec's when exec was killed
+    #[command(hide = true)]
+    Guardian(guardian::Args),
 }
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done, 1 the tool failed, 2 bad usage, 3 the port is held, 4 not permitted.
+Exit codes: 0 done, 1 the tool failed, 2 bad usage, 3 the port is held, 4 not permitted. A reader
+that closes the pipe early (| head) changes none of them.
 PORTWATCH_LOG=debug shows on stderr what the agent itself does.";
 
 /// The command line as it is defined, for what is made from it: help, completions,
@@ -94,8 +103,9 @@ pub fn main() -> ExitCode {
             let given = given.subcommand().map_or(&given, |(_, given)| given);
             config::run(&args, given)
         }
-        Verb::Completions(args) => Ok(completions::run(&args)),
+        Verb::Completions(args) => completions::run(&args),
         Verb::Man(args) => man::run(&args),
+        Verb::Guardian(args) => guardian::run(&args),
     };
     talk::settle();
     match result {
@@ -104,16 +114,24 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Clap's own words, ended by a hint as every other error is.
+/// Clap's own words: help that was asked for is a result; an error ends with a hint as
+/// every other does.
 fn usage(error: &clap::Error) -> ExitCode {
-    // Nothing can be said where stderr is gone.
-    let _ = error.print();
+    let said = error.render();
     match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => ExitCode::from(2),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            let text = coloured(said.ansi().to_string(), Stream::Stdout.colour());
+            error::ended(ExitCode::SUCCESS, streams::result(&text))
+                .unwrap_or_else(|failure| error::report(&failure))
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            say(said);
+            ExitCode::from(USAGE)
+        }
         _ => {
-            eprintln!("hint: portwatch help lists the verbs, portwatch help VERB its options");
-            ExitCode::from(2)
+            say(said);
+            say("hint: portwatch help lists the verbs, portwatch help VERB its options");
+            ExitCode::from(USAGE)
         }
     }
 }
@@ -125,14 +143,14 @@ fn log_to_stderr() {
         Ok(Ok(filter)) => filter,
         Ok(Err(error)) => {
             let error: tracing_subscriber::filter::ParseError = error;
-            eprintln!("portwatch: PORTWATCH_LOG: {error}");
-            eprintln!(
-                "hint: a level (error, warn, info, debug, trace) or portwatch::enrich=debug,warn"
-            );
+            say(format_args!("portwatch: PORTWATCH_LOG: {error}"));
+            say("hint: a level (error, warn, info, debug, trace) or portwatch::enrich=debug,warn");
             warnings
         }
         Err(_) => warnings,
     };
-    let stderr = fmt::layer().with_writer(|| talk::Talk);
+    // Without colours, as all talk; and what cannot be written is not told of by a panic.
+    let stderr =
+        fmt::layer().with_ansi(false).with_writer(|| streams::Log).log_internal_errors(false);
     tracing_subscriber::registry().with(stderr).with(filter).init();
 }

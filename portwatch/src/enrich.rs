@@ -111,6 +111,11 @@ impl Enricher {
         self.namespaces.admit(&self.host, way)
     }
 
+    /// Whether Docker may be running here: it has a socket.
+    pub fn has_docker(&self) -> bool {
+        containers::has_docker(&self.host)
+    }
+
     /// Puts on record what was there before the agent.
     pub fn seed(&mut self) {
         seed::seed(&self.host, &mut *self.records, self.holders.files());

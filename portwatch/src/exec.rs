@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`signals`] | what is sent to this process while the command runs |
 //! | [`child`] | the command, from its start to its end |
+//! | [`guardian`] | the process that ends the command where this one is killed |
 //! | [`descent`] | whether a process comes of this one |
 //! | [`refused`] | the ports that it was refused |
 //! | [`free`] | whether they are free by now |
@@ -12,5 +13,6 @@
 pub mod child;
 pub mod descent;
 pub mod free;
+pub mod guardian;
 pub mod refused;
 pub mod signals;

@@ -18,6 +18,8 @@ pub mod rights;
 pub mod ring;
 pub mod skips;
 
+use crate::advice::{Advised, FAILED, NOT_PERMITTED};
+
 /// Why no hooks could be attached.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
@@ -62,6 +64,39 @@ pub enum KernelError {
         /// The loader's or the verifier's answer.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+}
+
+impl Advised for KernelError {
+    fn hint(&self) -> &'static str {
+        match self {
+            Self::NotPermitted { .. } => {
+                "run it as root, or give it CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and, to name other \
+                 users' processes, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"
+            }
+            Self::NoBtf { .. } => {
+                "the kernel must be built with CONFIG_DEBUG_INFO_BTF=y, as every distribution's \
+                 has been since 2021, and /sys must be mounted"
+            }
+            Self::Btf(_) => {
+                "kernels from 5.10 on are supported; portwatch doctor shows what was found"
+            }
+            Self::NoHooks { .. } => {
+                "mount a cgroup2 hierarchy (mount -t cgroup2 none /sys/fs/cgroup), or use a kernel \
+                 that permits fexit programs; portwatch doctor shows what was found"
+            }
+            Self::NotThisSet { .. } => {
+                "--hooks auto takes what this kernel permits; portwatch doctor shows what that is"
+            }
+            Self::Aya { .. } => "portwatch doctor shows what this kernel and these rights allow",
+        }
+    }
+
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::NotPermitted { .. } => NOT_PERMITTED,
+            _ => FAILED,
+        }
+    }
 }
 
 impl KernelError {

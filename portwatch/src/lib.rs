@@ -15,6 +15,7 @@
     )
 )]
 
+pub mod advice;
 pub mod capture;
 pub mod cli;
 pub mod config;

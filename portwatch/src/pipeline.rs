@@ -15,6 +15,7 @@ use tokio::{
 };
 
 use crate::{
+    advice::{Advised, FAILED},
     config::filter::{Filter, Ignored},
     decode::decode,
     enrich::{Enricher, host::boottime_ns},
@@ -97,6 +98,25 @@ pub enum AgentError {
         /// The answer.
         source: std::io::Error,
     },
+}
+
+impl Advised for AgentError {
+    fn hint(&self) -> &'static str {
+        match self {
+            Self::Kernel(error) => error.hint(),
+            Self::Io { .. } => {
+                "look at the limits of processes, open files and memory (ulimit -a, and the unit's \
+                 TasksMax= and LimitNOFILE=)"
+            }
+        }
+    }
+
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Kernel(error) => error.exit_code(),
+            Self::Io { .. } => FAILED,
+        }
+    }
 }
 
 /// Runs for as long as `meanwhile` does, which is begun once everything is attached. What has been refused by

@@ -8,6 +8,8 @@
 
 use std::path::PathBuf;
 
+use crate::advice::Advised;
+
 pub mod again;
 pub mod diff;
 pub mod filter;
@@ -45,4 +47,13 @@ pub enum SourceError {
     /// There is no `journalctl`, or it failed.
     #[error("failed to read the journal")]
     Journal(#[source] std::io::Error),
+}
+
+impl Advised for SourceError {
+    fn hint(&self) -> &'static str {
+        match self {
+            Self::Open { .. } | Self::Empty(_) => "name files of a capture, or its folder",
+            Self::Journal(_) => "--journal needs journalctl and the right to read the journal",
+        }
+    }
 }

@@ -3,9 +3,6 @@
 //! for is counted and said when there is room again.
 
 use std::{
-    fmt,
-    io::{self, Write},
-    os::fd::AsFd as _,
     sync::{
         OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -15,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::io::Errno;
+use rustix::{io::Errno, stdio};
 
 use crate::shared::queue::{Budget, Next, Receiver, Sender, queue};
 
@@ -50,12 +47,6 @@ pub fn start() {
     }
 }
 
-/// Says one line.
-pub fn say(line: impl fmt::Display) {
-    // What is said goes out whole, and never fails.
-    let _ = Talk.write(format!("{line}\n").as_bytes());
-}
-
 /// Waits a moment until everything is said.
 pub fn settle() {
     let Some(talk) = TALK.get() else { return };
@@ -66,26 +57,13 @@ pub fn settle() {
     }
 }
 
-/// What is written here is said, each write as one message.
-#[derive(Clone, Copy, Debug)]
-pub struct Talk;
-
-impl Write for Talk {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match TALK.get() {
-            None => write(bytes),
-            Some(talk) => {
-                if talk.offer(Word::Said(bytes.to_vec()), bytes.len()).is_err() {
-                    UNSAID.fetch_add(1, Relaxed);
-                }
-            }
-        }
-        Ok(bytes.len())
+/// Whether the thread is there, and has what is to be said.
+pub fn takes(text: &[u8]) -> bool {
+    let Some(talk) = TALK.get() else { return false };
+    if talk.offer(Word::Said(text.to_vec()), text.len()).is_err() {
+        UNSAID.fetch_add(1, Relaxed);
     }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+    true
 }
 
 fn run(words: &Receiver<Word>) {
@@ -109,9 +87,9 @@ fn run(words: &Receiver<Word>) {
 /// Not by the standard library's stderr, whose lock others would wait for. There is
 /// nobody to whom an error could be told.
 fn write(mut bytes: &[u8]) {
-    let stderr = io::stderr();
+    let stderr = stdio::stderr();
     while !bytes.is_empty() {
-        match rustix::io::write(stderr.as_fd(), bytes) {
+        match rustix::io::write(stderr, bytes) {
             Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
             Err(Errno::INTR) => {}
             Err(_) => return,

@@ -13,6 +13,7 @@ use std::{
 use tokio::time::{sleep_until, timeout_at};
 
 use crate::{
+    advice::Advised,
     conflict::Kernel,
     enrich::host::{DiagSocket, Host, NetnsRef},
 };
@@ -39,6 +40,12 @@ pub enum WaitError {
         /// The kernel's answer.
         why: String,
     },
+}
+
+impl Advised for WaitError {
+    fn hint(&self) -> &'static str {
+        "portwatch doctor shows what this kernel and these rights allow"
+    }
 }
 
 /// A port and how it stands.

@@ -1,6 +1,7 @@
 //! What a diagnosis takes, for each event that is kept in the tree, beside
 //! writing that event as JSON.
 
+#![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,

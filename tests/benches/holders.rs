@@ -2,6 +2,7 @@
 //! server, beside what `ss -tlnp` and `lsof` take there for less of an answer.
 //! All in one run, so that the ratios hold whatever the machine.
 
+#![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,6 +1,7 @@
 //! What an agent costs that has nothing to do: processor time, wake-ups and memory
 //! in a minute in which no bind is refused, and the size of its file.
 
+#![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -2,6 +2,7 @@
 //! other system call. The same loops with the agent and without it, in turns, so
 //! that whatever else the machine does falls on both.
 
+#![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

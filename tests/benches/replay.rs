@@ -2,6 +2,7 @@
 //! beside what `jq -c .` takes for reading and writing the same file; and what
 //! memory that takes for a file ten times as large.
 
+#![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -2,6 +2,7 @@
 //! after the last TIME-WAIT has ended. Times are from before the listener's close,
 //! or bind, to the end of the process that waits.
 
+#![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,

@@ -95,3 +95,27 @@ fn limits_need_a_capture() {
     show(&["--config", &path], &[]).is_result();
     show(&["--capture-size", "1GiB"], &[]).is_error(2);
 }
+
+/// What is no regular file is neither waited for nor read to an end that may not come.
+#[test]
+fn only_a_regular_file_is_read() {
+    let folder = Folder::new();
+    let fifo = folder.0.path().join("fifo");
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let large = folder.0.path().join("large.toml");
+    fs::File::create(&large).unwrap().set_len(10 << 30).unwrap();
+    let [fifo, large] = [fifo, large].map(|path| path.display().to_string());
+    let inside = folder.0.path().display().to_string();
+    for path in [&fifo, &inside, "/dev/zero", "/dev/null", "/dev/tty", &large] {
+        for verb in [&["config", "check", path][..], &["config", "show", "--config", path]] {
+            let said = run(&mut portwatch(verb));
+            said.is_error(2);
+            assert!(said.stderr.contains("regular file"), "{said}");
+        }
+    }
+    let link = folder.0.path().join("link.toml");
+    std::os::unix::fs::symlink(folder.file("port = [80]"), &link).unwrap();
+    run(&mut portwatch(&["config", "check", link.to_str().unwrap()])).is_result();
+    run(&mut portwatch(&["explain", "9", "--netns", &fifo])).is_error(2);
+}

@@ -7,6 +7,7 @@
     reason = "a panic fails the test and says where"
 )]
 
+mod closed;
 mod config;
 mod deprived;
 mod doctor;

@@ -158,7 +158,7 @@ fn a_folder_of_another_user_is_refused() {
 #[test]
 fn a_file_that_is_swapped_for_a_fifo_holds_nothing_up() {
     let folder = TempDir::new().unwrap();
-    let mut agent = started(folder.path(), &["--port", "8094"]);
+    let mut agent = started(folder.path(), ["--port", "8094"].map(str::to_owned));
     let [open] = files(folder.path()).try_into().unwrap();
     fs::remove_file(&open).unwrap();
     let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
@@ -176,7 +176,7 @@ fn a_folder_that_is_taken_away_is_no_silent_loss() {
     let scene = Scene::alone();
     let parent = TempDir::new().unwrap();
     let folder = parent.path().join("capture");
-    let mut agent = started(&folder, &["--port", "8094", "--storm-window", "0s"]);
+    let mut agent = started(&folder, ["--port", "8094", "--storm-window", "0s"].map(str::to_owned));
     let _holder = scene.helper().holds([tcp("127.0.0.1:8094").listening()]);
     let refuse = |count| {
         let refused = scene.helper().runs([tcp("127.0.0.1:8094").repeated(count)]);

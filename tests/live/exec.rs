@@ -21,6 +21,7 @@ use portwatch_tests::{
 use rustix::process::Signal;
 use serde_json::json;
 
+mod killed;
 mod signals;
 mod terminal;
 mod wait_free;

@@ -13,6 +13,7 @@ mod capture;
 mod causes;
 mod classes;
 mod clock;
+mod closed;
 mod containers;
 mod cost;
 mod deaf;

@@ -5,6 +5,7 @@
 //!
 //! `PORTWATCH_SOAK_SECONDS` says for how long (`cargo xtask soak`).
 
+#![allow(clippy::print_stderr, reason = "it shows what the agent says")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

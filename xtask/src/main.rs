@@ -1,5 +1,11 @@
 //! `cargo xtask`: everything that a fresh machine needs, in one command each.
 
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a developer's tool may end when nobody reads it"
+)]
+
 use std::{
     ffi::OsString,
     os::unix::process::CommandExt as _,

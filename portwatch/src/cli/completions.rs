@@ -1,10 +1,15 @@
 //! `portwatch completions`: what a shell asks when Tab is pressed.
 
-use std::{io, process::ExitCode};
+use std::process::ExitCode;
 
 use clap_complete::{
     Generator, generate,
     shells::{Bash, Fish, Zsh},
+};
+
+use super::{
+    error::{Failure, ended},
+    streams,
 };
 
 /// Options of `completions`.
@@ -31,15 +36,20 @@ Examples:
   portwatch completions fish > /usr/share/fish/vendor_completions.d/portwatch.fish";
 
 /// Prints the script.
-pub fn run(args: &Args) -> ExitCode {
-    match args.shell {
-        Known::Bash => print(Bash),
-        Known::Zsh => print(Zsh),
-        Known::Fish => print(Fish),
-    }
-    ExitCode::SUCCESS
+///
+/// # Errors
+/// stdout does not take it.
+pub fn run(args: &Args) -> Result<ExitCode, Failure> {
+    let script = match args.shell {
+        Known::Bash => script(Bash),
+        Known::Zsh => script(Zsh),
+        Known::Fish => script(Fish),
+    };
+    ended(ExitCode::SUCCESS, streams::result(&script))
 }
 
-fn print(shell: impl Generator) {
-    generate(shell, &mut super::command(), "portwatch", &mut io::stdout());
+fn script(shell: impl Generator) -> String {
+    let mut script = Vec::new();
+    generate(shell, &mut super::command(), "portwatch", &mut script);
+    String::from_utf8_lossy(&script).into_owned()
 }

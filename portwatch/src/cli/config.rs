@@ -4,7 +4,11 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{ArgMatches, Subcommand};
 
-use super::{output::check_formats, settings};
+use super::{
+    error::{Failure, SystemError, ended},
+    output::check_formats,
+    settings, streams,
+};
 use crate::{
     config::{Settings, file},
     sinks::sanitize::printable,
@@ -40,21 +44,21 @@ Examples:
 Exit codes: 0 it is right, 2 it is not, 4 it may not be read.";
 
 /// Reads and tells. `given` are the matches of this verb.
-pub fn run(args: &Args, given: &ArgMatches) -> anyhow::Result<ExitCode> {
-    match &args.verb {
+pub fn run(args: &Args, given: &ArgMatches) -> Result<ExitCode, Failure> {
+    let text = match &args.verb {
         Verb::Check { file } => {
             let (layer, _) = file::read(Some(file))?;
             check_formats(&Settings::from(layer).format)?;
-            println!("{} is right", printable(&file.display().to_string()));
+            format!("{} is right\n", printable(&file.display().to_string()))
         }
         Verb::Show(args) => {
             let configured = args.read()?;
-            if let Some(path) = &configured.path {
-                println!("# file: {}", printable(&path.display().to_string()));
-            }
+            let file = configured.path.as_ref().map(|path| path.display().to_string());
+            let file = file.map(|path| format!("# file: {}\n", printable(&path)));
             let given = given.subcommand().map_or(given, |(_, given)| given);
-            print!("{}", configured.show(given)?);
+            let settings = configured.show(given).map_err(SystemError::at("write TOML"))?;
+            file.unwrap_or_default() + &settings
         }
-    }
-    Ok(ExitCode::SUCCESS)
+    };
+    ended(ExitCode::SUCCESS, streams::result(&text))
 }

@@ -4,7 +4,11 @@ use std::{fmt::Write as _, path::Path, process::ExitCode};
 
 use serde::Serialize;
 
-use super::hooks::Hooks;
+use super::{
+    error::{Failure, SystemError, ended},
+    hooks::Hooks,
+    streams,
+};
 use crate::{
     enrich::{
         host::Host,
@@ -66,14 +70,13 @@ struct Report {
 ///
 /// Exit code 0 where the agent could run, 4 where only rights are missing, 1
 /// otherwise.
-pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let (report, code) = examine(args.hooks.choice);
-    if args.json {
-        println!("{}", serde_json::to_string(&report)?);
-    } else {
-        print!("{}", text(&report));
-    }
-    Ok(ExitCode::from(code))
+    let text = match args.json {
+        true => serde_json::to_string(&report).map_err(SystemError::at("write JSON"))? + "\n",
+        false => text(&report),
+    };
+    ended(code, streams::result(&text))
 }
 
 fn examine(hooks: Choice) -> (Report, u8) {

@@ -1,12 +1,55 @@
-//! How an error is told: heading, causes, hint, exit code.
+//! How a verb fails: heading, causes, hint, exit code.
 
-use std::{io::ErrorKind, process::ExitCode};
+use std::{error::Error, fmt, io, process::ExitCode};
 
-use super::{man::ManError, target::TargetError};
+use super::streams::say;
 use crate::{
-    capture::CaptureError, config::file::ConfigError, exec::child::StartError, kernel::KernelError,
-    metrics::server::ServeError, replay::SourceError, sinks::Format, wait::WaitError,
+    advice::{Advised, NOT_PERMITTED, USAGE},
+    sinks::Format,
 };
+
+/// Why a verb ends before it is done. Only an error that says what to do can become
+/// one.
+#[derive(Debug)]
+pub enum Failure {
+    /// Whoever read the results has seen enough; there is nobody to tell.
+    Unread,
+    /// Something failed.
+    Failed {
+        /// What, with its causes.
+        error: Box<dyn Error + Send + Sync>,
+        /// What to do.
+        hint: &'static str,
+        /// The exit code.
+        code: u8,
+    },
+}
+
+impl<E: Advised> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Failed { hint: error.hint(), code: error.exit_code(), error: Box::new(error) }
+    }
+}
+
+impl fmt::Display for Failure {
+    /// In one line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unread => f.write_str("nobody reads the results"),
+            Self::Failed { error, hint, .. } => {
+                f.write_str(error.to_string().trim_end())?;
+                causes(&**error).try_for_each(|cause| write!(f, ": {cause}"))?;
+                write!(f, "; {hint}")
+            }
+        }
+    }
+}
+
+/// What led to an error, the nearest first.
+fn causes(error: &dyn Error) -> impl Iterator<Item = String> {
+    let causes = std::iter::successors(error.source(), |&error| error.source());
+    causes.map(|cause| cause.to_string().trim_end().to_owned())
+}
 
 /// What clap cannot see to be wrong.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +69,28 @@ pub enum UsageError {
     /// A difference has other forms.
     #[error("a difference cannot be shown as {}", .0.name())]
     NoDiffAs(Format),
+    /// There is nothing to run.
+    #[error("there is no command")]
+    NoCommand,
+}
+
+impl Advised for UsageError {
+    fn hint(&self) -> &'static str {
+        match self {
+            Self::TwiceOnStdout(..) => "choose one of them; journald and a capture go elsewhere",
+            Self::NothingToRead => "name files or the folder of a capture, or use --journal",
+            Self::NothingToLimit(_) => "name its folder with --capture",
+            Self::NotRedacted(_) => {
+                "correct the pattern, or unset the variable; nothing was shown or started"
+            }
+            Self::NoDiffAs(_) => "use --format human or json",
+            Self::NoCommand => "name the command and its arguments",
+        }
+    }
+
+    fn exit_code(&self) -> u8 {
+        USAGE
+    }
 }
 
 /// What was read is not as it should be.
@@ -36,6 +101,12 @@ pub enum InputError {
     BadLines(u64),
 }
 
+impl Advised for InputError {
+    fn hint(&self) -> &'static str {
+        "the messages above say which, and why; all others were read"
+    }
+}
+
 /// A network namespace that cannot be looked into.
 #[derive(Debug, thiserror::Error)]
 #[error("network namespace `{place}` cannot be entered")]
@@ -43,133 +114,86 @@ pub struct NetnsError {
     /// As it was named.
     pub place: String,
     /// The answer.
-    pub source: std::io::Error,
+    pub source: io::Error,
 }
 
-/// Prints the error on stderr and gives the exit code for its kind.
-pub fn report(error: &anyhow::Error) -> ExitCode {
-    eprintln!("error: {error}");
-    for cause in error.chain().skip(1) {
-        eprintln!("caused by: {}", cause.to_string().trim_end());
+impl Advised for NetnsError {
+    fn hint(&self) -> &'static str {
+        match self.exit_code() {
+            NOT_PERMITTED => "run it as root",
+            _ => "name a process, a namespace of ip netns list, a file, or all",
+        }
     }
-    let (code, hint) = classify(error);
-    if let Some(hint) = hint {
-        eprintln!("hint: {hint}");
+
+    fn exit_code(&self) -> u8 {
+        match self.source.kind() {
+            io::ErrorKind::PermissionDenied => NOT_PERMITTED,
+            _ => USAGE,
+        }
     }
-    ExitCode::from(code)
 }
 
-/// Exit code and hint, by kind.
-fn classify(error: &anyhow::Error) -> (u8, Option<&'static str>) {
-    if let Some(usage) = error.downcast_ref::<UsageError>() {
-        return match usage {
-            UsageError::TwiceOnStdout(..) => {
-                (2, Some("choose one of them; journald and a capture go elsewhere"))
-            }
-            UsageError::NothingToRead => {
-                (2, Some("name files or the folder of a capture, or use --journal"))
-            }
-            UsageError::NothingToLimit(_) => (2, Some("name its folder with --capture")),
-            UsageError::NotRedacted(_) => (
-                2,
-                Some("correct the pattern, or unset the variable; nothing was shown or started"),
-            ),
-            UsageError::NoDiffAs(_) => (2, Some("use --format human or json")),
-        };
+/// The operating system refuses something that a verb needs.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to {step}")]
+pub struct SystemError {
+    step: &'static str,
+    source: Box<dyn Error + Send + Sync>,
+}
+
+impl SystemError {
+    /// Wraps the answer to `step`.
+    pub fn at<E: Into<Box<dyn Error + Send + Sync>>>(step: &'static str) -> impl FnOnce(E) -> Self {
+        move |source| Self { step, source: source.into() }
     }
-    if let Some(config) = error.downcast_ref::<ConfigError>() {
-        return match config {
-            ConfigError::Io { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
-                (4, Some("run it as the user who may read the file"))
-            }
-            ConfigError::Io { .. } => (2, Some("name a file that can be read with --config")),
-            ConfigError::Wrong { .. } => {
-                (2, Some("portwatch run --help has the keys, without the dashes"))
-            }
-        };
+}
+
+impl Advised for SystemError {
+    fn hint(&self) -> &'static str {
+        "look at the limits of open files, processes and memory (ulimit -a, and the unit's); \
+         PORTWATCH_LOG=debug shows what the agent itself does"
     }
-    if let Some(serve) = error.downcast_ref::<ServeError>() {
-        return match serve.source.kind() {
-            ErrorKind::AddrInUse => (1, Some("portwatch explain says who has the port")),
-            _ => (1, Some("name an address of this machine, or unix: and a path that can be made")),
-        };
+}
+
+/// stdout does not take a result.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to write to stdout")]
+struct ResultError {
+    source: io::Error,
+}
+
+impl Advised for ResultError {
+    fn hint(&self) -> &'static str {
+        "make room where the output goes, or send it elsewhere"
     }
-    if let Some(netns) = error.downcast_ref::<NetnsError>() {
-        return match netns.source.kind() {
-            ErrorKind::PermissionDenied => (4, Some("run it as root")),
-            _ => (2, Some("name a process, a namespace of ip netns list, a file, or all")),
-        };
+}
+
+/// The failure that it is when a result cannot be written: none to speak of where its
+/// reader has gone.
+pub fn unwritten(error: impl Into<io::Error>) -> Failure {
+    let source = error.into();
+    match source.kind() {
+        io::ErrorKind::BrokenPipe => Failure::Unread,
+        _ => ResultError { source }.into(),
     }
-    if let Some(target) = error.downcast_ref::<TargetError>() {
-        return (2, Some(target.hint()));
+}
+
+/// The exit code of a verb that is done but for writing its result: it is the answer
+/// that counts, so it stays the same where the result's reader has gone.
+pub fn ended(code: impl Into<ExitCode>, written: io::Result<()>) -> Result<ExitCode, Failure> {
+    match written.map_err(unwritten) {
+        Ok(()) | Err(Failure::Unread) => Ok(code.into()),
+        Err(failure) => Err(failure),
     }
-    if let Some(capture) = error.downcast_ref::<CaptureError>() {
-        return (
-            1,
-            Some(match capture {
-                CaptureError::Io { .. } => {
-                    "name a folder that can be made or written with --capture"
-                }
-                CaptureError::Strange { .. } => {
-                    "name a folder that is not there yet, or is empty: a capture removes files"
-                }
-                CaptureError::NotOwn { .. } => "name a folder of the user's that portwatch runs as",
-                CaptureError::InUse(_) => "give each agent a folder of its own",
-            }),
-        );
+}
+
+/// Tells of the failure on stderr and gives the exit code for its kind.
+pub fn report(failure: &Failure) -> ExitCode {
+    let Failure::Failed { error, hint, code } = failure else { return ExitCode::SUCCESS };
+    let mut text = format!("error: {}", error.to_string().trim_end());
+    for cause in causes(&**error) {
+        text += &format!("\ncaused by: {cause}");
     }
-    if let Some(InputError::BadLines(_)) = error.downcast_ref() {
-        return (1, Some("the messages above say which, and why; all others were read"));
-    }
-    if error.downcast_ref::<SourceError>().is_some() {
-        return (1, Some("name files of a capture, or its folder"));
-    }
-    if error.downcast_ref::<ManError>().is_some() {
-        return (1, Some("name a folder that can be made or written"));
-    }
-    if let Some(start) = error.downcast_ref::<StartError>() {
-        return match start.source.kind() {
-            ErrorKind::NotFound => (127, Some("name a program that is in PATH, or its path")),
-            _ => (126, Some("name a program that may be run, and can be on this machine")),
-        };
-    }
-    if error.downcast_ref::<WaitError>().is_some() {
-        return (1, Some("portwatch doctor shows what this kernel and these rights allow"));
-    }
-    match error.downcast_ref::<KernelError>() {
-        Some(KernelError::NotPermitted { .. }) => (
-            4,
-            Some(
-                "run it as root, or give it CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and, to name \
-                  other users' processes, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH",
-            ),
-        ),
-        Some(KernelError::NoBtf { .. }) => (
-            1,
-            Some(
-                "the kernel must be built with CONFIG_DEBUG_INFO_BTF=y, as every distribution's \
-                  has been since 2021, and /sys must be mounted",
-            ),
-        ),
-        Some(KernelError::Btf(_)) => {
-            (1, Some("kernels from 5.10 on are supported; portwatch doctor shows what was found"))
-        }
-        Some(KernelError::NoHooks { .. }) => (
-            1,
-            Some(
-                "mount a cgroup2 hierarchy (mount -t cgroup2 none /sys/fs/cgroup), or use a \
-                  kernel that permits fexit programs; portwatch doctor shows what was found",
-            ),
-        ),
-        Some(KernelError::NotThisSet { .. }) => (
-            1,
-            Some(
-                "--hooks auto takes what this kernel permits; portwatch doctor shows what that is",
-            ),
-        ),
-        Some(KernelError::Aya { .. }) => {
-            (1, Some("portwatch doctor shows what this kernel and these rights allow"))
-        }
-        None => (1, None),
-    }
+    say(format_args!("{text}\nhint: {hint}"));
+    ExitCode::from(*code)
 }

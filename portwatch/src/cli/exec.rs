@@ -1,12 +1,16 @@
 //! `portwatch exec`: a command, and why its binds are refused.
 
-use std::{ffi::OsString, io, process::ExitCode, sync::Arc, time::Duration};
+use std::{ffi::OsString, process::ExitCode, sync::Arc, time::Duration};
 
-use anyhow::Context as _;
 use jiff::SignedDuration;
 use rustix::process::{Resource, Rlimit, getpid, getrlimit, set_child_subreaper};
 
-use super::{hooks::Hooks, settings};
+use super::{
+    error::{Failure, SystemError, UsageError},
+    hooks::Hooks,
+    settings,
+    streams::{Stream, say},
+};
 use crate::{
     config::filter::Filter,
     diagnose::words,
@@ -62,8 +66,8 @@ Examples:
       watching needs root, the server does not
 
 The command has portwatch's stdin, stdout, stderr and process group. Signals
-that are sent to portwatch reach it. It is killed when portwatch is. What it
-leaves behind is not waited for.
+that are sent to portwatch reach it. When portwatch is killed, so are it and all
+that comes of it. What it leaves behind at its own end is not waited for.
 
 Exit codes: the command's own, or 128 and the number of the signal that ended
 it; 127 there is no such command, 126 it cannot be run, 4 binds may not be
@@ -73,21 +77,21 @@ watched (then the command is not started).";
 const STORM_WINDOW: Duration = Duration::from_secs(10);
 
 /// Runs the command, and once more if that is asked for and may help.
-pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let redaction = settings::redaction()?;
     watch::need_rights()?;
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .context("failed to start the runtime")?
+        .map_err(SystemError::at("start the runtime"))?
         .block_on(starts(args, &redaction))
 }
 
-async fn starts(args: &Args, redaction: &Redaction) -> anyhow::Result<ExitCode> {
-    let signals = Signals::hold_back().context("failed to read signals")?;
+async fn starts(args: &Args, redaction: &Redaction) -> Result<ExitCode, Failure> {
+    let signals = Signals::hold_back().map_err(SystemError::at("read signals"))?;
     // Its thread holds the signals back as well.
     talk::start();
-    set_child_subreaper(Some(getpid())).context("failed to become a child subreaper")?;
+    set_child_subreaper(Some(getpid())).map_err(SystemError::at("become a child subreaper"))?;
     let locked_memory = getrlimit(Resource::Memlock);
     let refused = Refused::default();
     let end =
@@ -108,11 +112,12 @@ async fn watched(
     signals: &Signals,
     locked_memory: &Rlimit,
     refused: &Refused,
-    before: impl AsyncFnOnce() -> anyhow::Result<Option<End>>,
-) -> anyhow::Result<End> {
+    before: impl AsyncFnOnce() -> Result<Option<End>, Failure>,
+) -> Result<End, Failure> {
+    let stderr = Stream::Stderr;
     let told: (Place, Box<dyn Sink>) = match args.format {
-        Format::Human => (Place("sink.human"), Box::new(Human::new(io::stderr()))),
-        Format::Json => (Place("sink.json"), Box::new(Json::new(io::stderr()))),
+        Format::Human => (Place("sink.human"), Box::new(Human::new(stderr, stderr.colour()))),
+        Format::Json => (Place("sink.json"), Box::new(Json::new(stderr))),
     };
     let Watch { attached, enricher, host, .. } =
         Watch::descendants(args.hooks.choice, SourceLimit::Counted)?;
@@ -127,7 +132,7 @@ async fn watched(
             deadline: enrich::DEADLINE,
             redaction: redaction.clone(),
         },
-        metrics: Arc::new(Metrics::new().context("failed to count")?),
+        metrics: Arc::new(Metrics::new().map_err(SystemError::at("count"))?),
     };
     pipeline::run(agent, async |_| {
         if let Some(end) = before().await? {
@@ -137,12 +142,12 @@ async fn watched(
         if let Some(end) = ended_by(signals)? {
             return Ok(end);
         }
-        talk::say("portwatch: ready");
+        say("portwatch: ready");
         // Before what the command says.
         talk::settle();
-        let (program, arguments) = args.command.split_first().context("there is no command")?;
+        let (program, arguments) = args.command.split_first().ok_or(UsageError::NoCommand)?;
         let child = Child::start(program, arguments, signals, *locked_memory)?;
-        child.end(signals).await.context("failed to wait for the command")
+        Ok(child.end(signals).await.map_err(SystemError::at("wait for the command"))?)
     })
     .await?
 }
@@ -154,41 +159,40 @@ async fn hold(
     timeout: SignedDuration,
     end: End,
     signals: &Signals,
-) -> anyhow::Result<Option<End>> {
+) -> Result<Option<End>, Failure> {
     let ports: Vec<_> =
         refusals.iter().map(|refusal| words::target(&refusal.failure).to_string()).collect();
-    talk::say(format!(
-        "portwatch: waiting up to {timeout:#} for {} to come free",
-        ports.join(", ")
-    ));
+    say(format_args!("portwatch: waiting up to {timeout:#} for {} to come free", ports.join(", ")));
     let interrupted = async {
         loop {
             let received = signals.next().await?;
             if received.ends() {
-                return Ok::<_, io::Error>(End::of_signal(received.signal));
+                return Ok::<_, std::io::Error>(End::of_signal(received.signal));
             }
         }
     };
     tokio::select! {
         freed = wait_free(refusals, timeout.unsigned_abs()) => match freed {
             Ok(()) => {
-                talk::say("portwatch: free; starting it once more");
+                say("portwatch: free; starting it once more");
                 talk::settle();
                 Ok(None)
             }
             Err(held) => {
                 let port = words::target(&held.failure);
-                talk::say(format!("portwatch: {port} is still held after {timeout:#}; not started again"));
+                say(format_args!(
+                    "portwatch: {port} is still held after {timeout:#}; not started again"
+                ));
                 Ok(Some(end))
             }
         },
-        ended = interrupted => Ok(Some(ended.context("failed to read signals")?)),
+        ended = interrupted => Ok(Some(ended.map_err(SystemError::at("read signals"))?)),
     }
 }
 
 /// A signal that would have ended the command, had it been there.
-fn ended_by(signals: &Signals) -> anyhow::Result<Option<End>> {
-    while let Some(received) = signals.pending().context("failed to read signals")? {
+fn ended_by(signals: &Signals) -> Result<Option<End>, Failure> {
+    while let Some(received) = signals.pending().map_err(SystemError::at("read signals"))? {
         if received.ends() {
             return Ok(Some(End::of_signal(received.signal)));
         }

@@ -3,14 +3,18 @@
 use std::{
     fs::File,
     io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::PathBuf,
     process::ExitCode,
     time::Duration,
 };
 
-use anyhow::Context as _;
-
-use super::{error::NetnsError, settings, target};
+use super::{
+    error::{Failure, NetnsError, ended},
+    settings,
+    streams::{Stream, say},
+    target,
+};
 use crate::{
     enrich::{
         Enricher,
@@ -86,7 +90,7 @@ enum Form {
 }
 
 /// Looks, tells, and exits with 3 if something is in the way.
-pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let protocol = if args.udp { Protocol::Udp } else { Protocol::Tcp };
     let targets = target::targets(&args.targets, protocol)?;
     let redaction = settings::redaction()?;
@@ -112,9 +116,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Some("all") => {
             let (places, complete) = enricher.all_netns(MOST_NETNS);
             if !complete {
-                eprintln!(
-                    "portwatch: not all network namespaces may be looked into: run it as root"
-                );
+                say("portwatch: not all network namespaces may be looked into: run it as root");
             }
             places
         }
@@ -127,7 +129,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             Ok(netns) => netns,
             // One of many may have ended meanwhile.
             Err(error) if everywhere => {
-                eprintln!("portwatch: a network namespace could not be entered: {error}");
+                say(format_args!("portwatch: a network namespace could not be entered: {error}"));
                 continue;
             }
             Err(error) => {
@@ -140,8 +142,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if everywhere {
         leave_out_nothing_to_say(&mut answers);
     }
-    tell(args.format, &answers)?;
-    Ok(code(&answers))
+    ended(code(&answers), tell(args.format, &answers, enricher.has_docker()))
 }
 
 /// Of many namespaces, those where a port has something on it; the own one, which
@@ -155,21 +156,15 @@ fn leave_out_nothing_to_say(answers: &mut Vec<Explanation>) {
     });
 }
 
-fn tell(form: Form, answers: &[Explanation]) -> anyhow::Result<()> {
-    let written = match form {
-        Form::Json => {
-            let mut out = io::stdout().lock();
-            answers.iter().try_for_each(|answer| {
-                serde_json::to_writer(&mut out, answer)?;
-                out.write_all(b"\n")
-            })
-        }
-        Form::Human => sinks::human::explanations(answers, io::stdout()),
-        Form::Markdown => sinks::markdown::explanations(answers, &mut io::stdout().lock()),
-    };
-    match written {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => written.context("failed to write the answer"),
+fn tell(form: Form, answers: &[Explanation], docker: bool) -> io::Result<()> {
+    let mut stdout = Stream::Stdout;
+    match form {
+        Form::Json => answers.iter().try_for_each(|answer| {
+            let line = serde_json::to_string(answer)? + "\n";
+            stdout.write_all(line.as_bytes())
+        }),
+        Form::Human => sinks::human::explanations(answers, stdout, stdout.colour(), docker),
+        Form::Markdown => sinks::markdown::explanations(answers, &mut stdout),
     }
 }
 
@@ -183,7 +178,7 @@ fn code(answers: &[Explanation]) -> ExitCode {
 }
 
 /// The namespace of a process, by its number; of a name; or a file.
-fn named(place: &str) -> anyhow::Result<NetnsRef> {
+fn named(place: &str) -> Result<NetnsRef, NetnsError> {
     let path = if place.bytes().all(|byte| byte.is_ascii_digit()) {
         PathBuf::from("/proc").join(place).join("ns/net")
     } else if place.contains('/') {
@@ -191,6 +186,8 @@ fn named(place: &str) -> anyhow::Result<NetnsRef> {
     } else {
         PathBuf::from("/run/netns").join(place)
     };
-    let file = File::open(path).map_err(|source| NetnsError { place: place.to_owned(), source })?;
+    // A FIFO would be waited for.
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let file = file.map_err(|source| NetnsError { place: place.to_owned(), source })?;
     Ok(NetnsRef::Other(file))
 }

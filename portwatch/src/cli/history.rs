@@ -1,11 +1,12 @@
 //! `portwatch history`: the squatters that come back.
 
-use std::{
-    io::{self, Write as _},
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
-use super::input::Input;
+use super::{
+    error::{Failure, SystemError, unwritten},
+    input::Input,
+    streams,
+};
 use crate::history::{History, render};
 
 /// Options of `history`.
@@ -37,7 +38,7 @@ enum Format {
 }
 
 /// Reads everything, then tells.
-pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let mut history = History::default();
     let tally = args.input.read(
         |again| {
@@ -49,14 +50,11 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let report = history.report();
     let text = match args.format {
         Format::Human => render::table(&report),
-        Format::Json => serde_json::to_string(&report)? + "\n",
+        Format::Json => {
+            serde_json::to_string(&report).map_err(SystemError::at("write JSON"))? + "\n"
+        }
         Format::Markdown => render::markdown(&report),
     };
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
-        written => {
-            written?;
-            tally.end()
-        }
-    }
+    streams::result(&text).map_err(unwritten)?;
+    tally.end()
 }

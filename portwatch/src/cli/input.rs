@@ -6,11 +6,13 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::Context as _;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressStyle};
 use jiff::{Span, Timestamp, ZonedDateTime};
 
-use super::error::{InputError, UsageError};
+use super::{
+    error::{Failure, InputError, UsageError},
+    streams::{Stream, progress as place, say},
+};
 use crate::{
     event::Record,
     replay::{
@@ -61,7 +63,7 @@ pub struct Tally {
 impl Tally {
     /// The exit code; lines that are no records are an error, which has come after
     /// all that could be read.
-    pub fn end(&self) -> anyhow::Result<ExitCode> {
+    pub fn end(&self) -> Result<ExitCode, Failure> {
         match self.bad {
             0 => Ok(ExitCode::SUCCESS),
             lines => Err(InputError::BadLines(lines).into()),
@@ -74,9 +76,9 @@ impl Input {
     /// other records to `other`. Lines that are no records are told on stderr.
     pub fn read(
         &self,
-        mut event: impl FnMut(&Again) -> anyhow::Result<()>,
-        mut other: impl FnMut(&Record) -> anyhow::Result<()>,
-    ) -> anyhow::Result<Tally> {
+        mut event: impl FnMut(&Again) -> Result<(), Failure>,
+        mut other: impl FnMut(&Record) -> Result<(), Failure>,
+    ) -> Result<Tally, Failure> {
         let filter = self.filter();
         let sources = self.sources()?;
         let bar = progress(sources.iter().map(sources::Source::size).sum());
@@ -142,7 +144,7 @@ impl Input {
         }
     }
 
-    fn sources(&self) -> anyhow::Result<Vec<sources::Source>> {
+    fn sources(&self) -> Result<Vec<sources::Source>, Failure> {
         if self.paths.is_empty() && !self.journal {
             if std::io::stdin().is_terminal() {
                 return Err(UsageError::NothingToRead.into());
@@ -157,8 +159,8 @@ impl Input {
 fn tell(bad: &BadLine, torn: bool, tally: &mut Tally, bar: Option<&ProgressBar>) {
     const MOST: u64 = 20;
     let say = |text: String| match bar {
-        Some(bar) => bar.suspend(|| eprintln!("{text}")),
-        None => eprintln!("{text}"),
+        Some(bar) => bar.suspend(|| say(text)),
+        None => say(text),
     };
     if torn {
         say(format!("portwatch: {bad}"));
@@ -175,10 +177,10 @@ fn tell(bad: &BadLine, torn: bool, tally: &mut Tally, bar: Option<&ProgressBar>)
 /// On a terminal, where there is something to wait for.
 fn progress(bytes: u64) -> Option<ProgressBar> {
     const WORTH_IT: u64 = 16 * 1024 * 1024;
-    if bytes < WORTH_IT || !std::io::stderr().is_terminal() || std::io::stdout().is_terminal() {
+    if bytes < WORTH_IT || !Stream::Stderr.is_terminal() || Stream::Stdout.is_terminal() {
         return None;
     }
-    let bar = ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::stderr());
+    let bar = ProgressBar::with_draw_target(Some(bytes), place());
     let style = "{bar:40} {bytes}/{total_bytes} {bytes_per_sec}, {eta} left";
     if let Ok(style) = ProgressStyle::with_template(style) {
         bar.set_style(style);
@@ -187,13 +189,15 @@ fn progress(bytes: u64) -> Option<ProgressBar> {
 }
 
 /// A moment, or how long ago.
-fn moment(text: &str) -> anyhow::Result<Timestamp> {
+fn moment(text: &str) -> Result<Timestamp, String> {
+    let words = |error: jiff::Error| error.to_string();
     if let Ok(at) = text.parse() {
         return Ok(at);
     }
     if let Ok(local) = text.parse::<jiff::civil::DateTime>() {
-        return Ok(jiff::tz::TimeZone::system().to_timestamp(local)?);
+        return jiff::tz::TimeZone::system().to_timestamp(local).map_err(words);
     }
-    let ago: Span = text.parse().context("neither a time nor a span like 2h or 3 days")?;
-    Ok(ZonedDateTime::now().checked_sub(ago.abs())?.timestamp())
+    let ago: Span =
+        text.parse().map_err(|_| "neither a time nor a span like 2h or 3 days".to_owned())?;
+    Ok(ZonedDateTime::now().checked_sub(ago.abs()).map_err(words)?.timestamp())
 }

@@ -2,6 +2,9 @@
 
 use std::{fs, io, path::PathBuf, process::ExitCode};
 
+use super::error::Failure;
+use crate::advice::Advised;
+
 /// Options of `man`.
 #[derive(clap::Args)]
 pub struct Args {
@@ -18,8 +21,14 @@ pub struct ManError {
     source: io::Error,
 }
 
+impl Advised for ManError {
+    fn hint(&self) -> &'static str {
+        "name a folder that can be made or written"
+    }
+}
+
 /// Writes portwatch.1 and a page for each verb.
-pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let folder = args.folder.clone();
     fs::create_dir_all(&folder)
         .and_then(|()| clap_mangen::generate_to(super::command(), &folder))

@@ -1,7 +1,5 @@
 //! The sinks that settings stand for.
 
-use std::io;
-
 use crate::{
     capture::{self, Limits, writer::Capture},
     config::Settings,
@@ -10,10 +8,16 @@ use crate::{
     },
 };
 
-use super::error::UsageError;
+use super::{
+    error::{Failure, UsageError},
+    streams::Stream,
+};
+
+/// Where records go, and under which name the losses of each are counted.
+pub type Sinks = Vec<(Place, Box<dyn Sink>)>;
 
 /// Opens what is set.
-pub fn open(settings: &Settings) -> anyhow::Result<Vec<(Place, Box<dyn Sink>)>> {
+pub fn open(settings: &Settings) -> Result<Sinks, Failure> {
     let mut sinks = open_formats(&settings.format)?;
     if let Some(folder) = &settings.capture {
         let limits = Limits {
@@ -37,13 +41,14 @@ pub fn check_formats(formats: &[Format]) -> Result<(), UsageError> {
 }
 
 /// One sink for each format.
-pub fn open_formats(formats: &[Format]) -> anyhow::Result<Vec<(Place, Box<dyn Sink>)>> {
+pub fn open_formats(formats: &[Format]) -> Result<Sinks, UsageError> {
     check_formats(formats)?;
+    let stdout = Stream::Stdout;
     let sinks = formats.iter().map(|format| -> (Place, Box<dyn Sink>) {
         match format {
-            Format::Human => (Place("sink.human"), Box::new(Human::new(io::stdout()))),
-            Format::Json => (Place("sink.json"), Box::new(Json::new(io::stdout()))),
-            Format::Markdown => (Place("sink.markdown"), Box::new(Markdown::new(io::stdout()))),
+            Format::Human => (Place("sink.human"), Box::new(Human::new(stdout, stdout.colour()))),
+            Format::Json => (Place("sink.json"), Box::new(Json::new(stdout))),
+            Format::Markdown => (Place("sink.markdown"), Box::new(Markdown::new(stdout))),
             Format::Journald => (Place("sink.journald"), Box::new(Journald)),
         }
     });

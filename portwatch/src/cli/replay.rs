@@ -1,14 +1,15 @@
 //! `portwatch replay`: what was recorded, diagnosed again by today's rules.
 
 use std::{
-    io::{self, BufWriter, Write as _},
+    io::{BufWriter, Write as _},
     process::ExitCode,
 };
 
 use super::{
-    error::UsageError,
+    error::{Failure, SystemError, UsageError, unwritten},
     input::{Input, Tally},
     output::open_formats,
+    streams::{Stream, say},
 };
 use crate::{event::Record, replay::diff::Change, sinks::Format};
 
@@ -41,78 +42,66 @@ Examples:
 Lines that are no records are named on stderr; exit code 1 if there were any.";
 
 /// Reads, diagnoses, writes.
-pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let written = if args.diff {
+pub fn run(args: &Args) -> Result<ExitCode, Failure> {
+    let tally = if args.diff {
         differences(args)
     } else if args.format == Format::Json {
         json(&args.input)
     } else {
         through_sink(args)
-    };
-    match written {
-        Ok(tally) => tally.end(),
-        // Whoever read it has seen enough.
-        Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
-        Err(error) => Err(error),
-    }
+    }?;
+    tally.end()
 }
 
 /// The quick way: bytes that stay as they are are copied.
-fn json(input: &Input) -> anyhow::Result<Tally> {
+fn json(input: &Input) -> Result<Tally, Failure> {
     const BUFFER: usize = 256 * 1024;
-    let out = std::cell::RefCell::new(BufWriter::with_capacity(BUFFER, io::stdout().lock()));
+    let out = std::cell::RefCell::new(BufWriter::with_capacity(BUFFER, Stream::Stdout));
     let tally = input.read(
-        |again| Ok(again.write(&mut *out.borrow_mut())?),
+        |again| again.write(&mut *out.borrow_mut()).map_err(unwritten),
         |record| {
             let mut out = out.borrow_mut();
-            serde_json::to_writer(&mut *out, record)?;
-            Ok(out.write_all(b"\n")?)
+            serde_json::to_writer(&mut *out, record).map_err(unwritten)?;
+            out.write_all(b"\n").map_err(unwritten)
         },
     )?;
-    out.into_inner().flush()?;
+    out.into_inner().flush().map_err(unwritten)?;
     Ok(tally)
 }
 
-fn through_sink(args: &Args) -> anyhow::Result<Tally> {
+fn through_sink(args: &Args) -> Result<Tally, Failure> {
     let mut sinks = open_formats(&[args.format])?;
     let sink = std::cell::RefCell::new(&mut sinks);
-    let write = |record: &Record| -> anyhow::Result<()> {
+    let write = |record: &Record| -> Result<(), Failure> {
         for (_, sink) in sink.borrow_mut().iter_mut() {
-            sink.write(record)?;
+            sink.write(record).map_err(unwritten)?;
         }
         Ok(())
     };
     args.input.read(|again| write(&Record::BindFailure(Box::new(again.event()?))), write)
 }
 
-fn differences(args: &Args) -> anyhow::Result<Tally> {
+fn differences(args: &Args) -> Result<Tally, Failure> {
     let as_json = match args.format {
         Format::Json => true,
         Format::Human => false,
         other => return Err(UsageError::NoDiffAs(other).into()),
     };
-    let mut out = BufWriter::new(io::stdout().lock());
+    let mut out = BufWriter::new(Stream::Stdout);
     let mut changed = 0u64;
     let tally = args.input.read(
         |again| {
-            if let Some(change) = Change::between(&again.recorded()?, &again.diagnosis)? {
+            let change = Change::between(&again.recorded()?, &again.diagnosis)
+                .map_err(SystemError::at("compare diagnoses"))?;
+            if let Some(change) = change {
                 changed += 1;
-                change.write(as_json, &mut out)?;
+                change.write(as_json, &mut out).map_err(unwritten)?;
             }
             Ok(())
         },
         |_| Ok(()),
     )?;
-    out.flush()?;
-    eprintln!("portwatch: {changed} of {} diagnoses have changed", tally.events);
+    out.flush().map_err(unwritten)?;
+    say(format_args!("portwatch: {changed} of {} diagnoses have changed", tally.events));
     Ok(tally)
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    let kind = |cause: &(dyn std::error::Error + 'static)| {
-        let json =
-            cause.downcast_ref::<serde_json::Error>().and_then(serde_json::Error::io_error_kind);
-        cause.downcast_ref::<io::Error>().map(io::Error::kind).or(json)
-    };
-    error.chain().any(|cause| kind(cause) == Some(io::ErrorKind::BrokenPipe))
 }

@@ -2,11 +2,15 @@
 
 use std::{io::IsTerminal as _, process::ExitCode, sync::Arc};
 
-use anyhow::Context as _;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{hooks::Hooks, output, settings};
+use super::{
+    error::{Failure, SystemError},
+    hooks::Hooks,
+    output, settings,
+    streams::say,
+};
 use crate::{
     config::{
         Settings,
@@ -45,17 +49,17 @@ SIGHUP has the file read again, without a gap; where things go (format, capture,
 metrics) only a new start changes. At a terminal it ends the agent.";
 
 /// Runs until interrupted.
-pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     watch::need_rights()?;
     let settings = args.settings.read()?.settings;
     let server = settings.metrics.as_ref().map(Server::bind).transpose()?;
     let watch = Watch::everybody(args.hooks.choice, limit(&settings))?;
     // What is started from now on has few rights, so nothing is started before.
-    rights::give_away().context("failed to give capabilities away")?;
+    rights::give_away().map_err(SystemError::at("give capabilities away"))?;
     let sinks = output::open(&settings)?;
     announce(&watch);
     talk::start();
-    let metrics = Arc::new(Metrics::new().context("failed to count")?);
+    let metrics = Arc::new(Metrics::new().map_err(SystemError::at("count"))?);
     metrics.attached(&watch.plan, &watch.attached, &watch.host);
     let hooks = watch.plan.set.name();
     let ready = format!("portwatch: ready, {hooks} hooks on {}", watch.host.kernel);
@@ -68,8 +72,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         metrics: Arc::clone(&metrics),
     };
     let until_stopped = async |controls: &mut Controls| {
-        let mut signals = Signals::watch().context("failed to watch signals")?;
-        talk::say(&ready);
+        let mut signals = Signals::watch().map_err(SystemError::at("watch signals"))?;
+        say(&ready);
         manager::tell(&[NotifyState::Ready]);
         let metrics = Arc::clone(&metrics);
         tokio::select! {
@@ -78,19 +82,19 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             stopped = signals.obey(args, &settings, controls, &metrics) => stopped,
         }
         manager::tell(&[NotifyState::Stopping]);
-        anyhow::Ok(())
+        Ok::<_, Failure>(())
     };
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .context("failed to start the runtime")?
+        .map_err(SystemError::at("start the runtime"))?
         .block_on(pipeline::run(agent, until_stopped))??;
     tell_ignored(&metrics);
     Ok(ExitCode::SUCCESS)
 }
 
 /// Serves metrics where that is wanted, and ends only by an error.
-async fn serve(server: Option<Server>, metrics: &Arc<Metrics>) -> anyhow::Result<()> {
+async fn serve(server: Option<Server>, metrics: &Arc<Metrics>) -> Result<(), Failure> {
     match server {
         Some(server) => match server.serve(Arc::clone(metrics)).await? {},
         None => std::future::pending().await,
@@ -143,7 +147,7 @@ async fn reload(args: &Args, started: &Settings, controls: &Controls, metrics: &
         Ok(now) => {
             let now = now.settings;
             if !now.same_outputs(started) || limit(&now) != limit(started) {
-                talk::say(
+                say(
                     "portwatch: format, capture, metrics and whether there is a storm window stay \
                      as they were until a new start",
                 );
@@ -154,11 +158,11 @@ async fn reload(args: &Args, started: &Settings, controls: &Controls, metrics: &
             }
             controls.tune(tuning).await;
             metrics.reloaded(true);
-            talk::say("portwatch: configuration read again");
+            say("portwatch: configuration read again");
         }
-        Err(error) => {
+        Err(failure) => {
             metrics.reloaded(false);
-            talk::say(format!("portwatch: the configuration stays as it was: {error:#}"));
+            say(format_args!("portwatch: the configuration stays as it was: {failure}"));
         }
     }
     manager::tell(&[NotifyState::Ready]);
@@ -186,14 +190,14 @@ fn limit(settings: &Settings) -> SourceLimit {
 fn announce(watch: &Watch) {
     let plan = &watch.plan;
     if let Some(because) = &plan.because {
-        talk::say(format!(
+        say(format_args!(
             "portwatch: fexit hooks are not to be had ({because}); using tracepoints"
         ));
     }
-    talk::say(format!("portwatch: cost: {}", plan.cost()));
+    say(format_args!("portwatch: cost: {}", plan.cost()));
     let known = plan.set.misses().iter().copied();
     for miss in known.chain(watch.attached.misses.iter().map(String::as_str)) {
-        talk::say(format!("portwatch: not seen: {miss}"));
+        say(format_args!("portwatch: not seen: {miss}"));
     }
 }
 
@@ -202,7 +206,7 @@ fn tell_ignored(metrics: &Metrics) {
     for by in [Ignored::Port, Ignored::Unit] {
         let count = metrics.ignored_by(by);
         if count > 0 {
-            talk::say(format!(
+            say(format_args!(
                 "portwatch: {count} refused binds were ignored by their {}",
                 by.name()
             ));

@@ -2,6 +2,10 @@
 
 use std::process::ExitCode;
 
+use super::{
+    error::{Failure, SystemError, ended},
+    streams,
+};
 use crate::event::schema;
 
 /// How it is used.
@@ -30,11 +34,11 @@ enum Of {
 }
 
 /// Prints it.
-pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let schema = match args.of {
         Of::Stream => schema::stream(),
         Of::Explanation => schema::explanation(),
     };
-    println!("{}", serde_json::to_string_pretty(&schema)?);
-    Ok(ExitCode::SUCCESS)
+    let text = serde_json::to_string_pretty(&schema).map_err(SystemError::at("write JSON"))?;
+    ended(ExitCode::SUCCESS, streams::result(&(text + "\n")))
 }

@@ -6,7 +6,10 @@ use clap::{ArgMatches, parser::ValueSource};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{error::UsageError, output::check_formats};
+use super::{
+    error::{Failure, UsageError},
+    output::check_formats,
+};
 use crate::{
     config::{Layer, Settings, file, values::Pattern},
     redact::Redaction,
@@ -36,7 +39,7 @@ impl Given {
     ///
     /// # Errors
     /// The file cannot be read, or something in it or here makes no sense.
-    pub fn read(&self) -> anyhow::Result<Configured> {
+    pub fn read(&self) -> Result<Configured, Failure> {
         let (file, path) = file::read(self.config.as_deref())?;
         let settings = Settings::from(self.said.clone().over(file.clone()));
         check_formats(&settings.format)?;
@@ -60,7 +63,7 @@ impl Given {
 ///
 /// # Errors
 /// One of them is not understood, so that a secret might be shown.
-pub fn redaction() -> anyhow::Result<Redaction> {
+pub fn redaction() -> Result<Redaction, Failure> {
     let named = std::env::var_os("PORTWATCH_CONFIG").filter(|path| !path.is_empty());
     let (file, _) = file::read(named.map(PathBuf::from).as_deref())?;
     let said = std::env::var_os("PORTWATCH_REDACT").map(pattern).transpose()?;

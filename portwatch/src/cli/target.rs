@@ -7,7 +7,11 @@ use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr},
 };
 
-use crate::{diagnose::words, evidence::Protocol};
+use crate::{
+    advice::{Advised, USAGE},
+    diagnose::words,
+    evidence::Protocol,
+};
 
 /// Where services have their names (services(5)).
 const SERVICES: &str = "/etc/services";
@@ -58,9 +62,8 @@ pub enum TargetError {
     NoAddress(String),
 }
 
-impl TargetError {
-    /// What to write instead.
-    pub fn hint(&self) -> &'static str {
+impl Advised for TargetError {
+    fn hint(&self) -> &'static str {
         match self {
             Self::PortZero(_) | Self::PortTooHigh(_) | Self::NoPort(_) => {
                 "name a port from 1 to 65535: 8080, 127.0.0.1:8080, [::1]:8080"
@@ -74,6 +77,10 @@ impl TargetError {
                  127.0.0.1:8080, [::1]:8080, or the port alone for any"
             }
         }
+    }
+
+    fn exit_code(&self) -> u8 {
+        USAGE
     }
 }
 

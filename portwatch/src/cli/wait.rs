@@ -8,15 +8,19 @@ use std::{
 };
 
 use anstyle::{AnsiColor, Style};
-use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::target::{Target, targets};
+use super::{
+    error::{Failure, SystemError, ended},
+    streams::Stream,
+    target::{Target, TargetError, targets},
+};
 use crate::{
+    advice::HELD,
     diagnose::words,
     enrich::host::Host,
     evidence::Protocol,
-    sinks::sanitize::printable,
+    sinks::{human::coloured, sanitize::printable},
     wait::{
         self, Port, State,
         look::{Asked, Condition},
@@ -87,41 +91,36 @@ Exit codes: 0 it is so, 3 it is not so after the timeout, 1 the tool failed, 2 b
 130 interrupted.";
 
 /// Waits, then tells.
-pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let asked = args.asked()?;
     let host = Host::current();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .context("failed to start the runtime")?;
+        .map_err(SystemError::at("start the runtime"))?;
     let mut progress = Progress::new(args.timeout);
-    let ended = runtime.block_on(async {
+    let end = runtime.block_on(async {
         // Before anything is told, so that whoever has heard of it can end it.
         let mut interrupt =
-            signal(SignalKind::interrupt()).context("failed to watch for SIGINT")?;
+            signal(SignalKind::interrupt()).map_err(SystemError::at("watch for SIGINT"))?;
         tokio::select! {
             ended = wait::wait(&host, &asked, args.timeout, |state| progress.tell(state)) => {
                 Ok(Some(ended?))
             }
-            _ = interrupt.recv() => Ok::<_, anyhow::Error>(None),
+            _ = interrupt.recv() => Ok::<_, Failure>(None),
         }
     });
-    progress.end(ended.as_ref().ok().and_then(Option::as_ref));
-    let Some(state) = ended? else { return Ok(ExitCode::from(INTERRUPTED)) };
+    progress.end(end.as_ref().ok().and_then(Option::as_ref));
+    let Some(state) = end? else { return Ok(ExitCode::from(INTERRUPTED)) };
     let code = if state.is_met() { ExitCode::SUCCESS } else { ExitCode::from(HELD) };
-    match args.write(&state, &host) {
-        // The exit code is the answer that counts.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(code),
-        written => Ok(written.map(|()| code)?),
-    }
+    ended(code, args.write(&state, &host))
 }
 
-const HELD: u8 = 3;
 /// As shells have it: 128 and the signal's number.
 const INTERRUPTED: u8 = 130;
 
 impl Args {
-    fn asked(&self) -> anyhow::Result<Vec<Asked>> {
+    fn asked(&self) -> Result<Vec<Asked>, TargetError> {
         let protocol = if self.udp { Protocol::Udp } else { Protocol::Tcp };
         let condition = match self.listening {
             true => Condition::Listening,
@@ -144,9 +143,8 @@ impl Args {
                 }
             }
         }
-        let mut out = anstream::stdout();
-        out.write_all(&text)?;
-        out.flush()
+        let text = String::from_utf8_lossy(&text).into_owned();
+        Stream::Stdout.write_all(coloured(text, Stream::Stdout.colour()).as_bytes())
     }
 }
 

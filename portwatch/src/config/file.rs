@@ -3,10 +3,12 @@
 use std::{
     fmt::Write as _,
     fs, io,
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
 use super::Layer;
+use crate::advice::{Advised, NOT_PERMITTED, USAGE};
 
 /// Where it is looked for, unless another is named.
 pub const DEFAULT: &str = "/etc/portwatch/config.toml";
@@ -36,6 +38,27 @@ pub enum ConfigError {
     },
 }
 
+impl Advised for ConfigError {
+    fn hint(&self) -> &'static str {
+        match self {
+            Self::Io { .. } if self.exit_code() == NOT_PERMITTED => {
+                "run it as the user who may read the file"
+            }
+            Self::Io { .. } => "name a regular file of at most 1 MiB with --config",
+            Self::Wrong { .. } => "portwatch run --help has the keys, without the dashes",
+        }
+    }
+
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                NOT_PERMITTED
+            }
+            _ => USAGE,
+        }
+    }
+}
+
 /// Reads `named`, or else the default file, if there is one. Gives which it was.
 ///
 /// # Errors
@@ -56,10 +79,21 @@ pub fn read(named: Option<&Path>) -> Result<(Layer, Option<PathBuf>), ConfigErro
     Ok((layer, Some(path.to_owned())))
 }
 
+/// Regular files only: nobody is waited for at the other end of a FIFO, and opening a
+/// device may do something. A link is followed, as those of a mounted ConfigMap.
 fn text(path: &Path) -> io::Result<String> {
     use io::Read as _;
+    let regular = |about: fs::Metadata| match about.is_file() {
+        true => Ok(()),
+        false if about.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+        false => Err(io::Error::other("it is no regular file")),
+    };
+    regular(fs::metadata(path)?)?;
+    // What it is may have changed meanwhile.
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    regular(file.metadata()?)?;
     let mut text = String::new();
-    let file = fs::File::open(path)?;
     if file.take(LARGEST + 1).read_to_string(&mut text)? as u64 > LARGEST {
         return Err(io::Error::other("it is larger than 1 MiB"));
     }

@@ -1,11 +1,12 @@
 //! What an expert would do: ask the manager first, a signal last, and never
 //! `kill -9` to begin with.
 
-use std::net::SocketAddr;
+use std::{fmt::Write as _, net::SocketAddr};
 
 use crate::{
     diagnose::{HolderClass, Move, Risk, case::Case, words, workloads},
     evidence::{Evidence, Gap, Process, Protocol, Stage},
+    sinks::sanitize::is_harmless,
 };
 
 mod manager;
@@ -15,8 +16,11 @@ pub use manager::stop;
 use manager::systemctl;
 pub use reuseaddr::set_reuseaddr;
 
-fn command(command: String, why: impl Into<String>, risk: Risk) -> Move {
-    Move { command: Some(command), why: why.into(), risk }
+/// A command to paste. One that has anything in it that is not seen is left out: it would
+/// not do what is read.
+pub fn command(command: String, why: impl Into<String>, risk: Risk) -> Move {
+    let command = Some(command).filter(|command| command.chars().all(is_harmless));
+    Move { command, why: why.into(), risk }
 }
 
 /// A change of code or configuration.
@@ -234,7 +238,6 @@ pub fn look(case: &Case) -> Move {
             Risk::None,
         );
     }
-    let protocol = if failure.protocol == Protocol::Udp { 'u' } else { 't' };
     let Some(enter) = enter(case) else {
         return advice(
             "no process is known that lives in the socket's network namespace: lsns -t net lists \
@@ -245,7 +248,8 @@ pub fn look(case: &Case) -> Move {
         Stage::Listen => "shows every socket on the port; the listener among them refused",
         _ => "shows every socket on the port and who has it open, as far as root may see",
     };
-    command(format!("{enter}ss -{protocol}anp 'sport = :{}'", failure.port), why, Risk::None)
+    let list = words::listing(failure.protocol, failure.port);
+    command(format!("{enter}{list}"), why, Risk::None)
 }
 
 /// What goes before a command that is to run in the failing socket's network namespace:
@@ -279,7 +283,28 @@ fn owner(process: &Process) -> String {
     words::belongs_to(process).unwrap_or_else(|| words::process(process).to_string())
 }
 
-/// Quoted for a POSIX shell where it needs to be.
+/// Quoted for a shell where it needs to be: as POSIX has it, and what is not seen by its
+/// octal numbers in `$'…'`, which is the same to bash, zsh, ksh, busybox and POSIX of
+/// 2024. No argument can have a NUL, so that is left as it is, and with it the command
+/// left out.
 pub fn quote(text: &str) -> String {
-    shlex::try_quote(text).map_or_else(|_| "''".to_owned(), std::borrow::Cow::into_owned)
+    if text.chars().all(is_harmless)
+        && let Ok(quoted) = shlex::try_quote(text)
+    {
+        return quoted.into_owned();
+    }
+    let mut quoted = "$'".to_owned();
+    for char in text.chars() {
+        match char {
+            '\0' => quoted.push(char),
+            char if is_harmless(char) && !"'\\".contains(char) => quoted.push(char),
+            char => {
+                for byte in char.encode_utf8(&mut [0; 4]).bytes() {
+                    let _ = write!(quoted, "\\{byte:03o}");
+                }
+            }
+        }
+    }
+    quoted.push('\'');
+    quoted
 }

@@ -274,6 +274,43 @@ fn hostile_names_cannot_leave_the_quotes() {
     assert_eq!(command, "systemctl stop 'app;reboot.service'");
 }
 
+/// What a command has in it is seen, and means to a shell what the unit is called.
+#[test]
+fn hostile_names_are_the_same_to_a_shell() {
+    let command = |unit: &str| {
+        let mut old = java(38104, "2.4.1", "/x", "2026-06-02T09:14:33Z");
+        old.unit = Some(unit.to_owned());
+        diagnose(&listener(old)).moves.into_iter().find_map(|step| step.command)
+    };
+    for name in [
+        "a\u{1b}[2Jb",
+        "a\nreboot\n",
+        "'\u{7}\\n\u{9}'",
+        "a\u{202e}b\u{e0041}",
+        "ü\u{1}7",
+        "\u{7f}",
+    ] {
+        let unit = format!("{name}.service");
+        let command = command(&unit).unwrap();
+        assert!(!command.chars().any(char::is_control), "{command:?}");
+        assert!(command.chars().all(crate::sinks::sanitize::is_harmless), "{command:?}");
+        let script = command.replace("systemctl stop ", "printf %s ");
+        let bash = std::process::Command::new("bash").args(["-c", &script]).output();
+        let said = bash.expect("bash is there").stdout;
+        assert_eq!(String::from_utf8(said).unwrap(), unit, "{command}");
+    }
+    // No shell has an argument with a NUL in it.
+    let nul = command("a\0b.service").unwrap_or_default();
+    assert!(!nul.contains('\0') && !nul.contains("stop"), "{nul:?}");
+}
+
+#[test]
+fn a_listing_shows_the_protocol() {
+    let list = |protocol| crate::diagnose::words::listing(protocol, 8080);
+    assert_eq!(list(Protocol::Sctp), "ss -Sanp 'sport = :8080'");
+    assert_eq!(list(Protocol::Udplite), "grep -hs ':1F90 ' /proc/net/udplite /proc/net/udplite6");
+}
+
 #[test]
 fn a_summary_stays_under_200_characters() {
     let mut old = java(38104, "2.4.1", "/x", "2026-06-02T09:14:33Z");

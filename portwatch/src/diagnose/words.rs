@@ -108,6 +108,21 @@ impl Short {
     }
 }
 
+/// The command that shows the sockets on a port: ss(8), where it shows that protocol's.
+pub fn listing(protocol: Protocol, port: u16) -> String {
+    let ss = |letter: &str| format!("ss -{letter}anp 'sport = :{port}'");
+    // Neither has an option of ss: the kernel's own tables have the port in hexadecimal.
+    let table = |name: &str| format!("grep -hs ':{port:04X} ' /proc/net/{name} /proc/net/{name}6");
+    match protocol {
+        Protocol::Tcp => ss("t"),
+        Protocol::Udp => ss("u"),
+        Protocol::Sctp => ss("S"),
+        Protocol::Udplite => table("udplite"),
+        Protocol::Icmp => table("icmp"),
+        Protocol::Other => ss(""),
+    }
+}
+
 /// The protocol's stable name.
 pub fn protocol(protocol: Protocol) -> &'static str {
     match protocol {

@@ -2,7 +2,11 @@
 //! that it knows them by.
 
 use crate::{
-    diagnose::{Move, Risk, moves::quote, words},
+    diagnose::{
+        Move, Risk,
+        moves::{command, quote},
+        words,
+    },
     evidence::{Engine, Process, Workload},
 };
 
@@ -30,18 +34,18 @@ pub fn behind_proxy(proxy: &Process, port: u16, protocol: &str) -> Move {
     match known.map(|workload| workload.engine) {
         Some(Engine::Podman) => podman_list(port, why),
         None if is_podmans(proxy) => podman_list(port, why),
-        _ => Move {
-            command: Some(format!("docker ps --filter publish={port}/{protocol}")),
-            why: format!("{why}; this shows which: then docker stop that one"),
-            risk: Risk::None,
-        },
+        _ => command(
+            format!("docker ps --filter publish={port}/{protocol}"),
+            format!("{why}; this shows which: then docker stop that one"),
+            Risk::None,
+        ),
     }
 }
 
 /// Podman has no filter by port.
 fn podman_list(port: u16, why: String) -> Move {
     let why = format!("{why}; then podman stop that container");
-    Move { command: Some(format!("podman ps | grep -w {port}")), why, risk: Risk::None }
+    command(format!("podman ps | grep -w {port}"), why, Risk::None)
 }
 
 fn is_podmans(proxy: &Process) -> bool {
@@ -55,33 +59,33 @@ pub fn around(holder: &Process, why: &str) -> Option<Move> {
     let workload = holder.workload.as_ref();
     if let Some(pod) = workload.and_then(|workload| workload.pod.as_ref()) {
         let label = format!("pod {}/{}", pod.namespace, pod.name);
-        return Some(Move {
-            command: Some(format!(
+        return Some(command(
+            format!(
                 "kubectl -n {} get pod {} -o jsonpath='{{.metadata.ownerReferences[0].kind}}/\
                  {{.metadata.ownerReferences[0].name}}'",
                 quote(&pod.namespace),
                 quote(&pod.name)
-            )),
-            why: format!(
+            ),
+            format!(
                 "{why}; the owner of {label} would start it again: scale that down (of a \
                  ReplicaSet the Deployment above it), or give it the Recreate strategy"
             ),
-            risk: Risk::None,
-        });
+            Risk::None,
+        ));
     }
     if let Some(uid) = &holder.pod {
-        return Some(Move {
-            command: Some(format!(
+        return Some(command(
+            format!(
                 "kubectl get pods -A -o custom-columns=NS:.metadata.namespace,NAME:.metadata.name,\
                  UID:.metadata.uid | grep {}",
                 quote(uid)
-            )),
-            why: format!(
+            ),
+            format!(
                 "{why}; this shows the pod; the kubelet starts again what is stopped on its node, \
                  so scale down the pod's owner"
             ),
-            risk: Risk::None,
-        });
+            Risk::None,
+        ));
     }
     let container = holder.container.as_ref()?;
     let user = slice_owner(holder).map(|uid| (uid, None));
@@ -97,8 +101,8 @@ pub fn around(holder: &Process, why: &str) -> Option<Move> {
     Some(interrupts(stop, why))
 }
 
-fn interrupts(command: String, why: String) -> Move {
-    Move { command: Some(command), why, risk: Risk::Interrupts }
+fn interrupts(stop: String, why: String) -> Move {
+    command(stop, why, Risk::Interrupts)
 }
 
 /// Through the engine, which may be a user's own; `None` if neither name nor id

@@ -283,6 +283,14 @@ fn sockets(host: &Host, engine: Engine, users: &[u32]) -> Vec<PathBuf> {
         .collect()
 }
 
+/// Whether there is a socket of Docker's, root's or a user's.
+pub fn has_docker(host: &Host) -> bool {
+    let users = std::fs::read_dir(host.run_root.join("user")).into_iter().flatten().flatten();
+    let users: Vec<u32> =
+        users.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    !sockets(host, Engine::Docker, &users).is_empty()
+}
+
 /// `text` cut to `most` characters.
 fn cut(text: &str, most: usize) -> String {
     text.chars().take(most).collect()

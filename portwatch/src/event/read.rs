@@ -6,6 +6,7 @@ use super::{
     AGENT, BIND_FAILURE, LOSS, Record,
     versions::{KINDS, VersionError, bring_up_to_date},
 };
+use crate::advice::Advised;
 
 /// Why a line is no record.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +25,12 @@ pub enum ReadError {
         /// What is wrong.
         source: serde_json::Error,
     },
+}
+
+impl Advised for ReadError {
+    fn hint(&self) -> &'static str {
+        "portwatch schema describes the lines that can be read"
+    }
 }
 
 /// Reads one line.

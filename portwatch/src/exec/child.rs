@@ -16,8 +16,10 @@ use rustix::process::{
 
 use super::{
     descent,
+    guardian::{self, Guardian},
     signals::{Received, Signals},
 };
+use crate::advice::Advised;
 
 /// The command could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -29,8 +31,33 @@ pub struct StartError {
     pub source: io::Error,
 }
 
+impl Advised for StartError {
+    fn hint(&self) -> &'static str {
+        match self.source.kind() {
+            io::ErrorKind::NotFound => "name a program that is in PATH, or its path",
+            _ => "name a program that may be run, and can be on this machine",
+        }
+    }
+
+    /// As a shell has it.
+    fn exit_code(&self) -> u8 {
+        match self.source.kind() {
+            io::ErrorKind::NotFound => 127,
+            _ => 126,
+        }
+    }
+}
+
 /// A running command. Its id stays its own until this has seen its end.
-pub struct Child(Pid);
+pub struct Child {
+    pid: Pid,
+    guardian: Option<Guardian>,
+    /// How many guardians may still be started.
+    guardians_left: u8,
+}
+
+/// How often a guardian that somebody kills is followed by another.
+const GUARDIANS: u8 = 3;
 
 /// How it ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,8 +93,10 @@ impl From<End> for ExitCode {
 impl Child {
     /// Starts `program` in this process group, with the limit of locked memory that this
     /// process had before it loaded maps (up to 5.10 they count). It is killed when this
-    /// process is: who kills the one that he knows means the other, and a server that
-    /// stays behind would keep its port.
+    /// process is, with all that comes of it: who kills the one that he knows means the
+    /// other, and a server that stays behind would keep its port. A guardian sees to
+    /// that; without one the kernel does, for the command alone and for as long as it
+    /// does not change its user.
     ///
     /// # Errors
     /// There is no such program, or it cannot be run.
@@ -77,7 +106,10 @@ impl Child {
         signals: &Signals,
         locked_memory: Rlimit,
     ) -> Result<Self, StartError> {
+        let error = |source| StartError { program: program.clone(), source };
         let (mask, parent) = (signals.before(), Some(getpid()));
+        let guardian = guardian();
+        let words = guardian.as_ref().map(Guardian::words).transpose().map_err(error)?;
         let mut command = Command::new(program);
         command.args(arguments);
         // SAFETY: system calls, which are safe between fork and exec; no memory is
@@ -86,14 +118,24 @@ impl Child {
             command.pre_exec(move || {
                 mask.thread_set_mask()?;
                 setrlimit(Resource::Memlock, locked_memory)?;
-                set_parent_process_death_signal(Some(Signal::KILL))?;
-                // Whoever ended before that call cannot be waited for by it.
+                match &words {
+                    Some(words) => guardian::tell(words, std::process::id())?,
+                    None => set_parent_process_death_signal(Some(Signal::KILL))?,
+                }
+                // Whoever ended before that is not waited for by the kernel.
                 if getppid() == parent { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
             });
         }
-        let error = |source| StartError { program: program.clone(), source };
-        let child = command.spawn().map_err(error)?;
-        Ok(Self(Pid::from_raw(child.id().cast_signed())))
+        match command.spawn() {
+            Ok(child) => {
+                let pid = Pid::from_raw(child.id().cast_signed());
+                Ok(Self { pid, guardian, guardians_left: GUARDIANS })
+            }
+            Err(source) => {
+                guardian.into_iter().for_each(Guardian::release);
+                Err(error(source))
+            }
+        }
     }
 
     /// Waits for its end, and meanwhile passes signals on and sees to the ends of
@@ -101,10 +143,11 @@ impl Child {
     ///
     /// # Errors
     /// Signals cannot be read, or children not be waited for.
-    pub async fn end(self, signals: &Signals) -> io::Result<End> {
+    pub async fn end(mut self, signals: &Signals) -> io::Result<End> {
         loop {
             // Before the first signal as well: it may have ended by now.
             if let Some(end) = self.reap()? {
+                self.guardian.into_iter().for_each(Guardian::release);
                 return Ok(end);
             }
             self.pass_on(signals.next().await?);
@@ -112,9 +155,10 @@ impl Child {
     }
 
     /// Takes in every child that has ended.
-    fn reap(&self) -> io::Result<Option<End>> {
+    fn reap(&mut self) -> io::Result<Option<End>> {
         while let Some((pid, status)) = wait(WaitOptions::NOHANG)? {
-            if pid.as_raw_pid() != self.0.as_raw() {
+            if pid.as_raw_pid() != self.pid.as_raw() {
+                self.replace_guardian(pid.as_raw_pid().cast_unsigned());
                 continue;
             }
             let byte = |number: i32| u8::try_from(number).unwrap_or(u8::MAX);
@@ -127,6 +171,21 @@ impl Child {
         Ok(None)
     }
 
+    /// Starts another guardian where this is the end of the one there was.
+    fn replace_guardian(&mut self, ended: u32) {
+        if self.guardian.as_ref().is_none_or(|guardian| guardian.pid() != ended) {
+            return;
+        }
+        tracing::warn!("the guardian of the command was killed");
+        self.guardian = (self.guardians_left > 0).then(guardian).flatten();
+        self.guardians_left = self.guardians_left.saturating_sub(1);
+        let words = self.guardian.as_ref().map(Guardian::words);
+        let told = words.map(|words| guardian::tell(words?, self.pid.as_raw().cast_unsigned()));
+        if let Some(Err(error)) = told {
+            tracing::warn!(%error, "the command would outlive portwatch");
+        }
+    }
+
     /// What the kernel sent the terminal's whole process group the command has
     /// already; what the command sent its own group would come back to it.
     fn pass_on(&self, received: Received) {
@@ -134,8 +193,18 @@ impl Child {
         if received.signal == nix::sys::signal::SIGCHLD || descent::is_ours(sender) {
             return;
         }
-        if let Err(error) = kill(self.0, received.signal) {
+        if let Err(error) = kill(self.pid, received.signal) {
             tracing::warn!(%error, "{} is not passed on", received.signal);
         }
     }
+}
+
+/// One, where it can be started.
+fn guardian() -> Option<Guardian> {
+    let started = Guardian::start();
+    started
+        .inspect_err(|error| {
+            tracing::warn!(%error, "no guardian: what changes its user outlives portwatch");
+        })
+        .ok()
 }

@@ -35,7 +35,7 @@ use tokio::{
 mod crowd;
 
 use super::Metrics;
-use crate::config::values::Listen;
+use crate::{advice::Advised, config::values::Listen};
 use crowd::{MOST, Peer, Place, who_goes};
 
 /// Connections that wait to be accepted: as many as are accepted in some milliseconds.
@@ -59,6 +59,15 @@ pub struct ServeError {
     pub at: Listen,
     /// The answer.
     pub source: io::Error,
+}
+
+impl Advised for ServeError {
+    fn hint(&self) -> &'static str {
+        match self.source.kind() {
+            io::ErrorKind::AddrInUse => "portwatch explain says who has the port",
+            _ => "name an address of this machine, or unix: and a path that can be made",
+        }
+    }
 }
 
 /// Sockets that listen.

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use super::{human, journald, markdown};
+use super::{human, journald, markdown, sanitize::is_harmless};
 use crate::{
     event::{Event, Record, read},
     evidence::Process,
@@ -13,8 +13,11 @@ use crate::{
     replay::diff::Change,
 };
 
-/// Clears the screen, turns the text around, rings, and begins a line of its own.
-const HOSTILE: &str = "x\u{1b}[2J\u{202e}\u{9b}31m\u{7}\r\n  do  kill 1";
+/// Clears the screen, turns the text around, rings, begins a line of its own, and says
+/// what is not seen: by each kind of character.
+const HOSTILE: &str = "x\u{1b}[2J\u{202e}\u{9b}31m\u{7}\r\n  do  kill 1\u{ad}\u{34f}\u{115f}\u{17b4}\
+    \u{180e}\u{200b}\u{2028}\u{2066}\u{3164}\u{fe0f}\u{feff}\u{ffa0}\u{fff9}\u{1d173}\u{e0041}\u{e0100} \
+    @team #123 https://evil.example www.evil.example";
 
 /// What is named by processes, or by who runs them.
 const SAID: [&str; 22] = [
@@ -77,7 +80,8 @@ fn events() -> Vec<Event> {
 
 #[track_caller]
 fn assert_harmless(what: &str, text: &str) {
-    let harmful = |char: &char| matches!(char, '\u{202e}' | '\u{9b}' | '\u{7}' | '\r' | '\u{2028}');
+    // Its own colours and lines are what it may have.
+    let harmful = |char: &char| !is_harmless(*char) && !matches!(char, '\n' | '\u{1b}');
     let found: Vec<char> = text.chars().filter(harmful).collect();
     assert!(found.is_empty(), "{what}: {found:?} in {}", text.escape_debug());
     assert!(!text.contains("\u{1b}[2J"), "{what}: {}", text.escape_debug());

@@ -6,7 +6,7 @@ use std::{
     os::fd::AsFd,
 };
 
-use anstream::{AutoStream, ColorChoice, adapter::strip_str, stream::RawStream};
+use anstream::{ColorChoice, adapter::strip_str};
 use anstyle::{AnsiColor, Style};
 use rustix::termios::tcgetwinsize;
 use textwrap::{Options, WordSeparator, WordSplitter, wrap};
@@ -41,10 +41,9 @@ pub struct Human<W> {
     colour: ColorChoice,
 }
 
-impl<W: RawStream + AsFd + Send> Human<W> {
-    /// Writes to `out`; NO_COLOR and CLICOLOR_FORCE are heeded.
-    pub fn new(out: W) -> Self {
-        let colour = AutoStream::choice(&out);
+impl<W: Write + AsFd + Send> Human<W> {
+    /// Writes to `out`, with colours unless that is `Never`.
+    pub fn new(out: W, colour: ColorChoice) -> Self {
         Self { out, colour }
     }
 }
@@ -58,11 +57,16 @@ impl<W: Write + AsFd + Send> Sink for Human<W> {
             // Whoever started it at a terminal knows.
             Record::Agent(_) => return Ok(()),
         };
-        match self.colour {
-            ColorChoice::Never => self.out.write_all(strip_str(&text).to_string().as_bytes())?,
-            _ => self.out.write_all(text.as_bytes())?,
-        }
+        self.out.write_all(coloured(text, self.colour).as_bytes())?;
         self.out.flush()
+    }
+}
+
+/// The text with its colours, or without where there are to be none.
+pub fn coloured(text: String, colour: ColorChoice) -> String {
+    match colour {
+        ColorChoice::Never => strip_str(&text).to_string(),
+        _ => text,
     }
 }
 

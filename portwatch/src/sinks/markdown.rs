@@ -9,7 +9,7 @@ use std::{
 use jiff::Timestamp;
 
 use crate::{
-    diagnose::{Diagnosis, Move},
+    diagnose::{Diagnosis, Move, words},
     event::{Event, Record},
     evidence::{Gap, Process, Protocol, Socket, State, SupervisorKind, TimeWait},
     sinks::{
@@ -20,8 +20,10 @@ use crate::{
 };
 
 mod explanation;
+mod prose;
 
 pub use explanation::explanations;
+pub use prose::prose;
 
 /// Writes a note for each event.
 pub struct Markdown<W> {
@@ -213,8 +215,7 @@ impl Note {
 /// Rows as `ss -tanp` has them, without the queues, of which no event knows.
 fn ss(protocol: Protocol, port: u16, sockets: &[Socket]) -> String {
     const MOST: usize = 8;
-    let letter = if matches!(protocol, Protocol::Udp | Protocol::Udplite) { 'u' } else { 't' };
-    let mut text = format!("$ ss -{letter}anp 'sport = :{port}'\n");
+    let mut text = format!("$ {}\n", words::listing(protocol, port));
     let _ = writeln!(text, "{:<11} {:<22} {:<22} Process", "State", "Local", "Peer");
     let listening_first =
         |socket: &&Socket| (socket.refused != Some(true), socket.state != State::Listen);
@@ -277,18 +278,6 @@ fn ps<'a>(processes: impl Iterator<Item = &'a Process> + Clone) -> String {
 
 fn moment(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
-}
-
-/// Text in a sentence: nothing in it is taken for markup.
-pub fn prose(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 8);
-    for char in printable(text).chars() {
-        if matches!(char, '\\' | '`' | '*' | '_' | '[' | ']' | '<' | '>' | '|' | '#' | '~' | '&') {
-            out.push('\\');
-        }
-        out.push(char);
-    }
-    out
 }
 
 #[cfg(test)]

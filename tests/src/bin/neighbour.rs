@@ -3,6 +3,8 @@
 //! times a second (2,000), each time at another address of 127/8, and 20 short-lived ones a
 //! second are refused it once. It ends when its stdin does.
 
+#![allow(clippy::print_stdout, reason = "it answers the harness, which reads all of it")]
+
 use std::{
     io::{self, Read as _},
     net::{Ipv4Addr, SocketAddr, TcpListener},

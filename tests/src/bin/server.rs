@@ -3,6 +3,8 @@
 //! TIME-WAIT is on its side. Says when it listens, to a service manager as well
 //! (`sd_notify(3)`), and takes a socket from one if that gives it any.
 
+#![allow(clippy::print_stdout, reason = "it answers the harness, which reads all of it")]
+
 use std::{
     env,
     io::{self, Write as _},

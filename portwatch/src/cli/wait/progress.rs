@@ -1,12 +1,16 @@
 //! What is told while it waits: a line that is drawn again and again on a
 //! terminal, elsewhere one at the beginning and one at the end.
 
-use std::{io::IsTerminal as _, time::Duration};
+use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{line::in_the_way, name, seconds};
-use crate::{sinks::sanitize::printable, wait::State};
+use crate::{
+    cli::streams::{Stream, progress as place, say},
+    sinks::sanitize::printable,
+    wait::State,
+};
 
 /// The talk on stderr.
 pub struct Progress {
@@ -29,11 +33,11 @@ impl Progress {
         let still = waits_for(state);
         if !self.told {
             self.told = true;
-            if std::io::stderr().is_terminal() {
+            if Stream::Stderr.is_terminal() {
                 self.bar = Some(bar());
             } else {
                 let most = seconds(self.timeout);
-                eprintln!("portwatch: waiting for {most} at most: {still}");
+                say(format_args!("portwatch: waiting for {most} at most: {still}"));
             }
         }
         self.warn(state);
@@ -59,8 +63,8 @@ impl Progress {
             seconds(left)
         );
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
+            Some(bar) => bar.suspend(|| say(text)),
+            None => say(text),
         }
     }
 
@@ -71,8 +75,10 @@ impl Progress {
         } else if let Some(state) = state.filter(|_| self.told) {
             let waited = seconds(state.waited);
             match state.is_met() {
-                true => eprintln!("portwatch: waited {waited}"),
-                false => eprintln!("portwatch: gave up after {waited}: {}", waits_for(state)),
+                true => say(format_args!("portwatch: waited {waited}")),
+                false => {
+                    say(format_args!("portwatch: gave up after {waited}: {}", waits_for(state)))
+                }
             }
         }
     }
@@ -88,7 +94,7 @@ fn waits_for(state: &State) -> String {
 
 /// A line that is cut to the terminal's width.
 fn bar() -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    let bar = ProgressBar::with_draw_target(None, place());
     if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg}") {
         bar.set_style(style);
     }

@@ -2,14 +2,15 @@
 
 use std::{
     fmt::Write as _,
-    io::{self, Write as _},
+    io::{self, Write},
+    os::fd::AsFd,
 };
 
-use anstream::AutoStream;
+use anstream::ColorChoice;
 use anstyle::{AnsiColor, Style};
 use jiff::Timestamp;
 
-use super::{Block, HEAD, LABEL, columns, process_line, word};
+use super::{Block, HEAD, LABEL, coloured, columns, process_line, word};
 use crate::{
     diagnose::words,
     evidence::{LastHolder, Socket, State},
@@ -20,15 +21,20 @@ const FREE: Style = AnsiColor::Green.on_default().bold();
 const UNSURE: Style = AnsiColor::Yellow.on_default().bold();
 
 /// Writes a block for each answer: in colour and as wide as the window on a
-/// terminal, plain elsewhere.
+/// terminal, plain elsewhere. Of Docker it is spoken where `docker` says that it is
+/// here.
 ///
 /// # Errors
 /// `out` cannot be written.
-pub fn explanations(answers: &[Explanation], out: io::Stdout) -> io::Result<()> {
+pub fn explanations(
+    answers: &[Explanation],
+    mut out: impl Write + AsFd,
+    colour: ColorChoice,
+    docker: bool,
+) -> io::Result<()> {
     let columns = columns(&out);
-    let mut out = AutoStream::auto(out);
     for answer in answers {
-        out.write_all(block(answer, columns).as_bytes())?;
+        out.write_all(coloured(block(answer, columns, docker), colour).as_bytes())?;
     }
     out.flush()
 }
@@ -36,11 +42,11 @@ pub fn explanations(answers: &[Explanation], out: io::Stdout) -> io::Result<()> 
 /// The blocks of all answers.
 #[cfg(test)]
 pub fn told(answers: &[Explanation]) -> String {
-    answers.iter().map(|answer| block(answer, None)).collect()
+    answers.iter().map(|answer| block(answer, None, true)).collect()
 }
 
 /// The block of one answer.
-pub(super) fn block(answer: &Explanation, columns: Option<usize>) -> String {
+pub(super) fn block(answer: &Explanation, columns: Option<usize>, docker: bool) -> String {
     let mut out = Block { text: String::new(), columns };
     let Explanation { diagnosis, sockets, connections, .. } = answer;
     head(&mut out, answer);
@@ -68,7 +74,7 @@ pub(super) fn block(answer: &Explanation, columns: Option<usize>) -> String {
     }
     match diagnosis {
         Some(diagnosis) => out.what_to_do(diagnosis),
-        None => notes(answer).iter().for_each(|note| out.row("note", note)),
+        None => notes(answer, docker).iter().for_each(|note| out.row("note", note)),
     }
     // A diagnosis that nobody can make has them among its notes.
     let is_told = |what: &str| {
@@ -158,8 +164,8 @@ fn before(last: &LastHolder, now: Timestamp) -> Option<String> {
     Some(format!("until {until}{ago} {}", process_line(&last.process)))
 }
 
-/// What is worth knowing of a free port.
-fn notes(answer: &Explanation) -> Vec<String> {
+/// What is worth knowing of a free port; of Docker where it is.
+fn notes(answer: &Explanation, docker: bool) -> Vec<String> {
     let mut notes = Vec::new();
     let port = answer.asked.port;
     if answer.outcome() != Outcome::Passes {
@@ -172,9 +178,11 @@ fn notes(answer: &Explanation) -> Vec<String> {
             range.low, range.high
         ));
     }
-    notes.push(format!(
-        "a \"port is already allocated\" comes from Docker's own table, not from the kernel: \
-         docker ps --filter publish={port}"
-    ));
+    if docker {
+        notes.push(format!(
+            "a \"port is already allocated\" comes from Docker's own table, not from the kernel: \
+             docker ps --filter publish={port}"
+        ));
+    }
     notes
 }

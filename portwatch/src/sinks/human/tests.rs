@@ -191,7 +191,7 @@ fn asked_about() {
             evidence.process = Process::default();
             evidence.sockets.iter_mut().for_each(|socket| socket.refused = None);
             let answer = explain::answer(&host, asked, evidence);
-            format!("── {name}\n{}", strip_str(&explanation::block(&answer, Some(WIDTH))))
+            format!("── {name}\n{}", strip_str(&explanation::block(&answer, Some(WIDTH), true)))
         })
         .collect();
     insta::assert_snapshot!(told);

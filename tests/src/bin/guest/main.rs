@@ -2,6 +2,7 @@
 //! the guest that `cargo xtask vm debian` boots, as root, with the package and the
 //! server beside it. One line for each scenario; fails if one of them did.
 
+#![allow(clippy::print_stdout, reason = "it answers the harness, which reads all of it")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,0 +1,153 @@
+//! The process's two streams, and the only place that writes to them: results go to
+//! stdout, talk goes to stderr.
+//!
+//! Results matter: a reader that has gone ends them quietly, and any other failure is
+//! an error. Talk does not: what cannot be written at once is dropped, since neither a
+//! closed pipe nor a stuck reader may keep the program from its work. Talk is plain
+//! text, and what others have said in it is escaped.
+
+use std::{
+    fmt::Display,
+    io::{self, IsTerminal as _, Write},
+    os::fd::{AsFd, BorrowedFd},
+    time::{Duration, Instant},
+};
+
+use anstream::{AutoStream, ColorChoice};
+use indicatif::ProgressDrawTarget;
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+};
+
+use crate::{sinks::sanitize::printable, talk};
+
+/// How long a message to a person waits for a reader that is slow.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// What a pipe takes in one piece (PIPE_BUF), and has room for when it is writable.
+const PIECE: usize = 4096;
+
+/// One of the two, without a buffer: what is written has been written.
+#[derive(Clone, Copy, Debug)]
+pub enum Stream {
+    /// Results.
+    Stdout,
+    /// Events of `exec`, whose stdout is the command's.
+    Stderr,
+}
+
+impl Stream {
+    /// Whether it takes colours: a terminal that knows them, unless NO_COLOR is set;
+    /// anything where CLICOLOR_FORCE is.
+    #[expect(clippy::disallowed_methods, reason = "this is the layer")]
+    pub fn colour(self) -> ColorChoice {
+        match self {
+            Self::Stdout => AutoStream::choice(&io::stdout()),
+            Self::Stderr => AutoStream::choice(&io::stderr()),
+        }
+    }
+
+    /// Whether lines can be drawn again there.
+    pub fn is_terminal(self) -> bool {
+        self.as_fd().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+    }
+
+    /// Waits until it can be written. Gives whether it can.
+    fn is_ready(self, patience: Option<Duration>) -> bool {
+        let timeout = patience.and_then(|patience| Timespec::try_from(patience).ok());
+        let mut ready = [PollFd::from_borrowed_fd(self.as_fd(), PollFlags::OUT)];
+        loop {
+            match poll(&mut ready, timeout.as_ref()) {
+                Ok(count) => return count > 0,
+                Err(Errno::INTR) => {}
+                Err(_) => return false,
+            }
+        }
+    }
+}
+
+impl AsFd for Stream {
+    /// The runtime has opened /dev/null in the place of what was closed at the start.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Stdout => rustix::stdio::stdout(),
+            Self::Stderr => rustix::stdio::stderr(),
+        }
+    }
+}
+
+impl Write for Stream {
+    /// Waits where somebody has made it non-blocking, as a program that shares the
+    /// terminal may.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            match rustix::io::write(&self, bytes) {
+                Err(Errno::AGAIN) => {
+                    self.is_ready(None);
+                }
+                Err(Errno::INTR) => {}
+                written => return Ok(written?),
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes a result.
+///
+/// # Errors
+/// stdout does not take it.
+pub fn result(text: &str) -> io::Result<()> {
+    Stream::Stdout.write_all(text.as_bytes())
+}
+
+/// Says a line, or several, to whoever started the program.
+pub fn say(text: impl Display) {
+    talk(&text.to_string(), PATIENCE);
+}
+
+/// The place on stderr where a wait is shown.
+#[expect(clippy::disallowed_methods, reason = "this is the layer")]
+pub fn progress() -> ProgressDrawTarget {
+    ProgressDrawTarget::stderr()
+}
+
+/// Where log lines go: never waited for, since any thread may write one.
+#[derive(Clone, Copy, Debug)]
+pub struct Log;
+
+impl Write for Log {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        talk(String::from_utf8_lossy(line).trim_end(), Duration::ZERO);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes what stderr takes within `patience`, and drops the rest.
+fn talk(text: &str, patience: Duration) {
+    let deadline = Instant::now() + patience;
+    let text: String = text.lines().flat_map(|line| [printable(line), "\n".into()]).collect();
+    if talk::takes(text.as_bytes()) {
+        return;
+    }
+    let mut rest = text.as_bytes();
+    while !rest.is_empty() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if !Stream::Stderr.is_ready(Some(left)) {
+            return;
+        }
+        let piece = rest.get(..PIECE).unwrap_or(rest);
+        match rustix::io::write(Stream::Stderr, piece) {
+            Ok(written) => rest = rest.get(written..).unwrap_or_default(),
+            Err(Errno::AGAIN | Errno::INTR) if !left.is_zero() => {}
+            Err(_) => return,
+        }
+    }
+}
