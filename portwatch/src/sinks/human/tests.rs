@@ -182,6 +182,7 @@ fn asked_about() {
             let asked = Question {
                 protocol: event.failure.protocol,
                 address: Some(event.failure.address).filter(|address| !address.is_unspecified()),
+                device: None,
                 port: event.failure.port,
                 reuseaddr: event.failure.reuseaddr == Some(true),
             };
