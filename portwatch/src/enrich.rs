@@ -111,6 +111,14 @@ impl Enricher {
         self.namespaces.admit(&self.host, way)
     }
 
+    /// A socket in a network namespace, which knows its interfaces.
+    ///
+    /// # Errors
+    /// It may not be entered.
+    pub fn socket(&self, place: &NetnsRef) -> io::Result<Box<dyn host::DiagSocket>> {
+        self.host.sock_diag(place)
+    }
+
     /// Whether Docker may be running here: it has a socket.
     pub fn has_docker(&self) -> bool {
         containers::has_docker(&self.host)

@@ -17,8 +17,8 @@ use crate::{
     enrich::{Enricher, host::boottime_ns},
     event::{Host, schema::Time},
     evidence::{
-        Connections, Ephemeral, Evidence, Failure, Family, Gap, LastHolder, Netns, Protocol,
-        Socket, Stage, TimeWait,
+        Connections, Device, Ephemeral, Evidence, Failure, Family, Gap, LastHolder, Netns,
+        Protocol, Socket, Stage, TimeWait,
     },
 };
 
@@ -26,12 +26,16 @@ use crate::{
 pub const EXPLANATION: &str = "portwatch/explanation/v1";
 
 /// A bind that somebody thinks of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Question {
     /// The transport protocol.
     pub protocol: Protocol,
     /// The address; `None` for any, of both families.
     pub address: Option<IpAddr>,
+    /// The interface that the bind is alone of: by the scope of a link-local address, or
+    /// by `SO_BINDTODEVICE`; left out where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<Device>,
     /// The port.
     pub port: u16,
     /// Whether the program sets `SO_REUSEADDR`.
@@ -114,7 +118,7 @@ pub fn explain(
     asked: Question,
     netns: &Netns,
 ) -> Explanation {
-    let evidence = enricher.enrich(&untried(asked, netns));
+    let evidence = enricher.enrich(&untried(&asked, netns));
     answer(host, asked, evidence)
 }
 
@@ -122,7 +126,7 @@ pub fn explain(
 pub(crate) fn answer(host: &Host, asked: Question, mut evidence: Evidence) -> Explanation {
     let unseen = !could_look(&evidence);
     let worst = |reuseaddr: bool| {
-        let outcomes = binds(asked, reuseaddr).map(|bind| outcome(&evidence, &bind));
+        let outcomes = binds(&asked, reuseaddr).map(|bind| outcome(&evidence, &bind));
         match outcomes.max() {
             Some(Outcome::Passes) | None if unseen => Outcome::Unknown,
             outcome => outcome.unwrap_or(Outcome::Unknown),
@@ -132,7 +136,7 @@ pub(crate) fn answer(host: &Host, asked: Question, mut evidence: Evidence) -> Ex
     // Of two that are refused the one that says more plainly by whom.
     let is_its_own =
         |bind: &Failure| evidence.sockets.iter().any(|socket| socket.local.ip() == bind.address);
-    let worst_bind = binds(asked, asked.reuseaddr)
+    let worst_bind = binds(&asked, asked.reuseaddr)
         .max_by_key(|bind| (outcome(&evidence, bind), is_its_own(bind)));
     let in_the_way = worst_bind.filter(|bind| outcome(&evidence, bind) != Outcome::Passes);
     let diagnosis = in_the_way.map(|bind| {
@@ -171,9 +175,10 @@ pub(crate) fn answer(host: &Host, asked: Question, mut evidence: Evidence) -> Ex
 
 /// The binds that a question is about: one for each family where it names no
 /// address, the more usual first.
-fn binds(asked: Question, reuseaddr: bool) -> impl DoubleEndedIterator<Item = Failure> {
+fn binds(asked: &Question, reuseaddr: bool) -> impl DoubleEndedIterator<Item = Failure> {
     let untried = move |address: IpAddr, v6only| Failure {
         v6only: address.is_ipv6().then_some(v6only),
+        device: asked.device.clone(),
         uid: Some(geteuid().as_raw()),
         ..Failure::untried(asked.protocol, address, asked.port, reuseaddr)
     };
@@ -204,7 +209,7 @@ fn could_look(evidence: &Evidence) -> bool {
 }
 
 /// The question as the hooks would have told of a refusal.
-fn untried(asked: Question, netns: &Netns) -> RawFailure {
+fn untried(asked: &Question, netns: &Netns) -> RawFailure {
     let address = asked.address.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
     RawFailure {
         at_ns: boottime_ns(),
@@ -214,7 +219,7 @@ fn untried(asked: Question, netns: &Netns) -> RawFailure {
         address,
         address_seen: true,
         port: asked.port,
-        device: Some(0),
+        device: Some(asked.device.as_ref().map_or(0, |device| device.index)),
         reuseaddr: Some(asked.reuseaddr),
         reuseport: Some(false),
         v6only: address.is_ipv6().then_some(false),

@@ -94,7 +94,7 @@ pub async fn wait(
     let mut eye = Eye::open(host)?;
     let mut state = State { ports: Vec::new(), waited: Duration::ZERO };
     for asked in asked {
-        let port = Port { asked: *asked, standing: eye.look(asked)?, met_after: None };
+        let port = Port { asked: asked.clone(), standing: eye.look(asked)?, met_after: None };
         state.ports.push(port);
     }
     let mut pace = Pace::default();

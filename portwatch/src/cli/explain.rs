@@ -10,10 +10,10 @@ use std::{
 };
 
 use super::{
-    error::{Failure, NetnsError, ended},
+    error::{Failure, NetnsError, SystemError, ended},
     settings,
     streams::{Stream, say},
-    target,
+    target::{self, Target},
 };
 use crate::{
     enrich::{
@@ -21,7 +21,7 @@ use crate::{
         host::{Host, NetnsRef},
     },
     event,
-    evidence::Protocol,
+    evidence::{Device, Protocol},
     explain::{Explanation, Outcome, Question, explain},
     kernel::{
         files::Soon,
@@ -60,7 +60,7 @@ Exit codes: 0 free, 3 held, 1 it cannot be told or the tool failed, 2 bad usage,
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Ports: 8080, 127.0.0.1:8080, [::1]:8080, 0.0.0.0:http
+    /// Ports: 8080, 127.0.0.1:8080, [::1]:8080, 0.0.0.0:http, [fe80::1%eth0]:8080
     #[arg(required = true, value_name = "PORT|ADDR:PORT")]
     targets: Vec<String>,
     /// UDP, not TCP
@@ -94,15 +94,6 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let protocol = if args.udp { Protocol::Udp } else { Protocol::Tcp };
     let targets = target::targets(&args.targets, protocol)?;
     let redaction = settings::redaction()?;
-    let questions: Vec<_> = targets
-        .into_iter()
-        .map(|target| Question {
-            protocol,
-            address: target.address,
-            port: target.port,
-            reuseaddr: args.reuseaddr,
-        })
-        .collect();
     let records: Box<dyn Records> = match KernelRecords::of_running_agent() {
         Some(records) => Box::new(records),
         None => Box::new(NoRecords),
@@ -124,6 +115,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     };
     let host = event::Host::unwatched();
     let mut answers = Vec::new();
+    let mut without = None;
     for place in &places {
         let netns = match enricher.enter(place) {
             Ok(netns) => netns,
@@ -137,12 +129,40 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
                 return Err(NetnsError { place, source: error }.into());
             }
         };
-        answers.extend(questions.iter().map(|&asked| explain(&mut enricher, &host, asked, &netns)));
+        for target in &targets {
+            let device = match device(&enricher, place, target) {
+                Ok(device) => device,
+                // Many namespaces have no interface of that name.
+                Err(error) if everywhere => {
+                    without = Some(error);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let &Target { address, port, .. } = target;
+            let asked = Question { protocol, address, device, port, reuseaddr: args.reuseaddr };
+            answers.push(explain(&mut enricher, &host, asked, &netns));
+        }
+    }
+    if let Some(error) = without.filter(|_| answers.is_empty()) {
+        return Err(error);
     }
     if everywhere {
         leave_out_nothing_to_say(&mut answers);
     }
     ended(code(&answers), tell(args.format, &answers, enricher.has_docker()))
+}
+
+/// The interface that a target names, in the namespace where it is looked at.
+fn device(
+    enricher: &Enricher,
+    place: &NetnsRef,
+    target: &Target,
+) -> Result<Option<Device>, Failure> {
+    let Some(interface) = &target.interface else { return Ok(None) };
+    let socket =
+        enricher.socket(place).map_err(SystemError::at("look at the network interfaces"))?;
+    Ok(Some(interface.find(&*socket)?))
 }
 
 /// Of many namespaces, those where a port has something on it; the own one, which
@@ -151,7 +171,7 @@ fn leave_out_nothing_to_say(answers: &mut Vec<Explanation>) {
     let mut told = Vec::new();
     answers.retain(|answer| {
         let is_first = !told.contains(&answer.asked);
-        told.push(answer.asked);
+        told.push(answer.asked.clone());
         is_first || !answer.sockets.is_empty() || answer.outcome() != Outcome::Passes
     });
 }

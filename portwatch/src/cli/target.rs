@@ -4,32 +4,73 @@
 use std::{
     fmt::{self, Display, Formatter},
     fs,
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv6Addr},
 };
 
 use crate::{
     advice::{Advised, USAGE},
     diagnose::words,
-    evidence::Protocol,
+    enrich::host::DiagSocket,
+    evidence::{Device, Protocol},
 };
 
 /// Where services have their names (services(5)).
 const SERVICES: &str = "/etc/services";
 
+/// An interface, as it was named. Which it is depends on the network namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Interface {
+    /// By its index.
+    Index(u32),
+    /// By its name.
+    Name(String),
+}
+
+impl Interface {
+    /// The interface in the namespace that `socket` is in.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn find(&self, socket: &dyn DiagSocket) -> Result<Device, TargetError> {
+        let index = match self {
+            Self::Index(index) => Some(*index),
+            Self::Name(name) => socket.device_index(name),
+        };
+        let found = index.and_then(|index| Some((index, socket.device_name(index)?)));
+        let (index, name) = found.ok_or_else(|| TargetError::NoInterface(self.clone()))?;
+        Ok(Device { index, name: Some(name) })
+    }
+}
+
+impl Display for Interface {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Index(index) => index.fmt(f),
+            Self::Name(name) => name.fmt(f),
+        }
+    }
+}
+
 /// A port, at an address or at any.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Target {
     /// The address; `None` where only a port was named.
     pub address: Option<IpAddr>,
+    /// The interface, of which the bind is alone: that of a link-local address, or that
+    /// of SO_BINDTODEVICE.
+    pub interface: Option<Interface>,
     /// The port, never 0.
     pub port: u16,
 }
 
 impl Display for Target {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        match self.address {
-            Some(address) => SocketAddr::new(address, self.port).fmt(f),
-            None => write!(f, "*:{}", self.port),
+        let Self { address, interface, port } = self;
+        let interface = interface.as_ref().map(|of| format!("%{of}")).unwrap_or_default();
+        match address {
+            Some(IpAddr::V4(address)) => write!(f, "{address}{interface}:{port}"),
+            Some(IpAddr::V6(address)) => write!(f, "[{address}{interface}]:{port}"),
+            None => write!(f, "*{interface}:{port}"),
         }
     }
 }
@@ -57,6 +98,12 @@ pub enum TargetError {
     /// Where such an address ends cannot be seen.
     #[error("the IPv6 address in `{0}` has no brackets")]
     NoBrackets(String),
+    /// No name or number that an interface can have.
+    #[error("`{0}` names no interface behind the %")]
+    BadInterface(String),
+    /// There is none of that name or number.
+    #[error("there is no network interface `{0}` here")]
+    NoInterface(Interface),
     /// A name of a host, or nonsense.
     #[error("`{0}` is no IP address")]
     NoAddress(String),
@@ -72,6 +119,13 @@ impl Advised for TargetError {
                 "name the port by its number; a service's protocol counts too (--udp)"
             }
             Self::NoBrackets(_) => "write [::1]:8080",
+            Self::BadInterface(_) => {
+                "write its name or its number, which ip link shows: [fe80::1%eth0]:8080"
+            }
+            Self::NoInterface(_) => {
+                "ip link shows the interfaces of this network namespace, ip netns exec NAME ip \
+                 link those of another"
+            }
             Self::NoAddress(_) => {
                 "a host's name may stand for several addresses; write the one that is bound: \
                  127.0.0.1:8080, [::1]:8080, or the port alone for any"
@@ -100,14 +154,15 @@ pub fn targets(texts: &[String], protocol: Protocol) -> Result<Vec<Target>, Targ
     texts.iter().map(|text| parse(text, protocol, port_of)).collect()
 }
 
-/// Reads `8080`, `:8080`, `*:8080`, `127.0.0.1:8080`, `[::1]:8080`; `service` gives
-/// the port of a name.
+/// Reads `8080`, `:8080`, `*:8080`, `127.0.0.1:8080`, `[::1]:8080`, and an
+/// interface behind an address as ss(8) and others have it: `[fe80::1]%lo:8080`,
+/// `[fe80::1%lo]:8080`, `127.0.0.53%lo:53`, `*%eth0:80`. `service` gives the port of a name.
 fn parse(
     text: &str,
     protocol: Protocol,
     service: impl Fn(&str) -> Option<u16>,
 ) -> Result<Target, TargetError> {
-    let (address, port) = split(text)?;
+    let (address, interface, port) = split(text)?;
     let port = if port.is_empty() {
         return Err(TargetError::NoPort(text.to_owned()));
     } else if port.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -120,33 +175,61 @@ fn parse(
     };
     match port {
         0 => Err(TargetError::PortZero(text.to_owned())),
-        port => Ok(Target { address, port }),
+        port => Ok(Target { address, interface, port }),
     }
 }
 
-/// Parts the address from the port's text.
-fn split(text: &str) -> Result<(Option<IpAddr>, &str), TargetError> {
+/// Parts the address and the interface from the port's text.
+fn split(text: &str) -> Result<(Option<IpAddr>, Option<Interface>, &str), TargetError> {
     let no_address = || TargetError::NoAddress(text.to_owned());
+    let no_port = || TargetError::NoPort(text.to_owned());
     if let Some(rest) = text.strip_prefix('[') {
-        let (address, rest) = rest.split_once(']').ok_or_else(no_address)?;
+        let (inside, rest) = rest.split_once(']').ok_or_else(no_address)?;
+        let (address, inner) = scoped(inside, text)?;
         let address: Ipv6Addr = address.parse().map_err(|_| no_address())?;
-        let port = rest.strip_prefix(':').ok_or_else(|| TargetError::NoPort(text.to_owned()))?;
-        return Ok((Some(address.into()), port));
+        let (between, port) = rest.split_once(':').ok_or_else(no_port)?;
+        let (nothing, outer) = scoped(between, text)?;
+        if !nothing.is_empty() {
+            return Err(no_port());
+        }
+        if inner.is_some() && outer.is_some() {
+            return Err(TargetError::BadInterface(text.to_owned()));
+        }
+        return Ok((Some(address.into()), inner.or(outer), port));
     }
     match text.rsplit_once(':') {
         // As `:::8080`, which netstat prints.
         Some((address, _)) if address.contains(':') => {
             Err(TargetError::NoBrackets(text.to_owned()))
         }
-        Some(("" | "*", port)) => Ok((None, port)),
-        Some((address, port)) => {
+        Some((place, port)) => {
+            let (address, interface) = scoped(place, text)?;
+            if matches!(address, "" | "*") {
+                return Ok((None, interface, port));
+            }
             let address: IpAddr =
                 address.parse().map_err(|_| TargetError::NoAddress(address.to_owned()))?;
-            Ok((Some(address), port))
+            Ok((Some(address), interface, port))
         }
-        None if text.parse::<IpAddr>().is_ok() => Err(TargetError::NoPort(text.to_owned())),
-        None => Ok((None, text)),
+        None if text.parse::<IpAddr>().is_ok() => Err(no_port()),
+        None => Ok((None, None, text)),
     }
+}
+
+/// Parts `fe80::1%lo`; a name is one as the kernel takes it (`dev_valid_name`).
+fn scoped<'a>(place: &'a str, text: &str) -> Result<(&'a str, Option<Interface>), TargetError> {
+    const LONGEST: usize = 15;
+    let Some((address, name)) = place.split_once('%') else { return Ok((place, None)) };
+    let is_number = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit());
+    let interface = if is_number {
+        name.parse().ok().filter(|&index| index != 0).map(Interface::Index)
+    } else {
+        let parts = |char: char| char.is_whitespace() || "/:%[]".contains(char);
+        let is_name = (1..=LONGEST).contains(&name.len()) && !name.contains(parts);
+        is_name.then(|| Interface::Name(name.to_owned()))
+    };
+    let interface = interface.ok_or_else(|| TargetError::BadInterface(text.to_owned()))?;
+    Ok((address, Some(interface)))
 }
 
 /// The port of a service by its name or an alias, in services(5)' form:
@@ -191,6 +274,13 @@ mod tests {
             ("http", "*:80"),
             ("65535", "*:65535"),
             ("0080", "*:80"),
+            ("[fe80::1%lo]:80", "[fe80::1%lo]:80"),
+            ("[fe80::1]%lo:80", "[fe80::1%lo]:80"),
+            ("[fe80::1%12]:http", "[fe80::1%12]:80"),
+            ("127.0.0.53%lo:53", "127.0.0.53%lo:53"),
+            ("*%eth0.7:80", "*%eth0.7:80"),
+            ("%eth0:80", "*%eth0:80"),
+            ("0.0.0.0%br-1a2b3c:80", "0.0.0.0%br-1a2b3c:80"),
         ] {
             assert_eq!(read(text).as_deref(), Ok(target), "{text}");
         }
@@ -198,7 +288,9 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named() {
-        use TargetError::{NoAddress, NoBrackets, NoPort, NoService, PortTooHigh, PortZero};
+        use TargetError::{
+            BadInterface, NoAddress, NoBrackets, NoPort, NoService, PortTooHigh, PortZero,
+        };
         let no_service = |name: &str| NoService { name: name.to_owned(), protocol: "tcp" };
         for (text, error) in [
             ("0", PortZero("0".to_owned())),
@@ -216,6 +308,13 @@ mod tests {
             ("[::1", NoAddress("[::1".to_owned())),
             ("[127.0.0.1]:80", NoAddress("[127.0.0.1]:80".to_owned())),
             ("localhost:80", NoAddress("localhost".to_owned())),
+            ("[fe80::1%]:80", BadInterface("[fe80::1%]:80".to_owned())),
+            ("[fe80::1%0]:80", BadInterface("[fe80::1%0]:80".to_owned())),
+            ("[fe80::1%a/b]:80", BadInterface("[fe80::1%a/b]:80".to_owned())),
+            ("[fe80::1%lo]%lo:80", BadInterface("[fe80::1%lo]%lo:80".to_owned())),
+            ("[fe80::1%99999999999]:80", BadInterface("[fe80::1%99999999999]:80".to_owned())),
+            ("[fe80::1]x:80", NoPort("[fe80::1]x:80".to_owned())),
+            ("fe80::1%lo:80", NoBrackets("fe80::1%lo:80".to_owned())),
             ("-1", no_service("-1")),
             ("+80", no_service("+80")),
             ("80/tcp", no_service("80/tcp")),

@@ -13,12 +13,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{
     error::{Failure, SystemError, ended},
     streams::Stream,
-    target::{Target, TargetError, targets},
+    target::{Interface, Target, targets},
 };
 use crate::{
     advice::HELD,
     diagnose::words,
-    enrich::host::Host,
+    enrich::host::{Host, NetnsRef},
     evidence::Protocol,
     sinks::{human::coloured, sanitize::printable},
     wait::{
@@ -38,8 +38,8 @@ use progress::Progress;
 #[command(after_help = EXAMPLES)]
 #[command(group(clap::ArgGroup::new("condition").required(true).args(["free", "listening"])))]
 pub struct Args {
-    /// A port, or an address and a port: 8080, 127.0.0.1:8080, [::1]:8080, 0.0.0.0:http;
-    /// with several, all must be so at once
+    /// A port, or an address and a port: 8080, 127.0.0.1:8080, [::1]:8080, 0.0.0.0:http,
+    /// [fe80::1%eth0]:8080;    /// with several, all must be so at once
     #[arg(value_name = "PORT|ADDR:PORT", required = true)]
     targets: Vec<String>,
     /// Until a bind there would succeed: at the address, or for a port alone at all
@@ -92,8 +92,8 @@ Exit codes: 0 it is so, 3 it is not so after the timeout, 1 the tool failed, 2 b
 
 /// Waits, then tells.
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
-    let asked = args.asked()?;
     let host = Host::current();
+    let asked = args.asked(&host)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -120,15 +120,26 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
 const INTERRUPTED: u8 = 130;
 
 impl Args {
-    fn asked(&self) -> Result<Vec<Asked>, TargetError> {
+    fn asked(&self, host: &Host) -> Result<Vec<Asked>, Failure> {
         let protocol = if self.udp { Protocol::Udp } else { Protocol::Tcp };
         let condition = match self.listening {
             true => Condition::Listening,
             false => Condition::Free { reuseaddr: self.reuseaddr },
         };
         let targets = targets(&self.targets, protocol)?;
-        let asked = |Target { address, port }| Asked { protocol, address, port, condition };
-        Ok(targets.into_iter().map(asked).collect())
+        let asked = |Target { address, interface, port }| {
+            let device = match interface {
+                Some(interface) => {
+                    let socket = host
+                        .sock_diag(&NetnsRef::Own)
+                        .map_err(SystemError::at("look at the network interfaces"))?;
+                    Some(interface.find(&*socket)?)
+                }
+                None => None,
+            };
+            Ok(Asked { protocol, address, device, port, condition })
+        };
+        targets.into_iter().map(asked).collect()
     }
 
     fn write(&self, state: &State, host: &Host) -> io::Result<()> {
@@ -170,7 +181,11 @@ fn human(port: &Port, line: &Line, out: &mut impl Write) -> io::Result<()> {
 
 /// `tcp *:8080`.
 fn name(Port { asked, .. }: &Port) -> String {
-    let target = Target { address: asked.address, port: asked.port };
+    let interface = asked.device.as_ref().map(|device| match &device.name {
+        Some(name) => Interface::Name(name.clone()),
+        None => Interface::Index(device.index),
+    });
+    let target = Target { address: asked.address, interface, port: asked.port };
     format!("{} {target}", words::protocol(asked.protocol))
 }
 

@@ -55,6 +55,9 @@ pub trait DiagSocket: Send {
     /// The name of an interface in the namespace (`SIOCGIFNAME`).
     fn device_name(&self, index: u32) -> Option<String>;
 
+    /// The index of an interface in the namespace (`SIOCGIFINDEX`).
+    fn device_index(&self, name: &str) -> Option<u32>;
+
     /// The namespace's cookie (`SO_NETNS_COOKIE`, 5.14).
     fn netns_cookie(&self) -> Option<u64>;
 
@@ -322,6 +325,10 @@ impl DiagSocket for Netlink {
     fn device_name(&self, index: u32) -> Option<String> {
         // Any socket will do: the answer is about the namespace that it is in.
         netdevice::index_to_name(&self.socket, index).ok()
+    }
+
+    fn device_index(&self, name: &str) -> Option<u32> {
+        netdevice::name_to_index(&self.socket, name).ok()
     }
 
     fn netns_cookie(&self) -> Option<u64> {

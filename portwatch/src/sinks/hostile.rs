@@ -104,6 +104,7 @@ fn nobody_is_deceived() {
         let asked = Question {
             protocol: event.failure.protocol,
             address: None,
+            device: None,
             port: event.failure.port,
             reuseaddr: true,
         };

@@ -18,7 +18,7 @@ use crate::{
         sock_diag::{Query, protocol_number},
         sockets::dump_once,
     },
-    evidence::{Failure, Family, Protocol, Socket, State},
+    evidence::{Device, Failure, Family, Protocol, Socket, State},
 };
 
 /// What is waited for.
@@ -34,12 +34,14 @@ pub enum Condition {
 }
 
 /// What is asked of a port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asked {
     /// TCP or UDP.
     pub protocol: Protocol,
     /// At this address; `None` for any.
     pub address: Option<IpAddr>,
+    /// On this interface alone.
+    pub device: Option<Device>,
     /// The port.
     pub port: u16,
     /// What should be so.
@@ -66,6 +68,7 @@ impl Asked {
             v6only: is_v6_alone(address).map(|alone| alone && !address.is_unspecified()),
             // Asked only of those that set SO_REUSEPORT.
             uid: Some(0),
+            device: self.device.clone(),
             ..Failure::untried(self.protocol, address, self.port, reuseaddr)
         }
     }
@@ -252,6 +255,11 @@ impl<'a> Judge<'a> {
 
     /// Whether what is sent to the address asked for arrives at the socket.
     fn takes_in(&self, row: &Socket) -> bool {
+        let index = |device: &Option<Device>| device.as_ref().map(|device| device.index);
+        let (its, asked) = (index(&row.device), index(&self.asked.device));
+        if asked.is_some() && its.is_some() && its != asked {
+            return false;
+        }
         let Some(address) = self.asked.address else { return true };
         let own = row.local.ip();
         let own = End::new(Family::of(own), own, row.v6only == Some(true));

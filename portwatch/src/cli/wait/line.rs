@@ -19,6 +19,9 @@ pub struct Line {
     port: u16,
     /// `null` for any.
     address: Option<IpAddr>,
+    /// The interface that was asked about, by its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<String>,
     protocol: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     free: Option<bool>,
@@ -52,6 +55,7 @@ impl Line {
         Self {
             port: asked.port,
             address: asked.address,
+            device: asked.device.as_ref().and_then(|device| device.name.clone()),
             protocol: words::protocol(asked.protocol),
             free: (!listens).then_some(standing.met),
             listening: listens.then_some(standing.met),

@@ -182,8 +182,13 @@ fn no_text_of_any_field_has_a_secret() {
     let report = history.report();
     let host = event::Host::default();
     let event = Event::new(&host, &raw, evidence.clone(), diagnosis);
-    let asked =
-        Question { protocol: event.failure.protocol, address: None, port: 80, reuseaddr: true };
+    let asked = Question {
+        protocol: event.failure.protocol,
+        address: None,
+        device: None,
+        port: 80,
+        reuseaddr: true,
+    };
     let answers = [explain::answer(&host, asked, evidence)];
     let mut note = Vec::new();
     markdown::explanations(&answers, &mut note).unwrap();

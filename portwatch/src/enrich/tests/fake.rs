@@ -23,6 +23,10 @@ impl DiagSocket for Recorded {
         Ok(&self.current)
     }
 
+    fn device_index(&self, _name: &str) -> Option<u32> {
+        None
+    }
+
     fn device_name(&self, index: u32) -> Option<String> {
         (index == 1).then(|| "lo".to_owned())
     }

@@ -3,6 +3,7 @@
 use std::{
     fmt::Write as _,
     io::{self, Write},
+    net::IpAddr,
     os::fd::AsFd,
 };
 
@@ -13,8 +14,9 @@ use jiff::Timestamp;
 use super::{Block, HEAD, LABEL, coloured, columns, process_line, word};
 use crate::{
     diagnose::words,
-    evidence::{LastHolder, Socket, State},
+    evidence::{Device, LastHolder, Socket, State},
     explain::{Explanation, Outcome, Question},
+    sinks::sanitize::printable,
 };
 
 const FREE: Style = AnsiColor::Green.on_default().bold();
@@ -101,7 +103,7 @@ fn head(out: &mut Block, answer: &Explanation) {
         None => String::new(),
     };
     let time = answer.time.strftime("%Y-%m-%d %H:%M:%S UTC");
-    let port = named(answer.asked);
+    let port = named(&answer.asked);
     let _ =
         writeln!(out.text, "{style}{word_of_it}{style:#}  {port}{cause}  {LABEL}{time}{LABEL:#}");
     let summary = match (&answer.diagnosis, answer.outcome()) {
@@ -115,13 +117,18 @@ fn head(out: &mut Block, answer: &Explanation) {
 }
 
 /// `tcp port 8080`, `udp 127.0.0.1:53`.
-pub fn named(asked: Question) -> String {
+pub fn named(asked: &Question) -> String {
     let protocol = words::protocol(asked.protocol);
+    let on = |before: &str| match &asked.device {
+        Some(Device { index, name: None }) => format!("{before}{index}"),
+        Some(Device { name: Some(name), .. }) => format!("{before}{}", printable(name)),
+        None => String::new(),
+    };
+    let port = asked.port;
     match asked.address {
-        Some(address) => {
-            format!("{protocol} {}", std::net::SocketAddr::new(address, asked.port))
-        }
-        None => format!("{protocol} port {}", asked.port),
+        Some(IpAddr::V4(address)) => format!("{protocol} {address}{}:{port}", on("%")),
+        Some(IpAddr::V6(address)) => format!("{protocol} [{address}{}]:{port}", on("%")),
+        None => format!("{protocol} port {port}{}", on(" on ")),
     }
 }
 

@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     diagnose::{Cause, HolderClass, diagnose},
     event::Host,
-    evidence::Evidence,
+    evidence::{Evidence, Protocol},
     explain::{self, Question},
 };
 
@@ -182,6 +182,7 @@ fn asked_about() {
             let asked = Question {
                 protocol: event.failure.protocol,
                 address: Some(event.failure.address).filter(|address| !address.is_unspecified()),
+                device: None,
                 port: event.failure.port,
                 reuseaddr: event.failure.reuseaddr == Some(true),
             };
@@ -195,4 +196,23 @@ fn asked_about() {
         })
         .collect();
     insta::assert_snapshot!(told);
+}
+
+/// A machine without Docker hears nothing of it.
+#[test]
+fn docker_is_spoken_of_where_it_is() {
+    let asked = Question {
+        protocol: Protocol::Tcp,
+        address: None,
+        device: None,
+        port: 8080,
+        reuseaddr: false,
+    };
+    let event = one("class-squatter");
+    let host = event.host.clone();
+    let mut evidence = event.into_evidence();
+    evidence.sockets.clear();
+    let answer = explain::answer(&host, asked, evidence);
+    let told = |docker| strip_str(&explanation::block(&answer, None, docker)).to_string();
+    assert!(told(true).contains("docker ps") && !told(false).to_lowercase().contains("docker"));
 }

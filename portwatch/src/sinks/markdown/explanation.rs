@@ -28,7 +28,8 @@ fn note(answer: &Explanation) -> String {
         Outcome::Unknown => "not sure",
         Outcome::Refused => "held",
     };
-    let _ = writeln!(note.0, "## {} on {}: {stands}\n", named(*asked), prose(&host.hostname));
+    let _ =
+        writeln!(note.0, "## {} on {}: {stands}\n", prose(&named(asked)), prose(&host.hostname));
     if let Some(diagnosis) = diagnosis {
         note.item(&diagnosis.summary);
         note.item(&format!(

@@ -22,6 +22,7 @@ fn asked(target: &str, condition: Condition) -> Asked {
     Asked {
         protocol: Protocol::Tcp,
         address: address.map(|address| address.ip()),
+        device: None,
         port: 80,
         condition,
     }
