@@ -286,6 +286,8 @@ fn a_flood_of_connections_keeps_nobody_out() {
             took[SCRAPES / 2],
             took[SCRAPES - 1],
         ));
+        // Far above what it takes, for machines with other work to do.
+        assert!(took[SCRAPES - 1] < patience() / 3, "{took:?}");
         drop(agent);
     }
 }

@@ -4,6 +4,7 @@ use io_uring::{IoUring, Probe, opcode};
 use portwatch_tests::{
     agent::Agent,
     helper::Helper,
+    kernel,
     netns::Netns,
     op::{Op, Protocol, Stage, mptcp, sctp, tcp},
     scene::{Scene, process_of},
@@ -153,12 +154,16 @@ fn programs_of_another_kind() {
         let holder = scene.helper().holds([bind.clone()]);
         let refused = scene.helper().is_refused(bind);
         let event = agent.event_of(&refused);
-        event.is_explained().includes(&json!({
+        event.includes(&json!({
             "count": 1,
             "failure": {"stage": "bind", "protocol": "tcp", "address": "127.0.0.1", "port": 8080},
             "process": process_of(&refused),
             "last_holder": {"process": {"pid": holder.pid()}},
         }));
-        assert_eq!(event.number("/diagnosis/holder/pid"), Some(u64::from(holder.pid())), "{event}");
+        // Before Linux 6.8 nobody is shown what is bound and does not listen.
+        if kernel::is_at_least(6, 8) || agent.hooks() == "fexit" {
+            let named = event.is_explained().number("/diagnosis/holder/pid");
+            assert_eq!(named, Some(u64::from(holder.pid())), "{event}");
+        }
     }
 }

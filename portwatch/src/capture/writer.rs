@@ -245,6 +245,9 @@ impl Drop for Capture {
         if let Err(error) = self.close() {
             tracing::error!(%error, "capture: the last records may not be on the disk");
         }
+        if self.lost > 0 {
+            tracing::error!("capture: {} refusals were in a file that was taken away", self.lost);
+        }
         let active = new_stem(Timestamp::now(), self.newest.as_deref());
         self.closer.see_to(Round { folder: Arc::clone(&self.folder), active });
     }

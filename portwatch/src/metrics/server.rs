@@ -35,12 +35,18 @@ use tokio::{
 mod crowd;
 
 use super::Metrics;
-use crate::{advice::Advised, config::values::Listen};
+use crate::{advice::Advised, config::values::Listen, shared::Shared};
 use crowd::{MOST, Peer, Place, who_goes};
 
-/// Connections that wait to be accepted: as many as are accepted in some milliseconds.
-/// Where there is no room for one, its kernel tries again a second later.
+/// Connections over TCP that wait to be accepted: as many as are accepted in some
+/// milliseconds. Where there is no room for one, its kernel tries again a second later.
 const BACKLOG: i32 = 1024;
+/// Over a unix socket; whoever finds no room waits in line, which is no longer than it
+/// has to be.
+const UNIX_BACKLOG: i32 = 64;
+/// What was counted is put into words again only after so many times as long as that
+/// took: many who ask at once have the same answer.
+const PAUSE_BETWEEN_TEXTS: u32 = 10;
 /// How long one may take, from its beginning to its end.
 const TIME_LIMIT: Duration = Duration::from_secs(5);
 /// What is read of a request's head: hyper's least.
@@ -99,6 +105,7 @@ impl Server {
             }
             Listen::Unix(path) => {
                 let socket = bind_unix(path).map_err(failed)?;
+                rustix::net::listen(&socket, UNIX_BACKLOG).map_err(|errno| failed(errno.into()))?;
                 socket.set_nonblocking(true).map_err(failed)?;
                 Socket::Unix(socket, path.clone())
             }
@@ -106,22 +113,30 @@ impl Server {
         Ok(Self { at: at.clone(), socket })
     }
 
-    /// Answers for ever. Needs a tokio runtime.
+    /// Answers for ever, as a task of its own, which goes on for as long as the runtime
+    /// does: what happens while the agent stops is counted too. Needs a tokio runtime.
     ///
     /// # Errors
     /// The socket cannot be polled.
     pub async fn serve(self, metrics: Arc<Metrics>) -> Result<Infallible, ServeError> {
+        let at = self.at.clone();
+        match tokio::spawn(self.answer(metrics)).await {
+            Ok(ended) => ended,
+            Err(error) => Err(ServeError { at, source: io::Error::other(error) }),
+        }
+    }
+
+    async fn answer(self, metrics: Arc<Metrics>) -> Result<Infallible, ServeError> {
         let Self { at, socket } = self;
         let failed = |source| ServeError { at: at.clone(), source };
+        let pages = Arc::new(Pages { metrics, text: Shared::default() });
         let mut open = Open::default();
         match socket {
             Socket::Tcp(socket) => {
                 let socket = TcpListener::from_std(socket).map_err(failed)?;
                 loop {
                     match socket.accept().await {
-                        Ok((stream, from)) => {
-                            open.admit(stream, Peer::at(from.ip()), &metrics);
-                        }
+                        Ok((stream, from)) => open.admit(stream, Peer::at(from.ip()), &pages),
                         Err(error) => rest(&error).await,
                     }
                     // Whoever has asked already is answered before the next comes in.
@@ -134,14 +149,12 @@ impl Server {
                 loop {
                     match socket.accept().await {
                         Ok((stream, _)) => {
-                            let peer = stream
-                                .peer_cred()
-                                .map_or(Peer::Unknown, |peer| Peer::User(peer.uid()));
-                            open.admit(stream, peer, &metrics);
+                            let of = stream.peer_cred();
+                            let peer = of.map_or(Peer::Unknown, |of| Peer::User(of.uid()));
+                            open.admit(stream, peer, &pages);
                         }
                         Err(error) => rest(&error).await,
                     }
-                    // Whoever has asked already is answered before the next comes in.
                     yield_now().await;
                 }
             }
@@ -196,7 +209,7 @@ struct Connection {
 }
 
 impl Open {
-    fn admit<S>(&mut self, stream: S, peer: Peer, metrics: &Arc<Metrics>)
+    fn admit<S>(&mut self, stream: S, peer: Peer, pages: &Arc<Pages>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -209,11 +222,11 @@ impl Open {
         }
         let has_asked = Arc::new(AtomicBool::new(false));
         let asks = Arc::clone(&has_asked);
-        let metrics = Arc::clone(metrics);
+        let pages = Arc::clone(pages);
         let task = tokio::spawn(async move {
             let service = service_fn(|request: Request<Incoming>| {
                 asks.store(true, Relaxed);
-                let answer = answer(request.method(), request.uri().path(), &metrics);
+                let answer = pages.answer(request.method(), request.uri().path());
                 async { Ok::<_, Infallible>(answer) }
             });
             let connection = http1::Builder::new()
@@ -243,31 +256,61 @@ impl Connection {
     }
 }
 
-/// What is said to a request.
-fn answer(method: &Method, path: &str, metrics: &Metrics) -> Response<String> {
-    let (status, text) = match (method, path) {
-        (&Method::GET | &Method::HEAD, "/metrics") => match metrics.text() {
-            Ok(text) => (StatusCode::OK, text),
-            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
-        },
-        (&Method::GET | &Method::HEAD, "/healthz") => match metrics.health(None) {
-            Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
-            Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
-        },
-        (&Method::GET | &Method::HEAD, _) => {
-            (StatusCode::NOT_FOUND, "there are /metrics and /healthz\n".to_owned())
+/// What there is to read.
+struct Pages {
+    metrics: Arc<Metrics>,
+    text: Shared<Option<Text>>,
+}
+
+/// What was counted, in words.
+#[derive(Clone)]
+struct Text {
+    whole: Arc<str>,
+    made: Instant,
+    took: Duration,
+}
+
+impl Pages {
+    /// What is counted now, or was a moment ago.
+    fn text(&self) -> Result<String, prometheus::Error> {
+        if let Some(Text { whole, made, took }) = self.text.get()
+            && made.elapsed() < took * PAUSE_BETWEEN_TEXTS
+        {
+            return Ok(whole.to_string());
         }
-        _ => (StatusCode::METHOD_NOT_ALLOWED, "there is GET\n".to_owned()),
-    };
-    let mut response = Response::new(text);
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, TEXT);
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if status == StatusCode::METHOD_NOT_ALLOWED {
-        headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        let begun = Instant::now();
+        let text = self.metrics.text()?;
+        let took = begun.elapsed();
+        self.text.replace(Some(Text { whole: text.as_str().into(), made: Instant::now(), took }));
+        Ok(text)
     }
-    response
+
+    /// What is said to a request.
+    fn answer(&self, method: &Method, path: &str) -> Response<String> {
+        let (status, text) = match (method, path) {
+            (&Method::GET | &Method::HEAD, "/metrics") => match self.text() {
+                Ok(text) => (StatusCode::OK, text),
+                Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+            },
+            (&Method::GET | &Method::HEAD, "/healthz") => match self.metrics.health(None) {
+                Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
+                Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+            },
+            (&Method::GET | &Method::HEAD, _) => {
+                (StatusCode::NOT_FOUND, "there are /metrics and /healthz\n".to_owned())
+            }
+            _ => (StatusCode::METHOD_NOT_ALLOWED, "there is GET\n".to_owned()),
+        };
+        let mut response = Response::new(text);
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, TEXT);
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if status == StatusCode::METHOD_NOT_ALLOWED {
+            headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        }
+        response
+    }
 }
 
 #[cfg(test)]
@@ -276,7 +319,8 @@ mod tests {
 
     #[test]
     fn answers() {
-        let metrics = Metrics::new().unwrap();
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let pages = Pages { metrics, text: Shared::default() };
         for (method, path, status) in [
             (Method::GET, "/metrics", 200),
             (Method::HEAD, "/metrics", 200),
@@ -284,7 +328,7 @@ mod tests {
             (Method::GET, "/", 404),
             (Method::POST, "/metrics", 405),
         ] {
-            assert_eq!(answer(&method, path, &metrics).status(), status, "{method} {path}");
+            assert_eq!(pages.answer(&method, path).status(), status, "{method} {path}");
         }
     }
 

@@ -7,7 +7,10 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::evidence::{Pod, Protocol};
+use crate::{
+    evidence::{Pod, Protocol},
+    shared::Shared,
+};
 
 mod fake;
 
@@ -142,7 +145,7 @@ fn without_an_engine_the_command_line_still_speaks() {
 fn an_engine_that_never_answers_is_a_gap_before_the_deadline() {
     let root = TempDir::new().unwrap();
     // The streams are kept, so that the connections stay open.
-    let kept = crate::shared::Shared::<Vec<_>>::default();
+    let kept = Shared::default();
     let asked = serve(&root, "docker.sock", move |_, stream| {
         kept.push(stream.try_clone().unwrap());
     });
