@@ -107,11 +107,13 @@ pub fn main() -> ExitCode {
         Verb::Man(args) => man::run(&args),
         Verb::Guardian(args) => guardian::run(&args),
     };
-    talk::settle();
-    match result {
+    let code = match result {
         Ok(code) => code,
         Err(error) => error::report(&error),
-    }
+    };
+    // What is said on another thread would end with this one.
+    talk::settle();
+    code
 }
 
 /// Clap's own words: help that was asked for is a result; an error ends with a hint as
