@@ -119,10 +119,11 @@ fn beside_a_crash_loop_of_processes() {
 
 #[test]
 fn beside_six_hundred_ports() {
-    const PORTS: u16 = 600;
-    let holds = (FLOODED..FLOODED + PORTS)
+    // More than there are groups of storms, but where each takes a while to be looked into.
+    let ports: u16 = if in_guest() { 60 } else { 600 };
+    let holds = (FLOODED..FLOODED + ports)
         .map(|port| tcp(&format!("127.0.0.1:{port}")).listening().into())
         .collect();
     let first = format!("127.0.0.1:{FLOODED}").parse().unwrap();
-    a_flood("ports", holds, &[Op::Ports(first, PORTS, times(100_000))]);
+    a_flood("ports", holds, &[Op::Ports(first, ports, times(100_000))]);
 }
