@@ -242,7 +242,9 @@ impl Storms {
         };
         let tenant = raw.tenant();
         self.remember(raw, &group, most, now);
-        make_room(&mut self.told, MOST_TOLD, |told| (told.tenant, told.last));
+        if !self.told.contains_key(&failing) {
+            make_room(&mut self.told, MOST_TOLD, |told| (told.tenant, told.last));
+        }
         let told = self.told.entry(failing).or_insert(Told { tenant, processes: 0, last: now });
         told.last = now;
         told.processes += u32::from(tell);
