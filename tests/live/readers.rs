@@ -3,8 +3,6 @@
 //! the endpoint or from the end of the agent.
 
 use std::{
-    fs,
-    path::Path,
     process::Command,
     thread,
     time::{Duration, Instant},
@@ -12,7 +10,7 @@ use std::{
 
 use portwatch_tests::{
     agent::Agent,
-    event::{EVENT, LOSS},
+    captured::Told,
     helper::Helper,
     http::{get, send},
     netns::Netns,
@@ -26,7 +24,6 @@ use portwatch_tests::{
     stream::Manner,
 };
 use rustix::process::Signal;
-use serde_json::Value;
 use tempfile::TempDir;
 
 const METRICS: &str = "127.0.0.1:9749";
@@ -95,7 +92,7 @@ impl Place {
     fn captured(&self, refused: u64) {
         let deadline = Instant::now() + patience() * 4;
         loop {
-            let kept = accounted(self.folder.path());
+            let kept = Told::in_capture(self.folder.path()).all();
             if kept == refused {
                 return;
             }
@@ -134,29 +131,6 @@ fn refuse(netns: &Netns, binds: u32) -> u64 {
 
 fn connect(netns: &Netns) -> std::net::TcpStream {
     netns.connect(METRICS.parse().unwrap()).expect("the agent listens")
-}
-
-/// The refusals in events and losses of the whole lines in a folder.
-fn accounted(folder: &Path) -> u64 {
-    let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let mut total = 0;
-    for path in paths.filter(|path| path.to_string_lossy().contains(".jsonl")) {
-        let Ok(bytes) = fs::read(&path) else { continue };
-        let bytes = if path.extension().is_some_and(|ending| ending == "zst") {
-            zstd::decode_all(&bytes[..]).unwrap_or_default()
-        } else {
-            bytes
-        };
-        for line in
-            bytes.split_inclusive(|&byte| byte == b'\n').filter(|line| line.ends_with(b"\n"))
-        {
-            let record: Value = serde_json::from_slice(line).unwrap();
-            if [EVENT, LOSS].contains(&record["schema"].as_str().unwrap()) {
-                total += record["count"].as_u64().unwrap();
-            }
-        }
-    }
-    total
 }
 
 /// A reader of stdout in this manner changes nothing for anybody else.

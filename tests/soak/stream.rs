@@ -1,49 +1,90 @@
-//! The agent, of whose stream only the numbers are kept: in half an hour it is too
-//! long for the memory.
+//! The agent under the soak: of its stream only the numbers are kept, for in half an hour
+//! it is too long for the memory.
 
 use std::{
-    io::{BufRead as _, BufReader},
-    process::{Child, ChildStdout, Command, Stdio},
-    sync::mpsc::{Receiver, channel},
+    io::{BufRead as _, BufReader, Read},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        mpsc::{Receiver, channel},
+    },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
-use portwatch_tests::{agent::is_anybodys, event, patience, programs};
+use portwatch_tests::{
+    captured::Told,
+    event::EVENT,
+    http::get,
+    patience, programs,
+    stream::{Gate, Gated, Manner},
+};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use tempfile::TempDir;
 
-/// A running agent.
+/// How often the endpoint is asked.
+const SCRAPES: Duration = Duration::from_millis(250);
+
+/// A running agent with a reader of its stdout, a capture and an endpoint that is asked all
+/// the time.
 pub struct Agent {
     child: Child,
+    gate: Gate,
     reader: Option<JoinHandle<Told>>,
+    talk: Option<JoinHandle<u64>>,
+    scraper: Option<JoinHandle<()>>,
+    scraped: Arc<Scraped>,
     /// The events about one refusal each.
     events: Receiver<Value>,
+    folder: TempDir,
 }
 
-/// What it told.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Told {
-    /// Refusals in events.
-    pub events: u64,
-    /// Counted losses.
-    pub losses: u64,
-    /// Those among them that may be anybody's on the machine.
-    pub losses_of_anybody: u64,
+#[derive(Default)]
+struct Scraped {
+    ended: AtomicBool,
+    times: AtomicU64,
+    longest_us: AtomicU64,
+}
+
+/// What came of it.
+pub struct Ended {
+    /// What its stdout accounts for; what it says that it had not written is a loss.
+    pub stdout: Told,
+    /// What its capture does.
+    pub capture: Told,
+    /// How long its end took.
+    pub took: Duration,
+    /// How often the endpoint was asked.
+    pub scrapes: u64,
+    /// The longest that an answer took.
+    pub longest_scrape: Duration,
 }
 
 impl Agent {
-    /// Runs `portwatch` with `arguments` until it says that it is ready.
-    pub fn start(arguments: &[&str]) -> Self {
+    /// Runs `portwatch run` for the port, its stdout read in this manner, until it says that
+    /// it is ready.
+    pub fn start(port: &str, manner: Manner) -> Self {
+        let folder = TempDir::new().unwrap();
+        let socket = folder.path().join("metrics");
         let mut child = Command::new(programs::portwatch().unwrap())
-            .args(arguments)
+            .args(["run", "--format", "json", "--port", port])
+            .arg("--metrics")
+            .arg(format!("unix:{}", socket.display()))
+            .arg("--capture")
+            .arg(captures(folder.path()))
+            // All of it is looked at in the end.
+            .args(["--capture-size", "16GiB"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         let (sender, events) = channel();
-        let stdout = child.stdout.take().unwrap();
+        let (stdout, gate) = Gated::new(child.stdout.take().unwrap(), manner);
         let reader = thread::spawn(move || {
             read(stdout, |event| {
                 // Single ones are few among so many.
@@ -54,13 +95,39 @@ impl Agent {
         });
         let mut stderr = BufReader::new(child.stderr.take().unwrap()).lines();
         assert!(stderr.any(|line| line.unwrap().contains("ready")), "it did not start");
-        thread::spawn(move || stderr.map_while(Result::ok).for_each(|line| eprintln!("{line}")));
-        Self { child, reader: Some(reader), events }
+        let talk = thread::spawn(move || stderr.map_while(Result::ok).map(hear).sum());
+        let scraped = Arc::<Scraped>::default();
+        let theirs = Arc::clone(&scraped);
+        let scraper = thread::spawn(move || theirs.scrape(&socket));
+        Self {
+            child,
+            gate,
+            reader: Some(reader),
+            talk: Some(talk),
+            scraper: Some(scraper),
+            scraped,
+            events,
+            folder,
+        }
     }
 
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Its stdout is read in this manner from now on.
+    pub fn is_read(&self, manner: Manner) {
+        self.gate.set(manner);
+    }
+
+    /// Has it read its configuration anew.
+    pub fn reloads(&self) {
+        self.signal(Signal::HUP);
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
     /// Forgets what was told so far.
@@ -81,37 +148,76 @@ impl Agent {
         }
     }
 
-    /// Asks it to end, and gives all that it told.
-    pub fn end(&mut self) -> Told {
-        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+    /// Asks it to end, and gives all that it told. Its stdout is read as before until it
+    /// has ended.
+    pub fn end(mut self) -> Ended {
+        self.scraped.ended.store(true, Relaxed);
+        self.scraper.take().unwrap().join().expect("its endpoint answers");
+        let begun = Instant::now();
+        self.signal(Signal::TERM);
         assert!(self.child.wait().unwrap().success());
-        self.reader.take().unwrap().join().unwrap()
+        let took = begun.elapsed();
+        self.is_read(Manner::Freely);
+        let mut stdout = self.reader.take().unwrap().join().unwrap();
+        stdout.losses += self.talk.take().unwrap().join().unwrap();
+        Ended {
+            stdout,
+            capture: Told::in_capture(&captures(self.folder.path())),
+            took,
+            scrapes: self.scraped.times.load(Relaxed),
+            longest_scrape: Duration::from_micros(self.scraped.longest_us.load(Relaxed)),
+        }
     }
 }
 
 impl Drop for Agent {
     fn drop(&mut self) {
+        self.scraped.ended.store(true, Relaxed);
         // Ended already, unless the test has failed.
         self.child.kill().ok();
         self.child.wait().ok();
     }
 }
 
-fn read(stdout: ChildStdout, mut event: impl FnMut(Value)) -> Told {
+fn captures(folder: &Path) -> PathBuf {
+    folder.join("capture")
+}
+
+impl Scraped {
+    fn scrape(&self, socket: &Path) {
+        while !self.ended.load(Relaxed) {
+            let begun = Instant::now();
+            assert_eq!(get(UnixStream::connect(socket).unwrap(), "/metrics").status, 200);
+            let took = begun.elapsed();
+            self.times.fetch_add(1, Relaxed);
+            self.longest_us.fetch_max(took.as_micros().try_into().unwrap(), Relaxed);
+            thread::sleep(SCRAPES.saturating_sub(took));
+        }
+    }
+}
+
+/// Shows what it says of itself, and gives what it has not written to its stdout.
+fn hear(line: String) -> u64 {
+    let unwritten = line.split_once("had not been written: ");
+    let count = unwritten.and_then(|(_, rest)| rest.split_once(" in sink.json"));
+    let count = count.and_then(|(count, _)| count.parse().ok()).unwrap_or(0);
+    eprintln!("{line}");
+    count
+}
+
+fn read(stdout: impl Read, mut event: impl FnMut(Value)) -> Told {
     let mut told = Told::default();
+    let mut torn = false;
     for line in BufReader::new(stdout).lines() {
-        let record: Value = serde_json::from_str(&line.unwrap()).unwrap();
-        let count = record["count"].as_u64().unwrap_or(0);
-        match record["schema"].as_str() {
-            Some(event::EVENT) => {
-                told.events += count;
-                event(record);
-            }
-            Some(event::LOSS) => {
-                told.losses += count;
-                told.losses_of_anybody += if is_anybodys(&record) { count } else { 0 };
-            }
-            _ => {}
+        assert!(!torn, "half a line, and more behind it");
+        // Half a line at its very end was not written, and says so on stderr.
+        let Ok(record) = serde_json::from_str::<Value>(&line.unwrap()) else {
+            torn = true;
+            continue;
+        };
+        told.count(&record);
+        if record["schema"] == EVENT {
+            event(record);
         }
     }
     told

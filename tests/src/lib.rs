@@ -14,6 +14,7 @@
 )]
 
 pub mod agent;
+pub mod captured;
 pub mod cgroup;
 pub mod command;
 pub mod docker;
