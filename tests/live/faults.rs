@@ -25,9 +25,7 @@ use portwatch_tests::{
     skip::in_guest,
 };
 use rustix::{
-    mount::{
-        MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, unmount,
-    },
+    mount::{MountFlags, UnmountFlags, mount, unmount},
     thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe},
 };
 use serde_json::json;
@@ -35,20 +33,7 @@ use serde_json::json;
 const ADDRESS: &str = "127.0.0.1:8080";
 const CONTAINER: &str = "3f4e9c1d7a8b3f4e9c1d7a8b3f4e9c1d7a8b3f4e9c1d7a8b3f4e9c1d7a8b3f4e";
 
-/// An agent with mounts of its own, `prepare`d before it starts.
-fn with_own_mounts(prepare: impl Fn() -> std::io::Result<()> + Send + Sync + 'static) -> Agent {
-    let mut command = Command::new(programs::portwatch().unwrap());
-    command.args(["run", "--format", "json", "--port", "8080", "--port", "8081"]);
-    // SAFETY: system calls, which are safe between fork and exec.
-    unsafe {
-        command.pre_exec(move || {
-            unshare_unsafe(UnshareFlags::NEWNS)?;
-            mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
-            prepare()
-        });
-    }
-    Agent::start_command(&mut command).unwrap()
-}
+const RUN: [&str; 7] = ["run", "--format", "json", "--port", "8080", "--port", "8081"];
 
 /// systemd, the bus and the container engine take calls and never answer.
 #[test]
@@ -63,8 +48,7 @@ fn managers_that_hang() {
         })
         .collect();
     fs::create_dir_all(run.path().join("systemd/system")).unwrap();
-    let at = run.path().to_owned();
-    let agent = with_own_mounts(move || Ok(mount_bind(&at, "/run")?));
+    let agent = Agent::start_with_run(&RUN, run.path()).unwrap();
     let netns = Netns::new();
     let slice = Slice::new();
     let container = slice.group(&format!("docker-{CONTAINER}.scope"));
@@ -130,7 +114,7 @@ fn namespaces_that_come_and_go() {
 /// cgroup2 is taken away and mounted elsewhere under the agent's feet.
 #[test]
 fn cgroups_that_are_mounted_anew() {
-    let agent = with_own_mounts(|| Ok(()));
+    let agent = Agent::start_with_own_mounts(&RUN, || Ok(())).unwrap();
     let netns = Netns::new();
     let slice = Slice::new();
     let (holds, fails) = (slice.group("shop.service"), slice.group("app.service"));

@@ -4,6 +4,8 @@
 //! ([`agent`]); each test looks at its own events, told by the failing process.
 
 use std::{
+    os::unix::process::CommandExt as _,
+    path::Path,
     process::{Command, ExitStatus},
     sync::{Arc, Mutex, MutexGuard, OnceLock, mpsc},
     thread,
@@ -11,7 +13,11 @@ use std::{
 };
 
 use anyhow::bail;
-use rustix::process::Signal;
+use rustix::{
+    mount::{MountPropagationFlags, mount_bind, mount_change},
+    process::Signal,
+    thread::{UnshareFlags, unshare_unsafe},
+};
 use serde_json::Value;
 
 use crate::{
@@ -25,6 +31,9 @@ use crate::{
     programs,
     stream::{Gate, Line, Manner, Silence},
 };
+
+/// No record is longer (docs/stream.md).
+const LONGEST: usize = 256 << 10;
 
 /// A running agent.
 pub struct Agent {
@@ -80,6 +89,31 @@ impl Agent {
         let mut command = Command::new(programs::portwatch()?);
         let (agent, gates) = Self::start_gated(command.args(arguments), Manner::Stuck)?;
         Ok((agent, gates.stdout))
+    }
+
+    /// One with mounts of its own, `prepare`d before it starts.
+    pub fn start_with_own_mounts(
+        arguments: &[&str],
+        prepare: impl Fn() -> std::io::Result<()> + Send + Sync + 'static,
+    ) -> anyhow::Result<Self> {
+        let mut command = Command::new(programs::portwatch()?);
+        command.args(arguments);
+        // SAFETY: system calls, which are safe between fork and exec; a namespace is left, no
+        // memory or descriptor is shared less.
+        unsafe {
+            command.pre_exec(move || {
+                unshare_unsafe(UnshareFlags::NEWNS)?;
+                mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+                prepare()
+            });
+        }
+        Self::start_command(&mut command)
+    }
+
+    /// One that sees this folder in the place of /run.
+    pub fn start_with_run(arguments: &[&str], run: &Path) -> anyhow::Result<Self> {
+        let run = run.to_owned();
+        Self::start_with_own_mounts(arguments, move || Ok(mount_bind(&run, "/run")?))
     }
 
     /// One whose stdout is read in this manner, and both streams as the gates say.
@@ -294,6 +328,9 @@ impl Log {
     }
 
     fn understand(&mut self, line: &Line) {
+        if line.text.len() > LONGEST {
+            self.faults.push(format!("a line of {} bytes", line.text.len()));
+        }
         let schema = line.json().and_then(|value| value.get("schema")).and_then(Value::as_str);
         match (schema, line.json()) {
             (Some(EVENT), Some(value)) => {

@@ -3,16 +3,11 @@
 
 use std::{
     fs,
-    os::unix::process::CommandExt as _,
     path::PathBuf,
     process::{Command, Stdio},
 };
 
-use rustix::{
-    mount::{MountPropagationFlags, mount_bind, mount_change},
-    process::Signal,
-    thread::{UnshareFlags, unshare_unsafe},
-};
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::{agent::Agent, netns::Netns, patience, process::Process, programs};
@@ -52,19 +47,7 @@ impl Docker {
     /// An agent that has this engine's socket where an engine's usually is.
     #[must_use]
     pub fn agent(&self) -> Agent {
-        let mut command = Command::new(programs::portwatch().unwrap());
-        command.args(["run", "--format", "json"]);
-        let run = self.run_folder();
-        // SAFETY: three system calls, which are safe between fork and exec; a
-        // namespace is left, no memory or descriptor is shared less.
-        unsafe {
-            command.pre_exec(move || {
-                unshare_unsafe(UnshareFlags::NEWNS)?;
-                mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
-                Ok(mount_bind(&run, "/run")?)
-            });
-        }
-        Agent::start_command(&mut command).unwrap()
+        Agent::start_with_run(&["run", "--format", "json"], &self.run_folder()).unwrap()
     }
 
     /// An image `name` with nothing but busybox in it.

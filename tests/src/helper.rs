@@ -87,6 +87,13 @@ impl<'a> Helper<'a> {
         self
     }
 
+    /// With these in its command line.
+    #[must_use]
+    pub fn noting(mut self, notes: impl IntoIterator<Item = Op>) -> Self {
+        self.prelude.extend(notes);
+        self
+    }
+
     /// On a terminal of its own.
     #[must_use]
     pub fn on_terminal(mut self) -> Self {

@@ -78,6 +78,17 @@ pub enum Op {
     /// Start so many processes one after the other, each of which binds a TCP socket to
     /// this address and ends; `fork/127.0.0.1:80/1000`.
     Fork(SocketAddr, u32),
+    /// Start so many processes one after the other, each in a user and network namespace of
+    /// its own, in which it listens at this address, is refused it, and ends;
+    /// `namespaces/0.0.0.0:80/10`.
+    Namespaces(SocketAddr, u32),
+    /// Have so many descriptors open, half of them of sockets; `files/4000`.
+    Files(u32),
+    /// Start so many child processes, which have open what this one has, and end with it;
+    /// `children/32`.
+    Children(u32),
+    /// Nothing: it makes the command line longer; `note/TEXT`. There is no answer.
+    Note(String),
     /// From here on say nothing, and end at once when a call is refused;
     /// `vanish`.
     Vanish,
@@ -135,6 +146,10 @@ impl Display for Op {
             Self::Spray(port, times) => write!(f, "spray/{port}/{times}"),
             Self::Ports(first, ports, times) => write!(f, "ports/{first}/{ports}/{times}"),
             Self::Fork(address, times) => write!(f, "fork/{address}/{times}"),
+            Self::Namespaces(address, times) => write!(f, "namespaces/{address}/{times}"),
+            Self::Files(many) => write!(f, "files/{many}"),
+            Self::Children(many) => write!(f, "children/{many}"),
+            Self::Note(text) => write!(f, "note/{text}"),
             Self::Vanish => f.write_str("vanish"),
             Self::Hold => f.write_str("hold"),
         }
@@ -186,6 +201,13 @@ impl FromStr for Op {
                 let (address, times) = rest.split_once('/').context("fork/ADDRESS/TIMES")?;
                 Self::Fork(address.parse()?, times.parse()?)
             }
+            "namespaces" => {
+                let (address, times) = rest.split_once('/').context("namespaces/ADDRESS/TIMES")?;
+                Self::Namespaces(address.parse()?, times.parse()?)
+            }
+            "files" => Self::Files(rest.parse()?),
+            "children" => Self::Children(rest.parse()?),
+            "note" => Self::Note(rest.to_owned()),
             "vanish" => Self::Vanish,
             "hold" => Self::Hold,
             _ => bail!("`{text}` is not something to do"),
@@ -273,6 +295,10 @@ mod tests {
             Op::Spray(80, 7),
             Op::Ports("127.0.0.1:80".parse().unwrap(), 600, 7),
             Op::Fork("127.0.0.1:80".parse().unwrap(), 7),
+            Op::Namespaces("0.0.0.0:80".parse().unwrap(), 7),
+            Op::Files(7),
+            Op::Children(7),
+            Op::Note("x/y".to_owned()),
             Op::Vanish,
             Op::Hold,
         ] {

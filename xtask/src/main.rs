@@ -66,6 +66,12 @@ enum Task {
         #[arg(long, default_value_t = 600)]
         seconds: u64,
     },
+    /// Make each attack on the agent so many times, and see how long others' events take
+    Attacks {
+        /// How many times
+        #[arg(long, default_value_t = 20)]
+        runs: u32,
+    },
     /// A thousand refused binds a second, with process and namespace churn, for so long
     Soak {
         /// How long
@@ -97,6 +103,15 @@ fn run_task(task: Task) -> anyhow::Result<()> {
                 .args(["test", "--release", "--package", "portwatch-tests", "--test", "fuzz"])
                 .env("PORTWATCH_FUZZ_SECONDS", seconds.to_string()),
         ),
+        Task::Attacks { runs } => {
+            let binary = build()?;
+            checked(
+                cargo()
+                    .args(["test", "--package", "portwatch-tests", "--test", "live", "fairness::"])
+                    .env("PORTWATCH_RUNS", runs.to_string())
+                    .env("PORTWATCH_BIN", binary),
+            )
+        }
         Task::Soak { seconds } => {
             setup::for_testing()?;
             let binary = build()?;

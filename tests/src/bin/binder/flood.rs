@@ -1,12 +1,12 @@
 //! More failed binds than anybody wants to hear of, each unlike the last.
 
-use std::{
-    net::{Ipv4Addr, SocketAddr},
-    os::fd::OwnedFd,
-};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use portwatch_tests::op::tcp;
-use rustix::net::bind;
+use rustix::{
+    net::bind,
+    thread::{UnshareFlags, unshare_unsafe},
+};
 
 use crate::take::prepare;
 
@@ -22,16 +22,14 @@ pub fn next_port(first: SocketAddr, ports: u16, number: u32) -> SocketAddr {
     SocketAddr::new(first.ip(), first.port() + step)
 }
 
-/// Each bind by a process of its own. Returns a socket that was never bound, and how many
-/// failed.
-pub fn fork(address: SocketAddr, times: u32) -> anyhow::Result<(OwnedFd, u32)> {
-    let socket = prepare(&tcp(&address.to_string()))?;
+/// Asks in a process of its own, so many times, and returns how often the answer was yes.
+pub fn fork(times: u32, is_refused: impl Fn() -> bool) -> anyhow::Result<u32> {
     let mut refused = 0;
     for _ in 0..times {
-        // SAFETY: there is one thread, and the child only makes system calls.
+        // SAFETY: there is one thread, so the child may do what it likes.
         match unsafe { libc::fork() } {
             0 => {
-                let failed = bind(&socket, &address).is_err();
+                let failed = is_refused();
                 // SAFETY: ends the child at once, without what the parent would do at its end.
                 unsafe { libc::_exit(i32::from(failed)) }
             }
@@ -45,5 +43,19 @@ pub fn fork(address: SocketAddr, times: u32) -> anyhow::Result<(OwnedFd, u32)> {
             }
         }
     }
-    Ok((socket, refused))
+    Ok(refused)
+}
+
+/// Whether a TCP socket cannot have the address.
+pub fn is_refused(address: SocketAddr) -> bool {
+    prepare(&tcp(&address.to_string())).is_ok_and(|socket| bind(&socket, &address).is_err())
+}
+
+/// The same in a user and network namespace that is made for it, with a server at the
+/// address.
+pub fn is_refused_in_a_namespace(address: SocketAddr) -> bool {
+    // SAFETY: namespaces are left; no memory or descriptor is shared less.
+    let alone = unsafe { unshare_unsafe(UnshareFlags::NEWUSER | UnshareFlags::NEWNET) };
+    let server = alone.is_ok().then(|| std::net::TcpListener::bind(address));
+    matches!(server, Some(Ok(_))) && is_refused(address)
 }

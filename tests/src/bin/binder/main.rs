@@ -122,13 +122,21 @@ impl Binder {
             Op::Ports(first, ports, times) => {
                 self.flood(*times, |number| flood::next_port(*first, *ports, number))
             }
-            Op::Fork(address, times) => {
-                let at_ns = monotonic_ns();
-                let (socket, refused) = flood::fork(*address, *times)?;
-                let mut outcome = outcome(&socket, at_ns, Ok(()))?;
-                outcome.refused = refused;
-                self.answer(&outcome)
+            Op::Fork(address, times) => self.crash(*address, *times, flood::is_refused),
+            Op::Namespaces(address, times) => {
+                self.crash(*address, *times, flood::is_refused_in_a_namespace)
             }
+            Op::Files(many) => {
+                self.kept.extend(own::files(*many)?);
+                let socket = prepare(&portwatch_tests::op::tcp("127.0.0.1:0"))?;
+                self.stay(socket)
+            }
+            Op::Children(many) => {
+                own::children(*many)?;
+                let socket = prepare(&portwatch_tests::op::tcp("127.0.0.1:0"))?;
+                self.stay(socket)
+            }
+            Op::Note(_) => Ok(()),
             Op::Vanish => {
                 self.silent = true;
                 Ok(())
@@ -282,6 +290,21 @@ impl Binder {
             refused += u32::from(last.is_err());
         }
         let mut outcome = outcome(&socket, at_ns, last)?;
+        outcome.refused = refused;
+        self.answer(&outcome)
+    }
+
+    /// Each time in a process of its own.
+    fn crash(
+        &mut self,
+        address: SocketAddr,
+        times: u32,
+        is_refused: fn(SocketAddr) -> bool,
+    ) -> anyhow::Result<()> {
+        let socket = prepare(&portwatch_tests::op::tcp(&address.to_string()))?;
+        let at_ns = monotonic_ns();
+        let refused = flood::fork(times, || is_refused(address))?;
+        let mut outcome = outcome(&socket, at_ns, Ok(()))?;
         outcome.refused = refused;
         self.answer(&outcome)
     }

@@ -1,10 +1,17 @@
 //! The process's own circumstances.
 
-use std::{os::fd::OwnedFd, path::Path};
+use std::{
+    fs::File,
+    os::{fd::OwnedFd, unix::net::UnixStream},
+    path::Path,
+};
 
 use rustix::{
     fs::{Mode, OFlags, open},
-    process::{Resource, Rlimit, ioctl_tiocsctty, setrlimit, setsid},
+    process::{
+        Resource, Rlimit, Signal, getrlimit, ioctl_tiocsctty, set_parent_process_death_signal,
+        setrlimit, setsid,
+    },
     pty::{self, OpenptFlags},
 };
 
@@ -30,4 +37,37 @@ pub fn dump_core(folder: &Path) -> anyhow::Result<()> {
     let ballast = vec![1u8; bytes];
     std::hint::black_box(&ballast);
     std::process::abort();
+}
+
+/// Opens so many files, every second a socket.
+pub fn files(many: u32) -> anyhow::Result<Vec<OwnedFd>> {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
+    let mut open: Vec<OwnedFd> = Vec::new();
+    for _ in 0..many / 4 {
+        let (one, other) = UnixStream::pair()?;
+        open.extend([one.into(), other.into(), File::open("/dev/null")?.into()]);
+        open.push(File::open("/dev/null")?.into());
+    }
+    Ok(open)
+}
+
+/// Starts so many children that stay for as long as this process does.
+pub fn children(many: u32) -> anyhow::Result<()> {
+    for _ in 0..many {
+        // SAFETY: there is one thread, so the child may do what it likes.
+        match unsafe { libc::fork() } {
+            0 => {
+                // If the parent has ended already there is nothing to stay for.
+                while set_parent_process_death_signal(Some(Signal::KILL)).is_ok() {
+                    // SAFETY: it waits for a signal.
+                    unsafe { libc::pause() };
+                }
+                std::process::exit(0);
+            }
+            -1 => return Err(std::io::Error::last_os_error().into()),
+            _ => {}
+        }
+    }
+    Ok(())
 }
