@@ -3,15 +3,23 @@
 
 use std::{
     fs,
-    os::unix::net::UnixDatagram,
+    os::unix::net::{UnixDatagram, UnixStream},
     process::Command,
     thread,
     time::{Duration, Instant},
 };
 
 use portwatch_tests::{
-    agent::Agent, helper::Helper, netns::Netns, op::tcp, patience, process::code,
-    programs::portwatch, say, scene::Scene,
+    agent::Agent,
+    helper::Helper,
+    http::get,
+    netns::Netns,
+    op::{Op, tcp},
+    patience,
+    process::code,
+    programs::portwatch,
+    say,
+    scene::Scene,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
@@ -138,6 +146,48 @@ fn a_changed_file_is_taken_over() {
     assert!(agent.talk().contains("config.toml:1: unknown key `prt`, did you mean `port`?"));
     let told = agent.look(|log| log.events.iter().any(|event| event.pid == Some(unseen.pid)));
     assert!(!told, "{}", agent.said());
+}
+
+/// Its file system takes for ever: all goes on as it was meanwhile, and what comes of it in
+/// the end is taken for what it is.
+#[test]
+fn a_file_that_is_never_read_to_its_end_holds_nothing_up() {
+    let scene = Scene::new();
+    let manager = Manager::new();
+    let path = manager.config("port = [8080]");
+    let metrics = manager.folder.path().join("metrics");
+    let endpoint = format!("unix:{}", metrics.display());
+    let arguments = ["--config", &path, "--metrics", &endpoint];
+    let mut agent = Agent::start_command(&mut manager.starts(&arguments)).unwrap();
+    manager.hears_one_with("READY=1");
+    let _holder = scene.helper().holds([tcp("127.0.0.1:8080").listening()]);
+    let file = manager.folder.path().join("silent");
+    fs::write(&file, "").unwrap();
+    let silent = scene.helper().holds([Op::Silent(file.clone())]);
+    fs::remove_file(&path).unwrap();
+    let seen = format!("/proc/{}/root{}", silent.pid(), file.display());
+    std::os::unix::fs::symlink(seen, &path).unwrap();
+
+    // The first read fails, the second waits; whoever asks again does, too.
+    for _ in 0..3 {
+        manager.reloads(&agent);
+        agent.event_of(&scene.helper().is_refused(tcp("127.0.0.1:8080")));
+        let answer = get(UnixStream::connect(&metrics).unwrap(), "/metrics");
+        assert!(answer.body.contains("portwatch_config_last_reload_successful 0"), "{answer:?}");
+    }
+    let talk = agent.talk();
+    assert!(talk.contains("as it was: reading it takes longer than 5 s"), "{talk}");
+    assert!(talk.contains("as it was: the file is still being read"), "{talk}");
+
+    // Then it fails, or nobody could end who waits for it; and is read once more.
+    fs::remove_file(&path).unwrap();
+    manager.config("port = [8081]");
+    drop(silent);
+    manager.hears_one_with("READY=1");
+    manager.hears_one_with("RELOADING=1");
+    manager.hears_one_with("READY=1");
+    assert_eq!(code(agent.end_by(Signal::TERM)), 0, "{}", agent.said());
+    assert!(agent.talk().contains("configuration read again"), "{}", agent.talk());
 }
 
 /// 100 times under load: what is refused meanwhile is told, all of it.

@@ -64,6 +64,9 @@ pub enum Op {
     /// Have memory that nobody can read, soon: whoever tries waits for as long as this
     /// process is there; `deaf`. The answer is the last socket's.
     Deaf,
+    /// Make this path, for whoever looks through this process's root, a file of which no
+    /// second read is answered for as long as this process is there; `silent/PATH`.
+    Silent(PathBuf),
     /// Bind and close this many TCP sockets, over 65,000 ports in turn;
     /// `churn/1000`. The answer is the last one's.
     Churn(u32),
@@ -141,6 +144,7 @@ impl Display for Op {
             Self::Ring => f.write_str("ring"),
             Self::Terminal => f.write_str("terminal"),
             Self::Deaf => f.write_str("deaf"),
+            Self::Silent(path) => write!(f, "silent/{}", path.display()),
             Self::Churn(times) => write!(f, "churn/{times}"),
             Self::Storm(address, times) => write!(f, "storm/{address}/{times}"),
             Self::Spray(port, times) => write!(f, "spray/{port}/{times}"),
@@ -183,6 +187,7 @@ impl FromStr for Op {
             "ring" => Self::Ring,
             "terminal" => Self::Terminal,
             "deaf" => Self::Deaf,
+            "silent" => Self::Silent(rest.into()),
             "churn" => Self::Churn(rest.parse()?),
             "storm" => {
                 let (address, times) = rest.split_once('/').context("storm/ADDRESS/TIMES")?;
@@ -287,6 +292,7 @@ mod tests {
             Op::Ring,
             Op::Dump("/tmp".into()),
             Op::Terminal,
+            Op::Silent("/tmp/a".into()),
             Op::Churn(7),
             Op::Uid(1000),
             Op::Daemon,

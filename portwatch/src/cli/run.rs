@@ -24,6 +24,9 @@ use crate::{
 };
 
 mod manager;
+mod reload;
+
+use reload::Reload;
 
 /// Options of `run`.
 #[derive(clap::Args)]
@@ -74,7 +77,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let until_stopped = async |controls: &mut Controls| {
         let mut signals = Signals::watch().map_err(SystemError::at("watch signals"))?;
         say(&ready);
-        manager::tell(&[NotifyState::Ready]);
+        manager::ready();
         let metrics = Arc::clone(&metrics);
         tokio::select! {
             served = serve(server, &metrics) => served?,
@@ -128,44 +131,24 @@ impl Signals {
         controls: &mut Controls,
         metrics: &Metrics,
     ) {
+        let mut reload = Reload::of(&args.settings, settings);
         loop {
-            tokio::select! {
+            let progress = tokio::select! {
                 _ = self.interrupt.recv() => return,
                 _ = self.terminate.recv() => return,
-                _ = self.hangup.recv() => if self.at_terminal { return },
+                _ = self.hangup.recv() => {
+                    if self.at_terminal {
+                        return;
+                    }
+                    reload.begin(metrics);
+                    continue;
+                }
+                progress = reload.progress() => progress,
                 () = controls.ended.wait() => return,
-            }
-            reload(args, settings, controls, metrics).await;
+            };
+            reload.go_on(progress, controls, metrics).await;
         }
     }
-}
-
-/// Takes over what the file says now; where it is wrong everything stays as it was.
-async fn reload(args: &Args, started: &Settings, controls: &Controls, metrics: &Metrics) {
-    manager::reloading();
-    match args.settings.read() {
-        Ok(now) => {
-            let now = now.settings;
-            if !now.same_outputs(started) || limit(&now) != limit(started) {
-                say(
-                    "portwatch: format, capture, metrics and whether there is a storm window stay \
-                     as they were until a new start",
-                );
-            }
-            let mut tuning = tuning(&now);
-            if limit(&now) != limit(started) {
-                tuning.storm_window = started.storm_window.0;
-            }
-            controls.tune(tuning).await;
-            metrics.reloaded(true);
-            say("portwatch: configuration read again");
-        }
-        Err(failure) => {
-            metrics.reloaded(false);
-            say(format_args!("portwatch: the configuration stays as it was: {failure}"));
-        }
-    }
-    manager::tell(&[NotifyState::Ready]);
 }
 
 /// What of the settings can change while the agent runs.

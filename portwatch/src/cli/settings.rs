@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Options of `run` and of `config show`.
-#[derive(clap::Args)]
+#[derive(Clone, clap::Args)]
 pub struct Given {
     /// Read this file [default: /etc/portwatch/config.toml, if there is one]
     #[arg(long, value_name = "FILE", env = "PORTWATCH_CONFIG", hide_env_values = true)]

@@ -8,22 +8,86 @@ use crate::{event::Record, sinks::Sink};
 pub struct Json<W> {
     out: W,
     line: Vec<u8>,
+    /// The last line was written in part only, as where a disk is full.
+    torn: bool,
 }
 
 impl<W: Write + Send> Json<W> {
     /// Writes to `out`.
     pub fn new(out: W) -> Self {
-        Self { out, line: Vec::with_capacity(4096) }
+        Self { out, line: Vec::with_capacity(4096), torn: false }
     }
 }
 
 impl<W: Write + Send> Sink for Json<W> {
-    /// The line goes out in one write, so that it is never seen in part.
+    /// The line goes out in one write where there is room for it, so that it is not seen in
+    /// part. One that was cut spoils no other: the next one begins on a new line.
     fn write(&mut self, record: &Record) -> io::Result<()> {
         self.line.clear();
+        if self.torn {
+            self.line.push(b'\n');
+        }
         serde_json::to_writer(&mut self.line, record)?;
         self.line.push(b'\n');
-        self.out.write_all(&self.line)?;
+        let mut rest = &*self.line;
+        while !rest.is_empty() {
+            match self.out.write(rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => rest = rest.get(written..).unwrap_or_default(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            }
+            self.torn = !rest.is_empty();
+        }
         self.out.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Loss;
+
+    /// A disk with so much room, which grows when it was full.
+    struct Disk {
+        written: Vec<u8>,
+        room: usize,
+    }
+
+    impl Write for &mut Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let taken = bytes.len().min(self.room - self.written.len());
+            if taken == 0 {
+                self.room += 1000;
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.written.extend(&bytes[..taken]);
+            Ok(taken)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn half_a_line_spoils_no_other() {
+        // Room for one and a half; for one; and for one and its end.
+        for room in [150, 101, 100] {
+            let mut disk = Disk { written: Vec::new(), room };
+            let mut sink = Json::new(&mut disk);
+            let results: Vec<_> = (1..=4)
+                .map(|number| sink.write(&Record::Loss(Loss::now("test", number))).is_ok())
+                .collect();
+            let written = String::from_utf8(disk.written).unwrap();
+            let whole: Vec<_> = written
+                .lines()
+                .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+                .map(|record| record["count"].as_u64().unwrap())
+                .collect();
+            let said: Vec<u64> = (1..=4).filter(|number| results[*number as usize - 1]).collect();
+            assert_eq!(whole, said, "{written}");
+            assert!(results.contains(&false), "{written}");
+        }
     }
 }

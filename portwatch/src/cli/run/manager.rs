@@ -14,6 +14,11 @@ pub fn tell(state: &[NotifyState<'_>]) {
     }
 }
 
+/// It is ready, or a reload has come to its end.
+pub fn ready() {
+    tell(&[NotifyState::Ready]);
+}
+
 /// A reload begins: the manager waits for the next `READY=1`.
 pub fn reloading() {
     match NotifyState::monotonic_usec_now() {

@@ -7,6 +7,7 @@ use std::{
     fs::File,
     io::{PipeReader, PipeWriter, Read as _, Write as _, pipe},
     os::fd::AsRawFd as _,
+    path::Path,
     process::exit,
     ptr, thread,
 };
@@ -23,7 +24,8 @@ const PAGE: usize = 4096;
 
 /// Begins to be one. Whoever wants to know when it is has to try.
 pub fn begin() -> anyhow::Result<()> {
-    let (file, mut waits) = unanswered()?;
+    let point = tempfile::NamedTempFile::new()?;
+    let (file, mut waits) = unanswered(point.path())?;
     // SAFETY: the kernel chooses the place.
     let page = unsafe {
         let page = mmap(ptr::null_mut(), PAGE, ProtFlags::READ, MapFlags::PRIVATE, &file, 0)?;
@@ -42,20 +44,25 @@ pub fn begin() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Puts a file at `point` of which no second read is answered.
+pub fn silence(point: &Path) -> anyhow::Result<()> {
+    unanswered(point)?;
+    Ok(())
+}
+
 /// A file that can be opened, and what has a byte in it when it is read, which does not
 /// end before this process does.
-fn unanswered() -> anyhow::Result<(File, PipeReader)> {
+fn unanswered(point: &Path) -> anyhow::Result<(File, PipeReader)> {
     // SAFETY: only the mounts become this process's own.
     unsafe { unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::FS)? };
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
-    let point = tempfile::NamedTempFile::new()?;
     let server = File::options().read(true).write(true).open("/dev/fuse")?;
     let options = format!("fd={},rootmode=100444,user_id=0,group_id=0", server.as_raw_fd());
     let options = CString::new(options)?;
-    mount("deaf", point.path(), "fuse", MountFlags::empty(), Some(options.as_c_str()))?;
+    mount("deaf", point, "fuse", MountFlags::empty(), Some(options.as_c_str()))?;
     let (waits, tell) = pipe()?;
     start(server, tell)?;
-    let file = File::open(point.path())?;
+    let file = File::open(point)?;
     // The kernel asks for its size only now, and there is nothing behind the end.
     file.metadata()?;
     Ok((file, waits))
@@ -103,7 +110,8 @@ fn serve(mut server: File, mut tell: PipeWriter) -> Option<()> {
                 (-libc::EIO, Vec::new())
             }
             READ => {
-                tell.write_all(&[0]).ok()?;
+                // Nobody may be waiting for that.
+                tell.write_all(&[0]).ok();
                 continue;
             }
             FORGET => continue,

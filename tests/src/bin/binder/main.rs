@@ -116,6 +116,11 @@ impl Binder {
                 let outcome = outcome(socket, monotonic_ns(), Ok(()))?;
                 self.answer(&outcome)
             }
+            Op::Silent(path) => {
+                deaf::silence(path)?;
+                let socket = prepare(&portwatch_tests::op::tcp("127.0.0.1:0"))?;
+                self.stay(socket)
+            }
             Op::Churn(times) => self.churn(*times),
             Op::Storm(address, times) => self.flood(*times, |_| *address),
             Op::Spray(port, times) => self.flood(*times, |number| flood::sprayed(*port, number)),

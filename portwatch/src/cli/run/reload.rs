@@ -1,0 +1,128 @@
+//! The configuration, read again while the agent goes on.
+
+use std::{fmt::Display, future::pending, mem, thread, time::Duration};
+
+use tokio::{
+    sync::oneshot::{self, error::RecvError},
+    time::{Instant, timeout_at},
+};
+
+use super::{
+    super::{error::Failure, settings, streams::say},
+    limit, manager, tuning,
+};
+use crate::{config::Settings, metrics::Metrics, pipeline::Controls};
+
+/// How long the service manager waits before it hears that all stays as it was. What is read
+/// later is taken over then.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A file system may take as long as it likes, so the file is read on a thread of its own,
+/// of which there is one at a time.
+pub struct Reload<'a> {
+    given: &'a settings::Given,
+    started: &'a Settings,
+    reading: Option<Reading>,
+    /// It was asked for once more, and the file may have been read before that.
+    again: bool,
+}
+
+struct Reading {
+    answer: oneshot::Receiver<Read>,
+    /// Until when the manager waits; `None` once it has been told that all stays as it was.
+    until: Option<Instant>,
+}
+
+type Read = Result<Settings, Failure>;
+
+/// What has come of reading.
+pub enum Progress {
+    /// It has ended.
+    Ended(Result<Read, RecvError>),
+    /// It takes long.
+    Late,
+}
+
+impl<'a> Reload<'a> {
+    /// Reads what the options name, of an agent that was started with these settings.
+    pub fn of(given: &'a settings::Given, started: &'a Settings) -> Self {
+        Self { given, started, reading: None, again: false }
+    }
+
+    /// Begins to read.
+    pub fn begin(&mut self, metrics: &Metrics) {
+        manager::reloading();
+        if let Some(reading) = &self.reading {
+            self.again = true;
+            if reading.until.is_none() {
+                stays(metrics, &"the file is still being read");
+            }
+            return;
+        }
+        let (tell, answer) = oneshot::channel();
+        let given = self.given.clone();
+        let read = move || {
+            // Where nobody waits any more the agent is ending.
+            let _ = tell.send(given.read().map(|configured| configured.settings));
+        };
+        match thread::Builder::new().name("configuration".to_owned()).spawn(read) {
+            Ok(_) => {
+                self.reading = Some(Reading { answer, until: Some(Instant::now() + PATIENCE) });
+            }
+            Err(error) => stays(metrics, &error),
+        }
+    }
+
+    /// Waits until something has come of it; for ever if nothing was begun. Nothing is lost
+    /// when this is dropped.
+    pub async fn progress(&mut self) -> Progress {
+        let Some(Reading { answer, until }) = &mut self.reading else { return pending().await };
+        let Some(deadline) = *until else { return Progress::Ended(answer.await) };
+        match timeout_at(deadline, answer).await {
+            Ok(read) => Progress::Ended(read),
+            Err(_) => Progress::Late,
+        }
+    }
+
+    /// Does what is to be done then.
+    pub async fn go_on(&mut self, progress: Progress, controls: &Controls, metrics: &Metrics) {
+        match progress {
+            Progress::Late => {
+                if let Some(reading) = &mut self.reading {
+                    reading.until = None;
+                }
+                let seconds = PATIENCE.as_secs();
+                stays(metrics, &format_args!("reading it takes longer than {seconds} s"));
+                return;
+            }
+            Progress::Ended(Ok(Ok(now))) => self.take_over(&now, controls, metrics).await,
+            Progress::Ended(Ok(Err(failure))) => stays(metrics, &failure),
+            Progress::Ended(Err(_)) => stays(metrics, &"reading it has come to no end"),
+        }
+        self.reading = None;
+        if mem::take(&mut self.again) {
+            self.begin(metrics);
+        }
+    }
+
+    async fn take_over(&self, now: &Settings, controls: &Controls, metrics: &Metrics) {
+        if !now.same_outputs(self.started) || limit(now) != limit(self.started) {
+            say("portwatch: format, capture, metrics and whether there is a storm window stay as \
+                 they were until a new start");
+        }
+        let mut tuning = tuning(now);
+        if limit(now) != limit(self.started) {
+            tuning.storm_window = self.started.storm_window.0;
+        }
+        controls.tune(tuning).await;
+        metrics.reloaded(true);
+        say("portwatch: configuration read again");
+        manager::ready();
+    }
+}
+
+fn stays(metrics: &Metrics, why: &dyn Display) {
+    metrics.reloaded(false);
+    say(format_args!("portwatch: the configuration stays as it was: {why}"));
+    manager::ready();
+}
