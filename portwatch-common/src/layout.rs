@@ -73,6 +73,8 @@ pub struct Layout {
     pub user_ns_parent: u32,
     /// `user_namespace.owner`, u32: who has made it.
     pub user_ns_owner: u32,
+    /// `user_namespace.ns.inum`, u32.
+    pub user_ns_inum: u32,
     /// `task_struct.nsproxy`, a pointer.
     pub task_nsproxy: u32,
     /// `task_struct.mm`, a pointer.

@@ -143,6 +143,8 @@ pub struct Culprit {
 pub const FAMILY: u32 = 16_384;
 /// Control groups that are gone and remembered: 0.6 MiB.
 pub const GONE_CGROUPS: u32 = 1024;
+/// The same below `user.slice`, where users make and remove as many as they like.
+pub const GONE_OF_USERS: u32 = 512;
 /// How much is remembered of the path of one, its NUL included: that of a container
 /// in a pod in a container has some 350 bytes.
 pub const CGROUP_PATH: usize = 512;

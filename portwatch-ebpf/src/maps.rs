@@ -86,6 +86,11 @@ pub static CONNECTED: Array<Connected> = Array::with_max_entries(PORT_NUMBERS, 0
 pub static GONE_CGROUPS: LruHashMap<u64, [u8; CGROUP_PATH]> =
     LruHashMap::with_max_entries(portwatch_common::GONE_CGROUPS, 0);
 
+/// Those below `user.slice`: what a user does there takes nothing from the services.
+#[map]
+pub static GONE_OF_USERS: LruHashMap<u64, [u8; CGROUP_PATH]> =
+    LruHashMap::with_max_entries(portwatch_common::GONE_OF_USERS, 0);
+
 /// Where such a path is put together.
 #[map]
 pub static PATH: PerCpuArray<[u8; CGROUP_PATH]> = PerCpuArray::with_max_entries(1, 0);

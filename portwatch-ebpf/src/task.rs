@@ -96,25 +96,31 @@ pub fn tenant() -> Tenant {
 }
 
 /// Who has made the outermost user namespace that the task is in, since they have many
-/// numbers in there; without one, or where that was root, the task's own number.
+/// numbers in there. A namespace that root has made, for a container, is a user of its own,
+/// called by its inode. Without a namespace it is the task's own number.
 #[inline(always)]
 fn user_of(task: *const task_struct, uid: u32) -> u32 {
     /// Namespaces within one another that are looked through; whoever has more shares
     /// with all who have.
     const MOST: u32 = 4;
     const DEEPER: u32 = u32::MAX - 1;
-    if uid == 0 || !has!(cred_user_ns) || !has!(user_ns_parent) || !has!(user_ns_owner) {
+    let known =
+        has!(cred_user_ns) && has!(user_ns_parent) && has!(user_ns_owner) && has!(user_ns_inum);
+    if uid == 0 || !known {
         return uid;
     }
     let cred = load!(task, task_cred, *const u8);
     let mut namespace = load!(cred, cred_user_ns, *const u8);
-    let mut user = 0;
+    let mut user = uid;
     for _ in 0..=MOST {
         let parent = load!(namespace, user_ns_parent, *const u8);
         if parent.is_null() {
-            return if user == 0 { uid } else { user };
+            return user;
         }
-        user = load!(namespace, user_ns_owner, u32);
+        user = match load!(namespace, user_ns_owner, u32) {
+            0 => load!(namespace, user_ns_inum, u32),
+            owner => owner,
+        };
         namespace = parent;
     }
     DEEPER

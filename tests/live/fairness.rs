@@ -82,9 +82,12 @@ fn beside(scene: &Scene, agent: &Agent, floods: &[Flood]) -> (Vec<u64>, u64) {
     let _held = scene.helper().holds(ports.map(|address| tcp(&address).listening()));
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
+        let stopping = Stopping(&stop);
         let floods: Vec<_> = floods.iter().map(|flood| scope.spawn(|| flood.run(&stop))).collect();
         // They are under way, and the agent has noticed.
-        agent.wait_for("the flood", |event| event.at("/process/uid") == ATTACKER);
+        agent.wait_for("the flood", |event| {
+            event.number("/process/uid").is_some_and(|uid| ours(uid) && uid != u64::from(NEIGHBOUR))
+        });
         let delays = (0..NEIGHBOURS).map(|port| {
             let helper = Helper::new(&scene.netns).by(NEIGHBOUR);
             let attempt = helper.is_refused(tcp(&format!("127.0.0.1:{}", FIRST + port)));
@@ -93,9 +96,18 @@ fn beside(scene: &Scene, agent: &Agent, floods: &[Flood]) -> (Vec<u64>, u64) {
             delay
         });
         let delays: Vec<u64> = delays.collect();
-        stop.store(true, Relaxed);
+        drop(stopping);
         (delays, floods.into_iter().map(|flood| flood.join().unwrap()).sum())
     })
+}
+
+/// Ends the floods, also where the test has failed: their threads are waited for.
+struct Stopping<'a>(&'a AtomicBool);
+
+impl Drop for Stopping<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
 }
 
 /// How long its event took. That there is none fails the test.
@@ -139,7 +151,6 @@ fn an_attack(
         let lost_before = agent.look(|log| log.losses);
         let (mut delays, flooded) = beside(&scene, &agent, &floods(&scene));
         let all = flooded + u64::from(NEIGHBOURS);
-        let ours = |uid: u64| [ATTACKER, NEIGHBOUR].map(u64::from).contains(&uid);
         let (told, lost) = agent.wait_until("all of the flood", patience() * 4, |log| {
             let own =
                 log.events.iter().filter(|event| event.number("/process/uid").is_some_and(ours));
@@ -158,6 +169,8 @@ fn an_attack(
         ));
         // Losses have no namespace, so a neighbour's on this machine may be among them.
         assert!(told <= all && told + lost >= all, "{told} reported and {lost} lost of {all}");
+        // What the ring has no room for would be anybody's.
+        assert_eq!(agent.look(|log| log.losses_of_anybody), 0, "{}", agent.talk());
         assert!(resident < 64 * 1024, "{resident} KiB");
         all_delays.extend(delays);
     }
@@ -168,6 +181,11 @@ fn an_attack(
         say(&format!("fairness, {name}: {runs} runs: {p99} ms (p99), {last} ms (the last)"));
         assert!(p99 <= 1_000, "{all_delays:?}");
     }
+}
+
+/// Whether it is a user of this test's; those of a namespace have numbers from 100,000 on.
+fn ours(uid: u64) -> bool {
+    [ATTACKER, NEIGHBOUR].map(u64::from).contains(&uid) || (100_000..165_536).contains(&uid)
 }
 
 /// How much of a flood is made; emulation is many times slower.
@@ -197,6 +215,20 @@ fn beside_a_crash_loop_of_processes() {
         |scene| {
             let fork = Op::Fork(([127, 0, 0, 1], FLOODED).into(), times(2_000));
             vec![Flood::of(scene, fork.clone()), Flood::of(scene, fork)]
+        },
+    );
+}
+
+/// A container has as many users as it likes, and all of them are one to others.
+#[test]
+fn beside_the_users_of_a_container() {
+    let address = ([127, 0, 0, 1], FLOODED).into();
+    an_attack(
+        "users",
+        |scene| Prepared::held(scene, 1, "127.0.0.1"),
+        |scene| {
+            let op = Op::Users(address, many(100), times(1_000));
+            vec![Flood::new(move || refused(scene.helper(), op.clone()))]
         },
     );
 }

@@ -85,6 +85,9 @@ pub enum Op {
     /// its own, in which it listens at this address, is refused it, and ends;
     /// `namespaces/0.0.0.0:80/10`.
     Namespaces(SocketAddr, u32),
+    /// Make a user namespace with many users in it, of whom so many, one after the other, bind
+    /// a TCP socket to this address so many times each; `users/127.0.0.1:80/100/1000`.
+    Users(SocketAddr, u32, u32),
     /// Have so many descriptors open, half of them of sockets; `files/4000`.
     Files(u32),
     /// Start so many child processes, which have open what this one has, and end with it;
@@ -151,6 +154,7 @@ impl Display for Op {
             Self::Ports(first, ports, times) => write!(f, "ports/{first}/{ports}/{times}"),
             Self::Fork(address, times) => write!(f, "fork/{address}/{times}"),
             Self::Namespaces(address, times) => write!(f, "namespaces/{address}/{times}"),
+            Self::Users(address, users, times) => write!(f, "users/{address}/{users}/{times}"),
             Self::Files(many) => write!(f, "files/{many}"),
             Self::Children(many) => write!(f, "children/{many}"),
             Self::Note(text) => write!(f, "note/{text}"),
@@ -209,6 +213,11 @@ impl FromStr for Op {
             "namespaces" => {
                 let (address, times) = rest.split_once('/').context("namespaces/ADDRESS/TIMES")?;
                 Self::Namespaces(address.parse()?, times.parse()?)
+            }
+            "users" => {
+                let mut parts = rest.splitn(3, '/');
+                let mut next = || parts.next().context("users/ADDRESS/USERS/TIMES");
+                Self::Users(next()?.parse()?, next()?.parse()?, next()?.parse()?)
             }
             "files" => Self::Files(rest.parse()?),
             "children" => Self::Children(rest.parse()?),
@@ -302,6 +311,7 @@ mod tests {
             Op::Ports("127.0.0.1:80".parse().unwrap(), 600, 7),
             Op::Fork("127.0.0.1:80".parse().unwrap(), 7),
             Op::Namespaces("0.0.0.0:80".parse().unwrap(), 7),
+            Op::Users("127.0.0.1:80".parse().unwrap(), 100, 7),
             Op::Files(7),
             Op::Children(7),
             Op::Note("x/y".to_owned()),

@@ -7,11 +7,14 @@ use portwatch_common::CGROUP_PATH;
 
 use crate::{
     layout::load,
-    maps::{GONE_CGROUPS, PATH},
+    maps::{GONE_CGROUPS, GONE_OF_USERS, PATH},
 };
 
 /// The number of the cgroup2 hierarchy; ids are one hierarchy's.
 const CGROUP2: i32 = 0;
+
+/// The groups that users may make.
+const USERS: &[u8] = b"/user.slice/";
 
 /// In the read-only section, as `bpf_snprintf` (5.13) wants it.
 #[unsafe(no_mangle)]
@@ -41,7 +44,8 @@ pub fn pw_cgroup_gone(ctx: BtfTracePointContext) -> i32 {
         let length = bpf_snprintf(to, CGROUP_PATH as u32, format, values.as_mut_ptr(), 8);
         if length > 0 && length <= CGROUP_PATH as i64 {
             let path = &*path;
-            let _ = GONE_CGROUPS.insert(id, path, 0);
+            let gone = if path.starts_with(USERS) { &GONE_OF_USERS } else { &GONE_CGROUPS };
+            let _ = gone.insert(id, path, 0);
         }
     }
     0

@@ -173,6 +173,7 @@ pub(super) fn small_loader() -> EbpfLoader<'static> {
         "ARGUMENTS",
         "PORTS",
         "GONE_CGROUPS",
+        "GONE_OF_USERS",
         "CONNECTED",
         "SOURCES",
         "CROWDS",

@@ -63,6 +63,7 @@ pub fn resolve(types: &Types) -> Result<Layout, BtfError> {
         cred_user_ns: want("cred", "user_ns"),
         user_ns_parent: want("user_namespace", "parent"),
         user_ns_owner: want("user_namespace", "owner"),
+        user_ns_inum: want("user_namespace", "ns.inum"),
         task_nsproxy: need("task_struct", "nsproxy")?,
         task_mm: need("task_struct", "mm")?,
         nsproxy_net: need("nsproxy", "net_ns")?,

@@ -6,8 +6,8 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, MapError, loaded_maps},
 };
 use portwatch_common::{
-    ARGUMENTS, Arguments, CGROUP_PATH, Connected, GONE_CGROUPS, OWNERS, Owner, PORT_NUMBERS, PORTS,
-    Port, PortUse, RECORD_CMDLINE_LEN,
+    ARGUMENTS, Arguments, CGROUP_PATH, Connected, GONE_CGROUPS, GONE_OF_USERS, OWNERS, Owner,
+    PORT_NUMBERS, PORTS, Port, PortUse, RECORD_CMDLINE_LEN,
 };
 
 use super::KernelError;
@@ -60,7 +60,7 @@ pub struct KernelRecords {
     owners: Array<MapData, Shared<Owner>>,
     arguments: Array<MapData, Shared<Arguments>>,
     ports: Array<MapData, Shared<PortUse>>,
-    gone_cgroups: HashMap<MapData, u64, [u8; CGROUP_PATH]>,
+    gone_cgroups: [HashMap<MapData, u64, [u8; CGROUP_PATH]>; 2],
     connected: Array<MapData, Shared<Connected>>,
     seeded: bool,
 }
@@ -77,7 +77,8 @@ impl KernelRecords {
         let mut take =
             |name: &str| ebpf.take_map(name).ok_or_else(|| step(format!("no map {name}").into()));
         let arrays = [take("OWNERS")?, take("ARGUMENTS")?, take("PORTS")?, take("CONNECTED")?];
-        Self::of(arrays, take("GONE_CGROUPS")?).map_err(|error| step(error.into()))
+        let gone = [take("GONE_CGROUPS")?, take("GONE_OF_USERS")?];
+        Self::of(arrays, gone).map_err(|error| step(error.into()))
     }
 
     /// The record that a running agent keeps; of several agents the one that has
@@ -89,6 +90,7 @@ impl KernelRecords {
             ("ARGUMENTS", ARGUMENTS),
             ("PORTS", PORTS),
             ("GONE_CGROUPS", GONE_CGROUPS),
+            ("GONE_OF_USERS", GONE_OF_USERS),
             ("CONNECTED", PORT_NUMBERS),
         ]
         .map(|(name, entries)| (name, entries, None));
@@ -101,22 +103,23 @@ impl KernelRecords {
                 }
             }
         }
-        let [owners, arguments, ports, gone, connected] =
+        let [owners, arguments, ports, gone, gone_of_users, connected] =
             found.map(|(_, _, id)| id.and_then(|id| MapData::from_id(id).ok()));
         let arrays = [owners?, arguments?, ports?, connected?].map(Map::Array);
         // It has long been seeded when it says that it is ready.
-        Some(Self { seeded: true, ..Self::of(arrays, Map::LruHashMap(gone?)).ok()? })
+        let gone = [gone?, gone_of_users?].map(Map::LruHashMap);
+        Some(Self { seeded: true, ..Self::of(arrays, gone).ok()? })
     }
 
     fn of(
         [owners, arguments, ports, connected]: [Map; 4],
-        gone_cgroups: Map,
+        [gone, gone_of_users]: [Map; 2],
     ) -> Result<Self, MapError> {
         Ok(Self {
             owners: owners.try_into()?,
             arguments: arguments.try_into()?,
             ports: ports.try_into()?,
-            gone_cgroups: gone_cgroups.try_into()?,
+            gone_cgroups: [gone.try_into()?, gone_of_users.try_into()?],
             connected: connected.try_into()?,
             seeded: false,
         })
@@ -157,7 +160,7 @@ impl Records for KernelRecords {
     }
 
     fn gone_cgroup(&self, id: u64) -> Option<String> {
-        let path = self.gone_cgroups.get(&id, 0).ok()?;
+        let path = self.gone_cgroups.iter().find_map(|gone| gone.get(&id, 0).ok())?;
         let text = path.split(|&byte| byte == 0).next()?;
         Some(String::from_utf8_lossy(text).into_owned())
     }

@@ -1,11 +1,15 @@
 //! More failed binds than anybody wants to hear of, each unlike the last.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::{
+    io::{Read as _, Write as _, pipe},
+    net::{Ipv4Addr, SocketAddr},
+};
 
+use anyhow::ensure;
 use portwatch_tests::op::tcp;
 use rustix::{
     net::bind,
-    thread::{UnshareFlags, unshare_unsafe},
+    thread::{Uid, UnshareFlags, set_thread_uid, unshare_unsafe},
 };
 
 use crate::take::prepare;
@@ -22,14 +26,15 @@ pub fn next_port(first: SocketAddr, ports: u16, number: u32) -> SocketAddr {
     SocketAddr::new(first.ip(), first.port() + step)
 }
 
-/// Asks in a process of its own, so many times, and returns how often the answer was yes.
-pub fn fork(times: u32, is_refused: impl Fn() -> bool) -> anyhow::Result<u32> {
+/// Asks in a process of its own, so many times, numbered from 1 on, and returns how often the
+/// answer was yes.
+pub fn fork(times: u32, is_refused: impl Fn(u32) -> bool) -> anyhow::Result<u32> {
     let mut refused = 0;
-    for _ in 0..times {
+    for number in 1..=times {
         // SAFETY: there is one thread, so the child may do what it likes.
         match unsafe { libc::fork() } {
             0 => {
-                let failed = is_refused();
+                let failed = is_refused(number);
                 // SAFETY: ends the child at once, without what the parent would do at its end.
                 unsafe { libc::_exit(i32::from(failed)) }
             }
@@ -58,4 +63,47 @@ pub fn is_refused_in_a_namespace(address: SocketAddr) -> bool {
     let alone = unsafe { unshare_unsafe(UnshareFlags::NEWUSER | UnshareFlags::NEWNET) };
     let server = alone.is_ok().then(|| std::net::TcpListener::bind(address));
     matches!(server, Some(Ok(_))) && is_refused(address)
+}
+
+/// The user that is 0 in the namespace that root makes.
+const FIRST_USER: u32 = 100_000;
+
+/// As so many users of a new user namespace, at once. Returns how many binds failed.
+pub fn users(address: SocketAddr, users: u32, times: u32) -> anyhow::Result<u32> {
+    let (mut mapped, map) = pipe()?;
+    let (mut made, make) = pipe()?;
+    // SAFETY: there is one thread, so the child may do what it likes.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        drop(map);
+        // SAFETY: a namespace is left; no memory or descriptor is shared less.
+        let alone = unsafe { unshare_unsafe(UnshareFlags::NEWUSER) }.is_ok();
+        drop(make);
+        let mapped = mapped.read(&mut [0]).is_ok_and(|length| length == 1);
+        let all = alone && mapped && all_are_refused(address, users, times).unwrap_or(false);
+        // SAFETY: ends the child at once, without what the parent would do at its end.
+        unsafe { libc::_exit(i32::from(all)) }
+    }
+    ensure!(child > 0, std::io::Error::last_os_error());
+    drop(make);
+    made.read_to_end(&mut Vec::new())?;
+    for map in ["uid_map", "gid_map"] {
+        std::fs::write(format!("/proc/{child}/{map}"), format!("0 {FIRST_USER} 65536"))?;
+    }
+    (&map).write_all(&[0])?;
+    let mut status = 0;
+    // SAFETY: the child is this process's own, and `status` is writable.
+    ensure!(unsafe { libc::waitpid(child, &raw mut status, 0) } == child, "nobody to wait for");
+    ensure!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 1, "not all were refused");
+    Ok(users * times)
+}
+
+/// Each user in a process of its own, one after the other.
+fn all_are_refused(address: SocketAddr, users: u32, times: u32) -> anyhow::Result<bool> {
+    let refused = fork(users, |user| {
+        let socket = prepare(&tcp(&address.to_string()));
+        set_thread_uid(Uid::from_raw(user)).is_ok()
+            && socket.is_ok_and(|socket| (0..times).all(|_| bind(&socket, &address).is_err()))
+    })?;
+    Ok(refused == users)
 }

@@ -131,6 +131,14 @@ impl Binder {
             Op::Namespaces(address, times) => {
                 self.crash(*address, *times, flood::is_refused_in_a_namespace)
             }
+            Op::Users(address, users, times) => {
+                let at_ns = monotonic_ns();
+                let refused = flood::users(*address, *users, *times)?;
+                let socket = prepare(&portwatch_tests::op::tcp(&address.to_string()))?;
+                let mut outcome = outcome(&socket, at_ns, Ok(()))?;
+                outcome.refused = refused;
+                self.answer(&outcome)
+            }
             Op::Files(many) => {
                 self.kept.extend(own::files(*many)?);
                 let socket = prepare(&portwatch_tests::op::tcp("127.0.0.1:0"))?;
@@ -308,7 +316,7 @@ impl Binder {
     ) -> anyhow::Result<()> {
         let socket = prepare(&portwatch_tests::op::tcp(&address.to_string()))?;
         let at_ns = monotonic_ns();
-        let refused = flood::fork(times, || is_refused(address))?;
+        let refused = flood::fork(times, |_| is_refused(address))?;
         let mut outcome = outcome(&socket, at_ns, Ok(()))?;
         outcome.refused = refused;
         self.answer(&outcome)
