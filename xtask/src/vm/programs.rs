@@ -68,6 +68,7 @@ fn static_cargo(verb: &[&str]) -> Command {
         .args(["--target", TARGET, "--target-dir", TARGET_DIR])
         // Emulation is slow and the guest's memory small.
         .args(["--config", "profile.dev.opt-level=1", "--config", "profile.dev.strip=true"])
+        .args(["--config", "profile.dev.debug=false"])
         .env("RUSTFLAGS", "-C target-feature=+crt-static");
     command
 }
