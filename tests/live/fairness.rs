@@ -203,7 +203,7 @@ fn beside_one_process_at_every_address_of_127_8() {
     an_attack(
         "addresses",
         |scene| Prepared::held(scene, 1, "0.0.0.0"),
-        |scene| vec![Flood::of(scene, Op::Spray(FLOODED, times(200_000)))],
+        |scene| vec![Flood::of(scene, Op::Spray(FLOODED, times(50_000)))],
     );
 }
 
@@ -242,7 +242,7 @@ fn beside_six_hundred_ports() {
         |scene| Prepared::held(scene, ports, "127.0.0.1"),
         |scene| {
             let first = ([127, 0, 0, 1], FLOODED).into();
-            vec![Flood::of(scene, Op::Ports(first, ports, times(100_000)))]
+            vec![Flood::of(scene, Op::Ports(first, ports, times(50_000)))]
         },
     );
 }
