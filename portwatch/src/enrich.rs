@@ -240,6 +240,13 @@ impl Enricher {
     }
 }
 
+/// In the middle between now and the deadline: until then goes on what would else leave
+/// no time for what comes after it.
+fn halfway(deadline: Instant) -> Instant {
+    let now = Instant::now();
+    now + deadline.saturating_duration_since(now) / 2
+}
+
 /// What was asked of the kernel.
 fn failure(raw: &RawFailure, gaps: &mut Vec<Gap>) -> Failure {
     for (what, known) in [
