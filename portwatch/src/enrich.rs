@@ -163,7 +163,7 @@ impl Enricher {
             everything: raw.is_untried(),
         };
         let mut found = match &mut diag {
-            Some(diag) if raw.port != 0 => search.run(&mut **diag, &mut gaps),
+            Some(diag) if raw.port != 0 => search.run(&mut **diag, halfway(deadline), &mut gaps),
             _ => sockets::Found::default(),
         };
         if let Some(culprit) = &raw.culprit {
@@ -178,7 +178,8 @@ impl Enricher {
         if let Some(diag) = diag.as_deref_mut().filter(|_| !found.broken) {
             let files = self.holders.files();
             let rows = &mut found.sockets;
-            unheld::explain(&search, diag, files, &searches, rows, deadline, &mut gaps);
+            found.broken =
+                unheld::explain(&search, diag, files, &searches, rows, deadline, &mut gaps);
         }
         if let Some(device) = &mut failure.device {
             device.name = diag.as_ref().and_then(|diag| diag.device_name(device.index));
@@ -238,6 +239,13 @@ impl Enricher {
         seal::seal(&mut evidence);
         evidence
     }
+}
+
+/// In the middle between now and the deadline: until then goes on what would else leave
+/// no time for what comes after it.
+fn halfway(deadline: Instant) -> Instant {
+    let now = Instant::now();
+    now + deadline.saturating_duration_since(now) / 2
 }
 
 /// What was asked of the kernel.

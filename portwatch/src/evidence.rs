@@ -199,6 +199,16 @@ pub struct Gap {
 }
 
 impl Gap {
+    /// Not all of the sockets in TIME-WAIT were counted.
+    pub const TIME_WAIT: &str = "time_wait";
+    /// Not all of the connections were counted.
+    pub const CONNECTIONS: &str = "connections";
+
+    /// What comes before a number that one of the `gaps` says is not all of them.
+    pub fn at_least(gaps: &[Self], what: &str) -> &'static str {
+        if gaps.iter().any(|gap| gap.what == what) { "at least " } else { "" }
+    }
+
     /// A gap for the fact `what`.
     pub fn new(what: impl Into<String>, why: impl Into<String>) -> Self {
         Self { what: what.into(), why: why.into(), denied: false }

@@ -374,6 +374,28 @@ fn beside_eight_hundred_thousand_descriptors() {
     );
 }
 
+/// The holder has so many descriptors before that of its socket that looking at each takes
+/// longer than an event may, and so many sockets that each failed bind is at another.
+#[test]
+fn beside_a_holder_with_many_descriptors() {
+    const PORTS: u16 = 200;
+    // A little less than what distributions let a process have.
+    let files = Op::Files(many(18_000));
+    an_attack(
+        "table",
+        |scene| {
+            let address = |port| format!("127.0.0.1:{}", FLOODED + port);
+            let sockets = (0..PORTS).map(|port| Op::from(tcp(&address(port)).listening()));
+            let ops = std::iter::once(files.clone()).chain(sockets);
+            Prepared::of([scene.helper().by(ATTACKER).holds(ops)])
+        },
+        |scene| {
+            let first = ([127, 0, 0, 1], FLOODED).into();
+            vec![Flood::of(scene, Op::Ports(first, PORTS, 20)).pausing(20)]
+        },
+    );
+}
+
 /// Each failed bind in another namespace, which only a walk over all processes could find.
 #[test]
 fn beside_three_thousand_processes_and_new_namespaces() {

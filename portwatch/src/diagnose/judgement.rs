@@ -4,7 +4,7 @@
 
 use crate::{
     diagnose::{HolderClass, Judgement, SafeToStop, case::Case, holder, program, words},
-    evidence::{Process, State, SupervisorKind},
+    evidence::{Gap, Process, State, SupervisorKind},
 };
 
 /// Weighs what is known; `None` where there is no process to stop.
@@ -63,7 +63,8 @@ pub fn of(case: &Case, class: HolderClass, holder: Option<&Process>) -> Option<J
     let connections = case.evidence.connections.established;
     if connections > 0 && case.first_in(State::Listen).is_some() {
         let are = if connections == 1 { "connection is" } else { "connections are" };
-        contra.push(format!("{connections} established {are} on the port now"));
+        let at_least = Gap::at_least(&case.evidence.gaps, Gap::CONNECTIONS);
+        contra.push(format!("{at_least}{connections} established {are} on the port now"));
     }
     let safe_to_stop = match class {
         HolderClass::OtherService if case.evidence.is_untried() => SafeToStop::Check,

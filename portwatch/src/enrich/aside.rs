@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::kernel::rights;
+use crate::kernel::{nsfs::UserNamespace, rights};
 
 /// How long one answer is waited for. It takes some microseconds as a rule, and a thread
 /// of a busy machine some milliseconds to be run at all.
@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_millis(50);
 const LEFT_ALONE: Duration = Duration::from_secs(10);
 /// How many of one user's processes may hold a thread.
 const MOST_OF_USER: usize = 2;
-/// How many threads may be held: a user may have many numbers (`subuid(5)`).
+/// How many threads may be held.
 const MOST: usize = 32;
 
 /// Who is asked.
@@ -35,8 +35,29 @@ pub struct Who {
     pub pid: u32,
     /// When it started.
     pub started_ns: u64,
-    /// Its real user, who answers for it.
-    pub uid: Option<u32>,
+    /// Who answers for it.
+    pub account: Account,
+}
+
+/// Whose processes are counted together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Account {
+    /// A user's; `None` if it is not known which.
+    User(Option<u32>),
+    /// Those in a user namespace that root has made for others, such as a container.
+    Namespace(u32),
+}
+
+impl Account {
+    /// Of a process with this real user, in this namespace: whoever made a user namespace
+    /// has as many numbers in there as root gave (`subuid(5)`), and is one user all the same.
+    pub fn of(uid: Option<u32>, outermost: Option<UserNamespace>) -> Self {
+        match outermost {
+            None => Self::User(uid),
+            Some(UserNamespace { owner: 0, inode }) => Self::Namespace(inode),
+            Some(UserNamespace { owner, .. }) => Self::User(Some(owner)),
+        }
+    }
 }
 
 /// Why there is no answer.
@@ -141,7 +162,7 @@ impl Threads {
             !late.returned.load(Ordering::Acquire) || late.since.elapsed() < LEFT_ALONE
         });
         let same = |late: &&Late| (late.who.pid, late.who.started_ns) == (who.pid, who.started_ns);
-        let of_user = self.late.iter().filter(|late| late.who.uid == who.uid).count();
+        let of_user = self.late.iter().filter(|late| late.who.account == who.account).count();
         self.late.len() >= MOST
             || of_user >= MOST_OF_USER
             || self.late.iter().any(|late| same(&late))
@@ -175,7 +196,7 @@ mod tests {
     use super::*;
 
     fn who(pid: u32, uid: u32) -> Who {
-        Who { pid, started_ns: 1, uid: Some(uid) }
+        Who { pid, started_ns: 1, account: Account::User(Some(uid)) }
     }
 
     /// A process that does not answer until the sender is dropped.
@@ -210,6 +231,20 @@ mod tests {
         aside.begin(2 * PATIENCE);
         assert_eq!(aside.ask(who(9, 1000), || ()), Err(Unanswered::LeftAlone));
         assert_eq!(aside.ask(who(10, 1001), || 10), Ok(10));
+    }
+
+    /// By all of the numbers that it has in its namespaces.
+    #[test]
+    fn one_user_is_one_whatever_its_numbers() {
+        let outermost = |owner, inode| Some(UserNamespace { owner, inode });
+        let number = |uid, outermost| Account::of(Some(uid), outermost);
+        assert_eq!(number(100_000, outermost(1000, 5)), number(1000, None));
+        assert_eq!(number(100_001, outermost(1000, 6)), number(1000, None));
+        assert_ne!(number(1000, outermost(1001, 5)), number(1000, None));
+        // Root's containers are not root, and not one another.
+        assert_eq!(number(100_000, outermost(0, 5)), number(100_001, outermost(0, 5)));
+        assert_ne!(number(100_000, outermost(0, 5)), number(100_000, outermost(0, 6)));
+        assert_ne!(number(0, outermost(0, 5)), number(0, None));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::{
 
 use crate::{
     enrich::{
+        halfway,
         host::{DiagSocket, Host},
         processes,
         sock_diag::{self, Query},
@@ -27,7 +28,8 @@ const MOST_KEPT: usize = 4096;
 /// Lists all sockets of the protocol in the namespace of `diag`.
 ///
 /// # Errors
-/// The kernel's answer in words.
+/// The kernel's answer in words, or that it took too long: a part of them says nothing of
+/// the range.
 pub fn usage(
     host: &Host,
     diag: &mut dyn DiagSocket,
@@ -41,7 +43,7 @@ pub fn usage(
     let mut held = Spread::default();
     let mut sockets = 0usize;
     for query in queries(protocol)? {
-        dump_once(diag, query, 0, |row| {
+        dump_once(diag, query, 0, halfway(deadline), |row| {
             let port = row.local.port();
             if !range.contains(port) {
                 return;

@@ -1,25 +1,28 @@
 //! Who has a socket open: the processes with a descriptor of its inode.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap, HashSet},
     io,
     time::{Duration, Instant},
 };
 
 use crate::{
-    enrich::{cgroups, host::Host, processes},
+    enrich::{cgroups, halfway, host::Host, processes},
     evidence::{Gap, Process, Socket},
     kernel::{files::Files, records::Records},
 };
 
 mod paced;
+mod seats;
 mod walk;
 
 use paced::Paced;
+use seats::{MOST_HOLDERS, Seat, Seats};
 use walk::Walk;
 
-/// Holders that are kept for one socket.
-const MOST_HOLDERS: usize = 32;
+/// Holders that are looked at again, of all sockets together, before what was found
+/// is believed: a link of /proc each.
+const MOST_RECALLED: usize = 64;
 /// Holders that are described for all sockets together.
 const MOST_DESCRIBED: usize = 512;
 /// Sockets whose holders are remembered.
@@ -30,17 +33,8 @@ const BELIEVED: Duration = Duration::from_secs(1);
 /// How long the likely places may be looked at.
 const NEAR: Duration = Duration::from_millis(50);
 
-/// A descriptor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Seat {
-    pid: u32,
-    /// The thread whose table it is in, where not all threads share one.
-    tid: u32,
-    fd: u32,
-}
-
 /// Who has it open, by the inode that is looked for.
-type Wanted = HashMap<u64, Vec<Seat>>;
+type Wanted = HashMap<u64, Seats>;
 
 /// What the search for one socket has come to. That nobody has it open is said only
 /// where every table of files was looked at.
@@ -68,7 +62,7 @@ impl Searches {
 /// Searches, and remembers for a moment what was found.
 pub struct Holders {
     files: Paced,
-    remembered: HashMap<u64, (Instant, Vec<Seat>)>,
+    remembered: HashMap<u64, (Instant, Seats)>,
     /// Sockets that were looked for everywhere and that nobody has open.
     nobodys: HashMap<u64, Instant>,
 }
@@ -101,13 +95,14 @@ impl Holders {
     ) -> Searches {
         let mut known = Wanted::new();
         let mut wanted = Wanted::new();
+        let each = recalled_each(sockets.len());
         for inode in sockets.iter().filter_map(|socket| socket.inode) {
-            match self.recall(host, inode) {
+            match self.recall(host, inode, each, deadline) {
                 Some(holders) => known.insert(inode, holders),
-                None => wanted.insert(inode, Vec::new()),
+                None => wanted.insert(inode, Seats::default()),
             };
         }
-        look_near(host, records, sockets, &mut wanted);
+        look_near(host, records, sockets, &mut wanted, deadline);
         self.settle(&mut wanted, &mut known);
         let mut searches = Searches::default();
         let now = Instant::now();
@@ -130,7 +125,7 @@ impl Holders {
             };
             searches.0.extend(wanted.keys().map(|&inode| (inode, left)));
         }
-        gaps.extend(describe(host, sockets, &known));
+        gaps.extend(describe(host, sockets, &known, deadline));
         searches.0.extend(known.into_keys().map(|inode| (inode, Searched::Found)));
         searches
     }
@@ -148,27 +143,31 @@ impl Holders {
         let inodes: Vec<u64> = wanted.keys().copied().collect();
         let searched = self.files.search(&inodes, deadline, &mut |file| {
             let seat = Seat { pid: file.pid, tid: file.tid, fd: file.fd };
-            if let Some(holders) = wanted.get_mut(&file.inode)
-                && !holders.iter().any(|holder| holder.pid == seat.pid)
-            {
-                holders.push(seat);
+            if let Some(holders) = wanted.get_mut(&file.inode) {
+                holders.add(seat);
             }
         });
         let Err(why) = searched else { return Ok(()) };
         tracing::debug!(why, "searching /proc");
-        let mut walk = Walk::until(deadline);
-        walk.processes(host, wanted);
-        if wanted.values().any(Vec::is_empty) {
-            walk.threads(host, wanted);
+        // What it has shown until then stays, and nobody is counted twice.
+        let mut left: Wanted = wanted.extract_if(|_, holders| holders.is_empty()).collect();
+        if left.is_empty() {
+            return Ok(());
         }
+        let mut walk = Walk::until(deadline);
+        walk.processes(host, &mut left);
+        if left.values().any(Seats::is_empty) {
+            walk.threads(host, &mut left);
+        }
+        wanted.extend(left);
         walk.complete(host)
     }
 
-    /// What a recent search has found, if every one of them still has the
+    /// What a recent search has found, if the first `each` of them still have the
     /// socket open.
-    fn recall(&self, host: &Host, inode: u64) -> Option<Vec<Seat>> {
+    fn recall(&self, host: &Host, inode: u64, each: usize, deadline: Instant) -> Option<Seats> {
         let (at, holders) = self.remembered.get(&inode)?;
-        let holds = |&Seat { pid, tid, fd }: &Seat| {
+        let holds = |Seat { pid, tid, fd }: Seat| {
             let link = host.proc_file(pid, &format!("task/{tid}/fd/{fd}"));
             match walk::socket_inode(&link) {
                 Ok(found) => found == Some(inode),
@@ -176,7 +175,8 @@ impl Holders {
                 Err(error) => error.kind() == io::ErrorKind::PermissionDenied,
             }
         };
-        (at.elapsed() < BELIEVED && holders.iter().all(holds)).then(|| holders.clone())
+        let in_time = at.elapsed() < BELIEVED && Instant::now() < deadline;
+        (in_time && holders.kept().take(each).all(holds)).then(|| holders.clone())
     }
 
     /// Moves what has been found over to what is known, and remembers it.
@@ -194,24 +194,38 @@ impl Holders {
     }
 }
 
+/// Holders that are looked at again for each of so many sockets.
+fn recalled_each(sockets: usize) -> usize {
+    (MOST_RECALLED / sockets.max(1)).clamp(1, MOST_HOLDERS)
+}
+
 /// Looks where a holder is likely to be, before everywhere: at the process on
-/// record for the socket, and at those of the socket's own cgroup.
-fn look_near(host: &Host, records: &dyn Records, sockets: &[Socket], wanted: &mut Wanted) {
-    let mut near = Vec::new();
+/// record for the socket, and at those of the socket's own cgroup. A holder may have so
+/// many descriptors that all of the time would be lost on it, so half of it is left.
+fn look_near(
+    host: &Host,
+    records: &dyn Records,
+    sockets: &[Socket],
+    wanted: &mut Wanted,
+    deadline: Instant,
+) {
+    let mut walk = Walk::until(halfway(deadline).min(Instant::now() + NEAR));
+    let mut groups = HashSet::new();
+    let mut near = BTreeSet::new();
     for socket in sockets {
         if !socket.inode.is_some_and(|inode| wanted.contains_key(&inode)) {
             continue;
         }
+        if walk.is_late() {
+            break;
+        }
         let owner = socket.cookie.and_then(|cookie| records.owner(cookie));
         near.extend(owner.filter(|owner| processes::is_alive(host, owner)).map(|owner| owner.pid));
-        near.extend(socket.cgroup_id.into_iter().flat_map(|id| cgroups::members(host, id)));
+        let group = socket.cgroup_id.filter(|&id| groups.insert(id));
+        near.extend(group.into_iter().flat_map(|id| cgroups::members(host, id)));
     }
-    near.sort_unstable();
-    near.dedup();
-    let deadline = Instant::now() + NEAR;
-    let mut walk = Walk::until(deadline);
     for pid in near {
-        if Instant::now() > deadline {
+        if walk.is_late() {
             break;
         }
         walk.table(pid, pid, &host.proc_file(pid, "fd"), wanted);
@@ -219,16 +233,23 @@ fn look_near(host: &Host, records: &dyn Records, sockets: &[Socket], wanted: &mu
 }
 
 /// Of many sockets fewer holders each are described, but all that are kept of one that
-/// refused. Gives the gap for the others.
-fn describe(host: &Host, sockets: &mut [Socket], known: &Wanted) -> Option<Gap> {
+/// refused, and those first. The first of all is described even late: nothing else says
+/// as much. Gives the gap for the others.
+fn describe(host: &Host, sockets: &mut [Socket], known: &Wanted, deadline: Instant) -> Option<Gap> {
     let mut processes: HashMap<u32, Option<Process>> = HashMap::new();
     let each = (MOST_DESCRIBED / known.len().max(1)).clamp(1, MOST_HOLDERS);
-    let mut left_out = 0;
+    let (mut left_out, mut late) = (0, 0);
+    let mut sockets: Vec<&mut Socket> = sockets.iter_mut().collect();
+    sockets.sort_by_key(|socket| socket.refused != Some(true));
     for socket in sockets {
         let Some(holders) = socket.inode.and_then(|inode| known.get(&inode)) else { continue };
         let most = if socket.refused == Some(true) { MOST_HOLDERS } else { each };
-        left_out += holders.len().saturating_sub(most);
-        for &Seat { pid, tid, fd } in holders.iter().take(most) {
+        left_out += holders.count().saturating_sub(most);
+        for Seat { pid, tid, fd } in holders.kept().take(most) {
+            if !processes.contains_key(&pid) && !processes.is_empty() && Instant::now() > deadline {
+                late += 1;
+                continue;
+            }
             let process = processes.entry(pid).or_insert_with(|| processes::by_pid(host, pid));
             if let Some(process) = process {
                 let tid = (tid != pid).then_some(tid);
@@ -236,6 +257,16 @@ fn describe(host: &Host, sockets: &mut [Socket], known: &Wanted) -> Option<Gap> 
             }
         }
     }
-    let why = format!("{left_out} more holders are not listed");
-    (left_out > 0).then(|| Gap::new("sockets.holders.more", why))
+    let why = match (left_out, late) {
+        (0, 0) => return None,
+        (_, 0) => format!("{left_out} more holders are not listed"),
+        _ => {
+            let all = left_out + late;
+            format!("{all} more holders are not listed, {late} of them for lack of time")
+        }
+    };
+    Some(Gap::new("sockets.holders.more", why))
 }
+
+#[cfg(test)]
+mod tests;

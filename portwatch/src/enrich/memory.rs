@@ -12,11 +12,12 @@ use std::{
 };
 
 use super::{
-    aside::{Aside, Unanswered, Who},
+    aside::{Account, Aside, Unanswered, Who},
     host::{Host, read_beginning},
 };
 use crate::{
     evidence::Gap,
+    kernel::nsfs,
     redact::{Cmdline, Redaction, Unredacted},
 };
 
@@ -75,6 +76,12 @@ impl Host {
         self.memory.aside.begin(in_vain);
         self.memory.known.borrow_mut().clear();
         self.memory.unread.borrow_mut().clear();
+    }
+
+    /// A process that is asked, with this real user.
+    pub fn who(&self, pid: u32, started_ns: u64, uid: Option<u32>) -> Who {
+        let outermost = nsfs::outermost_users(&self.proc_file(pid, "ns/user"));
+        Who { pid, started_ns, account: Account::of(uid, outermost) }
     }
 
     /// The arguments of a process, read once for an event; none if they cannot be read.

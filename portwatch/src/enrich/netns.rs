@@ -3,10 +3,8 @@
 
 use std::{
     collections::HashMap,
-    fs::{self, File},
     io::{self, ErrorKind},
     os::unix::fs::MetadataExt as _,
-    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -16,12 +14,15 @@ use crate::{
     decode::RawFailure,
     enrich::host::{DiagSocket, Host, NetnsRef},
     evidence::{Evidence, Gap, Netns},
-    kernel::nsfs::{self, Hidden},
+    kernel::nsfs::Hidden,
 };
 
 mod cookie;
+mod places;
 
 use cookie::NotFound;
+pub use places::{all, by_inode};
+use places::{any_process, denial, inode, named, open};
 
 /// Namespaces that are kept at hand.
 const MOST_OPEN: usize = 64;
@@ -256,21 +257,6 @@ fn may_be_denied() -> bool {
     capabilities(None).is_ok_and(|has| !has.effective.contains(CapabilitySet::SYS_PTRACE))
 }
 
-/// The one that says that something is there.
-fn denial(one: io::Error, other: io::Error) -> io::Error {
-    if one.kind() == ErrorKind::PermissionDenied { one } else { other }
-}
-
-/// A way into the namespace with this inode; `None` if it is gone, or may not be
-/// looked for.
-pub fn by_inode(host: &Host, wanted: u32, deadline: Instant) -> Option<NetnsRef> {
-    if inode(&host.proc_root.join("self/ns/net")) == Some(wanted) {
-        return Some(NetnsRef::Own);
-    }
-    let named = named(host, wanted).and_then(|(_, path)| open(&path, wanted).ok());
-    named.or_else(|| any_process(host, wanted, deadline).ok()).map(NetnsRef::Other)
-}
-
 fn describe(
     host: &Host,
     wanted: u32,
@@ -313,113 +299,4 @@ pub fn note_strangers(host: &Host, evidence: &mut Evidence) {
             .or_insert_with(|| inode(&host.proc_file(process.pid, "ns/net")));
         process.netns = lives.filter(|&lives| lives != inside);
     }
-}
-
-/// Every namespace that can be found, one way into each, the agent's own first;
-/// at most `most`. Gives also whether that is all of them.
-pub fn all(host: &Host, most: usize) -> (Vec<NetnsRef>, bool) {
-    let own = inode(&host.proc_root.join("self/ns/net"));
-    let mut found: HashMap<u32, NetnsRef> = HashMap::new();
-    let mut complete = true;
-    for path in names(host).chain(processes(host)) {
-        let inode = match nsfs::inode(&path) {
-            Ok(inode) => inode,
-            // A process that has ended has none any more.
-            Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            // Taken for the agent's own, as `find` does.
-            Err(_) if path.ends_with("1/ns/net") => continue,
-            Err(_) => {
-                complete = false;
-                continue;
-            }
-        };
-        if Some(inode) == own || found.contains_key(&inode) {
-            continue;
-        }
-        if found.len() >= most {
-            return (with_own(found), false);
-        }
-        match open(&path, inode) {
-            Ok(file) => {
-                found.insert(inode, NetnsRef::Other(file));
-            }
-            Err(_) => complete = false,
-        }
-    }
-    (with_own(found), complete)
-}
-
-fn with_own(found: HashMap<u32, NetnsRef>) -> Vec<NetnsRef> {
-    std::iter::once(NetnsRef::Own).chain(found.into_values()).collect()
-}
-
-/// Opens a namespace's file, if it is the one that is wanted.
-fn open(path: &Path, wanted: u32) -> io::Result<File> {
-    if nsfs::inode(path)? == wanted {
-        let file = File::open(path)?;
-        if file.metadata()?.ino() == u64::from(wanted) {
-            return Ok(file);
-        }
-    }
-    Err(ErrorKind::NotFound.into())
-}
-
-/// The inode of an nsfs file, following the link; `None` if it is gone or may not be read.
-fn inode(path: &Path) -> Option<u32> {
-    nsfs::inode(path).ok()
-}
-
-/// The namespace's name as `ip netns` keeps it, or Docker's file for it, which
-/// is no name that anybody knows.
-fn named(host: &Host, wanted: u32) -> Option<(Option<String>, PathBuf)> {
-    let entry_in = |folder: PathBuf| {
-        fs::read_dir(folder)
-            .ok()?
-            .flatten()
-            .map(|entry| entry.path())
-            .find(|path| inode(path) == Some(wanted))
-    };
-    if let Some(path) = entry_in(host.run_root.join("netns")) {
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
-        return Some((name, path));
-    }
-    entry_in(host.run_root.join("docker/netns")).map(|path| (None, path))
-}
-
-/// The files that stand for namespaces with a name, or with Docker's.
-fn names(host: &Host) -> impl Iterator<Item = PathBuf> {
-    ["netns", "docker/netns"]
-        .into_iter()
-        .filter_map(|folder| fs::read_dir(host.run_root.join(folder)).ok())
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path())
-}
-
-/// By any process that lives there. If there is none, and one that may not be asked,
-/// `PermissionDenied`; `TimedOut` where not all were looked at.
-fn any_process(host: &Host, wanted: u32, deadline: Instant) -> io::Result<File> {
-    let mut none = io::Error::from(ErrorKind::NotFound);
-    for path in processes(host) {
-        if Instant::now() > deadline {
-            return Err(ErrorKind::TimedOut.into());
-        }
-        match open(&path, wanted) {
-            Ok(file) => return Ok(file),
-            Err(why) => none = denial(why, none),
-        }
-    }
-    Err(none)
-}
-
-/// The namespace file of every process.
-fn processes(host: &Host) -> impl Iterator<Item = PathBuf> {
-    fs::read_dir(&host.proc_root)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter(|entry| {
-            entry.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit())
-        })
-        .map(|entry| entry.path().join("ns/net"))
 }

@@ -136,7 +136,7 @@ fn identified(host: &Host, pid: u32, known: &Unredacted) -> Option<Identified> {
         exe: fs::read_link(folder.join("exe")).ok().map(|exe| exe.to_string_lossy().into_owned()),
         cmdline: match known.is_whole() {
             true => host.redacted(known),
-            false => host.cmdline(Who { pid, started_ns, uid }),
+            false => host.cmdline(host.who(pid, started_ns, uid)),
         },
         uid,
         started: Some(host.wall_clock(started_ns)),
@@ -167,7 +167,7 @@ fn status(host: &Host, pid: u32) -> Status {
 /// A process as one asks it for what is in its memory; `None` if it is gone.
 pub fn who(host: &Host, pid: u32) -> Option<Who> {
     let started_ns = stat(host, pid)?.started_ns;
-    Some(Who { pid, started_ns, uid: status(host, pid).uid })
+    Some(host.who(pid, started_ns, status(host, pid).uid))
 }
 
 /// The wall-clock time of a process's start, in ticks as /proc has it, so that
@@ -273,8 +273,7 @@ pub fn parent_of(host: &Host, pid: u32) -> Option<Arc<Parent>> {
 
 /// The arguments of such a process.
 pub fn arguments_of(host: &Host, pid: u32, parent: &Parent) -> Cmdline {
-    let started_ns = parent.started_ns;
-    host.cmdline(Who { pid, started_ns, uid: real_uid(host, pid) })
+    host.cmdline(host.who(pid, parent.started_ns, real_uid(host, pid)))
 }
 
 /// The real user of a process; `None` if it is gone.

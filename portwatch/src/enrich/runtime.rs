@@ -3,7 +3,7 @@
 
 use std::{fs::File, os::unix::fs::FileExt as _, path::Path};
 
-use super::{aside::Who, host::Host};
+use super::host::Host;
 use crate::{
     decode::RawTask,
     evidence::{Process, Runtime},
@@ -14,10 +14,10 @@ use crate::{
 /// user's process that does not answer for its file system holds up whoever opens a file
 /// there, or only asks what file system it is.
 pub fn of(host: &Host, process: &Process, task: &RawTask) -> Option<Runtime> {
-    let who =
-        Who { pid: process.pid, started_ns: task.started_ns.unwrap_or_default(), uid: process.uid };
+    let started_ns = task.started_ns.unwrap_or_default();
+    let who = || host.who(process.pid, started_ns, process.uid);
     let exe = host.proc_file(process.pid, "exe");
-    by_name(process).or_else(|| host.aside(who, move || by_file(&exe)).ok().flatten())
+    by_name(process).or_else(|| host.aside(who(), move || by_file(&exe)).ok().flatten())
 }
 
 /// Interpreters and virtual machines.

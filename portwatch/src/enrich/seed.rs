@@ -59,7 +59,7 @@ pub fn seed(host: &Host, records: &mut dyn Records, files: &mut dyn Files) {
                 complete = false;
                 break;
             }
-            let listed = dump_once(&mut *diag, query, 0, |row| {
+            let listed = dump_once(&mut *diag, query, 0, deadline, |row| {
                 let port = row.local.port();
                 if !matches!(row.state, State::Listen | State::Bound | State::Unconn) {
                     records.seed_connected(port);
@@ -72,7 +72,12 @@ pub fn seed(host: &Host, records: &mut dyn Records, files: &mut dyn Files) {
                     holding.insert(inode, Held { cookie, port, address: row.local.ip() });
                 }
             });
-            complete &= listed.is_ok();
+            if listed.is_err() {
+                complete = false;
+                // The old one may hold the rest of a reply.
+                let Ok(another) = host.sock_diag(namespace) else { break };
+                diag = another;
+            }
         }
     }
     let sockets = holding.len();

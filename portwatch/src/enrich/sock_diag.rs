@@ -161,6 +161,55 @@ fn family_number(family: Family) -> u8 {
     }
 }
 
+/// One socket of a reply, as far as it is read without a copy: of a million most are
+/// only counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry<'a> {
+    /// Its state.
+    pub state: State,
+    /// Its own address.
+    pub local: SocketAddr,
+    /// The address that it is connected to.
+    pub remote: Option<SocketAddr>,
+    /// Its inode; `None` if no process can have it open.
+    pub inode: Option<u64>,
+    /// Its cookie.
+    pub cookie: Option<u64>,
+    /// How long a socket in TIME-WAIT has yet, in milliseconds.
+    pub expires_ms: Option<u64>,
+    uid: u32,
+    device: u32,
+    attributes: &'a [u8],
+}
+
+impl From<Entry<'_>> for Socket {
+    fn from(entry: Entry<'_>) -> Self {
+        let Entry {
+            state,
+            local,
+            remote,
+            inode,
+            cookie,
+            expires_ms,
+            uid,
+            device,
+            attributes: rest,
+        } = entry;
+        let (v6only, cgroup_id) = attributes(rest);
+        Self {
+            remote,
+            inode,
+            // A minisock has no owner; the zero there is not root's.
+            uid: expires_ms.is_none().then_some(uid),
+            cgroup_id,
+            v6only: local.is_ipv6().then_some(v6only).flatten(),
+            device: (device != 0).then_some(Device { index: device, name: None }),
+            expires_ms,
+            ..Self::bare(state, local, cookie)
+        }
+    }
+}
+
 /// Reads one datagram of the reply and hands each socket on `port`, or on any
 /// for 0, to `take`. Returns whether more will follow, and whether the table changed under the
 /// dump (`NLM_F_DUMP_INTR`).
@@ -171,7 +220,7 @@ pub fn read_reply(
     mut bytes: &[u8],
     query: Query,
     port: u16,
-    mut take: impl FnMut(Socket),
+    mut take: impl FnMut(Entry<'_>),
 ) -> Result<(Progress, bool), ReplyError> {
     let mut interrupted = false;
     while !bytes.is_empty() {
@@ -186,10 +235,10 @@ pub fn read_reply(
                 errno => return Err(ReplyError::Refused(-errno)),
             },
             SOCK_DIAG_BY_FAMILY | TCPDIAG_GETSOCK => {
-                if let Some(socket) = socket(body, query.is_tcp())?
-                    && (port == 0 || socket.local.port() == port)
+                if let Some(entry) = entry(body, query.is_tcp())?
+                    && (port == 0 || entry.local.port() == port)
                 {
-                    take(socket);
+                    take(entry);
                 }
             }
             _ => {}
@@ -201,7 +250,7 @@ pub fn read_reply(
 
 /// `struct inet_diag_msg` and its attributes; `None` for a family or state that
 /// is not known.
-fn socket(body: &[u8], tcp: bool) -> Result<Option<Socket>, ReplyError> {
+fn entry(body: &[u8], tcp: bool) -> Result<Option<Entry<'_>>, ReplyError> {
     let &[family, state, timer, _retrans, ..] = body else { return Err(ReplyError::Truncated) };
     if body.len() < MESSAGE {
         return Err(ReplyError::Truncated);
@@ -213,21 +262,19 @@ fn socket(body: &[u8], tcp: bool) -> Result<Option<Socket>, ReplyError> {
     };
     let local = SocketAddr::new(source, u16::from_be(u16_at(body, 4)?));
     let remote = SocketAddr::new(destination, u16::from_be(u16_at(body, 6)?));
-    let index = u32_at(body, 40)?;
     let cookie = u64::from(u32_at(body, 44)?) | u64::from(u32_at(body, 48)?) << 32;
     let inode = u32_at(body, 68)?;
-    let (v6only, cgroup_id) = attributes(body.get(MESSAGE..).unwrap_or_default());
     let dying = timer == TIMER_TIME_WAIT;
-    Ok(Some(Socket {
+    Ok(Some(Entry {
+        state,
+        local,
         remote: (remote.port() != 0).then_some(remote),
         inode: (inode != 0).then_some(u64::from(inode)),
-        // A minisock has no owner; the zero there is not root's.
-        uid: if dying { None } else { Some(u32_at(body, 64)?) },
-        cgroup_id,
-        v6only: local.is_ipv6().then_some(v6only).flatten(),
-        device: (index != 0).then_some(Device { index, name: None }),
+        cookie: (cookie != 0).then_some(cookie),
         expires_ms: dying.then_some(u64::from(u32_at(body, 52)?)),
-        ..Socket::bare(state, local, (cookie != 0).then_some(cookie))
+        uid: u32_at(body, 64)?,
+        device: u32_at(body, 40)?,
+        attributes: body.get(MESSAGE..).unwrap_or_default(),
     }))
 }
 

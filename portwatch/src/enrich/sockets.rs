@@ -1,5 +1,11 @@
 //! Every socket on one port of one network namespace, over sock_diag.
 
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
 use portwatch_common::Port;
 
 use crate::{
@@ -8,7 +14,7 @@ use crate::{
     enrich::{
         host::{DiagSocket, Host},
         record,
-        sock_diag::{self, Progress, Query, ReplyError},
+        sock_diag::{self, Entry, Progress, Query, ReplyError},
     },
     evidence::{Connections, Failure, Family, Gap, Protocol, Socket, State, TimeWait},
     kernel::records::Records,
@@ -25,6 +31,9 @@ const MOST_ALIKE: usize = 8;
 /// TIME-WAIT rows that are kept: the longest-lived for each own address.
 const MOST_TIME_WAIT: usize = 8;
 
+/// How long is listed for somebody who waits for nothing else.
+pub const PATIENT: Duration = Duration::from_secs(10);
+
 /// What was found on the port.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
@@ -34,78 +43,135 @@ pub struct Found {
     pub time_wait: TimeWait,
     /// The connections, counted.
     pub connections: Connections,
-    /// The kernel did not answer as it should; the netlink socket may still hold
-    /// a part of its reply.
+    /// The kernel did not answer as it should, or not in time; the netlink socket may
+    /// still hold a part of its reply.
     pub broken: bool,
     /// Rows left out for their number, TIME-WAIT not among them.
     left_out: usize,
     /// Cookie of a row that is kept before others like it.
     wanted: Option<u64>,
+    /// How many of each kind are kept.
+    kept: BTreeMap<Kind, usize>,
+    /// The place of the first that is kept of those that look alike.
+    first: HashMap<Look, usize>,
+    /// The inodes of connections that are kept.
+    inodes: Vec<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Holding,
+    Connection,
+    TimeWait,
+}
+
+impl Kind {
+    fn of(state: State) -> Self {
+        match state {
+            State::Listen | State::Bound | State::Unconn => Self::Holding,
+            State::TimeWait => Self::TimeWait,
+            _ => Self::Connection,
+        }
+    }
+
+    /// How many are kept.
+    fn most(self) -> usize {
+        match self {
+            Self::Holding => MOST_HOLDING,
+            Self::Connection => MOST_CONNECTIONS,
+            Self::TimeWait => MOST_TIME_WAIT,
+        }
+    }
+}
+
+/// State, own address, and whether a process may have it open: connections that have these
+/// in common tell nothing new.
+type Look = (State, SocketAddr, bool);
+
+/// What decides whether a row is kept.
+struct Brief {
+    state: State,
+    local: SocketAddr,
+    inode: Option<u64>,
+    cookie: Option<u64>,
+    expires_ms: Option<u64>,
 }
 
 impl Found {
     /// Takes one row, within bounds.
     pub fn add(&mut self, socket: Socket) {
-        let kind = |state: State| match state {
-            State::Listen | State::Bound | State::Unconn => 0,
-            State::TimeWait => 2,
-            _ => 1,
-        };
-        let most = match kind(socket.state) {
-            0 => MOST_HOLDING,
-            1 => MOST_CONNECTIONS,
-            _ => MOST_TIME_WAIT,
-        };
-        if socket.state == State::TimeWait {
-            self.time_wait.count = self.time_wait.count.saturating_add(1);
-            self.time_wait.max_remaining_ms =
-                self.time_wait.max_remaining_ms.max(socket.expires_ms);
-        }
-        match socket.state {
-            State::Established => {
-                self.connections.established = self.connections.established.saturating_add(1);
+        let Socket { state, local, inode, cookie, expires_ms, .. } = socket;
+        self.put(&Brief { state, local, inode, cookie, expires_ms }, || socket);
+    }
+
+    /// The same for one of a reply. There may be a million, and of nearly all of them
+    /// nothing is kept but their number: so it costs the same whatever is kept.
+    fn take(&mut self, entry: Entry<'_>) {
+        let Entry { state, local, inode, cookie, expires_ms, .. } = entry;
+        self.put(&Brief { state, local, inode, cookie, expires_ms }, || entry.into());
+    }
+
+    fn put(&mut self, row: &Brief, whole: impl FnOnce() -> Socket) {
+        self.count(row);
+        let kind = Kind::of(row.state);
+        let look = (row.state, row.local, row.inode.is_some());
+        let wanted = self.wanted;
+        let is_wanted = |cookie: Option<u64>| wanted.is_some() && cookie == wanted;
+        let may_be_anothers = kind == Kind::Connection
+            && self.inodes.len() < MOST_ALIKE
+            && row.inode.is_some_and(|inode| !self.inodes.contains(&inode));
+        let has_twin = kind != Kind::Holding && !may_be_anothers;
+        let twin = has_twin.then(|| self.first.get(&look)).flatten();
+        match twin.and_then(|&place| self.sockets.get_mut(place)) {
+            // A connection with the same end tells nothing new; of those that
+            // run out, the longest counts, unless one is wanted.
+            Some(kept) if is_wanted(kept.cookie) => {}
+            Some(kept) if kept.expires_ms < row.expires_ms || is_wanted(row.cookie) => {
+                *kept = whole();
             }
+            Some(_) => {}
+            None => {
+                let kept = self.kept.entry(kind).or_default();
+                if *kept < kind.most() || is_wanted(row.cookie) {
+                    *kept += 1;
+                    self.first.entry(look).or_insert(self.sockets.len());
+                    self.inodes.extend(row.inode.filter(|_| kind == Kind::Connection));
+                    self.sockets.push(whole());
+                } else if kind != Kind::TimeWait {
+                    self.left_out += 1;
+                }
+            }
+        }
+    }
+
+    fn count(&mut self, row: &Brief) {
+        let Connections { established, closing } = &mut self.connections;
+        let number = match row.state {
+            State::TimeWait => {
+                let longest = &mut self.time_wait.max_remaining_ms;
+                *longest = (*longest).max(row.expires_ms);
+                &mut self.time_wait.count
+            }
+            State::Established => established,
             State::FinWait1
             | State::FinWait2
             | State::CloseWait
             | State::LastAck
-            | State::Closing => {
-                self.connections.closing = self.connections.closing.saturating_add(1);
-            }
-            _ => {}
+            | State::Closing => closing,
+            _ => return,
+        };
+        *number = number.saturating_add(1);
+    }
+
+    /// The gaps for what is listed and counted only in part.
+    fn incomplete(&self, why: String, gaps: &mut Vec<Gap>) {
+        const COUNTED: &str = "not all were listed, so there may be more";
+        gaps.push(Gap::new("sockets", why));
+        if self.time_wait.count > 0 {
+            gaps.push(Gap::new(Gap::TIME_WAIT, COUNTED));
         }
-        let same_kind = self.sockets.iter().filter(|kept| kind(kept.state) == kind(socket.state));
-        let count = same_kind.count();
-        let is_wanted = |row: &Socket| self.wanted.is_some() && row.cookie == self.wanted;
-        let may_be_anothers = kind(socket.state) == 1
-            && socket.inode.is_some()
-            && self.sockets.iter().all(|kept| kept.inode != socket.inode)
-            && self
-                .sockets
-                .iter()
-                .filter(|kept| kind(kept.state) == 1 && kept.inode.is_some())
-                .count()
-                < MOST_ALIKE;
-        let twin = (kind(socket.state) != 0 && !may_be_anothers)
-            .then(|| {
-                self.sockets.iter_mut().find(|kept| {
-                    kept.state == socket.state
-                        && kept.local == socket.local
-                        && kept.inode.is_some() == socket.inode.is_some()
-                })
-            })
-            .flatten();
-        match twin {
-            // A connection with the same end tells nothing new; of those that
-            // run out, the longest counts, unless one is wanted.
-            Some(kept) if is_wanted(kept) => {}
-            Some(kept) if kept.expires_ms < socket.expires_ms || is_wanted(&socket) => {
-                *kept = socket;
-            }
-            Some(_) => {}
-            None if count < most => self.sockets.push(socket),
-            None if socket.state == State::TimeWait => {}
-            None => self.left_out += 1,
+        if self.connections != Connections::default() {
+            gaps.push(Gap::new(Gap::CONNECTIONS, COUNTED));
         }
     }
 }
@@ -128,17 +194,17 @@ pub struct Search<'a> {
 
 impl Search<'_> {
     /// Lists the sockets on the port in the namespace of `diag`. What cannot be
-    /// listed becomes a gap.
-    pub fn run(&self, diag: &mut dyn DiagSocket, gaps: &mut Vec<Gap>) -> Found {
+    /// listed, or not until the deadline, becomes a gap.
+    pub fn run(&self, diag: &mut dyn DiagSocket, deadline: Instant, gaps: &mut Vec<Gap>) -> Found {
         let wanted = self.culprit.and_then(|culprit| culprit.cookie);
         let mut found = Found { wanted, ..Found::default() };
         let listed = match self.failure.protocol {
-            Protocol::Tcp => self.tcp(diag, &mut found, gaps),
-            protocol => self.other(protocol, diag, &mut found, gaps),
+            Protocol::Tcp => self.tcp(diag, deadline, &mut found, gaps),
+            protocol => self.other(protocol, diag, deadline, &mut found, gaps),
         };
         if let Err(why) = listed {
             found.broken = true;
-            gaps.push(Gap::new("sockets", why));
+            found.incomplete(why, gaps);
         }
         let origin = self.records.origin(self.failure.port);
         for row in found.sockets.iter_mut().filter(|row| row.remote.is_some()) {
@@ -163,18 +229,19 @@ impl Search<'_> {
     fn tcp(
         &self,
         diag: &mut dyn DiagSocket,
+        deadline: Instant,
         found: &mut Found,
         gaps: &mut Vec<Gap>,
     ) -> Result<(), String> {
         let port = self.failure.port;
-        dump(diag, Query::Listeners, port, found)?;
+        dump(diag, Query::Listeners, port, deadline, found)?;
         let incomplete = |found: &mut Found| self.everything || !self.is_explained(found);
         if incomplete(found) || self.records.may_have_connected(port) {
-            dump(diag, Query::Connections, port, found)?;
+            dump(diag, Query::Connections, port, deadline, found)?;
         }
         if incomplete(found) || self.may_be_bound(found) {
             if self.host.shows_bound_sockets() {
-                dump(diag, Query::Bound, port, found)?;
+                dump(diag, Query::Bound, port, deadline, found)?;
             } else {
                 gaps.push(Gap::new(
                     "sockets.bound",
@@ -189,6 +256,7 @@ impl Search<'_> {
         &self,
         protocol: Protocol,
         diag: &mut dyn DiagSocket,
+        deadline: Instant,
         found: &mut Found,
         gaps: &mut Vec<Gap>,
     ) -> Result<(), String> {
@@ -197,7 +265,7 @@ impl Search<'_> {
             return Ok(());
         };
         for family in [Family::Ipv4, Family::Ipv6] {
-            dump(diag, Query::Other { protocol, family }, self.failure.port, found)?;
+            dump(diag, Query::Other { protocol, family }, self.failure.port, deadline, found)?;
         }
         Ok(())
     }
@@ -233,13 +301,14 @@ fn dump(
     diag: &mut dyn DiagSocket,
     query: Query,
     port: u16,
+    deadline: Instant,
     found: &mut Found,
 ) -> Result<(), String> {
     let before = found.clone();
-    let torn = dump_once(diag, query, port, |row| found.add(row))?;
+    let torn = dump_once(diag, query, port, deadline, |entry| found.take(entry))?;
     if torn {
         *found = before;
-        dump_once(diag, query, port, |row| found.add(row))?;
+        dump_once(diag, query, port, deadline, |entry| found.take(entry))?;
     }
     Ok(())
 }
@@ -248,12 +317,14 @@ fn dump(
 /// changed under the walk.
 ///
 /// # Errors
-/// The kernel's answer in words, or that it gave none.
+/// The kernel's answer in words, or that it gave none, or not all of it until the
+/// deadline. The rest of it may come yet, so that the socket is to be given up.
 pub fn dump_once(
     diag: &mut dyn DiagSocket,
     query: Query,
     port: u16,
-    mut take: impl FnMut(Socket),
+    deadline: Instant,
+    mut take: impl FnMut(Entry<'_>),
 ) -> Result<bool, String> {
     const MOST_ROWS: usize = 1_000_000;
     let said = |error: std::io::Error| format!("sock_diag: {error}");
@@ -262,9 +333,9 @@ pub fn dump_once(
     let mut rows = 0;
     loop {
         let bytes = diag.receive().map_err(said)?;
-        let (progress, interrupted) = sock_diag::read_reply(bytes, query, port, |row| {
+        let (progress, interrupted) = sock_diag::read_reply(bytes, query, port, |entry| {
             rows += 1;
-            take(row);
+            take(entry);
         })
         .map_err(explain)?;
         torn |= interrupted;
@@ -273,6 +344,9 @@ pub fn dump_once(
         }
         if rows > MOST_ROWS {
             return Err("sock_diag: more rows than are read".to_owned());
+        }
+        if Instant::now() > deadline {
+            return Err(format!("sock_diag: listing took longer than its deadline ({rows} rows)"));
         }
     }
 }
@@ -288,3 +362,6 @@ fn explain(error: ReplyError) -> String {
         other => format!("sock_diag: {other}"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,7 +21,7 @@ use crate::{
     redact::Unredacted,
 };
 
-mod fake;
+pub(super) mod fake;
 
 use fake::{
     LISTEN, OnRecord, Row, TIME_WAIT, UnderWay, done, enrich, host, host_replying, message,
@@ -367,5 +367,23 @@ fn only_who_bound_it_is_named_where_nobody_has_it_open() {
         assert_eq!(holders, named.into_iter().collect::<Vec<_>>(), "{binder:?} {under_way:?}");
         let gap = evidence.gaps.iter().find(|gap| gap.what == "sockets.unheld");
         assert_eq!(gap.is_some(), unheld == Unheld::Nobody, "{:?}", evidence.gaps);
+    }
+}
+
+#[test]
+fn without_time_it_is_not_known_what_keeps_a_socket() {
+    for (patience, unheld) in [(Duration::ZERO, None), (DEADLINE * 40, Some(Unheld::Kernel))] {
+        let root = TempDir::new().unwrap();
+        let rows = || message(&Row(LISTEN, "0.0.0.0:8080", 798, 0)).into_iter().chain(done());
+        let replies = [0; 2].iter().flat_map(|_| [rows().collect(), done(), done()]).collect();
+        let mut enricher = Enricher::new(
+            host_replying(&root, replies),
+            Box::new(NoRecords),
+            Box::new(UnderWay(Vec::new())),
+        );
+        let evidence = enricher.enrich_within(&refused(own_netns(&root)), patience);
+        assert_eq!(evidence.sockets[0].unheld, unheld);
+        let gap = evidence.gaps.iter().any(|gap| gap.what == "sockets.unheld");
+        assert_eq!(gap, unheld.is_none(), "{:?}", evidence.gaps);
     }
 }

@@ -1,7 +1,7 @@
 //! Sockets that no process has open, though they are there: the kernel's own,
 //! and those whose descriptor is under way between two processes.
 
-use std::{fs, io::ErrorKind, time::Instant};
+use std::{collections::HashMap, fs, io::ErrorKind, time::Instant};
 
 use crate::{
     decode::RawCulprit,
@@ -19,7 +19,8 @@ use crate::{
 const MOST_RECEIVERS: usize = 32;
 
 /// Says of the sockets that nobody has open what has them. Those that
-/// have been closed meanwhile are left as they are.
+/// have been closed meanwhile are left as they are. Returns whether `diag` may still hold a
+/// part of a reply.
 ///
 /// Who bound a socket and lives has sent it away, or has it in another way than
 /// by a descriptor. To whom descriptors are under way, the kernel tells, but not
@@ -33,26 +34,40 @@ pub fn explain(
     sockets: &mut [Socket],
     deadline: Instant,
     gaps: &mut Vec<Gap>,
-) {
+) -> bool {
     let is_one = |socket: &Socket| match searches.of(socket) {
         Some(Searched::Nobody) => true,
         Some(Searched::Found | Searched::Incomplete) | None => false,
     };
     if !sockets.iter().any(is_one) {
-        return;
+        return false;
     }
     // First who bound them, then what is still there: who was dead by then cannot
     // have kept it.
-    let binders: Vec<Binder> =
-        sockets.iter().map(|socket| binder(search.host, search.records, socket)).collect();
-    let still = search.run(diag, &mut Vec::new()).sockets;
+    let mut tables = Tables::default();
+    let binders: Vec<Binder> = sockets
+        .iter()
+        .map(|socket| match is_one(socket) && Instant::now() < deadline {
+            true => binder(search.host, search.records, socket, &mut tables),
+            false => Binder::Gone,
+        })
+        .collect();
+    let in_time = Instant::now() < deadline;
+    let still = in_time.then(|| search.run(diag, deadline, &mut Vec::new()));
+    let broken = still.as_ref().is_some_and(|still| still.broken);
     let mut receivers = None;
+    let mut unknown = 0;
     for (socket, binder) in sockets.iter_mut().zip(binders).filter(|(socket, _)| is_one(socket)) {
         if is_kernels_own(socket, search.culprit) {
             socket.unheld = Some(Unheld::Kernel);
             continue;
         }
-        let is_there = still.iter().any(|other| other.inode == socket.inode);
+        let mut there = still.iter().flat_map(|still| &still.sockets);
+        let is_there = there.any(|other| other.inode == socket.inode);
+        if Instant::now() > deadline || (broken && !is_there) {
+            unknown += 1;
+            continue;
+        }
         if !is_there || binder == Binder::Ending {
             continue;
         }
@@ -68,6 +83,13 @@ pub fn explain(
         });
     }
     gaps.extend(receivers.and_then(|receivers| gap(&receivers)));
+    if unknown > 0 {
+        let why = format!(
+            "what keeps {unknown} sockets that no process has open was not seen before the deadline"
+        );
+        gaps.push(Gap::new("sockets.unheld", why));
+    }
+    broken
 }
 
 /// What is not known where nobody could be named.
@@ -109,18 +131,24 @@ enum Binder {
     Alive(u32),
 }
 
-fn binder(host: &Host, records: &dyn Records, socket: &Socket) -> Binder {
+/// Whether processes have no descriptors any more, looked up once each: that takes a list
+/// of the first thousand of them.
+type Tables = HashMap<u32, bool>;
+
+fn binder(host: &Host, records: &dyn Records, socket: &Socket, tables: &mut Tables) -> Binder {
     let Some(owner) = socket.cookie.and_then(|cookie| records.owner(cookie)) else {
         return Binder::Gone;
     };
     if !processes::is_alive(host, &owner) {
         return Binder::Gone;
     }
-    match fs::read_dir(host.proc_file(owner.pid, "fd")).map(|mut files| files.next().is_some()) {
-        Ok(false) => Binder::Ending,
-        Err(error) if error.kind() == ErrorKind::NotFound => Binder::Ending,
-        Ok(true) | Err(_) => Binder::Alive(owner.pid),
-    }
+    let is_ending = tables.entry(owner.pid).or_insert_with(|| {
+        match fs::read_dir(host.proc_file(owner.pid, "fd")).map(|mut files| files.next()) {
+            Ok(first) => first.is_none(),
+            Err(error) => error.kind() == ErrorKind::NotFound,
+        }
+    });
+    if *is_ending { Binder::Ending } else { Binder::Alive(owner.pid) }
 }
 
 /// The processes to which descriptors are under way. Which socket those

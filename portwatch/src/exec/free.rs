@@ -11,7 +11,7 @@ use crate::{
     enrich::{
         host::{Host, NetnsRef},
         netns,
-        sock_diag::{Query, protocol_number},
+        sock_diag::{Entry, Query, protocol_number},
         sockets::dump_once,
     },
     evidence::{Family, Protocol, Socket},
@@ -19,7 +19,7 @@ use crate::{
 
 /// How soon it is looked again.
 const INTERVAL: Duration = Duration::from_millis(20);
-/// How long a way into a namespace is looked for.
+/// How long a way into a namespace is looked for, and how long sockets are listed.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Waits until nothing is in the way of any of the binds. Gives the first that
@@ -46,9 +46,10 @@ fn is_held(host: &Host, refusal: &Refusal) -> bool {
     let Some(mut diag) = netns.and_then(|netns| host.sock_diag(&netns).ok()) else { return false };
     queries(refusal.failure.protocol).into_iter().any(|query| {
         let mut held = false;
-        let refuses = |socket| held |= refuses(host, refusal, socket);
+        let refuses = |entry: Entry| held |= refuses(host, refusal, entry.into());
         // Of a walk that was torn the next time gives the rest.
-        if let Err(error) = dump_once(&mut *diag, query, refusal.failure.port, refuses) {
+        let deadline = Instant::now() + LOOK;
+        if let Err(error) = dump_once(&mut *diag, query, refusal.failure.port, deadline, refuses) {
             tracing::warn!(error, "port {} is taken to be free", refusal.failure.port);
         }
         held

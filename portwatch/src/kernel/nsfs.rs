@@ -1,9 +1,12 @@
 //! Namespaces by their files, and whether this process sees every process.
 
 use std::{
-    fs,
+    fs::{self, File},
     io::{self, ErrorKind},
-    os::unix::fs::MetadataExt as _,
+    os::{
+        fd::{AsRawFd as _, FromRawFd as _},
+        unix::fs::MetadataExt as _,
+    },
     path::Path,
 };
 
@@ -11,6 +14,8 @@ use rustix::fs::{PROC_SUPER_MAGIC, statfs};
 
 /// The initial pid namespace's inode (`PROC_PID_INIT_INO`, include/linux/proc_ns.h).
 const INITIAL_PIDS: u32 = 0xefff_fffc;
+/// The initial user namespace's (`PROC_USER_INIT_INO`).
+const INITIAL_USERS: u32 = 0xefff_fffd;
 
 /// The inode of a namespace's file, following the link.
 ///
@@ -24,6 +29,50 @@ pub fn inode(path: &Path) -> io::Result<u32> {
         return Err(ErrorKind::PermissionDenied.into());
     }
     u32::try_from(inode).map_err(|_| ErrorKind::NotFound.into())
+}
+
+/// A user namespace that whoever made it has many numbers in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UserNamespace {
+    /// Its inode.
+    pub inode: u32,
+    /// Who made it, as a number outside of it.
+    pub owner: u32,
+}
+
+/// The outermost user namespace around the one of this file that is not this process's
+/// own; `None` if there is none, or it may not be asked (ioctl_ns(2)).
+pub fn outermost_users(path: &Path) -> Option<UserNamespace> {
+    /// As deep as the kernel lets them be within one another.
+    const MOST: usize = 33;
+    if inode(path).ok()? == INITIAL_USERS {
+        return None;
+    }
+    let mut namespace = File::open(path).ok()?;
+    let mut outermost = None;
+    for _ in 0..MOST {
+        // Of the process's own, or of one that is not within it, nothing is told.
+        let Some(parent) = parent_of(&namespace) else { break };
+        let inode = u32::try_from(namespace.metadata().ok()?.ino()).ok()?;
+        outermost = Some(UserNamespace { inode, owner: owner_of(&namespace)? });
+        namespace = parent;
+    }
+    outermost
+}
+
+fn parent_of(namespace: &File) -> Option<File> {
+    // SAFETY: the request takes no argument, and the kernel gives a new descriptor.
+    let parent = unsafe { libc::ioctl(namespace.as_raw_fd(), libc::NS_GET_PARENT) };
+    // SAFETY: nobody else has it.
+    (parent >= 0).then(|| unsafe { File::from_raw_fd(parent) })
+}
+
+fn owner_of(namespace: &File) -> Option<u32> {
+    let mut uid: libc::uid_t = 0;
+    let asked = namespace.as_raw_fd();
+    // SAFETY: the kernel writes one uid_t to where `uid` is.
+    let failed = unsafe { libc::ioctl(asked, libc::NS_GET_OWNER_UID, &raw mut uid) };
+    (failed == 0).then_some(uid)
 }
 
 /// Why /proc does not show every process of the machine.
@@ -72,7 +121,44 @@ pub fn is_elsewhere(proc_root: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        process::{Command, Stdio},
+        thread,
+        time::{Duration, Instant},
+    };
+
     use super::*;
+
+    /// However many are within one another: each of them has numbers of its own.
+    #[test]
+    fn whoever_made_the_outermost_of_several_is_found() {
+        let own = Path::new("/proc/self/ns/user");
+        assert_eq!(outermost_users(own), None);
+        assert_eq!(outermost_users(Path::new("/proc/self/nothing")), None);
+        let within = ["--user", "--map-root-user", "unshare", "--user", "sleep", "60"];
+        let Ok(mut child) = Command::new("unshare").args(within).stdin(Stdio::null()).spawn()
+        else {
+            return;
+        };
+        let folder = format!("/proc/{}", child.id());
+        let began = Instant::now();
+        let runs =
+            || fs::read_to_string(format!("{folder}/comm")).is_ok_and(|comm| comm == "sleep\n");
+        while !runs() && began.elapsed() < Duration::from_secs(10) {
+            if let Ok(Some(_)) = child.try_wait() {
+                // Not everybody may make one here.
+                return;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        let path = format!("{folder}/ns/user");
+        let (found, inner) = (outermost_users(Path::new(&path)), inode(Path::new(&path)));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let found = found.unwrap();
+        assert_eq!(found.owner, rustix::process::geteuid().as_raw());
+        assert_ne!(Some(found.inode), inner.ok(), "the outer one");
+    }
 
     #[test]
     fn without_a_first_process_some_are_hidden() {

@@ -14,7 +14,7 @@ use textwrap::{Options, WordSeparator, WordSplitter, wrap};
 use crate::{
     diagnose::{Diagnosis, Judgement, Move, SafeToStop, words},
     event::{Event, Loss, Record},
-    evidence::{Netns, Process, Socket, TimeWait},
+    evidence::{Gap, Netns, Process, Socket, TimeWait},
     sinks::{Sink, sanitize::printable},
 };
 
@@ -83,7 +83,7 @@ pub fn block(event: &Event, columns: Option<usize>) -> String {
     out.head(event);
     out.row("failed", &process_line(&event.process));
     out.in_the_way("refused by", &event.diagnosis, &event.sockets);
-    out.around(&event.time_wait, &event.netns);
+    out.around(&event.time_wait, &event.netns, &event.gaps);
     out.what_to_do(&event.diagnosis);
     out.text.push('\n');
     out.text
@@ -122,13 +122,14 @@ impl Block {
         }
     }
 
-    fn around(&mut self, time_wait: &TimeWait, netns: &Netns) {
+    fn around(&mut self, time_wait: &TimeWait, netns: &Netns, gaps: &[Gap]) {
         if time_wait.count > 0 {
+            let at_least = Gap::at_least(gaps, Gap::TIME_WAIT);
             let left = time_wait
                 .max_remaining_ms
-                .map(|ms| format!(", the last ends in {} s", ms.div_ceil(1000)))
+                .map(|ms| format!(", the last ends in {at_least}{} s", ms.div_ceil(1000)))
                 .unwrap_or_default();
-            self.row("TIME-WAIT", &format!("{} on this port{left}", time_wait.count));
+            self.row("TIME-WAIT", &format!("{at_least}{} on this port{left}", time_wait.count));
         }
         if netns.host == Some(false) {
             let name = netns.name.as_deref().map(|name| format!("{name}, ")).unwrap_or_default();

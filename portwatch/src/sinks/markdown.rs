@@ -72,7 +72,7 @@ pub fn note(event: &Event) -> String {
         note.item(&format!("{}: {}", refused.socket, refused.rule));
     }
     note.holders(diagnosis, sockets);
-    note.time_wait(&event.time_wait);
+    note.time_wait(&event.time_wait, &event.gaps);
     note.what_to_do(diagnosis);
     note.gaps(&event.gaps);
     note.section("What was done");
@@ -174,12 +174,16 @@ impl Note {
         }
     }
 
-    fn time_wait(&mut self, rows: &TimeWait) {
+    fn time_wait(&mut self, rows: &TimeWait, gaps: &[Gap]) {
         self.section("TIME-WAIT");
-        let left = rows.max_remaining_ms.map(|ms| format!(", {} s left", ms.div_ceil(1000)));
+        let at_least = Gap::at_least(gaps, Gap::TIME_WAIT);
+        let left = rows.max_remaining_ms.map(|ms| ms.div_ceil(1000));
+        let left = left.map(|s| format!(", {at_least}{s} s left")).unwrap_or_default();
+        let unlisted = gaps.iter().any(|gap| gap.what == "sockets" || gap.what == "netns");
         match rows.count {
+            0 if unlisted => self.item("none seen; not all sockets were listed"),
             0 => self.item("none on this port"),
-            count => self.item(&format!("{count} on this port{}", left.unwrap_or_default())),
+            count => self.item(&format!("{at_least}{count} on this port{left}")),
         }
         if let Some(by) = &rows.left_by {
             let program = by.program.as_deref().or(by.unit.as_deref()).unwrap_or("a process");

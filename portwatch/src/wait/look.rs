@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv6Addr},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -15,8 +15,8 @@ use crate::{
     diagnose::words,
     enrich::{
         host::DiagSocket,
-        sock_diag::{Query, protocol_number},
-        sockets::dump_once,
+        sock_diag::{Entry, Query, protocol_number},
+        sockets::{PATIENT, dump_once},
     },
     evidence::{Device, Failure, Family, Protocol, Socket, State},
 };
@@ -182,7 +182,9 @@ fn list(
         let mut judge = Judge::new(kernel, asked);
         let mut torn = false;
         for query in queries {
-            torn |= dump_once(diag, *query, asked.port, |row| judge.take(row))?;
+            let deadline = Instant::now() + PATIENT;
+            let take = |entry: Entry| judge.take(entry.into());
+            torn |= dump_once(diag, *query, asked.port, deadline, take)?;
         }
         Ok::<_, String>((judge.end(), torn))
     };

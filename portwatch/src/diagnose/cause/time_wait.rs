@@ -9,17 +9,19 @@ use crate::{
         moves::{set_reuseaddr, wait},
         words,
     },
-    evidence::State,
+    evidence::{Gap, State},
 };
 
 pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     let culprit = case.first_in(State::TimeWait)?;
     let rows = &case.evidence.time_wait;
     let seconds = rows.max_remaining_ms.map(words::seconds);
-    let lasts = seconds.unwrap_or(60);
-    let left = seconds.map(|seconds| format!(", {seconds} s left")).unwrap_or_default();
+    let at_least = Gap::at_least(&case.evidence.gaps, Gap::TIME_WAIT);
+    let lasts = seconds.filter(|_| at_least.is_empty()).unwrap_or(60);
+    let left = seconds.map(|seconds| format!(", {at_least}{seconds} s left")).unwrap_or_default();
     let sockets = if rows.count == 1 { "socket" } else { "sockets" };
-    let what = format!("{} {sockets} of earlier connections in TIME-WAIT{left}", rows.count);
+    let what =
+        format!("{at_least}{} {sockets} of earlier connections in TIME-WAIT{left}", rows.count);
     // Whatever else the two have set, this option decides about TIME-WAIT.
     let (cause, because, moves, note) = match case.evidence.failure.reuseaddr? {
         true => (

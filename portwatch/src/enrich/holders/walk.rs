@@ -7,12 +7,15 @@ use std::{
     time::Instant,
 };
 
-use super::{Seat, Wanted};
+use super::{Wanted, seats::Seat};
 use crate::{
     enrich::host::{Host, read_beginning},
     evidence::Gap,
     kernel::nsfs::Hidden,
 };
+
+/// Descriptors between two looks at the clock: a process may have half a million.
+const AT_ONCE: usize = 128;
 
 /// The inode behind a descriptor's link, if it is a socket's.
 ///
@@ -42,8 +45,7 @@ impl Walk {
     /// Every process's table.
     pub fn processes(&mut self, host: &Host, wanted: &mut Wanted) {
         for (pid, folder) in numbered(&host.proc_root) {
-            if Instant::now() > self.deadline {
-                self.late = true;
+            if self.is_late() {
                 return;
             }
             self.table(pid, pid, &folder.join("fd"), wanted);
@@ -55,8 +57,7 @@ impl Walk {
     pub fn threads(&mut self, host: &Host, wanted: &mut Wanted) {
         for (pid, folder) in numbered(&host.proc_root) {
             for (thread, folder) in numbered(&folder.join("task")) {
-                if Instant::now() > self.deadline {
-                    self.late = true;
+                if self.is_late() {
                     return;
                 }
                 if thread != pid {
@@ -66,7 +67,13 @@ impl Walk {
         }
     }
 
-    /// One table of descriptors.
+    /// Whether the deadline has passed; then not everything was looked at.
+    pub fn is_late(&mut self) -> bool {
+        self.late |= Instant::now() > self.deadline;
+        self.late
+    }
+
+    /// One table of descriptors, as far as to the last that is wanted or to the deadline.
     pub fn table(&mut self, pid: u32, tid: u32, table: &Path, wanted: &mut Wanted) {
         let entries = match fs::read_dir(table) {
             Ok(entries) => entries,
@@ -79,14 +86,21 @@ impl Walk {
             // Gone since the listing.
             Err(_) => return,
         };
-        for entry in entries.flatten() {
+        let mut left = wanted.len();
+        for (number, entry) in entries.flatten().enumerate() {
+            if number % AT_ONCE == 0 && self.is_late() {
+                return;
+            }
             let inode = socket_inode(&entry.path()).ok().flatten();
             let fd = entry.file_name().to_str().and_then(|fd| fd.parse().ok());
             if let (Some(inode), Some(fd)) = (inode, fd)
                 && let Some(holders) = wanted.get_mut(&inode)
-                && !holders.iter().any(|holder| holder.pid == pid)
+                && holders.add(Seat { pid, tid, fd })
             {
-                holders.push(Seat { pid, tid, fd });
+                left -= 1;
+                if left == 0 {
+                    return;
+                }
             }
         }
     }
@@ -135,13 +149,10 @@ fn is_of_kernel(proc_folder: &Path) -> bool {
     flags.is_some_and(|flags| flags & PF_KTHREAD != 0)
 }
 
-/// The sub-folders that are numbers.
-fn numbered(folder: &Path) -> Vec<(u32, PathBuf)> {
-    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
-    entries
-        .flatten()
-        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())))
-        .collect()
+/// The sub-folders that are numbers, listed as they are asked for.
+fn numbered(folder: &Path) -> impl Iterator<Item = (u32, PathBuf)> + use<> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())))
 }
 
 #[cfg(test)]

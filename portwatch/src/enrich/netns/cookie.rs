@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{inode, may_be_denied, names, open, processes};
+use super::{
+    may_be_denied,
+    places::{inode, names, open, processes},
+};
 use crate::{
     enrich::host::{Host, NetnsRef},
     evidence::Gap,

@@ -9,7 +9,7 @@ use super::{
     shell::{self, Runs},
 };
 use crate::{
-    enrich::{aside::Who, host::Host, processes, vouch},
+    enrich::{host::Host, processes, vouch},
     evidence::{Process, Supervisor, SupervisorKind},
 };
 
@@ -78,7 +78,7 @@ pub fn look(host: &Host, process: &Process, deadline: Instant) -> Parents {
                     Runs::Command(text) => shell::loops(text),
                     Runs::Script(path) => uid().is_some_and(|uid| {
                         let (folder, path) = (host.proc_file(pid, ""), path.to_owned());
-                        let who = Who { pid, started_ns: parent.started_ns, uid: Some(uid) };
+                        let who = host.who(pid, parent.started_ns, Some(uid));
                         let read = host.aside(who, move || shell::script(folder, path, uid));
                         read.ok().flatten().is_some_and(|text| shell::loops(&text))
                     }),

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use super::{Block, HEAD, LABEL, coloured, columns, process_line, word};
 use crate::{
     diagnose::words,
-    evidence::{Device, LastHolder, Socket, State},
+    evidence::{Device, Gap, LastHolder, Socket, State},
     explain::{Explanation, Outcome, Question},
     sinks::sanitize::printable,
 };
@@ -64,9 +64,11 @@ pub(super) fn block(answer: &Explanation, columns: Option<usize>, docker: bool) 
         }
     }
     if connections.established > 0 {
-        out.row("connected", &format!("{} established on this port", connections.established));
+        let at_least = Gap::at_least(&answer.gaps, Gap::CONNECTIONS);
+        let connected = format!("{at_least}{} established on this port", connections.established);
+        out.row("connected", &connected);
     }
-    out.around(&answer.time_wait, &answer.netns);
+    out.around(&answer.time_wait, &answer.netns, &answer.gaps);
     if let Some(outcomes) = a_bind(answer) {
         out.row("a bind", outcomes);
     }

@@ -55,7 +55,7 @@ fn note(answer: &Explanation) -> String {
         }
         note.holders(diagnosis, sockets);
     }
-    note.time_wait(&answer.time_wait);
+    note.time_wait(&answer.time_wait, &answer.gaps);
     if let Some(diagnosis) = diagnosis {
         note.what_to_do(diagnosis);
     }

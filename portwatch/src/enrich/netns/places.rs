@@ -1,0 +1,139 @@
+//! Where network namespaces are found: by their names, and by the processes in them.
+
+use std::{
+    collections::HashMap,
+    fs::{self, File},
+    io::{self, ErrorKind},
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use crate::{
+    enrich::host::{Host, NetnsRef},
+    kernel::nsfs,
+};
+
+/// The one that says that something is there.
+pub fn denial(one: io::Error, other: io::Error) -> io::Error {
+    if one.kind() == ErrorKind::PermissionDenied { one } else { other }
+}
+
+/// A way into the namespace with this inode; `None` if it is gone, or may not be
+/// looked for.
+pub fn by_inode(host: &Host, wanted: u32, deadline: Instant) -> Option<NetnsRef> {
+    if inode(&host.proc_root.join("self/ns/net")) == Some(wanted) {
+        return Some(NetnsRef::Own);
+    }
+    let named = named(host, wanted).and_then(|(_, path)| open(&path, wanted).ok());
+    named.or_else(|| any_process(host, wanted, deadline).ok()).map(NetnsRef::Other)
+}
+
+/// Every namespace that can be found, one way into each, the agent's own first;
+/// at most `most`. Gives also whether that is all of them.
+pub fn all(host: &Host, most: usize) -> (Vec<NetnsRef>, bool) {
+    let own = inode(&host.proc_root.join("self/ns/net"));
+    let mut found: HashMap<u32, NetnsRef> = HashMap::new();
+    let mut complete = true;
+    for path in names(host).chain(processes(host)) {
+        let inode = match nsfs::inode(&path) {
+            Ok(inode) => inode,
+            // A process that has ended has none any more.
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            // Taken for the agent's own, as `find` does.
+            Err(_) if path.ends_with("1/ns/net") => continue,
+            Err(_) => {
+                complete = false;
+                continue;
+            }
+        };
+        if Some(inode) == own || found.contains_key(&inode) {
+            continue;
+        }
+        if found.len() >= most {
+            return (with_own(found), false);
+        }
+        match open(&path, inode) {
+            Ok(file) => {
+                found.insert(inode, NetnsRef::Other(file));
+            }
+            Err(_) => complete = false,
+        }
+    }
+    (with_own(found), complete)
+}
+
+fn with_own(found: HashMap<u32, NetnsRef>) -> Vec<NetnsRef> {
+    std::iter::once(NetnsRef::Own).chain(found.into_values()).collect()
+}
+
+/// Opens a namespace's file, if it is the one that is wanted.
+pub fn open(path: &Path, wanted: u32) -> io::Result<File> {
+    if nsfs::inode(path)? == wanted {
+        let file = File::open(path)?;
+        if file.metadata()?.ino() == u64::from(wanted) {
+            return Ok(file);
+        }
+    }
+    Err(ErrorKind::NotFound.into())
+}
+
+/// The inode of an nsfs file, following the link; `None` if it is gone or may not be read.
+pub fn inode(path: &Path) -> Option<u32> {
+    nsfs::inode(path).ok()
+}
+
+/// The namespace's name as `ip netns` keeps it, or Docker's file for it, which
+/// is no name that anybody knows.
+pub fn named(host: &Host, wanted: u32) -> Option<(Option<String>, PathBuf)> {
+    let entry_in = |folder: PathBuf| {
+        fs::read_dir(folder)
+            .ok()?
+            .flatten()
+            .map(|entry| entry.path())
+            .find(|path| inode(path) == Some(wanted))
+    };
+    if let Some(path) = entry_in(host.run_root.join("netns")) {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+        return Some((name, path));
+    }
+    entry_in(host.run_root.join("docker/netns")).map(|path| (None, path))
+}
+
+/// The files that stand for namespaces with a name, or with Docker's.
+pub fn names(host: &Host) -> impl Iterator<Item = PathBuf> {
+    ["netns", "docker/netns"]
+        .into_iter()
+        .filter_map(|folder| fs::read_dir(host.run_root.join(folder)).ok())
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+}
+
+/// By any process that lives there. If there is none, and one that may not be asked,
+/// `PermissionDenied`; `TimedOut` where not all were looked at.
+pub fn any_process(host: &Host, wanted: u32, deadline: Instant) -> io::Result<File> {
+    let mut none = io::Error::from(ErrorKind::NotFound);
+    for path in processes(host) {
+        if Instant::now() > deadline {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        match open(&path, wanted) {
+            Ok(file) => return Ok(file),
+            Err(why) => none = denial(why, none),
+        }
+    }
+    Err(none)
+}
+
+/// The namespace file of every process.
+pub fn processes(host: &Host) -> impl Iterator<Item = PathBuf> {
+    fs::read_dir(&host.proc_root)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| {
+            entry.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit())
+        })
+        .map(|entry| entry.path().join("ns/net"))
+}

@@ -1,0 +1,126 @@
+use std::{cell::Cell, io};
+
+use super::*;
+use crate::{
+    enrich::tests::fake::{LISTEN, Row, TIME_WAIT, done, message},
+    evidence::Ephemeral,
+    kernel::records::NoRecords,
+};
+
+/// A kernel that has no end of sockets in TIME-WAIT, a few in each datagram, and one
+/// that listens.
+#[derive(Default)]
+struct Endless {
+    datagram: Vec<u8>,
+    sent: usize,
+    received: Cell<usize>,
+}
+
+impl DiagSocket for Endless {
+    fn send(&mut self, _request: &[u8]) -> io::Result<()> {
+        self.sent += 1;
+        self.datagram = match self.sent {
+            1 => message(&Row(LISTEN, "0.0.0.0:8080", 798, 0)).into_iter().chain(done()).collect(),
+            _ => (0..4).flat_map(|_| message(&Row(TIME_WAIT, "10.0.0.1:8080", 0, 9_000))).collect(),
+        };
+        Ok(())
+    }
+
+    fn receive(&mut self) -> io::Result<&[u8]> {
+        self.received.set(self.received.get() + 1);
+        Ok(&self.datagram)
+    }
+
+    fn device_index(&self, _name: &str) -> Option<u32> {
+        None
+    }
+
+    fn device_name(&self, _index: u32) -> Option<String> {
+        None
+    }
+
+    fn netns_cookie(&self) -> Option<u64> {
+        None
+    }
+
+    fn ephemeral(&self) -> Option<Ephemeral> {
+        None
+    }
+}
+
+fn listed(within: Duration) -> (Found, Vec<Gap>, usize) {
+    let root = tempfile::tempdir().unwrap();
+    let host = Host::fake(root.path(), Box::new(|_| Err(io::ErrorKind::Unsupported.into())));
+    let failure = crate::enrich::failure(&crate::enrich::tests::fake::refused(1), &mut Vec::new());
+    let search = Search {
+        host: &host,
+        records: &NoRecords,
+        failure: &failure,
+        culprit: None,
+        netns_cookie: None,
+        everything: true,
+    };
+    let (mut diag, mut gaps) = (Endless::default(), Vec::new());
+    let found = search.run(&mut diag, Instant::now() + within, &mut gaps);
+    (found, gaps, diag.received.get())
+}
+
+/// What is known by then stays, its numbers are said not to be all, and the rest of the
+/// reply is not waited for.
+#[test]
+fn a_listing_without_end_is_left_at_the_deadline() {
+    let began = Instant::now();
+    let (found, gaps, _) = listed(Duration::from_millis(20));
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    assert!(found.broken, "its socket still has a part of the reply");
+    assert_eq!(found.sockets.len(), 2);
+    assert!(found.time_wait.count > 4);
+    let what: Vec<_> = gaps.iter().map(|gap| gap.what.as_str()).collect();
+    assert_eq!(what, ["sockets", Gap::TIME_WAIT]);
+    assert!(gaps.iter().all(|gap| !gap.why.is_empty() && !gap.denied));
+}
+
+#[test]
+fn without_time_the_listeners_are_listed_all_the_same() {
+    let (found, gaps, received) = listed(Duration::ZERO);
+    let listening = found.sockets.iter().filter(|row| row.state == State::Listen).count();
+    assert_eq!((listening, received), (1, 2), "one datagram of what has no end");
+    assert_eq!(gaps.first().map(|gap| gap.what.as_str()), Some("sockets"));
+}
+
+fn row(state: State, local: SocketAddr, inode: Option<u64>, expires_ms: u64) -> Socket {
+    let expires_ms = Some(expires_ms).filter(|_| state == State::TimeWait);
+    Socket { inode, expires_ms, ..Socket::bare(state, local, None) }
+}
+
+/// A row costs the same however many are kept: none is compared with each of them.
+#[test]
+fn a_million_rows_are_counted_in_no_time() {
+    let mut found = Found::default();
+    let local = |host: u32| SocketAddr::from((host.to_be_bytes(), 80));
+    (0..300).for_each(|host| found.add(row(State::Listen, local(host), Some(1), 0)));
+    let began = Instant::now();
+    for host in 0..500_000 {
+        found.add(row(State::TimeWait, local(host % 8), None, u64::from(host)));
+        found.add(row(State::Established, local(host), Some(u64::from(host)), 0));
+    }
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert_eq!((found.time_wait.count, found.connections.established), (500_000, 500_000));
+    assert_eq!(found.sockets.len(), MOST_HOLDING + MOST_TIME_WAIT + MOST_CONNECTIONS);
+    assert_eq!(found.left_out, 300 - MOST_HOLDING + 500_000 - MOST_CONNECTIONS);
+    let longest = found.sockets.iter().filter_map(|row| row.expires_ms);
+    assert_eq!(longest.collect::<Vec<_>>(), (499_992..500_000).collect::<Vec<_>>());
+}
+
+/// However many there are beside it.
+#[test]
+fn the_one_that_refused_is_kept() {
+    let mut found = Found { wanted: Some(7), ..Found::default() };
+    for host in 0..2 * u32::try_from(MOST_HOLDING).unwrap() {
+        let local = SocketAddr::from((host.to_be_bytes(), 80));
+        found.add(row(State::Listen, local, Some(1), 0));
+    }
+    found.add(Socket::bare(State::Listen, "10.0.0.1:80".parse().unwrap(), Some(7)));
+    assert!(found.sockets.iter().any(|row| row.cookie == Some(7)));
+    assert_eq!(found.sockets.len(), MOST_HOLDING + 1);
+}
