@@ -29,6 +29,7 @@ pub(crate) mod netns;
 mod options;
 mod processes;
 mod record;
+mod run;
 mod runtime;
 pub mod seal;
 mod seed;
