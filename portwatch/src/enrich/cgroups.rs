@@ -4,7 +4,7 @@ use std::{fs, io, os::unix::fs::MetadataExt as _, path::Path};
 
 use crate::{
     enrich::host::{Host, read_beginning},
-    evidence::user_of_cgroup,
+    evidence::{Cgroup, user_of_cgroup},
 };
 
 mod handle;
@@ -159,6 +159,15 @@ pub fn path_of_id(root: &Path, id: u64) -> Option<String> {
 pub fn id_of(host: &Host, path: &str) -> Option<u64> {
     let folder = host.cgroup_root.as_ref()?.join(path.trim_start_matches('/'));
     Some(fs::metadata(folder).ok()?.ino())
+}
+
+/// Whether the id and the path of a group, which are known from different places, are of
+/// one group, and not the hierarchy's root. On cgroup v1 the id is the root's for
+/// everybody, while the path is of another hierarchy.
+pub fn is_one(host: &Host, group: &Cgroup) -> bool {
+    let (Some(root), Some(id)) = (&host.cgroup_root, group.id) else { return false };
+    let there = path_of_id(root, id).filter(|path| path != "/");
+    there.is_some() && there == group.path
 }
 
 /// The processes of a cgroup, if they are few: in one with many, or in the
@@ -336,6 +345,25 @@ mod tests {
         assert_eq!(check(&path), [None, some(ID), some(pod), None]);
         let path = format!("/kubepods/burstable/pod{pod}/{ID}");
         assert_eq!(check(&path), [None, some(ID), some(pod), None]);
+    }
+
+    #[test]
+    fn a_group_is_one_by_id_and_path_and_never_the_root() {
+        let host = Host::current();
+        let Some(root) = host.cgroup_root.clone() else { return };
+        let group = |id, path: &str| Cgroup { id: Some(id), path: Some(path.to_owned()) };
+        let id = fs::metadata(&root).unwrap().ino();
+        assert!(!is_one(&host, &group(id, "/")));
+        assert!(!is_one(&host, &group(id, "/system.slice/app.service")));
+        let mut folders = fs::read_dir(&root).unwrap().flatten().filter(|it| it.path().is_dir());
+        let Some(folder) = folders.next() else { return };
+        let (id, name) = (folder.metadata().unwrap().ino(), folder.file_name());
+        let path = format!("/{}", name.to_string_lossy());
+        // Without the right to open groups by their ids none is one.
+        if path_of_id(&root, id).is_some() {
+            assert!(is_one(&host, &group(id, &path)));
+        }
+        assert!(!is_one(&host, &group(id, "/system.slice/app.service")));
     }
 
     #[test]

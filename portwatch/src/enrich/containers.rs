@@ -15,10 +15,12 @@ use crate::{
 
 pub mod engine;
 mod inside;
+mod place;
 mod pods;
 mod proxy;
 mod published;
 
+pub use place::name_netns;
 pub use proxy::Endpoint;
 
 use inside::Inside;
@@ -185,19 +187,6 @@ impl Containers {
             self.remembered.remove(&oldest);
         }
         self.remembered.insert(subject, (Instant::now(), answer));
-    }
-}
-
-/// A namespace without a name of its own is called after the pod, or else the
-/// container, whose process was refused in it.
-pub fn name_netns(evidence: &mut Evidence) {
-    let Evidence { netns, process, .. } = evidence;
-    let Some(workload) = process.workload.as_ref() else { return };
-    if netns.name.is_none() && netns.host == Some(false) {
-        netns.name = match &workload.pod {
-            Some(pod) => Some(format!("{}/{}", pod.namespace, pod.name)),
-            None => workload.name.clone(),
-        };
     }
 }
 
