@@ -63,7 +63,7 @@ pub struct Layer {
     )]
     pub ignore_port: Option<Vec<NonZeroU16>>,
     /// Report only what processes of these units are refused; * stands for any
-    /// characters, ? for any one
+    /// characters, ? for any one; a user's unit only as user@UID.service/UNIT
     #[arg(
         long,
         value_name = "GLOB",
@@ -72,7 +72,8 @@ pub struct Layer {
         hide_env_values = true
     )]
     pub unit: Option<Vec<Glob>>,
-    /// Do not report what processes of these units are refused
+    /// Do not report what processes of these units are refused; a user's unit only as
+    /// user@UID.service/UNIT
     #[arg(
         long,
         value_name = "GLOB",

@@ -10,8 +10,8 @@ use std::{
 use crate::{
     decode::{RawCulprit, RawFailure},
     evidence::{
-        Connections, Device, Evidence, Failure, Gap, Netns, Origin, Process, Protocol, Socket,
-        State,
+        Cgroup, Connections, Device, Evidence, Failure, Gap, Netns, Origin, Process, Protocol,
+        Socket, State,
     },
     kernel::{files::Files, records::Records},
     redact::Redaction,
@@ -29,6 +29,7 @@ pub(crate) mod netns;
 mod options;
 mod processes;
 mod record;
+mod run;
 mod runtime;
 pub mod seal;
 mod seed;
@@ -140,6 +141,11 @@ impl Enricher {
         self.namespaces.release_idle();
     }
 
+    /// Whether a group's id and path are of one group, and not the hierarchy's root.
+    pub fn is_one_group(&self, group: &Cgroup) -> bool {
+        cgroups::is_one(&self.host, group)
+    }
+
     /// Finds out what can be found out before the deadline.
     pub fn enrich(&mut self, raw: &RawFailure) -> Evidence {
         self.enrich_within(raw, self.patience)
@@ -232,8 +238,8 @@ impl Enricher {
         vouch::vouch_all(host, &mut evidence);
         self.supervisors.describe_all(host, &mut evidence, deadline);
         self.containers.describe_all(host, &mut evidence, deadline);
-        containers::name_netns(&mut evidence);
         netns::note_strangers(host, &mut evidence);
+        containers::name_netns(host, &mut evidence);
         evidence.gaps.extend(host.unread());
         // The last step: what leaves here has no secrets in it, and is not too large.
         seal::seal(&mut evidence);

@@ -21,6 +21,7 @@ mod texts;
 pub use port::{Connections, Ephemeral, LastHolder, LeftBy, Share, TimeWait, Usage};
 pub use process::{
     Cgroup, Engine, Pod, Process, Runtime, Supervisor, SupervisorKind, Voucher, Workload,
+    user_of_cgroup,
 };
 pub use socket::{Binder, Origin, Socket, State, Unheld};
 

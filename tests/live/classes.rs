@@ -119,6 +119,36 @@ fn a_name_is_no_proof() {
     }
 }
 
+/// Every user makes control groups of any name below their own manager.
+#[test]
+fn a_name_of_a_group_is_no_proof() {
+    let id = "9f81c2e4a77b".repeat(6)[..64].to_owned();
+    let pod = "kubepods.slice/kubepods-pod0d2a6a3c_6f5b_4a3e_8d6b_2f1d7a1c9e11.slice";
+    for (name, container) in [
+        (format!("app.slice/cri-containerd-{id}.scope"), None),
+        (format!("{pod}/crio-{id}.scope"), None),
+        ("lxc.payload.web".to_owned(), None),
+        // Perhaps one of the user's own engine, and none of the system's.
+        (format!("app.slice/docker-{id}.scope"), Some(&id)),
+    ] {
+        let (scene, slice) = (Scene::new(), Slice::new());
+        let users = "user.slice/user-1004.slice/user@1004.service";
+        let group = slice.group(&format!("{users}/{name}"));
+        let holder = scene.helper().within(&group).by(1004).holds([tcp(ADDRESS).listening()]);
+        let refused = scene.helper().is_refused(tcp(ADDRESS));
+        let event = scene.event_of(&refused);
+        event.is_explained().includes(&json!({
+            "sockets": [{"holders": [{"pid": holder.pid(), "container": container, "pod": null}]}],
+        }));
+        for (number, _) in event.at("/diagnosis/moves").as_array().unwrap().iter().enumerate() {
+            let advice = event.advice(number);
+            for command in ["crictl", "lxc-stop", "kubectl", "docker stop"] {
+                assert!(!advice.contains(command), "{name}: {advice}");
+            }
+        }
+    }
+}
+
 /// The parent shell of a script starts nothing again.
 #[test]
 fn a_shell_that_runs_it_once() {

@@ -52,10 +52,20 @@ impl Filter {
 
     /// Whether what a process is refused is told. One without a unit is of none.
     pub fn wants_process(&self, process: &Process) -> bool {
-        let among = |units: &[Glob]| {
-            process.unit.as_ref().is_some_and(|unit| units.iter().any(|glob| glob.matches(unit)))
-        };
+        let among = |globs: &[Glob]| globs.iter().any(|glob| is_of(process, glob));
         (self.units.is_empty() || among(&self.units)) && !among(&self.ignored_units)
+    }
+}
+
+/// Whether the unit of a process is one that `glob` stands for. A user may call a unit as
+/// they like, so that one is meant only where its manager is named before it:
+/// `user@1000.service/web.service`. No unit has a slash in its name.
+fn is_of(process: &Process, glob: &Glob) -> bool {
+    let Some(unit) = process.unit.as_deref() else { return false };
+    match (process.unit_owner, glob.has('/')) {
+        (None, false) => glob.matches(unit),
+        (Some(uid), true) => glob.matches(&format!("user@{uid}.service/{unit}")),
+        _ => false,
     }
 }
 
@@ -90,5 +100,33 @@ mod tests {
         assert!(!only.wants_process(&of(Some("web.service"))) && !only.wants_process(&of(None)));
         let not = filter(Layer { ignore_unit: globs("ci-*"), ..Layer::default() });
         assert!(!not.wants_process(&of(Some("ci-7.service"))) && not.wants_process(&of(None)));
+    }
+
+    #[test]
+    fn a_users_unit_is_none_of_the_systems() {
+        let globs = |glob: &str| Some(vec![glob.parse().unwrap()]);
+        let of_user = |uid, unit: &str| Process {
+            unit: Some(unit.to_owned()),
+            unit_owner: Some(uid),
+            ..Process::default()
+        };
+        let of_system = Process { unit: Some("ci-7.service".to_owned()), ..Process::default() };
+        for glob in ["ci-*", "*", "*.service"] {
+            let not = filter(Layer { ignore_unit: globs(glob), ..Layer::default() });
+            assert!(not.wants_process(&of_user(1000, "ci-7.service")), "{glob}");
+            assert!(!not.wants_process(&of_system), "{glob}");
+            let only = filter(Layer { unit: globs(glob), ..Layer::default() });
+            assert!(!only.wants_process(&of_user(1000, "ci-7.service")), "{glob}");
+        }
+        for (glob, ignored) in [
+            ("user@1000.service/ci-*", true),
+            ("user@*.service/ci-7.service", true),
+            ("user@1001.service/*", false),
+            ("user@1000.service/web.service", false),
+        ] {
+            let not = filter(Layer { ignore_unit: globs(glob), ..Layer::default() });
+            assert_eq!(!not.wants_process(&of_user(1000, "ci-7.service")), ignored, "{glob}");
+            assert!(not.wants_process(&of_system), "{glob}");
+        }
     }
 }

@@ -126,6 +126,11 @@ impl fmt::Display for Glob {
 }
 
 impl Glob {
+    /// Whether a character is in it.
+    pub fn has(&self, wanted: char) -> bool {
+        self.0.contains(wanted)
+    }
+
     /// Whether it stands for `name`. A star that has taken too little takes one more,
     /// and only the last one can, so the time is the two lengths' product at most.
     pub fn matches(&self, name: &str) -> bool {

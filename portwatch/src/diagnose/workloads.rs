@@ -7,7 +7,7 @@ use crate::{
         moves::{command, quote},
         words,
     },
-    evidence::{Engine, Process, Workload},
+    evidence::{Cgroup, Engine, Process, Workload},
 };
 
 /// Ends the container that `proxy` holds `port` for.
@@ -18,7 +18,7 @@ pub fn behind_proxy(proxy: &Process, port: u16, protocol: &str) -> Move {
     // A proxy of root's serves root's engine, wherever root has started it.
     let user = match proxy.uid {
         Some(0) => None,
-        uid => slice_owner(proxy).or(uid),
+        uid => user_of(proxy).or(uid),
     };
     if let Some(workload) = known
         && let Some(stop) = stop_command(workload, user.map(|uid| (uid, proxy.user.as_deref())))
@@ -88,15 +88,17 @@ pub fn around(holder: &Process, why: &str) -> Option<Move> {
         ));
     }
     let container = holder.container.as_ref()?;
-    let user = slice_owner(holder).map(|uid| (uid, None));
-    let stop = workload.and_then(|workload| stop_command(workload, user)).unwrap_or_else(|| {
-        let path = holder.cgroup.as_ref().and_then(|cgroup| cgroup.path.as_deref());
-        let path = path.unwrap_or_default();
-        if path.contains("lxc") {
-            return format!("lxc-stop -n {}", quote(container));
-        }
-        format!("{} stop {}", cli(path), quote(words::short_id(container)))
+    let user = user_of(holder).map(|uid| (uid, None));
+    let path = holder.cgroup.as_ref().and_then(|cgroup| cgroup.path.as_deref());
+    // What is below the container's group has names that the container gives.
+    let (above, _) = path.and_then(|path| path.split_once(container.as_str())).unwrap_or_default();
+    let stop = workload.and_then(|workload| stop_command(workload, user)).or_else(|| {
+        let engine = engine(above)?;
+        let id = Some(container.clone());
+        let by_id = Workload { engine, id, name: None, image: None, pod: None, published: None };
+        stop_command(&by_id, user)
     });
+    let stop = stop.unwrap_or_else(|| format!("lxc-stop -n {}", quote(container)));
     let why = format!("{why}; stopping the container through its engine lasts, a kill does not");
     Some(interrupts(stop, why))
 }
@@ -139,22 +141,21 @@ fn is_plain(name: &str) -> bool {
         && name.starts_with(|first: char| first.is_ascii_alphanumeric())
 }
 
-/// The user in whose slice the process is, root left out.
-fn slice_owner(process: &Process) -> Option<u32> {
-    let path = process.cgroup.as_ref()?.path.as_deref()?;
-    path.split('/')
-        .find_map(|part| part.strip_prefix("user-")?.strip_suffix(".slice")?.parse().ok())
-        .filter(|&uid| uid != 0)
+/// The user whose engine runs the process, if not the system's.
+fn user_of(process: &Process) -> Option<u32> {
+    process.cgroup.as_ref().and_then(Cgroup::user)
 }
 
-/// The command line of the engine that a cgroup path tells of.
-fn cli(path: &str) -> &'static str {
-    if path.contains("libpod") {
-        "podman"
-    } else if path.contains("cri-containerd") || path.contains("crio-") || path.contains("kubepods")
-    {
-        "crictl"
+/// The engine that the beginning of a cgroup path tells of, as far as the container's id;
+/// `None` for LXC.
+fn engine(above: &str) -> Option<Engine> {
+    const CRI: [&str; 3] = ["cri-containerd", "crio-", "kubepods"];
+    if above.contains("libpod") {
+        Some(Engine::Podman)
+    } else if CRI.iter().any(|name| above.contains(name)) {
+        // Its command is CRI-O's as well.
+        Some(Engine::Containerd)
     } else {
-        "docker"
+        (!above.contains("lxc")).then_some(Engine::Docker)
     }
 }

@@ -60,6 +60,13 @@ impl Account {
     }
 }
 
+impl Who {
+    /// A user, for files that are not of one process.
+    pub fn user(uid: u32) -> Self {
+        Self { pid: 0, started_ns: 0, account: Account::User(Some(uid)) }
+    }
+}
+
 /// Why there is no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unanswered {
@@ -161,11 +168,10 @@ impl Threads {
         self.late.retain(|late| {
             !late.returned.load(Ordering::Acquire) || late.since.elapsed() < LEFT_ALONE
         });
-        let same = |late: &&Late| (late.who.pid, late.who.started_ns) == (who.pid, who.started_ns);
         let of_user = self.late.iter().filter(|late| late.who.account == who.account).count();
         self.late.len() >= MOST
             || of_user >= MOST_OF_USER
-            || self.late.iter().any(|late| same(&late))
+            || self.late.iter().any(|late| late.who == who)
     }
 
     fn start(&mut self, job: Job) -> Result<(), Unanswered> {
@@ -222,6 +228,16 @@ mod tests {
         assert_eq!(aside.ask(who(8, 1000), || 8), Ok(8), "another process of the user");
         let later = Who { started_ns: 2, ..who(7, 1000) };
         assert_eq!(aside.ask(later, || 9), Ok(9), "a later process of the number");
+    }
+
+    #[test]
+    fn a_user_whose_files_do_not_answer_is_no_other_user() {
+        let aside = Aside::default();
+        let _end = hangs(&aside, Who::user(1000));
+        aside.begin(2 * PATIENCE);
+        assert_eq!(aside.ask(Who::user(1000), || ()), Err(Unanswered::LeftAlone));
+        // It is asked; on a busy machine it may be late.
+        assert_ne!(aside.ask(Who::user(1001), || 1), Err(Unanswered::LeftAlone));
     }
 
     #[test]

@@ -2,7 +2,10 @@
 
 use std::{fs, io, os::unix::fs::MetadataExt as _, path::Path};
 
-use crate::enrich::host::{Host, read_beginning};
+use crate::{
+    enrich::host::{Host, read_beginning},
+    evidence::{Cgroup, user_of_cgroup},
+};
 
 mod handle;
 
@@ -30,21 +33,26 @@ pub struct Owner {
 /// the name of a unit of the host without being that. Only below a user's manager
 /// it goes on. For the same reason the container is the outermost, and none below
 /// a service that is no engine.
+///
+/// Below a user's slice that user makes groups of any name. Only what engines run there
+/// for users is a container, whose engine is then that user's: no pod, and nothing of
+/// LXC's or of a CRI runtime, which root runs.
 pub fn owner(path: &str) -> Owner {
-    let mut owner = Owner::default();
+    let mut owner = Owner { slice_user: user_of_cgroup(path), ..Owner::default() };
+    let of_user = owner.slice_user.is_some_and(|uid| uid != 0);
     let mut manager = None;
     let mut parent = "";
     for part in path.split('/').filter(|part| !part.is_empty()) {
         let is_unit = [".service", ".scope", ".socket"].iter().any(|kind| part.ends_with(kind));
-        if let Some(uid) = between(part, "user-", ".slice") {
-            owner.slice_user = uid.parse().ok();
-        } else if let Some(name) =
-            other_system(part, parent).or_else(|| container(part, owner.pod.is_some()))
-        {
+        let named = match of_user {
+            true => users_container(part),
+            false => other_system(part, parent).or_else(|| container(part, owner.pod.is_some())),
+        };
+        if let Some(name) = named {
             let may_be = owner.unit.as_deref().is_none_or(may_run_containers);
             owner.container = may_be.then(|| name.to_owned());
             break;
-        } else if let Some(pod) = pod(part).filter(|_| owner.unit.is_none()) {
+        } else if let Some(pod) = pod(part).filter(|_| owner.unit.is_none() && !of_user) {
             owner.pod = Some(pod);
         } else if is_unit && owner.unit.is_none() {
             if let Some(uid) = between(part, "user@", ".service").filter(|_| manager.is_none()) {
@@ -100,6 +108,12 @@ fn container(part: &str, in_pod: bool) -> Option<&str> {
     is_id.then_some(id)
 }
 
+/// The id of a container of a user's own engine, rootless Docker or Podman.
+fn users_container(part: &str) -> Option<&str> {
+    let is_users = ["docker-", "libpod-"].iter().any(|engine| part.starts_with(engine));
+    container(part, false).filter(|_| is_users)
+}
+
 /// A pod's uid: `kubepods-burstable-podUID.slice` with `_` for `-`, or `podUID`.
 /// That of a static pod is a hash without dashes.
 fn pod(part: &str) -> Option<String> {
@@ -145,6 +159,15 @@ pub fn path_of_id(root: &Path, id: u64) -> Option<String> {
 pub fn id_of(host: &Host, path: &str) -> Option<u64> {
     let folder = host.cgroup_root.as_ref()?.join(path.trim_start_matches('/'));
     Some(fs::metadata(folder).ok()?.ino())
+}
+
+/// Whether the id and the path of a group, which are known from different places, are of
+/// one group, and not the hierarchy's root. On cgroup v1 the id is the root's for
+/// everybody, while the path is of another hierarchy.
+pub fn is_one(host: &Host, group: &Cgroup) -> bool {
+    let (Some(root), Some(id)) = (&host.cgroup_root, group.id) else { return false };
+    let there = path_of_id(root, id).filter(|path| path != "/");
+    there.is_some() && there == group.path
 }
 
 /// The processes of a cgroup, if they are few: in one with many, or in the
@@ -270,12 +293,6 @@ mod tests {
                 Some("containerd.service"),
                 Some(ID),
             ),
-            (
-                "/user.slice/user-7.slice/user@7.service/app.slice/lxc-a.scope/lxc.payload.a"
-                    .to_owned(),
-                Some("lxc-a.scope"),
-                Some("a"),
-            ),
         ] {
             let found = owner(&path);
             assert_eq!(
@@ -286,6 +303,41 @@ mod tests {
         }
     }
 
+    /// Every user makes groups of any name below their own manager.
+    #[test]
+    fn below_a_user_only_that_users_engines_have_containers() {
+        let pod = "0d2a6a3c-6f5b-4a3e-8d6b-2f1d7a1c9e11";
+        let users = "/user.slice/user-1000.slice/user@1000.service";
+        for (below, unit, container) in [
+            (format!("app.slice/cri-containerd-{ID}.scope"), true, None),
+            (format!("app.slice/crio-{ID}.scope"), true, None),
+            (format!("app.slice/x.scope/{ID}"), true, None),
+            (format!("x.slice:cri-containerd:{ID}"), false, None),
+            (format!("docker/{ID}"), false, None),
+            ("lxc.payload.web".to_owned(), false, None),
+            ("lxc/web".to_owned(), false, None),
+            ("app.slice/lxc-a.scope/lxc.payload.a".to_owned(), true, None),
+            (format!("kubepods.slice/kubepods-pod{pod}.slice/crio-{ID}.scope"), true, None),
+            (format!("kubepods/pod{pod}/{ID}"), false, None),
+            (format!("user.slice/libpod-{ID}.scope/container"), false, Some(ID)),
+            (format!("user.slice/user-libpod_pod_x.slice/libpod-{ID}.scope"), false, Some(ID)),
+            (
+                format!("user.slice/docker-{ID}.scope/kubelet/kubepods/pod{pod}/{ID}"),
+                false,
+                Some(ID),
+            ),
+        ] {
+            let found = owner(&format!("{users}/{below}"));
+            assert_eq!((found.container.as_deref(), found.pod), (container, None), "{below}");
+            assert_eq!(found.unit_owner, unit.then_some(1000), "{below}");
+            assert_eq!(found.slice_user, Some(1000), "{below}");
+        }
+        let session = format!("/user.slice/user-1000.slice/session-3.scope/crio-{ID}");
+        assert_eq!(check(&session), [some("session-3.scope"), None, None, some("3")]);
+        let roots = format!("/user.slice/user-0.slice/user@0.service/user.slice/crio-{ID}.scope");
+        assert_eq!(owner(&roots).container, some(ID));
+    }
+
     #[test]
     fn a_static_pod() {
         let pod = "5c4d2b0a9f8e7d6c5b4a39281706f5e4";
@@ -293,6 +345,25 @@ mod tests {
         assert_eq!(check(&path), [None, some(ID), some(pod), None]);
         let path = format!("/kubepods/burstable/pod{pod}/{ID}");
         assert_eq!(check(&path), [None, some(ID), some(pod), None]);
+    }
+
+    #[test]
+    fn a_group_is_one_by_id_and_path_and_never_the_root() {
+        let host = Host::current();
+        let Some(root) = host.cgroup_root.clone() else { return };
+        let group = |id, path: &str| Cgroup { id: Some(id), path: Some(path.to_owned()) };
+        let id = fs::metadata(&root).unwrap().ino();
+        assert!(!is_one(&host, &group(id, "/")));
+        assert!(!is_one(&host, &group(id, "/system.slice/app.service")));
+        let mut folders = fs::read_dir(&root).unwrap().flatten().filter(|it| it.path().is_dir());
+        let Some(folder) = folders.next() else { return };
+        let (id, name) = (folder.metadata().unwrap().ino(), folder.file_name());
+        let path = format!("/{}", name.to_string_lossy());
+        // Without the right to open groups by their ids none is one.
+        if path_of_id(&root, id).is_some() {
+            assert!(is_one(&host, &group(id, &path)));
+        }
+        assert!(!is_one(&host, &group(id, "/system.slice/app.service")));
     }
 
     #[test]

@@ -4,22 +4,23 @@
 
 use std::{
     collections::HashMap,
-    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use crate::{
-    enrich::{backoff::Backoff, host::Host},
+    enrich::{backoff::Backoff, host::Host, run::Service},
     evidence::{Engine, Evidence, Gap, Process, Workload},
     roles,
 };
 
 pub mod engine;
 mod inside;
+mod place;
 mod pods;
 mod proxy;
 mod published;
 
+pub use place::name_netns;
 pub use proxy::Endpoint;
 
 use inside::Inside;
@@ -57,20 +58,47 @@ pub struct Containers {
     engines: Engines,
 }
 
-/// The engines, by the socket that they are asked at.
+/// An engine's API: the system's, or that of a user's own engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Api {
+    /// Whose engine it is.
+    pub engine: Engine,
+    /// The user who runs it; `None` for the system's.
+    pub user: Option<u32>,
+}
+
+impl Api {
+    /// Where it is asked.
+    pub fn service(self) -> Service<'static> {
+        let podman = self.engine == Engine::Podman;
+        let name = if podman { "podman/podman.sock" } else { "docker.sock" };
+        Service { user: self.user, name }
+    }
+}
+
+/// The engines, by where they are asked.
 #[derive(Default)]
-struct Engines(Backoff<PathBuf>);
+struct Engines(Backoff<Api>);
 
 impl Engines {
-    /// As [`engine::list`]; one that was slow is not asked for a while.
+    /// As [`engine::list`]; one that was slow is not asked for a while. `None` if it has no
+    /// socket.
     fn list(
         &mut self,
         host: &Host,
-        socket: &PathBuf,
+        api: Api,
         id: Option<&str>,
         deadline: Instant,
-    ) -> Result<Vec<Listed>, String> {
-        self.0.asked(socket, || engine::list(host, socket, id, deadline))
+    ) -> Option<Result<Vec<Listed>, String>> {
+        let mut absent = false;
+        let listed = self.0.asked(&api, || {
+            engine::list(host, api, id, deadline).map_err(|error| {
+                absent = matches!(error, engine::Error::Absent);
+                error.to_string()
+            })
+        });
+        let named = |error| format!("{}: {error}", api.service().path(host).display());
+        (!absent).then(|| listed.map_err(named))
     }
 }
 
@@ -162,19 +190,6 @@ impl Containers {
     }
 }
 
-/// A namespace without a name of its own is called after the pod, or else the
-/// container, whose process was refused in it.
-pub fn name_netns(evidence: &mut Evidence) {
-    let Evidence { netns, process, .. } = evidence;
-    let Some(workload) = process.workload.as_ref() else { return };
-    if netns.name.is_none() && netns.host == Some(false) {
-        netns.name = match &workload.pod {
-            Some(pod) => Some(format!("{}/{}", pod.namespace, pod.name)),
-            None => workload.name.clone(),
-        };
-    }
-}
-
 /// A process in a container is nobody's proxy, whatever it calls itself.
 fn subject(process: &Process, held: Endpoint) -> Option<Subject> {
     match Inside::of(process) {
@@ -213,19 +228,22 @@ fn inside_of(host: &Host, engines: &mut Engines, inside: &Inside, deadline: Inst
         return Answer { workload: Some(workload), gap };
     }
     let Some(id) = inside.id.as_deref() else { return Answer::default() };
-    let mut why = format!("{} has no API socket on this host", named(engine));
-    for socket in sockets(host, engine, &inside.users) {
-        match engines.list(host, &socket, Some(id), deadline) {
-            Ok(listed) => match listed.into_iter().find(|listed| listed.id == id) {
-                Some(Listed { name, image, .. }) => {
-                    (workload.name, workload.image) = (name, image);
-                    return Answer { workload: Some(workload), gap: None };
-                }
-                None => why = format!("{} does not list that container", named(engine)),
-            },
-            Err(error) => why = format!("{}: {error}", socket.display()),
+    // A user's container is no other's, and the system's is no user's, whatever its name.
+    let api = Api { engine, user: inside.user };
+    let why = match engines.list(host, api, Some(id), deadline) {
+        Some(Ok(listed)) => match listed.into_iter().find(|listed| listed.id == id) {
+            Some(Listed { name, image, .. }) => {
+                (workload.name, workload.image) = (name, image);
+                return Answer { workload: Some(workload), gap: None };
+            }
+            None => format!("{} does not list that container", named(engine)),
+        },
+        Some(Err(error)) => error,
+        None if inside.user.is_some() => {
+            format!("{} has no API socket for that user", named(engine))
         }
-    }
+        None => format!("{} has no API socket on this host", named(engine)),
+    };
     Answer { workload: Some(workload), gap: gap(why) }
 }
 
@@ -233,23 +251,16 @@ fn inside_of(host: &Host, engines: &mut Engines, inside: &Inside, deadline: Inst
 fn behind(host: &Host, engines: &mut Engines, proxy: &Proxy, deadline: Instant) -> Answer {
     // What a user runs holds ports for that user's containers, and for nobody
     // else's; what root runs holds them for the system's.
-    let users: Vec<u32> = proxy.uid.into_iter().collect();
-    let mut why = match proxy.uid {
-        Some(_) => format!("{} has no API socket for that user", named(proxy.engine)),
-        None => "the proxy's user is not known".to_owned(),
+    let Some(uid) = proxy.uid else {
+        return Answer { workload: proxy.workload(), gap: gap("the proxy's user is not known") };
     };
-    let socket = sockets(host, proxy.engine, &users).into_iter().find(|socket| {
-        let of_system = users == [0];
-        of_system == (socket.parent() == system_socket(host, proxy.engine).parent())
-    });
-    if let Some(socket) = socket.filter(|_| proxy.uid.is_some()) {
-        let listed = engines.list(host, &socket, proxy.id.as_deref(), deadline);
-        match listed.map(|listed| published::by(&listed, proxy)) {
-            Ok(Ok(workload)) => return Answer { workload: Some(workload), gap: None },
-            Ok(Err(error)) => why = error,
-            Err(error) => why = format!("{}: {error}", socket.display()),
-        }
-    }
+    let api = Api { engine: proxy.engine, user: (uid != 0).then_some(uid) };
+    let listed = engines.list(host, api, proxy.id.as_deref(), deadline);
+    let why = match listed.map(|listed| listed.map(|listed| published::by(&listed, proxy))) {
+        Some(Ok(Ok(workload))) => return Answer { workload: Some(workload), gap: None },
+        Some(Ok(Err(error)) | Err(error)) => error,
+        None => format!("{} has no API socket for that user", named(proxy.engine)),
+    };
     Answer { workload: proxy.workload(), gap: gap(why) }
 }
 
@@ -263,32 +274,13 @@ fn named(engine: Engine) -> &'static str {
     }
 }
 
-fn socket_name(engine: Engine) -> &'static Path {
-    Path::new(if engine == Engine::Podman { "podman/podman.sock" } else { "docker.sock" })
-}
-
-/// Where an engine's socket for the whole system is.
-pub fn system_socket(host: &Host, engine: Engine) -> PathBuf {
-    host.run_root.join(socket_name(engine))
-}
-
-/// The API sockets that are there: the system's, then those of `users`.
-fn sockets(host: &Host, engine: Engine, users: &[u32]) -> Vec<PathBuf> {
-    let of_user =
-        |uid: &u32| host.run_root.join("user").join(uid.to_string()).join(socket_name(engine));
-    [system_socket(host, engine)]
-        .into_iter()
-        .chain(users.iter().map(of_user))
-        .filter(|socket| socket.exists())
-        .collect()
-}
-
 /// Whether there is a socket of Docker's, root's or a user's.
 pub fn has_docker(host: &Host) -> bool {
     let users = std::fs::read_dir(host.run_root.join("user")).into_iter().flatten().flatten();
-    let users: Vec<u32> =
-        users.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-    !sockets(host, Engine::Docker, &users).is_empty()
+    let users = users.filter_map(|entry| Some(Some(entry.file_name().to_str()?.parse().ok()?)));
+    let all = std::iter::once(None).chain(users);
+    let mut apis = all.map(|user| Api { engine: Engine::Docker, user });
+    apis.any(|api| api.service().exists(host))
 }
 
 /// `text` cut to `most` characters.

@@ -11,7 +11,8 @@ use std::{
 use serde::Serialize;
 
 use super::{
-    cgroups, containers,
+    cgroups,
+    containers::{self, Api},
     host::{Host, NetnsRef},
     supervisors::systemd,
 };
@@ -160,12 +161,11 @@ fn of_systemd(host: &Host) -> (State, String) {
 }
 
 fn engine(host: &Host, engine: Engine) -> (State, String) {
-    let socket = containers::system_socket(host, engine);
-    let place = socket.display();
-    if !socket.exists() {
-        return (State::Absent, format!("there is no {place}"));
-    }
-    match containers::engine::list(host, &socket, None, Instant::now() + PATIENCE) {
+    let api = Api { engine, user: None };
+    let place = api.service().path(host);
+    let place = place.display();
+    match containers::engine::list(host, api, None, Instant::now() + PATIENCE) {
+        Err(containers::engine::Error::Absent) => (State::Absent, format!("there is no {place}")),
         Ok(running) => (State::Ready, format!("{place} answers; {} run", running.len())),
         Err(why) => (State::Limited, format!("{place}: {why}")),
     }

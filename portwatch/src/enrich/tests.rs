@@ -50,7 +50,7 @@ fn a_holder_is_named_with_its_unit_and_user() {
     process(root.path(), 38104, 1, 100, "/system.slice/old.service", &[(3, 11), (89, 798)]);
     process(root.path(), 52110, 700, 900, "/system.slice/app.service", &[]);
     process(root.path(), 700, 1, 50, "/", &[]);
-    fs::write(root.path().join("proc/700/cmdline"), "sh\0-c\0while :; do app; done\0").unwrap();
+    fs::write(root.path().join("proc/700/cmdline"), "sh\0-c\0while :; do java; done\0").unwrap();
     let evidence = enrich(host, &refused(own_netns(&root)));
     let holder = &evidence.sockets[0].holders[0];
     assert_eq!((holder.pid, holder.fd), (38104, Some(89)));
@@ -64,7 +64,7 @@ fn a_holder_is_named_with_its_unit_and_user() {
     let supervisor = failing.supervisor.as_ref().unwrap();
     assert_eq!(
         (supervisor.name.as_deref(), supervisor.pid),
-        (Some("while :; do app; done"), Some(700))
+        (Some("while :; do java; done"), Some(700))
     );
     assert_eq!(holder.supervisor, None);
     assert_eq!(evidence.failure.device.unwrap().name.as_deref(), Some("lo"));

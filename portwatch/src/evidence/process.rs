@@ -218,3 +218,48 @@ pub struct Cgroup {
     /// The path below the hierarchy's root.
     pub path: Option<String>,
 }
+
+impl Cgroup {
+    /// The user, root left out, below whose slice it is, where that user makes groups of
+    /// any name; `None` for a group of the system's.
+    pub fn user(&self) -> Option<u32> {
+        user_of_cgroup(self.path.as_deref()?).filter(|&uid| uid != 0)
+    }
+}
+
+/// The user in whose slice a control group is: `/user.slice/user-1000.slice/…`. Where a
+/// unit comes first, what is below it may have any name.
+pub fn user_of_cgroup(path: &str) -> Option<u32> {
+    let user = |part: &str| {
+        let slice = part.strip_prefix("user-").and_then(|rest| rest.strip_suffix(".slice"));
+        let manager = || part.strip_prefix("user@")?.strip_suffix(".service");
+        slice.or_else(manager)?.parse().ok()
+    };
+    // From within another cgroup namespace a path begins with `/..`.
+    let is_above = |part: &&str| part.is_empty() || *part == ".." || part.ends_with(".slice");
+    let mut parts = path.split('/').skip_while(|part| is_above(part) && user(part).is_none());
+    parts.next().and_then(user)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_slice_names_the_user() {
+        for (path, user) in [
+            ("/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-x.scope", Some(1000)),
+            ("/user.slice/user-1000.slice/session-3.scope", Some(1000)),
+            ("/../../user.slice/user-7.slice", Some(7)),
+            ("/user@7.service/app.slice", Some(7)),
+            ("/user.slice/user-0.slice/session-1.scope", Some(0)),
+            ("/machine.slice/libpod-x.scope", None),
+            ("/user.slice/user-x.slice", None),
+            ("/system.slice/app.service/user-1000.slice/user@1000.service", None),
+            ("/docker/x/user.slice/user-1000.slice", None),
+            ("", None),
+        ] {
+            assert_eq!(user_of_cgroup(path), user, "{path}");
+        }
+    }
+}

@@ -16,6 +16,7 @@ use crate::{
     diagnose::diagnose,
     enrich::Enricher,
     event::{Event, Host, Record},
+    evidence::Cgroup,
     kernel::limits::Counted,
     memory,
     metrics::{Metrics, stage::Stage},
@@ -161,8 +162,12 @@ impl Enriching {
             Work::Failure(raw) => {
                 if ignored.has(raw.tenant(), now) {
                     self.metrics.ignored(Ignored::Unit, 1);
-                } else if !self.storms.absorb(&raw, now) && !self.look_into(&raw, now) {
-                    ignored.add(&raw, now);
+                } else if !self.storms.absorb(&raw, now)
+                    && let Err(unwanted) = self.look_into(&raw, now)
+                {
+                    if self.enricher.is_one_group(&unwanted) {
+                        ignored.add(&raw, now);
+                    }
                     self.metrics.ignored(Ignored::Unit, 1);
                 }
             }
@@ -177,21 +182,24 @@ impl Enriching {
         }
     }
 
-    /// Gives whether the failure is wanted.
-    fn look_into(&mut self, raw: &RawFailure, now: Instant) -> bool {
+    /// Enriches, diagnoses and passes on a failed bind.
+    ///
+    /// # Errors
+    /// It is not wanted, because of the unit of this group.
+    fn look_into(&mut self, raw: &RawFailure, now: Instant) -> Result<(), Cgroup> {
         let begun = Instant::now();
         let patience = self.budget.patience(raw.tenant(), self.deadline, begun);
         let evidence = self.enricher.enrich_within(raw, patience);
         self.metrics.enriched(begun.elapsed());
         if !self.filter.wants_process(&evidence.process) {
-            return false;
+            return Err(evidence.process.cgroup.unwrap_or(Cgroup { id: None, path: None }));
         }
         let diagnosis = diagnose(&evidence);
         let event = Event::new(&self.host, raw, evidence, diagnosis);
         if let Some(event) = self.storms.admit(raw, event, now) {
             self.tell(event);
         }
-        true
+        Ok(())
     }
 
     fn tell(&self, event: Event) {

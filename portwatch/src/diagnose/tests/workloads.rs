@@ -77,6 +77,40 @@ fn a_container_is_stopped_by_its_name() {
     assert_eq!(diagnose(&evidence).moves[0].command.as_deref(), Some("docker stop 9f81c2e4a77b"));
 }
 
+/// Without an answer of an engine's, by the names of the groups above the container.
+#[test]
+fn without_its_engine_a_container_is_stopped_by_its_id() {
+    let users = "user.slice/user-1004.slice/user@1004.service/user.slice";
+    for (cgroup, below, expected) in [
+        ("system.slice/docker-", "", "docker stop 9f81c2e4a77b"),
+        ("system.slice/docker-", "/lxc/libpod", "docker stop 9f81c2e4a77b"),
+        ("machine.slice/libpod-", "", "podman stop 9f81c2e4a77b"),
+        ("kubepods.slice/crio-", "", "crictl stop 9f81c2e4a77b"),
+        (
+            &format!("{users}/docker-"),
+            "",
+            "docker -H unix:///run/user/1004/docker.sock stop 9f81c2e4a77b",
+        ),
+        (
+            &format!("{users}/libpod-"),
+            "",
+            "podman --url unix:///run/user/1004/podman/podman.sock stop 9f81c2e4a77b",
+        ),
+    ] {
+        let mut evidence = in_container(cgroup, workload(Engine::Docker, None));
+        let holder = &mut evidence.sockets[0].holders[0];
+        holder.workload = None;
+        let path = holder.cgroup.as_mut().unwrap().path.as_mut().unwrap();
+        path.push_str(below);
+        assert_eq!(diagnose(&evidence).moves[0].command.as_deref(), Some(expected), "{cgroup}");
+    }
+    let mut evidence = in_container("", workload(Engine::Docker, None));
+    let holder = &mut evidence.sockets[0].holders[0];
+    (holder.workload, holder.container) = (None, Some("web".to_owned()));
+    holder.cgroup.as_mut().unwrap().path = Some("/lxc.payload.web".to_owned());
+    assert_eq!(diagnose(&evidence).moves[0].command.as_deref(), Some("lxc-stop -n web"));
+}
+
 #[test]
 fn a_pod_is_left_to_its_owner() {
     let mut known = workload(Engine::Containerd, Some("nginx"));

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use crate::evidence::{Engine, Process};
+use crate::evidence::{Cgroup, Engine, Process};
 
 /// A process's container, before anybody is asked.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -14,8 +14,8 @@ pub struct Inside {
     pub id: Option<String>,
     /// The pod's uid.
     pub pod: Option<String>,
-    /// Who may run the engine, if not the system.
-    pub users: Vec<u32>,
+    /// Whose engine it is, if not the system's.
+    pub user: Option<u32>,
 }
 
 impl Inside {
@@ -27,12 +27,10 @@ impl Inside {
         }
         let path = process.cgroup.as_ref().and_then(|cgroup| cgroup.path.as_deref());
         let path = path.unwrap_or_default();
-        let mut users: Vec<u32> = owner(path).into_iter().chain(process.uid).collect();
-        users.retain(|&uid| uid != 0);
-        users.dedup();
+        let user = process.cgroup.as_ref().and_then(Cgroup::user);
         let named = id.as_deref().and_then(|id| engine(path, id));
         // Where a path names nobody and no pod, there is nobody to be asked.
-        (named.is_some() || pod.is_some()).then_some(Self { named, id, pod, users })
+        (named.is_some() || pod.is_some()).then_some(Self { named, id, pod, user })
     }
 
     /// The engine. In a pod a bare id is containerd's or Docker's, CRI-O always
@@ -56,13 +54,12 @@ fn engine(path: &str, id: &str) -> Option<Engine> {
         ("nerdctl-", Engine::Containerd),
     ];
     let mut parent = "";
-    let mut found = None;
     for part in path.split('/') {
-        // The last one, as for the id itself: a container may run containers.
+        // The outermost, as for the id itself: what is below is the container's own.
         if part.contains(id) {
             let name = part.rsplit(':').next().unwrap_or(part);
             let by_prefix = PREFIXES.iter().find(|(prefix, _)| name.starts_with(prefix));
-            found = match by_prefix {
+            return match by_prefix {
                 Some(&(_, engine)) => Some(engine),
                 None if part.contains(":cri-containerd:") => Some(Engine::Containerd),
                 None if parent == "docker" => Some(Engine::Docker),
@@ -72,13 +69,7 @@ fn engine(path: &str, id: &str) -> Option<Engine> {
         }
         parent = part;
     }
-    found
-}
-
-/// The user in whose slice the path is: `user-UID.slice`.
-pub fn owner(path: &str) -> Option<u32> {
-    path.split('/')
-        .find_map(|part| part.strip_prefix("user-")?.strip_suffix(".slice")?.parse().ok())
+    None
 }
 
 #[cfg(test)]
@@ -108,23 +99,17 @@ mod tests {
             ),
             (format!("/user.slice/nerdctl-{ID}.scope"), Some(Engine::Containerd)),
             (format!("/something/{ID}"), None),
+            // A name that the container gives a group of its own.
+            (format!("/system.slice/docker-{ID}.scope/crio-{ID}.scope"), Some(Engine::Docker)),
         ] {
             assert_eq!(engine(&path, ID), expected, "{path}");
         }
     }
 
-    #[test]
-    fn the_slice_names_the_user() {
-        let path = "/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-x.scope";
-        assert_eq!(owner(path), Some(1000));
-        assert_eq!(owner("/machine.slice/libpod-x.scope"), None);
-        assert_eq!(owner("/user.slice/user-x.slice"), None);
-    }
-
     proptest! {
         #[test]
         fn any_path_is_read(path: String, id: String) {
-            let _ = (engine(&path, &id), owner(&path));
+            let _ = engine(&path, &id);
         }
     }
 }

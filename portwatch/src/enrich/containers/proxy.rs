@@ -4,8 +4,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::{
-    enrich::containers::{cut, inside, published},
-    evidence::{Engine, Process, Protocol, Workload},
+    enrich::containers::{cut, published},
+    evidence::{Cgroup, Engine, Process, Protocol, Workload},
     roles::{self, Role},
 };
 
@@ -93,11 +93,10 @@ fn program(process: &Process) -> Option<&'static str> {
 /// The user whose engine it is: by the slice, since a rootless proxy may run
 /// as a user of its own namespace.
 fn run_by(process: &Process) -> Option<u32> {
-    let path = process.cgroup.as_ref().and_then(|cgroup| cgroup.path.as_deref());
     match process.uid {
         // A root shell of a login session is in its user's slice as well.
         Some(0) => Some(0),
-        uid => path.and_then(inside::owner).or(uid),
+        uid => process.cgroup.as_ref().and_then(Cgroup::user).or(uid),
     }
 }
 

@@ -127,6 +127,41 @@ fn rootless_podman_is_asked_at_its_users_socket() {
     assert_eq!(found.unwrap().name.as_deref(), Some("web"), "{why}");
 }
 
+/// A user's group may have any name, and a container's process any user's number.
+#[test]
+fn a_user_names_no_container_of_the_systems_nor_the_other_way_round() {
+    let root = TempDir::new().unwrap();
+    let systems = engine(&root, "docker.sock", DOCKER);
+    let slice = "/user.slice/user-1000.slice/user@1000.service/app.slice";
+    let process = in_container(&format!("{slice}/docker-{PW_APP}.scope"), PW_APP);
+    let (found, why) = describe(&host(&root), process, tcp("0.0.0.0:80"));
+    assert_eq!(found.unwrap().name, None);
+    assert_eq!(why, "Docker has no API socket for that user");
+    assert_eq!(systems.load(Ordering::Relaxed), 0);
+
+    let users = engine(&root, "user/33/podman/podman.sock", PODMAN);
+    let process = in_container(&format!("/machine.slice/libpod-{WEB}.scope"), WEB);
+    assert_eq!(process.uid, Some(33));
+    let (found, why) = describe(&host(&root), process, tcp("0.0.0.0:80"));
+    assert_eq!(found.unwrap().name, None);
+    assert_eq!(why, "Podman has no API socket on this host");
+    assert_eq!(users.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn one_container_is_no_long_answer() {
+    let root = TempDir::new().unwrap();
+    serve(&root, "docker.sock", |_, stream| {
+        let body = format!("[{{\"Id\":\"{PW_APP}\",\"Names\":[\"/{}\"]}}]", "x".repeat(70_000));
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+        stream.write_all((head + &body).as_bytes()).ok();
+    });
+    let process = in_container(&format!("/docker/{PW_APP}"), PW_APP);
+    let (found, why) = describe(&host(&root), process, tcp("0.0.0.0:80"));
+    assert_eq!(found.unwrap().name, None, "{why}");
+    assert!(why.contains("docker.sock: "), "{why}");
+}
+
 #[test]
 fn without_an_engine_the_command_line_still_speaks() {
     let root = TempDir::new().unwrap();

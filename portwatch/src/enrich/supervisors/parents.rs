@@ -34,7 +34,7 @@ pub struct Shell {
     pub supervisor: Supervisor,
     /// When it started.
     pub started: Option<Timestamp>,
-    /// Whether there is a loop in what it runs.
+    /// Whether it starts the process in a loop.
     pub loops: bool,
 }
 
@@ -42,6 +42,9 @@ pub struct Shell {
 pub fn look(host: &Host, process: &Process, deadline: Instant) -> Parents {
     let mut found = Parents::default();
     let mut next = process.ppid;
+    // What is called by the next on the way up.
+    let comm = process.comm.as_deref().unwrap_or_default();
+    let mut child = shell::names(comm, &process.cmdline, process.exe.as_deref());
     for _ in 0..MOST_PARENTS {
         let Some(pid) = next.filter(|&pid| pid != 0) else { break };
         if Instant::now() > deadline {
@@ -75,16 +78,18 @@ pub fn look(host: &Host, process: &Process, deadline: Instant) -> Parents {
                 supervisor: supervisor(SupervisorKind::Shell, Some(runs.text().to_owned()), uid()),
                 started: Some(processes::start(host, parent.started_ns)),
                 loops: match runs {
-                    Runs::Command(text) => shell::loops(text),
+                    Runs::Command(text) => shell::runs_in_loop(text, &child),
                     Runs::Script(path) => uid().is_some_and(|uid| {
                         let (folder, path) = (host.proc_file(pid, ""), path.to_owned());
                         let who = host.who(pid, parent.started_ns, Some(uid));
                         let read = host.aside(who, move || shell::script(folder, path, uid));
-                        read.ok().flatten().is_some_and(|text| shell::loops(&text))
+                        let text = read.ok().flatten();
+                        text.is_some_and(|text| shell::runs_in_loop(&text, &child))
                     }),
                 },
             });
         }
+        child = shell::names(comm, argv, None);
         next = Some(parent.ppid);
     }
     found

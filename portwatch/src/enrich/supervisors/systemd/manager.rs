@@ -1,6 +1,6 @@
 //! A conversation with one service manager.
 
-use std::{fmt, path::PathBuf};
+use std::fmt;
 
 use serde::de::DeserializeOwned;
 use tokio::{net::UnixStream, task::yield_now};
@@ -11,7 +11,7 @@ use zbus::{
 };
 
 use super::{Failure, bounded::Bounded};
-use crate::enrich::{host::Host, supervisors::cut};
+use crate::enrich::{host::Host, run, supervisors::cut};
 
 const NAME: &str = "org.freedesktop.systemd1";
 const OBJECT: &str = "/org/freedesktop/systemd1";
@@ -42,28 +42,26 @@ impl Manager {
     /// # Errors
     /// Neither of the two works.
     pub async fn connect(host: &Host, owner: Option<u32>) -> Result<Self, Failure> {
-        let (folder, bus) = match owner {
-            Some(uid) => (host.run_root.join("user").join(uid.to_string()), "bus"),
-            None => (host.run_root.clone(), "dbus/system_bus_socket"),
-        };
-        let bus = match Self::open(folder.join(bus), owner, Some(NAME)).await {
+        let bus = if owner.is_some() { "bus" } else { "dbus/system_bus_socket" };
+        let service = |name| run::Service { user: owner, name };
+        let bus = match Self::open(host, service(bus), Some(NAME)).await {
             Ok(manager) => return Ok(manager),
             Err(error) => error,
         };
-        Self::open(folder.join("systemd/private"), owner, None).await.map_err(|own| {
+        Self::open(host, service("systemd/private"), None).await.map_err(|own| {
             Failure::Unreachable(format!("systemd: its own socket: {own}; the bus: {bus}"))
         })
     }
 
     async fn open(
-        path: PathBuf,
-        owner: Option<u32>,
+        host: &Host,
+        service: run::Service<'_>,
         destination: Option<&'static str>,
     ) -> Result<Self, String> {
-        let stream = UnixStream::connect(path).await.map_err(short)?;
+        let stream = service.connect(host).and_then(UnixStream::from_std).map_err(short)?;
         let peer = stream.peer_cred().map_err(short)?;
-        // The folder is the user's own: what is there may lead elsewhere.
-        if owner.is_some_and(|uid| uid != peer.uid()) {
+        // Whoever has made the socket, another may listen on it.
+        if service.user.is_some_and(|uid| uid != peer.uid()) {
             return Err(format!("it belongs to user {}", peer.uid()));
         }
         let builder = Builder::socket(Bounded(stream));

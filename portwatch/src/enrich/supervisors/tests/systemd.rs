@@ -73,6 +73,12 @@ fn a_socket_in_a_users_folder_that_is_not_the_users_is_not_asked() {
     let manager = Running::start(&root, &format!("user/{other}/{PRIVATE}"), Manner::Answers);
     let (supervisor, gaps) = ask(&root, Some(other));
     assert_eq!(supervisor, unanswered());
+    assert!(gaps[0].why.contains("not a socket of that user"), "{gaps:?}");
+    // The user has made the socket, and somebody else listens on it.
+    let path = root.path().join(format!("run/user/{other}/{PRIVATE}"));
+    std::os::unix::fs::chown(path, Some(other), None).unwrap();
+    let (supervisor, gaps) = ask(&root, Some(other));
+    assert_eq!(supervisor, unanswered());
     assert!(gaps[0].why.contains("belongs to user"), "{gaps:?}");
     drop(manager);
 }

@@ -1,0 +1,159 @@
+//! Sockets of services below /run: the system's, and those of users.
+//!
+//! What is below `/run/user/UID` is that user's, who may put links there, or mount a file
+//! system whose server does not answer. So it is opened on a thread that can be left
+//! behind, through no link and into no other mount, and counts only if it is a socket that
+//! the user has made.
+
+use std::{
+    io,
+    os::{
+        fd::{AsRawFd as _, OwnedFd},
+        unix::net::UnixStream,
+    },
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxFlags, openat, openat2, statx},
+    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with},
+};
+
+use super::{aside::Who, host::Host};
+
+/// A service's socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Service<'a> {
+    /// Whose it is; `None` for the system's.
+    pub user: Option<u32>,
+    /// Its path below `/run`, or below the user's folder there.
+    pub name: &'a str,
+}
+
+impl Service<'_> {
+    /// Its path, for people.
+    pub fn path(self, host: &Host) -> PathBuf {
+        self.folder(host).join(self.name)
+    }
+
+    fn folder(self, host: &Host) -> PathBuf {
+        match self.user {
+            Some(uid) => host.run_root.join("user").join(uid.to_string()),
+            None => host.run_root.clone(),
+        }
+    }
+
+    /// Connects to it, without waiting for it; the stream does not block.
+    ///
+    /// # Errors
+    /// `NotFound` where there is no such socket; it is not the user's, nobody listens, or
+    /// the file system does not answer.
+    pub fn connect(self, host: &Host) -> io::Result<UnixStream> {
+        match self.user {
+            Some(uid) => self.aside(host, uid, |socket| {
+                connect_to(Path::new(&format!("/proc/self/fd/{}", socket.as_raw_fd())))
+            }),
+            None => connect_to(&self.path(host)),
+        }
+    }
+
+    /// Whether it is there.
+    pub fn exists(self, host: &Host) -> bool {
+        match self.user {
+            Some(uid) => self.aside(host, uid, |_| Ok(())).is_ok(),
+            None => self.path(host).exists(),
+        }
+    }
+
+    /// What comes of `then` with the user's socket.
+    fn aside<T: Send + 'static>(
+        self,
+        host: &Host,
+        uid: u32,
+        then: impl FnOnce(OwnedFd) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let (folder, name) = (self.folder(host), self.name.to_owned());
+        host.aside(Who::user(uid), move || open(&folder, &name, uid).and_then(then))
+            .unwrap_or_else(|why| Err(io::Error::new(io::ErrorKind::TimedOut, why)))
+    }
+}
+
+/// The socket `name` of the user `uid` below `folder`, which root has made.
+fn open(folder: &Path, name: &str, uid: u32) -> io::Result<OwnedFd> {
+    let path = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let folder = openat(CWD, folder, path | OFlags::DIRECTORY, Mode::empty())?;
+    let within = ResolveFlags::BENEATH
+        | ResolveFlags::NO_SYMLINKS
+        | ResolveFlags::NO_MAGICLINKS
+        | ResolveFlags::NO_XDEV;
+    let socket = openat2(&folder, name, path, Mode::empty(), within)?;
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let about = statx(&socket, "", flags, StatxFlags::TYPE | StatxFlags::UID)?;
+    let is_socket = FileType::from_raw_mode(about.stx_mode.into()) == FileType::Socket;
+    if !is_socket || about.stx_uid != uid {
+        return Err(io::Error::other("it is not a socket of that user's"));
+    }
+    Ok(socket)
+}
+
+fn connect_to(path: &Path) -> io::Result<UnixStream> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    connect(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs,
+        os::unix::{
+            fs::{chown, symlink},
+            net::UnixListener,
+        },
+    };
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    const UID: u32 = 1000;
+
+    fn of(user: u32, name: &str) -> Service<'_> {
+        Service { user: Some(user), name }
+    }
+
+    #[test]
+    fn only_a_socket_that_the_user_has_made_there() {
+        let root = TempDir::new().unwrap();
+        let host = Host::fake(root.path(), Box::new(|_| Err(io::ErrorKind::Unsupported.into())));
+        let (run, own) = (root.path().join("run"), root.path().join("run/user/1000"));
+        fs::create_dir_all(own.join("podman")).unwrap();
+        let _roots = UnixListener::bind(run.join("docker.sock")).unwrap();
+        let _planted = UnixListener::bind(own.join("roots.sock")).unwrap();
+        let _listens = UnixListener::bind(own.join("podman/podman.sock")).unwrap();
+        chown(own.join("podman/podman.sock"), Some(UID), None).unwrap();
+        assert!(of(UID, "podman/podman.sock").exists(&host));
+        of(UID, "podman/podman.sock").connect(&host).unwrap();
+        Service { user: None, name: "docker.sock" }.connect(&host).unwrap();
+
+        symlink("../../docker.sock", own.join("docker.sock")).unwrap();
+        symlink("podman", own.join("linked")).unwrap();
+        fs::write(own.join("file"), "").unwrap();
+        chown(own.join("file"), Some(UID), None).unwrap();
+        for planted in
+            ["docker.sock", "linked/podman.sock", "roots.sock", "file", "../../docker.sock"]
+        {
+            let error = of(UID, planted).connect(&host).unwrap_err();
+            assert_ne!(error.kind(), io::ErrorKind::NotFound, "{planted}: {error}");
+            assert!(!of(UID, planted).exists(&host), "{planted}");
+        }
+        for (user, name) in [(UID, "absent"), (1001, "podman/podman.sock")] {
+            let error = of(user, name).connect(&host).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::NotFound, "{name}: {error}");
+        }
+        // The folder itself is root's to make.
+        symlink("1000", run.join("user/1002")).unwrap();
+        assert!(of(1002, "podman/podman.sock").connect(&host).is_err());
+    }
+}
