@@ -166,7 +166,7 @@ mod tests {
         #[test]
         fn any_text_is_read(text: String, words in "(while|do|done|for|app|;| |\n|\\$|=){0,40}") {
             let _ = (runs_app(&text), runs_app(&words));
-            let _ = names(&text, &[text.clone()], Some(&text));
+            let _ = names(&text, std::slice::from_ref(&text), Some(&text));
         }
     }
 }
