@@ -20,7 +20,10 @@ use std::{
 use sd_notify::NotifyState;
 use tokio::{sync::Notify, time::sleep};
 
-use crate::metrics::{Metrics, stage::ENRICH};
+use crate::{
+    metrics::{Metrics, stage::ENRICH},
+    talk::Ear,
+};
 
 /// How soon `READY=1` is said again if the manager has not taken it.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -38,6 +41,7 @@ pub fn tell(state: &[NotifyState<'_>]) -> bool {
     match send(&to, &text) {
         Ok(()) => true,
         Err(error) => {
+            Ear::ServiceManager.missed_one();
             tracing::debug!(%error, "the service manager was not notified");
             error.kind() != io::ErrorKind::WouldBlock
         }
