@@ -19,6 +19,7 @@ use crate::{
     kernel::nsfs::{self, Hidden},
 };
 
+pub mod again;
 mod cookie;
 
 use cookie::NotFound;
@@ -259,16 +260,6 @@ fn may_be_denied() -> bool {
 /// The one that says that something is there.
 fn denial(one: io::Error, other: io::Error) -> io::Error {
     if one.kind() == ErrorKind::PermissionDenied { one } else { other }
-}
-
-/// A way into the namespace with this inode; `None` if it is gone, or may not be
-/// looked for.
-pub fn by_inode(host: &Host, wanted: u32, deadline: Instant) -> Option<NetnsRef> {
-    if inode(&host.proc_root.join("self/ns/net")) == Some(wanted) {
-        return Some(NetnsRef::Own);
-    }
-    let named = named(host, wanted).and_then(|(_, path)| open(&path, wanted).ok());
-    named.or_else(|| any_process(host, wanted, deadline).ok()).map(NetnsRef::Other)
 }
 
 fn describe(

@@ -21,7 +21,7 @@ use crate::{
     redact::Unredacted,
 };
 
-mod fake;
+pub mod fake;
 
 use fake::{
     LISTEN, OnRecord, Row, TIME_WAIT, UnderWay, done, enrich, host, host_replying, message,
