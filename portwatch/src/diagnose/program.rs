@@ -158,7 +158,7 @@ fn named_script(cmdline: &Cmdline) -> Option<Script<'_>> {
     while let Some(argument) = arguments.next() {
         match argument {
             "-jar" | "-m" => return arguments.next().map(|script| Script::File(base(script))),
-            "-c" | "-e" => return arguments.next().map(|text| Script::Text(text)),
+            "-c" | "-e" => return arguments.next().map(Script::Text),
             option if option.starts_with('-') => {}
             script => return Some(Script::File(base(script))),
         }
