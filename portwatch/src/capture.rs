@@ -17,6 +17,7 @@ use crate::{advice::Advised, replay::lines};
 
 mod closer;
 mod folder;
+mod place;
 pub mod writer;
 
 /// Where the losses of a capture are counted.
@@ -66,6 +67,27 @@ pub enum CaptureError {
         /// Whose it is.
         owner: u32,
     },
+    /// Somebody else could put another folder in its place.
+    #[error("{} could be replaced by another user: {} {why}", .path.display(), .above.display())]
+    Replaceable {
+        /// The folder.
+        path: PathBuf,
+        /// What is above it.
+        above: PathBuf,
+        /// Who may write to that.
+        why: String,
+    },
+    /// It is somewhere else.
+    #[error("{} is a symbolic link", .0.display())]
+    Link(PathBuf),
+    /// Others write there, and it was not made for a capture.
+    #[error("{} may be written by other users (mode {mode:04o})", .path.display())]
+    Open {
+        /// The folder.
+        path: PathBuf,
+        /// Who may do what.
+        mode: u32,
+    },
     /// Another agent writes there.
     #[error("another portwatch captures into {}", .0.display())]
     InUse(PathBuf),
@@ -79,6 +101,14 @@ impl Advised for CaptureError {
                 "name a folder that is not there yet, or is empty: a capture removes files"
             }
             Self::NotOwn { .. } => "name a folder of the user's that portwatch runs as",
+            Self::Replaceable { .. } => {
+                "name a folder in one that only root or portwatch's user may write to, such as \
+                 /var/lib"
+            }
+            Self::Link(_) => "name the folder that the link leads to",
+            Self::Open { .. } => {
+                "name a folder that is not there yet, or take that right away: chmod go-w"
+            }
             Self::InUse(_) => "give each agent a folder of its own",
         }
     }

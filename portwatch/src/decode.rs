@@ -339,7 +339,7 @@ mod tests {
             record.attempt.stage = stage;
             if let Ok(raw) = decode(bytemuck::bytes_of(&record)) {
                 let cmdline = Redaction::default().cmdline(&raw.task.cmdline);
-                prop_assert!(cmdline.iter().map(String::len).sum::<usize>() <= MOST_BYTES);
+                prop_assert!(cmdline.iter().map(str::len).sum::<usize>() <= MOST_BYTES);
             }
         }
     }

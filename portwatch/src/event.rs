@@ -20,6 +20,7 @@ use crate::{
     kernel::plan::HookSet,
 };
 
+pub mod memory;
 pub mod read;
 pub mod schema;
 pub mod versions;

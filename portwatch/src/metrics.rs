@@ -22,6 +22,7 @@ use crate::{
     losses::PLACES,
     shared::Shared,
     sinks::human::word,
+    talk::Ear,
 };
 
 pub mod server;
@@ -46,6 +47,7 @@ pub struct Metrics {
     skips: OnceLock<Vec<Skips>>,
     not_attempted: IntCounter,
     kernels_not_attempted: OnceLock<Option<NotAttempted>>,
+    messages: IntCounterVec,
     build: IntGaugeVec,
     started: Gauge,
     reloaded: IntGauge,
@@ -122,6 +124,11 @@ impl Metrics {
                 )?,
             )?,
             kernels_not_attempted: OnceLock::new(),
+            messages: counters(
+                "portwatch_messages_dropped_total",
+                "Messages about the agent itself that whoever should read them did not take",
+                &["where"],
+            )?,
             build: gauges(
                 "portwatch_build_info",
                 "1, with the agent's version and its set of hooks",
@@ -270,6 +277,10 @@ impl Metrics {
         let kernels = self.kernels_not_attempted.get().and_then(Option::as_ref);
         let count = kernels.and_then(NotAttempted::count).unwrap_or(0);
         self.not_attempted.inc_by(count.saturating_sub(self.not_attempted.get()));
+        for ear in Ear::ALL {
+            let said = self.messages.with_label_values(&[ear.name()]);
+            said.inc_by(ear.missed().saturating_sub(said.get()));
+        }
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 }
@@ -299,6 +310,7 @@ mod tests {
             "portwatch_ratelimited_total 0",
             "portwatch_not_attempted_total 0",
             "portwatch_enrichment_seconds_count 0",
+            "portwatch_messages_dropped_total{where=\"stderr\"} 0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }

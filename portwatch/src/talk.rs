@@ -23,8 +23,50 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// There from [`start`] on.
 static TALK: OnceLock<Sender<Word>> = OnceLock::new();
-/// Messages that there was no room for.
+/// Messages that there was no room for, since that was last said.
 static UNSAID: AtomicU64 = AtomicU64::new(0);
+/// Messages that were dropped, by who would have heard them.
+static DROPPED: [AtomicU64; Ear::ALL.len()] = [const { AtomicU64::new(0) }; Ear::ALL.len()];
+
+/// Who hears what the agent says about itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ear {
+    /// Whoever reads stderr.
+    Stderr,
+    /// The one at `NOTIFY_SOCKET`.
+    ServiceManager,
+}
+
+impl Ear {
+    /// Each of them.
+    pub const ALL: [Self; 2] = [Self::Stderr, Self::ServiceManager];
+
+    /// As a metric's label.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stderr => "stderr",
+            Self::ServiceManager => "service_manager",
+        }
+    }
+
+    /// A message was dropped, since it was not taken.
+    pub fn missed_one(self) {
+        self.count().fetch_add(1, Relaxed);
+    }
+
+    /// How many were dropped so far.
+    pub fn missed(self) -> u64 {
+        self.count().load(Relaxed)
+    }
+
+    fn count(self) -> &'static AtomicU64 {
+        let [stderr, manager] = &DROPPED;
+        match self {
+            Self::Stderr => stderr,
+            Self::ServiceManager => manager,
+        }
+    }
+}
 
 enum Word {
     Said(Vec<u8>),
@@ -62,6 +104,7 @@ pub fn takes(text: &[u8]) -> bool {
     let Some(talk) = TALK.get() else { return false };
     if talk.offer(Word::Said(text.to_vec()), text.len()).is_err() {
         UNSAID.fetch_add(1, Relaxed);
+        Ear::Stderr.missed_one();
     }
     true
 }
@@ -92,7 +135,20 @@ fn write(mut bytes: &[u8]) {
         match rustix::io::write(stderr, bytes) {
             Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
             Err(Errno::INTR) => {}
-            Err(_) => return,
+            Err(_) => return Ear::Stderr.missed_one(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_is_counted_for_whoever_missed_it() {
+        let before = Ear::ALL.map(Ear::missed);
+        Ear::ServiceManager.missed_one();
+        assert!(Ear::ServiceManager.missed() > before[1]);
+        assert_eq!(Ear::ALL.map(Ear::name), ["stderr", "service_manager"]);
     }
 }

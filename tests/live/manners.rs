@@ -53,6 +53,13 @@ impl Manager {
         path.display().to_string()
     }
 
+    /// Whether there is room for a message.
+    fn takes_one(&self) -> bool {
+        let sender = UnixDatagram::unbound().unwrap();
+        sender.set_nonblocking(true).unwrap();
+        sender.send_to(b"-", self.folder.path().join("notify")).is_ok()
+    }
+
     /// The next message; `None` if none comes within `limit`.
     fn hears(&self, limit: Duration) -> Option<String> {
         let mut message = [0; 4096];
@@ -107,6 +114,29 @@ fn it_pings_while_all_is_well_and_says_that_it_stops() {
     assert!(took < Duration::from_secs(2) * 5, "it pings too seldom: {took:?}");
     assert_eq!(code(agent.end_by(Signal::TERM)), 0, "{}", agent.said());
     manager.hears_one_with("STOPPING=1");
+}
+
+/// It is a reader like any other: what it does not take is dropped, but for the word that
+/// it waits for.
+#[test]
+fn a_manager_that_does_not_read_holds_nothing_up() {
+    let scene = Scene::new();
+    let manager = Manager::new();
+    let fill = || while manager.takes_one() {};
+    fill();
+    let mut command = manager.starts(&["--port", "8080"]);
+    command.env("WATCHDOG_USEC", "100000");
+    let mut agent = Agent::start_command(&mut command).unwrap();
+    let _holder = scene.helper().holds([tcp("127.0.0.1:8080").listening()]);
+    agent.event_of(&scene.helper().is_refused(tcp("127.0.0.1:8080")));
+    manager.hears_one_with("READY=1");
+    fill();
+    signal(&agent, Signal::HUP);
+    thread::sleep(Duration::from_millis(500));
+    agent.event_of(&scene.helper().is_refused(tcp("127.0.0.1:8080")));
+    let begun = Instant::now();
+    assert_eq!(code(agent.end_by(Signal::TERM)), 0, "{}", agent.said());
+    assert!(begun.elapsed() < patience() / 2, "the stop took {:?}", begun.elapsed());
 }
 
 /// Whoever does not ask for pings gets none.

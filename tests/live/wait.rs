@@ -4,6 +4,8 @@ use std::{
     fs::File,
     io::Read as _,
     process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
 };
 
 use crate::bound_only::kernel_shows_them;
@@ -17,9 +19,9 @@ use portwatch_tests::{
     stream::Silence,
 };
 use rustix::{
-    process::Signal,
+    process::{Pid, Signal, kill_process},
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
-    termios::{Winsize, tcsetwinsize},
+    termios::{Action, Winsize, tcflow, tcsetwinsize},
 };
 use serde_json::{Value, json};
 
@@ -266,12 +268,10 @@ fn interrupted() {
     assert_eq!((said.code, said.stdout.as_str()), (130, ""), "{said}");
 }
 
-/// The line fits into the terminal, and is gone at the end.
-#[test]
-fn on_a_terminal() {
-    const COLUMNS: u16 = 40;
-    let netns = Netns::new();
-    let holder = Helper::new(&netns).holds([tcp(ADDRESS).listening()]);
+const COLUMNS: u16 = 40;
+
+/// The end of whoever looks at a terminal, and the one that is written to.
+fn terminal() -> (File, File) {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&master).unwrap();
     unlockpt(&master).unwrap();
@@ -279,12 +279,51 @@ fn on_a_terminal() {
     let terminal = File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap();
     let size = Winsize { ws_row: 24, ws_col: COLUMNS, ws_xpixel: 0, ws_ypixel: 0 };
     tcsetwinsize(&terminal, size).unwrap();
+    (File::from(master), terminal)
+}
+
+/// Ctrl-S, or a connection that is dead: the line is not shown, and that is all.
+#[test]
+fn a_terminal_that_takes_nothing_holds_nothing_up() {
+    let netns = Netns::new();
+    let _holder = Helper::new(&netns).holds([tcp(ADDRESS).listening()]);
+    for ends_by in [None, Some(Signal::INT)] {
+        let (_master, terminal) = terminal();
+        tcflow(&terminal, Action::OOff).unwrap();
+        let timeout = if ends_by.is_some() { "10m" } else { "1s" };
+        let mut command = wait(&netns, &["8080", "--free", "--timeout", timeout]);
+        command.env("TERM", "xterm").stdout(Stdio::null()).stderr(terminal);
+        let mut child = command.spawn().unwrap();
+        let deadline = Instant::now() + patience();
+        let mut signalled = false;
+        let status = loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(Instant::now() < deadline, "it waits for the terminal");
+            thread::sleep(Duration::from_millis(100));
+            // It has begun to watch for it by then.
+            let late = Instant::now() + patience() > deadline + Duration::from_secs(1);
+            if let Some(signal) = ends_by.filter(|_| late && !signalled) {
+                kill_process(Pid::from_child(&child), signal).unwrap();
+                signalled = true;
+            }
+        };
+        assert_eq!(status.code(), Some(if ends_by.is_some() { 130 } else { 3 }));
+    }
+}
+
+/// The line fits into the terminal, and is gone at the end.
+#[test]
+fn on_a_terminal() {
+    let netns = Netns::new();
+    let holder = Helper::new(&netns).holds([tcp(ADDRESS).listening()]);
+    let (mut master, terminal) = terminal();
     let mut command = wait(&netns, &["8080", "--free"]);
     command.env("TERM", "xterm").stdout(Stdio::piped()).stderr(terminal);
     let mut child = command.spawn().unwrap();
     drop(command);
 
-    let mut master = File::from(master);
     let (mut drawn, mut holder) = (Vec::new(), Some(holder));
     let mut bytes = [0; 4096];
     // Reading from a terminal that nobody has open any more is an error (EIO).

@@ -5,27 +5,26 @@
 //! name; whatever else somebody has put there stays as it is.
 
 use std::{
-    fs::{DirBuilder, File},
+    fs::File,
     io::{self, Write as _},
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::fs::DirBuilderExt as _,
-    },
+    os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
 use rustix::{
     fs::{
         AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, Stat, fchmod, flock, fstat, fsync,
-        open, openat, renameat, stat, statat, unlinkat,
+        lstat, openat, renameat, statat, unlinkat,
     },
     io::Errno,
     process::geteuid,
 };
 
-use super::{CLOSED, CaptureError, OPEN, moment_of};
+use super::{
+    CLOSED, CaptureError, OPEN, moment_of,
+    place::{PRIVATE, open_folder},
+};
 
-const PRIVATE_FOLDER: u32 = 0o700;
 /// Held as long as an agent writes.
 const LOCK: &str = "lock";
 /// Says whose folder it is. Those of older versions have none, and only files whose
@@ -83,13 +82,7 @@ impl Folder {
     pub fn take(path: &Path) -> Result<Self, CaptureError> {
         let io = |step| move |source| CaptureError::Io { step, path: path.to_owned(), source };
         let no = |step| move |errno: Errno| io(step)(errno.into());
-        DirBuilder::new()
-            .recursive(true)
-            .mode(PRIVATE_FOLDER)
-            .create(path)
-            .map_err(io("make the folder"))?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = open(path, flags, Mode::empty()).map_err(no("open the folder"))?;
+        let (fd, made) = open_folder(path)?;
         let found = fstat(&fd).map_err(no("look at"))?;
         if found.st_uid != geteuid().as_raw() {
             return Err(CaptureError::NotOwn { path: path.to_owned(), owner: found.st_uid });
@@ -98,8 +91,14 @@ impl Folder {
         if !marked && let Some(name) = stranger(&fd).map_err(io("list"))? {
             return Err(CaptureError::Strange { path: path.to_owned(), name });
         }
-        if found.st_mode & 0o077 != 0 {
-            fchmod(&fd, Mode::from(PRIVATE_FOLDER)).map_err(no("close to other users"))?;
+        let mode = found.st_mode & 0o7777;
+        // Its files are private. That others see their names is up to whoever has made it.
+        if mode & 0o022 != 0 {
+            // It may be anything's that is empty for now: /srv, /mnt.
+            if !made && !marked {
+                return Err(CaptureError::Open { path: path.to_owned(), mode });
+            }
+            fchmod(&fd, Mode::from(PRIVATE)).map_err(no("close to other users"))?;
         }
         let lock = lock(&fd).map_err(io("lock"))?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
@@ -163,7 +162,7 @@ impl Folder {
 
     /// Whether it is still there, at its path.
     pub fn is_in_place(&self) -> bool {
-        let (Ok(held), Ok(there)) = (fstat(&self.fd), stat(&self.path)) else { return false };
+        let (Ok(held), Ok(there)) = (fstat(&self.fd), lstat(&self.path)) else { return false };
         (held.st_dev, held.st_ino) == (there.st_dev, there.st_ino) && held.st_nlink > 0
     }
 
@@ -282,7 +281,7 @@ pub(super) mod tests {
         drop(folder);
         // What else comes into it later is left alone.
         fs::write(path.join("notes.txt"), "x").unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
         Folder::take(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
     }
@@ -318,6 +317,31 @@ pub(super) mod tests {
         let folder = tempfile::tempdir().unwrap();
         fifo(&folder.path().join(closed(STEM)));
         assert!(refused(folder.path()).contains(STEM));
+    }
+
+    #[test]
+    fn one_that_others_have_a_use_for_is_not_closed_to_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let mode = || fs::metadata(folder.path()).unwrap().permissions().mode() & 0o777;
+        let set = |mode| fs::set_permissions(folder.path(), fs::Permissions::from_mode(mode));
+        set(0o775).unwrap();
+        assert!(refused(folder.path()).contains("may be written by other users (mode 0775)"));
+        assert_eq!((mode(), fs::read_dir(folder.path()).unwrap().count()), (0o775, 0));
+        set(0o755).unwrap();
+        Folder::take(folder.path()).unwrap();
+        assert_eq!(mode(), 0o755);
+    }
+
+    #[test]
+    fn a_link_in_its_place_is_not_it() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("a");
+        let folder = Folder::take(&path).unwrap();
+        let moved = parent.path().join("b");
+        fs::rename(&path, &moved).unwrap();
+        symlink(&moved, &path).unwrap();
+        assert!(!folder.is_in_place());
+        assert!(refused(&path).contains("is a symbolic link"));
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub struct Capture {
     closer: Closer,
     /// What the closer is yet to be told.
     begun: Option<Round>,
-    /// Refusals that were written to a file that is gone.
+    /// Refusals that were written and did not last.
     lost: u64,
 }
 
@@ -54,6 +54,8 @@ struct Open {
     /// Refusals that were written after that.
     unseen: u64,
     unsynced_since: Option<Instant>,
+    /// Refusals that were written since the last sync, and may not be on the disk.
+    unsynced: u64,
     /// Half a line is at its end and could not be taken back.
     torn: bool,
 }
@@ -111,6 +113,7 @@ impl Capture {
             seen: Instant::now(),
             unseen: 0,
             unsynced_since: None,
+            unsynced: 0,
             torn: false,
         });
         self.newest = Some(stem.clone());
@@ -135,10 +138,25 @@ impl Capture {
     fn close(&mut self) -> io::Result<()> {
         let Some(open) = self.open.take() else { return Ok(()) };
         let synced = open.file.sync_data();
-        if open.is_gone() {
-            self.lost += open.unseen;
-        }
+        let unsynced = if synced.is_err() { open.unsynced } else { 0 };
+        let unseen = if open.is_gone() { open.unseen } else { 0 };
+        // Each is what was written last.
+        self.lost += unsynced.max(unseen);
         synced
+    }
+
+    /// Has what was written on the disk. Where that fails the kernel may have dropped it,
+    /// and says so once (fsync(2)): the file is left, and what went into it is lost.
+    fn sync(&mut self) -> io::Result<()> {
+        let Some(open) = &mut self.open else { return Ok(()) };
+        let Err(error) = open.file.sync_data() else {
+            (open.unsynced_since, open.unsynced) = (None, 0);
+            return Ok(());
+        };
+        self.lost += open.unsynced;
+        self.open = None;
+        // Where no other can be begun either, the next record tries again.
+        self.begin().and(Err(error))
     }
 
     /// Begins anew where the file or its folder is no longer where it was.
@@ -156,8 +174,8 @@ impl Capture {
             self.path.display()
         );
         // In a folder that was moved all is still there.
-        self.close()?;
-        self.begin()
+        let closed = self.close();
+        self.begin().and(closed)
     }
 
     /// What is due with time. Gives how soon something will be.
@@ -172,8 +190,7 @@ impl Capture {
             return Ok(None);
         }
         if unsynced.is_some_and(|left| left.is_zero()) {
-            open.unsynced_since = None;
-            open.file.sync_data()?;
+            self.sync()?;
             self.look_where_it_is()?;
             return Ok(aged);
         }
@@ -190,6 +207,7 @@ impl Open {
         }
         self.size += line.len() as u64;
         self.unseen += refusals;
+        self.unsynced += refusals;
         self.unsynced_since.get_or_insert_with(Instant::now);
         Ok(())
     }
@@ -246,7 +264,7 @@ impl Drop for Capture {
             tracing::error!(%error, "capture: the last records may not be on the disk");
         }
         if self.lost > 0 {
-            tracing::error!("capture: {} refusals were in a file that was taken away", self.lost);
+            tracing::error!("capture: {} refusals are not on the disk", self.lost);
         }
         let active = new_stem(Timestamp::now(), self.newest.as_deref());
         self.closer.see_to(Round { folder: Arc::clone(&self.folder), active });
@@ -254,129 +272,4 @@ impl Drop for Capture {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use super::*;
-    use crate::event::{Loss, read};
-
-    const LIMITS: Limits =
-        Limits { file_size: 1 << 20, file_age: Duration::from_hours(24), total_size: 64 << 20 };
-
-    fn record(count: u64) -> Record {
-        Record::Loss(Loss::now("test", count))
-    }
-
-    fn large(bytes: usize) -> Record {
-        let line = include_str!("../../../tests/golden/listener.jsonl");
-        let Ok(Record::BindFailure(mut event)) = read::record(line.trim_end()) else { panic!() };
-        event.process.cmdline = vec!["x".repeat(bytes)].into();
-        Record::BindFailure(event)
-    }
-
-    fn files(folder: &Path) -> usize {
-        super::super::segments(folder).unwrap().len()
-    }
-
-    #[test]
-    fn a_record_that_could_not_be_read_back_is_refused_and_none_else() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut capture = Capture::open(folder.path(), LIMITS).unwrap();
-        capture.write(&record(1)).unwrap();
-        let error = capture.write(&large(2 << 20)).unwrap_err();
-        assert!(error.to_string().contains("more than the 1048576"), "{error}");
-        capture.write(&large(900 << 10)).unwrap();
-        assert_eq!(capture.lost(), 0);
-        // Where there is room for little, a line may take a quarter of it.
-        let small = tempfile::tempdir().unwrap();
-        let limits = Limits { file_size: 1 << 10, total_size: 32 << 10, ..LIMITS };
-        let mut capture = Capture::open(small.path(), limits).unwrap();
-        capture.write(&large(1 << 10)).unwrap();
-        assert!(capture.write(&large(8 << 10)).is_err());
-    }
-
-    #[test]
-    fn a_file_s_age_ends_it_with_records_or_without() {
-        let folder = tempfile::tempdir().unwrap();
-        let age = Duration::from_millis(50);
-        let mut capture = Capture::open(folder.path(), Limits { file_age: age, ..LIMITS }).unwrap();
-        assert_eq!(capture.rest().unwrap(), None, "an empty one may become as old as it likes");
-        capture.write(&record(1)).unwrap();
-        let wait = capture.rest().unwrap().unwrap();
-        assert!(wait <= age, "{wait:?}");
-        std::thread::sleep(wait);
-        capture.rest().unwrap();
-        assert_eq!(capture.open.as_ref().unwrap().size, 0, "another file");
-    }
-
-    #[test]
-    fn what_is_written_is_synced_within_a_second() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut capture = Capture::open(folder.path(), LIMITS).unwrap();
-        let begun = Instant::now();
-        capture.write(&record(1)).unwrap();
-        // As many as come: each has the chance.
-        while capture
-            .open
-            .as_ref()
-            .unwrap()
-            .unsynced_since
-            .is_some_and(|since| since <= begun + SYNC / 2)
-        {
-            assert!(begun.elapsed() < SYNC * 5);
-            capture.write(&record(1)).unwrap();
-            let wait = capture.rest().unwrap().unwrap();
-            assert!(wait <= SYNC.max(LIMITS.file_age));
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        assert!(begun.elapsed() >= SYNC / 2);
-    }
-
-    fn wait_until_seen(capture: &mut Capture) {
-        capture.open.as_mut().unwrap().unsynced_since = Some(Instant::now() - SYNC);
-        capture.rest().unwrap();
-    }
-
-    #[test]
-    fn a_file_that_is_taken_away_is_begun_anew_and_its_last_records_counted() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut capture = Capture::open(folder.path(), LIMITS).unwrap();
-        capture.write(&record(5)).unwrap();
-        wait_until_seen(&mut capture);
-        capture.write(&record(3)).unwrap();
-        for segment in super::super::segments(folder.path()).unwrap() {
-            fs::remove_file(segment.path).unwrap();
-        }
-        wait_until_seen(&mut capture);
-        // What had been seen on the disk was somebody's own to remove.
-        assert_eq!((capture.lost(), files(folder.path())), (3, 1));
-        capture.write(&record(1)).unwrap();
-        wait_until_seen(&mut capture);
-        assert_eq!((capture.lost(), files(folder.path())), (0, 1));
-    }
-
-    #[test]
-    fn a_folder_that_is_taken_away_is_made_anew() {
-        let parent = tempfile::tempdir().unwrap();
-        let path = parent.path().join("a");
-        let mut capture = Capture::open(&path, LIMITS).unwrap();
-        capture.write(&record(3)).unwrap();
-        fs::remove_dir_all(&path).unwrap();
-        wait_until_seen(&mut capture);
-        assert_eq!((capture.lost(), files(&path)), (3, 1));
-        // Moved, nothing is lost; it goes on in the new one.
-        capture.write(&record(4)).unwrap();
-        fs::rename(&path, parent.path().join("b")).unwrap();
-        wait_until_seen(&mut capture);
-        assert_eq!((capture.lost(), files(&path)), (0, 1));
-        // Something else is there now: refused, and none of it touched.
-        fs::remove_dir_all(&path).unwrap();
-        fs::write(&path, "mine").unwrap();
-        capture.open.as_mut().unwrap().seen = Instant::now() - SYNC;
-        assert!(capture.write(&record(6)).is_err());
-        assert!(capture.write(&record(6)).is_err());
-        fs::remove_file(&path).unwrap();
-        capture.write(&record(7)).unwrap();
-        assert_eq!((capture.lost(), files(&path)), (0, 1));
-    }
-}
+mod tests;

@@ -17,7 +17,7 @@ use crate::{
     enrich,
     exec::{
         child::{Child, End},
-        free::wait_free,
+        free::{NotFree, wait_free},
         refused::{Refusal, Refused},
         signals::Signals,
     },
@@ -178,7 +178,14 @@ async fn hold(
                 talk::settle();
                 Ok(None)
             }
-            Err(held) => {
+            Err(NotFree::Unknown(refusal, why)) => {
+                let port = words::target(&refusal.failure);
+                say(format_args!(
+                    "portwatch: whether {port} is free cannot be known: {why}; not started again"
+                ));
+                Ok(Some(end))
+            }
+            Err(NotFree::Held(held)) => {
                 let port = words::target(&held.failure);
                 say(format_args!(
                     "portwatch: {port} is still held after {timeout:#}; not started again"

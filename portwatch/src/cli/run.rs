@@ -81,7 +81,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         let metrics = Arc::clone(&metrics);
         tokio::select! {
             served = serve(server, &metrics) => served?,
-            () = manager::ping(&metrics) => {}
+            () = manager::attend(&metrics) => {}
             stopped = signals.obey(args, &settings, controls, &metrics) => stopped,
         }
         manager::tell(&[NotifyState::Stopping]);

@@ -9,18 +9,23 @@
 use std::{
     fmt::Display,
     io::{self, IsTerminal as _, Write},
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 
 use anstream::{AutoStream, ColorChoice};
-use indicatif::ProgressDrawTarget;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
+    fs::{Mode, OFlags, open},
     io::Errno,
 };
 
 use crate::{sinks::sanitize::printable, talk};
+
+mod drawn;
+
+pub use drawn::progress;
 
 /// How long a message to a person waits for a reader that is slow.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -51,19 +56,35 @@ impl Stream {
     pub fn is_terminal(self) -> bool {
         self.as_fd().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
     }
+}
 
-    /// Waits until it can be written. Gives whether it can.
-    fn is_ready(self, patience: Option<Duration>) -> bool {
-        let timeout = patience.and_then(|patience| Timespec::try_from(patience).ok());
-        let mut ready = [PollFd::from_borrowed_fd(self.as_fd(), PollFlags::OUT)];
-        loop {
-            match poll(&mut ready, timeout.as_ref()) {
-                Ok(count) => return count > 0,
-                Err(Errno::INTR) => {}
-                Err(_) => return false,
-            }
+/// Waits until it can be written. Gives whether it can.
+fn is_ready(stream: BorrowedFd<'_>, patience: Option<Duration>) -> bool {
+    let timeout = patience.and_then(|patience| Timespec::try_from(patience).ok());
+    let mut ready = [PollFd::from_borrowed_fd(stream, PollFlags::OUT)];
+    loop {
+        match poll(&mut ready, timeout.as_ref()) {
+            Ok(count) => return count > 0,
+            Err(Errno::INTR) => {}
+            Err(_) => return false,
         }
     }
+}
+
+/// Where talk goes: the terminal that stderr is, opened once more, or stderr.
+fn talked_to() -> BorrowedFd<'static> {
+    static TERMINAL: OnceLock<Option<OwnedFd>> = OnceLock::new();
+    let stderr = rustix::stdio::stderr();
+    TERMINAL.get_or_init(|| opened_again(stderr)).as_ref().map_or(stderr, AsFd::as_fd)
+}
+
+/// A terminal that has room for less than what is written makes a writer wait who asked
+/// whether there is any. One that is opened once more does not wait, and those who share
+/// the first notice nothing. `None` where it is none, or may not be opened.
+fn opened_again(stream: BorrowedFd<'_>) -> Option<OwnedFd> {
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let path = format!("/proc/self/fd/{}", stream.as_raw_fd());
+    stream.is_terminal().then(|| open(path, flags, Mode::empty()).ok()).flatten()
 }
 
 impl AsFd for Stream {
@@ -83,7 +104,7 @@ impl Write for Stream {
         loop {
             match rustix::io::write(&self, bytes) {
                 Err(Errno::AGAIN) => {
-                    self.is_ready(None);
+                    is_ready(self.as_fd(), None);
                 }
                 Err(Errno::INTR) => {}
                 written => return Ok(written?),
@@ -109,12 +130,6 @@ pub fn say(text: impl Display) {
     talk(&text.to_string(), PATIENCE);
 }
 
-/// The place on stderr where a wait is shown.
-#[expect(clippy::disallowed_methods, reason = "this is the layer")]
-pub fn progress() -> ProgressDrawTarget {
-    ProgressDrawTarget::stderr()
-}
-
 /// Where log lines go: never waited for, since any thread may write one.
 #[derive(Clone, Copy, Debug)]
 pub struct Log;
@@ -132,22 +147,30 @@ impl Write for Log {
 
 /// Writes what stderr takes within `patience`, and drops the rest.
 fn talk(text: &str, patience: Duration) {
-    let deadline = Instant::now() + patience;
     let text: String = text.lines().flat_map(|line| [printable(line), "\n".into()]).collect();
     if talk::takes(text.as_bytes()) {
         return;
     }
-    let mut rest = text.as_bytes();
+    put(talked_to(), text.as_bytes(), patience);
+}
+
+/// Writes what a stream takes within `patience`, and drops the rest.
+fn put(stream: BorrowedFd<'_>, text: &[u8], patience: Duration) {
+    let deadline = Instant::now() + patience;
+    let mut rest = text;
     while !rest.is_empty() {
         let left = deadline.saturating_duration_since(Instant::now());
-        if !Stream::Stderr.is_ready(Some(left)) {
+        if !is_ready(stream, Some(left)) {
             return;
         }
         let piece = rest.get(..PIECE).unwrap_or(rest);
-        match rustix::io::write(Stream::Stderr, piece) {
+        match rustix::io::write(stream, piece) {
             Ok(written) => rest = rest.get(written..).unwrap_or_default(),
             Err(Errno::AGAIN | Errno::INTR) if !left.is_zero() => {}
             Err(_) => return,
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,10 @@ use std::{
 };
 
 use anstyle::{AnsiColor, Style};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::spawn_blocking,
+};
 
 use super::{
     error::{Failure, SystemError, ended},
@@ -98,22 +101,40 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         .enable_all()
         .build()
         .map_err(SystemError::at("start the runtime"))?;
+    // Before anything is told, so that whoever has heard of it can end it.
+    let mut interrupt = {
+        let _inside = runtime.enter();
+        signal(SignalKind::interrupt()).map_err(SystemError::at("watch for SIGINT"))?
+    };
     let mut progress = Progress::new(args.timeout);
     let end = runtime.block_on(async {
-        // Before anything is told, so that whoever has heard of it can end it.
-        let mut interrupt =
-            signal(SignalKind::interrupt()).map_err(SystemError::at("watch for SIGINT"))?;
         tokio::select! {
             ended = wait::wait(&host, &asked, args.timeout, |state| progress.tell(state)) => {
-                Ok(Some(ended?))
+                Ok::<_, Failure>(Some(ended?))
             }
-            _ = interrupt.recv() => Ok::<_, Failure>(None),
+            _ = interrupt.recv() => Ok(None),
         }
     });
     progress.end(end.as_ref().ok().and_then(Option::as_ref));
     let Some(state) = end? else { return Ok(ExitCode::from(INTERRUPTED)) };
     let code = if state.is_met() { ExitCode::SUCCESS } else { ExitCode::from(HELD) };
-    ended(code, args.write(&state, &host))
+    let text = match args.text(&state, &host) {
+        Ok(text) => text,
+        Err(error) => return ended(code, Err(error)),
+    };
+    // SIGINT does not end a process that watches for it, and a terminal may take nothing.
+    let written = runtime.block_on(async {
+        let write = move || Stream::Stdout.write_all(text.as_bytes());
+        tokio::select! {
+            written = spawn_blocking(write) => Some(written.map_err(io::Error::other).flatten()),
+            _ = interrupt.recv() => None,
+        }
+    });
+    runtime.shutdown_background();
+    match written {
+        Some(written) => ended(code, written),
+        None => Ok(ExitCode::from(INTERRUPTED)),
+    }
 }
 
 /// As shells have it: 128 and the signal's number.
@@ -142,7 +163,7 @@ impl Args {
         targets.into_iter().map(asked).collect()
     }
 
-    fn write(&self, state: &State, host: &Host) -> io::Result<()> {
+    fn text(&self, state: &State, host: &Host) -> io::Result<String> {
         let mut text = Vec::new();
         for port in &state.ports {
             let line = Line::of(port, state, host);
@@ -155,7 +176,7 @@ impl Args {
             }
         }
         let text = String::from_utf8_lossy(&text).into_owned();
-        Stream::Stdout.write_all(coloured(text, Stream::Stdout.colour()).as_bytes())
+        Ok(coloured(text, Stream::Stdout.colour()))
     }
 }
 

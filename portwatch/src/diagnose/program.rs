@@ -2,7 +2,10 @@
 
 use std::net::Ipv4Addr;
 
-use crate::evidence::{Process, bounds::ELLIPSIS};
+use crate::{
+    evidence::{Process, bounds::ELLIPSIS},
+    redact::Cmdline,
+};
 
 /// Programs that run other programs: what tells them apart is their first
 /// argument that is not an option.
@@ -50,7 +53,7 @@ pub fn identity(process: &Process) -> String {
 /// The same command line but for version numbers.
 pub fn same_command(a: &Process, b: &Process) -> bool {
     !a.cmdline.is_empty()
-        && a.cmdline.len() == b.cmdline.len()
+        && a.cmdline.iter().count() == b.cmdline.iter().count()
         && a.cmdline.iter().zip(&b.cmdline).all(|(x, y)| is_same(x, y))
 }
 
@@ -58,7 +61,7 @@ pub fn same_command(a: &Process, b: &Process) -> bool {
 /// by its version alone: `app-2.4.0.jar` and `app-2.4.2.jar`. `None` if none does.
 pub fn versions<'a>(a: &'a Process, b: &'a Process) -> Option<(&'a str, &'a str)> {
     let exe = |process: &'a Process| process.exe.as_deref().map(without_deleted);
-    let arguments = a.cmdline.iter().zip(&b.cmdline).map(|(a, b)| (a.as_str(), b.as_str()));
+    let arguments = a.cmdline.iter().zip(&b.cmdline);
     exe(a)
         .zip(exe(b))
         .into_iter()
@@ -142,7 +145,7 @@ impl PartialEq for Script<'_> {
 }
 
 /// What an interpreter runs, if all of its name is there.
-fn script(cmdline: &[String]) -> Option<Script<'_>> {
+fn script(cmdline: &Cmdline) -> Option<Script<'_>> {
     named_script(cmdline).filter(|script| {
         let (Script::File(text) | Script::Text(text)) = script;
         !text.ends_with(ELLIPSIS)
@@ -150,12 +153,12 @@ fn script(cmdline: &[String]) -> Option<Script<'_>> {
 }
 
 /// The argument of `-jar`, `-m` or `-c`, else the first that is not an option.
-fn named_script(cmdline: &[String]) -> Option<Script<'_>> {
+fn named_script(cmdline: &Cmdline) -> Option<Script<'_>> {
     let mut arguments = cmdline.iter().skip(1);
     while let Some(argument) = arguments.next() {
-        match argument.as_str() {
+        match argument {
             "-jar" | "-m" => return arguments.next().map(|script| Script::File(base(script))),
-            "-c" | "-e" => return arguments.next().map(|text| Script::Text(text)),
+            "-c" | "-e" => return arguments.next().map(Script::Text),
             option if option.starts_with('-') => {}
             script => return Some(Script::File(base(script))),
         }

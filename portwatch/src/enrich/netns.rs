@@ -17,11 +17,12 @@ use crate::{
     kernel::nsfs::Hidden,
 };
 
+pub mod again;
 mod cookie;
 mod places;
 
 use cookie::NotFound;
-pub use places::{all, by_inode};
+pub use places::all;
 use places::{any_process, denial, inode, named, open};
 
 /// Namespaces that are kept at hand.

@@ -5,7 +5,7 @@
 //! What is left out is left out here and nowhere later, so that a diagnosis knows what
 //! whoever reads the event knows, and a replay comes to the same.
 
-use std::{cmp::Reverse, io, mem};
+use std::{cmp::Reverse, mem};
 
 use serde::Serialize;
 
@@ -179,22 +179,7 @@ fn in_brief(process: &Process) -> Process {
 
 /// The bytes of a value in JSON.
 fn size(value: &impl Serialize) -> usize {
-    struct Count(usize);
-    impl io::Write for Count {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0 += bytes.len();
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut count = Count(0);
-    match serde_json::to_writer(&mut count, value) {
-        Ok(()) => count.0,
-        Err(_) => usize::MAX,
-    }
+    bounds::written(value).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]

@@ -1,12 +1,33 @@
 //! How much of a text an event has room for. What counts is its length in JSON, where
 //! one control character takes six bytes.
 
+use std::io;
+
+use serde::Serialize;
+
 /// What stands where something is left out.
 pub const ELLIPSIS: &str = "…";
 
 /// The bytes of a text in JSON, without the quotes around it.
 pub fn json_len(text: &str) -> usize {
     text.bytes().map(in_json).sum()
+}
+
+/// The bytes of a value in JSON; `None` for one that cannot be written.
+pub fn written(value: &impl Serialize) -> Option<usize> {
+    struct Count(usize);
+    impl io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    serde_json::to_writer(&mut count, value).ok().map(|()| count.0)
 }
 
 fn in_json(byte: u8) -> usize {

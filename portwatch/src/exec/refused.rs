@@ -3,6 +3,7 @@
 use std::{io, sync::Arc};
 
 use crate::{
+    enrich::netns::again::Known,
     event::{Event, Record},
     evidence::{Failure, State},
     shared::Shared,
@@ -17,8 +18,8 @@ const MOST: usize = 64;
 pub struct Refusal {
     /// What was asked of the kernel.
     pub failure: Failure,
-    /// The network namespace's inode.
-    pub netns: Option<u32>,
+    /// The network namespace.
+    pub netns: Known,
     /// `SO_REUSEADDR` of the listener, which all its connections have as well: of
     /// those the kernel tells it to nobody.
     pub reuseaddr: Option<bool>,
@@ -53,7 +54,7 @@ fn refusal(event: &Event) -> Refusal {
     Refusal {
         // Each socket has a cookie of its own.
         failure: Failure { cookie: None, ..event.failure.clone() },
-        netns: event.netns.inode,
+        netns: Known { inode: event.netns.inode, cookie: event.netns.cookie },
         reuseaddr: listener.and_then(|listener| listener.reuseaddr),
     }
 }

@@ -9,7 +9,10 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 
 use super::Identity;
-use crate::evidence::{Evidence, Process};
+use crate::{
+    evidence::{Evidence, Process},
+    redact::Cmdline,
+};
 
 /// Those who failed that are told apart.
 const MOST: usize = 16;
@@ -25,7 +28,7 @@ pub struct Deploys {
 #[derive(Debug)]
 struct Last {
     deploys: u64,
-    image: (Option<String>, Vec<String>),
+    image: (Option<String>, Cmdline),
     restarts: Option<u32>,
     time: Timestamp,
 }
@@ -74,6 +77,6 @@ impl Last {
     }
 }
 
-fn image(process: &Process) -> (Option<String>, Vec<String>) {
-    (process.exe.clone(), process.cmdline.to_vec())
+fn image(process: &Process) -> (Option<String>, Cmdline) {
+    (process.exe.clone(), process.cmdline.clone())
 }

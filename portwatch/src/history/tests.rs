@@ -89,7 +89,7 @@ fn failures_of_different_programs_are_no_row() {
     let once = report(&[of("a.service"), of("b.service"), of("c.service")]);
     assert_eq!(once.patterns[0].finding, None);
     let mut again = of("b.service");
-    again.process.cmdline = [&again.process.cmdline, &["--new".to_owned()][..]].concat().into();
+    again.process.cmdline.extend(["--new".to_owned()]);
     let twice = report(&[of("a.service"), of("b.service"), again]);
     let finding = twice.patterns[0].finding.as_deref();
     assert_eq!(finding, Some("the same squatter, 2 deploys of b.service in a row"));

@@ -112,29 +112,75 @@ impl<K: Pod + Eq + Hash + Debug> Table<K> {
         for entry in self.map.iter() {
             // One that was removed meanwhile is not there; the rest comes next time.
             let Ok((Shared(key), processors)) = entry else { break };
-            let mut used = SourceUse::zeroed();
-            for Shared(own) in processors.iter() {
-                used.counted += own.counted;
-                used.last_ns = used.last_ns.max(own.last_ns);
-                used.second_ns = used.second_ns.max(own.second_ns);
-                if own.tenant != Tenant::default() {
-                    used.tenant = own.tenant;
-                }
-            }
-            let before = self.seen.insert(key, used.counted).unwrap_or(0);
-            used.counted = used.counted.saturating_sub(before);
-            if used.counted > 0 {
-                take(key, used);
+            let used = sum(processors.iter().map(|Shared(own)| own));
+            if let Some(new) = newly(&mut self.seen, key, used) {
+                take(key, new);
             } else if now_ns.saturating_sub(used.second_ns.max(used.last_ns)) > idle_ns {
                 idle.push(key);
             }
         }
-        for key in &idle {
-            if let Err(error) = self.map.remove(&Shared(*key)) {
+        for key in idle {
+            // The walk over all of them takes a while. What was counted in it would go with
+            // the entry, so each is read once more, as late as can be.
+            let Ok(processors) = self.map.get(&Shared(key), 0) else { continue };
+            let used = sum(processors.iter().map(|Shared(own)| own));
+            if let Some(new) = newly(&mut self.seen, key, used) {
+                take(key, new);
+                continue;
+            }
+            if let Err(error) = self.map.remove(&Shared(key)) {
                 tracing::debug!(%error, "an idle entry stays");
                 continue;
             }
-            self.seen.remove(key);
+            self.seen.remove(&key);
         }
+    }
+}
+
+/// What all processors have counted.
+fn sum<'a>(processors: impl Iterator<Item = &'a SourceUse>) -> SourceUse {
+    let mut used = SourceUse::zeroed();
+    for own in processors {
+        used.counted += own.counted;
+        used.last_ns = used.last_ns.max(own.last_ns);
+        used.second_ns = used.second_ns.max(own.second_ns);
+        if own.tenant != Tenant::default() {
+            used.tenant = own.tenant;
+        }
+    }
+    used
+}
+
+/// What was counted since the last look; `None` if nothing was.
+fn newly<K: Eq + Hash>(seen: &mut Known<K, u64>, key: K, used: SourceUse) -> Option<SourceUse> {
+    let before = seen.insert(key, used.counted).unwrap_or(0);
+    let counted = used.counted.saturating_sub(before);
+    (counted > 0).then_some(SourceUse { counted, ..used })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counted(counted: u64, last_ns: u64) -> SourceUse {
+        SourceUse { counted, last_ns, ..SourceUse::zeroed() }
+    }
+
+    #[test]
+    fn what_came_between_two_looks_is_new_once() {
+        let mut seen = Known::new();
+        let mut look = |used| newly(&mut seen, "key", used).map(|new| new.counted);
+        assert_eq!(look(counted(5, 1)), Some(5));
+        assert_eq!(look(counted(5, 1)), None, "idle, and to be removed");
+        assert_eq!(look(counted(7, 2)), Some(2), "counted while others were looked at");
+        assert_eq!(look(counted(7, 2)), None);
+    }
+
+    #[test]
+    fn processors_have_a_part_each() {
+        let tenant = Tenant { user: 1000, cgroup_id: 7, reserved: 0 };
+        let own = SourceUse { tenant, ..counted(1, 9) };
+        let sum = sum([counted(2, 3), own, counted(4, 5)].iter());
+        assert_eq!((sum.counted, sum.last_ns, sum.tenant), (7, 9, tenant));
     }
 }

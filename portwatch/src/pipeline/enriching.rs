@@ -142,9 +142,7 @@ impl Enriching {
                 Next::Nothing => self.enricher.rest(),
                 Next::Closed => break,
             }
-            for event in self.storms.ended(now) {
-                self.tell(event);
-            }
+            self.storms.ended(now, |event| tell(&self.metrics, &self.outlets, event));
             // Looked at only when there was something to do.
             if given_back.elapsed() > GIVE_BACK {
                 memory::give_back();

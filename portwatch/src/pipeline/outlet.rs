@@ -11,8 +11,7 @@ use std::{
 use tokio::sync::mpsc;
 
 use crate::{
-    event::{Event, Loss, Record},
-    evidence::{Process, Socket},
+    event::{Loss, Record, memory},
     losses::Losses,
     metrics::{Metrics, stage::Stage},
     shared::queue::{Budget, Next, Receiver, Refused, Sender, queue},
@@ -89,7 +88,8 @@ impl Outlets {
 
     /// Hands a record to every sink, and waits for none of them.
     pub fn offer(&self, record: Record) {
-        let cost = cost(&record);
+        // What cannot be written by any sink has no room in a queue either.
+        let cost = memory::of(&record).unwrap_or(usize::MAX);
         let record = Arc::new(record);
         for outlet in &self.all {
             outlet.stage.add();
@@ -117,36 +117,6 @@ impl Outlets {
             outlet.queue.tell();
         }
     }
-}
-
-/// What a record takes of the memory while it waits: all that is written of it, and the
-/// parts of fixed size, of which not all is.
-fn cost(record: &Record) -> usize {
-    struct Length(usize);
-    impl io::Write for Length {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0 += bytes.len();
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut written = Length(0);
-    if serde_json::to_writer(&mut written, record).is_err() {
-        // No sink can write it either.
-        return QUEUE.cost;
-    }
-    let parts = match record {
-        Record::BindFailure(event) => {
-            let holders = event.sockets.iter().map(|socket| socket.holders.len());
-            size_of::<Event>()
-                + event.sockets.len() * size_of::<Socket>()
-                + holders.sum::<usize>() * size_of::<Process>()
-        }
-        Record::Loss(_) | Record::Agent(_) => 0,
-    };
-    size_of::<Record>() + written.0 + parts
 }
 
 /// A sink's side of its queue.
@@ -192,11 +162,11 @@ impl Writer {
                 Next::End => break,
             }
             if self.losses.pending() > 0 && losses_due <= Instant::now() {
-                self.say_losses(sink);
+                self.say_losses(sink)?;
                 losses_due = Instant::now() + LOSS_INTERVAL;
             }
         }
-        self.say_losses(sink);
+        self.say_losses(sink)?;
         if self.losses.pending() > 0 {
             tracing::error!("{}: what it has lost could not be said", self.place);
         }
@@ -257,14 +227,21 @@ impl Writer {
         }
     }
 
-    fn say_losses(&self, sink: &mut dyn Sink) {
+    /// What is not said now is said later, unless nobody is there who would read it.
+    fn say_losses(&self, sink: &mut dyn Sink) -> Result<(), Gone> {
+        let mut gone = false;
         self.losses.report(|place, count| {
-            let said = sink.write(&Record::Loss(Loss::now(place, count))).is_ok();
-            if said {
+            if gone {
+                return false;
+            }
+            let said = sink.write(&Record::Loss(Loss::now(place, count)));
+            gone = said.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
+            if said.is_ok() {
                 self.stage.told(count);
             }
-            said
+            said.is_ok()
         });
+        if gone { Err(Gone) } else { Ok(()) }
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use portwatch_common::{Crowd, Source, Tenant};
 
 use crate::{
@@ -24,9 +24,11 @@ use crate::{
     redact::Unredacted,
 };
 
+mod counted;
 mod room;
 
-use room::make_room;
+use counted::Counted;
+use room::{make_room, shrink};
 
 /// Failures of a source that are looked into each second; the others are taken for
 /// equal to the last of them.
@@ -39,6 +41,8 @@ const TOLD_OF_PROGRAM: u32 = 64;
 /// What is kept in mind of each kind. For more, room is made at the cost of whoever has
 /// most of it.
 const MOST_GROUPS: usize = 512;
+/// The most bytes of memory of all groups: each has a whole event.
+const MOST_BYTES: usize = 16 << 20;
 const MOST_SOURCES: usize = 4096;
 const MOST_CROWDS: usize = 1024;
 const MOST_TOLD: usize = 4096;
@@ -126,52 +130,6 @@ struct Told {
     last: Instant,
 }
 
-struct Counted {
-    tenant: Tenant,
-    /// The last that was looked into.
-    event: Event,
-    /// When that was, in nanoseconds of `CLOCK_BOOTTIME`.
-    at_ns: u64,
-    count: u64,
-    first_ns: u64,
-    last_ns: u64,
-    due: Instant,
-}
-
-impl Counted {
-    fn new(tenant: Tenant, event: Event, at_ns: u64, due: Instant) -> Self {
-        Self { tenant, event, at_ns, count: 0, first_ns: 0, last_ns: 0, due }
-    }
-
-    fn add(&mut self, count: u64, first_ns: u64, last_ns: u64) {
-        if self.count == 0 {
-            self.first_ns = first_ns;
-        }
-        self.count += count;
-        self.last_ns = self.last_ns.max(last_ns);
-    }
-
-    /// The event with the number, which begins anew; `None` if there was none.
-    fn summary(&mut self) -> Option<Event> {
-        let count = std::mem::take(&mut self.count);
-        let last_ns = std::mem::take(&mut self.last_ns);
-        (count > 0).then(|| Event {
-            id: format!("{}-{last_ns:x}", self.event.id),
-            count,
-            first_seen: Some(self.time_of(self.first_ns)),
-            last_seen: Some(self.time_of(last_ns)),
-            ..self.event.clone()
-        })
-    }
-
-    /// The wall clock's time, by what it was when the last look was taken.
-    fn time_of(&self, at_ns: u64) -> Timestamp {
-        let since = i128::from(at_ns) - i128::from(self.at_ns);
-        let since = SignedDuration::from_nanos(i64::try_from(since).unwrap_or(0));
-        self.event.time.checked_add(since).unwrap_or(self.event.time)
-    }
-}
-
 impl Storms {
     /// Counts over `window`; zero means that each failure is told.
     pub fn new(window: Duration) -> Self {
@@ -249,17 +207,33 @@ impl Storms {
         told.last = now;
         told.processes += u32::from(tell);
         let counted =
-            self.group(group, now, || Counted::new(tenant, event.clone(), raw.at_ns, now));
-        if tell {
-            return Some(event);
+            self.group(group, now, |due| Counted::new(tenant, event.clone(), raw.at_ns, due));
+        let told = if tell {
+            Some(event)
+        } else {
+            counted.add(1, raw.at_ns, raw.at_ns);
+            counted.look(event, raw.at_ns);
+            None
+        };
+        self.shrink();
+        told
+    }
+
+    /// Groups make room until all of them are within the bytes that they may take.
+    fn shrink(&mut self) {
+        let owner = |group: &Counted| (group.tenant, group.due);
+        while let Some(mut gone) = shrink(&mut self.groups, MOST_BYTES, |it| it.size, owner) {
+            self.displaced.extend(gone.summary());
         }
-        counted.add(1, raw.at_ns, raw.at_ns);
-        (counted.event, counted.at_ns) = (event, raw.at_ns);
-        None
     }
 
     /// What is counted of a group, from now on if it is new.
-    fn group(&mut self, group: Group, now: Instant, new: impl FnOnce() -> Counted) -> &mut Counted {
+    fn group(
+        &mut self,
+        group: Group,
+        now: Instant,
+        new: impl FnOnce(Instant) -> Counted,
+    ) -> &mut Counted {
         if !self.groups.contains_key(&group) {
             let gone = make_room(&mut self.groups, MOST_GROUPS, |group| (group.tenant, group.due));
             self.displaced.extend(gone.and_then(|mut counted| counted.summary()));
@@ -268,7 +242,7 @@ impl Storms {
         let next = &mut self.next;
         self.groups.entry(group).or_insert_with(|| {
             *next = Some(next.map_or(due, |next| next.min(due)));
-            Counted { due, ..new() }
+            new(due)
         })
     }
 
@@ -322,8 +296,9 @@ impl Storms {
         let all = Group { failing: looked.group.failing.clone(), process: None };
         let Some(last) = self.groups.get(&looked.group) else { return false };
         let (event, at_ns) = (last.event.clone(), last.at_ns);
-        let new = || Counted::new(tenant, event, at_ns, Instant::now());
+        let new = |due| Counted::new(tenant, event, at_ns, due);
         self.group(all, Instant::now(), new).add(count, last_ns, last_ns);
+        self.shrink();
         true
     }
 
@@ -332,11 +307,12 @@ impl Storms {
         self.next.map(|next| next.saturating_duration_since(now))
     }
 
-    /// What the windows that have ended by now have counted.
-    pub fn ended(&mut self, now: Instant) -> Vec<Event> {
-        let mut summaries = std::mem::take(&mut self.displaced);
+    /// Tells what the windows that have ended by now have counted, one by one: all copies
+    /// of all groups at once would take their memory twice.
+    pub fn ended(&mut self, now: Instant, mut tell: impl FnMut(Event)) {
+        std::mem::take(&mut self.displaced).into_iter().for_each(&mut tell);
         if self.next.is_none_or(|next| next > now) {
-            return summaries;
+            return;
         }
         let window = self.window;
         self.groups.retain(|_, counted| {
@@ -346,7 +322,7 @@ impl Storms {
             counted.due = now + window;
             let summary = counted.summary();
             let goes_on = summary.is_some();
-            summaries.extend(summary);
+            summary.into_iter().for_each(&mut tell);
             goes_on
         });
         let groups = &self.groups;
@@ -354,13 +330,12 @@ impl Storms {
         self.crowds.retain(|_, looked| groups.contains_key(&looked.group));
         self.told.retain(|_, told| now.duration_since(told.last) < window * 2);
         self.next = self.groups.values().map(|counted| counted.due).min();
-        summaries
     }
 
     /// What has been counted, when there is no time left to wait for.
-    pub fn all(mut self) -> Vec<Event> {
-        let summaries = self.groups.values_mut().filter_map(Counted::summary);
-        self.displaced.into_iter().chain(summaries).collect()
+    pub fn all(self) -> impl Iterator<Item = Event> {
+        let summaries = self.groups.into_values().filter_map(|mut counted| counted.summary());
+        self.displaced.into_iter().chain(summaries)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Command lines on both sides of the redaction.
 
-use std::{borrow::Cow, fmt, ops::Deref, slice, sync::Arc};
+use std::{borrow::Cow, fmt, str::SplitTerminator, sync::Arc};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -82,15 +82,42 @@ impl fmt::Debug for Unredacted {
     }
 }
 
+/// What ends each argument. No argument of a process has it in itself.
+const END: char = '\0';
+
 /// Arguments without secrets, as an event has them: a list of texts of at most 4 KiB.
-/// Where it is cut there is an ellipsis. What is cloned is one copy.
+/// Where it is cut there is an ellipsis. What is cloned is one copy, and all of them are
+/// one text, so that many short arguments take no more memory than a long one.
 #[derive(Clone, PartialEq, Eq, Default)]
-pub struct Cmdline(Arc<[String]>);
+pub struct Cmdline(Arc<str>);
 
 impl Cmdline {
     /// Whether nothing is known of them.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// The arguments, the program's name first.
+    pub fn iter(&self) -> SplitTerminator<'_, char> {
+        self.0.split_terminator(END)
+    }
+
+    /// The program's name, or the title that it has given itself.
+    pub fn first(&self) -> Option<&str> {
+        self.iter().next()
+    }
+
+    /// A NUL comes only from a line that was not written by this program.
+    fn of(arguments: impl IntoIterator<Item = String>) -> Self {
+        let mut all = String::new();
+        for argument in arguments {
+            all.extend(argument.chars().map(|char| match char {
+                END => char::REPLACEMENT_CHARACTER,
+                char => char,
+            }));
+            all.push(END);
+        }
+        Self(all.into())
     }
 
     /// Within the bounds, with an ellipsis where something is left out.
@@ -114,30 +141,22 @@ impl Cmdline {
             _ if !all => kept.push(ELLIPSIS.to_owned()),
             _ => {}
         }
-        Self(kept.into())
-    }
-}
-
-impl Deref for Cmdline {
-    type Target = [String];
-
-    fn deref(&self) -> &[String] {
-        &self.0
+        Self::of(kept)
     }
 }
 
 impl<'a> IntoIterator for &'a Cmdline {
-    type Item = &'a String;
-    type IntoIter = slice::Iter<'a, String>;
+    type Item = &'a str;
+    type IntoIter = SplitTerminator<'a, char>;
 
     fn into_iter(self) -> Self::IntoIter {
-        self.0.iter()
+        self.iter()
     }
 }
 
 impl fmt::Debug for Cmdline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        f.debug_list().entries(self).finish()
     }
 }
 
@@ -150,7 +169,7 @@ impl Serialize for Cmdline {
 /// An event that is read again has been redacted by whoever wrote it.
 impl<'de> Deserialize<'de> for Cmdline {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(Self(Vec::<String>::deserialize(deserializer)?.into()))
+        Ok(Self::of(Vec::<String>::deserialize(deserializer)?))
     }
 }
 
@@ -171,28 +190,28 @@ impl JsonSchema for Cmdline {
 #[cfg(test)]
 impl From<Vec<String>> for Cmdline {
     fn from(arguments: Vec<String>) -> Self {
-        Self(arguments.into())
+        Self::of(arguments)
     }
 }
 
 #[cfg(test)]
 impl FromIterator<String> for Cmdline {
     fn from_iter<I: IntoIterator<Item = String>>(arguments: I) -> Self {
-        Self(arguments.into_iter().collect())
+        Self::of(arguments)
     }
 }
 
 #[cfg(test)]
 impl Extend<String> for Cmdline {
     fn extend<I: IntoIterator<Item = String>>(&mut self, more: I) {
-        self.0 = self.0.iter().cloned().chain(more).collect();
+        *self = Self::of(self.iter().map(str::to_owned).chain(more));
     }
 }
 
 #[cfg(test)]
 impl<const N: usize> PartialEq<[&str; N]> for Cmdline {
     fn eq(&self, other: &[&str; N]) -> bool {
-        **self == *other
+        self.iter().eq(other.iter().copied())
     }
 }
 
@@ -236,8 +255,26 @@ mod tests {
     fn a_long_argument_leaves_room_for_those_behind_it() {
         let line = format!("java\0-cp\0{}\0Main\0", "a.jar:".repeat(1000));
         let shown = shown(line.as_bytes(), false);
+        let shown: Vec<_> = shown.iter().collect();
         assert_eq!(shown.len(), 4);
         assert!(shown[2].ends_with('…') && shown[3] == "Main", "{shown:?}");
+    }
+
+    #[test]
+    fn many_short_arguments_take_no_more_memory_than_their_json() {
+        let many = shown(&b"x\0".repeat(250), false);
+        assert_eq!(many.iter().count(), 250);
+        assert!(many.0.len() < serde_json::to_string(&many).unwrap().len());
+    }
+
+    #[test]
+    fn a_line_of_somebody_else_s_is_read_argument_by_argument() {
+        for (line, arguments) in
+            [("[]", vec![]), (r#"[""]"#, vec![""]), (r#"["a\u0000b",""]"#, vec!["a\u{fffd}b", ""])]
+        {
+            let read: Cmdline = serde_json::from_str(line).unwrap();
+            assert_eq!(read.iter().collect::<Vec<_>>(), arguments, "{line}");
+        }
     }
 
     proptest! {
@@ -250,7 +287,7 @@ mod tests {
             let shown = shown(&part.repeat(many), cut);
             let written = serde_json::to_string(&shown).unwrap();
             prop_assert!(written.len() <= MOST_BYTES, "{}", written.len());
-            prop_assert!(shown.len() <= MOST_ARGUMENTS);
+            prop_assert!(shown.iter().count() <= MOST_ARGUMENTS);
             let read: Cmdline = serde_json::from_str(&written).unwrap();
             prop_assert_eq!(read, shown);
         }

@@ -36,6 +36,7 @@ struct Reading {
 type Read = Result<Settings, Failure>;
 
 /// What has come of reading.
+#[allow(clippy::large_enum_variant, reason = "there is one at a time")]
 pub enum Progress {
     /// It has ended.
     Ended(Result<Read, RecvError>),

@@ -73,12 +73,12 @@ pub fn read(process: &Process, held: Endpoint) -> Option<Proxy> {
         host: held,
         container: None,
     };
-    let arguments: &[String] = &process.cmdline;
+    let arguments: Vec<_> = process.cmdline.iter().collect();
     match program(process)? {
-        "docker-proxy" => docker_proxy(arguments, &mut proxy),
+        "docker-proxy" => docker_proxy(&arguments, &mut proxy),
         // Rootless Docker; and newer Dockers bind in the daemon itself.
         "dockerd" | "rootlesskit" => {}
-        "conmon" => conmon(arguments, &mut proxy),
+        "conmon" => conmon(&arguments, &mut proxy),
         _ => proxy.engine = Engine::Podman,
     }
     Some(proxy)
@@ -102,7 +102,7 @@ fn run_by(process: &Process) -> Option<u32> {
 
 /// The value of one of the options `names`, as Go's flags and getopt take them:
 /// `-a V`, `--a V`, `-a=V`, `--a=V`.
-fn option<'a>(arguments: &'a [String], names: &[&str]) -> Option<&'a str> {
+fn option<'a>(arguments: &[&'a str], names: &[&str]) -> Option<&'a str> {
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         let Some(option) = argument.strip_prefix("--").or_else(|| argument.strip_prefix('-'))
@@ -111,14 +111,14 @@ fn option<'a>(arguments: &'a [String], names: &[&str]) -> Option<&'a str> {
         };
         match option.split_once('=') {
             Some((name, value)) if names.contains(&name) => return Some(value),
-            None if names.contains(&option) => return rest.next().map(String::as_str),
+            None if names.contains(&option) => return rest.next().copied(),
             _ => {}
         }
     }
     None
 }
 
-fn docker_proxy(arguments: &[String], proxy: &mut Proxy) {
+fn docker_proxy(arguments: &[&str], proxy: &mut Proxy) {
     let address = |name| option(arguments, &[name]).and_then(|value| value.parse::<IpAddr>().ok());
     let port = |name| option(arguments, &[name]).and_then(|value| value.parse::<u16>().ok());
     proxy.host.address = address("host-ip").unwrap_or(proxy.host.address);
@@ -135,7 +135,7 @@ fn docker_proxy(arguments: &[String], proxy: &mut Proxy) {
 
 /// conmon(8) keeps the ports of Podman's root containers open; CRI-O runs it
 /// too, with the kubelet's name for the container.
-fn conmon(arguments: &[String], proxy: &mut Proxy) {
+fn conmon(arguments: &[&str], proxy: &mut Proxy) {
     let is_id = |id: &&str| id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
     // What follows it are options of other programs.
     let end = arguments.iter().position(|argument| argument.starts_with("--exit-command"));

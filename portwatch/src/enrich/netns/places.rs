@@ -19,16 +19,6 @@ pub fn denial(one: io::Error, other: io::Error) -> io::Error {
     if one.kind() == ErrorKind::PermissionDenied { one } else { other }
 }
 
-/// A way into the namespace with this inode; `None` if it is gone, or may not be
-/// looked for.
-pub fn by_inode(host: &Host, wanted: u32, deadline: Instant) -> Option<NetnsRef> {
-    if inode(&host.proc_root.join("self/ns/net")) == Some(wanted) {
-        return Some(NetnsRef::Own);
-    }
-    let named = named(host, wanted).and_then(|(_, path)| open(&path, wanted).ok());
-    named.or_else(|| any_process(host, wanted, deadline).ok()).map(NetnsRef::Other)
-}
-
 /// Every namespace that can be found, one way into each, the agent's own first;
 /// at most `most`. Gives also whether that is all of them.
 pub fn all(host: &Host, most: usize) -> (Vec<NetnsRef>, bool) {

@@ -11,6 +11,7 @@ use super::{
 use crate::{
     enrich::{host::Host, processes, vouch},
     evidence::{Process, Supervisor, SupervisorKind},
+    redact::Cmdline,
 };
 
 /// How far up the parents are followed.
@@ -103,15 +104,15 @@ fn is_believed(host: &Host, process: &Process, pid: u32, uid: u32) -> bool {
 
 /// The kind of a program that is made for keeping others running. pm2 writes its
 /// title over its arguments.
-fn kind(comm: &str, argv: &[String]) -> Option<SupervisorKind> {
-    let program = argv.first().map(String::as_str).unwrap_or_default();
+fn kind(comm: &str, argv: &Cmdline) -> Option<SupervisorKind> {
+    let program = argv.first().unwrap_or_default();
     let is_pm2_title = program.starts_with("PM2 v") && program.contains("God Daemon");
     if comm.starts_with("PM2") || is_pm2_title {
         return Some(SupervisorKind::Pm2);
     }
     let is_python = base(program).starts_with("python");
     let script = argv.iter().skip(1).find(|argument| !argument.starts_with('-'));
-    let script = script.map(|script| base(script)).filter(|_| is_python).unwrap_or_default();
+    let script = script.map(base).filter(|_| is_python).unwrap_or_default();
     [comm, base(program), script].into_iter().find_map(|name| match name {
         "supervisord" | "supervisor.supervisord" => Some(SupervisorKind::Supervisord),
         "runsv" => Some(SupervisorKind::Runit),
@@ -123,16 +124,18 @@ fn kind(comm: &str, argv: &[String]) -> Option<SupervisorKind> {
 /// The folder that `runsv` and `s6-supervise` look after. Both go there at once,
 /// so that it is known where they were told a part of its path only. For `sv` a
 /// name alone means something too, for `s6-svc` it depends on who says it where.
-fn folder(host: &Host, pid: u32, kind: SupervisorKind, argv: &[String]) -> Option<String> {
-    let told = argv.get(1)?;
+fn folder(host: &Host, pid: u32, kind: SupervisorKind, argv: &Cmdline) -> Option<String> {
+    let told = argv.iter().nth(1)?;
     if told.starts_with('/') {
-        return Some(told.clone());
+        return Some(told.to_owned());
     }
     let there = fs::read_link(host.proc_file(pid, "cwd")).ok();
     let there = there.and_then(|path| path.into_os_string().into_string().ok());
     there
         .filter(|path| path.starts_with('/') && path != "/" && !path.ends_with(" (deleted)"))
-        .or_else(|| (kind == SupervisorKind::Runit && !told.starts_with('-')).then(|| told.clone()))
+        .or_else(|| {
+            (kind == SupervisorKind::Runit && !told.starts_with('-')).then(|| told.to_owned())
+        })
 }
 
 /// What a supervisor calls the process, by what it has put into the environment
@@ -171,7 +174,7 @@ mod tests {
 
     use super::*;
 
-    fn argv(line: &str) -> Vec<String> {
+    fn argv(line: &str) -> Cmdline {
         line.split('|').map(str::to_owned).collect()
     }
 
@@ -225,11 +228,13 @@ mod tests {
     proptest! {
         #[test]
         fn any_arguments_are_read(comm: String, argv: Vec<String>) {
+            let argv = Cmdline::from(argv);
             let _ = (kind(&comm, &argv), shell::runs(&argv));
         }
 
         #[test]
         fn any_options_are_read(argv in proptest::collection::vec("[-+]{0,2}[a-zO]{0,3}|busybox|sh|é", 0..6)) {
+            let argv = Cmdline::from(argv);
             let _ = (kind("sh", &argv), shell::runs(&argv));
         }
     }

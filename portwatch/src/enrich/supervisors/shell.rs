@@ -9,6 +9,8 @@ use std::{fs::File, io::Read as _, os::unix::fs::MetadataExt as _, path::PathBuf
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 
+use crate::redact::Cmdline;
+
 /// How much is read of a script.
 const MOST: u64 = 64 * 1024;
 
@@ -33,10 +35,10 @@ impl<'a> Runs<'a> {
 /// terminal or a pipe, and for any other program. By the arguments alone: the
 /// name of a script with a `#!` line is the script's, its interpreter is the
 /// first argument.
-pub fn runs(argv: &[String]) -> Option<Runs<'_>> {
+pub fn runs(argv: &Cmdline) -> Option<Runs<'_>> {
     const SHELLS: [&str; 6] = ["sh", "bash", "dash", "zsh", "ash", "ksh"];
     let base = |path: &'_ str| path.rsplit('/').next().unwrap_or(path).to_owned();
-    let mut arguments = argv.iter().map(String::as_str);
+    let mut arguments = argv.iter();
     let mut program = base(arguments.next()?);
     if program == "busybox" {
         program = base(arguments.next()?);

@@ -104,6 +104,20 @@ fn the_end_of_the_last_is_told() {
     drop(side);
 }
 
+/// Nothing but losses comes, and nobody reads them any more.
+#[test]
+fn a_reader_that_is_gone_is_noticed_by_a_loss_as_well() {
+    let (sink, side) = fake();
+    let (outlets, mut ended) =
+        Outlets::open(vec![(Place("sink.a"), sink)], &metrics(), || record(0)).unwrap();
+    side.answers.send(Err(io::ErrorKind::BrokenPipe.into())).unwrap();
+    outlets.lost("ring", 1);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let ends = async { tokio::time::timeout(Duration::from_secs(10), ended.wait()).await };
+    runtime.block_on(ends).expect("it goes on writing to nobody");
+    drop((outlets, side));
+}
+
 /// The reader of one takes its time over what that one has lost.
 #[test]
 fn nobody_waits_for_a_loss_to_be_said() {

@@ -1,4 +1,5 @@
-//! Bounded tables that many share: whoever has most in one makes room.
+//! Bounded tables that many share: whoever has most in one makes room, in number or in
+//! bytes.
 
 use std::{collections::HashMap, hash::Hash, time::Instant};
 
@@ -12,13 +13,30 @@ pub fn make_room<K: Clone + Eq + Hash, V>(
     most: usize,
     owner: impl Fn(&V) -> (Tenant, Instant),
 ) -> Option<V> {
-    if table.len() < most {
-        return None;
-    }
-    let user = most_frequent(table.values().map(|value| owner(value).0.user))?;
+    if table.len() < most { None } else { take_of_most(table, |_| 1, owner) }
+}
+
+/// The same where entries have a size, and not all a like one: takes one out if the sum of
+/// all is above `most`.
+pub fn shrink<K: Clone + Eq + Hash, V>(
+    table: &mut HashMap<K, V>,
+    most: usize,
+    size: impl Fn(&V) -> usize,
+    owner: impl Fn(&V) -> (Tenant, Instant),
+) -> Option<V> {
+    let all: usize = table.values().map(&size).sum();
+    if all <= most { None } else { take_of_most(table, size, owner) }
+}
+
+fn take_of_most<K: Clone + Eq + Hash, V>(
+    table: &mut HashMap<K, V>,
+    size: impl Fn(&V) -> usize,
+    owner: impl Fn(&V) -> (Tenant, Instant),
+) -> Option<V> {
+    let user = largest(table.values().map(|value| (owner(value).0.user, size(value))))?;
     let of_user = |value: &&V| owner(value).0.user == user;
-    let groups = table.values().filter(of_user).map(|value| owner(value).0.cgroup_id);
-    let cgroup_id = most_frequent(groups)?;
+    let groups = table.values().filter(of_user);
+    let cgroup_id = largest(groups.map(|value| (owner(value).0.cgroup_id, size(value))))?;
     let theirs = table.iter().filter(|(_, value)| {
         let tenant = owner(value).0;
         tenant.user == user && tenant.cgroup_id == cgroup_id
@@ -28,10 +46,11 @@ pub fn make_room<K: Clone + Eq + Hash, V>(
     table.remove(&key)
 }
 
-fn most_frequent<T: Copy + Eq + Hash + Ord>(all: impl Iterator<Item = T>) -> Option<T> {
-    let mut counts: HashMap<T, usize> = HashMap::new();
-    all.for_each(|one| *counts.entry(one).or_default() += 1);
-    counts.into_iter().max_by_key(|&(one, count)| (count, one)).map(|(one, _)| one)
+/// Whose sizes have the largest sum.
+fn largest<T: Copy + Eq + Hash + Ord>(all: impl Iterator<Item = (T, usize)>) -> Option<T> {
+    let mut sums: HashMap<T, usize> = HashMap::new();
+    all.for_each(|(one, size)| *sums.entry(one).or_default() += size);
+    sums.into_iter().max_by_key(|&(one, sum)| (sum, one)).map(|(one, _)| one)
 }
 
 #[cfg(test)]
@@ -56,5 +75,25 @@ mod tests {
         assert!(make_room(&mut table, 6, |value| *value).is_none(), "there is room");
         assert!(make_room(&mut table, 5, |value| *value).is_some());
         assert!(!table.contains_key(&4) && table.len() == 4, "{table:?}");
+    }
+
+    #[test]
+    fn whoever_has_most_bytes_makes_room_though_others_have_more_entries() {
+        let begin = Instant::now();
+        let entry = |user, bytes, ms| {
+            let tenant = Tenant { user, cgroup_id: 1, reserved: 0 };
+            (bytes, (tenant, begin + Duration::from_millis(ms)))
+        };
+        let mut table: HashMap<u32, (usize, (Tenant, Instant))> = HashMap::from([
+            (1, entry(0, 10, 0)),
+            (2, entry(0, 10, 1)),
+            (3, entry(0, 10, 2)),
+            (4, entry(1000, 60, 4)),
+            (5, entry(1000, 1, 3)),
+        ]);
+        let mut within = |most| shrink(&mut table, most, |it| it.0, |it| it.1).map(|it| it.0);
+        assert_eq!(within(91), None, "there is room");
+        assert_eq!([within(90), within(90)], [Some(1), None], "their oldest");
+        assert_eq!([within(40), within(40)], [Some(60), None]);
     }
 }

@@ -1,3 +1,4 @@
+use jiff::SignedDuration;
 use portwatch_common::{BindFailure, flag, stage};
 use proptest::prelude::*;
 
@@ -34,7 +35,7 @@ impl Play {
         if !self.storms.absorb(&raw, now) {
             self.told.extend(self.storms.admit(&raw, event(&raw, look), now));
         }
-        self.told.extend(self.storms.ended(now));
+        self.storms.ended(now, |event| self.told.push(event));
     }
 
     /// The kernel side has only counted some of the same source.
@@ -203,9 +204,32 @@ fn many_groups_of_one_user_leave_room_for_anothers() {
     }
     assert!(play.storms.groups.len() <= MOST_GROUPS && play.storms.sources.len() <= MOST_SOURCES);
     assert!(play.counted(&victim, 300_000, 5_000_000_000), "the victim's group is there");
-    play.told.extend(play.storms.ended(play.begin));
     let events = play.ends();
     assert_eq!(counts(&events).iter().sum::<u64>(), 1 + 300_000 + 4000);
+}
+
+#[test]
+fn large_events_of_one_user_make_room_before_anothers_small_one() {
+    let mut play = Play::new();
+    let mut of = |ms: u64, user: u32, pid: u32, port: u16, bytes: usize| {
+        let mut raw = raw(ms, pid, port);
+        raw.task.user = user;
+        let now = play.begin + Duration::from_millis(ms);
+        if !play.storms.absorb(&raw, now) {
+            let event = event(&raw, |process| process.comm = Some("x".repeat(bytes)));
+            play.told.extend(play.storms.admit(&raw, event, now));
+        }
+        raw
+    };
+    let victim = of(0, 1001, 7, 80, 0);
+    for port in 1000..1160 {
+        of(1, 1000, 8, port, 128 << 10);
+        of(2, 1000, 8, port, 128 << 10);
+    }
+    let taken: usize = play.storms.groups.values().map(|group| group.size).sum();
+    assert!((MOST_BYTES / 2..=MOST_BYTES).contains(&taken), "{taken} bytes");
+    assert!(play.counted(&victim, 300_000, 5_000_000_000), "the victim's group is there");
+    assert_eq!(counts(&play.ends()).iter().sum::<u64>(), 1 + 300_000 + 320);
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Loops in what a shell runs, and whether a program is started in one. By the words alone,
 //! as they are written; what only a shell could find out is taken for no.
 
+use crate::redact::Cmdline;
+
 /// Commands that run what comes after their options.
 const WRAPPERS: [&str; 17] = [
     "exec", "env", "nohup", "nice", "ionice", "setsid", "stdbuf", "chrt", "taskset", "sudo",
@@ -9,13 +11,12 @@ const WRAPPERS: [&str; 17] = [
 
 /// The names by which a script may start a process: of itself, of its program, and of what
 /// that interprets.
-pub fn names(comm: &str, argv: &[String], exe: Option<&str>) -> Vec<String> {
+pub fn names(comm: &str, argv: &Cmdline, exe: Option<&str>) -> Vec<String> {
     // Some write a title over their arguments: `nginx: master process nginx`.
-    let first = argv.first().map(String::as_str).unwrap_or_default();
+    let first = argv.first().unwrap_or_default();
     let title = first.split_ascii_whitespace().next().unwrap_or_default().trim_end_matches(':');
     let script = argv.iter().skip(1).find(|argument| !argument.starts_with('-'));
-    let all =
-        [comm, title, script.map(String::as_str).unwrap_or_default(), exe.unwrap_or_default()];
+    let all = [comm, title, script.unwrap_or_default(), exe.unwrap_or_default()];
     all.into_iter().map(base).filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
@@ -150,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_process_has_several_names() {
-        let argv = |line: &str| line.split('|').map(str::to_owned).collect::<Vec<_>>();
+        let argv = |line: &str| line.split('|').map(str::to_owned).collect::<Cmdline>();
         for (text, comm, line, exe) in [
             ("while :; do ./srv.py; done", "python3", "/usr/bin/python3|./srv.py", None),
             ("while :; do python3 srv.py; done", "main", "python3|srv.py", None),
@@ -166,7 +167,7 @@ mod tests {
         #[test]
         fn any_text_is_read(text: String, words in "(while|do|done|for|app|;| |\n|\\$|=){0,40}") {
             let _ = (runs_app(&text), runs_app(&words));
-            let _ = names(&text, std::slice::from_ref(&text), Some(&text));
+            let _ = names(&text, &Cmdline::from(vec![text.clone()]), Some(&text));
         }
     }
 }
