@@ -206,7 +206,7 @@ fn credentials<'a>(url: &'a str, safe: &mut String) -> &'a str {
             None => return url,
         },
     };
-    if at < user.len() {
+    if at < user.len() || user.contains(['/', '?', '#']) {
         return url;
     }
     safe.push_str(user);

@@ -67,6 +67,36 @@ pub fn word(text: &str, shell: bool) -> (usize, bool) {
     (text.len() - rest.len(), is_open)
 }
 
+/// What a shell makes of a word whose quotes begin or end within it (`'it'\\''s'`); `None`
+/// where at most its end is in quotes.
+pub fn joined(word: &str) -> Option<String> {
+    let start = word.find(['"', '\'', '\\'])?;
+    let (_, _, after) = quoted(word.get(start..)?, true).unwrap_or_default();
+    if !after.contains(['"', '\'', '\\']) && (start > 0 || after.trim_end_matches(ENDS).is_empty())
+    {
+        return None;
+    }
+    let mut text = String::with_capacity(word.len());
+    let mut rest = word;
+    while let Some(char) = rest.chars().next() {
+        if char == '\\' {
+            rest = rest.get(1..)?;
+            text.extend(rest.chars().next());
+            rest = rest.get(rest.chars().next().map_or(0, char::len_utf8)..)?;
+        } else if let Some((_, inner, after)) = quoted(rest, true) {
+            text.push_str(inner.replace("\\\"", "\"").as_str());
+            rest = after;
+        } else {
+            text.push(char);
+            rest = rest.get(char.len_utf8()..)?;
+        }
+    }
+    Some(text)
+}
+
+/// What may stand behind a closing quote.
+pub const ENDS: [char; 5] = [',', ';', ')', '}', ']'];
+
 /// The length of what ends `depth` brackets, or how many are still open at the end.
 pub fn brackets(text: &str, mut depth: usize) -> Result<usize, usize> {
     let mut rest = text;
@@ -110,6 +140,19 @@ mod tests {
         assert!(word("it's", false).1 && !word("'a'", false).1);
         assert_eq!(closing("a\\' b'", "'", true), Some((2, 3)));
         assert_eq!(closing("a\\' b'", "'", false), Some((5, 6)));
+    }
+
+    #[test]
+    fn parts_are_joined() {
+        for (word, text) in [
+            ("'a'\\''b c'", Some("a'b c")),
+            ("'TOKEN='\"x \\\" y\"", Some("TOKEN=x \" y")),
+            ("-p'a b'", None),
+            ("'a b';", None),
+            ("a", None),
+        ] {
+            assert_eq!(joined(word).as_deref(), text, "{word}");
+        }
     }
 
     #[test]

@@ -126,14 +126,21 @@ impl Scan {
     }
 
     fn word_of_text(&mut self, word: &str) -> String {
-        self.programs.see_within(word);
         let may_be_whole = self.next == Next::Anything && self.named.is_none();
-        let safe = match quotes::quoted(word, self.shell) {
-            Some((mark, inner, after)) if may_be_whole && after.bytes().all(is_end) => {
+        let joined = quotes::joined(word).filter(|_| self.shell);
+        let safe = match (joined, quotes::quoted(word, self.shell)) {
+            (Some(joined), _) => match self.word(&joined, true) {
+                safe if safe == joined => word.to_owned(),
+                safe => format!("'{}'", safe.replace('\'', "'\\''")),
+            },
+            (None, Some((mark, inner, after)))
+                if may_be_whole && after.trim_end_matches(quotes::ENDS).is_empty() =>
+            {
                 format!("{mark}{}{mark}{after}", self.word(inner, true))
             }
             _ => self.word(word, false),
         };
+        self.programs.see_within(word);
         if self.shell && (word.ends_with(';') || matches!(word, "&&" | "||" | "|" | "&")) {
             self.programs.separate();
             self.next = Next::Anything;
@@ -266,6 +273,10 @@ impl Scan {
         } else if last.starts_with('-') && last.len() > 2 && last.bytes().all(inside::is_name) {
             self.next = names::kind(last).map_or(Next::Anything, Next::Value);
         } else if bare.bytes().all(|byte| inside::is_name(byte) || b"\"'\\".contains(&byte)) {
+            if self.named.is_some() {
+                // `IDENTIFIED BY '…'`
+                return;
+            }
             let is_sql = last.eq_ignore_ascii_case("identified");
             let name = bare.trim_end_matches(['"', '\'', '\\']);
             let kind = if is_sql { Some(Kind::Secret) } else { names::kind(name) };
@@ -308,11 +319,6 @@ impl Scan {
         let bare = value.trim_end_matches(['"', '\'', ';', ')', '}', ',']);
         format!("{}{}", hidden(bare, kind), value.get(bare.len()..).unwrap_or_default())
     }
-}
-
-/// What may stand behind a closing quote.
-fn is_end(byte: u8) -> bool {
-    b",;)}]".contains(&byte)
 }
 
 fn is_scheme(word: &str) -> bool {
