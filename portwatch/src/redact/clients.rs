@@ -275,6 +275,11 @@ impl Programs {
         }
     }
 
+    /// An argument with blanks in it is no program's name.
+    pub fn see_text(&mut self) {
+        self.after_option = false;
+    }
+
     /// Looks whether a word is a program's name.
     pub fn see(&mut self, word: &str) {
         if word.starts_with('-') {
@@ -282,8 +287,9 @@ impl Programs {
             return;
         }
         let after_option = std::mem::take(&mut self.after_option);
-        if self.known.iter().any(|known| known.client.also == Also::Wraps) {
-            self.known.retain(|known| known.client.also != Also::Wraps);
+        let wraps = |known: &Known| known.client.also == Also::Wraps;
+        if !after_option && self.known.iter().any(wraps) {
+            self.known.retain(|known| !wraps(known));
             self.place = Place::Command;
         }
         if self.place == Place::Client {

@@ -194,18 +194,14 @@ fn name_before(text: &str) -> Option<Named> {
 }
 
 /// What follows `://`, up to where a host begins: a password is taken out. One that is
-/// not escaped as it should be may have any of URL's own characters in it.
+/// not escaped as it should be may have any of URL's own characters in it, so that it
+/// goes to the last at sign.
 fn credentials<'a>(url: &'a str, safe: &mut String) -> &'a str {
     let authority = url.get(..url.find(['/', '?', '#']).unwrap_or(url.len())).unwrap_or_default();
     let Some((user, secret)) = url.split_once(':') else { return url };
-    let at = match authority.rfind('@') {
-        Some(at) => at,
-        None if has_port(secret) => return url,
-        None => match url.rfind('@') {
-            Some(at) => at,
-            None => return url,
-        },
-    };
+    // A user's name may have one, too, and then a port may follow the host.
+    let is_password = authority.rfind('@').is_some_and(|at| at > user.len()) || !has_port(secret);
+    let Some(at) = url.rfind('@').filter(|_| is_password) else { return url };
     if at < user.len() || user.contains(['/', '?', '#']) {
         return url;
     }

@@ -140,7 +140,9 @@ impl Scan {
             }
             _ => self.word(word, false),
         };
-        self.programs.see_within(word);
+        // What a shell has in quotes is an argument, and has been looked at as one.
+        let bare = word.find(['"', '\'']).filter(|_| self.shell).unwrap_or(word.len());
+        self.programs.see_within(word.get(..bare).unwrap_or_default());
         if self.shell && (word.ends_with(';') || matches!(word, "&&" | "||" | "|" | "&")) {
             self.programs.separate();
             self.next = Next::Anything;
@@ -165,6 +167,7 @@ impl Scan {
             return safe;
         }
         if whole && word.contains(char::is_whitespace) {
+            self.programs.see_text();
             return self.nested(word);
         }
         self.programs.see(word);
@@ -180,7 +183,7 @@ impl Scan {
             Next::Unless(kind) if is_value(word, kind) && !is_ports(word) => {
                 return Some(self.hide(word, kind, whole));
             }
-            Next::Header { scheme } if !is_option(word) && !word.contains("://") => {
+            Next::Header { scheme } if is_value(word, Kind::Secret) && !word.contains("://") => {
                 let is_scheme = scheme && is_scheme(word.trim_matches(['"', '\'']));
                 self.next = Next::Header { scheme: false };
                 return Some(match is_scheme {
@@ -217,6 +220,10 @@ impl Scan {
         }
         if !is_given_as(value, found.kind) || (found.is_doubtful && is_ports(value)) {
             return None;
+        }
+        if found.is_doubtful && word.bytes().all(inside::is_name) {
+            // It may be a long option of another program: `-password`.
+            self.next = names::kind(word).map_or(Next::Anything, Next::Value);
         }
         let (value, after) = value.split_at_checked(found.end - found.start)?;
         Some(format!("{before}{}{after}", self.hide(value, found.kind, whole)))
