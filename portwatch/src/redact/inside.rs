@@ -275,16 +275,25 @@ pub fn lists(text: &str) -> String {
     safe
 }
 
-/// Takes the password out of an argument that is one URL, or one address of a database
+/// Takes the password out of an argument that is one URL, or a user and a host
 /// (`me:…@tcp(host)/`), and has blanks in it.
 pub fn credentials_with_blanks(text: &str) -> Option<String> {
     let blank = text.find(char::is_whitespace)?;
-    let (start, end) = match text.find("://").filter(|&at| at < blank) {
-        Some(at) => (at + "://".len(), text.rfind('@')?),
-        None => (0, ["@tcp(", "@unix("].iter().filter_map(|at| text.rfind(at)).max()?),
+    let end = text.rfind('@').filter(|&at| at > blank)?;
+    let scheme = text.find("://").filter(|&at| at < blank);
+    let start = match scheme {
+        Some(at) => at + "://".len(),
+        None => text.get(..text.find(':')?)?.rfind('=').map_or(0, |at| at + 1),
     };
     let (user, secret) = text.get(start..end)?.split_once(':')?;
-    let is_whole = user.bytes().all(is_of_user) && end > blank && !has_port(secret);
+    let is_user = match scheme {
+        Some(_) => user.bytes().all(is_of_user),
+        None => {
+            is_user_before(user)
+                && password_before_at(text.get(start + user.len() + 1..)?).is_some()
+        }
+    };
+    let is_secret = is_user && !secret.starts_with(char::is_whitespace) && !has_port(secret);
     let shown = text.get(..start + user.len() + 1)?;
-    is_whole.then(|| format!("{shown}{MARK}{}", text.get(end..).unwrap_or_default()))
+    is_secret.then(|| format!("{shown}{MARK}{}", text.get(end..).unwrap_or_default()))
 }

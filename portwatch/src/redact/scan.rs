@@ -221,7 +221,7 @@ impl Scan {
         if !is_given_as(value, found.kind) || (found.is_doubtful && is_ports(value)) {
             return None;
         }
-        if found.is_doubtful && word.bytes().all(inside::is_name) {
+        if word.bytes().all(inside::is_name) {
             // It may be a long option of another program: `-password`.
             self.next = names::kind(word).map_or(Next::Anything, Next::Value);
         }
