@@ -34,6 +34,8 @@ struct Named {
     kind: Kind,
     /// What ends the value: what stands between the name and the field before it.
     ends: &'static [char],
+    /// It stands where a URL has its host.
+    is_host: bool,
 }
 
 impl Scan {
@@ -83,6 +85,7 @@ impl Scan {
                 && !field.is_empty()
                 && let Some(named) = name_before(&safe)
                 && is_given_as(field, named.kind)
+                && !(char == ':' && (named.is_host || is_port_of(named.kind, field)))
             {
                 safe.push(char);
                 let left = self.assigned(field, &named, &mut safe);
@@ -190,7 +193,8 @@ fn name_before(text: &str) -> Option<Named> {
         Some('{' | '(') => &[',', '}', ')'],
         _ => &[],
     };
-    Some(Named { kind, ends })
+    let is_host = name.get(..start)?.ends_with("//");
+    Some(Named { kind, ends, is_host })
 }
 
 /// What follows `://`, up to where a host begins: a password is taken out. One that is
@@ -211,11 +215,16 @@ fn credentials<'a>(url: &'a str, safe: &mut String) -> &'a str {
     url.get(at..).unwrap_or_default()
 }
 
+/// Whether a name and what follows its colon are a host and a port: `auth:8080`.
+pub fn is_port_of(kind: Kind, text: &str) -> bool {
+    kind == Kind::Auth && has_port(text)
+}
+
 /// Whether what follows a colon begins with a port.
 fn has_port(text: &str) -> bool {
+    let after = text.trim_start_matches(|char: char| char.is_ascii_digit());
     let ends = |char: char| matches!(char, '/' | '?' | '#' | ',') || char.is_whitespace();
-    let port = text.split(ends).next().unwrap_or_default();
-    !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit())
+    after.len() < text.len() && (after.is_empty() || after.starts_with(ends))
 }
 
 fn is_of_user(byte: u8) -> bool {

@@ -257,7 +257,8 @@ impl Scan {
             }
             return Some(format!("{before}{scheme} {MARK}"));
         }
-        let is_given = !value.starts_with("//") && is_given_as(value, kind);
+        let is_other = value.starts_with("//") || inside::is_port_of(kind, value);
+        let is_given = !is_other && is_given_as(value, kind);
         is_given.then(|| format!("{before}{}", self.hide(value, kind, whole)))
     }
 

@@ -137,12 +137,35 @@ fn two_instances_with_different_secrets_are_the_same_command() {
 #[test]
 fn no_text_takes_long() {
     let begun = std::time::Instant::now();
-    for part in
-        ["://", "eyJ/", "sk-a/", "a:", "token=\"", "'", "a=", "://a:b@", "Bearer ", "@", "é"]
-    {
-        let mut cmdline = [part.repeat(100_000 / part.len()), "x".to_owned()];
-        Redaction::default().arguments(&mut cmdline);
-        Redaction::default().arguments(&mut cmdline[..1]);
+    for part in [
+        "://",
+        "eyJ/",
+        "sk-a/",
+        "a:",
+        "token=\"",
+        "'",
+        "a=",
+        "://a:b@",
+        "Bearer ",
+        "@",
+        "é",
+        ";a:/@",
+        "\\\"",
+        "\\\\'\" ",
+        ";token=",
+        "token=[\"",
+        "(",
+        "a'b ",
+        "password = ",
+        "\"a 'b ",
+        "mysql;-p",
+    ] {
+        let text = part.repeat(100_000 / part.len());
+        for before in [&[] as &[&str], &["app"], &["sh", "-c"]] {
+            let mut cmdline: Vec<_> = before.iter().map(|&part| part.to_owned()).collect();
+            cmdline.push(text.clone());
+            Redaction::default().arguments(&mut cmdline);
+        }
     }
     let took = begun.elapsed();
     assert!(took < std::time::Duration::from_secs(30), "{took:?}");
@@ -308,6 +331,7 @@ fn what_is_harmless_stays() {
         "docker run nginx:1.25@sha256:0123 registry.local:5000/a/b:1@sha256:01",
         "docker run -v data:/var/lib/@x -p 8080:80 --restart on-failure:3 nginx:alpine",
         "node file:/srv/node_modules/@scope/app npm:react@18",
+        "app http://auth:8080/x http://token:80/ auth:9000 --upstream=auth:9000/y",
         "mail mailto:me@example.org",
         "systemd-run getty@tty1.service",
         "app --listen 127.0.0.1:80,[::1]:80 --bind=0.0.0.0:8443",

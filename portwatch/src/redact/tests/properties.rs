@@ -91,7 +91,7 @@ fn given(arguments: &[String], form: usize) -> Vec<String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(60000))]
+    #![proptest_config(ProptestConfig::with_cases(2000))]
 
     /// Each part of a secret is marked, so that none is seen.
     #[test]
