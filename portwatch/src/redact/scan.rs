@@ -264,7 +264,7 @@ impl Scan {
 
     /// What the word says of the next one.
     fn announce(&mut self, word: &str, whole: bool) {
-        let bare = word.trim_start_matches(['"', '\'', '{', '(', ',', '[', '\\']);
+        let bare = word.trim_start_matches(['"', '\'', '{', '(', ',', '[', '\\', '$']);
         let end = bare.trim_end_matches(['"', '\'', ',', '\\']);
         let last = end.rsplit([':', '=', '"', '\'']).next().unwrap_or(end);
         let is = |scheme: &str| last.eq_ignore_ascii_case(scheme);

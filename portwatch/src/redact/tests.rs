@@ -259,6 +259,7 @@ fn values_are_hidden_to_their_end() {
         ),
         (&["app", "[\"--token\", \"x\", \"-v\"]"], "[\"--token\", \"[redacted]\", \"-v\"]"),
         (&["python3", "-c", "password = 'a b'; run(80)"], "password = '[redacted]'; run(80)"),
+        (&["perl", "-e", "my $token = \"a b\"; run"], "my $token = \"[redacted]\"; run"),
         (&["app", "port = 80 password = x"], "port = 80 password = [redacted]"),
         (
             &["mysql", "-e", "CREATE USER a IDENTIFIED BY 'x y'"],
