@@ -7,13 +7,18 @@
 
 use regex_lite::Regex;
 
+mod clients;
 mod cmdline;
+mod inside;
 mod names;
+mod quotes;
 mod scan;
+mod scripts;
 mod tokens;
 
 pub use cmdline::{Cmdline, MOST_BYTES, Unredacted};
 use scan::Scan;
+use scripts::Scripts;
 
 /// What stands in a secret's place.
 pub const MARK: &str = "[redacted]";
@@ -52,13 +57,16 @@ impl Redaction {
     fn arguments(&self, cmdline: &mut [String]) {
         let is_title = cmdline.len() == 1;
         let mut scan = Scan::default();
-        let mut before = String::new();
+        let mut scripts = Scripts::default();
         for argument in cmdline.iter_mut() {
             // A title that a program has written, and a shell's script, are many words
             // in one argument; any other argument is one value, spaces and all.
-            let is_text = is_title || matches!(before.as_str(), "-c" | "-lc" | "-e" | "-ec");
-            let safe = if is_text { scan.text(argument) } else { scan.argument(argument) };
-            before = std::mem::replace(argument, self.without_matches(safe));
+            let safe = match scripts.is_next(argument) {
+                true => scan.script(argument),
+                false if is_title => scan.text(argument),
+                false => scan.argument(argument),
+            };
+            *argument = self.without_matches(safe);
         }
     }
 

@@ -39,7 +39,7 @@ const WORDS: [&str; 15] = [
     "connectionstring",
 ];
 /// Words before `key` that make it a secret.
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 14] = [
     "api",
     "access",
     "private",
@@ -53,13 +53,78 @@ const KEYS: [&str; 13] = [
     "session",
     "license",
     "application",
+    "app",
+];
+/// Words that end in `pass` and are about no password.
+const NO_PASS: [&str; 14] = [
+    "compass",
+    "encompass",
+    "bypass",
+    "surpass",
+    "trespass",
+    "overpass",
+    "underpass",
+    "multipass",
+    "singlepass",
+    "onepass",
+    "twopass",
+    "lowpass",
+    "highpass",
+    "bandpass",
 ];
 /// Words at the beginning that make it a question or a switch.
 const SWITCHES: [&str; 9] =
     ["no", "ask", "prompt", "use", "with", "without", "enable", "disable", "require"];
 
 /// Last words of options that take a user's name and password in one.
-const PAIRS: [&str; 6] = ["user", "auth", "userpass", "userpwd", "creds", "login"];
+const PAIRS: [&str; 5] = ["user", "userpass", "userpwd", "creds", "login"];
+/// Last words of what takes a way to prove who one is, or the proof itself.
+const AUTHS: [&str; 4] = ["auth", "proxyauth", "httpauth", "oauth"];
+/// Such ways, and what switches them on and off.
+const WAYS: [&str; 42] = [
+    "none",
+    "basic",
+    "digest",
+    "ntlm",
+    "negotiate",
+    "bearer",
+    "kerberos",
+    "gssapi",
+    "spnego",
+    "plain",
+    "login",
+    "cram-md5",
+    "md5",
+    "scram-sha-1",
+    "scram-sha-256",
+    "sasl",
+    "tls",
+    "mtls",
+    "ssl",
+    "oauth",
+    "oauth2",
+    "oidc",
+    "jwt",
+    "saml",
+    "ldap",
+    "pam",
+    "trust",
+    "peer",
+    "ident",
+    "webhook",
+    "anonymous",
+    "optional",
+    "required",
+    "true",
+    "false",
+    "yes",
+    "no",
+    "on",
+    "off",
+    "enabled",
+    "disabled",
+    "default",
+];
 /// Words before `pin` that make it a secret.
 const PINS: [&str; 6] = ["user", "so", "token", "card", "security", "unlock"];
 
@@ -72,11 +137,27 @@ pub enum Kind {
     Key,
     /// A user's name, and behind a colon or a percent sign the password.
     Pair,
+    /// A secret, unless it is the name of a way to prove who one is.
+    Auth,
+}
+
+/// Whether `word` is the name of a way to prove who one is, and no secret.
+pub fn is_way(word: &str) -> bool {
+    let word = word.trim_matches(['"', '\'', ',', ';']);
+    WAYS.iter().any(|way| way.eq_ignore_ascii_case(word))
 }
 
 /// What is given under `name`, dashes before it or not; `None` for no secret.
 pub fn kind(name: &str) -> Option<Kind> {
-    let words = words(name.trim_start_matches('-'));
+    let mut words = words(name.trim_start_matches('-'));
+    // `TOKEN2`, `DB_PASSWORD_1`.
+    while let Some(last) = words.last_mut() {
+        last.truncate(last.trim_end_matches(|char: char| char.is_ascii_digit()).len());
+        match last.is_empty() {
+            true => words.pop(),
+            false => break,
+        };
+    }
     let (last, before) = words.split_last()?;
     if before.first().is_some_and(|first| SWITCHES.contains(&first.as_str())) {
         return None;
@@ -86,15 +167,23 @@ pub fn kind(name: &str) -> Option<Kind> {
     if last == "key" && matches!(previous, "access" | "account" | "shared") {
         return Some(Kind::Secret);
     }
-    if last == "key" && KEYS.contains(&previous) || last == "privatekey" {
-        return Some(Kind::Key);
+    let before_key = last.strip_suffix("key").filter(|before| !before.is_empty());
+    if KEYS.contains(&before_key.unwrap_or(previous)) && last.ends_with("key") {
+        let is_file = before_key.is_none_or(|before| matches!(before, "private" | "app"));
+        return Some(if is_file { Kind::Key } else { Kind::Secret });
     }
-    if PAIRS.contains(&last.as_str()) && (name.starts_with('-') || last == "auth") {
+    if AUTHS.contains(&last.as_str()) {
+        return Some(if previous == "basic" { Kind::Pair } else { Kind::Auth });
+    }
+    if PAIRS.contains(&last.as_str()) && name.starts_with('-') {
         return Some(Kind::Pair);
     }
     let is_secret = WORDS.contains(&last.as_str())
         || ENDS.iter().any(|end| last.ends_with(end))
         || (last == "pin" && (before.is_empty() || PINS.contains(&previous)))
+        || (last.ends_with("pass") && !NO_PASS.contains(&last.as_str()))
+        || (last == "phrase" && previous == "pass")
+        || (last == "base" && before.ends_with(&["secret".to_owned(), "key".to_owned()]))
         || (last == "string" && previous == "connection");
     is_secret.then_some(Kind::Secret)
 }
@@ -147,12 +236,24 @@ mod tests {
             "Authorization",
             "APIKey",
             "api_key",
+            "--dbpass",
+            "--adminpass",
+            "--authkey",
+            "--pass-phrase",
+            "SECRET_KEY_BASE",
+            "DB_PASSWORD_1",
+            "TOKEN2",
+            "user[password]",
         ] {
             assert!(kind(name).is_some(), "{name}");
         }
         assert_eq!(kind("--private-key"), Some(Kind::Key));
-        for name in ["--user", "--proxy-user", "--basic-auth", "ELASTIC_AUTH"] {
+        assert_eq!(kind("APP_KEY"), Some(Kind::Key));
+        for name in ["--user", "--proxy-user", "--basic-auth"] {
             assert_eq!(kind(name), Some(Kind::Pair), "{name}");
+        }
+        for name in ["--auth", "ELASTIC_AUTH", "_auth", "proxyauth"] {
+            assert_eq!(kind(name), Some(Kind::Auth), "{name}");
         }
     }
 
@@ -177,6 +278,10 @@ mod tests {
             "--author",
             "tokenizer",
             "--use-secret",
+            "--http2",
+            "PORT_1",
+            "8080",
+            "[::1]",
         ] {
             assert_eq!(kind(name), None, "{name}");
         }

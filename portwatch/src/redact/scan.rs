@@ -1,78 +1,25 @@
-//! Goes over a command line from its beginning to its end, once.
+//! Goes over a command line from its beginning to its end, once: what each word says of
+//! the next one.
 
 use super::{
     MARK,
+    clients::Programs,
+    inside,
     names::{self, Kind},
-    tokens,
+    quotes,
 };
 
-/// An option of one letter, whether the secret may stand right behind it, whether in the
-/// next argument, and what is given.
-type Letter = (char, bool, bool, Kind);
-
-/// Programs that take a secret in such an option. With mysql's `-p` alone one is asked.
-const CLIENTS: [(&[&str], &[Letter]); 15] = [
-    (
-        &["mysql", "mysqldump", "mysqladmin", "mysqlimport", "mysqlsh", "mariadb"],
-        &[('p', true, false, Kind::Secret)],
-    ),
-    (&["mariadb-dump", "mariadb-admin", "mariadb-import"], &[('p', true, false, Kind::Secret)]),
-    (&["sshpass"], &[('p', true, true, Kind::Secret)]),
-    (
-        &["mongo", "mongosh", "mongodump", "mongorestore", "mongoexport", "mongoimport"],
-        &[('p', false, true, Kind::Secret)],
-    ),
-    (&["redis-cli", "valkey-cli", "keydb-cli"], &[('a', false, true, Kind::Secret)]),
-    (
-        &["curl"],
-        &[
-            ('u', true, true, Kind::Secret),
-            ('U', true, true, Kind::Secret),
-            ('b', true, true, Kind::Key),
-        ],
-    ),
-    (&["http", "https", "xh"], &[('a', true, true, Kind::Pair)]),
-    (
-        &["ldapsearch", "ldapadd", "ldapmodify", "ldapdelete", "ldapwhoami", "ldapcompare"],
-        &[('w', true, true, Kind::Secret)],
-    ),
-    (
-        &["ldappasswd"],
-        &[
-            ('w', true, true, Kind::Secret),
-            ('s', true, true, Kind::Secret),
-            ('a', true, true, Kind::Secret),
-        ],
-    ),
-    (
-        &["smbclient", "smbget", "rpcclient", "net", "smbcacls", "winexe", "wmic"],
-        &[('U', true, true, Kind::Pair)],
-    ),
-    // `docker login`, `oc login`, `az login`.
-    (&["login"], &[('p', false, true, Kind::Secret)]),
-    (
-        &["sqlcmd", "bcp", "ipmitool", "mosquitto_pub", "mosquitto_sub", "zip", "unzip"],
-        &[('P', true, true, Kind::Secret)],
-    ),
-    (&["7z", "7za", "7zz", "rar", "unrar"], &[('p', true, false, Kind::Secret)]),
-    (&["cqlsh", "rabbitmqadmin", "rdesktop"], &[('p', false, true, Kind::Secret)]),
-    (
-        &["snmpget", "snmpwalk", "snmpbulkwalk", "snmpset", "snmptrap"],
-        &[
-            ('c', true, true, Kind::Secret),
-            ('A', true, true, Kind::Secret),
-            ('X', true, true, Kind::Secret),
-        ],
-    ),
-];
 /// Ways to prove who one is, by which an `Authorization` header begins.
 const SCHEMES: [&str; 7] = ["bearer", "basic", "digest", "token", "negotiate", "apikey", "ntlm"];
 
-/// Headers whose value is several secrets.
-const COOKIES: [&str; 2] = ["cookie", "set-cookie"];
+/// Headers whose value is several words.
+const LONG_HEADERS: [&str; 2] = ["authorization", "cookie"];
 
-/// URLs in one word. Each is looked through to its end, so what has more is taken out.
-const MOST_URLS: usize = 16;
+/// Quotes in quotes in quotes: what is deeper is taken out.
+const MOST_DEPTH: u8 = 8;
+
+/// What may follow a value in the same word.
+const FOLLOWS: [char; 7] = [',', ';', ')', '}', ']', '&', '|'];
 
 /// What has been said of the word that comes next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -81,19 +28,26 @@ enum Next {
     Anything,
     /// It is given under such a name.
     Value(Kind),
-    /// It is an authorization's scheme, or the secret itself.
-    Authorization,
-    /// It goes on with a secret up to this quote.
-    Quoted(char),
+    /// The same, unless it looks like a port.
+    Unless(Kind),
+    /// It and those that follow it are a header's value, maybe with its scheme first.
+    Header { scheme: bool },
 }
 
 /// The state between two words.
 #[derive(Debug, Default)]
 pub struct Scan {
     next: Next,
-    client: &'static [Letter],
+    /// What the word before names, if an equals sign follows.
+    named: Option<Kind>,
+    programs: Programs,
     /// A colon does not give what is before it a value: `image:tag`.
-    of_names: bool,
+    pub(super) of_names: bool,
+    /// The text is a shell's script.
+    pub(super) shell: bool,
+    /// A secret goes on until so many brackets are closed.
+    pub(super) brackets: usize,
+    depth: u8,
 }
 
 impl Scan {
@@ -104,269 +58,289 @@ impl Scan {
 
     /// One argument that is one value.
     pub fn argument(&mut self, argument: &str) -> String {
-        match std::mem::take(&mut self.next) {
-            Next::Value(kind) if is_value(argument, kind) => return hidden(argument, kind),
-            // The header's value has spaces in it, or is an argument of its own.
-            Next::Authorization if !argument.contains(char::is_whitespace) => {
-                self.next = Next::Authorization;
-                return self.word(argument);
-            }
-            _ => {}
-        }
-        if let Some((name, value)) = argument.split_once('=')
-            && name.bytes().all(is_name)
-            && let Some(kind) = names::kind(name)
-        {
-            let safe = if is_value(value, kind) { hidden(value, kind) } else { value.to_owned() };
-            return format!("{name}={safe}");
-        }
-        if let Some((name, _)) = argument.split_once(':')
-            && COOKIES.iter().any(|header| header.eq_ignore_ascii_case(name))
-        {
-            return format!("{name}: {MARK}");
-        }
-        let safe = self.text(argument);
-        if argument.contains(char::is_whitespace) {
-            // Its words are its own.
-            self.next = Next::Anything;
-        }
+        let safe = self.word(argument, true);
+        self.brackets = 0;
         safe
+    }
+
+    /// One argument that is a script.
+    pub fn script(&mut self, script: &str) -> String {
+        self.next = Next::Anything;
+        Self { shell: true, ..self.within() }.text(script)
+    }
+
+    /// A scan of a text within this one. Its words are its own.
+    fn within(&self) -> Self {
+        Self {
+            programs: self.programs.within(),
+            of_names: self.of_names,
+            depth: self.depth + 1,
+            ..Self::default()
+        }
+    }
+
+    /// What is shown of a part that has blanks in it.
+    pub(super) fn nested(&self, text: &str) -> String {
+        if self.depth == MOST_DEPTH {
+            return MARK.to_owned();
+        }
+        self.within().argument_text(text)
+    }
+
+    /// An argument's words, which may be a list with blanks in its values, too.
+    fn argument_text(&mut self, text: &str) -> String {
+        let text = inside::lists(text);
+        let text = inside::credentials_with_blanks(&text).unwrap_or(text);
+        self.text(&text)
     }
 
     /// Many words in one text.
     pub fn text(&mut self, text: &str) -> String {
         let mut safe = String::with_capacity(text.len());
         let mut rest = text;
-        while !rest.is_empty() {
-            let blank = rest.len() - rest.trim_start().len();
-            let (spaces, after) = rest.split_at(blank);
-            if !matches!(self.next, Next::Quoted(_)) {
-                safe.push_str(spaces);
+        loop {
+            if self.brackets > 0 {
+                let end = quotes::brackets(rest, self.brackets).unwrap_or(rest.len());
+                self.brackets = 0;
+                rest = rest.get(end..).unwrap_or_default();
             }
-            let end = after.find(char::is_whitespace).unwrap_or(after.len());
+            let (blanks, after) = rest.split_at(rest.len() - rest.trim_start().len());
+            if self.shell && blanks.contains('\n') {
+                self.programs.separate();
+                self.next = Next::Anything;
+            }
+            safe.push_str(blanks);
+            if after.is_empty() {
+                return safe;
+            }
+            let (end, is_open) = quotes::word(after, self.shell);
             let (word, after) = after.split_at(end);
-            if !word.is_empty() {
-                safe.push_str(&self.word(word));
-                if word.ends_with(';') || matches!(word, "&&" | "||" | "|" | "&") {
-                    // Another command, with options of its own.
-                    self.client = &[];
-                }
+            let shown = self.word_of_text(word);
+            safe.push_str(&shown);
+            if is_open && shown != word {
+                // The quote is closed behind the end of what is known.
+                return safe;
             }
             rest = after;
+        }
+    }
+
+    fn word_of_text(&mut self, word: &str) -> String {
+        let may_be_whole = self.next == Next::Anything && self.named.is_none();
+        let joined = quotes::joined(word).filter(|_| self.shell);
+        let safe = match (joined, quotes::quoted(word, self.shell)) {
+            (Some(joined), _) => match self.word(&joined, true) {
+                safe if safe == joined => word.to_owned(),
+                safe => format!("'{}'", safe.replace('\'', "'\\''")),
+            },
+            (None, Some((mark, inner, after)))
+                if may_be_whole && after.trim_end_matches(quotes::ENDS).is_empty() =>
+            {
+                format!("{mark}{}{mark}{after}", self.word(inner, true))
+            }
+            _ => self.word(word, false),
+        };
+        // What a shell has in quotes is an argument, and has been looked at as one.
+        let bare = word.find(['"', '\'']).filter(|_| self.shell).unwrap_or(word.len());
+        self.programs.see_within(word.get(..bare).unwrap_or_default());
+        if self.shell && (word.ends_with(';') || matches!(word, "&&" | "||" | "|" | "&")) {
+            self.programs.separate();
+            self.next = Next::Anything;
         }
         safe
     }
 
-    fn word(&mut self, word: &str) -> String {
-        match std::mem::take(&mut self.next) {
-            Next::Quoted(quote) => return self.until(quote, word),
-            Next::Authorization => {
-                let bare = word.trim_matches(['"', '\'']);
-                if SCHEMES.iter().any(|scheme| scheme.eq_ignore_ascii_case(bare)) {
-                    self.next = Next::Value(Kind::Secret);
-                    return word.to_owned();
-                }
-                return self.value(word, Kind::Secret);
-            }
-            Next::Value(kind) if is_value(word, kind) => return self.value(word, kind),
-            Next::Value(_) | Next::Anything => {}
-        }
-        if let Some(safe) = self.short_option(word) {
+    /// One word; a `whole` one is an argument, and quotes in it are its own.
+    fn word(&mut self, word: &str, whole: bool) -> String {
+        if let Some(safe) = self.announced(word, whole) {
             return safe;
         }
-        self.announce(word);
+        if let Some(safe) = self.short_option(word, whole) {
+            return safe;
+        }
+        if let Some((start, kind)) = inside::assignment(word) {
+            let (name, value) = word.split_at(start);
+            self.programs.see(name);
+            return format!("{name}{}", self.hide(value, kind, whole));
+        }
+        if let Some(safe) = self.header(word, whole) {
+            return safe;
+        }
+        if whole && word.contains(char::is_whitespace) {
+            self.programs.see_text();
+            return self.nested(word);
+        }
+        self.programs.see(word);
+        self.announce(word, whole);
         self.inside(word)
     }
 
-    /// A word that is a secret, or has one behind a user's name, but for the quotes around
-    /// it.
-    fn value(&mut self, word: &str, kind: Kind) -> String {
-        if kind == Kind::Pair
-            && let Some(at) = word.find(PAIR)
-        {
-            let (user, secret) = word.split_at(at + 1);
-            return match user.chars().next() {
-                Some(quote @ ('"' | '\'')) => format!("{user}{MARK}{}", self.until(quote, secret)),
-                _ => format!("{user}{}", self.value(secret, Kind::Secret)),
-            };
-        }
-        match word.chars().next() {
-            Some(quote @ ('"' | '\'')) => {
-                format!("{quote}{MARK}{}", self.until(quote, word.get(1..).unwrap_or_default()))
+    /// The word as it is shown if what is before it says that it is a secret.
+    fn announced(&mut self, word: &str, whole: bool) -> Option<String> {
+        let named = self.named.take();
+        match std::mem::take(&mut self.next) {
+            Next::Value(kind) if is_value(word, kind) => return Some(self.hide(word, kind, whole)),
+            Next::Unless(kind) if is_value(word, kind) && !is_ports(word) => {
+                return Some(self.hide(word, kind, whole));
             }
-            _ => {
-                let bare = word.trim_end_matches(['"', '\'', ';', ')', '}', ',']);
-                format!("{MARK}{}", word.get(bare.len()..).unwrap_or_default())
+            Next::Header { scheme } if is_value(word, Kind::Secret) && !word.contains("://") => {
+                let is_scheme = scheme && is_scheme(word.trim_matches(['"', '\'']));
+                self.next = Next::Header { scheme: false };
+                return Some(match is_scheme {
+                    true => word.to_owned(),
+                    false => self.hide(word, Kind::Secret, whole),
+                });
             }
+            _ => {}
         }
-    }
-
-    /// What follows in `word` behind the quote that ends a secret.
-    fn until(&mut self, quote: char, word: &str) -> String {
-        match word.split_once(quote) {
-            Some((_, after)) => format!("{quote}{}", self.inside(after)),
-            None => {
-                self.next = Next::Quoted(quote);
-                String::new()
-            }
-        }
-    }
-
-    /// The secret in an option of one letter, of the programs that have one.
-    fn short_option(&mut self, word: &str) -> Option<String> {
-        let name = word.rsplit('/').next().unwrap_or(word);
-        let known = CLIENTS.iter().find(|(clients, ..)| clients.contains(&name));
-        if let Some(&(_, letters)) = known {
-            self.client = letters;
-            return None;
-        }
-        let option = word.strip_prefix('-')?;
-        let &(letter, attached, separate, kind) =
-            self.client.iter().find(|(letter, ..)| option.starts_with(*letter))?;
-        let value = option.get(letter.len_utf8()..)?;
-        if value.is_empty() && separate {
+        let kind = named?;
+        if matches!(word, "=" | ":" | ":=" | "=>" | "==") {
             self.next = Next::Value(kind);
             return Some(word.to_owned());
         }
-        (attached && is_value(value, kind)).then(|| format!("-{letter}{}", hidden(value, kind)))
+        if word.eq_ignore_ascii_case("by") {
+            self.named = Some(kind);
+            return None;
+        }
+        let value = word.strip_prefix(['=', ':']).unwrap_or(word);
+        let is_given = value.len() < word.len() || (!whole && quotes::opening(word).is_some());
+        let (sign, value) = word.split_at(word.len() - value.len());
+        (is_given && is_given_as(value, kind))
+            .then(|| format!("{sign}{}", self.hide(value, kind, whole)))
+    }
+
+    /// The secret in an option of one letter, of the programs that have one.
+    fn short_option(&mut self, word: &str, whole: bool) -> Option<String> {
+        let found = self.programs.secret_in(word)?;
+        let (before, value) = word.split_at_checked(found.start)?;
+        if value.is_empty() && found.may_follow {
+            let next = if found.is_doubtful { Next::Unless } else { Next::Value };
+            self.next = next(found.kind);
+            return Some(word.to_owned());
+        }
+        if !is_given_as(value, found.kind) || (found.is_doubtful && is_ports(value)) {
+            return None;
+        }
+        if word.bytes().all(inside::is_name) {
+            // It may be a long option of another program: `-password`.
+            self.next = names::kind(word).map_or(Next::Anything, Next::Value);
+        }
+        let (value, after) = value.split_at_checked(found.end - found.start)?;
+        Some(format!("{before}{}{after}", self.hide(value, found.kind, whole)))
+    }
+
+    /// `Name: value`, maybe behind the option for it.
+    fn header(&mut self, word: &str, whole: bool) -> Option<String> {
+        let colon = word.find(':').filter(|_| !self.of_names)?;
+        let (before, value) = (word.get(..colon)?, word.get(colon + 1..)?);
+        let name = before.rsplit('=').next()?;
+        let name = name.strip_prefix("-H").unwrap_or(name);
+        if name.is_empty() || !name.bytes().all(inside::is_name) {
+            return None;
+        }
+        let kind = names::kind(name).filter(|kind| *kind != Kind::Pair)?;
+        let is_long = is_long_header(name);
+        let value = value.trim_start();
+        if value.is_empty() {
+            self.next = match is_long {
+                true => Next::Header { scheme: true },
+                false => Next::Value(kind),
+            };
+            return Some(word.to_owned());
+        }
+        let (before, _) = word.split_at(word.len() - value.len());
+        let (scheme, more) = value.split_once(char::is_whitespace).unwrap_or((value, ""));
+        if is_long && is_scheme(scheme) {
+            if more.trim().is_empty() {
+                self.next = Next::Header { scheme: false };
+                return Some(word.to_owned());
+            }
+            return Some(format!("{before}{scheme} {MARK}"));
+        }
+        let is_other = value.starts_with("//") || inside::is_port_of(kind, value);
+        let is_given = !is_other && is_given_as(value, kind);
+        is_given.then(|| format!("{before}{}", self.hide(value, kind, whole)))
     }
 
     /// What the word says of the next one.
-    fn announce(&mut self, word: &str) {
-        let bare = word.trim_start_matches(['"', '\'', '{', '(', ',']);
-        let last = bare.trim_end_matches(['"', '\'']).rsplit([':', '=', '"', '\'']).next();
-        let is = |scheme: &str| last.is_some_and(|last| last.eq_ignore_ascii_case(scheme));
-        self.next = if is("bearer") || (is("basic") && contains_authorization(bare)) {
-            Next::Value(Kind::Secret)
-        } else if let Some(name) = bare.strip_suffix(':').filter(|_| !self.of_names) {
-            let name = name.trim_end_matches(['"', '\'']);
-            match names::kind(name.rsplit(['"', '\'', ',', '{']).next().unwrap_or(name)) {
-                Some(_) if contains_authorization(name) => Next::Authorization,
-                Some(kind) => Next::Value(kind),
-                None => Next::Anything,
+    fn announce(&mut self, word: &str, whole: bool) {
+        let bare = word.trim_start_matches(['"', '\'', '{', '(', ',', '[', '\\', '$']);
+        let end = bare.trim_end_matches(['"', '\'', ',', '\\']);
+        let last = end.rsplit([':', '=', '"', '\'']).next().unwrap_or(end);
+        let is = |scheme: &str| last.eq_ignore_ascii_case(scheme);
+        let is_field = (bare.ends_with(':') && !self.of_names)
+            || (bare.ends_with('=') && !(whole || self.shell));
+        if is("bearer") || (is("basic") && bare.to_ascii_lowercase().contains("authorization")) {
+            self.next = Next::Value(Kind::Secret);
+        } else if is_field {
+            let name = end.trim_end_matches([':', '=']).trim_end_matches(['"', '\'', '\\']);
+            let name = name.rsplit(['"', '\'', ',', '{', '=']).next().unwrap_or(name);
+            if let Some(kind) = names::kind(name) {
+                self.next = Next::Value(kind);
             }
-        } else if bare.len() > 2 && bare.starts_with('-') && bare.bytes().all(is_name) {
-            names::kind(bare).map_or(Next::Anything, Next::Value)
-        } else {
-            Next::Anything
-        };
+        } else if last.starts_with('-') && last.len() > 2 && last.bytes().all(inside::is_name) {
+            self.next = names::kind(last).map_or(Next::Anything, Next::Value);
+        } else if bare.bytes().all(|byte| inside::is_name(byte) || b"\"'\\".contains(&byte)) {
+            if self.named.is_some() {
+                // `IDENTIFIED BY '…'`
+                return;
+            }
+            let is_sql = last.eq_ignore_ascii_case("identified");
+            let name = bare.trim_end_matches(['"', '\'', '\\']);
+            let kind = if is_sql { Some(Kind::Secret) } else { names::kind(name) };
+            self.named = kind.filter(|_| !self.of_names);
+        }
     }
 
-    /// Secrets in a word: behind a name, in a URL, and by their own form.
-    fn inside(&mut self, word: &str) -> String {
-        let mut safe = String::with_capacity(word.len());
-        let mut rest = word;
-        let mut at_start = true;
-        let mut urls = 0;
-        while let Some(char) = rest.chars().next() {
-            if at_start && let Some(length) = tokens::length(rest) {
-                safe.push_str(MARK);
-                rest = rest.get(length..).unwrap_or_default();
-                at_start = false;
-                continue;
-            }
-            let after = rest.get(char.len_utf8()..).unwrap_or_default();
-            if (char == '=' || char == ':' && !self.of_names)
-                && let Some(kind) = name_before(&safe)
-                && !after.is_empty()
-                && is_value(after, kind)
-            {
-                let open = open_quote(&safe);
-                safe.push(char);
-                rest = self.assigned(after, open, &mut safe);
-                continue;
-            }
-            if char == ':' && after.starts_with("//") {
-                urls += 1;
-                if urls > MOST_URLS {
-                    safe.push_str(MARK);
-                    break;
+    /// What is shown of a value: of a whole word nothing; in a text it ends where its
+    /// quote does.
+    pub(super) fn hide(&mut self, value: &str, kind: Kind, whole: bool) -> String {
+        if whole {
+            return hidden(value, kind);
+        }
+        let goes_on = |after: &str| after.is_empty() || after.starts_with(FOLLOWS);
+        if let Some((mark, inner, after)) = quotes::quoted(value, self.shell)
+            && goes_on(after)
+        {
+            return format!("{mark}{}{mark}{}", hidden(inner, kind), self.inside(after));
+        }
+        if value.starts_with(['[', '{']) {
+            match quotes::brackets(value, 0) {
+                Ok(end) if goes_on(value.get(end..).unwrap_or_default()) => {
+                    let after = value.get(end..).unwrap_or_default();
+                    return format!("{MARK}{}", self.inside(after));
                 }
-                safe.push_str("://");
-                rest = credentials(after.get(2..).unwrap_or_default(), &mut safe);
-                at_start = true;
-                continue;
-            }
-            at_start = !char.is_ascii_alphanumeric() && !matches!(char, '_' | '-');
-            safe.push(char);
-            rest = after;
-        }
-        safe
-    }
-
-    /// Takes the value at the beginning of `text` out, and gives what follows it: in a
-    /// URL's query and in a connection string there is more. `open` is a quote that has
-    /// begun before the name.
-    fn assigned<'a>(&mut self, text: &'a str, open: Option<char>, safe: &mut String) -> &'a str {
-        if let Some(quote @ ('"' | '\'')) = text.chars().next() {
-            let inner = text.get(1..).unwrap_or_default();
-            safe.push(quote);
-            safe.push_str(MARK);
-            return match inner.find(quote) {
-                Some(end) => inner.get(end..).unwrap_or_default(),
-                None => {
-                    self.next = Next::Quoted(quote);
-                    ""
+                Ok(_) => {}
+                Err(depth) => {
+                    self.brackets = depth;
+                    return MARK.to_owned();
                 }
-            };
+            }
         }
-        safe.push_str(MARK);
-        let end = text.find(['&', ';', '"', '\'']);
-        if let (None, Some(quote)) = (end, open) {
-            self.next = Next::Quoted(quote);
+        if self.shell
+            && !value.contains(['"', '\'', '\\'])
+            && let Some(end) = value.find([';', '|', '&', ')'])
+        {
+            let (value, after) = value.split_at(end);
+            return format!("{}{}", hidden(value, kind), self.inside(after));
         }
-        text.get(end.unwrap_or(text.len())..).unwrap_or_default()
+        let bare = value.trim_end_matches(['"', '\'', ';', ')', '}', ',']);
+        format!("{}{}", hidden(bare, kind), value.get(bare.len()..).unwrap_or_default())
     }
 }
 
-/// The quote right before the name that `text` ends with.
-fn open_quote(text: &str) -> Option<char> {
-    let before = text.trim_end_matches(|char: char| u8::try_from(char).is_ok_and(is_name));
-    before
-        .chars()
-        .next_back()
-        .filter(|char| before.len() < text.len() && matches!(char, '"' | '\''))
+fn is_scheme(word: &str) -> bool {
+    SCHEMES.iter().any(|scheme| scheme.eq_ignore_ascii_case(word))
 }
 
-/// The kind of the name that `text` ends with, in quotes or not.
-fn name_before(text: &str) -> Option<Kind> {
-    let text = text.strip_suffix(['"', '\'']).unwrap_or(text);
-    let start = text.bytes().rposition(|byte| !is_name(byte)).map_or(0, |before| before + 1);
-    names::kind(text.get(start..)?)
+fn is_long_header(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    LONG_HEADERS.iter().any(|header| name.ends_with(header))
 }
 
-/// What follows `://`, up to where a host begins: a password is taken out. One that is
-/// not escaped as it should be may have any of URL's own characters in it.
-fn credentials<'a>(text: &'a str, safe: &mut String) -> &'a str {
-    let end = text.find(['"', '\'', '<', '>']).unwrap_or(text.len());
-    let url = text.get(..end).unwrap_or_default();
-    let authority = url.get(..url.find(['/', '?', '#']).unwrap_or(url.len())).unwrap_or_default();
-    let Some((user, secret)) = url.split_once(':') else { return text };
-    let port = secret.split(['/', '?', '#', ',']).next().unwrap_or_default();
-    let is_port = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
-    let at = match authority.rfind('@') {
-        Some(at) => at,
-        None if is_port => return text,
-        None => match url.rfind('@') {
-            Some(at) => at,
-            None => return text,
-        },
-    };
-    if at < user.len() {
-        return text;
-    }
-    safe.push_str(user);
-    safe.push(':');
-    safe.push_str(MARK);
-    text.get(at..).unwrap_or_default()
-}
-
-fn contains_authorization(word: &str) -> bool {
-    word.to_ascii_lowercase().contains("authorization")
-}
-
-fn is_name(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"_-.".contains(&byte)
+/// Whether a word is one port, or several with colons between them.
+fn is_ports(word: &str) -> bool {
+    word.split(':').all(|port| port.len() <= 5 && port.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// What is between a user's name and the password.
@@ -378,15 +352,20 @@ fn hidden(value: &str, kind: Kind) -> String {
     format!("{}{MARK}", value.get(..user).unwrap_or_default())
 }
 
-/// Whether a word behind a secret's name is the secret: not the next option, and not
-/// the path of the file that has the key.
+/// Whether a word behind a secret's name is the secret, and not the next option.
 fn is_value(word: &str, kind: Kind) -> bool {
-    if word.is_empty() || is_option(word) {
-        return false;
-    }
+    !is_option(word) && is_given_as(word, kind)
+}
+
+/// Whether a value that is bound to a secret's name is the secret: not the path of the
+/// file that has the key, and not the way to prove who one is.
+pub fn is_given_as(word: &str, kind: Kind) -> bool {
+    let word = word.trim_start_matches(['"', '\'']);
     match kind {
+        _ if word.is_empty() => false,
         Kind::Secret => true,
         Kind::Key => !["/", "./", "../", "~/"].iter().any(|start| word.starts_with(start)),
+        Kind::Auth => !names::is_way(word),
         Kind::Pair => word.split_once(PAIR).is_some_and(|(user, secret)| {
             // A URL; a user and a group by their numbers.
             let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());

@@ -1,0 +1,373 @@
+//! Programs that take a secret in an option of one letter, and which of them a command
+//! line starts.
+
+use super::names::Kind;
+
+/// An option of one letter, whether the secret may be the next argument, and what is
+/// given. It may always follow the letter at once.
+type Letter = (char, bool, Kind);
+
+/// What else such a program takes a secret in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Also {
+    Nothing,
+    /// It starts another program, whose options are not its own.
+    Wraps,
+    /// `/p:…`
+    Slash,
+    /// `user/…@database`
+    Oracle,
+}
+
+#[derive(Debug)]
+struct Client {
+    names: &'static [&'static str],
+    letters: &'static [Letter],
+    /// Options that take something else: of a group (`-su`) the letter before may be any
+    /// but these. `None` where letters stand alone.
+    others: Option<&'static str>,
+    also: Also,
+}
+
+const fn client(
+    names: &'static [&'static str],
+    letters: &'static [Letter],
+    others: Option<&'static str>,
+) -> Client {
+    Client { names, letters, others, also: Also::Nothing }
+}
+
+const fn special(names: &'static [&'static str], letters: &'static [Letter], also: Also) -> Client {
+    Client { names, letters, others: None, also }
+}
+
+use Kind::{Key, Pair, Secret};
+
+/// With mysql's `-p` alone one is asked.
+const CLIENTS: [Client; 22] = [
+    client(
+        &[
+            "mysql",
+            "mysqldump",
+            "mysqladmin",
+            "mysqlimport",
+            "mysqlsh",
+            "mysqlcheck",
+            "mysqlshow",
+            "mysqlbinlog",
+            "mysqlslap",
+            "mysqlpump",
+            "mysql_upgrade",
+            "mariadb",
+            "mariadb-dump",
+            "mariadb-admin",
+            "mariadb-import",
+            "mariadb-check",
+            "mariadb-backup",
+            "mariadb-show",
+            "mariadb-slap",
+            "mariadb-binlog",
+            "mariadb-upgrade",
+            "mariabackup",
+            "xtrabackup",
+        ],
+        &[('p', false, Secret)],
+        Some("uhPDeSrTw"),
+    ),
+    special(&["sshpass"], &[('p', true, Secret)], Also::Wraps),
+    client(
+        &[
+            "mongo",
+            "mongosh",
+            "mongodump",
+            "mongorestore",
+            "mongoexport",
+            "mongoimport",
+            "mongostat",
+            "mongotop",
+            "mongofiles",
+        ],
+        &[('p', true, Secret)],
+        None,
+    ),
+    client(
+        &["redis-cli", "redis-benchmark", "valkey-cli", "valkey-benchmark", "keydb-cli"],
+        &[('a', true, Secret)],
+        None,
+    ),
+    client(
+        &["curl"],
+        &[('u', true, Secret), ('U', true, Secret), ('b', true, Key)],
+        Some("AcCdDeEFhHKmoPQrtTwxXyYz"),
+    ),
+    client(&["http", "https", "xh"], &[('a', true, Pair)], None),
+    client(
+        &["ldapsearch", "ldapadd", "ldapmodify", "ldapdelete", "ldapwhoami", "ldapcompare"],
+        &[('w', true, Secret)],
+        Some("abcdDeEfFhHloOpPRsSTUXyYz"),
+    ),
+    client(
+        &["ldappasswd"],
+        &[('w', true, Secret), ('s', true, Secret), ('a', true, Secret)],
+        Some("dDeEfhHoOpPRtTUXyY"),
+    ),
+    client(
+        &["smbclient", "smbget", "rpcclient", "net", "smbcacls", "winexe", "wmic"],
+        &[('U', true, Pair)],
+        None,
+    ),
+    // `docker login`, `oc login`, `az login`.
+    client(&["login"], &[('p', true, Secret)], None),
+    client(
+        &["sqlcmd", "bcp", "tsql", "isql", "ipmitool", "mosquitto_pub", "mosquitto_sub"],
+        &[('P', true, Secret)],
+        None,
+    ),
+    client(&["microsocks"], &[('P', true, Secret)], Some("iupwb")),
+    client(&["zip", "zipcloak", "zipnote", "unzip"], &[('P', true, Secret)], Some("bdinOstxZ")),
+    client(&["7z", "7za", "7zz", "rar", "unrar"], &[('p', false, Secret)], None),
+    client(
+        &["cqlsh", "rabbitmqadmin", "rdesktop", "useradd", "usermod"],
+        &[('p', true, Secret)],
+        None,
+    ),
+    client(
+        &[
+            "snmpget",
+            "snmpgetnext",
+            "snmpwalk",
+            "snmpbulkwalk",
+            "snmpbulkget",
+            "snmpset",
+            "snmptable",
+            "snmpstatus",
+            "snmptrap",
+            "snmpinform",
+        ],
+        &[('c', true, Secret), ('A', true, Secret), ('X', true, Secret)],
+        None,
+    ),
+    client(
+        &["ss-server", "ss-local", "ss-redir", "ss-tunnel", "ss-manager", "sslocal", "ssserver"],
+        &[('k', true, Secret)],
+        Some("abcfilLmnpst"),
+    ),
+    client(&["ttyd"], &[('c', true, Pair)], Some("ACdDgHIiKmPpqSsTtUuwb")),
+    client(&["lftp"], &[('u', true, Secret)], None),
+    client(&["ab"], &[('A', true, Pair), ('P', true, Pair)], Some("BbCceEfgHmnpsTtuvXxyzZ")),
+    special(&["xfreerdp", "xfreerdp3", "wlfreerdp", "sdl-freerdp"], &[], Also::Slash),
+    special(&["sqlplus"], &[], Also::Oracle),
+];
+
+/// Words before a program's name: programs that start another one, and what a shell has
+/// before a command.
+const WRAPPERS: [&str; 31] = [
+    "sudo",
+    "doas",
+    "env",
+    "timeout",
+    "nice",
+    "nohup",
+    "exec",
+    "time",
+    "setsid",
+    "ionice",
+    "stdbuf",
+    "chrt",
+    "taskset",
+    "xargs",
+    "command",
+    "builtin",
+    "eval",
+    "strace",
+    "tini",
+    "dumb-init",
+    "catatonit",
+    "then",
+    "do",
+    "else",
+    "elif",
+    "if",
+    "while",
+    "until",
+    "!",
+    "{",
+    "trap",
+];
+
+/// What ends a command in a script.
+pub const SEPARATORS: [char; 5] = [';', '|', '&', '(', '`'];
+
+/// Where in a command line the scan is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Place {
+    /// A command may stand here.
+    #[default]
+    Command,
+    /// Behind a program that may start another one: `docker exec db mysql`.
+    Within,
+    /// Behind the name of such a program; whatever comes are its arguments.
+    Client,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    client: &'static Client,
+    /// It may be an option's value: `--name mongo`.
+    is_doubtful: bool,
+}
+
+/// A secret's place in an argument.
+pub struct Found {
+    /// What is before it.
+    pub start: usize,
+    /// What is behind it starts here.
+    pub end: usize,
+    pub kind: Kind,
+    /// If nothing is there, it is the next argument.
+    pub may_follow: bool,
+    /// What looks like a port is one.
+    pub is_doubtful: bool,
+}
+
+/// The programs whose options are looked for.
+#[derive(Clone, Debug, Default)]
+pub struct Programs {
+    known: Vec<Known>,
+    place: Place,
+    after_option: bool,
+    /// Open parentheses and backticks: the command around them goes on behind them.
+    depth: usize,
+    in_backticks: bool,
+}
+
+impl Programs {
+    /// For a text that is one argument: it may have a command of its own, or go on with
+    /// options of this one.
+    pub fn within(&self) -> Self {
+        Self { known: self.known.clone(), ..Self::default() }
+    }
+
+    /// Another command begins.
+    pub fn separate(&mut self) {
+        if self.depth == 0 && !self.in_backticks {
+            self.known.clear();
+        }
+        self.begin();
+    }
+
+    /// A command may stand here.
+    pub fn begin(&mut self) {
+        self.place = Place::Command;
+        self.after_option = false;
+    }
+
+    /// Commands begin within a word of a text, whatever else the word is.
+    pub fn see_within(&mut self, word: &str) {
+        self.depth += word.matches('(').count();
+        self.depth = self.depth.saturating_sub(word.matches(')').count());
+        self.in_backticks ^= word.matches('`').count() % 2 == 1;
+        for part in word.split(SEPARATORS).skip(1) {
+            self.begin();
+            if !part.is_empty() {
+                self.see(part);
+            }
+        }
+    }
+
+    /// An argument with blanks in it is no program's name.
+    pub fn see_text(&mut self) {
+        self.after_option = false;
+    }
+
+    /// Looks whether a word is a program's name.
+    pub fn see(&mut self, word: &str) {
+        if word.starts_with('-') {
+            self.after_option = word != "--";
+            return;
+        }
+        let after_option = std::mem::take(&mut self.after_option);
+        let wraps = |known: &Known| known.client.also == Also::Wraps;
+        if !after_option && self.known.iter().any(wraps) {
+            self.known.retain(|known| !wraps(known));
+            self.place = Place::Command;
+        }
+        if self.place == Place::Client {
+            return;
+        }
+        let name = name(word);
+        let client = CLIENTS.iter().find(|client| client.names.contains(&name));
+        let is_command = self.place == Place::Command;
+        if let Some(client) = client {
+            self.add(Known { client, is_doubtful: after_option && !is_command });
+        }
+        // Behind a wrapper's option it may be the option's value: `sudo -u net curl`.
+        let may_be_other = after_option
+            || WRAPPERS.contains(&name)
+            || word.contains('=')
+            || word.starts_with(|char: char| char.is_ascii_digit());
+        if is_command && !may_be_other {
+            self.place = if client.is_some() { Place::Client } else { Place::Within };
+        }
+    }
+
+    fn add(&mut self, new: Known) {
+        let same = self.known.iter_mut().find(|known| std::ptr::eq(known.client, new.client));
+        match same {
+            Some(known) => known.is_doubtful &= new.is_doubtful,
+            None => self.known.push(new),
+        }
+    }
+
+    /// The place of a secret in an argument of these programs.
+    pub fn secret_in(&self, word: &str) -> Option<Found> {
+        let certain = self.known.iter().filter(|known| !known.is_doubtful);
+        let doubtful = self.known.iter().filter(|known| known.is_doubtful);
+        certain.chain(doubtful).find_map(|known| known.secret_in(word))
+    }
+}
+
+impl Known {
+    fn secret_in(self, word: &str) -> Option<Found> {
+        let Self { client, is_doubtful } = self;
+        let found =
+            |start, end, kind, may_follow| Found { start, end, kind, may_follow, is_doubtful };
+        let Some(option) = word.strip_prefix('-') else {
+            return match client.also {
+                Also::Slash => ["/p:", "/gp:"]
+                    .iter()
+                    .find(|option| word.starts_with(**option))
+                    .map(|option| found(option.len(), word.len(), Secret, false)),
+                Also::Oracle => {
+                    let user = word.find('/').filter(|&slash| slash > 0)?;
+                    let end = word.rfind('@').filter(|&at| at > user).unwrap_or(word.len());
+                    (!word.starts_with('@')).then(|| found(user + 1, end, Secret, false))
+                }
+                Also::Nothing | Also::Wraps => None,
+            };
+        };
+        for (at, char) in option.char_indices() {
+            let letter = client.letters.iter().find(|(letter, ..)| *letter == char);
+            if let Some(&(_, may_follow, kind)) = letter {
+                return Some(found(1 + at + char.len_utf8(), word.len(), kind, may_follow));
+            }
+            let is_flag = client.others.is_some_and(|others| !others.contains(char));
+            if !is_flag || !(char.is_ascii_alphanumeric() || char == '#') {
+                return None;
+            }
+        }
+        None
+    }
+}
+
+/// The program's name in a word: behind its path, before an image's tag.
+fn name(word: &str) -> &str {
+    if word.contains("://") {
+        return "";
+    }
+    let word = word
+        .trim_start_matches(['(', '`', '"', '\'', '$'])
+        .trim_end_matches([';', ')', '`', '"', '\'']);
+    let name = word.rsplit('/').next().unwrap_or(word);
+    name.split_once(':').map_or(name, |(name, _)| name)
+}

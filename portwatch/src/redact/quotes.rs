@@ -1,0 +1,164 @@
+//! Quotes and brackets, as shells, JSON and programs' own texts have them.
+
+/// The most backslashes before a quote: each shell within another doubles them.
+const MOST_BACKSLASHES: usize = 7;
+
+/// The quote that `text` begins with, and the backslashes before it: one that was quoted
+/// itself ends with as many.
+pub fn opening(text: &str) -> Option<&str> {
+    let backslashes = text.bytes().take(MOST_BACKSLASHES).take_while(|&byte| byte == b'\\').count();
+    let is_quote = matches!(text.as_bytes().get(backslashes), Some(b'"' | b'\''));
+    text.get(..=backslashes).filter(|_| is_quote)
+}
+
+/// Where the part that `mark` has opened ends, `text` being what follows it: the lengths
+/// without and with the closing quote. A shell knows no backslash in single quotes.
+pub fn closing(text: &str, mark: &str, shell: bool) -> Option<(usize, usize)> {
+    let quote = mark.bytes().next_back()?;
+    let wanted = mark.len() - 1;
+    let mut backslashes = 0;
+    for (at, byte) in text.bytes().enumerate() {
+        if byte == quote {
+            let closes = match wanted {
+                0 => backslashes % 2 == 0 || (shell && quote == b'\''),
+                _ => backslashes == wanted,
+            };
+            if closes {
+                return Some((at - wanted, at + 1));
+            }
+        }
+        backslashes = if byte == b'\\' { backslashes + 1 } else { 0 };
+    }
+    None
+}
+
+/// A part in quotes at the beginning of `text`: its mark, what is in it, what follows.
+pub fn quoted(text: &str, shell: bool) -> Option<(&str, &str, &str)> {
+    let mark = opening(text)?;
+    let inner = text.get(mark.len()..)?;
+    let (without, with) = closing(inner, mark, shell)?;
+    Some((mark, inner.get(..without)?, inner.get(with..)?))
+}
+
+/// Where the first word of `text` ends, at a blank that is not in quotes, and whether it
+/// has a quote that nothing closes.
+pub fn word(text: &str, shell: bool) -> (usize, bool) {
+    let mut rest = text;
+    let mut is_open = false;
+    while let Some(char) = rest.chars().next() {
+        if char.is_whitespace() {
+            break;
+        }
+        let mut chars = rest.chars();
+        chars.next();
+        let escaped = chars.clone().next().filter(|_| char == '\\');
+        // To a shell an escaped quote is none; elsewhere it may be one within another.
+        let is_literal = |char: char| char.is_whitespace() || (shell && matches!(char, '"' | '\''));
+        if escaped.is_some_and(is_literal) {
+            chars.next();
+        } else if let Some((_, _, after)) = quoted(rest, shell) {
+            rest = after;
+            continue;
+        } else {
+            is_open |= matches!(char, '"' | '\'');
+        }
+        rest = chars.as_str();
+    }
+    (text.len() - rest.len(), is_open)
+}
+
+/// What a shell makes of a word whose quotes begin or end within it (`'it'\\''s'`); `None`
+/// where at most its end is in quotes.
+pub fn joined(word: &str) -> Option<String> {
+    let start = word.find(['"', '\'', '\\'])?;
+    let (_, _, after) = quoted(word.get(start..)?, true).unwrap_or_default();
+    if !after.contains(['"', '\'', '\\']) && (start > 0 || after.trim_end_matches(ENDS).is_empty())
+    {
+        return None;
+    }
+    let mut text = String::with_capacity(word.len());
+    let mut rest = word;
+    while let Some(char) = rest.chars().next() {
+        if char == '\\' {
+            rest = rest.get(1..)?;
+            text.extend(rest.chars().next());
+            rest = rest.get(rest.chars().next().map_or(0, char::len_utf8)..)?;
+        } else if let Some((_, inner, after)) = quoted(rest, true) {
+            text.push_str(inner.replace("\\\"", "\"").as_str());
+            rest = after;
+        } else {
+            text.push(char);
+            rest = rest.get(char.len_utf8()..)?;
+        }
+    }
+    Some(text)
+}
+
+/// What may stand behind a closing quote.
+pub const ENDS: [char; 5] = [',', ';', ')', '}', ']'];
+
+/// The length of what ends `depth` brackets, or how many are still open at the end.
+pub fn brackets(text: &str, mut depth: usize) -> Result<usize, usize> {
+    let mut rest = text;
+    while let Some(char) = rest.chars().next() {
+        if let Some((_, _, after)) = quoted(rest, false) {
+            rest = after;
+            continue;
+        }
+        rest = rest.get(char.len_utf8()..).unwrap_or_default();
+        match char {
+            '[' | '{' => depth += 1,
+            ']' | '}' => depth = depth.saturating_sub(1),
+            _ => continue,
+        }
+        if depth == 0 {
+            return Ok(text.len() - rest.len());
+        }
+    }
+    Err(depth)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_end_at_blanks_outside_of_quotes() {
+        for (text, first) in [
+            ("a b", "a"),
+            ("-p'a b' c", "-p'a b'"),
+            ("'a'\\''b c' d", "'a'\\''b c'"),
+            ("a\\'b c'd", "a\\'b"),
+            ("\"a \\\" b\" c", "\"a \\\" b\""),
+            ("a\\ b c", "a\\ b"),
+            ("it's so", "it's"),
+            ("", ""),
+        ] {
+            assert_eq!(word(text, true).0, first.len(), "{text}");
+        }
+        assert_eq!(word("\\\"a b\\\" c", false).0, 7);
+        assert!(word("it's", false).1 && !word("'a'", false).1);
+        assert_eq!(closing("a\\' b'", "'", true), Some((2, 3)));
+        assert_eq!(closing("a\\' b'", "'", false), Some((5, 6)));
+    }
+
+    #[test]
+    fn parts_are_joined() {
+        for (word, text) in [
+            ("'a'\\''b c'", Some("a'b c")),
+            ("'TOKEN='\"x \\\" y\"", Some("TOKEN=x \" y")),
+            ("-p'a b'", None),
+            ("'a b';", None),
+            ("a", None),
+        ] {
+            assert_eq!(joined(word).as_deref(), text, "{word}");
+        }
+    }
+
+    #[test]
+    fn brackets_are_counted() {
+        assert_eq!(brackets("[\"a]\",[1]],x", 0), Ok(10));
+        assert_eq!(brackets("[1,{", 0), Err(2));
+        assert_eq!(brackets("1}] x", 2), Ok(3));
+    }
+}
