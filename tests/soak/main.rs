@@ -129,6 +129,11 @@ fn they_stay_as_they_were() {
         refused as f64 / took.as_secs_f64(),
     ));
 
+    for sample in &samples {
+        let [slow, stopping, free] = sample.map(|agent| agent.resident_kib);
+        say(&format!("soak: RSS in KiB: slow {slow}, stopping {stopping}, free {free}"));
+    }
+
     // It is still right. Numbers of processes have come round by now.
     free.forget();
     let place = places.back().unwrap();
@@ -144,7 +149,7 @@ fn they_stay_as_they_were() {
         let ended = agent.end();
         say(&format!(
             "soak, {name}: stdout: {} told, {} lost; capture: {} told, {} lost; {} scrapes, \
-             answered within {:.1?}; ended in {:.1?}; descriptors {:?}; RSS in KiB {:?}",
+             answered within {:.1?}; ended in {:.1?}; at most {} descriptors and {} KiB",
             ended.stdout.events,
             ended.stdout.losses,
             ended.capture.events,
@@ -152,8 +157,8 @@ fn they_stay_as_they_were() {
             ended.scrapes,
             ended.longest_scrape,
             ended.took,
-            samples.iter().map(|sample| sample.descriptors).collect::<Vec<_>>(),
-            samples.iter().map(|sample| sample.resident_kib).collect::<Vec<_>>(),
+            Sample::most(&samples).descriptors,
+            Sample::most(&samples).resident_kib,
         ));
         let (first, most) = (samples[0], Sample::most(&samples));
         // The one after the storm too. What was lost in the kernel may have been of others.

@@ -201,7 +201,10 @@ fn hear(line: String) -> u64 {
     let unwritten = line.split_once("had not been written: ");
     let count = unwritten.and_then(|(_, rest)| rest.split_once(" in sink.json"));
     let count = count.and_then(|(count, _)| count.parse().ok()).unwrap_or(0);
-    eprintln!("{line}");
+    // Nobody wants to read that it has been read again and again.
+    if !line.contains("configuration read again") {
+        eprintln!("{line}");
+    }
     count
 }
 
