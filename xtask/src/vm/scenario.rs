@@ -23,20 +23,17 @@ enum Suite {
     Only(&'static [&'static str]),
 }
 
-/// The tests in which kernels differ: every way to be refused, who holds the port, what only
-/// some kernels have, and what the kernel side counts and holds back.
+/// The tests in which kernels differ: every way to be refused, who holds the port, and what
+/// only some kernels have.
 const CORE: &[&str] = &[
     "bound_only::",
     "causes::",
     "cost::",
-    "fairness::",
-    "forged::",
     "gone::",
     "holder::",
     "listen_stage::",
     "netns::",
     "protocols::",
-    "storms::",
     "tcp::",
     "time_wait::",
     "udp::",
