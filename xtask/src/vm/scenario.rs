@@ -121,12 +121,13 @@ impl Scenario {
         }
     }
 
-    /// What to append to the kernel's command line.
+    /// What to append to the kernel's command line. Under emulation all takes many times as
+    /// long, so the agent has more time for an event.
     pub fn parameters(&self, tests: &str, differential: u32) -> String {
         let Self { hooks, lockdown, lacks, .. } = self;
         let mut parameters = format!(
-            "PORTWATCH_HOOKS={hooks} GUEST_TESTS={tests} GUEST_LACKS={lacks} \
-             GUEST_DIFFERENTIAL={differential}"
+            "PORTWATCH_HOOKS={hooks} PORTWATCH_ENRICHMENT_DEADLINE=1s GUEST_TESTS={tests} \
+             GUEST_LACKS={lacks} GUEST_DIFFERENTIAL={differential}"
         );
         if *lockdown != "none" {
             parameters.push_str(&format!(" lockdown={lockdown}"));
