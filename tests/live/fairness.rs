@@ -24,6 +24,7 @@ use portwatch_tests::{
     say,
     scene::Scene,
     skip::in_guest,
+    stopping::Stopping,
 };
 use tempfile::TempDir;
 
@@ -99,15 +100,6 @@ fn beside(scene: &Scene, agent: &Agent, floods: &[Flood]) -> (Vec<u64>, u64) {
         drop(stopping);
         (delays, floods.into_iter().map(|flood| flood.join().unwrap()).sum())
     })
-}
-
-/// Ends the floods, also where the test has failed: their threads are waited for.
-struct Stopping<'a>(&'a AtomicBool);
-
-impl Drop for Stopping<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Relaxed);
-    }
 }
 
 /// How long its event took. That there is none fails the test.

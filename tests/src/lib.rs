@@ -31,6 +31,7 @@ pub mod programs;
 pub mod scene;
 pub mod skip;
 pub mod stopped;
+pub mod stopping;
 pub mod stream;
 pub mod terminal;
 pub mod turn;

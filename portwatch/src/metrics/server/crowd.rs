@@ -7,9 +7,11 @@ use std::{
 };
 
 /// Connections at a time.
-pub const MOST: usize = 64;
+pub const MOST: usize = 128;
 /// Whoever has not sent a whole request by then has nothing to ask.
 const TIME_TO_ASK: Duration = Duration::from_secs(1);
+/// On a busy machine a request comes so long after its connection.
+const TIME_TO_BEGIN: Duration = Duration::from_millis(10);
 
 /// Whose a connection is: those of one are counted together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,9 +60,10 @@ pub fn who_goes(places: &[Place], peer: Peer) -> Option<usize> {
     let all = || places.iter().enumerate();
     // Of equal ones the first of these, the oldest, is taken: `max_by_key` takes the last.
     let latest = all().rev().filter(|(_, place)| late(place)).max_by_key(|(_, place)| crowd(place));
-    // Those who came before are left their time, so the newest goes. It had a moment in
-    // which a request that came with it was answered.
-    let newest = || all().max_by_key(|(_, place)| (crowd(place), !place.has_asked));
+    // Those who came before are left their time, so the newest goes that had a moment in
+    // which its request could come.
+    let begun = |place: &Place| place.age >= TIME_TO_BEGIN;
+    let newest = || all().max_by_key(|(_, place)| (crowd(place), begun(place), !place.has_asked));
     latest.or_else(newest).map(|(index, _)| index)
 }
 
@@ -93,6 +96,13 @@ mod tests {
         let asked = Place { has_asked: true, ..silent(A, EARLY) };
         assert_eq!(who_goes(&[silent(B, EARLY), silent(A, EARLY), asked], A), Some(1));
         assert_eq!(who_goes(&[], A), None);
+    }
+
+    #[test]
+    fn the_newest_has_a_moment_to_ask() {
+        let places = [silent(A, TIME_TO_BEGIN * 3), silent(A, TIME_TO_BEGIN), silent(A, EARLY)];
+        assert_eq!(who_goes(&places, A), Some(1));
+        assert_eq!(who_goes(&places[2..], A), Some(0), "there is nobody else");
     }
 
     #[test]
