@@ -40,7 +40,7 @@ pub struct Capture {
     closer: Closer,
     /// What the closer is yet to be told.
     begun: Option<Round>,
-    /// Refusals that were written and did not last.
+    /// Failed binds in records that were written and are lost.
     lost: u64,
 }
 
@@ -54,7 +54,7 @@ struct Open {
     /// Refusals that were written after that.
     unseen: u64,
     unsynced_since: Option<Instant>,
-    /// Refusals that were written since the last sync, and may not be on the disk.
+    /// Failed binds in records since the last sync, which may not be on the disk.
     unsynced: u64,
     /// Half a line is at its end and could not be taken back.
     torn: bool,
@@ -264,7 +264,7 @@ impl Drop for Capture {
             tracing::error!(%error, "capture: the last records may not be on the disk");
         }
         if self.lost > 0 {
-            tracing::error!("capture: {} refusals are not on the disk", self.lost);
+            tracing::error!("capture: {} failed binds are not on the disk", self.lost);
         }
         let active = new_stem(Timestamp::now(), self.newest.as_deref());
         self.closer.see_to(Round { folder: Arc::clone(&self.folder), active });

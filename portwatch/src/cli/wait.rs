@@ -101,7 +101,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         .enable_all()
         .build()
         .map_err(SystemError::at("start the runtime"))?;
-    // Before anything is told, so that whoever has heard of it can end it.
+    // Before anything is printed, so that whoever reads it can stop it at once.
     let mut interrupt = {
         let _inside = runtime.enter();
         signal(SignalKind::interrupt()).map_err(SystemError::at("watch for SIGINT"))?

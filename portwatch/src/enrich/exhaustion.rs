@@ -141,10 +141,10 @@ const _: () = assert!(SAMPLE <= u64::BITS as usize);
 mod tests {
     use std::io;
 
-    use portwatch_common::OpenFile;
     use tempfile::TempDir;
 
     use super::*;
+    use crate::enrich::tests::fake::OpenFiles;
 
     fn spread(many: u64) -> Spread {
         let mut spread = Spread::default();
@@ -172,31 +172,6 @@ mod tests {
         }
     }
 
-    /// Pid and inode of each descriptor.
-    struct Open(Vec<(u32, u64)>);
-
-    impl Files for Open {
-        fn search(
-            &mut self,
-            inodes: &[u64],
-            _deadline: Instant,
-            take: &mut dyn FnMut(OpenFile),
-        ) -> Result<(), String> {
-            for &(pid, inode) in self.0.iter().filter(|(_, inode)| inodes.contains(inode)) {
-                take(OpenFile { inode, pid, tid: pid, fd: 3, reserved: 0 });
-            }
-            Ok(())
-        }
-
-        fn in_flight(
-            &mut self,
-            _deadline: Instant,
-            _take: &mut dyn FnMut(OpenFile),
-        ) -> Result<(), String> {
-            Ok(())
-        }
-    }
-
     #[test]
     fn who_has_half_of_them_is_named() {
         let root = TempDir::new().unwrap();
@@ -209,7 +184,7 @@ mod tests {
         }
         let sample: Vec<u64> = (1..=20).collect();
         let named = |open: &[(u32, u64)]| {
-            let most = most_by(&host, &mut Open(open.to_vec()), &sample, Instant::now());
+            let most = most_by(&host, &mut OpenFiles(open.to_vec()), &sample, Instant::now());
             most.map(|share| (share.process.pid, share.sockets, share.of))
         };
         let half: Vec<_> = (1..=10).map(|inode| (7, inode)).collect();

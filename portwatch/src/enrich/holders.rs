@@ -12,12 +12,12 @@ use crate::{
     kernel::{files::Files, records::Records},
 };
 
+mod descriptors;
 mod paced;
-mod seats;
 mod walk;
 
+use descriptors::{Descriptor, Descriptors, MOST_HOLDERS};
 use paced::Paced;
-use seats::{MOST_HOLDERS, Seat, Seats};
 use walk::Walk;
 
 /// Holders that are looked at again, of all sockets together, before what was found
@@ -34,7 +34,7 @@ const BELIEVED: Duration = Duration::from_secs(1);
 const NEAR: Duration = Duration::from_millis(50);
 
 /// Who has it open, by the inode that is looked for.
-type Wanted = HashMap<u64, Seats>;
+type Wanted = HashMap<u64, Descriptors>;
 
 /// What the search for one socket has come to. That nobody has it open is said only
 /// where every table of files was looked at.
@@ -62,7 +62,7 @@ impl Searches {
 /// Searches, and remembers for a moment what was found.
 pub struct Holders {
     files: Paced,
-    remembered: HashMap<u64, (Instant, Seats)>,
+    remembered: HashMap<u64, (Instant, Descriptors)>,
     /// Sockets that were looked for everywhere and that nobody has open.
     nobodys: HashMap<u64, Instant>,
 }
@@ -99,7 +99,7 @@ impl Holders {
         for inode in sockets.iter().filter_map(|socket| socket.inode) {
             match self.recall(host, inode, each, deadline) {
                 Some(holders) => known.insert(inode, holders),
-                None => wanted.insert(inode, Seats::default()),
+                None => wanted.insert(inode, Descriptors::default()),
             };
         }
         look_near(host, records, sockets, &mut wanted, deadline);
@@ -142,9 +142,9 @@ impl Holders {
     ) -> Result<(), Vec<Gap>> {
         let inodes: Vec<u64> = wanted.keys().copied().collect();
         let searched = self.files.search(&inodes, deadline, &mut |file| {
-            let seat = Seat { pid: file.pid, tid: file.tid, fd: file.fd };
+            let descriptor = Descriptor { pid: file.pid, tid: file.tid, fd: file.fd };
             if let Some(holders) = wanted.get_mut(&file.inode) {
-                holders.add(seat);
+                holders.add(descriptor);
             }
         });
         let Err(why) = searched else { return Ok(()) };
@@ -156,7 +156,7 @@ impl Holders {
         }
         let mut walk = Walk::until(deadline);
         walk.processes(host, &mut left);
-        if left.values().any(Seats::is_empty) {
+        if left.values().any(Descriptors::is_empty) {
             walk.threads(host, &mut left);
         }
         wanted.extend(left);
@@ -165,9 +165,15 @@ impl Holders {
 
     /// What a recent search has found, if the first `each` of them still have the
     /// socket open.
-    fn recall(&self, host: &Host, inode: u64, each: usize, deadline: Instant) -> Option<Seats> {
+    fn recall(
+        &self,
+        host: &Host,
+        inode: u64,
+        each: usize,
+        deadline: Instant,
+    ) -> Option<Descriptors> {
         let (at, holders) = self.remembered.get(&inode)?;
-        let holds = |Seat { pid, tid, fd }: Seat| {
+        let holds = |Descriptor { pid, tid, fd }: Descriptor| {
             let link = host.proc_file(pid, &format!("task/{tid}/fd/{fd}"));
             match walk::socket_inode(&link) {
                 Ok(found) => found == Some(inode),
@@ -245,7 +251,7 @@ fn describe(host: &Host, sockets: &mut [Socket], known: &Wanted, deadline: Insta
         let Some(holders) = socket.inode.and_then(|inode| known.get(&inode)) else { continue };
         let most = if socket.refused == Some(true) { MOST_HOLDERS } else { each };
         left_out += holders.count().saturating_sub(most);
-        for Seat { pid, tid, fd } in holders.kept().take(most) {
+        for Descriptor { pid, tid, fd } in holders.kept().take(most) {
             if !processes.contains_key(&pid) && !processes.is_empty() && Instant::now() > deadline {
                 late += 1;
                 continue;

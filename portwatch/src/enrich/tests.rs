@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytemuck::Zeroable as _;
-use portwatch_common::{Arguments, OpenFile, Owner, Port, PortUse};
+use portwatch_common::{Arguments, Owner, Port, PortUse};
 use tempfile::TempDir;
 
 use super::*;

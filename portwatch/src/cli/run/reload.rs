@@ -33,16 +33,11 @@ struct Reading {
     until: Option<Instant>,
 }
 
-type Read = Result<Settings, Failure>;
+/// What holds now.
+pub type Read = Result<Settings, Failure>;
 
-/// What has come of reading.
-#[allow(clippy::large_enum_variant, reason = "there is one at a time")]
-pub enum Progress {
-    /// It has ended.
-    Ended(Result<Read, RecvError>),
-    /// It takes long.
-    Late,
-}
+/// What has come of reading; `None` if it takes long.
+pub type Progress = Option<Result<Read, RecvError>>;
 
 impl<'a> Reload<'a> {
     /// Reads what the options name, of an agent that was started with these settings.
@@ -78,17 +73,16 @@ impl<'a> Reload<'a> {
     /// when this is dropped.
     pub async fn progress(&mut self) -> Progress {
         let Some(Reading { answer, until }) = &mut self.reading else { return pending().await };
-        let Some(deadline) = *until else { return Progress::Ended(answer.await) };
-        match timeout_at(deadline, answer).await {
-            Ok(read) => Progress::Ended(read),
-            Err(_) => Progress::Late,
+        match *until {
+            None => Some(answer.await),
+            Some(deadline) => timeout_at(deadline, answer).await.ok(),
         }
     }
 
     /// Does what is to be done then.
     pub async fn go_on(&mut self, progress: Progress, controls: &Controls, metrics: &Metrics) {
         match progress {
-            Progress::Late => {
+            None => {
                 if let Some(reading) = &mut self.reading {
                     reading.until = None;
                 }
@@ -96,9 +90,9 @@ impl<'a> Reload<'a> {
                 stays(metrics, &format_args!("reading it takes longer than {seconds} s"));
                 return;
             }
-            Progress::Ended(Ok(Ok(now))) => self.take_over(&now, controls, metrics).await,
-            Progress::Ended(Ok(Err(failure))) => stays(metrics, &failure),
-            Progress::Ended(Err(_)) => stays(metrics, &"reading it has come to no end"),
+            Some(Ok(Ok(now))) => self.take_over(&now, controls, metrics).await,
+            Some(Ok(Err(failure))) => stays(metrics, &failure),
+            Some(Err(_)) => stays(metrics, &"reading it has come to no end"),
         }
         self.reading = None;
         if mem::take(&mut self.again) {

@@ -1,41 +1,15 @@
 use std::{fs, os::unix::fs::symlink, path::Path};
 
 use bytemuck::Zeroable as _;
-use portwatch_common::{OpenFile, Owner};
+use portwatch_common::Owner;
 use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    enrich::tests::fake::{OnRecord, process},
+    enrich::tests::fake::{OnRecord, OpenFiles, process},
     evidence::State,
     kernel::{files::NoFiles, records::NoRecords},
 };
-
-/// The kernel's own search: pid and inode of each descriptor.
-#[derive(Clone, Default)]
-struct Open(Vec<(u32, u64)>);
-
-impl Files for Open {
-    fn search(
-        &mut self,
-        inodes: &[u64],
-        _deadline: Instant,
-        take: &mut dyn FnMut(OpenFile),
-    ) -> Result<(), String> {
-        for &(pid, inode) in self.0.iter().filter(|(_, inode)| inodes.contains(inode)) {
-            take(OpenFile { inode, pid, tid: pid, fd: 3, reserved: 0 });
-        }
-        Ok(())
-    }
-
-    fn in_flight(
-        &mut self,
-        _deadline: Instant,
-        _take: &mut dyn FnMut(OpenFile),
-    ) -> Result<(), String> {
-        Ok(())
-    }
-}
 
 fn no_files() -> Holders {
     Holders::new(Box::new(NoFiles("not in this test".to_owned())))
@@ -80,7 +54,7 @@ fn a_table_without_end_is_left_at_the_deadline() {
     let host = fake(&root);
     process(root.path(), 7, 1, 100, "/", &[]);
     fill(root.path(), 7, 1_000);
-    let mut wanted = Wanted::from([(798, Seats::default())]);
+    let mut wanted = Wanted::from([(798, Descriptors::default())]);
     let mut walk = Walk::until(Instant::now());
     walk.table(7, 7, &host.proc_file(7, "fd"), &mut wanted);
     assert!(walk.complete(&host).is_err());
@@ -91,7 +65,7 @@ fn a_table_is_left_when_everything_is_found() {
     let root = TempDir::new().unwrap();
     let host = fake(&root);
     process(root.path(), 7, 1, 100, "/", &[(3, 798), (4, 798), (5, 799)]);
-    let mut wanted = Wanted::from([(798, Seats::default()), (799, Seats::default())]);
+    let mut wanted = Wanted::from([(798, Descriptors::default()), (799, Descriptors::default())]);
     let mut walk = Walk::until(soon(60_000));
     walk.table(7, 7, &host.proc_file(7, "fd"), &mut wanted);
     assert_eq!([798, 799].map(|inode| wanted[&inode].count()), [1, 1]);
@@ -120,7 +94,7 @@ fn who_is_not_found_near_in_time_is_found_by_the_kernel() {
     let host = fake(&root);
     process(root.path(), 7, 1, 100, "/", &[]);
     fill(root.path(), 7, 300);
-    let files = Open(vec![(7, 798)]);
+    let files = OpenFiles(vec![(7, 798)]);
     let (mut sockets, mut gaps) = ([socket(798)], Vec::new());
     let records = on_record(798, 7);
     let mut holders = Holders::new(Box::new(files));
@@ -139,7 +113,7 @@ fn of_two_thousand_holders_some_are_described_and_all_counted() {
         process(root.path(), pid, 1, 100, "/", &[]);
     }
     let open = (100..2_100).flat_map(|pid| (0..SOCKETS).map(move |inode| (pid, 798 + inode)));
-    let mut holders = Holders::new(Box::new(Open(open.collect())));
+    let mut holders = Holders::new(Box::new(OpenFiles(open.collect())));
     // The second time from memory.
     for _ in 0..2 {
         let mut sockets: Vec<_> = (0..SOCKETS).map(|inode| socket(798 + inode)).collect();
@@ -148,7 +122,7 @@ fn of_two_thousand_holders_some_are_described_and_all_counted() {
         assert!(sockets.iter().all(|socket| socket.holders.len() == 32));
         assert_eq!(why(&gaps), "sockets.holders.more: 7872 more holders are not listed\n");
     }
-    assert!(holders.remembered.values().all(|(_, seats)| seats.kept().count() == 32));
+    assert!(holders.remembered.values().all(|(_, descriptors)| descriptors.kept().count() == 32));
 }
 
 /// All of one, or one of each of many.
@@ -166,9 +140,9 @@ fn what_is_remembered_is_looked_at_again_in_part() {
             let inode = if pid == stale { 5 } else { 798 };
             symlink(format!("socket:[{inode}]"), folder.join("3")).unwrap();
         }
-        let mut seats = Seats::default();
-        (100..132).for_each(|pid| _ = seats.add(Seat { pid, tid: pid, fd: 3 }));
-        holders.remembered.insert(798, (Instant::now(), seats));
+        let mut descriptors = Descriptors::default();
+        (100..132).for_each(|pid| _ = descriptors.add(Descriptor { pid, tid: pid, fd: 3 }));
+        holders.remembered.insert(798, (Instant::now(), descriptors));
         let each = recalled_each(sockets);
         let recalled = holders.recall(&host, 798, each, soon(60_000));
         assert_eq!(recalled.is_some(), believed, "{sockets} {stale}");
@@ -184,7 +158,7 @@ fn who_is_not_described_in_time_is_a_gap() {
     let mut known = Wanted::new();
     for pid in [7, 8, 9] {
         process(root.path(), pid, 1, 100, "/", &[]);
-        known.entry(798 + u64::from(pid)).or_default().add(Seat { pid, tid: pid, fd: 3 });
+        known.entry(798 + u64::from(pid)).or_default().add(Descriptor { pid, tid: pid, fd: 3 });
     }
     let mut sockets = [7, 8, 9].map(|pid| socket(798 + pid));
     sockets[1].refused = Some(true);

@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-use super::{Wanted, seats::Seat};
+use super::{Wanted, descriptors::Descriptor};
 use crate::{
     enrich::host::{Host, read_beginning},
     evidence::Gap,
@@ -95,7 +95,7 @@ impl Walk {
             let fd = entry.file_name().to_str().and_then(|fd| fd.parse().ok());
             if let (Some(inode), Some(fd)) = (inode, fd)
                 && let Some(holders) = wanted.get_mut(&inode)
-                && holders.add(Seat { pid, tid, fd })
+                && holders.add(Descriptor { pid, tid, fd })
             {
                 left -= 1;
                 if left == 0 {

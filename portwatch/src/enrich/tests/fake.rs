@@ -1,7 +1,12 @@
 //! A host that is a folder, a kernel that is recorded replies, and what was refused
 //! there.
 
+use std::time::Instant;
+
+use portwatch_common::OpenFile;
+
 use super::*;
+use crate::kernel::files::Files;
 
 /// Replies to be given in turn; none left is a timeout, as the kernel's silence
 /// would be.
@@ -221,6 +226,32 @@ impl Files for UnderWay {
         for &pid in &self.0 {
             take(OpenFile { inode: 5, pid, tid: pid, fd: 9, reserved: 0 });
         }
+        Ok(())
+    }
+}
+
+/// The kernel's own search: pid and inode of each descriptor.
+#[derive(Clone, Default)]
+pub struct OpenFiles(pub Vec<(u32, u64)>);
+
+impl Files for OpenFiles {
+    fn search(
+        &mut self,
+        inodes: &[u64],
+        _deadline: Instant,
+        take: &mut dyn FnMut(OpenFile),
+    ) -> Result<(), String> {
+        for &(pid, inode) in self.0.iter().filter(|(_, inode)| inodes.contains(inode)) {
+            take(OpenFile { inode, pid, tid: pid, fd: 3, reserved: 0 });
+        }
+        Ok(())
+    }
+
+    fn in_flight(
+        &mut self,
+        _deadline: Instant,
+        _take: &mut dyn FnMut(OpenFile),
+    ) -> Result<(), String> {
         Ok(())
     }
 }
