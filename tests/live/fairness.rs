@@ -8,187 +8,21 @@ use std::{
     os::unix::net::UnixListener,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+        atomic::{AtomicU32, Ordering::Relaxed},
     },
-    thread,
-    time::Duration,
 };
 
 use portwatch_tests::{
     agent::Agent,
     cgroup::{Cgroup, Slice},
-    helper::{Attempt, Helper, Holder},
     op::{Op, tcp},
-    patience,
-    process::resident_kib,
-    say,
-    scene::Scene,
     skip::in_guest,
-    stopping::Stopping,
 };
 use tempfile::TempDir;
 
-/// Who floods.
-const ATTACKER: u32 = 12_345;
-/// Who must not notice.
-const NEIGHBOUR: u32 = 12_346;
-const NEIGHBOURS: u16 = 20;
-/// Where the neighbours' binds fail; not among what the floods are at.
-const FIRST: u16 = 9_000;
-const FLOODED: u16 = 8_000;
+mod attack;
 
-const RUN: [&str; 5] = ["run", "--format", "json", "--storm-window", "2s"];
-
-/// What an attacker does, again and again, and returns how many of its binds have failed.
-struct Flood<'a> {
-    does: Box<dyn Fn() -> u64 + Sync + 'a>,
-    pause: Duration,
-}
-
-impl<'a> Flood<'a> {
-    /// As fast as it can.
-    fn new(does: impl Fn() -> u64 + Sync + 'a) -> Self {
-        Self { does: Box::new(does), pause: Duration::ZERO }
-    }
-
-    /// The attacker's processes do this.
-    fn of(scene: &'a Scene, op: Op) -> Self {
-        Self::new(move || refused(Helper::new(&scene.netns).by(ATTACKER), op.clone()))
-    }
-
-    /// Not so much that anybody would be held back for that.
-    fn pausing(self, ms: u64) -> Self {
-        Self { pause: Duration::from_millis(ms), ..self }
-    }
-
-    fn run(&self, stop: &AtomicBool) -> u64 {
-        let mut refused = 0;
-        while !stop.load(Relaxed) {
-            refused += (self.does)();
-            thread::sleep(self.pause);
-        }
-        refused
-    }
-}
-
-fn refused(helper: Helper<'_>, op: Op) -> u64 {
-    u64::from(helper.runs([op]).last().refused)
-}
-
-/// Runs the floods for as long as the neighbours need. Returns what came of the neighbours'
-/// binds in milliseconds, and how many binds of the floods failed.
-fn beside(scene: &Scene, agent: &Agent, floods: &[Flood]) -> (Vec<u64>, u64) {
-    // Held by root, so that nobody's holder is the attacker's.
-    let ports = (0..NEIGHBOURS).map(|port| format!("127.0.0.1:{}", FIRST + port));
-    let _held = scene.helper().holds(ports.map(|address| tcp(&address).listening()));
-    let stop = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let stopping = Stopping(&stop);
-        let floods: Vec<_> = floods.iter().map(|flood| scope.spawn(|| flood.run(&stop))).collect();
-        // They are under way, and the agent has noticed.
-        agent.wait_for("the flood", |event| {
-            event.number("/process/uid").is_some_and(|uid| ours(uid) && uid != u64::from(NEIGHBOUR))
-        });
-        let delays = (0..NEIGHBOURS).map(|port| {
-            let helper = Helper::new(&scene.netns).by(NEIGHBOUR);
-            let attempt = helper.is_refused(tcp(&format!("127.0.0.1:{}", FIRST + port)));
-            let delay = delay_ms(agent, &attempt);
-            thread::sleep(Duration::from_millis(50));
-            delay
-        });
-        let delays: Vec<u64> = delays.collect();
-        drop(stopping);
-        (delays, floods.into_iter().map(|flood| flood.join().unwrap()).sum())
-    })
-}
-
-/// How long its event took. That there is none fails the test.
-fn delay_ms(agent: &Agent, attempt: &Attempt) -> u64 {
-    let event = agent.event_of(attempt);
-    event.at_ns.saturating_sub(attempt.last().at_ns) / 1_000_000
-}
-
-/// What an attack needs beside the floods, for as long as this is there.
-#[derive(Default)]
-struct Prepared {
-    _holders: Vec<Holder>,
-    _engine: Option<(TempDir, UnixListener)>,
-    agent: Option<Agent>,
-}
-
-impl Prepared {
-    fn of(holders: impl IntoIterator<Item = Holder>) -> Self {
-        Self { _holders: holders.into_iter().collect(), ..Self::default() }
-    }
-
-    /// Held by root.
-    fn held(scene: &Scene, ports: u16, address: &str) -> Self {
-        let ports = (FLOODED..FLOODED + ports).map(|port| format!("{address}:{port}"));
-        Self::of([scene.helper().holds(ports.map(|address| tcp(&address).listening()))])
-    }
-}
-
-/// All of the neighbours' are reported, and each of the flood's own is accounted for.
-fn an_attack(
-    name: &str,
-    prepare: impl Fn(&Scene) -> Prepared,
-    floods: impl for<'a> Fn(&'a Scene) -> Vec<Flood<'a>>,
-) {
-    let runs = std::env::var("PORTWATCH_RUNS").ok().map(|runs| runs.parse().unwrap());
-    let mut all_delays = Vec::new();
-    for _ in 0..runs.unwrap_or(1) {
-        let scene = Scene::alone();
-        let mut prepared = prepare(&scene);
-        let agent = prepared.agent.take().unwrap_or_else(|| Agent::start(&RUN).unwrap());
-        let lost_before = agent.look(|log| log.losses);
-        let (mut delays, flooded) = beside(&scene, &agent, &floods(&scene));
-        let all = flooded + u64::from(NEIGHBOURS);
-        let (told, lost) = agent.wait_until("all of the flood", patience() * 4, |log| {
-            let own =
-                log.events.iter().filter(|event| event.number("/process/uid").is_some_and(ours));
-            let told: u64 = own.map(|event| event.count).sum();
-            let lost = log.losses - lost_before;
-            (told + lost >= all).then_some((told, lost))
-        });
-        delays.sort_unstable();
-        let resident = resident_kib(agent.pid());
-        say(&format!(
-            "fairness, {name}: {flooded} failed binds, {told} reported, {lost} counted as lost; \
-             the {NEIGHBOURS} others after {} ms (median), {} ms (the last); {resident} KiB \
-             resident",
-            delays[delays.len() / 2],
-            delays[delays.len() - 1],
-        ));
-        // Losses have no namespace, so a neighbour's on this machine may be among them.
-        assert!(told <= all && told + lost >= all, "{told} reported and {lost} lost of {all}");
-        // What the ring has no room for would be anybody's.
-        assert_eq!(agent.look(|log| log.losses_of_anybody), 0, "{}", agent.talk());
-        assert!(resident < 64 * 1024, "{resident} KiB");
-        all_delays.extend(delays);
-    }
-    if let Some(runs) = runs {
-        all_delays.sort_unstable();
-        let p99 = all_delays[all_delays.len() * 99 / 100];
-        let last = all_delays[all_delays.len() - 1];
-        say(&format!("fairness, {name}: {runs} runs: {p99} ms (p99), {last} ms (the last)"));
-        assert!(p99 <= 1_000, "{all_delays:?}");
-    }
-}
-
-/// Whether it is a user of this test's; those of a namespace have numbers from 100,000 on.
-fn ours(uid: u64) -> bool {
-    [ATTACKER, NEIGHBOUR].map(u64::from).contains(&uid) || (100_000..165_536).contains(&uid)
-}
-
-/// How much of a flood is made; emulation is many times slower.
-fn times(binds: u32) -> u32 {
-    if in_guest() { binds / 100 } else { binds }
-}
-
-/// How many of something there are, of which a guest has little room.
-fn many(full: u32) -> u32 {
-    if in_guest() { full / 10 } else { full }
-}
+use attack::{ATTACKER, FLOODED, Flood, Prepared, RUN, an_attack, many, refused, times};
 
 #[test]
 fn beside_one_process_at_every_address_of_127_8() {
