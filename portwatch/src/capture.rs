@@ -13,7 +13,7 @@ use std::{
 
 use jiff::{Timestamp, tz::TimeZone};
 
-use crate::{advice::Advised, replay::lines};
+use crate::{advice::Advised, event::read};
 
 mod closer;
 mod folder;
@@ -25,7 +25,7 @@ pub const PLACE: &str = "sink.capture";
 
 /// The longest line that is written. The largest event has a quarter of it.
 const LONGEST_LINE: u64 = 1 << 20;
-const _: () = assert!(LONGEST_LINE <= lines::LONGEST as u64, "replay reads what is written");
+const _: () = assert!(LONGEST_LINE <= read::LONGEST as u64, "replay reads what is written");
 
 /// How much is kept.
 #[derive(Clone, Copy, Debug)]

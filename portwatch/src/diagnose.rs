@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{event::schema::Time, evidence::Evidence};
+use crate::evidence::{Evidence, Time};
 
 mod case;
 mod cause;

@@ -14,18 +14,15 @@ use crate::{
     decode::RawFailure,
     diagnose::{Diagnosis, diagnose},
     evidence::{
-        Connections, Ephemeral, Evidence, Failure, Gap, LastHolder, Netns, Process, Socket,
+        Connections, Ephemeral, Evidence, Failure, Gap, LastHolder, Netns, Process, Socket, Time,
         TimeWait,
     },
-    kernel::plan::HookSet,
 };
 
 pub mod memory;
 pub mod read;
 pub mod schema;
 pub mod versions;
-
-use schema::Time;
 
 /// The schema of [`Event`].
 pub const BIND_FAILURE: &str = "portwatch/bind-failure/v1";
@@ -191,11 +188,11 @@ impl AgentNotice {
 impl Host {
     /// The running host, looked at without hooks.
     pub fn unwatched() -> Self {
-        Self { hooks: "none".to_owned(), ..Self::current(HookSet::Tracepoint) }
+        Self::current("none")
     }
 
-    /// Reads the running host's identity.
-    pub fn current(set: HookSet) -> Self {
+    /// Reads the running host's identity; `hooks` is the name of the set that watches it.
+    pub fn current(hooks: &str) -> Self {
         let uname = rustix::system::uname();
         Self {
             hostname: uname.nodename().to_string_lossy().into_owned(),
@@ -203,7 +200,7 @@ impl Host {
             boot_id: fs::read_to_string("/proc/sys/kernel/random/boot_id")
                 .ok()
                 .map(|id| id.trim().to_owned()),
-            hooks: set.name().to_owned(),
+            hooks: hooks.to_owned(),
         }
     }
 }

@@ -10,13 +10,11 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::event::schema::Time;
-
-pub(crate) mod bounds;
 mod port;
 mod process;
 mod socket;
 mod texts;
+mod time;
 
 pub use port::{Connections, Ephemeral, LastHolder, LeftBy, Share, TimeWait, Usage};
 pub use process::{
@@ -24,6 +22,7 @@ pub use process::{
     user_of_cgroup,
 };
 pub use socket::{Binder, Origin, Socket, State, Unheld};
+pub use time::Time;
 
 /// Everything that [`crate::diagnose`] may look at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -7,7 +7,7 @@ use bytemuck::Zeroable as _;
 use jiff::Timestamp;
 use portwatch_common::Source;
 use rustix::process::geteuid;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -15,15 +15,20 @@ use crate::{
     decode::{RawFailure, RawTask},
     diagnose::{Diagnosis, diagnose},
     enrich::{Enricher, host::boottime_ns},
-    event::{Host, schema::Time},
+    event::{self, Host},
     evidence::{
         Connections, Device, Ephemeral, Evidence, Failure, Family, Gap, LastHolder, Netns,
-        Protocol, Socket, Stage, TimeWait,
+        Protocol, Socket, Stage, Time, TimeWait,
     },
 };
 
 /// The schema of [`Explanation`].
 pub const EXPLANATION: &str = "portwatch/explanation/v1";
+
+/// What every answer of `portwatch explain` is valid against.
+pub fn schema() -> Schema {
+    event::schema::of::<Explanation>("An answer of portwatch explain")
+}
 
 /// A bind that somebody thinks of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

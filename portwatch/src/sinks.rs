@@ -10,10 +10,6 @@ pub mod human;
 pub mod journald;
 pub mod json;
 pub mod markdown;
-pub mod sanitize;
-
-#[cfg(test)]
-mod hostile;
 
 /// A form of the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]

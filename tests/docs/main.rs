@@ -10,6 +10,7 @@ use std::{
 use portwatch::diagnose::{Cause, HolderClass};
 
 mod cli;
+mod layers;
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()

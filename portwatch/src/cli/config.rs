@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     config::{Settings, file},
-    sinks::sanitize::printable,
+    text::sanitize::printable,
 };
 
 /// Options of `config`.

@@ -21,7 +21,7 @@ use crate::{
         files::KernelFiles,
         plan::{Choice, HookSet, plan},
     },
-    sinks::sanitize::printable,
+    text::sanitize::printable,
 };
 
 /// Options of `doctor`.

@@ -1,5 +1,7 @@
 //! Which set of hooks, as the command line asks for it.
 
+use clap::{ValueEnum, builder::PossibleValue};
+
 use crate::kernel::plan::Choice;
 
 /// The option of the verbs that attach hooks.
@@ -15,4 +17,23 @@ pub struct Hooks {
         hide_env_values = true
     )]
     pub choice: Choice,
+}
+
+impl ValueEnum for Choice {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Auto, Self::Fexit, Self::Tracepoint]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let (name, help) = match self {
+            Self::Auto => {
+                ("auto", "Function exits where the kernel permits them, tracepoints elsewhere")
+            }
+            Self::Fexit => ("fexit", "Function exits, or nothing"),
+            Self::Tracepoint => {
+                ("tracepoint", "Tracepoints, also where function exits are permitted")
+            }
+        };
+        Some(PossibleValue::new(name).help(help))
+    }
 }

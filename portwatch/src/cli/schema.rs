@@ -6,7 +6,7 @@ use super::{
     error::{Failure, SystemError, ended},
     streams,
 };
-use crate::event::schema;
+use crate::{event, explain};
 
 /// How it is used.
 const EXAMPLES: &str = "\
@@ -36,8 +36,8 @@ enum Of {
 /// Prints it.
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let schema = match args.of {
-        Of::Stream => schema::stream(),
-        Of::Explanation => schema::explanation(),
+        Of::Stream => event::schema::stream(),
+        Of::Explanation => explain::schema(),
     };
     let text = serde_json::to_string_pretty(&schema).map_err(SystemError::at("write JSON"))?;
     ended(ExitCode::SUCCESS, streams::result(&(text + "\n")))

@@ -21,7 +21,7 @@ use rustix::{
     io::Errno,
 };
 
-use crate::{sinks::sanitize::printable, talk};
+use crate::{talk, text::sanitize::printable};
 
 mod drawn;
 

@@ -23,7 +23,8 @@ use crate::{
     diagnose::words,
     enrich::host::{Host, NetnsRef},
     evidence::Protocol,
-    sinks::{human::coloured, sanitize::printable},
+    sinks::human::coloured,
+    text::sanitize::printable,
     wait::{
         self, Port, State,
         look::{Asked, Condition},

@@ -6,7 +6,7 @@ use std::{fmt::Write as _, net::SocketAddr};
 use crate::{
     diagnose::{HolderClass, Move, Risk, case::Case, words, workloads},
     evidence::{Evidence, Gap, Process, Protocol, Stage},
-    sinks::sanitize::is_harmless,
+    text::sanitize::is_harmless,
 };
 
 mod manager;

@@ -293,7 +293,7 @@ fn hostile_names_are_the_same_to_a_shell() {
         let unit = format!("{name}.service");
         let command = command(&unit).unwrap();
         assert!(!command.chars().any(char::is_control), "{command:?}");
-        assert!(command.chars().all(crate::sinks::sanitize::is_harmless), "{command:?}");
+        assert!(command.chars().all(crate::text::sanitize::is_harmless), "{command:?}");
         let script = command.replace("systemctl stop ", "printf %s ");
         let bash = std::process::Command::new("bash").args(["-c", &script]).output();
         let said = bash.expect("bash is there").stdout;

@@ -11,8 +11,9 @@ use serde::Serialize;
 
 use crate::{
     conflict::{self, Kernel, Verdict},
-    evidence::{Ephemeral, Evidence, Gap, Process, Socket, State, bounds},
+    evidence::{Ephemeral, Evidence, Gap, Process, Socket, State},
     redact::{Cmdline, Redaction},
+    text::bounds,
 };
 
 /// The most bytes of an event in JSON.

@@ -8,6 +8,9 @@ use super::{
 };
 use crate::advice::Advised;
 
+/// The longest line that is read, in bytes. The largest event has a sixty-fourth of it.
+pub const LONGEST: usize = 16 * 1024 * 1024;
+
 /// Why a line is no record.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {

@@ -7,8 +7,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Process, State};
-use crate::event::schema::Time;
+use super::{Process, State, Time};
 
 /// The TIME-WAIT rows on the port.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

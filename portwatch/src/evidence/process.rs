@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::is_false;
-use crate::{event::schema::Time, redact::Cmdline};
+use super::{Time, is_false};
+use crate::redact::Cmdline;
 
 /// A process, as far as it could be seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Report, Row};
-use crate::sinks::{markdown::prose, sanitize::printable};
+use crate::{sinks::markdown::prose, text::sanitize::printable};
 
 const HEADS: [&str; 8] =
     ["PORT", "HOLDER", "CLASS", "TIMES", "DEPLOYS", "SINCE", "LAST", "FAILING"];

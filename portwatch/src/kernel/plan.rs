@@ -37,14 +37,14 @@ impl HookSet {
 }
 
 /// Which set somebody asks for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Choice {
-    /// Function exits where the kernel permits them, tracepoints elsewhere
+    /// Function exits where the kernel permits them, tracepoints elsewhere.
     #[default]
     Auto,
-    /// Function exits, or nothing
+    /// Function exits, or nothing.
     Fexit,
-    /// Tracepoints, also where function exits are permitted
+    /// Tracepoints, also where function exits are permitted.
     Tracepoint,
 }
 

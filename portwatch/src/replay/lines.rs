@@ -7,10 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{BadLine, sources::Opened};
-use crate::sinks::journald;
-
-/// Longer lines are no records: the largest that the agent writes are far shorter.
-pub const LONGEST: usize = 16 * 1024 * 1024;
+use crate::{event::read::LONGEST, sinks::journald};
 
 /// Reads a source line by line.
 pub struct Lines {

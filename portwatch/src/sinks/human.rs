@@ -15,7 +15,8 @@ use crate::{
     diagnose::{Diagnosis, Judgement, Move, SafeToStop, words},
     event::{Event, Loss, Record},
     evidence::{Gap, Netns, Process, Socket, TimeWait},
-    sinks::{Sink, sanitize::printable},
+    sinks::Sink,
+    text::sanitize::printable,
 };
 
 mod explanation;

@@ -7,7 +7,8 @@ use libsystemd::logging::{Priority, journal_send};
 
 use crate::{
     event::{AgentNotice, AgentState, Event, Loss, Record},
-    sinks::{Sink, human::word, sanitize::printable},
+    sinks::{Sink, human::word},
+    text::sanitize::printable,
 };
 
 /// The catalog's entry about a refused bind (packaging/portwatch.catalog).

@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::{line::in_the_way, name, seconds};
 use crate::{
     cli::streams::{Stream, progress as place, say},
-    sinks::sanitize::printable,
+    text::sanitize::printable,
     wait::State,
 };
 

@@ -16,7 +16,7 @@ use crate::{
     diagnose::words,
     evidence::{Device, Gap, LastHolder, Socket, State},
     explain::{Explanation, Outcome, Question},
-    sinks::sanitize::printable,
+    text::sanitize::printable,
 };
 
 const FREE: Style = AnsiColor::Green.on_default().bold();

@@ -4,13 +4,14 @@ use std::fs;
 
 use serde_json::Value;
 
-use super::{human, journald, markdown, sanitize::is_harmless};
 use crate::{
     event::{Event, Record, read},
     evidence::Process,
     explain::{self, Question},
     history::{History, render},
     replay::diff::Change,
+    sinks::{human, journald, markdown},
+    text::sanitize::is_harmless,
 };
 
 /// Clears the screen, turns the text around, rings, begins a line of its own, and says
