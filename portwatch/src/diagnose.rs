@@ -40,6 +40,13 @@ pub struct Diagnosis {
     pub notes: Vec<String>,
 }
 
+impl Diagnosis {
+    /// Whether its notes have every gap: where nothing that was seen explains the failure.
+    pub fn tells_gaps(&self) -> bool {
+        matches!(self.cause, Cause::Undetermined | Cause::Unseen)
+    }
+}
+
 /// What a refusal came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

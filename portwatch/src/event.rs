@@ -14,7 +14,7 @@ use crate::{
     decode::RawFailure,
     diagnose::{Diagnosis, diagnose},
     evidence::{
-        Connections, Ephemeral, Evidence, Failure, Gap, LastHolder, Netns, Process, Socket, Time,
+        Connections, Ephemeral, Evidence, Failure, Gap, LastHolder, Netns, Process, Socket, Subject, Time,
         TimeWait,
     },
 };
@@ -209,11 +209,12 @@ impl Event {
     /// Puts an event together.
     pub fn new(host: &Host, raw: &RawFailure, evidence: Evidence, diagnosis: Diagnosis) -> Self {
         let boot = host.boot_id.as_deref().and_then(|id| id.get(..8)).unwrap_or("0");
-        let id = format!("{boot}-{:x}-{:x}", raw.at_ns, raw.task.tid);
+        let id = format!("{boot}-{:x}-{:x}", raw.bind.at_ns, raw.task.tid);
         let Evidence {
             time,
             // The host has it.
             kernel: _,
+            subject: _,
             failure,
             process,
             netns,
@@ -253,6 +254,7 @@ impl Event {
         Evidence {
             time: self.time,
             kernel: self.host.kernel,
+            subject: Subject::Failed,
             failure: self.failure,
             process: self.process,
             netns: self.netns,

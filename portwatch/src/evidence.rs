@@ -10,12 +10,14 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+mod gap;
 mod port;
 mod process;
 mod socket;
 mod texts;
 mod time;
 
+pub use gap::{Fact, Gap};
 pub use port::{Connections, Ephemeral, LastHolder, LeftBy, Share, TimeWait, Usage};
 pub use process::{
     Cgroup, Engine, Pod, Process, Runtime, Supervisor, SupervisorKind, Voucher, Workload,
@@ -33,9 +35,11 @@ pub struct Evidence {
     /// The kernel's release, `uname -r`: its rules differ between versions. In an
     /// event it stands in `host`.
     pub kernel: String,
+    /// Whether somebody has tried it.
+    pub subject: Subject,
     /// What was asked of the kernel.
     pub failure: Failure,
-    /// Who asked; with pid 0 nobody yet.
+    /// Who asked; nothing is known of it where nobody has tried.
     pub process: Process,
     /// Where.
     pub netns: Netns,
@@ -59,6 +63,16 @@ pub struct Evidence {
     pub previous_holder: Option<LastHolder>,
     /// What could not be had, and why.
     pub gaps: Vec<Gap>,
+}
+
+/// What evidence is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Subject {
+    /// A process has tried it, and the kernel refused.
+    Failed,
+    /// Nobody has tried it: it is asked what would block it ([`crate::explain`]).
+    Asked,
 }
 
 /// The refused system call.
@@ -186,55 +200,10 @@ fn is_false(value: &bool) -> bool {
     !value
 }
 
-/// A fact that could not be had.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-pub struct Gap {
-    /// The fact, in the event's own field names where it has one.
-    pub what: String,
-    /// The reason.
-    pub why: String,
-    /// Whether it was a matter of rights (EACCES, EPERM).
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub denied: bool,
-}
-
-impl Gap {
-    /// Not all of the sockets in TIME-WAIT were counted.
-    pub const TIME_WAIT: &str = "time_wait";
-    /// Not all of the connections were counted.
-    pub const CONNECTIONS: &str = "connections";
-
-    /// What comes before a number that one of the `gaps` says is not all of them.
-    pub fn at_least(gaps: &[Self], what: &str) -> &'static str {
-        if gaps.iter().any(|gap| gap.what == what) { "at least " } else { "" }
-    }
-
-    /// A gap for the fact `what`.
-    pub fn new(what: impl Into<String>, why: impl Into<String>) -> Self {
-        Self { what: what.into(), why: why.into(), denied: false }
-    }
-
-    /// A gap that more rights would close.
-    pub fn denied(what: impl Into<String>, why: impl Into<String>) -> Self {
-        Self { denied: true, ..Self::new(what, why) }
-    }
-
-    /// A gap because of `error`, which may be a matter of rights.
-    pub fn of_error(
-        what: impl Into<String>,
-        why: impl Into<String>,
-        error: &std::io::Error,
-    ) -> Self {
-        let denied = error.kind() == std::io::ErrorKind::PermissionDenied;
-        Self { denied, ..Self::new(what, why) }
-    }
-}
-
 impl Evidence {
-    /// Whether nobody has tried this bind: it is asked what would refuse it
-    /// ([`crate::explain`]).
+    /// Whether nobody has tried this bind.
     pub fn is_untried(&self) -> bool {
-        self.process.pid == 0
+        self.subject == Subject::Asked
     }
 }
 
@@ -245,6 +214,7 @@ impl Evidence {
         Self {
             time: Timestamp::UNIX_EPOCH,
             kernel: "6.12.0".to_owned(),
+            subject: Subject::Failed,
             failure: Failure {
                 stage: Stage::Bind,
                 errno: "EADDRINUSE".to_owned(),

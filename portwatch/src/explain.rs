@@ -1,18 +1,19 @@
 //! What would stop a bind here now? The evidence and the diagnosis that a refusal
 //! has, for a bind that nobody has tried.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
 
-use bytemuck::Zeroable as _;
 use jiff::Timestamp;
-use portwatch_common::Source;
 use rustix::process::geteuid;
 use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     conflict::{self, Kernel, Verdict},
-    decode::{RawFailure, RawTask},
+    decode::RawBind,
     diagnose::{Diagnosis, diagnose},
     enrich::{Enricher, host::boottime_ns},
     event::{self, Host},
@@ -115,15 +116,16 @@ impl Explanation {
     }
 }
 
-/// Looks at the port in a namespace that the enricher has entered, and puts the
-/// question to the rules.
+/// Looks at the port for as long as `patience`, in a namespace that the enricher has
+/// entered, and puts the question to the rules.
 pub fn explain(
     enricher: &mut Enricher,
     host: &Host,
     asked: Question,
     netns: &Netns,
+    patience: Duration,
 ) -> Explanation {
-    let evidence = enricher.enrich(&untried(&asked, netns));
+    let evidence = enricher.look_at(&untried(&asked, netns), patience);
     answer(host, asked, evidence)
 }
 
@@ -210,13 +212,13 @@ fn outcome(evidence: &Evidence, bind: &Failure) -> Outcome {
 /// Whether the sockets were listed. That the kernel does not list those that are
 /// bound and do not listen is a gap of its own.
 fn could_look(evidence: &Evidence) -> bool {
-    !evidence.gaps.iter().any(|gap| gap.what == "sockets" || gap.what == "netns")
+    !evidence.gaps.iter().any(|gap| gap.what.is_the_listing())
 }
 
-/// The question as the hooks would have told of a refusal.
-fn untried(asked: &Question, netns: &Netns) -> RawFailure {
+/// The bind that is asked about, as the hooks would have seen it.
+fn untried(asked: &Question, netns: &Netns) -> RawBind {
     let address = asked.address.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
-    RawFailure {
+    RawBind {
         at_ns: boottime_ns(),
         stage: Stage::Bind,
         protocol: asked.protocol,
@@ -232,8 +234,5 @@ fn untried(asked: &Question, netns: &Netns) -> RawFailure {
         socket_cookie: None,
         netns_inode: netns.inode,
         netns_cookie: netns.cookie,
-        culprit: None,
-        task: RawTask::default(),
-        source: Source::zeroed(),
     }
 }

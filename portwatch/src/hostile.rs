@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{
     event::{Event, Record, read},
-    evidence::Process,
+    evidence::{Process, Subject},
     explain::{self, Question},
     history::{History, render},
     replay::diff::Change,
@@ -112,6 +112,7 @@ fn nobody_is_deceived() {
         let mut evidence = event.clone().into_evidence();
         history.add(&evidence, &event.diagnosis, 1);
         evidence.process = Process::default();
+        evidence.subject = Subject::Asked;
         let answer = [explain::answer(&event.host, asked, evidence)];
         assert_harmless("explain", &human::told(&answer));
         let mut note = Vec::new();

@@ -130,7 +130,7 @@ pub async fn run<T>(
 ) -> Result<T, AgentError> {
     let Agent { mut attached, mut enricher, host, sinks, tuning, metrics } = agent;
     let Tuning { filter, storm_window, deadline, redaction } = tuning;
-    enricher.tune(deadline, redaction);
+    enricher.redact_by(redaction);
     let io = |step| move |source| AgentError::Io { step, source };
     let ring = Ring::open(&mut attached.ebpf)?;
     let limits = Limits::open(&mut attached.ebpf)?;

@@ -100,7 +100,8 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     };
     let files = Box::new(Soon::begin());
     let mut enricher =
-        Enricher::new(Host::current(), records, files).patient(PATIENCE).redacting(redaction);
+        Enricher::new(Host::current(), records, files);
+    enricher.redact_by(redaction);
     let everywhere = args.netns.as_deref() == Some("all");
     let places = match args.netns.as_deref() {
         None => vec![NetnsRef::Own],
@@ -141,7 +142,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
             };
             let &Target { address, port, .. } = target;
             let asked = Question { protocol, address, device, port, reuseaddr: args.reuseaddr };
-            answers.push(explain(&mut enricher, &host, asked, &netns));
+            answers.push(explain(&mut enricher, &host, asked, &netns, PATIENCE));
         }
     }
     if let Some(error) = without.filter(|_| answers.is_empty()) {

@@ -5,7 +5,7 @@ use std::{fmt::Write as _, net::SocketAddr};
 
 use crate::{
     diagnose::{HolderClass, Move, Risk, case::Case, words, workloads},
-    evidence::{Evidence, Gap, Process, Protocol, Stage},
+    evidence::{Evidence, Fact, Gap, Process, Protocol, Stage},
     text::sanitize::is_harmless,
 };
 
@@ -229,7 +229,7 @@ fn wait_free(case: &Case) -> Option<String> {
 /// See for oneself, where nothing better is known.
 pub fn look(case: &Case) -> Move {
     let failure = &case.evidence.failure;
-    let denied = |gap: &Gap| gap.denied && gap.what == "sockets.holders";
+    let denied = |gap: &Gap| gap.denied && gap.what == Fact::Holders;
     if case.evidence.is_untried() && case.evidence.gaps.iter().any(denied) {
         let udp = if failure.protocol == Protocol::Udp { " --udp" } else { "" };
         return command(
@@ -273,7 +273,7 @@ pub fn enter(case: &Case) -> Option<String> {
     match case.process() {
         // Whoever asks about their own namespace is in it, and about another may not be:
         // a holder that lives elsewhere tells that it may be another.
-        failing if failing.pid == 0 => holders.clone().next().is_none().then(String::new),
+        _ if case.evidence.is_untried() => holders.clone().next().is_none().then(String::new),
         failing => lives_there(&failing).then(|| format!("nsenter -t {} -n ", failing.pid)),
     }
 }

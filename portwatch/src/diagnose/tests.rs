@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use super::*;
 use crate::evidence::{
-    Cgroup, Connections, Failure, Family, Gap, LastHolder, Netns, Process, Protocol, Runtime,
+    Cgroup, Connections, Failure, Family, Fact, Gap, LastHolder, Netns, Process, Protocol, Runtime,
     Socket, Stage, State, TimeWait,
 };
 
@@ -22,6 +22,7 @@ fn at(text: &str) -> Timestamp {
 fn evidence(sockets: Vec<Socket>) -> Evidence {
     Evidence {
         kernel: "6.12.0".to_owned(),
+        subject: Subject::Failed,
         time: at("2026-06-08T14:02:11Z"),
         failure: Failure {
             stage: Stage::Bind,
@@ -224,7 +225,7 @@ fn at_listen_the_failing_socket_is_not_its_own_culprit() {
 fn nothing_there_is_gone_and_nothing_seen_is_not_guessed_at() {
     let mut empty = evidence(Vec::new());
     assert_json_snapshot!(diagnose(&empty));
-    empty.gaps.push(Gap::new("sockets", "the namespace could not be entered"));
+    empty.gaps.push(Gap::new(Fact::Sockets, "the namespace could not be entered"));
     let diagnosis = diagnose(&empty);
     assert_eq!(diagnosis.cause, Cause::Undetermined);
     assert!(diagnosis.notes[0].contains("could not be entered"));
@@ -331,6 +332,7 @@ fn only_who_lives_there_leads_into_a_namespace() {
     evidence.process.netns = Some(8);
     assert_eq!(enter(&evidence), None);
     evidence.process = Process::default();
+    evidence.subject = Subject::Asked;
     assert_eq!(enter(&evidence), None, "asked about another namespace");
     evidence.netns.host = None;
     assert_eq!(enter(&evidence), None, "not known which it is");

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     enrich::{cgroups, halfway, host::Host, processes},
-    evidence::{Gap, Process, Socket},
+    evidence::{Fact, Gap, Process, Socket},
     kernel::{files::Files, records::Records},
 };
 
@@ -271,7 +271,7 @@ fn describe(host: &Host, sockets: &mut [Socket], known: &Wanted, deadline: Insta
             format!("{all} more holders are not listed, {late} of them for lack of time")
         }
     };
-    Some(Gap::new("sockets.holders.more", why))
+    Some(Gap::new(Fact::MoreHolders, why))
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use super::{
     host::{Host, read_beginning},
 };
 use crate::{
-    evidence::Gap,
+    evidence::{Fact, Gap},
     kernel::nsfs,
     redact::{Cmdline, Redaction, Unredacted},
 };
@@ -140,7 +140,7 @@ impl Host {
              answer",
             pids.join(", ")
         );
-        (!pids.is_empty()).then(|| Gap::new("cmdline", why))
+        (!pids.is_empty()).then(|| Gap::new(Fact::Cmdline, why))
     }
 
     /// The beginning of a file that the kernel fills from a process's memory. Nothing

@@ -14,7 +14,7 @@ use textwrap::{Options, WordSeparator, WordSplitter, wrap};
 use crate::{
     diagnose::{Diagnosis, Judgement, Move, SafeToStop, words},
     event::{Event, Loss, Record},
-    evidence::{Gap, Netns, Process, Socket, TimeWait},
+    evidence::{Fact, Gap, Netns, Process, Socket, TimeWait},
     sinks::Sink,
     text::sanitize::printable,
 };
@@ -125,7 +125,7 @@ impl Block {
 
     fn around(&mut self, time_wait: &TimeWait, netns: &Netns, gaps: &[Gap]) {
         if time_wait.count > 0 {
-            let at_least = Gap::at_least(gaps, Gap::TIME_WAIT);
+            let at_least = Gap::at_least(gaps, &Fact::TimeWait);
             let left = time_wait
                 .max_remaining_ms
                 .map(|ms| format!(", the last ends in {at_least}{} s", ms.div_ceil(1000)))

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use crate::{
     diagnose::{Diagnosis, Move, words},
     event::{Event, Record},
-    evidence::{Gap, Process, Protocol, Socket, State, SupervisorKind, TimeWait},
+    evidence::{Fact, Gap, Process, Protocol, Socket, State, SupervisorKind, TimeWait},
     sinks::{
         Sink,
         human::{command_line, word},
@@ -176,10 +176,10 @@ impl Note {
 
     fn time_wait(&mut self, rows: &TimeWait, gaps: &[Gap]) {
         self.section("TIME-WAIT");
-        let at_least = Gap::at_least(gaps, Gap::TIME_WAIT);
+        let at_least = Gap::at_least(gaps, &Fact::TimeWait);
         let left = rows.max_remaining_ms.map(|ms| ms.div_ceil(1000));
         let left = left.map(|s| format!(", {at_least}{s} s left")).unwrap_or_default();
-        let unlisted = gaps.iter().any(|gap| gap.what == "sockets" || gap.what == "netns");
+        let unlisted = gaps.iter().any(|gap| gap.what.is_the_listing());
         match rows.count {
             0 if unlisted => self.item("none seen; not all sockets were listed"),
             0 => self.item("none on this port"),

@@ -13,7 +13,7 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
         .evidence
         .gaps
         .iter()
-        .find(|gap| gap.denied && (gap.what == "netns" || gap.what.starts_with("sockets")))?;
+        .find(|gap| gap.denied && (gap.what.is_of_the_sockets()))?;
     if !case.culprits.is_empty() {
         return None;
     }

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use super::{Block, HEAD, LABEL, coloured, columns, process_line, word};
 use crate::{
     diagnose::words,
-    evidence::{Device, Gap, LastHolder, Socket, State},
+    evidence::{Device, Fact, Gap, LastHolder, Socket, State},
     explain::{Explanation, Outcome, Question},
     text::sanitize::printable,
 };
@@ -64,7 +64,7 @@ pub(super) fn block(answer: &Explanation, columns: Option<usize>, docker: bool) 
         }
     }
     if connections.established > 0 {
-        let at_least = Gap::at_least(&answer.gaps, Gap::CONNECTIONS);
+        let at_least = Gap::at_least(&answer.gaps, &Fact::Connections);
         let connected = format!("{at_least}{} established on this port", connections.established);
         out.row("connected", &connected);
     }
@@ -81,13 +81,11 @@ pub(super) fn block(answer: &Explanation, columns: Option<usize>, docker: bool) 
         None => notes(answer, docker).iter().for_each(|note| out.row("note", note)),
     }
     // A diagnosis that nobody can make has them among its notes.
-    let is_told = |what: &str| {
-        let notes = diagnosis.iter().flat_map(|diagnosis| &diagnosis.notes);
-        notes.clone().any(|note| note.starts_with(&format!("not known: {what}:")))
-    };
+    // Where nothing is found that explains it, the diagnosis has said them.
+    let are_told = matches!(&answer.diagnosis, Some(diagnosis) if diagnosis.tells_gaps());
     // That this namespace is taken for the host's interests nobody who asks here.
-    let is_told = |what: &str| is_told(what) || what == "netns.host";
-    for gap in answer.gaps.iter().filter(|gap| !is_told(&gap.what)) {
+    let is_told = |gap: &Gap| are_told || gap.what == Fact::NetnsHost;
+    for gap in answer.gaps.iter().filter(|gap| !is_told(gap)) {
         out.row("not known", &format!("{}: {}", gap.what, gap.why));
     }
     out.text.push('\n');

@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     diagnose::{Cause, HolderClass, diagnose},
     event::Host,
-    evidence::{Evidence, Protocol},
+    evidence::{Evidence, Fact, Protocol, Subject},
     explain::{self, Question},
 };
 
@@ -52,7 +52,7 @@ fn undetermined() -> Event {
         evidence.last_holder = None;
         evidence
             .gaps
-            .push(crate::evidence::Gap::new("sockets", "sock_diag: the kernel answers errno 12"));
+            .push(crate::evidence::Gap::new(Fact::Sockets, "sock_diag: the kernel answers errno 12"));
     })
 }
 
@@ -190,6 +190,7 @@ fn asked_about() {
             let mut evidence = event.into_evidence();
             // Its own sockets are then another program's.
             evidence.process = Process::default();
+            evidence.subject = Subject::Asked;
             evidence.sockets.iter_mut().for_each(|socket| socket.refused = None);
             let answer = explain::answer(&host, asked, evidence);
             format!("── {name}\n{}", strip_str(&explanation::block(&answer, Some(WIDTH), true)))
