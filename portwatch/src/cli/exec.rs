@@ -14,11 +14,10 @@ use super::{
 use crate::{
     config::filter::Filter,
     diagnose::words,
-    enrich,
+    enrich::{self, host::Host},
     exec::{
         child::{Child, End},
-        free::{NotFree, wait_free},
-        refused::{Refusal, Refused},
+        refused::Refused,
         signals::Signals,
     },
     kernel::attach::SourceLimit,
@@ -27,6 +26,10 @@ use crate::{
     redact::Redaction,
     sinks::{Place, Sink, human::Human, json::Json},
     talk,
+    wait::{
+        self,
+        look::{Asked, Condition},
+    },
     watch::{self, Watch},
 };
 
@@ -96,11 +99,11 @@ async fn starts(args: &Args, redaction: &Redaction) -> Result<ExitCode, Failure>
     let refused = Refused::default();
     let end =
         watched(args, redaction, &signals, &locked_memory, &refused, async || Ok(None)).await?;
-    let refusals = refused.all();
-    let Some(timeout) = args.wait_free.filter(|_| !end.is_success() && !refusals.is_empty()) else {
+    let asked = refused.all();
+    let Some(timeout) = args.wait_free.filter(|_| !end.is_success() && !asked.is_empty()) else {
         return Ok(end.into());
     };
-    let wait = async || hold(&refusals, timeout, end, &signals).await;
+    let wait = async || hold(&asked, timeout, end, &signals).await;
     Ok(watched(args, redaction, &signals, &locked_memory, &refused, wait).await?.into())
 }
 
@@ -155,13 +158,12 @@ async fn watched(
 /// Waits until the ports are free. Gives the end that it comes to where they are
 /// not, or where a signal ends the wait.
 async fn hold(
-    refusals: &[Refusal],
+    asked: &[Asked],
     timeout: SignedDuration,
     end: End,
     signals: &Signals,
 ) -> Result<Option<End>, Failure> {
-    let ports: Vec<_> =
-        refusals.iter().map(|refusal| words::target(&refusal.failure).to_string()).collect();
+    let ports: Vec<_> = asked.iter().map(name).collect();
     say(format_args!("portwatch: waiting up to {timeout:#} for {} to come free", ports.join(", ")));
     let interrupted = async {
         loop {
@@ -171,29 +173,41 @@ async fn hold(
             }
         }
     };
+    let host = Host::current();
     tokio::select! {
-        freed = wait_free(refusals, timeout.unsigned_abs()) => match freed {
-            Ok(()) => {
-                say("portwatch: free; starting it once more");
-                talk::settle();
-                Ok(None)
-            }
-            Err(NotFree::Unknown(refusal, why)) => {
-                let port = words::target(&refusal.failure);
+        waited = wait::wait(&host, asked, timeout.unsigned_abs(), |_| ()) => match waited {
+            Ok(state) => match state.ports.iter().find(|port| !port.standing.met) {
+                None => {
+                    say("portwatch: free; starting it once more");
+                    talk::settle();
+                    Ok(None)
+                }
+                Some(held) => {
+                    let port = name(&held.asked);
+                    say(format_args!(
+                        "portwatch: {port} is still held after {timeout:#}; not started again"
+                    ));
+                    Ok(Some(end))
+                }
+            },
+            Err(why) => {
+                let which = why.port().and_then(|port| asked.iter().find(|one| one.port == port));
+                let port = which.map_or_else(|| ports.join(", "), name);
                 say(format_args!(
                     "portwatch: whether {port} is free cannot be known: {why}; not started again"
                 ));
                 Ok(Some(end))
             }
-            Err(NotFree::Held(held)) => {
-                let port = words::target(&held.failure);
-                say(format_args!(
-                    "portwatch: {port} is still held after {timeout:#}; not started again"
-                ));
-                Ok(Some(end))
-            }
         },
         ended = interrupted => Ok(Some(ended.map_err(SystemError::at("read signals"))?)),
+    }
+}
+
+/// `tcp 127.0.0.1:8080`.
+fn name(asked: &Asked) -> String {
+    match &asked.condition {
+        Condition::FreeAgain(failed) => words::target(&failed.failure).to_string(),
+        Condition::Free { .. } | Condition::Listening => asked.port.to_string(),
     }
 }
 

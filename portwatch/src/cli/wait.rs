@@ -27,7 +27,7 @@ use crate::{
     text::sanitize::printable,
     wait::{
         self, Port, State,
-        look::{Asked, Condition},
+        look::{Asked, Condition, Place},
     },
 };
 
@@ -159,7 +159,14 @@ impl Args {
                 }
                 None => None,
             };
-            Ok(Asked { protocol, address, device, port, condition })
+            Ok(Asked {
+                place: Place::Own,
+                protocol,
+                address,
+                device,
+                port,
+                condition: condition.clone(),
+            })
         };
         targets.into_iter().map(asked).collect()
     }
@@ -212,9 +219,9 @@ fn name(Port { asked, .. }: &Port) -> String {
 }
 
 fn verdict(port: &Port) -> &'static str {
-    match (port.asked.condition, port.standing.met) {
-        (Condition::Free { .. }, true) => "is free",
-        (Condition::Free { .. }, false) => "is held",
+    match (&port.asked.condition, port.standing.met) {
+        (Condition::Free { .. } | Condition::FreeAgain(_), true) => "is free",
+        (Condition::Free { .. } | Condition::FreeAgain(_), false) => "is held",
         (Condition::Listening, true) if port.asked.is_tcp() => "listens",
         (Condition::Listening, true) => "is bound",
         (Condition::Listening, false) => "has no listener",

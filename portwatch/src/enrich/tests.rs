@@ -24,7 +24,7 @@ use crate::{
 pub mod fake;
 
 use fake::{
-    LISTEN, OnRecord, Row, TIME_WAIT, UnderWay, done, enrich, host, host_replying, message,
+    LISTEN, OnRecord, Row, TIME_WAIT, UnderWay, asked, done, enrich, host, host_replying, message,
     netlink, own_netns, process, refused,
 };
 

@@ -8,7 +8,7 @@ use rustix::{
 };
 use tokio::{io::unix::AsyncFd, sync::oneshot};
 
-use super::look::{Asked, Condition};
+use super::look::{Asked, Condition, Place};
 use crate::{
     enrich::sock_diag::{Query, read_reply},
     evidence::Protocol,
@@ -62,8 +62,12 @@ impl Watch {
     pub fn of(asked: &[Asked]) -> Self {
         let ports: Vec<u16> = asked.iter().map(|asked| asked.port).collect();
         let Some(Asked { protocol, condition, .. }) = asked.first() else { return Self::Nothing };
+        // They tell of this process's namespace alone.
+        if asked.iter().any(|asked| asked.place != Place::Own) {
+            return Self::Nothing;
+        }
         match (condition, protocol) {
-            (Condition::Free { .. }, protocol) => match Destroyed::open(*protocol, ports) {
+            (Condition::Free { .. } | Condition::FreeAgain(_), protocol) => match Destroyed::open(*protocol, ports) {
                 Ok(destroyed) => Self::Destroyed(destroyed),
                 Err(error) => {
                     tracing::debug!(%error, "sock_diag tells of no destroyed sockets");

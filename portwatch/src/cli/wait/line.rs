@@ -72,7 +72,7 @@ impl Line {
 pub fn in_the_way(asked: &Asked, standing: &Standing) -> String {
     let words = standing.words();
     match asked.condition {
-        Condition::Free { .. } => words.unwrap_or_default(),
+        Condition::Free { .. } | Condition::FreeAgain(_) => words.unwrap_or_default(),
         Condition::Listening => match words {
             Some(others) => format!("nothing listens there; there is {others}"),
             None => "nothing listens there".to_owned(),
