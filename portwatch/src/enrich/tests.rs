@@ -238,6 +238,7 @@ fn what_the_kernel_does_not_answer_is_a_gap() {
     for (replies, says) in [
         (vec![netlink(2, &(-EOPNOTSUPP).to_ne_bytes())], "modprobe"),
         (vec![netlink(2, &(-ENOENT).to_ne_bytes())], "modprobe"),
+        (vec![netlink(3, &(-ENOENT).to_ne_bytes())], "modprobe"),
         (vec![vec![1, 2, 3]], "cut short"),
         (Vec::new(), "sock_diag"),
     ] {
