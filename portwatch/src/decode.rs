@@ -308,9 +308,18 @@ mod tests {
     fn a_record_becomes_what_it_says() {
         let raw = decode(bytemuck::bytes_of(&record())).unwrap();
         assert_eq!(raw.bind.address, IpAddr::from([10, 0, 4, 12]));
-        assert_eq!((raw.bind.port, raw.bind.protocol, raw.bind.stage), (8080, Protocol::Tcp, Stage::Bind));
-        assert_eq!((raw.bind.reuseaddr, raw.bind.reuseport, raw.bind.v6only), (Some(true), Some(false), None));
-        assert_eq!((raw.bind.socket_cookie, raw.bind.socket_uid, raw.bind.device), (None, None, None));
+        assert_eq!(
+            (raw.bind.port, raw.bind.protocol, raw.bind.stage),
+            (8080, Protocol::Tcp, Stage::Bind)
+        );
+        assert_eq!(
+            (raw.bind.reuseaddr, raw.bind.reuseport, raw.bind.v6only),
+            (Some(true), Some(false), None)
+        );
+        assert_eq!(
+            (raw.bind.socket_cookie, raw.bind.socket_uid, raw.bind.device),
+            (None, None, None)
+        );
         assert_eq!(raw.task.comm, "java");
         assert_eq!(Redaction::default().cmdline(&raw.task.cmdline), ["java", "-jar"]);
     }

@@ -142,12 +142,7 @@ impl Enricher {
     }
 
     /// Each phase takes what the one before has come to.
-    fn look(
-        &mut self,
-        bind: &RawBind,
-        by: Option<&RawFailure>,
-        patience: Duration,
-    ) -> Evidence {
+    fn look(&mut self, bind: &RawBind, by: Option<&RawFailure>, patience: Duration) -> Evidence {
         let deadline = Instant::now() + patience;
         self.host.begin((patience / 2).min(MOST_IN_VAIN));
         let look = Look { host: &self.host, records: &*self.records, bind, by, deadline };

@@ -14,8 +14,8 @@ use crate::{
     decode::RawFailure,
     diagnose::{Diagnosis, diagnose},
     evidence::{
-        Connections, Ephemeral, Evidence, Failure, Gap, LastHolder, Netns, Process, Socket, Subject, Time,
-        TimeWait,
+        Connections, Ephemeral, Evidence, Failure, Gap, LastHolder, Netns, Process, Socket,
+        Subject, Time, TimeWait,
     },
 };
 

@@ -186,7 +186,9 @@ impl<'a> Eye<'a> {
         if !thorough && !before.met && asked.is_tcp() {
             let listeners = self.retried(asked, |diag| look::listeners(diag, kernel, asked))?;
             match asked.condition {
-                Condition::Free { .. } | Condition::FreeAgain(_) if !listeners.met => return Ok(before.clone()),
+                Condition::Free { .. } | Condition::FreeAgain(_) if !listeners.met => {
+                    return Ok(before.clone());
+                }
                 Condition::Listening if listeners.met => return Ok(listeners),
                 Condition::Listening => return Ok(before.clone()),
                 Condition::Free { .. } | Condition::FreeAgain(_) => {}

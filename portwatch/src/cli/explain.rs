@@ -99,8 +99,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         None => Box::new(NoRecords),
     };
     let files = Box::new(Soon::begin());
-    let mut enricher =
-        Enricher::new(Host::current(), records, files);
+    let mut enricher = Enricher::new(Host::current(), records, files);
     enricher.redact_by(redaction);
     let everywhere = args.netns.as_deref() == Some("all");
     let places = match args.netns.as_deref() {

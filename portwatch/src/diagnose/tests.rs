@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use super::*;
 use crate::evidence::{
-    Cgroup, Connections, Failure, Family, Fact, Gap, LastHolder, Netns, Process, Protocol, Runtime,
+    Cgroup, Connections, Fact, Failure, Family, Gap, LastHolder, Netns, Process, Protocol, Runtime,
     Socket, Stage, State, TimeWait,
 };
 

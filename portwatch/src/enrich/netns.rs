@@ -139,7 +139,8 @@ impl Namespaces {
             Some(pid) => host.proc_file(pid, "ns/net"),
             None => host.proc_root.join("self/ns/net"),
         };
-        let gone = || Gap::new(Fact::Netns, "the process was gone before its namespace could be read");
+        let gone =
+            || Gap::new(Fact::Netns, "the process was gone before its namespace could be read");
         let Some(cookie) = bind.netns_cookie else { return inode(&of_task).ok_or_else(gone) };
         let at_hand = self.open.iter().find(|(_, open)| open.cookie == Some(cookie));
         if let Some((&inode, _)) = at_hand {

@@ -33,11 +33,7 @@ pub fn process(host: &Host, records: &dyn Records, owner: &Owner) -> Process {
 
 /// Who was on the port last, and who was before that; the failing socket itself
 /// is nobody.
-pub fn last_holders(
-    host: &Host,
-    records: &dyn Records,
-    bind: &RawBind,
-) -> [Option<LastHolder>; 2] {
+pub fn last_holders(host: &Host, records: &dyn Records, bind: &RawBind) -> [Option<LastHolder>; 2] {
     let port = bind.netns_cookie.and_then(|netns_cookie| {
         let protocol = u16::from(sock_diag::protocol_number(bind.protocol)?);
         Some(Port { netns_cookie, port: bind.port, protocol, reserved: 0 })

@@ -16,7 +16,7 @@ use crate::{
         record,
         sock_diag::{self, Entry, Progress, Query, ReplyError},
     },
-    evidence::{Connections, Failure, Family, Fact, Gap, Protocol, Socket, State, TimeWait},
+    evidence::{Connections, Fact, Failure, Family, Gap, Protocol, Socket, State, TimeWait},
     kernel::records::Records,
 };
 

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use crate::{
     enrich::host::Host,
-    evidence::{Evidence, Gap, Process, Protocol, Supervisor, SupervisorKind},
+    evidence::{Evidence, Fact, Gap, Process, Protocol, Supervisor, SupervisorKind},
     roles::{self, Role},
 };
 
@@ -119,7 +119,11 @@ impl Supervisors {
             parents
         });
         if parents.cut_short {
-            add_once(gaps, Fact::Supervisor, "looking at the parents took longer than its deadline");
+            add_once(
+                gaps,
+                Fact::Supervisor,
+                "looking at the parents took longer than its deadline",
+            );
         }
         let shell = parents.shell.filter(|shell| shell.loops || was_seen(shell, process, before));
         let shell = shell.map(|shell| shell.supervisor);

@@ -365,8 +365,8 @@ fn only_who_bound_it_is_named_where_nobody_has_it_open() {
             records.owners.insert(1798, owner);
         }
         let files = Box::new(UnderWay(under_way.clone()));
-        let evidence =
-            Enricher::new(host, Box::new(records), files).enrich(&refused(own_netns(&root)), DEADLINE);
+        let evidence = Enricher::new(host, Box::new(records), files)
+            .enrich(&refused(own_netns(&root)), DEADLINE);
         let socket = &evidence.sockets[0];
         let holders: Vec<_> = socket.holders.iter().map(|holder| holder.pid).collect();
         assert_eq!(socket.unheld, Some(unheld), "{binder:?} {under_way:?}");

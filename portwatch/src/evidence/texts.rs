@@ -2,8 +2,8 @@
 //! to its last field, so that nothing can be added to one and be left out here.
 
 use super::{
-    Binder, Cgroup, Device, Ephemeral, Evidence, Failure, Fact, Gap, LastHolder, LeftBy, Netns, Pod,
-    Process, Share, Socket, Supervisor, TimeWait, Usage, Workload,
+    Binder, Cgroup, Device, Ephemeral, Evidence, Fact, Failure, Gap, LastHolder, LeftBy, Netns,
+    Pod, Process, Share, Socket, Supervisor, TimeWait, Usage, Workload,
 };
 
 /// What is done to each text.

@@ -36,7 +36,10 @@ fn options_and_variables() {
         ("curl -u me:x http://h/", "curl -u [redacted] http://h/"),
         ("mongod --auth --port 80", "mongod --auth --port 80"),
         ("app --password --verbose", "app --password --verbose"),
-        ("vault server -dev -dev-root-token-id=x", "vault server -dev -dev-root-token-id=[redacted]"),
+        (
+            "vault server -dev -dev-root-token-id=x",
+            "vault server -dev -dev-root-token-id=[redacted]",
+        ),
         ("traefik --basicauth.users=u:$apr1$x", "traefik --basicauth.users=u:[redacted]"),
         ("app --aws-access-key-id=AKIA --users=a:b", "app --aws-access-key-id=AKIA --users=a:b"),
         ("nginx -p /srv", "nginx -p /srv"),

@@ -15,8 +15,8 @@ use crate::{
     sinks::{
         Sink,
         human::{command_line, word},
-        sanitize::printable,
     },
+    text::sanitize::printable,
 };
 
 mod explanation;

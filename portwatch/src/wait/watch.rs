@@ -67,13 +67,15 @@ impl Watch {
             return Self::Nothing;
         }
         match (condition, protocol) {
-            (Condition::Free { .. } | Condition::FreeAgain(_), protocol) => match Destroyed::open(*protocol, ports) {
-                Ok(destroyed) => Self::Destroyed(destroyed),
-                Err(error) => {
-                    tracing::debug!(%error, "sock_diag tells of no destroyed sockets");
-                    Self::Nothing
+            (Condition::Free { .. } | Condition::FreeAgain(_), protocol) => {
+                match Destroyed::open(*protocol, ports) {
+                    Ok(destroyed) => Self::Destroyed(destroyed),
+                    Err(error) => {
+                        tracing::debug!(%error, "sock_diag tells of no destroyed sockets");
+                        Self::Nothing
+                    }
                 }
-            },
+            }
             (Condition::Listening, Protocol::Tcp) => Self::ListensLater(ports),
             // No hook that all kernels permit tells of UDP's binds.
             (Condition::Listening, _) => Self::Nothing,

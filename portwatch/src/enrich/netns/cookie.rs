@@ -43,9 +43,10 @@ impl NotFound {
             Self::Untried { denied: false } => {
                 Gap::new(Fact::Netns, format!("{BEGINS}, which was not found before the deadline"))
             }
-            Self::Gone | Self::Unasked => {
-                Gap::new(Fact::Netns, format!("{BEGINS}, which has no process and no name to enter by"))
-            }
+            Self::Gone | Self::Unasked => Gap::new(
+                Fact::Netns,
+                format!("{BEGINS}, which has no process and no name to enter by"),
+            ),
         }
     }
 }

@@ -50,9 +50,10 @@ fn undetermined() -> Event {
     changed(one("cause-listener"), |evidence| {
         evidence.sockets.clear();
         evidence.last_holder = None;
-        evidence
-            .gaps
-            .push(crate::evidence::Gap::new(Fact::Sockets, "sock_diag: the kernel answers errno 12"));
+        evidence.gaps.push(crate::evidence::Gap::new(
+            Fact::Sockets,
+            "sock_diag: the kernel answers errno 12",
+        ));
     })
 }
 
