@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use super::*;
 use crate::evidence::{
     Cgroup, Connections, Fact, Failure, Family, Gap, LastHolder, Netns, Process, Protocol, Runtime,
-    Socket, Stage, State, TimeWait,
+    Socket, Stage, State, Subject, TimeWait,
 };
 
 mod any;
@@ -208,6 +208,17 @@ fn bound_and_never_listening() {
     )]);
     evidence.process.unit = None;
     assert_json_snapshot!(diagnose(&evidence));
+}
+
+/// The first process of a container has the parent 0.
+#[test]
+fn where_nobody_has_tried_no_holder_is_itself() {
+    let holder = Process { pid: 1, ppid: Some(0), ..java(1, "2.4.1", "/", "2026-06-02T09:14:33Z") };
+    let mut evidence = listener(holder);
+    evidence.process = Process::default();
+    evidence.subject = Subject::Asked;
+    let holder = diagnose(&evidence).holder.unwrap();
+    assert_ne!(holder.class, HolderClass::Itself);
 }
 
 #[test]

@@ -196,7 +196,11 @@ mod tests {
         let mut found = Vec::new();
         sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
         assert!(found.len() > 100, "{} sources", found.len());
-        for (name, code) in found.iter().filter(|(name, _)| !name.ends_with("enrich/memory.rs")) {
+        // The one that opens them, and the one that names what could not be read.
+        let may_name = ["enrich/memory.rs", "evidence/gap.rs"];
+        let others =
+            found.iter().filter(|(name, _)| !may_name.iter().any(|own| name.ends_with(own)));
+        for (name, code) in others {
             for file in FILES {
                 for quoted in [format!("\"{file}\""), format!("/{file}\"")] {
                     let opens = code.lines().find(|line| {

@@ -73,7 +73,7 @@ fn an_event_is_never_larger_than_it_may_be() {
         evidence.last_holder = Some(holder.clone());
         evidence.previous_holder = Some(holder);
         for _ in 0..200 {
-            evidence.gaps.push(Gap::new(loud(many), loud(many)));
+            evidence.gaps.push(Gap::new(Fact::Other(loud(many)), loud(many)));
         }
         sealed(&mut evidence);
         let size = written(&evidence);

@@ -51,7 +51,7 @@ impl DiagSocket for Endless {
 fn listed(within: Duration) -> (Found, Vec<Gap>, usize) {
     let root = tempfile::tempdir().unwrap();
     let host = Host::fake(root.path(), Box::new(|_| Err(io::ErrorKind::Unsupported.into())));
-    let failure = crate::enrich::failure(&crate::enrich::tests::fake::refused(1), &mut Vec::new());
+    let failure = crate::enrich::failure(&crate::enrich::tests::fake::asked(1), &mut Vec::new());
     let search = Search {
         host: &host,
         records: &NoRecords,
@@ -76,7 +76,7 @@ fn a_listing_without_end_is_left_at_the_deadline() {
     assert_eq!(found.sockets.len(), 2);
     assert!(found.time_wait.count > 4);
     let what: Vec<_> = gaps.iter().map(|gap| gap.what.name()).collect();
-    assert_eq!(what, ["sockets", Fact::TimeWait]);
+    assert_eq!(what, ["sockets", "time_wait"]);
     assert!(gaps.iter().all(|gap| !gap.why.is_empty() && !gap.denied));
 }
 
