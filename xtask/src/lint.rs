@@ -30,7 +30,9 @@ pub fn run() -> anyhow::Result<()> {
 pub fn advisories() -> anyhow::Result<()> {
     setup::for_checking()?;
     for manifest in MANIFESTS {
-        checked(deny(manifest)?.arg("advisories"))?;
+        checked(deny(manifest)?.arg("advisories")).with_context(|| {
+            format!("{manifest}: there are advisories, or their database could not be cloned")
+        })?;
     }
     Ok(())
 }

@@ -7,7 +7,8 @@ use std::{
     sync::Once,
 };
 
-use anyhow::{anyhow, ensure};
+use anyhow::{Context as _, anyhow, ensure};
+use rustix::fs::{FlockOperation, fcntl_lock};
 
 use crate::{checked, setup::say};
 
@@ -69,6 +70,7 @@ pub fn apt_install_by(mut apt: Command, names: &[&str]) -> anyhow::Result<()> {
         .args(names)
         .env("DEBIAN_FRONTEND", "noninteractive");
     checked(without_services(&apt, Path::new(POLICY)).stdin(Stdio::null()))
+        .with_context(|| format!("apt-get cannot install {}", names.join(", ")))
 }
 
 /// Fails where packages cannot be installed.
@@ -86,7 +88,7 @@ pub fn ensure_apt(names: &[&str]) -> anyhow::Result<()> {
 /// (policy-rc.d(8)).
 pub const POLICY: &str = "/usr/sbin/policy-rc.d";
 
-/// Ours says so, to be told from one that the machine has of its own.
+/// Ours says so, which distinguishes it from one that the machine has of its own.
 const OUR_POLICY: &str =
     "#!/bin/sh\n# Written by portwatch's set-up, which removes it again.\nexit 101\n";
 
@@ -125,13 +127,19 @@ fn is_ours(policy: &Path) -> bool {
 /// Removes the policy of a set-up that was killed.
 pub fn remove_leftover() {
     let policy = Path::new(POLICY);
-    if !is_ours(policy) {
+    if !is_ours(policy) || is_installing() {
         return;
     }
     match fs::remove_file(policy) {
         Ok(()) => say(&format!("removed {POLICY}, left behind by a set-up that was killed")),
         Err(error) => say(&format!("{POLICY} keeps services from starting, remove it: {error}")),
     }
+}
+
+/// Whether somebody installs packages right now: then the policy may be in use.
+fn is_installing() -> bool {
+    let lock = fs::File::options().write(true).open("/var/lib/dpkg/lock-frontend");
+    lock.is_ok_and(|lock| fcntl_lock(lock, FlockOperation::NonBlockingLockExclusive).is_err())
 }
 
 fn has_apt() -> bool {

@@ -20,7 +20,7 @@ const FOR_TESTS: [Package; 7] = [
     Package::new("redis-server", "/usr/bin/redis-server", "another one")
         .with_services(&["redis-server"]),
     Package::new("docker.io", "/usr/sbin/dockerd", "a container engine of the tests' own")
-        .with_services(&["docker", "containerd"]),
+        .with_services(&["docker", "docker.socket", "containerd"]),
     Package::new("busybox-static", "/bin/busybox", "all that is in a container"),
     Package::new("systemd", "/usr/lib/systemd/systemd-journald", "a journal of the tests' own"),
     Package::new("prometheus", "/usr/bin/promtool", "scrapes the agent and checks its alerts")

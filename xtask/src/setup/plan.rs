@@ -105,8 +105,8 @@ impl Plan {
                 let names = PACKAGED_COMPILER.join(", ");
                 what.push(format!("  {names}: compile the kernel side (Rust with core for eBPF)"));
                 changes.push(
-                    "  /usr/bin/rustc and /usr/bin/cargo are then these; they replace Debian's \
-                     rustc and cargo if installed, and leave rustup's alone"
+                    "  /usr/bin/rustc and /usr/bin/cargo are then that compiler; Debian's packages \
+                     rustc and cargo are replaced, rustup's are not touched"
                         .to_owned(),
                 );
             }
@@ -121,7 +121,7 @@ impl Plan {
                 "  bpf-linker {BPF_LINKER}: links the kernel side; compiled here, in a minute or two"
             ));
             what.push(
-                "  llvm-N-dev of the compiler's LLVM, if it is a packaged one: bpf-linker loads it"
+                "  llvm-N-dev (N: the LLVM of a packaged compiler; about 400 MB): bpf-linker loads it"
                     .to_owned(),
             );
             changes.push("  cargo install puts bpf-linker where your cargo installs to".to_owned());
@@ -146,16 +146,20 @@ impl Plan {
             || self.linker;
         if by_apt {
             changes.insert(0, format!("  {CHANGES}"));
+            changes.insert(
+                1,
+                format!(
+                    "  {POLICY} keeps services from starting during that; it is removed afterwards"
+                ),
+            );
         }
         let services: Vec<_> =
             self.packages.iter().flat_map(|package| package.services).copied().collect();
         if !services.is_empty() {
             changes.push(format!(
-                "  {POLICY} keeps services from starting meanwhile, and is then removed"
-            ));
-            changes.push(format!(
-                "  systemd starts these at the next boot, unless you disable them: {}",
-                services.join(", ")
+                "  systemd starts these services at the next boot; to prevent that: systemctl \
+                 disable {}",
+                services.join(" ")
             ));
         }
         what.insert(0, "about to install:".to_owned());
