@@ -17,11 +17,14 @@ use anyhow::{Context as _, ensure};
 use clap::{Parser, Subcommand};
 
 mod deb;
+mod lint;
 mod packages;
 mod setup;
 #[path = "../../portwatch/build/toolchain.rs"]
 #[allow(dead_code, reason = "the build script uses the rest of the module")]
 mod toolchain;
+#[path = "../../portwatch/build/versions.rs"]
+mod versions;
 mod vm;
 
 /// Set-up, build, run and test of portwatch
@@ -34,7 +37,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Install what building needs, if it is missing
+    /// Install what building and checking need, if it is missing
     Setup,
     /// Set up and build the release binary
     Build,
@@ -54,6 +57,10 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Check the spelling, and the licences and sources of the dependencies
+    Lint,
+    /// Check the dependencies for known vulnerabilities; fetches the advisory database
+    Advisories,
     /// Build the Debian package
     Deb(deb::Args),
     /// Run the live tests on stock Debian kernels under QEMU
@@ -92,10 +99,12 @@ fn main() -> ExitCode {
 
 fn run_task(task: Task) -> anyhow::Result<()> {
     match task {
-        Task::Setup => setup::for_building(),
+        Task::Setup => setup::for_everybody(),
         Task::Build => build().map(|_| ()),
         Task::Run { args } => run(args),
         Task::Test { neighbour, args } => test(neighbour, args),
+        Task::Lint => lint::run(),
+        Task::Advisories => lint::advisories(),
         Task::Deb(args) => deb::run(&args),
         Task::Vm(args) => vm::run(&args),
         Task::Fuzz { seconds } => checked(
