@@ -8,7 +8,7 @@ use crate::{
     conflict::{
         Clause, Kernel,
         address::{End, Overlap, Wildcards, equal, how},
-        rule::{self, Ask, Group, Meeting, Phase, Sock},
+        rule::{self, Ask, Phase, Sock},
     },
     evidence::{Device, Failure, Family, Protocol, Socket, State},
 };
@@ -94,12 +94,9 @@ pub fn on_one_device_only(failure: &Failure, other: &Socket) -> bool {
 
 fn ask(kernel: Kernel, failure: &Failure, sk: &Sock, holder: &Sock) -> Option<Clause> {
     match (failure.protocol, failure.port) {
-        (Protocol::Tcp, 0) => rule::refuses(kernel, sk, holder, Ask::Any),
-        (Protocol::Tcp, _) => rule::refuses(kernel, sk, holder, Ask::Port),
-        _ => match rule::meet(sk, holder) {
-            Meeting::Refuses(clause) => Some(clause),
-            Meeting::Apart | Meeting::Shared => None,
-        },
+        (Protocol::Tcp, 0) => rule::tcp_refuses(kernel, sk, holder, Ask::Any),
+        (Protocol::Tcp, _) => rule::tcp_refuses(kernel, sk, holder, Ask::Port),
+        _ => rule::udp_refuses(sk, holder),
     }
 }
 
@@ -141,7 +138,6 @@ fn sock(
         reuseport,
         uid,
         phase: Phase::Open,
-        group: Group::None,
     }
 }
 

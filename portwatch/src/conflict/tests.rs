@@ -185,39 +185,3 @@ fn kernels_differ_about_the_stand_in() {
     assert_eq!(on("5.10.0"), Refuses(Clause::BindLacksReuseAddr));
     assert_eq!(on("6.1.0"), Allows);
 }
-
-fn sock(uid: u32, reuseaddr: bool, reuseport: bool) -> rule::Sock {
-    rule::Sock {
-        end: address::End { address: std::net::Ipv4Addr::LOCALHOST.into(), v6only: false },
-        device: 0,
-        reuseaddr,
-        reuseport,
-        uid,
-        phase: rule::Phase::Open,
-        group: rule::Group::None,
-    }
-}
-
-/// The first socket had SO_REUSEADDR when it took the port, and gave it up.
-#[test]
-fn older_kernels_remember_what_the_first_owner_had() {
-    let (first, second) = (sock(0, true, false), sock(0, true, false));
-    let now = rule::Sock { reuseaddr: false, ..first };
-    for (release, answer) in [("6.1.0", Ok(())), ("6.12.0", Err((1, Clause::HolderLacksReuseAddr)))]
-    {
-        let kernel = Kernel::of(release);
-        let bucket = bucket::Bucket::first(kernel, &first);
-        let got = bucket::get_port(kernel, Some(&bucket), &second, [(1, &now)], rule::Ask::Port);
-        assert_eq!(got, answer, "{release}");
-    }
-}
-
-#[test]
-fn in_udp_one_that_shares_hides_those_after_it() {
-    let (bind, shares, refuses) =
-        (sock(0, false, true), sock(0, false, true), sock(1, false, true));
-    let get_port = |slot: &[_]| udp::get_port(&bind, slot, slot, rule::Ask::Port);
-    assert_eq!(get_port(&[(1, shares), (2, refuses)]), Ok(()));
-    let refusal = Err((2, Clause::ReusePortOfOtherUser));
-    assert_eq!(get_port(&[(2, refuses), (1, shares)]), refusal);
-}
