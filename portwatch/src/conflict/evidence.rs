@@ -24,14 +24,8 @@ pub enum Verdict {
     Allows,
 }
 
-/// Applies the newest kernel's rule for `failure` to one other socket on the
-/// same port.
-pub fn judge(failure: &Failure, other: &Socket) -> Verdict {
-    judge_on(Kernel::NEWEST, failure, other)
-}
-
 /// Applies a kernel's rule for `failure` to one other socket on the same port.
-pub fn judge_on(kernel: Kernel, failure: &Failure, other: &Socket) -> Verdict {
+pub fn judge(kernel: Kernel, failure: &Failure, other: &Socket) -> Verdict {
     let mut allowed = false;
     let mut refused = None;
     for (sk, holder) in possible(failure, other) {
@@ -65,17 +59,11 @@ fn either(a: Clause, b: Clause) -> Clause {
     }
 }
 
-/// The clause by which `other` refuses, given that it does.
+/// Returns the clause by which `other` has refused although [`judge`] allows the
+/// bind: what is known of one of the two is no longer so, or not the whole.
 pub fn clause(failure: &Failure, other: &Socket) -> Clause {
-    match judge(failure, other) {
-        Verdict::Refuses(clause) | Verdict::MayRefuse(clause) => clause,
-        // What is known of one of the two is no longer so, or not the whole.
-        Verdict::Allows => {
-            let clauses = possible(failure, other);
-            let clause = clauses.map(|(sk, holder)| rule::clause(&sk, &holder)).reduce(either);
-            clause.unwrap_or(Clause::BindLacksReuseAddr)
-        }
-    }
+    let clauses = possible(failure, other).map(|(sk, holder)| rule::clause(&sk, &holder));
+    clauses.reduce(either).unwrap_or(Clause::BindLacksReuseAddr)
 }
 
 /// Whether the addresses meet (`inet_rcv_saddr_equal`), and how. What is not

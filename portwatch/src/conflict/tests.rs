@@ -45,12 +45,16 @@ fn socket(state: State, text: &str) -> Socket {
     }
 }
 
+fn newest(failure: &Failure, other: &Socket) -> Verdict {
+    judge(Kernel::NEWEST, failure, other)
+}
+
 fn tcp(bind: &str, state: State, holder: &str) -> Verdict {
-    judge(&failure(bind, Protocol::Tcp), &socket(state, holder))
+    newest(&failure(bind, Protocol::Tcp), &socket(state, holder))
 }
 
 fn udp(bind: &str, holder: &str) -> Verdict {
-    judge(&failure(bind, Protocol::Udp), &socket(State::Unconn, holder))
+    newest(&failure(bind, Protocol::Udp), &socket(State::Unconn, holder))
 }
 
 use Verdict::{Allows, MayRefuse, Refuses};
@@ -118,11 +122,11 @@ fn devices_part_sockets_only_if_both_are_bound_to_one() {
     let mut failure = failure("0.0.0.0:80", Protocol::Tcp);
     let mut holder = socket(State::Listen, "0.0.0.0:80");
     failure.device = device(1);
-    assert_eq!(judge(&failure, &holder), Refuses(Clause::Listens));
+    assert_eq!(newest(&failure, &holder), Refuses(Clause::Listens));
     holder.device = device(2);
-    assert_eq!(judge(&failure, &holder), Allows);
+    assert_eq!(newest(&failure, &holder), Allows);
     holder.device = device(1);
-    assert_eq!(judge(&failure, &holder), Refuses(Clause::Listens));
+    assert_eq!(newest(&failure, &holder), Refuses(Clause::Listens));
 }
 
 #[test]
@@ -151,18 +155,18 @@ fn what_is_unknown_is_not_decided() {
     // Of an orphan in FIN-WAIT-2 most often a minisock is left, which has no user.
     let mut orphan = socket(State::FinWait2, "10.0.0.1:80 pu");
     let bind = failure("0.0.0.0:80 p", Protocol::Tcp);
-    assert_eq!(judge(&bind, &orphan), Refuses(Clause::ReusePortOfOtherUser));
+    assert_eq!(newest(&bind, &orphan), Refuses(Clause::ReusePortOfOtherUser));
     orphan.inode = None;
-    assert_eq!(judge(&bind, &orphan), MayRefuse(Clause::ReusePortOfOtherUser));
+    assert_eq!(newest(&bind, &orphan), MayRefuse(Clause::ReusePortOfOtherUser));
     // Whether the old sockets took in IPv4 as well.
     let mut wide = socket(State::Listen, "[::]:80");
     wide.v6only = None;
     let bind = failure("0.0.0.0:80", Protocol::Tcp);
-    assert_eq!(judge(&bind, &wide), MayRefuse(Clause::Listens));
+    assert_eq!(newest(&bind, &wide), MayRefuse(Clause::Listens));
 }
 
 #[test]
-fn a_clause_is_given_even_where_the_rule_allows() {
+fn a_clause_is_named_where_the_rule_allows() {
     let bind = failure("127.0.0.1:80", Protocol::Tcp);
     assert_eq!(clause(&bind, &socket(State::Listen, "127.0.0.2:80")), Clause::Listens);
 }
@@ -181,7 +185,7 @@ fn one_device_alone_parts_nothing() {
 fn kernels_differ_about_the_stand_in() {
     let bind = failure("127.0.0.6:80", Protocol::Tcp);
     let child = socket(State::Established, "[::1]:80");
-    let on = |release| judge_on(Kernel::of(release), &bind, &child);
+    let on = |release| judge(Kernel::of(release), &bind, &child);
     assert_eq!(on("5.10.0"), Refuses(Clause::BindLacksReuseAddr));
     assert_eq!(on("6.1.0"), Allows);
 }

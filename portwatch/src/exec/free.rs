@@ -103,7 +103,7 @@ fn refuses(host: &Host, refusal: &Refusal, mut socket: Socket) -> bool {
     if failure.protocol == Protocol::Tcp {
         socket.reuseaddr = socket.reuseaddr.or(*reuseaddr);
     }
-    conflict::judge_on(Kernel::of(&host.release), failure, &socket) != Verdict::Allows
+    conflict::judge(Kernel::of(&host.release), failure, &socket) != Verdict::Allows
 }
 
 #[cfg(test)]
