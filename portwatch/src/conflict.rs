@@ -21,7 +21,7 @@ pub mod kernel;
 pub mod rule;
 
 pub use address::Overlap;
-pub use evidence::{Verdict, clause, judge, on_one_device_only, overlap};
+pub use evidence::{Verdict, clause, judge, overlap};
 pub use kernel::Kernel;
 pub use rule::Clause;
 

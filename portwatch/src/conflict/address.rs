@@ -96,7 +96,8 @@ impl End {
 pub enum Wildcards {
     /// Both do: the question of a bind.
     Both,
-    /// The first one only: the question of the fast path (`sk_reuseport_match`).
+    /// The first one only: whether what is sent to the second's address arrives at
+    /// the first. TCP's fast path asks this too (`sk_reuseport_match`).
     First,
 }
 

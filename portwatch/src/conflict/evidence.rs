@@ -74,12 +74,6 @@ pub fn overlap(failure: &Failure, other: &Socket) -> Option<Overlap> {
     equal(bind, holder, Wildcards::Both).then(|| how(bind, holder))
 }
 
-/// Whether one of the two is bound to a device and the other is not, so that the
-/// device does not keep them apart.
-pub fn on_one_device_only(failure: &Failure, other: &Socket) -> bool {
-    failure.device.is_some() != other.device.is_some()
-}
-
 fn ask(kernel: Kernel, failure: &Failure, sk: &Sock, holder: &Sock) -> Option<Clause> {
     match (failure.protocol, failure.port) {
         (Protocol::Tcp, 0) => rule::tcp_refuses(kernel, sk, holder, Ask::Any),

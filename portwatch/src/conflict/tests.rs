@@ -171,15 +171,6 @@ fn a_clause_is_named_where_the_rule_allows() {
     assert_eq!(clause(&bind, &socket(State::Listen, "127.0.0.2:80")), Clause::Listens);
 }
 
-#[test]
-fn one_device_alone_parts_nothing() {
-    let mut bind = failure("0.0.0.0:80", Protocol::Tcp);
-    let holder = socket(State::Listen, "0.0.0.0:80");
-    assert!(!on_one_device_only(&bind, &holder));
-    bind.device = Some(crate::evidence::Device { index: 1, name: None });
-    assert!(on_one_device_only(&bind, &holder));
-}
-
 /// Before 6.1 the stand-in for an IPv6 address was compared like any other.
 #[test]
 fn kernels_differ_about_the_stand_in() {
