@@ -112,8 +112,6 @@ pub enum Stage {
     Bind,
     /// `listen(2)`, after `bind(2)` had passed.
     Listen,
-    /// A port was wanted by `connect(2)` or `sendto(2)`.
-    Autobind,
 }
 
 /// A transport protocol with ports.

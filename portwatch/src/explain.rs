@@ -200,7 +200,7 @@ fn binds(asked: &Question, reuseaddr: bool) -> impl DoubleEndedIterator<Item = F
 /// What the sockets that are there make of one bind.
 fn outcome(evidence: &Evidence, bind: &Failure) -> Outcome {
     let kernel = Kernel::of(&evidence.kernel);
-    let verdicts = evidence.sockets.iter().map(|row| conflict::judge_on(kernel, bind, row));
+    let verdicts = evidence.sockets.iter().map(|row| conflict::judge(kernel, bind, row));
     let outcomes = verdicts.map(|verdict| match verdict {
         Verdict::Allows => Outcome::Passes,
         Verdict::MayRefuse(_) => Outcome::Unknown,

@@ -246,7 +246,7 @@ pub fn look(case: &Case) -> Move {
     };
     let why = match failure.stage {
         Stage::Listen => "shows every socket on the port; the listener among them refused",
-        _ => "shows every socket on the port and who has it open, as far as root may see",
+        Stage::Bind => "shows every socket on the port and who has it open, as far as root may see",
     };
     let list = words::listing(failure.protocol, failure.port);
     command(format!("{enter}{list}"), why, Risk::None)

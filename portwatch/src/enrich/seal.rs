@@ -105,7 +105,7 @@ fn rank(evidence: &Evidence, socket: &Socket) -> u8 {
     if socket.refused == Some(true) {
         return 4;
     }
-    match conflict::judge_on(Kernel::of(&evidence.kernel), &evidence.failure, socket) {
+    match conflict::judge(Kernel::of(&evidence.kernel), &evidence.failure, socket) {
         Verdict::Refuses(_) => 3,
         Verdict::MayRefuse(_) => 2,
         Verdict::Allows => u8::from(holds),

@@ -277,8 +277,7 @@ impl Search<'_> {
         found.sockets.iter().any(|row| {
             let is_culprit = found.wanted.is_some() && row.cookie == found.wanted;
             let is_itself = row.cookie.is_some() && row.cookie == self.failure.cookie;
-            let refuses =
-                matches!(conflict::judge_on(kernel, self.failure, row), Verdict::Refuses(_));
+            let refuses = matches!(conflict::judge(kernel, self.failure, row), Verdict::Refuses(_));
             is_culprit || (refuses && !is_itself)
         })
     }

@@ -278,7 +278,7 @@ impl<'a> Judge<'a> {
 
     fn against_bind(&mut self, reuseaddr: bool, row: Socket) {
         let is_remnant = self.asked.is_tcp() && !matches!(row.state, State::Listen | State::Bound);
-        match conflict::judge_on(self.kernel, &self.bind, &row) {
+        match conflict::judge(self.kernel, &self.bind, &row) {
             Verdict::Allows => return,
             // It is on no list of owners, unless it is a rare kind of child.
             Verdict::MayRefuse(_) if row.state == State::SynRecv => return,

@@ -181,7 +181,7 @@ prop_compose! {
 
 prop_compose! {
     fn failure()(
-        stage in select(vec![Stage::Bind, Stage::Listen, Stage::Autobind]),
+        stage in select(vec![Stage::Bind, Stage::Listen]),
         protocol in select(vec![
             Protocol::Tcp, Protocol::Tcp, Protocol::Udp, Protocol::Udplite, Protocol::Sctp,
             Protocol::Icmp, Protocol::Other,
