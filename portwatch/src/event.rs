@@ -136,7 +136,9 @@ pub struct AgentNotice {
 
 /// What the agent does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(strum::Display, strum::VariantArray)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum AgentState {
     /// It is attached and watches.
     Started,
@@ -203,7 +205,7 @@ impl Host {
             boot_id: fs::read_to_string("/proc/sys/kernel/random/boot_id")
                 .ok()
                 .map(|id| id.trim().to_owned()),
-            hooks: set.name().to_owned(),
+            hooks: set.to_string(),
         }
     }
 }

@@ -63,7 +63,7 @@ pub enum Ask {
 }
 
 /// The clause of the rule that refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, strum::VariantArray)]
 pub enum Clause {
     /// A listener, and SO_REUSEPORT is on neither side.
     Listens,
@@ -91,20 +91,6 @@ pub enum Clause {
 }
 
 impl Clause {
-    /// All that the rule itself gives; the last two of the type are for what is not
-    /// known of a socket.
-    pub const ALL: [Self; 9] = [
-        Self::Listens,
-        Self::ListensDespiteReuseAddr,
-        Self::BindLacksReuseAddr,
-        Self::ReusePortOfOtherUser,
-        Self::HolderLacksReuseAddr,
-        Self::HolderLacksReusePort,
-        Self::BindLacksReusePort,
-        Self::BindHasReusePortGroup,
-        Self::InUse,
-    ];
-
     /// The clause in words, to be read after the name of the socket.
     pub fn words(self) -> &'static str {
         match self {

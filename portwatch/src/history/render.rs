@@ -57,7 +57,7 @@ fn cells(row: &Row) -> [String; 8] {
     [
         format!("{}/{}{place}", key.port, key.protocol),
         key.holder.clone(),
-        key.class.clone().unwrap_or_default(),
+        key.class.unwrap_or_default().to_owned(),
         count.to_string(),
         deploys.to_string(),
         minute(first),
