@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::{io::Errno, stdio};
+use rustix::{io::retry_on_intr, stdio};
 use strum::VariantArray as _;
 
 use crate::shared::queue::{Budget, Next, Receiver, Sender, queue};
@@ -124,9 +124,8 @@ fn run(words: &Receiver<Word>) {
 fn write(mut bytes: &[u8]) {
     let stderr = stdio::stderr();
     while !bytes.is_empty() {
-        match rustix::io::write(stderr, bytes) {
+        match retry_on_intr(|| rustix::io::write(stderr, bytes)) {
             Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
-            Err(Errno::INTR) => {}
             Err(_) => return Ear::Stderr.missed_one(),
         }
     }
