@@ -133,7 +133,9 @@ pub struct AgentNotice {
 
 /// What the agent does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(strum::Display, strum::VariantArray)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum AgentState {
     /// It is attached and watches.
     Started,

@@ -12,6 +12,7 @@ use prometheus::{
     Error, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry, TextEncoder, core::Collector,
 };
+use strum::VariantArray as _;
 
 use crate::{
     config::filter::Ignored,
@@ -21,7 +22,6 @@ use crate::{
     kernel::{attach::Attached, not_attempted::NotAttempted, plan::Plan, skips::Skips},
     losses::PLACES,
     shared::Shared,
-    sinks::human::word,
     talk::Ear,
 };
 
@@ -163,21 +163,21 @@ impl Metrics {
     }
 
     fn begin_at_zero(&self) {
-        for cause in Cause::ALL {
+        for &cause in Cause::VARIANTS {
             for (protocol, stage) in [
                 (Protocol::Tcp, CallStage::Bind),
                 (Protocol::Tcp, CallStage::Listen),
                 (Protocol::Udp, CallStage::Bind),
             ] {
-                let labels = [word(&cause), word(&protocol), word(&stage)];
+                let labels: [&str; 3] = [cause.into(), protocol.into(), stage.into()];
                 self.failures.with_label_values(&labels).inc_by(0);
             }
         }
         for place in PLACES {
             self.lost.with_label_values(&[place]).inc_by(0);
         }
-        for by in [Ignored::Port, Ignored::Unit] {
-            self.ignored.with_label_values(&[by.name()]).inc_by(0);
+        for by in Ignored::VARIANTS {
+            self.ignored.with_label_values(&[<&str>::from(by)]).inc_by(0);
         }
     }
 
@@ -205,7 +205,8 @@ impl Metrics {
     /// An event goes to the sinks.
     pub fn told(&self, event: &Event) {
         let Event { count, failure, diagnosis, .. } = event;
-        let labels = [word(&diagnosis.cause), word(&failure.protocol), word(&failure.stage)];
+        let labels: [&str; 3] =
+            [diagnosis.cause.into(), failure.protocol.into(), failure.stage.into()];
         self.failures.with_label_values(&labels).inc_by(*count);
     }
 
@@ -216,12 +217,12 @@ impl Metrics {
 
     /// Refusals are not wanted.
     pub fn ignored(&self, by: Ignored, count: u64) {
-        self.ignored.with_label_values(&[by.name()]).inc_by(count);
+        self.ignored.with_label_values(&[<&str>::from(by)]).inc_by(count);
     }
 
     /// How many refusals were not wanted so far.
     pub fn ignored_by(&self, by: Ignored) -> u64 {
-        self.ignored.with_label_values(&[by.name()]).get()
+        self.ignored.with_label_values(&[<&str>::from(by)]).get()
     }
 
     /// Refusals were only counted by the kernel side.
@@ -277,8 +278,8 @@ impl Metrics {
         let kernels = self.kernels_not_attempted.get().and_then(Option::as_ref);
         let count = kernels.and_then(NotAttempted::count).unwrap_or(0);
         self.not_attempted.inc_by(count.saturating_sub(self.not_attempted.get()));
-        for ear in Ear::ALL {
-            let said = self.messages.with_label_values(&[ear.name()]);
+        for &ear in Ear::VARIANTS {
+            let said = self.messages.with_label_values(&[<&str>::from(ear)]);
             said.inc_by(ear.missed().saturating_sub(said.get()));
         }
         TextEncoder::new().encode_to_string(&self.registry.gather())

@@ -67,7 +67,7 @@ impl Watch {
         let mut enricher = Enricher::new(host::Host::current(), records, or_none(files));
         enricher.seed();
         memory::give_back();
-        let host = Host::current(plan.set.name());
+        let host = Host::current(plan.set.into());
         Ok(Self { attached, enricher, host, plan })
     }
 }

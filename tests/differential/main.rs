@@ -24,6 +24,7 @@ use std::{cell::RefCell, env, fmt::Write as _, thread, time::Instant};
 
 use portwatch_tests::say;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
+use strum::VariantArray as _;
 
 use crate::{
     bugs::{Bug, Version},
@@ -157,7 +158,7 @@ fn excuse(
     answer: Answer,
     version: Version,
 ) -> Option<(Bug, Expected)> {
-    Bug::ALL.into_iter().filter(|bug| bug.is_in(version)).find_map(|bug| {
+    Bug::VARIANTS.iter().copied().filter(|bug| bug.is_in(version)).find_map(|bug| {
         let expected = machine.with(bug).expects(step);
         expected.agrees(answer).then_some((bug, expected))
     })

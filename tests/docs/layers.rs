@@ -120,7 +120,7 @@ fn first_of(token: &TokenTree) -> Vec<String> {
             let mut begins = true;
             let mut first = Vec::new();
             for token in group.stream() {
-                match token {
+                match &token {
                     TokenTree::Ident(ident) if begins => first.push(ident.to_string()),
                     _ => {}
                 }

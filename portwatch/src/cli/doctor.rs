@@ -115,7 +115,7 @@ fn probe(types: &mut KernelTypes, hooks: Choice, report: &mut Report) -> Result<
     report.unnamed_without.clone_from(&features.unnamed_without);
     report.fexit.clone_from(&features.fexit);
     let plan = plan(&features, hooks)?;
-    report.hooks = Some(plan.set.name());
+    report.hooks = Some(plan.set.into());
     report.because = Some(match (plan.set, &plan.because) {
         (HookSet::Fexit, _) => "exits of kernel functions can be hooked here".to_owned(),
         (HookSet::Tracepoint, Some(why)) => {
@@ -189,7 +189,7 @@ fn text(report: &Report) -> String {
         row("not seen", miss);
     }
     for Source { name, state, detail, gives } in &report.sources {
-        row(name, &format!("{}: {detail}", state.name()));
+        row(name, &format!("{state}: {detail}"));
         if *state == State::Limited {
             row("", &format!("without it: {gives}"));
         }

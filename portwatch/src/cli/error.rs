@@ -55,7 +55,7 @@ fn causes(error: &dyn Error) -> impl Iterator<Item = String> {
 #[derive(Debug, thiserror::Error)]
 pub enum UsageError {
     /// Two outputs would be mixed.
-    #[error("{} and {} both go to stdout", .0.name(), .1.name())]
+    #[error("{0} and {1} both go to stdout")]
     TwiceOnStdout(Format, Format),
     /// There is no input, and nobody types events.
     #[error("nothing to read")]
@@ -67,7 +67,7 @@ pub enum UsageError {
     #[error("PORTWATCH_REDACT: {0}")]
     NotRedacted(String),
     /// A difference has other forms.
-    #[error("a difference cannot be shown as {}", .0.name())]
+    #[error("a difference cannot be shown as {0}")]
     NoDiffAs(Format),
     /// There is nothing to run.
     #[error("there is no command")]

@@ -3,6 +3,7 @@
 use std::{io::IsTerminal as _, process::ExitCode, sync::Arc};
 
 use sd_notify::NotifyState;
+use strum::VariantArray as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{
@@ -64,7 +65,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     talk::start();
     let metrics = Arc::new(Metrics::new().map_err(SystemError::at("count"))?);
     metrics.attached(&watch.plan, &watch.attached, &watch.host);
-    let hooks = watch.plan.set.name();
+    let hooks = watch.plan.set;
     let ready = format!("portwatch: ready, {hooks} hooks on {}", watch.host.kernel);
     let agent = Agent {
         attached: watch.attached,
@@ -186,13 +187,10 @@ fn announce(watch: &Watch) {
 
 /// What was left out by the configuration's word.
 fn tell_ignored(metrics: &Metrics) {
-    for by in [Ignored::Port, Ignored::Unit] {
+    for &by in Ignored::VARIANTS {
         let count = metrics.ignored_by(by);
         if count > 0 {
-            say(format_args!(
-                "portwatch: {count} refused binds were ignored by their {}",
-                by.name()
-            ));
+            say(format_args!("portwatch: {count} refused binds were ignored by their {by}"));
         }
     }
 }

@@ -9,7 +9,6 @@ use std::{
 
 use crate::{
     advice::{Advised, USAGE},
-    diagnose::words,
     enrich::host::DiagSocket,
     evidence::{Device, Protocol},
 };
@@ -149,7 +148,7 @@ pub fn targets(texts: &[String], protocol: Protocol) -> Result<Vec<Target>, Targ
         let known = services.get_or_init(|| {
             String::from_utf8_lossy(&fs::read(SERVICES).unwrap_or_default()).into_owned()
         });
-        service(known, name, words::protocol(protocol))
+        service(known, name, protocol.into())
     };
     texts.iter().map(|text| parse(text, protocol, port_of)).collect()
 }
@@ -170,7 +169,7 @@ fn parse(
     } else {
         service(port).ok_or_else(|| TargetError::NoService {
             name: port.to_owned(),
-            protocol: words::protocol(protocol),
+            protocol: protocol.into(),
         })?
     };
     match port {

@@ -20,7 +20,6 @@ use super::{
 };
 use crate::{
     advice::HELD,
-    diagnose::words,
     enrich::host::{Host, NetnsRef},
     evidence::Protocol,
     sinks::human::coloured,
@@ -215,7 +214,7 @@ fn name(Port { asked, .. }: &Port) -> String {
         None => Interface::Index(device.index),
     });
     let target = Target { address: asked.address, interface, port: asked.port };
-    format!("{} {target}", words::protocol(asked.protocol))
+    format!("{} {target}", asked.protocol)
 }
 
 fn verdict(port: &Port) -> &'static str {

@@ -47,7 +47,7 @@ pub enum Ask {
 }
 
 /// The clause of the rule that refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, strum::VariantArray)]
 pub enum Clause {
     /// A listener, and SO_REUSEPORT is on neither side.
     Listens,

@@ -94,11 +94,9 @@ pub fn against(case: &Case, class: HolderClass, holder: Option<&Process>) -> Vec
         HolderClass::OldInstance => {
             vec![stop(case, holder, "another instance of it has the port")]
         }
-        HolderClass::ContainerProxy => vec![workloads::behind_proxy(
-            holder,
-            port,
-            words::protocol(case.evidence.failure.protocol),
-        )],
+        HolderClass::ContainerProxy => {
+            vec![workloads::behind_proxy(holder, port, case.evidence.failure.protocol)]
+        }
         HolderClass::Container => {
             vec![stop(case, holder, "it runs in a container that shares this network namespace")]
         }

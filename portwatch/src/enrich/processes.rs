@@ -124,7 +124,7 @@ pub fn owner(host: &Host, pid: u32) -> Option<(Owner, Arguments)> {
 /// while it is being read. The arguments are read if `known` is not all of them.
 fn identified(host: &Host, pid: u32, known: &Unredacted) -> Option<Identified> {
     let Stat { comm, state, ppid, tty, started_ns } = stat(host, pid)?;
-    let Status { uid, ns_pid, core_dumping, .. } = status(host, pid);
+    let Status { uid, ns_pid, core_dumping } = status(host, pid);
     let folder = host.proc_root.join(pid.to_string());
     let mut found = Process {
         pid,

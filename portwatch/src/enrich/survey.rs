@@ -22,8 +22,9 @@ use crate::{evidence::Engine, proc};
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How a source stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, strum::Display, strum::VariantArray)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum State {
     /// It tells all that it can.
     Ready,
@@ -31,17 +32,6 @@ pub enum State {
     Absent,
     /// It tells less than it could.
     Limited,
-}
-
-impl State {
-    /// Its stable name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Ready => "ready",
-            Self::Absent => "absent",
-            Self::Limited => "limited",
-        }
-    }
 }
 
 /// One source.

@@ -153,7 +153,9 @@ pub struct Supervisor {
 
 /// A kind of supervisor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(strum::Display, strum::VariantArray)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum SupervisorKind {
     /// systemd, of the system or of a user.
     Systemd,

@@ -116,10 +116,11 @@ impl Socket {
 }
 
 /// A socket's state, in the words of `ss`.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[derive(strum::Display, strum::IntoStaticStr, strum::VariantArray)]
 #[serde(rename_all = "SCREAMING-KEBAB-CASE")]
+#[strum(serialize_all = "SCREAMING-KEBAB-CASE")]
 pub enum State {
     /// Listening.
     Listen,
@@ -135,9 +136,11 @@ pub enum State {
     SynRecv,
     /// This side has closed; its FIN is not acknowledged.
     #[serde(rename = "FIN-WAIT-1")]
+    #[strum(serialize = "FIN-WAIT-1")]
     FinWait1,
     /// This side has closed; the other has not (`tcp_fin_timeout` ends it).
     #[serde(rename = "FIN-WAIT-2")]
+    #[strum(serialize = "FIN-WAIT-2")]
     FinWait2,
     /// The other side has closed; this one's program has not.
     CloseWait,

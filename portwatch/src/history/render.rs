@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use textwrap::core::display_width;
+
 use super::{Report, Row};
 use crate::{sinks::markdown::prose, text::sanitize::printable};
 
@@ -15,12 +17,15 @@ pub fn table(report: &Report) -> String {
     let mut widths = HEADS.map(str::len);
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
+            *width = (*width).max(display_width(cell));
         }
     }
     let mut text = String::new();
     for row in std::iter::once(&HEADS.map(str::to_owned)).chain(&rows) {
-        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
+        let cells = row.iter().zip(widths).map(|(cell, width)| {
+            let blank = width.saturating_sub(display_width(cell));
+            format!("{cell}{:blank$}", "")
+        });
         let line = cells.collect::<Vec<_>>().join("  ");
         let _ = writeln!(text, "{}", line.trim_end());
     }
@@ -57,7 +62,7 @@ fn cells(row: &Row) -> [String; 8] {
     [
         format!("{}/{}{place}", key.port, key.protocol),
         key.holder.clone(),
-        key.class.clone().unwrap_or_default(),
+        key.class.unwrap_or_default().to_owned(),
         count.to_string(),
         deploys.to_string(),
         minute(first),

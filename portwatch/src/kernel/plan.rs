@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use super::{KernelError, features::Features};
 
 /// A set of hooks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, strum::Display, strum::IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
 pub enum HookSet {
     /// Function exits: the preferred set.
     Fexit,
@@ -14,14 +15,6 @@ pub enum HookSet {
 }
 
 impl HookSet {
-    /// Its stable name, as events carry it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Fexit => "fexit",
-            Self::Tracepoint => "tracepoint",
-        }
-    }
-
     /// What events of this set cannot show.
     pub fn misses(self) -> &'static [&'static str] {
         match self {
@@ -180,10 +173,10 @@ pub fn plan(features: &Features, choice: Choice) -> Result<Plan, KernelError> {
             return Err(KernelError::NoHooks { fexit, tracepoint });
         }
         (Choice::Fexit, Err(why), _) => {
-            return Err(KernelError::NotThisSet { set: HookSet::Fexit.name(), why: why.clone() });
+            return Err(KernelError::NotThisSet { set: HookSet::Fexit.into(), why: why.clone() });
         }
         (Choice::Tracepoint, _, Err(why)) => {
-            let (set, why) = (HookSet::Tracepoint.name(), why.to_owned());
+            let (set, why) = (HookSet::Tracepoint.into(), why.to_owned());
             return Err(KernelError::NotThisSet { set, why });
         }
     };

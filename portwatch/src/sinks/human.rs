@@ -98,7 +98,7 @@ struct Block {
 impl Block {
     fn head(&mut self, event: &Event) {
         let time = event.time.strftime("%Y-%m-%d %H:%M:%S UTC");
-        let cause = word(&event.diagnosis.cause);
+        let cause = event.diagnosis.cause;
         let errno = printable(&event.failure.errno);
         let many = if event.count > 1 { format!(" ×{}", event.count) } else { String::new() };
         let _ = writeln!(self.text, "{HEAD}{errno}{HEAD:#}{many}  {cause}  {LABEL}{time}{LABEL:#}");
@@ -118,7 +118,7 @@ impl Block {
             holders.find(|process| Some(process.pid) == holder.pid && process.fd == holder.fd)
         });
         if let (Some(process), Some(holder)) = (holding, holder) {
-            let class = word(&holder.class).replace('_', " ");
+            let class = holder.class.to_string().replace('_', " ");
             self.row("held by", &format!("{class}: {}", process_line(process)));
         }
     }
@@ -262,14 +262,6 @@ fn shortened(text: &str) -> String {
 
 fn lost(loss: &Loss) -> String {
     format!("{HEAD}lost{HEAD:#} {} records ({})\n\n", loss.count, printable(&loss.place))
-}
-
-/// The stable word of a serialised enum.
-pub(crate) fn word(value: &impl serde::Serialize) -> String {
-    match serde_json::to_value(value) {
-        Ok(serde_json::Value::String(word)) => word,
-        _ => String::new(),
-    }
 }
 
 #[cfg(test)]

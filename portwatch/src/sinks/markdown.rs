@@ -12,10 +12,7 @@ use crate::{
     diagnose::{Diagnosis, Move, words},
     event::{Event, Record},
     evidence::{Fact, Gap, Process, Protocol, Socket, State, SupervisorKind, TimeWait},
-    sinks::{
-        Sink,
-        human::{command_line, word},
-    },
+    sinks::{Sink, human::command_line},
     text::sanitize::printable,
 };
 
@@ -60,7 +57,7 @@ pub fn note(event: &Event) -> String {
         note.0,
         "## {}: {} {target} on {}\n",
         prose(&failure.errno),
-        word(&failure.protocol),
+        failure.protocol,
         prose(&event.host.hostname)
     );
     note.facts(event);
@@ -107,9 +104,7 @@ impl Note {
         self.item(&diagnosis.summary);
         self.item(&format!(
             "cause {}, {}; kernel {}",
-            word(&diagnosis.cause),
-            word(&diagnosis.confidence),
-            host.kernel
+            diagnosis.cause, diagnosis.confidence, host.kernel
         ));
         match (*count, event.first_seen, event.last_seen) {
             (2.., Some(first), Some(last)) => {
@@ -136,9 +131,8 @@ impl Note {
         let Some(first) = shown.first() else { return };
         self.section("Who holds it");
         self.block(&ps(shown.iter().copied()));
-        let class = diagnosis.holder.as_ref().map(|holder| word(&holder.class));
-        if let Some(class) = class {
-            self.item(&format!("{class}, process {}", first.pid));
+        if let Some(holder) = &diagnosis.holder {
+            self.item(&format!("{}, process {}", holder.class, first.pid));
         }
         self.ownership(first);
     }
@@ -170,7 +164,7 @@ impl Note {
                 (SupervisorKind::Systemd, None | Some("no")) => "managed by",
                 _ => "started again by",
             };
-            self.item(&format!("{how} {} ({name}{restart})", word(&by.kind)));
+            self.item(&format!("{how} {} ({name}{restart})", by.kind));
         }
     }
 
@@ -208,7 +202,7 @@ impl Note {
     }
 
     fn step(&mut self, step: &Move) {
-        let _ = writeln!(self.0, "- {} (risk: {})", prose(&step.why), word(&step.risk));
+        let _ = writeln!(self.0, "- {} (risk: {})", prose(&step.why), step.risk);
         if let Some(command) = &step.command {
             self.0.push('\n');
             self.block(&format!("$ {}", printable(command)));
@@ -243,9 +237,8 @@ fn ss(protocol: Protocol, port: u16, sockets: &[Socket]) -> String {
             0 => String::new(),
             _ => format!("users:({})", holders.join(",")),
         };
-        let _ =
-            write!(text, "{:<11} {:<22} {peer:<22}", word(&socket.state), socket.local.to_string());
-        let _ = writeln!(text, " {users}");
+        let local = socket.local.to_string();
+        let _ = writeln!(text, "{:<11} {local:<22} {peer:<22} {users}", socket.state);
     }
     match sockets.len().saturating_sub(MOST) {
         0 => text,

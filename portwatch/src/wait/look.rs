@@ -180,14 +180,13 @@ impl Standing {
 
 impl Kind {
     fn words(&self, state: State) -> String {
-        let name = words::state_name(state);
         match (state, self.max_remaining_ms) {
-            (State::TimeWait, Some(0)) => format!("{} in {name}, about to end", self.count),
+            (State::TimeWait, Some(0)) => format!("{} in {state}, about to end", self.count),
             (State::TimeWait, Some(ms)) => {
-                format!("{} in {name}, the last ends in {} s", self.count, words::seconds(ms))
+                format!("{} in {state}, the last ends in {} s", self.count, words::seconds(ms))
             }
             _ if self.count == 1 => words::socket(&self.example).to_string(),
-            _ => format!("{} in {name}, one of them {}", self.count, words::ends(&self.example)),
+            _ => format!("{} in {state}, one of them {}", self.count, words::ends(&self.example)),
         }
     }
 }

@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use crate::{
-    diagnose::words,
     enrich::host::Host,
     wait::{
         Port, State,
@@ -56,7 +55,7 @@ impl Line {
             port: asked.port,
             address: asked.address,
             device: asked.device.as_ref().and_then(|device| device.name.clone()),
-            protocol: words::protocol(asked.protocol),
+            protocol: asked.protocol.into(),
             free: (!listens).then_some(standing.met),
             listening: listens.then_some(standing.met),
             waited_ms: u64::try_from(waited.as_millis()).unwrap_or(u64::MAX),

@@ -11,7 +11,7 @@ use anstream::ColorChoice;
 use anstyle::{AnsiColor, Style};
 use jiff::Timestamp;
 
-use super::{Block, HEAD, LABEL, coloured, columns, process_line, word};
+use super::{Block, HEAD, LABEL, coloured, columns, process_line};
 use crate::{
     diagnose::words,
     evidence::{Device, Fact, Gap, LastHolder, Socket, State},
@@ -99,7 +99,7 @@ fn head(out: &mut Block, answer: &Explanation) {
         Outcome::Refused => (HEAD, "HELD"),
     };
     let cause = match &answer.diagnosis {
-        Some(diagnosis) => format!("  {}", word(&diagnosis.cause)),
+        Some(diagnosis) => format!("  {}", diagnosis.cause),
         None => String::new(),
     };
     let time = answer.time.strftime("%Y-%m-%d %H:%M:%S UTC");
@@ -118,7 +118,7 @@ fn head(out: &mut Block, answer: &Explanation) {
 
 /// `tcp port 8080`, `udp 127.0.0.1:53`.
 pub fn named(asked: &Question) -> String {
-    let protocol = words::protocol(asked.protocol);
+    let protocol = asked.protocol;
     let on = |before: &str| match &asked.device {
         Some(Device { index, name: None }) => format!("{before}{index}"),
         Some(Device { name: Some(name), .. }) => format!("{before}{}", printable(name)),

@@ -4,6 +4,7 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 use proptest::prelude::*;
+use strum::VariantArray as _;
 
 use super::*;
 use crate::{
@@ -98,8 +99,9 @@ fn classes() -> Vec<(String, Event)> {
 #[test]
 fn every_cause() {
     let events = causes();
-    let shown: BTreeSet<_> = events.iter().map(|(_, event)| word(&event.diagnosis.cause)).collect();
-    let all: BTreeSet<_> = Cause::ALL.iter().map(word).collect();
+    let shown: BTreeSet<&str> =
+        events.iter().map(|(_, event)| event.diagnosis.cause.into()).collect();
+    let all = Cause::VARIANTS.iter().map(Into::into).collect();
     assert_eq!(shown, all);
     insta::assert_snapshot!(told(&events, Some(WIDTH)));
 }
@@ -108,8 +110,8 @@ fn every_cause() {
 fn every_class() {
     let events = classes();
     let holders = events.iter().filter_map(|(_, event)| event.diagnosis.holder.as_ref());
-    let shown: BTreeSet<_> = holders.map(|holder| word(&holder.class)).collect();
-    let all: BTreeSet<_> = HolderClass::ALL.iter().map(word).collect();
+    let shown: BTreeSet<&str> = holders.map(|holder| holder.class.into()).collect();
+    let all = HolderClass::VARIANTS.iter().map(Into::into).collect();
     assert_eq!(shown, all);
     insta::assert_snapshot!(told(&events, Some(WIDTH)));
 }
