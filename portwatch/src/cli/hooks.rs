@@ -5,7 +5,7 @@ use crate::kernel::plan::Choice;
 /// The option of the verbs that attach hooks.
 #[derive(clap::Args)]
 pub struct Hooks {
-    /// The set of hooks; doctor says what each costs and cannot see
+    /// Hook set; portwatch doctor shows what each costs and cannot see
     #[arg(
         long = "hooks",
         value_name = "SET",
