@@ -30,7 +30,7 @@ use watch::Watch;
 #[derive(Debug, thiserror::Error)]
 pub enum WaitError {
     /// sock_diag cannot be had.
-    #[error("failed to open the kernel's socket listing")]
+    #[error("failed to open sock_diag, the kernel's socket listing")]
     Open(#[source] io::Error),
     /// sock_diag does not list.
     #[error("failed to list the sockets on port {port}: {why}")]
@@ -44,7 +44,7 @@ pub enum WaitError {
 
 impl Advised for WaitError {
     fn hint(&self) -> &'static str {
-        "portwatch doctor shows what this kernel and these rights allow"
+        "run portwatch doctor to see what the kernel and the permissions allow"
     }
 }
 

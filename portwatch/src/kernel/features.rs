@@ -99,7 +99,7 @@ impl KernelTypes {
     pub fn hidden(&self) -> Option<&'static str> {
         let reads_user = self.layout.0.helpers & helper::READ_USER != 0;
         (!reads_user)
-            .then_some("arguments of processes that end at once: the kernel is locked down")
+            .then_some("arguments of processes that exit at once: the kernel is locked down")
     }
 
     /// Whether programs of this kernel see the parents of a task
@@ -150,11 +150,11 @@ pub fn missing_capabilities() -> Vec<&'static str> {
 
 /// The capabilities that matter.
 pub fn capabilities() -> Vec<Capability> {
-    const ATTACHING: &str = "nothing can be attached";
+    const ATTACHING: &str = "no hooks can be attached";
     const MEANT_FOR: [(u8, &str, &str); 3] = [
-        (19, "CAP_SYS_PTRACE", "holders of other users have no name"),
-        (2, "CAP_DAC_READ_SEARCH", "holders of other users are found late or not"),
-        (21, "CAP_SYS_ADMIN", "other network namespaces are not looked into"),
+        (19, "CAP_SYS_PTRACE", "processes of other users cannot be named"),
+        (2, "CAP_DAC_READ_SEARCH", "holders of other users are found late or not at all"),
+        (21, "CAP_SYS_ADMIN", "other network namespaces cannot be entered"),
     ];
     let effective = effective_capabilities();
     let has = |bit: u8| effective & (1 << bit) != 0;
