@@ -126,7 +126,7 @@ impl Metrics {
             kernels_not_attempted: OnceLock::new(),
             messages: counters(
                 "portwatch_messages_dropped_total",
-                "Messages about the agent itself that were dropped because nobody read them in time",
+                "Messages about the agent that were dropped because nobody read them in time",
                 &["where"],
             )?,
             build: gauges(

@@ -60,7 +60,7 @@ enum Task {
     Vm(vm::Args),
     /// Run the benchmarks
     Bench,
-    /// Read random bytes as captures, for some time
+    /// Read randomly changed events as captures, for some time
     Fuzz {
         /// How long
         #[arg(long, default_value_t = 600)]

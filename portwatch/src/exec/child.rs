@@ -204,7 +204,7 @@ fn guardian() -> Option<Guardian> {
     let started = Guardian::start();
     started
         .inspect_err(|error| {
-            tracing::warn!(%error, "no guardian: processes that change user would survive portwatch");
+            tracing::warn!(%error, "no guardian: processes that change user may survive portwatch");
         })
         .ok()
 }
