@@ -28,24 +28,24 @@ pub use socket::{Binder, Origin, Socket, State, Unheld};
 /// Everything that [`crate::diagnose`] may look at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Evidence {
-    /// When the kernel refused.
+    /// When the kernel returned EADDRINUSE.
     #[schemars(with = "Time")]
     pub time: Timestamp,
     /// The kernel's release, `uname -r`: its rules differ between versions. In an
     /// event it stands in `host`.
     pub kernel: String,
-    /// What was asked of the kernel.
+    /// The failed system call and its socket.
     pub failure: Failure,
     /// Who asked; with pid 0 nobody yet.
     pub process: Process,
-    /// Where.
+    /// The network namespace of the failing socket.
     pub netns: Netns,
     /// Every socket on that port there. TIME-WAIT rows beyond a few are only
     /// counted in `time_wait`.
     pub sockets: Vec<Socket>,
-    /// The TIME-WAIT rows on that port, all of them.
+    /// All TIME-WAIT entries on the port.
     pub time_wait: TimeWait,
-    /// The connections on that port, counted.
+    /// Number of connections on the port.
     #[serde(default)]
     pub connections: Connections,
     /// The ports that the kernel gives away by itself there; `None` if they could
@@ -58,14 +58,14 @@ pub struct Evidence {
     /// Who was on the port before that one.
     #[serde(default)]
     pub previous_holder: Option<LastHolder>,
-    /// What could not be had, and why.
+    /// Missing evidence, and why it is missing.
     pub gaps: Vec<Gap>,
 }
 
-/// The refused system call.
+/// The failed system call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Failure {
-    /// Which call was refused.
+    /// The system call that failed.
     pub stage: Stage,
     /// The error's name, `EADDRINUSE`.
     pub errno: String,
@@ -75,7 +75,7 @@ pub struct Failure {
     pub family: Family,
     /// The requested address.
     pub address: IpAddr,
-    /// The requested port; 0 asked for any free one.
+    /// The requested port; 0 requests any free port.
     pub port: u16,
     /// `SO_BINDTODEVICE`.
     pub device: Option<Device>,
@@ -83,7 +83,7 @@ pub struct Failure {
     pub reuseaddr: Option<bool>,
     /// `SO_REUSEPORT`.
     pub reuseport: Option<bool>,
-    /// `IPV6_V6ONLY`; `None` for IPv4 sockets too.
+    /// `IPV6_V6ONLY`; also `None` for IPv4 sockets.
     pub v6only: Option<bool>,
     /// The socket's owner.
     pub uid: Option<u32>,
@@ -91,15 +91,15 @@ pub struct Failure {
     pub cookie: Option<u64>,
 }
 
-/// The system call that was refused.
+/// The system call that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Stage {
     /// `bind(2)`.
     Bind,
-    /// `listen(2)`, after `bind(2)` had passed.
+    /// `listen(2)`, after a successful `bind(2)`.
     Listen,
-    /// A port was wanted by `connect(2)` or `sendto(2)`.
+    /// `connect(2)` or `sendto(2)`, which needed a port.
     Autobind,
 }
 
@@ -115,7 +115,7 @@ pub enum Protocol {
     Udplite,
     /// SCTP.
     Sctp,
-    /// ICMP echo sockets, whose identifier takes the port's place.
+    /// ICMP echo sockets; the identifier is reported as the port.
     Icmp,
     /// Anything else.
     Other,
@@ -173,11 +173,11 @@ pub struct Device {
 pub struct Netns {
     /// Its inode in nsfs, as `readlink /proc/PID/ns/net` shows it.
     pub inode: Option<u32>,
-    /// Its cookie, never used twice in one boot.
+    /// Its cookie, unique within one boot.
     pub cookie: Option<u64>,
     /// Its name in `/run/netns`.
     pub name: Option<String>,
-    /// Whether it is the host's, that is, the one of pid 1.
+    /// Whether it is the host's namespace, the one of pid 1.
     pub host: Option<bool>,
 }
 
@@ -187,14 +187,14 @@ fn is_false(value: &bool) -> bool {
     !value
 }
 
-/// A fact that could not be had.
+/// A missing piece of evidence.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct Gap {
-    /// The fact, in the event's own field names where it has one.
+    /// The missing evidence; the event's field name, if it has one.
     pub what: String,
     /// The reason.
     pub why: String,
-    /// Whether it was a matter of rights (EACCES, EPERM).
+    /// Whether the agent was not permitted to read it (EACCES, EPERM).
     #[serde(default, skip_serializing_if = "is_false")]
     pub denied: bool,
 }
