@@ -29,7 +29,7 @@ pub use time::Time;
 /// Everything that [`crate::diagnose`] may look at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Evidence {
-    /// When the kernel refused.
+    /// When the kernel returned EADDRINUSE.
     #[schemars(with = "Time")]
     pub time: Timestamp,
     /// The kernel's release, `uname -r`: its rules differ between versions. In an
@@ -37,18 +37,18 @@ pub struct Evidence {
     pub kernel: String,
     /// Whether somebody has tried it.
     pub subject: Subject,
-    /// What was asked of the kernel.
+    /// The failed system call and its socket.
     pub failure: Failure,
     /// Who asked; nothing is known of it where nobody has tried.
     pub process: Process,
-    /// Where.
+    /// The network namespace of the failing socket.
     pub netns: Netns,
     /// Every socket on that port there. TIME-WAIT rows beyond a few are only
     /// counted in `time_wait`.
     pub sockets: Vec<Socket>,
-    /// The TIME-WAIT rows on that port, all of them.
+    /// All TIME-WAIT entries on the port.
     pub time_wait: TimeWait,
-    /// The connections on that port, counted.
+    /// Number of connections on the port.
     #[serde(default)]
     pub connections: Connections,
     /// The ports that the kernel gives away by itself there; `None` if they could
@@ -61,7 +61,7 @@ pub struct Evidence {
     /// Who was on the port before that one.
     #[serde(default)]
     pub previous_holder: Option<LastHolder>,
-    /// What could not be had, and why.
+    /// Missing evidence, and why it is missing.
     pub gaps: Vec<Gap>,
 }
 
@@ -75,10 +75,10 @@ pub enum Subject {
     Asked,
 }
 
-/// The refused system call.
+/// The failed system call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Failure {
-    /// Which call was refused.
+    /// The system call that failed.
     pub stage: Stage,
     /// The error's name, `EADDRINUSE`.
     pub errno: String,
@@ -88,7 +88,7 @@ pub struct Failure {
     pub family: Family,
     /// The requested address.
     pub address: IpAddr,
-    /// The requested port; 0 asked for any free one.
+    /// The requested port; 0 requests any free port.
     pub port: u16,
     /// `SO_BINDTODEVICE`.
     pub device: Option<Device>,
@@ -96,7 +96,7 @@ pub struct Failure {
     pub reuseaddr: Option<bool>,
     /// `SO_REUSEPORT`.
     pub reuseport: Option<bool>,
-    /// `IPV6_V6ONLY`; `None` for IPv4 sockets too.
+    /// `IPV6_V6ONLY`; also `None` for IPv4 sockets.
     pub v6only: Option<bool>,
     /// The socket's owner.
     pub uid: Option<u32>,
@@ -104,7 +104,7 @@ pub struct Failure {
     pub cookie: Option<u64>,
 }
 
-/// The system call that was refused.
+/// The system call that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[derive(strum::Display, strum::IntoStaticStr, strum::VariantArray)]
 #[serde(rename_all = "lowercase")]
@@ -112,7 +112,7 @@ pub struct Failure {
 pub enum Stage {
     /// `bind(2)`.
     Bind,
-    /// `listen(2)`, after `bind(2)` had passed.
+    /// `listen(2)`, after a successful `bind(2)`.
     Listen,
 }
 
@@ -130,7 +130,7 @@ pub enum Protocol {
     Udplite,
     /// SCTP.
     Sctp,
-    /// ICMP echo sockets, whose identifier takes the port's place.
+    /// ICMP echo sockets; the identifier is reported as the port.
     Icmp,
     /// Anything else.
     Other,
@@ -188,11 +188,11 @@ pub struct Device {
 pub struct Netns {
     /// Its inode in nsfs, as `readlink /proc/PID/ns/net` shows it.
     pub inode: Option<u32>,
-    /// Its cookie, never used twice in one boot.
+    /// Its cookie, unique within one boot.
     pub cookie: Option<u64>,
     /// Its name in `/run/netns`.
     pub name: Option<String>,
-    /// Whether it is the host's, that is, the one of pid 1.
+    /// Whether it is the host's namespace, the one of pid 1.
     pub host: Option<bool>,
 }
 

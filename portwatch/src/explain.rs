@@ -31,15 +31,15 @@ pub fn schema() -> Schema {
     event::schema::of::<Explanation>("An answer of portwatch explain")
 }
 
-/// A bind that somebody thinks of.
+/// The bind in question.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Question {
     /// The transport protocol.
     pub protocol: Protocol,
-    /// The address; `None` for any, of both families.
+    /// The address; `None` for all addresses, IPv4 and IPv6.
     pub address: Option<IpAddr>,
-    /// The interface that the bind is alone of: by the scope of a link-local address, or
-    /// by `SO_BINDTODEVICE`; left out where there is none.
+    /// The interface of the bind: the scope of a link-local address, or
+    /// `SO_BINDTODEVICE`; absent if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<Device>,
     /// The port.
@@ -56,7 +56,7 @@ pub struct Explanation {
     /// When it was looked at.
     #[schemars(with = "Time")]
     pub time: Timestamp,
-    /// Where.
+    /// The host.
     pub host: Host,
     /// What was asked.
     pub asked: Question,
@@ -64,43 +64,43 @@ pub struct Explanation {
     pub bind: Outcomes,
     /// In which network namespace.
     pub netns: Netns,
-    /// Every socket on that port there.
+    /// Every socket on the port in that namespace.
     pub sockets: Vec<Socket>,
-    /// The TIME-WAIT rows on that port, all of them.
+    /// All TIME-WAIT entries on the port.
     pub time_wait: TimeWait,
-    /// The connections on that port, counted.
+    /// Number of connections on the port.
     pub connections: Connections,
-    /// The ports that the kernel gives away by itself there.
+    /// The ephemeral port range of the namespace.
     pub ephemeral: Option<Ephemeral>,
     /// Who was on the port last, by a running agent's record.
     pub last_holder: Option<LastHolder>,
     /// Who was on the port before that one.
     pub previous_holder: Option<LastHolder>,
-    /// What could not be had, and why.
+    /// Missing evidence, and why it is missing.
     pub gaps: Vec<Gap>,
     /// What is in the way; `None` if nothing is.
     pub diagnosis: Option<Diagnosis>,
 }
 
-/// What would become of a bind, by the kernel's rule.
+/// The result of a bind by the kernel's conflict rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Outcomes {
-    /// Of one that does not set `SO_REUSEADDR`.
+    /// The result for a bind that does not set `SO_REUSEADDR`.
     pub without_reuseaddr: Outcome,
-    /// Of one that does.
+    /// The result for a bind that sets `SO_REUSEADDR`.
     pub with_reuseaddr: Outcome,
 }
 
-/// What would become of one bind, the worst last.
+/// The result of a bind, the worst last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
-    /// The kernel would agree.
+    /// The bind would succeed.
     Passes,
-    /// It depends on what cannot be seen: an option of the other socket, or the
-    /// sockets altogether.
+    /// Not sure: it depends on an option of the other socket, or on sockets that cannot
+    /// be listed.
     Unknown,
-    /// The kernel would refuse.
+    /// The bind would fail.
     Refused,
 }
 

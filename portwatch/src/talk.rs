@@ -76,7 +76,7 @@ pub fn start() {
         let started = thread::Builder::new().name("talk".to_owned()).spawn(move || run(&words));
         if let Err(error) = started {
             // What is said from now on is not heard.
-            write(format!("portwatch: no more messages: {error}\n").as_bytes());
+            write(format!("portwatch: cannot write more log messages: {error}\n").as_bytes());
         }
     }
 }
@@ -108,7 +108,7 @@ fn run(words: &Receiver<Word>) {
                 write(&bytes);
                 let unsaid = UNSAID.swap(0, Relaxed);
                 if unsaid > 0 {
-                    write(format!("portwatch: {unsaid} messages found no room here\n").as_bytes());
+                    write(format!("portwatch: {unsaid} messages were dropped here\n").as_bytes());
                 }
             }
             // Nobody may be waiting any more.

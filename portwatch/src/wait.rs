@@ -36,7 +36,7 @@ const ENTERING: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 pub enum WaitError {
     /// sock_diag cannot be had.
-    #[error("failed to open the kernel's socket listing")]
+    #[error("failed to open sock_diag, the kernel's socket listing")]
     Open(#[source] io::Error),
     /// It is not known where to look.
     #[error("{why}")]
@@ -68,7 +68,7 @@ impl WaitError {
 
 impl Advised for WaitError {
     fn hint(&self) -> &'static str {
-        "portwatch doctor shows what this kernel and these rights allow"
+        "run portwatch doctor to see what the kernel and the permissions allow"
     }
 }
 

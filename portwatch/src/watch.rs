@@ -86,7 +86,10 @@ fn or_none(files: Result<KernelFiles, String>) -> Box<dyn Files> {
     match files {
         Ok(files) => Box::new(files),
         Err(error) => {
-            tracing::warn!(error, "holders are searched for in /proc");
+            tracing::warn!(
+                error,
+                "the kernel's search of open files is not available; searches /proc for holders"
+            );
             Box::new(NoFiles(error))
         }
     }

@@ -47,10 +47,10 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
-    /// Set up and run every test, the live ones on this machine's kernel
+    /// Set up and run every test; the live tests use this machine's kernel
     Test {
-        /// Beside somebody else's failed binds, so many a second, in a network namespace of
-        /// their own
+        /// Run them beside this many failed binds a second of other processes, in a separate
+        /// network namespace
         #[arg(long, value_name = "RATE", num_args = 0..=1, default_missing_value = "2000")]
         neighbour: Option<u32>,
         /// Options for `cargo test`
@@ -67,19 +67,19 @@ enum Task {
     Vm(vm::Args),
     /// Run the benchmarks
     Bench,
-    /// Read any bytes as a capture, for so long
+    /// Read randomly changed events as captures, for some time
     Fuzz {
         /// How long
         #[arg(long, default_value_t = 600)]
         seconds: u64,
     },
-    /// Make each attack on the agent so many times, and see how long others' events take
+    /// Make each attack on the agent repeatedly, and measure the delay of other users' events
     Attacks {
         /// How many times
         #[arg(long, default_value_t = 20)]
         runs: u32,
     },
-    /// A thousand refused binds a second, with process and namespace churn, for so long
+    /// Make a thousand binds a second fail, with process and namespace churn, for some time
     Soak {
         /// How long
         #[arg(long, default_value_t = 1_800)]

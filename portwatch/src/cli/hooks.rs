@@ -7,7 +7,7 @@ use crate::kernel::plan::Choice;
 /// The option of the verbs that attach hooks.
 #[derive(clap::Args)]
 pub struct Hooks {
-    /// The set of hooks; doctor says what each costs and cannot see
+    /// Hook set; portwatch doctor shows what each costs and cannot see
     #[arg(
         long = "hooks",
         value_name = "SET",
@@ -27,12 +27,10 @@ impl ValueEnum for Choice {
     fn to_possible_value(&self) -> Option<PossibleValue> {
         let (name, help) = match self {
             Self::Auto => {
-                ("auto", "Function exits where the kernel permits them, tracepoints elsewhere")
+                ("auto", "Function exits if the kernel permits them, otherwise tracepoints")
             }
-            Self::Fexit => ("fexit", "Function exits, or nothing"),
-            Self::Tracepoint => {
-                ("tracepoint", "Tracepoints, also where function exits are permitted")
-            }
+            Self::Fexit => ("fexit", "Function exits, or fail"),
+            Self::Tracepoint => ("tracepoint", "Tracepoints, even if function exits are permitted"),
         };
         Some(PossibleValue::new(name).help(help))
     }

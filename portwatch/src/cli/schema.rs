@@ -14,22 +14,22 @@ Examples:
   portwatch schema > stream.schema.json
       for a validator, or for types generated in another language
   portwatch schema explanation
-      of what portwatch explain --format json prints";
+      the schema of portwatch explain --format json";
 
 /// Options of `schema`.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Of what
+    /// What to describe
     #[arg(value_enum, default_value_t = Of::Stream)]
     of: Of,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Of {
-    /// A line of the stream, of a capture or of the journal
+    /// A record of the stream, a capture or the journal
     Stream,
-    /// An answer of portwatch explain
+    /// A result of portwatch explain --format json
     Explanation,
 }
 

@@ -74,12 +74,13 @@ impl FromStr for Time {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let span: SignedDuration =
-            text.parse().map_err(|_| format!("`{text}` is no time such as 10s, 250ms or 24h"))?;
+        let span: SignedDuration = text
+            .parse()
+            .map_err(|_| format!("`{text}` is not a time such as 10s, 250ms or 24h"))?;
         match Duration::try_from(span) {
             Ok(span) if span <= LONGEST => Ok(Self(span)),
-            Ok(_) => Err("it is longer than a year".to_owned()),
-            Err(_) => Err("it lies in the past".to_owned()),
+            Ok(_) => Err("the time is longer than a year".to_owned()),
+            Err(_) => Err("the time is negative".to_owned()),
         }
     }
 }
@@ -116,7 +117,7 @@ impl FromStr for Glob {
 
     fn from_str(text: &str) -> Result<Self, String> {
         if text.is_empty() {
-            return Err("it is empty".to_owned());
+            return Err("the pattern is empty".to_owned());
         }
         let names = regex_lite::escape(text).replace(r"\*", ".*").replace(r"\?", ".");
         let names = Regex::new(&format!("(?s)^{names}$")).map_err(|error| error.to_string())?;
@@ -148,9 +149,11 @@ impl FromStr for Pattern {
     fn from_str(text: &str) -> Result<Self, String> {
         match Regex::new(text) {
             // It would put the mark between any two characters.
-            Ok(pattern) if pattern.is_match("") => Err(format!("`{text}` matches nothing at all")),
+            Ok(pattern) if pattern.is_match("") => {
+                Err(format!("`{text}` matches the empty string"))
+            }
             Ok(pattern) => Ok(Self(pattern)),
-            Err(error) => Err(format!("`{text}` is no regular expression: {error}")),
+            Err(error) => Err(format!("`{text}` is not a regular expression: {error}")),
         }
     }
 }
@@ -176,7 +179,7 @@ impl FromStr for Listen {
         if let Some(path) = text.strip_prefix("unix:") {
             return match path.starts_with('/') {
                 true => Ok(Self::Unix(path.into())),
-                false => Err(format!("`{path}` is no path from / on")),
+                false => Err(format!("`{path}` is not an absolute path")),
             };
         }
         if let Ok(port) = text.parse() {
@@ -184,7 +187,7 @@ impl FromStr for Listen {
         }
         text.parse()
             .map(Self::Tcp)
-            .map_err(|_| format!("`{text}` is neither ADDRESS:PORT nor PORT nor unix:PATH"))
+            .map_err(|_| format!("`{text}` is not ADDRESS:PORT, PORT or unix:PATH"))
     }
 }
 

@@ -1,4 +1,4 @@
-//! A fact that could not be had, and why.
+//! Evidence that is missing, and why.
 
 use std::{borrow::Cow, fmt, io};
 
@@ -7,14 +7,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::is_false;
 
-/// A fact that could not be had.
+/// A missing piece of evidence.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct Gap {
-    /// The fact, in the event's own field names where it has one.
+    /// The missing evidence; the event's field name, if it has one.
     pub what: Fact,
     /// The reason.
     pub why: String,
-    /// Whether it was a matter of rights (EACCES, EPERM).
+    /// Whether the agent was not permitted to read it (EACCES, EPERM).
     #[serde(default, skip_serializing_if = "is_false")]
     pub denied: bool,
 }

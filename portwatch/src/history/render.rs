@@ -74,16 +74,16 @@ fn cells(row: &Row) -> [String; 8] {
 fn findings(report: &Report) -> impl Iterator<Item = String> + '_ {
     let patterns = report.patterns.iter().filter_map(|row| {
         let finding = row.finding.as_ref()?;
-        Some(format!("port {}: {finding} ({} times refused)", row.key.port, row.count))
+        Some(format!("port {}: {finding} ({} failed binds)", row.key.port, row.count))
     });
     let never = report.never_sets_reuseaddr.iter().map(|program| {
         format!(
-            "{} set SO_REUSEADDR in none of the {} refusals that were looked into ({} times \
-             refused)",
+            "{} set SO_REUSEADDR in none of {} failed binds with evidence ({} failed binds)",
             program.name, program.samples, program.count
         )
     });
-    let left_out = (report.left_out > 0)
-        .then(|| format!("{} more refusals are of patterns not shown", report.left_out));
+    let left_out = (report.left_out > 0).then(|| {
+        format!("{} more failed binds belong to patterns that are not shown", report.left_out)
+    });
     patterns.chain(never).chain(left_out)
 }

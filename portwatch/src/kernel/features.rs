@@ -28,15 +28,15 @@ const NEEDED: [Right; 3] = [
     (CapabilitySet::PERFMON.union(CapabilitySet::SYS_ADMIN), "CAP_PERFMON", ATTACHING),
     (CapabilitySet::NET_ADMIN.union(CapabilitySet::SYS_ADMIN), "CAP_NET_ADMIN", ATTACHING),
 ];
-const ATTACHING: &str = "nothing can be attached";
+const ATTACHING: &str = "no hooks can be attached";
 /// The rights that looking at other users' processes needs. Nothing stands in for them.
 const WANTED: [Right; 2] = [
-    (CapabilitySet::SYS_PTRACE, "CAP_SYS_PTRACE", "holders of other users have no name"),
+    (CapabilitySet::SYS_PTRACE, "CAP_SYS_PTRACE", "processes of other users cannot be named"),
     (CapabilitySet::DAC_READ_SEARCH, "CAP_DAC_READ_SEARCH", FOUND_LATE),
 ];
-const FOUND_LATE: &str = "holders of other users are found late or not";
+const FOUND_LATE: &str = "holders of other users are found late or not at all";
 const ADMIN: Right =
-    (CapabilitySet::SYS_ADMIN, "CAP_SYS_ADMIN", "other network namespaces are not looked into");
+    (CapabilitySet::SYS_ADMIN, "CAP_SYS_ADMIN", "other network namespaces cannot be entered");
 
 /// What may be taken from the programs at `cgroup/bind4|6`.
 const BOTH: u32 = helper::BIND_OPTIONS | helper::TASK_REGS;
@@ -113,7 +113,7 @@ impl KernelTypes {
     pub fn hidden(&self) -> Option<&'static str> {
         let reads_user = self.layout.0.helpers & helper::READ_USER != 0;
         (!reads_user)
-            .then_some("arguments of processes that end at once: the kernel is locked down")
+            .then_some("arguments of processes that exit at once: the kernel is locked down")
     }
 
     /// Whether programs of this kernel see the parents of a task

@@ -22,13 +22,13 @@ const KEPT: CapabilitySet = CapabilitySet::DAC_OVERRIDE
 #[derive(Debug, thiserror::Error)]
 pub enum RightsError {
     /// Each thread has its own, and none can take those of another.
-    #[error("{0} threads that have been started already would keep them")]
+    #[error("{0} other threads would keep them")]
     Threads(usize),
     /// /proc cannot be read.
-    #[error("the threads cannot be counted")]
+    #[error("cannot count the threads")]
     Uncounted(#[source] io::Error),
     /// capset(2) or prctl(2) fails.
-    #[error("the kernel refuses it")]
+    #[error("the kernel does not permit it")]
     Refused(#[from] Errno),
 }
 

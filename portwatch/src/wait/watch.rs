@@ -52,7 +52,7 @@ enum Silence {
     Io(#[from] io::Error),
     #[error(transparent)]
     Kernel(#[from] KernelError),
-    #[error("the thread that loads the hook is gone")]
+    #[error("the thread that loads the hook has failed")]
     Thread,
 }
 
@@ -71,7 +71,7 @@ impl Watch {
                 match Destroyed::open(*protocol, ports) {
                     Ok(destroyed) => Self::Destroyed(destroyed),
                     Err(error) => {
-                        tracing::debug!(%error, "sock_diag tells of no destroyed sockets");
+                        tracing::debug!(%error, "sock_diag does not report destroyed sockets");
                         Self::Nothing
                     }
                 }
@@ -91,7 +91,7 @@ impl Watch {
     pub async fn event(&mut self) {
         if let Err(error) = self.next().await {
             let error: &(dyn std::error::Error + 'static) = &error;
-            tracing::debug!(error, "nothing more is told");
+            tracing::debug!(error, "no more notifications");
             *self = Self::Nothing;
         }
     }

@@ -73,8 +73,8 @@ pub fn in_the_way(asked: &Asked, standing: &Standing) -> String {
     match asked.condition {
         Condition::Free { .. } | Condition::FreeAgain(_) => words.unwrap_or_default(),
         Condition::Listening => match words {
-            Some(others) => format!("nothing listens there; there is {others}"),
-            None => "nothing listens there".to_owned(),
+            Some(others) => format!("no socket is listening; found {others}"),
+            None => "no socket is listening".to_owned(),
         },
     }
 }
@@ -83,16 +83,16 @@ fn notes(asked: &Asked, standing: &Standing, host: &Host) -> Vec<String> {
     let mut notes = Vec::new();
     if standing.passed > 0 {
         notes.push(format!(
-            "{} sockets of earlier connections are left on the port; SO_REUSEADDR passes them if \
-             the listener that they came from had set it too",
+            "{} sockets of earlier connections remain on the port; SO_REUSEADDR ignores them only \
+             if the listener that accepted them set it too",
             standing.passed
         ));
     }
     let of_binds = asked.is_tcp() && asked.condition != Condition::Listening;
     if of_binds && standing.met && !host.shows_bound_sockets() {
         notes.push(
-            "the kernel shows sockets that are bound and do not listen only from 6.8 on; one may \
-             be in the way"
+            "before Linux 6.8 the kernel does not list sockets that are bound but not listening; \
+             one may block the bind"
                 .to_owned(),
         );
     }
