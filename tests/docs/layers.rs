@@ -34,6 +34,9 @@ fn modules() -> BTreeMap<String, Vec<PathBuf>> {
                 folders.push(path);
                 continue;
             }
+            if path.extension().is_none_or(|extension| extension != "rs") {
+                continue;
+            }
             let inside = path.strip_prefix(&source).unwrap().with_extension("");
             let top = inside.iter().next().unwrap().to_str().unwrap().to_owned();
             if !["lib", "main"].contains(&top.as_str()) {
@@ -47,7 +50,8 @@ fn modules() -> BTreeMap<String, Vec<PathBuf>> {
 /// Modules at the top of the library that a file names outside of its tests.
 fn used_by(path: &Path) -> Vec<String> {
     let inside = path.strip_prefix(root().join("portwatch/src")).unwrap();
-    let file = syn::parse_file(&fs::read_to_string(path).unwrap()).unwrap();
+    let file = syn::parse_file(&fs::read_to_string(path).unwrap());
+    let file = file.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let mut used = Vec::new();
     if is_for_tests(&file.attrs) {
         return used;
