@@ -33,7 +33,7 @@ fn note(answer: &Explanation) -> String {
     if let Some(diagnosis) = diagnosis {
         note.item(&diagnosis.summary);
         note.item(&format!(
-            "cause {}, {}; kernel {}",
+            "cause {} ({}); kernel {}",
             word(&diagnosis.cause),
             word(&diagnosis.confidence),
             host.kernel
@@ -44,8 +44,8 @@ fn note(answer: &Explanation) -> String {
     }
     note.item(&format!("at {}", moment(answer.time)));
     if netns.host == Some(false) {
-        let name = netns.name.as_deref().unwrap_or("without a name");
-        note.item(&format!("not in the host's network namespace, but in one {name}"));
+        let name = netns.name.as_deref().unwrap_or("it has no name");
+        note.item(&format!("in a network namespace other than the host's: {name}"));
     }
     note.section("What is on the port");
     note.block(&ss(asked.protocol, asked.port, sockets));
