@@ -85,12 +85,12 @@ fn listener() {
 #[test]
 fn wildcard() {
     for (held, wanted, advice) in [
+        ("127.0.0.53:53", "0.0.0.0:53", "bind the one address that is needed (not 127.0.0.53)"),
         (
-            "127.0.0.53:53",
             "0.0.0.0:53",
-            "bind the one address that is needed (not 127.0.0.53)",
+            "127.0.0.53:53",
+            "bind the listening program to the one address that it needs",
         ),
-        ("0.0.0.0:53", "127.0.0.53:53", "bind the listening program to the one address that it needs"),
     ] {
         let (scene, slice) = (Scene::new(), Slice::new());
         let _holder = other_service(&scene, &slice, tcp(held).listening());
@@ -218,7 +218,11 @@ fn device() {
             &scene,
             &refused,
             "device",
-            &Expected { class: "other_service", refused_by: ["LISTEN", "is listening"], advice: lacks },
+            &Expected {
+                class: "other_service",
+                refused_by: ["LISTEN", "is listening"],
+                advice: lacks,
+            },
         );
         assert!(event.at("/diagnosis/notes").to_string().contains("bound to lo"), "{event}");
     }
@@ -258,7 +262,7 @@ fn time_wait_of_sockets_that_lacked_it() {
         &Expected {
             class: "no_process",
             refused_by: ["TIME-WAIT 127.0.0.1:8080", "does not set SO_REUSEADDR"],
-            advice: "wait once more",
+            advice: "wait once",
         },
     );
 }
@@ -343,8 +347,8 @@ fn client_port() {
             advice: &format!("sysctl -w net.ipv4.ip_local_reserved_ports={port}"),
         },
     );
-    let summary = event.text("/diagnosis/summary");
-    assert!(summary.contains("as the source of its connection to 127.0.0.1:80"), "{event}");
+    let connected = format!("has a connection from 127.0.0.1:{port} to 127.0.0.1:80");
+    assert!(event.text("/diagnosis/summary").contains(&connected), "{event}");
 }
 
 #[test]

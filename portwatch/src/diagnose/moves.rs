@@ -42,11 +42,7 @@ pub fn against(case: &Case, class: HolderClass, holder: Option<&Process>) -> Vec
             words::process(case.process()),
         ))],
         HolderClass::OtherService if case.evidence.is_untried() => {
-            vec![stop(
-                case,
-                holder,
-                "it has the port open: stop it, or move your program to another port",
-            )]
+            vec![stop(case, holder, "only if your program cannot use another port")]
         }
         HolderClass::OtherService => {
             let mut moves = vec![advice(format!(
@@ -156,16 +152,15 @@ pub fn aftermath(case: &Case, class: Option<HolderClass>) -> Option<String> {
             format!("{then}; they do not block this program: both sides set SO_REUSEADDR")
         }
         (true, Some(false)) => format!(
-            "{then} and block this program until then: it sets SO_REUSEADDR, but the program to stop \
-             does not"
+            "{then} and block this program: it sets SO_REUSEADDR, but the program to stop does not"
         ),
         (true, None) => format!(
             "{then}; they do not block this program, which sets SO_REUSEADDR, if the program to stop \
              sets it too"
         ),
         (false, _) => format!(
-            "{then} and block this program until then: it does not set SO_REUSEADDR{}",
-            wait_free(case).map(|wait| format!(": {wait}")).unwrap_or_default()
+            "{then} and block this program, which does not set SO_REUSEADDR{}",
+            wait_free(case).map(|wait| format!("; wait first: {wait}")).unwrap_or_default()
         ),
     })
 }

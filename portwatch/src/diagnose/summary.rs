@@ -7,19 +7,23 @@ const MOST: usize = 199;
 /// Characters of a name in one that would be longer.
 const NAME: usize = 20;
 
-/// The sentence in full, if it is short enough. Otherwise long names in it are cut in
-/// their middles, and then the reason is, whose beginning says who and whose end says
-/// at which address. What was to be bound is never cut.
+/// The sentence in full, if it is short enough. Otherwise it is without the holder's age,
+/// which stands elsewhere too; then with long names cut in their middles; and then with
+/// the reason cut so, whose beginning says who and whose end says at which address. What
+/// was to be bound is never cut.
 pub fn fitted(named: [Option<&Process>; 2], failed: &str, link: &str, because: &str) -> String {
     let whole = format!("{failed}{link}{because}");
     if length(&whole) <= MOST {
         return whole;
     }
-    let (mut failed, mut because) = (failed.to_owned(), because.to_owned());
+    let (mut failed, mut because) = (failed.to_owned(), without_age(because));
     let mut names: Vec<_> = named.into_iter().flatten().flat_map(names).collect();
     // One may be a part of another.
     names.sort_by_key(|name| std::cmp::Reverse(name.len()));
     for name in names {
+        if length(&failed) + length(link) + length(&because) <= MOST {
+            break;
+        }
         let short = words::middle_cut(&name, NAME);
         failed = failed.replace(&name, &short);
         because = because.replace(&name, &short);
@@ -27,6 +31,16 @@ pub fn fitted(named: [Option<&Process>; 2], failed: &str, link: &str, because: &
     let left = MOST.saturating_sub(length(&failed) + length(link));
     let because = words::middle_cut(&because, left);
     words::middle_cut(&format!("{failed}{link}{because}"), MOST).into_owned()
+}
+
+/// `java[7], another service, up 3 days, is …` without `up 3 days`.
+fn without_age(because: &str) -> String {
+    let without = because.split_once(", up ").and_then(|(before, rest)| {
+        let (_, doing) = rest.split_once(", ")?;
+        let comma = if before.contains(", ") { "," } else { "" };
+        Some(format!("{before}{comma} {doing}"))
+    });
+    without.unwrap_or_else(|| because.to_owned())
 }
 
 fn length(text: &str) -> usize {
@@ -54,6 +68,16 @@ mod tests {
         let java = process("java", "app.service");
         let summary = fitted([Some(&java), None], "java[7] (app.service) failed", "; ", "why");
         assert_eq!(summary, "java[7] (app.service) failed; why");
+    }
+
+    #[test]
+    fn how_long_it_is_up_is_left_out_first() {
+        let failed = "f".repeat(155);
+        let told = |because| fitted([None, None], &failed, "; ", because);
+        let ends = told("java[7], another service, up 3 days, is listening");
+        assert!(ends.ends_with("; java[7], another service, is listening"), "{ends}");
+        let ends = told("java[7] (app.service), up 3 days, is listening");
+        assert!(ends.ends_with("; java[7] (app.service) is listening"), "{ends}");
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     }
     let local = culprit.socket.local;
     let remote = culprit.socket.remote.map(|remote| format!(" to {remote}")).unwrap_or_default();
-    let doing = format!("is using {local} as the source of its connection{remote}");
+    let doing = format!("has a connection from {local}{remote}");
     let why = "its connection uses the port until it is closed";
     let mut finding = connected(case, culprit, Cause::ClientPort, &doing, why);
     let port = local.port();

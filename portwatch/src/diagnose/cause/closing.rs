@@ -37,7 +37,7 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     Some(Finding {
         cause: Cause::Closing,
         because: format!(
-            "a connection that no process has open is still in {state}{for_how_long} on {}",
+            "a connection on {} is still in {state}{for_how_long} and no process has it open",
             socket.local
         ),
         class: Some(HolderClass::NoProcess),

@@ -13,8 +13,8 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     // Without a process it is one that the kernel alone brings to its end.
     culprit.socket.inode?;
     let known = client_port::is_outgoing(case, culprit.socket).is_some();
-    let accepted = if known { " that was accepted" } else { "" };
-    let doing = format!("still has a connection open{accepted} on {}", culprit.socket.local);
+    let what = if known { "an accepted connection" } else { "a connection" };
+    let doing = format!("still has {what} open on {}", culprit.socket.local);
     let why = match known {
         true => "it still has connections open that were accepted on the port",
         false => "it still has connections open on the port",

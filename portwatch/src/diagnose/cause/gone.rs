@@ -46,7 +46,8 @@ fn ended<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     let culprit = case.first()?;
     let holders = &culprit.socket.holders;
     let process = holders.first().filter(|_| holders.iter().all(|holder| holder.ended))?;
-    let mut finding = named(case, Some(process), "had it open and has exited since".to_owned());
+    let mut finding =
+        named(case, Some(process), "had the port open and has exited since".to_owned());
     if culprit.socket.refused == Some(true) {
         finding.confidence = Confidence::Certain;
     }
@@ -78,13 +79,13 @@ fn candidates<'a>(case: &Case<'a>) -> impl Iterator<Item = &'a LastHolder> {
 
 fn finding<'a>(case: &Case<'a>, last: Option<&'a LastHolder>) -> Finding<'a> {
     let Some(last) = last else {
-        let what = "a socket had the port that was closed before the agent looked".to_owned();
+        let what = "a socket had the port and closed before the agent looked".to_owned();
         return named(case, None, what);
     };
     match last.left {
         Some(left) => {
             let ms = left.duration_since(case.evidence.time).as_millis();
-            let what = format!("had it open and closed it {ms} ms later");
+            let what = format!("had the port open and closed it {ms} ms later");
             named(case, Some(&last.process), what)
         }
         // The end of a socket that only binds, and of UDP's, is not seen.
@@ -93,7 +94,7 @@ fn finding<'a>(case: &Case<'a>, last: Option<&'a LastHolder>) -> Finding<'a> {
             ..named(
                 case,
                 Some(&last.process),
-                "was the last to have it open and has closed it".to_owned(),
+                "was the last to have the port open and has closed it".to_owned(),
             )
         },
     }

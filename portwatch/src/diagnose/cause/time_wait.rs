@@ -25,14 +25,14 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     let (cause, because, moves, note) = match case.evidence.failure.reuseaddr? {
         true => (
             Cause::TimeWaitOldLackedReuseaddr,
-            match culprit.sure {
+            match culprit.sure || !case.evidence.is_untried() {
                 true => format!("{what} and did not set SO_REUSEADDR"),
                 false => format!("{what}; it does if they did not set SO_REUSEADDR"),
             },
             vec![wait(
                 case,
                 lasts,
-                "wait once more: this program sets SO_REUSEADDR, so the connections that it leaves \
+                "wait once: this program sets SO_REUSEADDR, so the connections that it leaves \
                  behind will not block it again",
             )],
             "SO_REUSEADDR helps against TIME-WAIT only if the old sockets set it too",

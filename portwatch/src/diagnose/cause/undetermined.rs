@@ -18,7 +18,7 @@ pub fn finding<'a>(case: &Case<'a>) -> Finding<'a> {
         }
         None => Finding {
             cause: Cause::Undetermined,
-            because: "what blocked it could not be seen".to_owned(),
+            because: "what blocked it is not known".to_owned(),
             class: Some(HolderClass::Unknown),
             holder: None,
             moves: Vec::new(),

@@ -143,10 +143,12 @@ pub fn a_bind(answer: &Explanation) -> Option<&'static str> {
         (Refused, Refused) => "fails with and without SO_REUSEADDR",
         (Refused, Passes) => "fails without SO_REUSEADDR, succeeds with it",
         (Refused, Unknown) => {
-            "fails without SO_REUSEADDR; with it, it succeeds if the old sockets set it too, which \
+            "fails without SO_REUSEADDR; with it, it succeeds if the other sockets set it too, which \
              the kernel does not show"
         }
-        _ if answer.diagnosis.is_none() => "may fail or succeed: its sockets could not be read",
+        _ if answer.diagnosis.is_none() => {
+            "may fail or succeed: the sockets on the port could not be read"
+        }
         _ => "may succeed: it depends on options of the other socket that the kernel does not show",
     })
 }
