@@ -364,7 +364,7 @@ fn self_connect() {
         &Expected {
             class: "old_instance",
             refused_by: [
-                "ESTABLISHED 127.0.0.1:40000 from 127.0.0.1:40000",
+                "ESTABLISHED 127.0.0.1:40000 with peer 127.0.0.1:40000",
                 "without SO_REUSEADDR",
             ],
             advice: &format!("kill {}", client.pid()),

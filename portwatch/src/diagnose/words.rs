@@ -147,10 +147,10 @@ pub fn socket(socket: &Socket) -> impl Display {
     })
 }
 
-/// `10.0.0.1:8080 from 10.0.0.2:51234`.
+/// `10.0.0.1:8080 with peer 10.0.0.2:51234`: the entry does not say which side connected.
 pub fn ends(socket: &Socket) -> impl Display {
     from_fn(|out| match socket.remote {
-        Some(remote) => write!(out, "{} from {}", at(socket.local), at(remote)),
+        Some(remote) => write!(out, "{} with peer {}", at(socket.local), at(remote)),
         None => at(socket.local).fmt(out),
     })
 }
