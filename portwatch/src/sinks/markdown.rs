@@ -106,7 +106,7 @@ impl Note {
         let Event { time, count, host, diagnosis, netns, .. } = event;
         self.item(&diagnosis.summary);
         self.item(&format!(
-            "cause {} ({}); kernel {}",
+            "cause {}, {}; kernel {}",
             word(&diagnosis.cause),
             word(&diagnosis.confidence),
             host.kernel

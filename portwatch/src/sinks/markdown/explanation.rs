@@ -33,7 +33,7 @@ fn note(answer: &Explanation) -> String {
     if let Some(diagnosis) = diagnosis {
         note.item(&diagnosis.summary);
         note.item(&format!(
-            "cause {} ({}); kernel {}",
+            "cause {}, {}; kernel {}",
             word(&diagnosis.cause),
             word(&diagnosis.confidence),
             host.kernel
