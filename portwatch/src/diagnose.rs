@@ -1,4 +1,4 @@
-//! Evidence to diagnosis: which socket refused the bind by which rule, who is
+//! Evidence to diagnosis: which socket blocks the bind by which rule, who is
 //! behind it, and what an expert would do. Pure: no clock, no files, no
 //! environment. What is unknown is said to be unknown.
 
@@ -14,27 +14,28 @@ mod holder;
 mod judgement;
 mod moves;
 pub(crate) mod program;
+mod summary;
 pub(crate) mod words;
 mod workloads;
 
-/// The verdict on one refused bind.
+/// The diagnosis of one failed bind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Diagnosis {
-    /// What the kernel's refusal came from.
+    /// Why the bind failed.
     pub cause: Cause,
-    /// One sentence of under 200 characters that stands alone.
+    /// One sentence of under 200 characters that is complete by itself.
     pub summary: String,
-    /// The sockets that refused, by the kernel's rule.
+    /// The sockets that block the bind, by the kernel's rule.
     pub refused_by: Vec<RefusedBy>,
-    /// Who is behind the first of them.
+    /// Who holds the first of them.
     pub holder: Option<Holder>,
-    /// Whether the holder may be stopped, with the evidence; `None` where there is
-    /// none that could be.
+    /// Whether the holder is safe to stop, with the reasons; `None` without a process
+    /// that could be stopped.
     #[serde(default)]
     pub judgement: Option<Judgement>,
-    /// What to do, best first.
+    /// Suggested actions, best first.
     pub moves: Vec<Move>,
-    /// How sure this is.
+    /// How certain the diagnosis is.
     pub confidence: Confidence,
     /// What else is worth knowing.
     pub notes: Vec<String>,
@@ -47,7 +48,7 @@ impl Diagnosis {
     }
 }
 
-/// What a refusal came from.
+/// Why a bind failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[derive(strum::Display, strum::IntoStaticStr, strum::VariantArray)]
 #[serde(rename_all = "snake_case")]
@@ -55,53 +56,53 @@ impl Diagnosis {
 pub enum Cause {
     /// A listening socket on that address and port.
     Listener,
-    /// A listener, where one side has the wildcard address.
+    /// A listener; one of the two sockets has the wildcard address.
     Wildcard,
-    /// A listener of the other address family, across `[::]`.
+    /// A listener of the other address family: a socket on `[::]` covers both.
     DualStack,
-    /// Both have SO_REUSEPORT, for different users.
+    /// Both sockets set SO_REUSEPORT and belong to different users.
     #[serde(rename = "reuseport.uid")]
     #[strum(serialize = "reuseport.uid")]
     ReuseportUid,
-    /// Only one side has SO_REUSEPORT.
+    /// Only one of the two sockets sets SO_REUSEPORT.
     #[serde(rename = "reuseport.missing")]
     #[strum(serialize = "reuseport.missing")]
     ReuseportMissing,
-    /// A socket is bound and never listened.
+    /// A socket is bound and not listening.
     BoundNotListening,
-    /// bind() passed and listen() failed.
+    /// bind() succeeded and listen() failed.
     ListenRace,
-    /// Only TIME-WAIT, and the bind lacks SO_REUSEADDR.
+    /// Only sockets in TIME-WAIT, and the bind does not set SO_REUSEADDR.
     #[serde(rename = "time_wait.app_lacks_reuseaddr")]
     #[strum(serialize = "time_wait.app_lacks_reuseaddr")]
     TimeWaitAppLacksReuseaddr,
-    /// Only TIME-WAIT, and the old sockets lacked SO_REUSEADDR.
+    /// Only sockets in TIME-WAIT, and they did not set SO_REUSEADDR.
     #[serde(rename = "time_wait.old_lacked_reuseaddr")]
     #[strum(serialize = "time_wait.old_lacked_reuseaddr")]
     TimeWaitOldLackedReuseaddr,
-    /// Connections are left whose processes are gone: FIN-WAIT, CLOSING, LAST-ACK.
+    /// Connections that no process has open: FIN-WAIT, CLOSING, LAST-ACK.
     Closing,
-    /// The listener is gone, and a process has connections that it accepted.
+    /// The listener is closed, and a process still has accepted connections open.
     ConnectionsRemain,
-    /// The port is the source of somebody's outgoing connection.
+    /// The port is the source port of an outgoing connection.
     ClientPort,
-    /// A client has connected to itself.
+    /// A client is connected to itself.
     SelfConnect,
-    /// SO_BINDTODEVICE on one side only.
+    /// Only one of the two sockets sets SO_BINDTODEVICE.
     Device,
     /// A UDP socket on that address and port.
     Udp,
     /// No free ephemeral port is left.
     PortExhausted,
-    /// By the time anyone looked, nothing was there.
+    /// The blocking socket was closed before the agent looked.
     Gone,
-    /// The sockets there could not be looked at with the agent's rights.
+    /// The agent is not permitted to list the sockets there.
     Unseen,
     /// None of the others.
     Undetermined,
 }
 
-/// A socket that refused, and the clause, both in words.
+/// A socket that blocks the bind, and the rule by which it does, both in words.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RefusedBy {
     /// The socket: state, address and inode.
@@ -110,7 +111,7 @@ pub struct RefusedBy {
     pub rule: String,
 }
 
-/// Who is behind the refusal.
+/// Who holds the port.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Holder {
     /// What kind of holder it is.
@@ -140,10 +141,10 @@ pub struct Holder {
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum HolderClass {
-    /// The same program, older.
+    /// An older instance of the same program.
     OldInstance,
-    /// Its supervisor has started it again: it is younger than the one that failed,
-    /// or has just followed an earlier process on the port.
+    /// Restarted by its supervisor: it started after the failing process, or has just
+    /// replaced an earlier process on the port.
     Restarted,
     /// Another program or service.
     OtherService,
@@ -157,9 +158,9 @@ pub enum HolderClass {
     KubeProxy,
     /// systemd, for a `.socket` unit.
     SocketUnit,
-    /// It has inherited the socket from the process that bound it, which is gone.
+    /// It inherited the socket from the process that bound it, which has exited.
     Inherited,
-    /// Only one thread's table of files has the socket.
+    /// Only the file table of one of its threads has the socket.
     ThreadOnly,
     /// It is writing a core dump.
     CoreDumping,
@@ -169,66 +170,65 @@ pub enum HolderClass {
     Itself,
     /// The kernel itself: a tunnel, a file server.
     KernelSocket,
-    /// Its descriptor is under way to a process, or lies in an io_uring.
+    /// Its descriptor is in flight to a process, or in an io_uring.
     InFlight,
-    /// No process: the kernel keeps it.
+    /// No process has it open: the kernel keeps it.
     NoProcess,
-    /// Could not be found out.
+    /// It could not be determined.
     Unknown,
 }
 
-/// Whether a holder may be stopped.
+/// Whether a holder is safe to stop.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Judgement {
     /// The answer.
     pub safe_to_stop: SafeToStop,
-    /// What speaks for it.
+    /// The reasons for stopping it.
     #[serde(rename = "for")]
     pub pro: Vec<String>,
-    /// What speaks against it.
+    /// The reasons against stopping it.
     #[serde(rename = "against")]
     pub contra: Vec<String>,
 }
 
-/// An answer that is no more than what the evidence says.
+/// Whether it is safe, as far as the evidence shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SafeToStop {
-    /// All that is known speaks for it.
+    /// All evidence is in favour of it.
     Likely,
-    /// Something speaks against it, or nothing for it: a person should look.
+    /// There is evidence against it, or none in favour of it: a person should check.
     Check,
-    /// It is somebody else's service, or nothing that can be stopped.
+    /// It is another service, or nothing that can be stopped.
     No,
 }
 
-/// Something to do.
+/// A suggested action.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Move {
-    /// A command that can be pasted; `None` where it takes a change of code or
-    /// configuration.
+    /// A command to paste; `None` for a change of code or configuration.
     pub command: Option<String>,
     /// Why, or what to change.
     pub why: String,
-    /// What it does to others.
+    /// The effect of the command on others.
     pub risk: Risk,
 }
 
-/// What a move does to others.
+/// The effect of an action on others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[derive(strum::Display, strum::VariantArray)]
 #[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase")]
 pub enum Risk {
-    /// Nothing.
+    /// No effect.
     None,
-    /// It ends a service that may be in use.
+    /// It stops a service that may be in use.
     Interrupts,
     /// It may lose data.
     Destructive,
 }
 
-/// How sure a diagnosis is.
+/// How certain a diagnosis is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[derive(strum::Display, strum::VariantArray)]
 #[serde(rename_all = "lowercase")]
@@ -236,9 +236,9 @@ pub enum Risk {
 pub enum Confidence {
     /// The kernel named the socket.
     Certain,
-    /// The only reading that fits what was seen right after.
+    /// The only explanation that fits what was seen right after the failure.
     Likely,
-    /// Something is missing; the notes or gaps say what.
+    /// Evidence is missing; the notes or gaps say which.
     Undetermined,
 }
 

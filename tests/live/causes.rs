@@ -73,7 +73,7 @@ fn listener() {
         "listener",
         &Expected {
             class: "other_service",
-            refused_by: ["LISTEN 127.0.0.1:8080", "SO_REUSEADDR never lets a bind pass"],
+            refused_by: ["LISTEN 127.0.0.1:8080", "SO_REUSEADDR does not help against a listener"],
             advice: "move app.service or payments.service to another port",
         },
     );
@@ -85,12 +85,12 @@ fn listener() {
 #[test]
 fn wildcard() {
     for (held, wanted, advice) in [
+        ("127.0.0.53:53", "0.0.0.0:53", "bind the one address that is needed (not 127.0.0.53)"),
         (
-            "127.0.0.53:53",
             "0.0.0.0:53",
-            "bind the one address that is needed, other than 127.0.0.53",
+            "127.0.0.53:53",
+            "bind the listening program to the one address that it needs",
         ),
-        ("0.0.0.0:53", "127.0.0.53:53", "let it bind the one that it needs"),
     ] {
         let (scene, slice) = (Scene::new(), Slice::new());
         let _holder = other_service(&scene, &slice, tcp(held).listening());
@@ -99,7 +99,7 @@ fn wildcard() {
             &scene,
             &refused,
             "wildcard",
-            &Expected { class: "other_service", refused_by: ["LISTEN", "listens"], advice },
+            &Expected { class: "other_service", refused_by: ["LISTEN", "is listening"], advice },
         );
     }
 }
@@ -108,7 +108,7 @@ fn wildcard() {
 fn dual_stack() {
     for (held, wanted, whose) in [
         ("127.0.0.1:8080", "[::]:8080", "this program's IPv6 socket"),
-        ("[::]:8080", "0.0.0.0:8080", "the holder's IPv6 socket"),
+        ("[::]:8080", "0.0.0.0:8080", "the existing IPv6 socket"),
     ] {
         let (scene, slice) = (Scene::new(), Slice::new());
         let _holder = other_service(&scene, &slice, tcp(held).listening());
@@ -119,7 +119,7 @@ fn dual_stack() {
             "dual_stack",
             &Expected {
                 class: "other_service",
-                refused_by: [held, "listens"],
+                refused_by: [held, "is listening"],
                 advice: &format!("set IPV6_V6ONLY on {whose}"),
             },
         );
@@ -139,7 +139,7 @@ fn reuseport_of_two_users() {
         &Expected {
             class: "old_instance",
             refused_by: ["LISTEN", "belongs to another user"],
-            advice: "run both as one user: the holder's socket belongs to uid 1001, this one to uid 1002",
+            advice: "run both as the same user: the existing socket belongs to uid 1001, this one to uid 1002",
         },
     );
 }
@@ -147,8 +147,8 @@ fn reuseport_of_two_users() {
 #[test]
 fn reuseport_on_one_side() {
     for (held, wanted, rule, lacks) in [
-        (tcp(ADDRESS).reuseport(), tcp(ADDRESS), "this bind does not set it", "binder"),
-        (tcp(ADDRESS), tcp(ADDRESS).reuseport(), "lacks SO_REUSEPORT", "payments-api"),
+        (tcp(ADDRESS).reuseport(), tcp(ADDRESS), "and this bind does not", "binder"),
+        (tcp(ADDRESS), tcp(ADDRESS).reuseport(), "does not set SO_REUSEPORT", "payments-api"),
     ] {
         let (scene, slice) = (Scene::new(), Slice::new());
         let _holder = other_service(&scene, &slice, held.listening());
@@ -160,7 +160,7 @@ fn reuseport_on_one_side() {
             &Expected {
                 class: "other_service",
                 refused_by: ["LISTEN", rule],
-                advice: &format!("let {lacks}"),
+                advice: &format!("set SO_REUSEPORT in {lacks}"),
             },
         );
     }
@@ -208,8 +208,8 @@ fn listen_race() {
 #[test]
 fn device() {
     for (held, wanted, lacks) in [
-        (tcp(ADDRESS).on_loopback(), tcp(ADDRESS), "let this program use SO_BINDTODEVICE"),
-        (tcp(ADDRESS), tcp(ADDRESS).on_loopback(), "let the holder use SO_BINDTODEVICE"),
+        (tcp(ADDRESS).on_loopback(), tcp(ADDRESS), "set SO_BINDTODEVICE in this program"),
+        (tcp(ADDRESS), tcp(ADDRESS).on_loopback(), "set SO_BINDTODEVICE in the listening program"),
     ] {
         let (scene, slice) = (Scene::new(), Slice::new());
         let _holder = other_service(&scene, &slice, held.listening());
@@ -218,7 +218,11 @@ fn device() {
             &scene,
             &refused,
             "device",
-            &Expected { class: "other_service", refused_by: ["LISTEN", "listens"], advice: lacks },
+            &Expected {
+                class: "other_service",
+                refused_by: ["LISTEN", "is listening"],
+                advice: lacks,
+            },
         );
         assert!(event.at("/diagnosis/notes").to_string().contains("bound to lo"), "{event}");
     }
@@ -257,8 +261,8 @@ fn time_wait_of_sockets_that_lacked_it() {
         "time_wait.old_lacked_reuseaddr",
         &Expected {
             class: "no_process",
-            refused_by: ["TIME-WAIT 127.0.0.1:8080", "made without SO_REUSEADDR"],
-            advice: "one last wait",
+            refused_by: ["TIME-WAIT 127.0.0.1:8080", "does not set SO_REUSEADDR"],
+            advice: "wait once",
         },
     );
 }
@@ -295,7 +299,7 @@ fn connections_remain() {
         "connections_remain",
         &Expected {
             class: "other_service",
-            refused_by: ["ESTABLISHED 127.0.0.1:8080", "made without SO_REUSEADDR"],
+            refused_by: ["ESTABLISHED 127.0.0.1:8080", "does not set SO_REUSEADDR"],
             advice: "systemctl stop payments.service",
         },
     );
@@ -339,12 +343,12 @@ fn client_port() {
         "client_port",
         &Expected {
             class: "other_service",
-            refused_by: ["ESTABLISHED", "made without SO_REUSEADDR"],
+            refused_by: ["ESTABLISHED", "does not set SO_REUSEADDR"],
             advice: &format!("sysctl -w net.ipv4.ip_local_reserved_ports={port}"),
         },
     );
-    let summary = event.text("/diagnosis/summary");
-    assert!(summary.contains("as the source of its connection to 127.0.0.1:80"), "{event}");
+    let connected = format!("has a connection from 127.0.0.1:{port} to 127.0.0.1:80");
+    assert!(event.text("/diagnosis/summary").contains(&connected), "{event}");
 }
 
 #[test]
@@ -360,7 +364,7 @@ fn self_connect() {
         &Expected {
             class: "old_instance",
             refused_by: [
-                "ESTABLISHED 127.0.0.1:40000 from 127.0.0.1:40000",
+                "ESTABLISHED 127.0.0.1:40000 with peer 127.0.0.1:40000",
                 "without SO_REUSEADDR",
             ],
             advice: &format!("kill {}", client.pid()),
@@ -376,7 +380,7 @@ fn udp_socket() {
     let refused = refused(&scene, &slice, udp("127.0.0.1:5300"));
     let rule = match scene.agent.sees_options_of_udp4() {
         true => "without SO_REUSEADDR",
-        false => "which of the two lacks it could not be seen",
+        false => "which of the two does not is not known",
     };
     assert_cause(
         &scene,
@@ -385,7 +389,7 @@ fn udp_socket() {
         &Expected {
             class: "other_service",
             refused_by: ["UNCONN 127.0.0.1:5300", rule],
-            advice: "two services are configured onto port 5300",
+            advice: "both are configured to use port 5300",
         },
     );
 }
@@ -412,9 +416,9 @@ fn port_exhausted() {
     }));
     let summary = event.text("/diagnosis/summary");
     assert!(
-        summary.contains("10 of the 10 from 40000 to 40009 are in use, mostly LISTEN"),
+        summary.contains("10 of the 10 ports from 40000 to 40009 are in use, mostly LISTEN"),
         "{event}"
     );
-    assert!(event.advice(0).contains("see whether it leaks them"), "{event}");
+    assert!(event.advice(0).contains("for leaked sockets"), "{event}");
     golden::keep("cause-port_exhausted", &event);
 }

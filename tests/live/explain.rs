@@ -104,8 +104,8 @@ fn a_listener() {
     for part in [
         "HELD  tcp port 8080  ",
         &format!("binder[{}]", holder.pid()),
-        "refused by  LISTEN 127.0.0.1:8080",
-        "is refused, with SO_REUSEADDR and without",
+        "blocked by  LISTEN 127.0.0.1:8080",
+        "fails with and without SO_REUSEADDR",
         &format!("kill {}", holder.pid()),
     ] {
         assert!(said.stdout.contains(part), "no `{part}`\n{said}");
@@ -199,7 +199,7 @@ fn another_address_is_not_in_the_way() {
     assert_eq!(code, 3, "{any}");
     assert_includes(&any, &json!({"diagnosis": {"cause": "wildcard"}}));
     let said = told(&netns, &[ADDRESS]);
-    assert!(said.stdout.contains("beside "), "{said}");
+    assert!(said.stdout.contains("also here "), "{said}");
 }
 
 #[test]

@@ -78,37 +78,39 @@ impl Clause {
     /// The clause in words, to be read after the name of the socket.
     pub fn words(self) -> &'static str {
         match self {
-            Self::Listens => "listens, and SO_REUSEPORT is not set on both sockets",
+            Self::Listens => {
+                "is listening; only if both sockets set SO_REUSEPORT could they share the port"
+            }
             Self::ListensDespiteReuseAddr => {
-                "listens; SO_REUSEADDR never lets a bind pass a socket that listens"
+                "is listening; SO_REUSEADDR does not help against a listener"
             }
             Self::BindLacksReuseAddr => {
-                "blocks any bind without SO_REUSEADDR, and this bind does not set it"
+                "blocks any bind without SO_REUSEADDR; this bind does not set it"
             }
             Self::HolderLacksReuseAddr => {
-                "was made without SO_REUSEADDR; it takes both sockets to have it, and this bind has"
+                "does not set SO_REUSEADDR; both sockets must, and this bind does"
             }
             Self::ReusePortOfOtherUser => {
-                "has SO_REUSEPORT as this bind has, but it belongs to another user"
+                "sets SO_REUSEPORT like this bind, but belongs to another user"
             }
             Self::HolderLacksReusePort => {
-                "lacks SO_REUSEPORT; it takes both sockets to have it, and this bind has"
+                "does not set SO_REUSEPORT; both sockets must, and this bind does"
             }
             Self::BindLacksReusePort => {
-                "has SO_REUSEPORT; it takes both sockets to have it, and this bind does not set it"
+                "sets SO_REUSEPORT; both sockets must, and this bind does not"
             }
             Self::BindHasReusePortGroup => {
                 "has SO_REUSEPORT as this bind has, but this bind's socket is in a group of its own"
             }
             Self::OneLacksReuseAddr => {
-                "blocks any bind unless both have SO_REUSEADDR; which of the two lacks it could \
-                 not be seen"
+                "blocks any bind unless both sockets set SO_REUSEADDR; which of the two does not \
+                 is not known"
             }
             Self::ReusePortNotShared => {
-                "does not share by SO_REUSEPORT, which this bind has: it lacks that option or \
-                 belongs to another user"
+                "does not share the port with this bind, which sets SO_REUSEPORT: it does not set \
+                 it, or belongs to another user"
             }
-            Self::InUse => "is on the port, and a bind to port 0 shares none",
+            Self::InUse => "is using the port; a bind to port 0 never shares one",
         }
     }
 }

@@ -6,13 +6,13 @@ use crate::{
     evidence::{Evidence, Process, Socket, State},
 };
 
-/// A socket that refuses, or may.
+/// A socket that blocks the bind, or may.
 #[derive(Clone, Copy)]
 pub struct Culprit<'a> {
     pub socket: &'a Socket,
     pub clause: Clause,
     pub overlap: Overlap,
-    /// The rule refuses whatever the flags that nobody can see.
+    /// The rule blocks the bind whatever the options that cannot be read.
     pub sure: bool,
 }
 
@@ -20,7 +20,7 @@ pub struct Culprit<'a> {
 pub struct Case<'a> {
     pub evidence: &'a Evidence,
     /// Best first: the one that the kernel named, a listener before what is
-    /// only left over, one that surely refuses before one that may.
+    /// only left over, one that surely blocks before one that may.
     pub culprits: Vec<Culprit<'a>>,
 }
 
@@ -29,7 +29,7 @@ impl<'a> Case<'a> {
         let mut culprits: Vec<_> = evidence
             .sockets
             .iter()
-            // A socket never conflicts with itself: after a refused listen it
+            // A socket never conflicts with itself: after a failed listen it
             // is still bound and among the rows.
             .filter(|socket| socket.cookie.is_none() || socket.cookie != evidence.failure.cookie)
             .filter_map(|socket| culprit(evidence, socket))
@@ -40,7 +40,7 @@ impl<'a> Case<'a> {
         Self { evidence, culprits }
     }
 
-    /// The socket that the refusal came from.
+    /// The socket that blocks the bind.
     pub fn first(&self) -> Option<&Culprit<'a>> {
         self.culprits.first()
     }
@@ -82,12 +82,12 @@ impl<'a> Case<'a> {
         }
         let name = netns.name.as_deref().map(|name| format!(" ({name})")).unwrap_or_default();
         Some(format!(
-            "all of this is in a network namespace other than the host's{name}: ss and lsof on the \
-             host do not show it"
+            "the port is in a network namespace other than the host's{name}: ss and lsof on the host \
+             do not show it"
         ))
     }
 
-    /// The other processes that are in the way, if there are any: one stop will
+    /// The other processes that block the bind, if there are any: one stop will
     /// not be enough.
     pub fn others(&self) -> Option<String> {
         const MOST: usize = 4;
@@ -109,14 +109,14 @@ impl<'a> Case<'a> {
         if more > 0 {
             names.push(format!("{more} more"));
         }
-        (!names.is_empty()).then(|| format!("also in the way: {}", names.join(", ")))
+        (!names.is_empty()).then(|| format!("also blocking: {}", names.join(", ")))
     }
 
     /// Who is to have the port, in words.
     pub fn binder(&self) -> String {
         let process = self.process();
         match self.evidence.is_untried() {
-            true => "the program that is to bind it".to_owned(),
+            true => "your program".to_owned(),
             false => {
                 words::belongs_to(process).unwrap_or_else(|| words::process(process).to_string())
             }
@@ -147,7 +147,7 @@ fn culprit<'a>(evidence: &Evidence, socket: &'a Socket) -> Option<Culprit<'a>> {
 
 const CONNECTION: u8 = 2;
 
-/// A listener explains a refusal better than a connection that hangs on it, and
+/// A listener explains a failed bind better than a connection that hangs on it, and
 /// a live connection better than one that only times out.
 fn rank(state: State) -> u8 {
     match state {

@@ -3,7 +3,7 @@
 use crate::diagnose::{
     Cause, Confidence, Diagnosis, HolderClass, Move,
     case::{Case, Culprit},
-    holder, judgement, moves, words,
+    holder, judgement, moves, summary, words,
 };
 use crate::evidence::{Process, Socket, Stage};
 
@@ -28,7 +28,7 @@ mod wildcard;
 /// What a rule found.
 pub struct Finding<'a> {
     pub cause: Cause,
-    /// What stands in the way, to be read after "cannot bind …:".
+    /// Why the bind failed, to be read after "could not bind … because".
     pub because: String,
     pub class: Option<HolderClass>,
     pub holder: Option<&'a Process>,
@@ -42,7 +42,7 @@ type Rule = for<'a> fn(&Case<'a>) -> Option<Finding<'a>>;
 /// The order. First what needs no other socket, then a listener that was there and
 /// has gone, which explains more than what it has left; and UDP, which knows no
 /// states.
-/// Then the one that refused, by its state: a listener, a socket that is only
+/// Then the one that blocks the bind, by its state: a listener, a socket that is only
 /// bound, a connection that lives, one that nobody has any more, TIME-WAIT
 /// ([`Case`] has put the best explanation first, so each of these rules looks at
 /// the same socket, and the first that fits says all there is to say of it).
@@ -82,20 +82,24 @@ pub fn decide(case: &Case) -> Diagnosis {
     let Finding { cause, because, class, holder, moves, mut notes, confidence } = finding;
     let who = words::process_and_owner(case.process());
     let target = words::target(&case.evidence.failure);
-    let summary = match case.evidence.failure.stage {
+    let failed = match case.evidence.failure.stage {
         _ if case.evidence.is_untried() => {
             let sure = case.first().is_none_or(|culprit| culprit.sure);
             let would = if sure { "would" } else { "may" };
-            format!("a bind of {target} {would} be refused: {because}")
+            format!("a bind to {target} {would} fail")
         }
-        Stage::Listen => format!("{who} cannot listen on {target}: {because}"),
-        Stage::Bind => format!("{who} cannot bind {target}: {because}"),
+        Stage::Listen => format!("{who} could not listen on {target}"),
+        Stage::Bind => format!("{who} could not bind {target}"),
     };
+    // What is not known is no reason.
+    let is_known = !matches!(cause, Cause::Unseen | Cause::Undetermined)
+        && (cause != Cause::Gone || confidence != Confidence::Undetermined);
+    let link = if is_known { " because " } else { "; " };
     notes.extend(case.elsewhere());
     notes.extend(case.others());
     Diagnosis {
         cause,
-        summary: words::under_200(summary),
+        summary: summary::fitted([Some(case.process()), holder], &failed, link, &because),
         refused_by: case.refused_by(),
         holder: class.map(|class| holder::named(class, holder)),
         judgement: class
@@ -107,9 +111,9 @@ pub fn decide(case: &Case) -> Diagnosis {
     }
 }
 
-/// What is found where a socket is in the way and the move is by its holder's
+/// What is found where a socket blocks the bind and the move is by its holder's
 /// class. `doing` is what the holder does with the socket, to be read after its
-/// name: `listens on 0.0.0.0:8080`.
+/// name: `is listening on 0.0.0.0:8080`.
 fn held<'a>(case: &Case<'a>, culprit: &Culprit<'a>, cause: Cause, doing: &str) -> Finding<'a> {
     let (class, process) = holder::behind(case.evidence, culprit.socket);
     Finding {
@@ -123,7 +127,7 @@ fn held<'a>(case: &Case<'a>, culprit: &Culprit<'a>, cause: Cause, doing: &str) -
     }
 }
 
-/// The same where it is a connection that is in the way: nobody has configured
+/// The same where it is a connection that blocks the bind: nobody has configured
 /// anything onto the port, so the one move is to end it, because of `why`.
 fn connected<'a>(
     case: &Case<'a>,
@@ -136,7 +140,7 @@ fn connected<'a>(
     finding.moves = match (finding.class, finding.holder) {
         // Whoever fails does not end itself, nor its parents.
         (Some(HolderClass::Itself), _) => vec![moves::advice(
-            "let this program, or its parent, close that connection before it binds the port",
+            "close that connection in this program, or in its parent, before it binds the port",
         )],
         (_, Some(holder)) => vec![moves::stop(case, holder, why)],
         (_, None) => vec![moves::look(case)],
@@ -144,7 +148,7 @@ fn connected<'a>(
     finding
 }
 
-/// `java[31550] (app.service), an older instance, up 7 days, listens on
+/// `java[31550] (app.service), an older instance, up 7 days, is listening on
 /// 0.0.0.0:8080`.
 fn who(
     case: &Case,
@@ -156,35 +160,37 @@ fn who(
     let Some(holder) = holder else {
         return match class {
             HolderClass::KernelSocket => {
-                format!("the kernel itself holds {}, for no process", socket.local)
+                format!("the kernel itself uses {}; no process has it open", socket.local)
             }
-            HolderClass::NoProcess => "no process has it open, the kernel keeps it".to_owned(),
-            _ => format!("a process that could not be found out {doing}"),
+            HolderClass::NoProcess => {
+                format!("the kernel keeps {}, which no process has open", socket.local)
+            }
+            _ => format!("an unidentified process {doing}"),
         };
     };
     let workload = holder.workload.as_ref().and_then(words::workload);
-    let behind_proxy = format!("for {}", workload.as_deref().unwrap_or("a container"));
+    let behind_proxy = format!("proxy for {}", workload.as_deref().unwrap_or("a container"));
     let what = match class {
         HolderClass::Itself if holder.pid == case.process().pid => {
-            return format!("it {doing} itself");
+            return format!("the same process {doing}");
         }
         HolderClass::InFlight => {
             return format!(
-                "the socket on {} is in no process's table: {} bound it, and has sent it away or \
-                 given it to an io_uring",
-                socket.local,
-                words::process_and_owner(holder)
+                "{} bound {} and passed it on: no process has it open, it is in flight (SCM_RIGHTS) \
+                 or in an io_uring",
+                words::process_and_owner(holder),
+                socket.local
             );
         }
-        HolderClass::Itself if holder.ppid == Some(case.process().pid) => Some("a child of it"),
-        HolderClass::Itself => Some("a parent of it"),
+        HolderClass::Itself if holder.ppid == Some(case.process().pid) => Some("its child"),
+        HolderClass::Itself => Some("its ancestor"),
         HolderClass::OldInstance => Some("an older instance"),
         HolderClass::Restarted if holder::restarter(case.evidence, holder).is_some() => {
-            Some("started again by its supervisor")
+            Some("restarted by its supervisor")
         }
-        HolderClass::Restarted => Some("a younger instance"),
+        HolderClass::Restarted => Some("a newer instance"),
         HolderClass::OtherService if !case.evidence.is_untried() => Some("another service"),
-        HolderClass::Inherited => Some("which has only inherited it"),
+        HolderClass::Inherited => Some("which only inherited the socket"),
         HolderClass::CoreDumping => Some("which is writing a core dump"),
         HolderClass::ContainerProxy => Some(behind_proxy.as_str()),
         _ => None,

@@ -135,7 +135,7 @@ fn came_back(evidence: &Evidence, socket: &Socket, holder: &Process) -> Option<H
     (of_its_kind && just_before(evidence, holder) && followed).then_some(HolderClass::Restarted)
 }
 
-/// Whether the holder was started moments before the refusal.
+/// Whether the holder was started moments before the bind failed.
 fn just_before(evidence: &Evidence, holder: &Process) -> bool {
     holder.started.is_some_and(|came| evidence.time.duration_since(came).abs() < MOMENTS)
 }
@@ -181,7 +181,7 @@ fn class(evidence: &Evidence, holder: &Process) -> HolderClass {
         None => {}
     }
     // Also where both run one program: a rollout that starts the new pod before
-    // the old one is gone.
+    // the old one has ended.
     if holder.container.is_some() && holder.container != failing.container {
         return HolderClass::Container;
     }

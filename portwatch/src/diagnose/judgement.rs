@@ -20,35 +20,38 @@ pub fn of(case: &Case, class: HolderClass, holder: Option<&Process>) -> Option<J
             contra.push("it is a child of the failing process".to_owned());
         }
         HolderClass::Itself => {
-            contra.push("it is a parent of the failing process, which would end too".to_owned());
+            contra.push(
+                "it is an ancestor of the failing process, which would be stopped too".to_owned(),
+            );
         }
         HolderClass::OtherService if case.evidence.is_untried() => {
             contra.push(match &holder.unit {
-                Some(unit) => format!("it is a service ({unit}), with users of its own"),
-                None => "it may have users of its own".to_owned(),
+                Some(unit) => format!("it is a service ({unit}) that others may use"),
+                None => "others may use it".to_owned(),
             });
         }
         HolderClass::OtherService => contra.push(match &holder.unit {
-            Some(unit) => format!("it is another service ({unit}), with users of its own"),
-            None => "it is another program, with users of its own".to_owned(),
+            Some(unit) => format!("it is another service ({unit}) that others may use"),
+            None => "it is another program that others may use".to_owned(),
         }),
         HolderClass::ContainerProxy => {
             contra.push(
-                "it only stands for a container: stopping it frees nothing for long".to_owned(),
+                "it is only the proxy of a container: stopping it does not free the port for long"
+                    .to_owned(),
             );
         }
-        HolderClass::KubeProxy => {
-            contra.push("it serves the Services of the whole node".to_owned())
+        HolderClass::KubeProxy => contra.push("it serves every Service on the node".to_owned()),
+        HolderClass::SocketUnit => {
+            contra.push("systemd itself has the socket open, for a unit".to_owned())
         }
-        HolderClass::SocketUnit => contra.push("systemd itself holds it, for a unit".to_owned()),
         HolderClass::CoreDumping => {
-            contra.push("it ends by itself when its core is written".to_owned())
+            contra.push("it exits by itself when its core dump is written".to_owned())
         }
         HolderClass::Inherited => {
-            pro.push("its program has nothing to do with the port".to_owned());
+            pro.push("its program did not bind the port, it inherited the socket".to_owned());
         }
         HolderClass::Restarted => {
-            contra.push("it was started moments ago, and would be again".to_owned());
+            contra.push("it was restarted moments ago, and would be again".to_owned());
         }
         _ => {}
     }
@@ -82,14 +85,14 @@ pub fn of(case: &Case, class: HolderClass, holder: Option<&Process>) -> Option<J
 /// Which release of the same program it is.
 fn of_the_program(case: &Case, holder: &Process, pro: &mut Vec<String>, contra: &mut Vec<String>) {
     if holder.exe.as_deref().is_some_and(|exe| exe.ends_with(" (deleted)")) {
-        pro.push("its executable was deleted or replaced: a release before this one".to_owned());
+        pro.push("its executable was deleted or replaced: probably an older release".to_owned());
     }
     match program::versions(holder, case.process()) {
         Some((theirs, ours)) if program::is_newer(theirs, ours) => {
-            contra.push(format!("it runs the newer {theirs}, the failing program is {ours}"));
+            contra.push(format!("it runs the newer {theirs}; the failing program is {ours}"));
         }
         Some((theirs, ours)) => {
-            pro.push(format!("it runs {theirs}, the failing program is {ours}"));
+            pro.push(format!("it runs {theirs}; the failing program is {ours}"));
         }
         None => {}
     }
@@ -109,22 +112,21 @@ fn of_its_start(case: &Case, holder: &Process, pro: &mut Vec<String>, contra: &m
         let user = user.map(|user| format!(" of {user}")).unwrap_or_default();
         let tty = holder.tty.as_ref().map(|tty| format!(" on {tty}")).unwrap_or_default();
         pro.push(format!(
-            "no service manager runs it, it is in login session {session}{user}{tty}"
+            "it runs in login session {session}{user}{tty}, not under a service manager"
         ));
     } else if !managed && holder.ppid == Some(1) && on_systemd(case, holder) {
-        pro.push("its parent is gone (ppid 1) and no unit manages it: an orphan".to_owned());
+        pro.push("its parent is pid 1 and no unit manages it: probably an orphan".to_owned());
     }
     if let Some(supervisor) = holder::restarter(case.evidence, holder) {
         let name = supervisor.name.as_deref().unwrap_or("it");
         contra.push(match (supervisor.kind, supervisor.restart.as_deref()) {
             (SupervisorKind::Systemd, policy) => format!(
-                "systemd starts {name} again when it dies (Restart={}): stop the unit, not the \
-                 process",
+                "systemd restarts {name} (Restart={}): stop the unit, not the process",
                 policy.unwrap_or("yes")
             ),
-            (SupervisorKind::Shell, _) => "a shell starts it again in a loop".to_owned(),
+            (SupervisorKind::Shell, _) => "a shell restarts it in a loop".to_owned(),
             (kind, _) => {
-                format!("{} starts {name} again when it dies: stop it there", supervisor_name(kind))
+                format!("{} restarts {name} when it exits: stop it there", supervisor_name(kind))
             }
         });
     }

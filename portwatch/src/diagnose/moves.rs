@@ -37,62 +37,57 @@ pub fn against(case: &Case, class: HolderClass, holder: Option<&Process>) -> Vec
     let Some(holder) = holder else { return vec![look(case)] };
     match class {
         HolderClass::Itself => vec![advice(format!(
-            "{}, a parent or a child of it already has port {port}: take one of the two addresses \
-             out of its configuration",
+            "remove one of the two addresses from the configuration: {}, its parent or its child \
+             already has port {port} open",
             words::process(case.process()),
         ))],
         HolderClass::OtherService if case.evidence.is_untried() => {
-            vec![stop(
-                case,
-                holder,
-                "it has the port; give the other program another one, or stop it",
-            )]
+            vec![stop(case, holder, "only if your program cannot use another port")]
         }
         HolderClass::OtherService => {
             let mut moves = vec![advice(format!(
-                "two services are configured onto port {port}: move {} or {} to another port",
+                "move {} or {} to another port: both are configured to use port {port}",
                 case.binder(),
                 owner(holder),
             ))];
-            moves.push(stop(case, holder, "only if the other service is not wanted here"));
+            moves.push(stop(case, holder, "only if the other service is not needed here"));
             moves
         }
         HolderClass::Restarted => {
-            vec![stop(case, holder, "it was started again, and would be once more")]
+            vec![stop(case, holder, "it was restarted, and would be again")]
         }
         HolderClass::InFlight => vec![stop(
             case,
             holder,
-            "it bound the socket, and keeps the port by a descriptor on its way to somebody or by \
-             an io_uring: its restart lets go of what is its own",
+            "it bound the socket and keeps the port through a descriptor in flight or an io_uring; \
+             stopping it releases what it owns",
         )],
         HolderClass::Inherited => vec![
             stop(
                 case,
                 holder,
-                "it has nothing to do with the port: it inherited the socket from a process that \
-                 is gone",
+                "it did not bind the port: it inherited the socket from a process that has exited",
             ),
             advice(
-                "let the program that binds open its sockets with SOCK_CLOEXEC, so that what it \
-                 starts does not inherit them",
+                "open the server's sockets with SOCK_CLOEXEC, so that the programs it starts do not \
+                 inherit them",
             ),
         ],
         HolderClass::ThreadOnly => vec![stop(
             case,
             holder,
-            "one of its threads has a table of files of its own, which ss and lsof do not show",
+            "one of its threads has the socket in a file table of its own, which ss and lsof do not show",
         )],
         HolderClass::CoreDumping => vec![
             command(
                 format!("while kill -0 {} 2>/dev/null; do sleep 1; done", holder.pid),
-                "it has crashed, and keeps its sockets until its core dump is written",
+                "wait until it exits: it has crashed and keeps its sockets until its core dump is written",
                 Risk::None,
             ),
-            advice("LimitCORE= in its unit (ulimit -c) bounds how long that takes"),
+            advice("set LimitCORE= in its unit (or ulimit -c) to limit how long that takes"),
         ],
         HolderClass::OldInstance => {
-            vec![stop(case, holder, "another instance of it has the port")]
+            vec![stop(case, holder, "another instance of the program has the port open")]
         }
         HolderClass::ContainerProxy => {
             vec![workloads::behind_proxy(holder, port, case.evidence.failure.protocol)]
@@ -102,19 +97,15 @@ pub fn against(case: &Case, class: HolderClass, holder: Option<&Process>) -> Vec
         }
         HolderClass::KubeProxy => vec![command(
             format!("kubectl get services -A | grep -w {port}"),
-            "kube-proxy only keeps the port for a Service's NodePort: this shows which; give that \
-             Service another nodePort, or this program another port",
+            "kube-proxy has the port open only for a Service's NodePort: this shows which Service; \
+             give it another nodePort, or move this program to another port",
             Risk::None,
         )],
         HolderClass::SocketUnit => vec![socket_unit(holder, port)],
         HolderClass::Squatter => {
-            vec![stop(
-                case,
-                holder,
-                "somebody started it by hand in a login session and left it there",
-            )]
+            vec![stop(case, holder, "it was probably started by hand: it runs in a login session")]
         }
-        _ => vec![stop(case, holder, "nothing else keeps the port")],
+        _ => vec![stop(case, holder, "no other process has the port open")],
     }
 }
 
@@ -126,14 +117,14 @@ fn socket_unit(holder: &Process, port: u16) -> Move {
         Some(unit) => command(
             format!("{systemctl} stop {}", quote(unit)),
             format!(
-                "systemd listens for {unit} and starts its service when somebody connects; \
-                 stopping the service does not free the port, stopping the socket unit does"
+                "systemd is listening for {unit} and starts its service when a client connects; stop \
+                 the socket unit: stopping the service alone does not free the port"
             ),
             Risk::Interrupts,
         ),
         None => command(
             format!("{systemctl} list-sockets | grep -w {port}"),
-            "systemd holds the port for a socket unit: stop that .socket unit",
+            "systemd has the port open for a socket unit: this shows which; stop that .socket unit",
             Risk::None,
         ),
     }
@@ -147,27 +138,27 @@ pub fn aftermath(case: &Case, class: Option<HolderClass>) -> Option<String> {
         return None;
     }
     let holder_has_it = case.first().and_then(|culprit| culprit.socket.reuseaddr);
-    let then = "once it stops, connections that it closes first enter TIME-WAIT for 60 s";
+    let then = "after it stops, connections it closed first stay in TIME-WAIT for 60 s";
     if case.evidence.is_untried() {
         return (holder_has_it != Some(false)).then(|| {
             let waits = wait_free(case).map(|wait| format!(": {wait}")).unwrap_or_default();
-            format!("{then}; a program that sets SO_REUSEADDR need not wait for that, others must{waits}")
+            format!("{then}; a program that sets SO_REUSEADDR need not wait, any other must{waits}")
         });
     }
     Some(match (case.evidence.failure.reuseaddr?, holder_has_it) {
         (true, Some(true)) => {
-            format!("{then}; that does not block this program, since both set SO_REUSEADDR")
+            format!("{then}; they do not block this program: both sides set SO_REUSEADDR")
         }
         (true, Some(false)) => format!(
-            "{then}; they would block this bind although it sets SO_REUSEADDR: the holder does not"
+            "{then} and block this program: it sets SO_REUSEADDR, but the program to stop does not"
         ),
         (true, None) => format!(
-            "{then}; that does not block this program, which sets SO_REUSEADDR, if the holder has \
-             set it too"
+            "{then}; they do not block this program, which sets SO_REUSEADDR, if the program to stop \
+             sets it too"
         ),
         (false, _) => format!(
-            "{then}; they would block this program, which does not set SO_REUSEADDR, until then{}",
-            wait_free(case).map(|wait| format!(": {wait}")).unwrap_or_default()
+            "{then} and block this program, which does not set SO_REUSEADDR{}",
+            wait_free(case).map(|wait| format!("; wait first: {wait}")).unwrap_or_default()
         ),
     })
 }
@@ -180,21 +171,21 @@ fn kernels_own(case: &Case) -> Vec<Move> {
         return vec![
             command(
                 format!("{enter}ip -d link show | grep -B1 -w {port}"),
-                "a tunnel (vxlan, geneve, …) has taken the port: this shows its device, and ip link \
-                 del takes it away",
+                "probably a tunnel (vxlan, geneve, …), since the kernel itself uses the port: this \
+                 shows its device, and ip link del removes it",
                 Risk::None,
             ),
             command(
                 format!("{enter}wg show all listen-port"),
-                "so may WireGuard; ip link set DEVICE down lets go of the port",
+                "or WireGuard: this shows its devices with their ports; ip link set DEVICE down releases one",
                 Risk::None,
             ),
         ];
     }
     vec![command(
         format!("{enter}rpcinfo -p | grep -w {port}"),
-        "a server in the kernel has taken the port (NFS, lockd): this shows which, and its service \
-         stops it",
+        "probably a server in the kernel (NFS, lockd), since the kernel itself uses the port: this \
+         shows which; stop its service",
         Risk::None,
     )]
 }
@@ -209,7 +200,7 @@ pub fn wait(case: &Case, seconds: u64, why: impl Into<String>) -> Move {
     command(wait, why, Risk::None)
 }
 
-/// `portwatch wait 8080 --free`, where the bind was refused. Without `--reuseaddr`,
+/// `portwatch wait 8080 --free`, where the bind failed. Without `--reuseaddr`,
 /// which is for old sockets that had the option: these had not, or it did not help.
 /// `None` where only a process leads into the namespace, which is about to end.
 fn wait_free(case: &Case) -> Option<String> {
@@ -232,19 +223,23 @@ pub fn look(case: &Case) -> Move {
         let udp = if failure.protocol == Protocol::Udp { " --udp" } else { "" };
         return command(
             format!("sudo portwatch explain{udp} {}", failure.port),
-            "only root may see whose the socket is",
+            "only root can see which process has the socket open",
             Risk::None,
         );
     }
     let Some(enter) = enter(case) else {
         return advice(
-            "no process is known that lives in the socket's network namespace: lsns -t net lists \
-             all that have one, and nsenter -t PID -n leads there",
+            "look in the socket's network namespace: lsns -t net lists processes by namespace, and \
+             nsenter -t PID -n enters one; no process in that namespace is known here",
         );
     };
     let why = match failure.stage {
-        Stage::Listen => "shows every socket on the port; the listener among them refused",
-        Stage::Bind => "shows every socket on the port and who has it open, as far as root may see",
+        Stage::Listen => {
+            "this shows every socket on the port; the one in LISTEN blocked this listen()"
+        }
+        Stage::Bind => {
+            "this shows every socket on the port and, run as root, which process has it open"
+        }
     };
     let list = words::listing(failure.protocol, failure.port);
     command(format!("{enter}{list}"), why, Risk::None)

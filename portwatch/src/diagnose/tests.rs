@@ -258,8 +258,12 @@ fn who_is_gone_is_known_from_the_record() {
     let diagnosis = diagnose(&empty);
     assert_eq!(diagnosis.cause, Cause::Gone);
     assert_eq!(diagnosis.holder.unwrap().pid, Some(38104));
-    assert!(diagnosis.summary.ends_with("an older instance, had it and let go of it 40 ms later"));
-    // It had left long before, so it was not the one that refused.
+    assert!(
+        diagnosis
+            .summary
+            .ends_with("an older instance, had the port open and closed it 40 ms later")
+    );
+    // It had closed long before, so it was not the one that blocked the bind.
     empty.last_holder = last(Some("2026-06-08T14:00:00Z"));
     assert_eq!(diagnose(&empty).holder, None);
 }

@@ -1,6 +1,7 @@
 //! Names of things in sentences.
 
 use std::{
+    borrow::Cow,
     fmt::{Display, from_fn},
     net::SocketAddr,
 };
@@ -134,10 +135,10 @@ pub fn socket(socket: &Socket) -> impl Display {
     })
 }
 
-/// `10.0.0.1:8080 from 10.0.0.2:51234`.
+/// `10.0.0.1:8080 with peer 10.0.0.2:51234`: the entry does not say which side connected.
 pub fn ends(socket: &Socket) -> impl Display {
     from_fn(|out| match socket.remote {
-        Some(remote) => write!(out, "{} from {}", at(socket.local), at(remote)),
+        Some(remote) => write!(out, "{} with peer {}", at(socket.local), at(remote)),
         None => at(socket.local).fmt(out),
     })
 }
@@ -147,7 +148,8 @@ pub fn age(start: Timestamp, end: Timestamp) -> Option<String> {
     let seconds = end.as_second().checked_sub(start.as_second())?;
     let (count, unit) = match seconds {
         ..0 => return None,
-        0..120 => (seconds, "second"),
+        0 => return Some("less than a second".to_owned()),
+        1..120 => (seconds, "second"),
         120..7_200 => (seconds / 60, "minute"),
         7_200..172_800 => (seconds / 3_600, "hour"),
         _ => (seconds / 86_400, "day"),
@@ -160,15 +162,19 @@ pub fn seconds(ms: u64) -> u64 {
     ms.div_ceil(1000)
 }
 
-/// Cuts a sentence so that it stays under 200 characters.
-pub fn under_200(mut text: String) -> String {
-    const MOST: usize = 199;
-    if text.len() > MOST && text.chars().count() > MOST {
-        let end = text.char_indices().nth(MOST - 1).map_or(text.len(), |(at, _)| at);
-        text.truncate(end);
-        text.push('…');
+/// The text with its middle replaced by `…`, so that it has at most `most` characters;
+/// its end, which is what tells names apart, is the longer part.
+pub fn middle_cut(text: &str, most: usize) -> Cow<'_, str> {
+    let count = text.chars().count();
+    if count <= most {
+        return text.into();
     }
-    text
+    let begin = most.saturating_sub(1) / 3;
+    let end = most.saturating_sub(1) - begin;
+    let mut cut: String = text.chars().take(begin).collect();
+    cut.push('…');
+    cut.extend(text.chars().skip(count - end));
+    cut.into()
 }
 
 #[cfg(test)]
@@ -176,6 +182,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_long_name_is_cut_in_its_middle() {
+        assert_eq!(middle_cut("app.service", 11), "app.service");
+        assert_eq!(middle_cut("payments-api.service", 13), "paym….service");
+        assert_eq!(middle_cut("üüüüü", 4), "ü…üü");
+    }
 
     proptest! {
         #[test]

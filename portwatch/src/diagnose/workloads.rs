@@ -14,7 +14,7 @@ use crate::{
 pub fn behind_proxy(proxy: &Process, port: u16, protocol: Protocol) -> Move {
     let known = proxy.workload.as_ref();
     let published = known.and_then(|workload| workload.published.clone());
-    let holds = format!("{} only holds the port for it", words::process(proxy));
+    let holds = format!("{} only keeps the port open for it", words::process(proxy));
     // A proxy of root's serves root's engine, wherever root has started it.
     let user = match proxy.uid {
         Some(0) => None,
@@ -27,16 +27,16 @@ pub fn behind_proxy(proxy: &Process, port: u16, protocol: Protocol) -> Move {
         let image =
             workload.image.as_deref().map(|image| format!(" ({image})")).unwrap_or_default();
         let published = published.unwrap_or_else(|| format!("port {port}"));
-        return interrupts(stop, format!("{label}{image} has published {published}; {holds}"));
+        return interrupts(stop, format!("{label}{image} published {published}; {holds}"));
     }
     let published = published.map(|text| format!(" as {text}")).unwrap_or_default();
-    let why = format!("a container has published the port{published}; {holds}");
+    let why = format!("a container published the port{published}; {holds}");
     match known.map(|workload| workload.engine) {
         Some(Engine::Podman) => podman_list(port, why),
         None if is_podmans(proxy) => podman_list(port, why),
         _ => command(
             format!("docker ps --filter publish={port}/{protocol}"),
-            format!("{why}; this shows which: then docker stop that one"),
+            format!("{why}; this shows which: stop it with docker stop"),
             Risk::None,
         ),
     }
@@ -44,7 +44,7 @@ pub fn behind_proxy(proxy: &Process, port: u16, protocol: Protocol) -> Move {
 
 /// Podman has no filter by port.
 fn podman_list(port: u16, why: String) -> Move {
-    let why = format!("{why}; then podman stop that container");
+    let why = format!("{why}; this shows which: stop it with podman stop");
     command(format!("podman ps | grep -w {port}"), why, Risk::None)
 }
 
@@ -67,8 +67,8 @@ pub fn around(holder: &Process, why: &str) -> Option<Move> {
                 quote(&pod.name)
             ),
             format!(
-                "{why}; the owner of {label} would start it again: scale that down (of a \
-                 ReplicaSet the Deployment above it), or give it the Recreate strategy"
+                "{why}; this shows the owner of {label}, which would restart it: scale that down (for \
+                 a ReplicaSet, its Deployment), or give it the Recreate strategy"
             ),
             Risk::None,
         ));
@@ -81,8 +81,8 @@ pub fn around(holder: &Process, why: &str) -> Option<Move> {
                 quote(uid)
             ),
             format!(
-                "{why}; this shows the pod; the kubelet starts again what is stopped on its node, \
-                 so scale down the pod's owner"
+                "{why}; this shows the pod: scale down its owner, because the kubelet restarts what \
+                 is stopped on its node"
             ),
             Risk::None,
         ));
@@ -99,7 +99,8 @@ pub fn around(holder: &Process, why: &str) -> Option<Move> {
         stop_command(&by_id, user)
     });
     let stop = stop.unwrap_or_else(|| format!("lxc-stop -n {}", quote(container)));
-    let why = format!("{why}; stopping the container through its engine lasts, a kill does not");
+    let why =
+        format!("{why}; stop the container through its engine: a killed process may be restarted");
     Some(interrupts(stop, why))
 }
 

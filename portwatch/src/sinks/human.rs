@@ -1,4 +1,4 @@
-//! A short block that a person can act on: what failed, who holds it, the move.
+//! A short block that a person can act on: what failed, who holds the port, what to do.
 
 use std::{
     fmt::Write as _,
@@ -83,7 +83,7 @@ pub fn block(event: &Event, columns: Option<usize>) -> String {
     let mut out = Block { text: String::new(), columns };
     out.head(event);
     out.row("failed", &process_line(&event.process));
-    out.in_the_way("refused by", &event.diagnosis, &event.sockets);
+    out.blocking("blocked by", &event.diagnosis, &event.sockets);
     out.around(&event.time_wait, &event.netns, &event.gaps);
     out.what_to_do(&event.diagnosis);
     out.text.push('\n');
@@ -107,8 +107,8 @@ impl Block {
         }
     }
 
-    /// What refuses, and who has it.
-    fn in_the_way(&mut self, label: &str, diagnosis: &Diagnosis, sockets: &[Socket]) {
+    /// What blocks the bind, and who has it open.
+    fn blocking(&mut self, label: &str, diagnosis: &Diagnosis, sockets: &[Socket]) {
         let Diagnosis { refused_by, holder, .. } = diagnosis;
         for refused in refused_by {
             self.row(label, &format!("{}: {}", refused.socket, refused.rule));
@@ -195,7 +195,7 @@ impl Block {
 fn verdict(judgement: &Judgement) -> String {
     let Judgement { safe_to_stop, pro, contra } = judgement;
     let answer = match safe_to_stop {
-        SafeToStop::Likely => "likely safe",
+        SafeToStop::Likely => "probably safe",
         SafeToStop::Check => "look first",
         SafeToStop::No => "no",
     };

@@ -11,7 +11,7 @@ use crate::{
     text::sanitize::printable,
 };
 
-/// The catalog's entry about a refused bind (packaging/portwatch.catalog).
+/// The catalog's entry about a failed bind (packaging/portwatch.catalog).
 pub const REFUSED: &str = "ee4bb6a7fbbd40b990cd543f3ab2e727";
 /// The one about losses.
 pub const LOST: &str = "486eecfdac354f6f90d9a2e3edf96cdd";
@@ -70,7 +70,7 @@ fn refused(event: &Event, is_alive: impl Fn(u32) -> bool) -> Vec<(&'static str, 
         // journald adds OBJECT_* of its own for a process that is there, if it is
         // root who asks. A number that is somebody else's by now must not be sent.
         ("OBJECT_PID", Some(process.pid).filter(|&pid| is_alive(pid)).map(|pid| pid.to_string())),
-        // For one that is gone it can add nothing, and this is what
+        // For one that has exited it can add nothing, and this is what
         // `journalctl --unit` looks for.
         ("OBJECT_SYSTEMD_UNIT", unit.filter(|_| !user_unit).cloned()),
         ("OBJECT_SYSTEMD_USER_UNIT", unit.filter(|_| user_unit).cloned()),
@@ -113,8 +113,8 @@ fn agent(notice: &AgentNotice) -> Vec<(&'static str, String)> {
 
 fn agent_message(notice: &AgentNotice) -> String {
     match notice.state {
-        AgentState::Started => format!("portwatch watches, {} hooks", notice.host.hooks),
-        AgentState::Stopped => "portwatch has stopped".to_owned(),
+        AgentState::Started => format!("portwatch started, hook set {}", notice.host.hooks),
+        AgentState::Stopped => "portwatch stopped".to_owned(),
     }
 }
 

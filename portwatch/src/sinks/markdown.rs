@@ -39,7 +39,7 @@ impl<W: Write + Send> Sink for Markdown<W> {
         let text = match record {
             Record::BindFailure(event) => note(event),
             Record::Loss(loss) => {
-                format!("> {} refusals were lost ({}).\n\n", loss.count, prose(&loss.place))
+                format!("> {} records were lost ({}).\n\n", loss.count, prose(&loss.place))
             }
             Record::Agent(_) => return Ok(()),
         };
@@ -113,12 +113,12 @@ impl Note {
             _ => self.item(&format!("at {}", moment(*time))),
         }
         if netns.host == Some(false) {
-            let name = netns.name.as_deref().unwrap_or("without a name");
-            self.item(&format!("not in the host's network namespace, but in one {name}"));
+            let name = netns.name.as_deref().unwrap_or("it has no name");
+            self.item(&format!("in a network namespace other than the host's: {name}"));
         }
     }
 
-    /// The processes that hold what refused, and whose they are.
+    /// The processes that have the blocking socket open, and whose they are.
     fn holders(&mut self, diagnosis: &Diagnosis, sockets: &[Socket]) {
         const MOST: usize = 5;
         let pid = diagnosis.holder.as_ref().and_then(|holder| holder.pid);
@@ -162,7 +162,7 @@ impl Note {
             let how = match (by.kind, by.restart.as_deref()) {
                 (SupervisorKind::Shell, _) => "run by",
                 (SupervisorKind::Systemd, None | Some("no")) => "managed by",
-                _ => "started again by",
+                _ => "restarted by",
             };
             self.item(&format!("{how} {} ({name}{restart})", by.kind));
         }

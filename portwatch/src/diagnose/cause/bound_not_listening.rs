@@ -10,11 +10,11 @@ use crate::evidence::State;
 
 pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     let culprit = case.first_in(State::Bound)?;
-    let doing = format!("has bound {} without listening", culprit.socket.local);
+    let doing = format!("is bound to {} but not listening", culprit.socket.local);
     let mut finding = held(case, culprit, Cause::BoundNotListening, &doing);
     finding.notes.push(
-        "a socket that is bound but does not listen is missing from /proc/net/tcp, lsof -i and \
-         most listings"
+        "a socket that is bound but not listening does not appear in /proc/net/tcp, lsof -i and \
+         most other listings"
             .to_owned(),
     );
     Some(finding)

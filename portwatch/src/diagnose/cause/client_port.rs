@@ -18,18 +18,18 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     }
     let local = culprit.socket.local;
     let remote = culprit.socket.remote.map(|remote| format!(" to {remote}")).unwrap_or_default();
-    let doing = format!("has {local} as the source of its connection{remote}");
-    let why = "its connection has the port until it is closed";
+    let doing = format!("has a connection from {local}{remote}");
+    let why = "its connection uses the port until it is closed";
     let mut finding = connected(case, culprit, Cause::ClientPort, &doing, why);
     let port = local.port();
     let stop = std::mem::replace(&mut finding.moves, keep_out(case));
     finding.moves.extend(stop);
     finding.moves.push(moves::advice(format!(
-        "give this service a port outside of net.ipv4.ip_local_port_range{}",
+        "move this service to a port outside net.ipv4.ip_local_port_range{}",
         range(case).map(|range| format!(" ({range})")).unwrap_or_default(),
     )));
     finding.notes.push(format!(
-        "nobody listens on port {port}: the kernel gave it to an outgoing connection"
+        "nothing is listening on port {port}: it is the source port of an outgoing connection"
     ));
     Some(finding)
 }
@@ -69,8 +69,8 @@ pub fn keep_out(case: &Case) -> Vec<Move> {
             "{enter}sysctl -w net.ipv4.ip_local_reserved_ports={}",
             moves::quote(&reserved)
         )),
-        why: "keeps the kernel from giving the port to outgoing connections from now on (in \
-              /etc/sysctl.d to last); a bind that asks for it by number still gets it"
+        why: "from now on the kernel does not choose the port for outgoing connections (put it \
+              into /etc/sysctl.d to make that permanent); a bind to its number still works"
             .to_owned(),
         risk: Risk::None,
     }]

@@ -19,18 +19,17 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     }
     let state = socket.state;
     let left = socket.expires_ms.map(words::seconds);
-    let for_how_long = left.map(|left| format!(", {left} s left")).unwrap_or_default();
+    let for_how_long = left.map(|left| format!(" ({left} s left)")).unwrap_or_default();
     let (governs, seconds) = match socket.state {
-        State::FinWait2 => ("net.ipv4.tcp_fin_timeout bounds FIN-WAIT-2, 60 s by default", 60),
+        State::FinWait2 => ("net.ipv4.tcp_fin_timeout limits FIN-WAIT-2 (60 s by default)", 60),
         State::FinWait1 | State::LastAck | State::Closing => (
-            "the kernel sends the last data again until the other side answers; \
-             net.ipv4.tcp_orphan_retries bounds it, 8 times by default, which is up to some \
-             minutes",
+            "the kernel retransmits the last data until the peer answers; \
+             net.ipv4.tcp_orphan_retries limits that (8 retries by default, up to some minutes)",
             120,
         ),
         _ => return None,
     };
-    let why = format!("there is nothing to kill: {governs}");
+    let why = format!("wait: there is no process to stop; {governs}");
     let mut moves = vec![moves::wait(case, left.unwrap_or(seconds), why)];
     if case.evidence.failure.reuseaddr == Some(false) {
         moves.push(moves::set_reuseaddr(case));
@@ -38,14 +37,14 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     Some(Finding {
         cause: Cause::Closing,
         because: format!(
-            "a connection in {state} on {} that no process has any more{for_how_long}",
+            "a connection on {} is still in {state}{for_how_long} and no process has it open",
             socket.local
         ),
         class: Some(HolderClass::NoProcess),
         holder: None,
         moves,
         notes: vec![
-            "tcp_fin_timeout is about FIN-WAIT-2; it does not shorten TIME-WAIT".to_owned(),
+            "tcp_fin_timeout limits FIN-WAIT-2 only; it does not shorten TIME-WAIT".to_owned(),
         ],
         confidence: confidence(culprit, HolderClass::NoProcess),
     })

@@ -1,4 +1,4 @@
-//! The listener is gone, and a process goes on with connections that it
+//! The listener is closed, and a process goes on with connections that it
 //! accepted: they have the listener's address and port.
 
 use crate::diagnose::{
@@ -12,8 +12,13 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     let culprit = case.first_connection()?;
     // Without a process it is one that the kernel alone brings to its end.
     culprit.socket.inode?;
-    let doing = format!("still has a connection accepted on {}", culprit.socket.local);
-    let why = "it goes on with connections that it accepted on the port";
+    let known = client_port::is_outgoing(case, culprit.socket).is_some();
+    let what = if known { "an accepted connection" } else { "a connection" };
+    let doing = format!("still has {what} open on {}", culprit.socket.local);
+    let why = match known {
+        true => "it still has connections open that were accepted on the port",
+        false => "it still has connections open on the port",
+    };
     let mut finding = connected(case, culprit, Cause::ConnectionsRemain, &doing, why);
     if case.evidence.failure.reuseaddr == Some(false) && culprit.socket.reuseaddr != Some(false) {
         finding.moves.insert(0, moves::set_reuseaddr(case));
@@ -22,23 +27,23 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     let open = u64::from(count.established) + u64::from(count.closing);
     if open > 1 {
         finding.notes.push(format!(
-            "nobody listens on the port, and {open} connections are left of the listener, in one \
-             process or in several"
+            "nothing is listening on the port; {open} connections are still open on it, in one or \
+             several processes"
         ));
     }
     finding.notes.push(
-        "a graceful shutdown that has not ended, or a worker that was forgotten: an accepted \
-         connection keeps the port of its listener until it is closed"
+        "an accepted connection keeps its listener's port until it is closed: probably a graceful \
+         shutdown has not finished, or a worker was left behind"
             .to_owned(),
     );
-    if client_port::is_outgoing(case, culprit.socket).is_none() {
+    if !known {
         finding.notes.push(
-            "which end began the connection is not known: it is older than the agent".to_owned(),
+            "which side opened the connection is not known: it is older than the agent".to_owned(),
         );
         finding.confidence = Confidence::Undetermined;
     }
     if finding.class == Some(HolderClass::Unknown) {
-        finding.notes.push("who has the connection open was not found".to_owned());
+        finding.notes.push("no process that has the connection open was found".to_owned());
     }
     Some(finding)
 }

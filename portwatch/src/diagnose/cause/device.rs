@@ -24,7 +24,7 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
         return None;
     }
     let (with, without) = match (&case.evidence.failure.device, &culprit.socket.device) {
-        (Some(device), None) => (device, "the holder"),
+        (Some(device), None) => (device, "the listening program"),
         (None, Some(device)) => (device, "this program"),
         _ => return None,
     };
@@ -33,11 +33,11 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     finding.notes.insert(
         0,
         format!(
-            "one of the sockets is bound to {name} and the other to no device, so they meet there"
+            "one socket is bound to {name}, the other to every interface: they conflict on {name}"
         ),
     );
     let matched = moves::advice(format!(
-        "let {without} use SO_BINDTODEVICE too, for another device than {name}: then both may have \
+        "set SO_BINDTODEVICE in {without} too, with a device other than {name}: then both can bind \
          {}",
         words::target(&case.evidence.failure)
     ));

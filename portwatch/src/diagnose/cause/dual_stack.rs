@@ -18,16 +18,17 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
         return None;
     }
     let mut finding = listener::finding(case, culprit, Cause::DualStack);
-    finding
-        .notes
-        .insert(0, "an IPv6 wildcard without IPV6_V6ONLY takes in every IPv4 address".to_owned());
+    finding.notes.insert(
+        0,
+        "a socket on [::] without IPV6_V6ONLY also covers every IPv4 address".to_owned(),
+    );
     let whose = match case.evidence.failure.family {
         Family::Ipv6 => "this program's IPv6 socket",
-        Family::Ipv4 => "the holder's IPv6 socket",
+        Family::Ipv4 => "the existing IPv6 socket",
     };
     let v6only = moves::advice(format!(
         "set IPV6_V6ONLY on {whose} before it binds (nginx: listen [::]:{port} ipv6only=on), or \
-         keep the one listener on [::], which serves both families",
+         keep only the listener on [::], which serves both families",
         port = case.evidence.failure.port
     ));
     // One program that binds both families only has to be told.

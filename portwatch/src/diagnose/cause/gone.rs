@@ -1,4 +1,4 @@
-//! Who had the port has let go of it since. The agent's record says who that
+//! Who had the port has closed it since. The agent's owner record says who that
 //! was.
 
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use crate::{
     evidence::{LastHolder, Process, Protocol, Socket, State},
 };
 
-/// A listener that was there when the bind was refused and closed right after.
+/// A listener that was there when the bind failed and closed right after.
 /// What is left of it on the port, its connections and their TIME-WAIT, may be
 /// there and yet not refuse.
 pub fn meanwhile<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
@@ -26,7 +26,7 @@ pub fn meanwhile<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     Some(finding(case, Some(last)))
 }
 
-/// Nothing on the port any more that could have refused.
+/// Nothing on the port any more that could have blocked the bind.
 pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     // Only what was looked at can be known to be empty.
     let unseen = case.evidence.gaps.iter().any(|gap| gap.what.is_of_the_sockets());
@@ -40,20 +40,21 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     Some(finding(case, candidates(case).next()))
 }
 
-/// The socket that refused is known, and whoever had it has ended.
+/// The blocking socket is known, and every process that had it open has exited.
 fn ended<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     let culprit = case.first()?;
     let holders = &culprit.socket.holders;
     let process = holders.first().filter(|_| holders.iter().all(|holder| holder.ended))?;
-    let mut finding = named(case, Some(process), "had it and has ended since".to_owned());
+    let mut finding =
+        named(case, Some(process), "had the port open and has exited since".to_owned());
     if culprit.socket.refused == Some(true) {
         finding.confidence = Confidence::Certain;
     }
     Some(finding)
 }
 
-/// Those on record who may have refused: they had bound the port before, had not
-/// left it yet, on an address that is in the way, and their socket is not among
+/// Those on record whose socket may have blocked it: they had bound the port before, had not
+/// closed it yet, on an address that conflicts, and their socket is not among
 /// those that are there.
 fn candidates<'a>(case: &Case<'a>) -> impl Iterator<Item = &'a LastHolder> {
     let evidence = case.evidence;
@@ -77,19 +78,23 @@ fn candidates<'a>(case: &Case<'a>) -> impl Iterator<Item = &'a LastHolder> {
 
 fn finding<'a>(case: &Case<'a>, last: Option<&'a LastHolder>) -> Finding<'a> {
     let Some(last) = last else {
-        let what = "whatever held the port had let go of it when it was looked at".to_owned();
+        let what = "a socket had the port and closed before the agent looked".to_owned();
         return named(case, None, what);
     };
     match last.left {
         Some(left) => {
             let ms = left.duration_since(case.evidence.time).as_millis();
-            let what = format!("had it and let go of it {ms} ms later");
+            let what = format!("had the port open and closed it {ms} ms later");
             named(case, Some(&last.process), what)
         }
         // The end of a socket that only binds, and of UDP's, is not seen.
         None => Finding {
             confidence: Confidence::Undetermined,
-            ..named(case, Some(&last.process), "was the last to have it, and is gone".to_owned())
+            ..named(
+                case,
+                Some(&last.process),
+                "was the last to have the port open and has closed it".to_owned(),
+            )
         },
     }
 }
@@ -112,7 +117,7 @@ fn named<'a>(case: &Case<'a>, process: Option<&'a Process>, what: String) -> Fin
         moves: vec![
             Move {
                 command: None,
-                why: "try again: nothing holds the port any more".to_owned(),
+                why: "try again: nothing has the port open any more".to_owned(),
                 risk: Risk::None,
             },
             moves::look(case),

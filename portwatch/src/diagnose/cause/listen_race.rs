@@ -1,4 +1,4 @@
-//! bind() has passed and listen() was refused: with SO_REUSEADDR on both,
+//! bind() succeeded and listen() failed: with SO_REUSEADDR on both,
 //! several may bind one address, and one of them may listen.
 
 use crate::diagnose::{
@@ -17,11 +17,11 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     let mut finding = listener::finding(case, culprit, Cause::ListenRace);
     finding.notes.insert(
         0,
-        "bind() passed because both sockets have SO_REUSEADDR; only one of them may listen"
+        "bind() succeeded because both sockets set SO_REUSEADDR; only one of them can listen"
             .to_owned(),
     );
     finding.moves.push(moves::advice(
-        "start one instance only: two that race will both bind, and the slower one fails here",
+        "start only one instance: of two that start at once both can bind, and the second listen() fails",
     ));
     Some(finding)
 }

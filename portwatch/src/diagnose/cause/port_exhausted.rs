@@ -18,16 +18,16 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     let mut moves = Vec::new();
     if let Some(most) = most {
         moves.push(moves::advice(format!(
-            "{} has {} of {} sockets that were looked at: see whether it leaks them, or calls out \
-             without keeping connections open",
+            "check {} for leaked sockets and for connections that it does not reuse: it has {} of \
+             the {} examined sockets",
             words::process_and_owner(&most.process),
             most.sockets,
             most.of
         )));
     }
     moves.push(moves::advice(
-        "let programs that bind before they connect set IP_BIND_ADDRESS_NO_PORT: then a port is \
-         shared by connections to different places",
+        "set IP_BIND_ADDRESS_NO_PORT in programs that bind before they connect: then connections to \
+         different destinations share a port",
     ));
     moves.extend(range.and_then(|range| widen(case, range)));
     Some(Finding {
@@ -35,9 +35,9 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
         because: match (range, usage) {
             (Some(range), Some(usage)) => used_up(range, usage),
             (Some(range), None) => {
-                format!("no port of {} to {} is free", range.low, range.high)
+                format!("no port from {} to {} is free", range.low, range.high)
             }
-            _ => "no port of the ephemeral range is free".to_owned(),
+            _ => "no port in the ephemeral range is free".to_owned(),
         },
         class: most
             .map(|most| holder::of_one(case.evidence, &most.process))
@@ -45,7 +45,8 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
         holder: most.map(|most| &most.process),
         moves,
         notes: vec![
-            "a socket may have a narrower range of its own (IP_LOCAL_PORT_RANGE), which is not seen"
+            "a socket can have a narrower range of its own (IP_LOCAL_PORT_RANGE), which the agent \
+             does not see"
                 .to_owned(),
         ],
         confidence: Confidence::Likely,
@@ -57,7 +58,7 @@ fn used_up(range: &Ephemeral, usage: &Usage) -> String {
     let most = usage.states.iter().max_by_key(|(_, count)| **count);
     let most = most.map(|(state, count)| format!(", mostly {state} ({count})"));
     format!(
-        "no ephemeral port is free: {} of the {all} from {} to {} are in use{}",
+        "no ephemeral port is free: {} of the {all} ports from {} to {} are in use{}",
         usage.ports,
         range.low,
         range.high,
@@ -76,8 +77,8 @@ fn widen(case: &Case, range: &Ephemeral) -> Option<Move> {
     let (enter, low) = (moves::enter(case)?, range.low.min(LOWEST));
     Some(Move {
         command: Some(format!("{enter}sysctl -w net.ipv4.ip_local_port_range='{low} {HIGHEST}'")),
-        why: "widens the range; put the ports of this machine's services into \
-              net.ipv4.ip_local_reserved_ports first"
+        why: "this widens the range; first reserve the ports of this machine's services in \
+              net.ipv4.ip_local_reserved_ports"
             .to_owned(),
         risk: Risk::None,
     })

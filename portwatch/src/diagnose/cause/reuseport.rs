@@ -21,8 +21,8 @@ pub fn uid<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     let mut finding = listener::finding(case, culprit, Cause::ReuseportUid);
     let user = |uid: Option<u32>| uid.map_or("unknown".to_owned(), |uid| uid.to_string());
     let same_user = moves::advice(format!(
-        "run both as one user: the holder's socket belongs to uid {}, this one to uid {}; a \
-         .socket unit of systemd binds as root for any of them",
+        "run both as the same user: the existing socket belongs to uid {}, this one to uid {}; or \
+         use a systemd .socket unit, which binds as root for both",
         user(culprit.socket.uid),
         user(case.evidence.failure.uid),
     ));
@@ -34,16 +34,19 @@ pub fn uid<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
 pub fn missing<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     let culprit = case.first_in(State::Listen)?;
     let lacks = match culprit.clause {
-        Clause::HolderLacksReusePort => holder::behind(case.evidence, culprit.socket)
-            .1
-            .map_or_else(|| "the holder".to_owned(), |holder| words::process(holder).to_string()),
+        Clause::HolderLacksReusePort => {
+            holder::behind(case.evidence, culprit.socket).1.map_or_else(
+                || "the listening program".to_owned(),
+                |holder| words::process(holder).to_string(),
+            )
+        }
         Clause::BindLacksReusePort if case.evidence.is_untried() => case.binder(),
         Clause::BindLacksReusePort => words::process(case.process()).to_string(),
         _ => return None,
     };
     let mut finding = listener::finding(case, culprit, Cause::ReuseportMissing);
     let set_it = moves::advice(format!(
-        "if both are to share the port, let {lacks} set SO_REUSEPORT too, before it binds"
+        "if both are meant to share the port, set SO_REUSEPORT in {lacks} too, before it binds"
     ));
     finding.moves.insert(0, set_it);
     Some(finding)

@@ -12,13 +12,13 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     if culprit.socket.remote != Some(culprit.socket.local) {
         return None;
     }
-    let doing = format!("has {} in a connection to itself", culprit.socket.local);
-    let why = "it talks to itself, and frees the port when it ends";
+    let doing = format!("is connected to itself on {}", culprit.socket.local);
+    let why = "it is connected to itself and releases the port when it exits";
     let mut finding = connected(case, culprit, Cause::SelfConnect, &doing, why);
     finding.moves.extend(client_port::keep_out(case));
     finding.notes.push(
-        "a client that calls a port of the ephemeral range again and again while nobody listens \
-         is one day given that port as its source, and then talks to itself"
+        "a client that keeps connecting to a port in the ephemeral range while nothing listens \
+         there can get that very port as its source, and so connect to itself"
             .to_owned(),
     );
     Some(finding)

@@ -1,5 +1,5 @@
 //! A UDP socket on the address and port. UDP has no states that matter here: any
-//! socket refuses another, unless both have SO_REUSEADDR or share by
+//! socket blocks another, unless both have SO_REUSEADDR or share by
 //! SO_REUSEPORT.
 
 use crate::{
@@ -21,20 +21,20 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
         return None;
     }
     let culprit = case.first()?;
-    let doing = format!("has {}", culprit.socket.local);
+    let doing = format!("is bound to {}", culprit.socket.local);
     let mut finding = held(case, culprit, Cause::Udp, &doing);
     let port = case.evidence.failure.port;
     if port == MDNS {
         finding.moves.insert(
             0,
             moves::advice(
-                "every program that listens to multicast DNS must set SO_REUSEADDR before it \
-                 binds: let the one of the two that lacks it set it",
+                "set SO_REUSEADDR before bind() in whichever of the two programs lacks it: every \
+                 multicast DNS listener must",
             ),
         );
     } else if matches!(culprit.overlap, Overlap::BindWildcard | Overlap::HolderWildcard) {
         finding.notes.push(format!(
-            "one of the two has every address and the other {}: they meet only there",
+            "one socket is bound to every address, the other to {}: they conflict only there",
             if culprit.overlap == Overlap::BindWildcard {
                 culprit.socket.local.ip()
             } else {

@@ -1,4 +1,4 @@
-//! Nothing that was seen explains the refusal, or not by any rule here.
+//! Nothing that was seen explains the failed bind, or not by any rule here.
 
 use crate::diagnose::{
     Cause, Confidence, HolderClass,
@@ -10,15 +10,15 @@ use crate::diagnose::{
 pub fn finding<'a>(case: &Case<'a>) -> Finding<'a> {
     let mut finding = match case.first() {
         Some(culprit) => {
-            let doing = format!("has {}", culprit.socket.local);
+            let doing = format!("has {} open", culprit.socket.local);
             let mut finding = held(case, culprit, Cause::Undetermined, &doing);
             finding.because =
-                format!("{} is in the way; {}", words::socket(culprit.socket), finding.because);
+                format!("{} conflicts with it; {}", words::socket(culprit.socket), finding.because);
             finding
         }
         None => Finding {
             cause: Cause::Undetermined,
-            because: "what refused could not be seen".to_owned(),
+            because: "what blocked it is not known".to_owned(),
             class: Some(HolderClass::Unknown),
             holder: None,
             moves: Vec::new(),

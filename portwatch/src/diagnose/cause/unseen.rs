@@ -16,13 +16,13 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     }
     Some(Finding {
         cause: Cause::Unseen,
-        because: "the sockets there may not be looked at with the agent's rights".to_owned(),
+        because: "the agent is not permitted to list the sockets there".to_owned(),
         class: Some(HolderClass::Unknown),
         holder: None,
         moves: vec![
             moves::advice(format!(
-                "{}: run the agent as root, or with CAP_SYS_ADMIN to enter network namespaces and \
-                 CAP_SYS_PTRACE to name other users' processes",
+                "run the agent as root, or with CAP_SYS_ADMIN (to enter network namespaces) and \
+                 CAP_SYS_PTRACE (to name other users' processes): {}",
                 denied.why
             )),
             moves::look(case),

@@ -17,17 +17,17 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     let local = culprit.socket.local;
     let (note, advice) = match culprit.overlap {
         Overlap::HolderWildcard => (
-            format!("the listener on {local} has the port on every address"),
+            format!("the listener on {local} covers every address"),
             moves::advice(format!(
-                "the holder has every address: let it bind the one that it needs, and {} is free \
-                 for this program",
+                "bind the listening program to the one address that it needs: that frees {} for this \
+                 program",
                 case.evidence.failure.address
             )),
         ),
         Overlap::BindWildcard => (
-            format!("the bind wants every address, and {} is one of them", local.ip()),
+            format!("the bind asks for every address, and {} is one of them", local.ip()),
             moves::advice(format!(
-                "bind the one address that is needed, other than {}, in place of every address",
+                "bind the one address that is needed (not {}) instead of every address",
                 local.ip()
             )),
         ),

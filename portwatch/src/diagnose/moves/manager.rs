@@ -27,7 +27,9 @@ pub fn stop(case: &Case, holder: &Process, why: &str) -> Move {
     if holder.cgroup.as_ref().is_none_or(|cgroup| cgroup.path.is_none()) {
         return command(
             format!("systemctl status {}", holder.pid),
-            format!("{why}; who manages it is not known: this shows it, and who to tell"),
+            format!(
+                "{why}; what manages it is not known: this shows its unit, if it has one; stop that"
+            ),
             Risk::None,
         );
     }
@@ -35,7 +37,8 @@ pub fn stop(case: &Case, holder: &Process, why: &str) -> Move {
         Some(Supervisor { pid: Some(shell), name, .. }) => command(
             format!("kill {shell} {}", holder.pid),
             format!(
-                "{why}; a shell keeps starting it{}: the shell goes first, or it is back at once",
+                "{why}; a shell keeps restarting it{}: this ends the shell first, or it would be \
+                 back at once",
                 name.as_deref()
                     .filter(|name| !name.is_empty())
                     .map(in_brackets)
@@ -45,7 +48,7 @@ pub fn stop(case: &Case, holder: &Process, why: &str) -> Move {
         ),
         _ => command(
             format!("kill {}", holder.pid),
-            format!("{why}; no unit or container manages it, and TERM lets it finish cleanly"),
+            format!("{why}; no unit or container manages it; TERM lets it exit cleanly"),
             Risk::Interrupts,
         ),
     }
@@ -76,7 +79,7 @@ fn by_supervisor(holder: &Process, supervisor: &Supervisor, why: &str) -> Option
     };
     Some(command(
         stop,
-        format!("{why}; {who} keeps it running and would start it again after a kill"),
+        format!("{why}; {who} manages it and would restart it after a kill"),
         Risk::Interrupts,
     ))
 }
@@ -93,19 +96,19 @@ fn by_unit(case: &Case, holder: &Process, unit: &str, why: &str) -> Move {
     let failing = case.process();
     let shared = failing.unit.as_deref() == Some(unit) && failing.unit_owner == holder.unit_owner;
     let both =
-        if shared { "; it ends what else is in the unit, the failing program too" } else { "" };
+        if shared { "; this stops everything in the unit, the failing program too" } else { "" };
     let known = holder.supervisor.as_ref();
     let restart = known.and_then(|known| known.restart.as_deref()).filter(|&policy| policy != "no");
     let again = known.and_then(|known| known.restarts).filter(|&restarts| restarts > 0);
     let lasts = match (restart, again) {
         (Some(policy), Some(restarts)) => format!(
-            "stopping the unit lasts; a kill does not, with Restart={policy} (restarted {restarts} \
-             times already)"
+            "stop the unit, not the process: with Restart={policy} it comes back (restarted \
+             {restarts} times already)"
         ),
         (Some(policy), None) => {
-            format!("stopping the unit lasts; a kill does not, with Restart={policy}")
+            format!("stop the unit, not the process: with Restart={policy} it comes back")
         }
-        _ => "stopping the unit lasts, a killed process may be started again".to_owned(),
+        _ => "stop the unit, not the process: a killed process may be restarted".to_owned(),
     };
     command(
         format!("{} stop {}", systemctl(holder), name(unit)),

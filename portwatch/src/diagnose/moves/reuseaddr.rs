@@ -13,20 +13,20 @@ pub fn set_reuseaddr(case: &Case) -> Move {
              socketserver, allow_reuse_address = True"
         }
         Some(Runtime::Node) => {
-            "Node sets it by itself for TCP, so this socket was made elsewhere: in an addon, or \
-             before it was handed over; for UDP, dgram.createSocket({type: 'udp4', reuseAddr: \
-             true})"
+            "Node sets it by default for TCP, so this socket was probably created elsewhere: in an \
+             addon, or by the program that passed it on; for UDP, dgram.createSocket({type: 'udp4', \
+             reuseAddr: true})"
         }
         Some(Runtime::Java) => {
             "new ServerSocket(), then setReuseAddress(true) before bind(); with NIO, \
              channel.setOption(StandardSocketOptions.SO_REUSEADDR, true)"
         }
         Some(Runtime::Go) => {
-            "net.Listen sets it by itself; with a socket of your own, \
+            "net.Listen sets it by default; with a socket of your own, \
              syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1) before Bind"
         }
         Some(Runtime::Rust) => {
-            "std and tokio's TcpListener::bind set it by themselves; with socket2, \
+            "TcpListener::bind of std and of tokio sets it by default; with socket2, \
              socket.set_reuse_address(true)? before bind()"
         }
         Some(Runtime::Ruby) => "socket.setsockopt(:SOCKET, :REUSEADDR, true) before bind",
@@ -42,5 +42,5 @@ pub fn set_reuseaddr(case: &Case) -> Move {
             "setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &(int){1}, sizeof(int)) before bind()"
         }
     };
-    advice(format!("let {} set SO_REUSEADDR: {how}", case.binder()))
+    advice(format!("set SO_REUSEADDR in {}: {how}", case.binder()))
 }

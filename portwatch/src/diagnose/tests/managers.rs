@@ -62,7 +62,7 @@ fn the_restart_policy_says_why_a_kill_would_not_do() {
     (supervisor.restart, supervisor.restarts) = (Some("always".to_owned()), Some(3));
     let diagnosis = diagnose(&listener(holder));
     let why = &diagnosis.moves[0].why;
-    assert!(why.contains("Restart=always (restarted 3 times already)"), "{why}");
+    assert!(why.contains("Restart=always it comes back (restarted 3 times already)"), "{why}");
     let judgement = diagnosis.judgement.unwrap();
     assert_eq!(judgement.safe_to_stop, SafeToStop::Check);
     assert!(judgement.contra[0].contains("stop the unit, not the process"), "{judgement:?}");

@@ -54,13 +54,13 @@ pub(super) fn block(answer: &Explanation, columns: Option<usize>, docker: bool) 
     head(&mut out, answer);
     if let Some(diagnosis) = diagnosis {
         let label = match answer.outcome() {
-            Outcome::Refused => "refused by",
-            _ => "may refuse",
+            Outcome::Refused => "blocked by",
+            _ => "may block",
         };
-        out.in_the_way(label, diagnosis, sockets);
+        out.blocking(label, diagnosis, sockets);
     } else {
         for socket in beside(sockets) {
-            out.row("beside", &format!("{}, in nobody's way here", held(socket)));
+            out.row("also here", &format!("not blocking: {}", held(socket)));
         }
     }
     if connections.established > 0 {
@@ -108,8 +108,8 @@ fn head(out: &mut Block, answer: &Explanation) {
         writeln!(out.text, "{style}{word_of_it}{style:#}  {port}{cause}  {LABEL}{time}{LABEL:#}");
     let summary = match (&answer.diagnosis, answer.outcome()) {
         (Some(diagnosis), _) => diagnosis.summary.as_str(),
-        (None, Outcome::Unknown) => "what is on the port could not be looked at",
-        (None, _) => "nothing in the kernel stops a bind here",
+        (None, Outcome::Unknown) => "the sockets on the port could not be read",
+        (None, _) => "no socket blocks a bind here",
     };
     for line in out.lines(summary, 2) {
         let _ = writeln!(out.text, "  {line}");
@@ -132,19 +132,22 @@ pub fn named(asked: &Question) -> String {
     }
 }
 
-/// What would become of a bind, to be read after these words; `None` where it passes
+/// What would become of a bind, to be read after these words; `None` where it succeeds
 /// in any case.
 pub fn a_bind(answer: &Explanation) -> Option<&'static str> {
     use Outcome::{Passes, Refused, Unknown};
     Some(match (answer.bind.without_reuseaddr, answer.bind.with_reuseaddr) {
         (Passes, Passes) => return None,
-        (Refused, Refused) => "is refused, with SO_REUSEADDR and without",
-        (Refused, Passes) => "is refused without SO_REUSEADDR, and passes with it",
+        (Refused, Refused) => "fails with and without SO_REUSEADDR",
+        (Refused, Passes) => "fails without SO_REUSEADDR, succeeds with it",
         (Refused, Unknown) => {
-            "is refused without SO_REUSEADDR; with it, it passes if the old sockets had it too, \
-             which the kernel tells nobody"
+            "fails without SO_REUSEADDR; with it, it succeeds if the other sockets set it too, which \
+             the kernel does not show"
         }
-        _ => "may pass: it depends on options of the other socket that the kernel tells nobody",
+        _ if answer.diagnosis.is_none() => {
+            "may fail or succeed: the sockets on the port could not be read"
+        }
+        _ => "may succeed: it depends on options of the other socket that the kernel does not show",
     })
 }
 
@@ -163,12 +166,12 @@ fn held(socket: &Socket) -> String {
     }
 }
 
-/// Who has let go of the port.
+/// Who had the port open before, and until when.
 fn before(last: &LastHolder, now: Timestamp) -> Option<String> {
     let left = last.left?;
     let ago = words::age(left, now).map(|age| format!(" ({age} ago)")).unwrap_or_default();
     let until = left.strftime("%Y-%m-%d %H:%M:%S");
-    Some(format!("until {until}{ago} {}", process_line(&last.process)))
+    Some(format!("released {until}{ago} by {}", process_line(&last.process)))
 }
 
 /// What is worth knowing of a free port; of Docker where it is.
@@ -180,15 +183,15 @@ fn notes(answer: &Explanation, docker: bool) -> Vec<String> {
     }
     if let Some(range) = answer.ephemeral.as_ref().filter(|range| range.contains(port)) {
         notes.push(format!(
-            "the kernel gives ports {} to {} to outgoing connections, so this one may be taken at \
-             any time; net.ipv4.ip_local_reserved_ports keeps it out",
+            "the kernel uses ports {} to {} for outgoing connections, so this one can be taken at any \
+             time; net.ipv4.ip_local_reserved_ports reserves it",
             range.low, range.high
         ));
     }
     if docker {
         notes.push(format!(
-            "a \"port is already allocated\" comes from Docker's own table, not from the kernel: \
-             docker ps --filter publish={port}"
+            "if Docker says \"port is already allocated\", that comes from its own table, not from \
+             the kernel: docker ps --filter publish={port}"
         ));
     }
     notes

@@ -101,7 +101,7 @@ fn every_cause() {
     let events = causes();
     let shown: BTreeSet<&str> =
         events.iter().map(|(_, event)| event.diagnosis.cause.into()).collect();
-    let all = Cause::VARIANTS.iter().map(Into::into).collect();
+    let all: BTreeSet<&str> = Cause::VARIANTS.iter().map(Into::into).collect();
     assert_eq!(shown, all);
     insta::assert_snapshot!(told(&events, Some(WIDTH)));
 }

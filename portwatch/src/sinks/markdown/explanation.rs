@@ -42,8 +42,8 @@ fn note(answer: &Explanation) -> String {
     }
     note.item(&format!("at {}", moment(answer.time)));
     if netns.host == Some(false) {
-        let name = netns.name.as_deref().unwrap_or("without a name");
-        note.item(&format!("not in the host's network namespace, but in one {name}"));
+        let name = netns.name.as_deref().unwrap_or("it has no name");
+        note.item(&format!("in a network namespace other than the host's: {name}"));
     }
     note.section("What is on the port");
     note.block(&ss(asked.protocol, asked.port, sockets));

@@ -123,8 +123,8 @@ fn words_name_one_and_count_many() {
     assert_eq!(
         standing.words().as_deref(),
         Some(
-            "LISTEN 0.0.0.0:80 (inode 7); 2 in ESTABLISHED, one of them 10.0.0.1:80 from \
-             10.0.0.2:1"
+            "LISTEN 0.0.0.0:80 (inode 7); 2 in ESTABLISHED, one of them 10.0.0.1:80 with \
+             peer 10.0.0.2:1"
         )
     );
 }
