@@ -111,7 +111,7 @@ fn every_class() {
     let events = classes();
     let holders = events.iter().filter_map(|(_, event)| event.diagnosis.holder.as_ref());
     let shown: BTreeSet<&str> = holders.map(|holder| holder.class.into()).collect();
-    let all = HolderClass::VARIANTS.iter().map(Into::into).collect();
+    let all: BTreeSet<&str> = HolderClass::VARIANTS.iter().map(Into::into).collect();
     assert_eq!(shown, all);
     insta::assert_snapshot!(told(&events, Some(WIDTH)));
 }
