@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{event::schema::Time, evidence::Evidence};
+use crate::evidence::{Evidence, Time};
 
 mod case;
 mod cause;
@@ -41,9 +41,18 @@ pub struct Diagnosis {
     pub notes: Vec<String>,
 }
 
+impl Diagnosis {
+    /// Whether its notes have every gap: where nothing that was seen explains the failure.
+    pub fn tells_gaps(&self) -> bool {
+        matches!(self.cause, Cause::Undetermined | Cause::Unseen)
+    }
+}
+
 /// Why a bind failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(strum::Display, strum::IntoStaticStr, strum::VariantArray)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Cause {
     /// A listening socket on that address and port.
     Listener,
@@ -53,9 +62,11 @@ pub enum Cause {
     DualStack,
     /// Both sockets set SO_REUSEPORT and belong to different users.
     #[serde(rename = "reuseport.uid")]
+    #[strum(serialize = "reuseport.uid")]
     ReuseportUid,
     /// Only one of the two sockets sets SO_REUSEPORT.
     #[serde(rename = "reuseport.missing")]
+    #[strum(serialize = "reuseport.missing")]
     ReuseportMissing,
     /// A socket is bound and not listening.
     BoundNotListening,
@@ -63,9 +74,11 @@ pub enum Cause {
     ListenRace,
     /// Only sockets in TIME-WAIT, and the bind does not set SO_REUSEADDR.
     #[serde(rename = "time_wait.app_lacks_reuseaddr")]
+    #[strum(serialize = "time_wait.app_lacks_reuseaddr")]
     TimeWaitAppLacksReuseaddr,
     /// Only sockets in TIME-WAIT, and they did not set SO_REUSEADDR.
     #[serde(rename = "time_wait.old_lacked_reuseaddr")]
+    #[strum(serialize = "time_wait.old_lacked_reuseaddr")]
     TimeWaitOldLackedReuseaddr,
     /// Connections that no process has open: FIN-WAIT, CLOSING, LAST-ACK.
     Closing,
@@ -87,31 +100,6 @@ pub enum Cause {
     Unseen,
     /// None of the others.
     Undetermined,
-}
-
-impl Cause {
-    /// Every cause, in the order of the type.
-    pub const ALL: [Self; 19] = [
-        Self::Listener,
-        Self::Wildcard,
-        Self::DualStack,
-        Self::ReuseportUid,
-        Self::ReuseportMissing,
-        Self::BoundNotListening,
-        Self::ListenRace,
-        Self::TimeWaitAppLacksReuseaddr,
-        Self::TimeWaitOldLackedReuseaddr,
-        Self::Closing,
-        Self::ConnectionsRemain,
-        Self::ClientPort,
-        Self::SelfConnect,
-        Self::Device,
-        Self::Udp,
-        Self::PortExhausted,
-        Self::Gone,
-        Self::Unseen,
-        Self::Undetermined,
-    ];
 }
 
 /// A socket that blocks the bind, and the rule by which it does, both in words.
@@ -149,7 +137,9 @@ pub struct Holder {
 
 /// Kinds of holder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(strum::Display, strum::IntoStaticStr, strum::VariantArray)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum HolderClass {
     /// An older instance of the same program.
     OldInstance,
@@ -176,6 +166,7 @@ pub enum HolderClass {
     CoreDumping,
     /// The failing process itself, or an ancestor of it.
     #[serde(rename = "self")]
+    #[strum(serialize = "self")]
     Itself,
     /// The kernel itself: a tunnel, a file server.
     KernelSocket,
@@ -185,28 +176,6 @@ pub enum HolderClass {
     NoProcess,
     /// It could not be determined.
     Unknown,
-}
-
-impl HolderClass {
-    /// Every class, in the order of the type.
-    pub const ALL: [Self; 16] = [
-        Self::OldInstance,
-        Self::Restarted,
-        Self::OtherService,
-        Self::Squatter,
-        Self::ContainerProxy,
-        Self::Container,
-        Self::KubeProxy,
-        Self::SocketUnit,
-        Self::Inherited,
-        Self::ThreadOnly,
-        Self::CoreDumping,
-        Self::Itself,
-        Self::KernelSocket,
-        Self::InFlight,
-        Self::NoProcess,
-        Self::Unknown,
-    ];
 }
 
 /// Whether a holder is safe to stop.
@@ -247,7 +216,9 @@ pub struct Move {
 
 /// The effect of an action on others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(strum::Display, strum::VariantArray)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Risk {
     /// No effect.
     None,
@@ -259,7 +230,9 @@ pub enum Risk {
 
 /// How certain a diagnosis is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(strum::Display, strum::VariantArray)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Confidence {
     /// The kernel named the socket.
     Certain,

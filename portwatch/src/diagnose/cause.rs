@@ -89,7 +89,7 @@ pub fn decide(case: &Case) -> Diagnosis {
             format!("a bind to {target} {would} fail")
         }
         Stage::Listen => format!("{who} could not listen on {target}"),
-        _ => format!("{who} could not bind {target}"),
+        Stage::Bind => format!("{who} could not bind {target}"),
     };
     // What is not known is no reason.
     let is_known = !matches!(cause, Cause::Unseen | Cause::Undetermined)
