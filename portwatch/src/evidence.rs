@@ -18,11 +18,9 @@ mod process;
 mod socket;
 mod texts;
 
+pub use crate::{engines::Engine, supervisors::SupervisorKind};
 pub use port::{Connections, Ephemeral, LastHolder, LeftBy, Share, TimeWait, Usage};
-pub use process::{
-    Cgroup, Engine, Pod, Process, Runtime, Supervisor, SupervisorKind, Voucher, Workload,
-    user_of_cgroup,
-};
+pub use process::{Cgroup, Pod, Process, Runtime, Supervisor, Voucher, Workload, user_of_cgroup};
 pub use socket::{Binder, Origin, Socket, State, Unheld};
 
 /// Everything that [`crate::diagnose`] may look at.

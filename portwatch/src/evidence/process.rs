@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::is_false;
-use crate::{event::schema::Time, redact::Cmdline};
+use crate::{engines::Engine, event::schema::Time, redact::Cmdline, supervisors::SupervisorKind};
 
 /// A process, as far as it could be seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -151,24 +151,6 @@ pub struct Supervisor {
     pub uid: Option<u32>,
 }
 
-/// A kind of supervisor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum SupervisorKind {
-    /// systemd, of the system or of a user.
-    Systemd,
-    /// supervisord.
-    Supervisord,
-    /// pm2.
-    Pm2,
-    /// runit's `runsv`.
-    Runit,
-    /// s6's `s6-supervise`.
-    S6,
-    /// A shell that runs a loop.
-    Shell,
-}
-
 /// A container, as its engine or the kubelet knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Workload {
@@ -194,20 +176,6 @@ pub struct Pod {
     pub namespace: String,
     /// Its name.
     pub name: String,
-}
-
-/// A container engine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Engine {
-    /// Docker.
-    Docker,
-    /// Podman.
-    Podman,
-    /// containerd, in most cases for Kubernetes.
-    Containerd,
-    /// CRI-O.
-    Crio,
 }
 
 /// A control group.

@@ -1,0 +1,21 @@
+//! runit, whose `runsv` looks after one folder.
+
+use super::{Job, Spec};
+
+/// What is known of it. For `sv` a name alone stands for a folder below `/etc/service`.
+pub const SUPERVISOR: Spec = Spec {
+    is: |called| called.is_any(&["runsv"]),
+    job: Job::Folder { short: true },
+    stop: "sv down",
+    per_user: false,
+};
+
+#[cfg(test)]
+mod tests {
+    use crate::supervisors::{SupervisorKind, tests::kind};
+
+    #[test]
+    fn it_is_known_by_its_name() {
+        assert_eq!(kind("runsv", "runsv|web"), Some(SupervisorKind::Runit));
+    }
+}
