@@ -87,10 +87,9 @@ pub struct Spec {
     /// The same for the engine of the user `{uid}`, called `{user}`: the first is taken that
     /// needs no more than is known. Empty where only root runs the engine.
     pub users_stop: &'static [&'static str],
-    /// Whether its commands take a container's name as well as its id.
-    pub by_name: bool,
-    /// The command that shows whose a port is.
-    pub list: List,
+    /// The command that shows which container has published `{port}` with `{protocol}`, and
+    /// what to do then.
+    pub list: (&'static str, &'static str),
 }
 
 impl Spec {
@@ -107,7 +106,6 @@ impl Spec {
         proxies: &[],
         stop: "",
         users_stop: &[],
-        by_name: false,
         list: docker::LIST,
     };
 }
@@ -116,21 +114,12 @@ impl Spec {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Names {
     /// The engine itself, by the Docker Engine API, on this socket below `/run` or below a
-    /// user's folder there.
+    /// user's folder there. Its commands take these names as well as ids.
     DockerApi(&'static str),
     /// The kubelet, by its folders of logs.
     Kubelet,
     /// Nobody who is asked.
     Nobody,
-}
-
-/// A command that shows which container has published `{port}` with `{protocol}`.
-#[derive(Clone, Copy, Debug)]
-pub struct List {
-    /// The command.
-    pub command: &'static str,
-    /// What to do then; it ends a sentence.
-    pub then: &'static str,
 }
 
 /// A program that holds ports for containers.
@@ -179,29 +168,20 @@ pub enum Says {
     ContainerPort,
 }
 
-/// Where a control group is, which says what its name may mean.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// Among the system's own groups.
-    System,
-    /// In a pod, where ids may be shorter.
-    Pod,
-    /// Below a user's slice, where that user makes groups of any name: containers are those
-    /// of engines that users run, by the engine's name.
-    User,
-}
-
 /// Returns all engines, in the order of the schema.
 pub fn all() -> impl Iterator<Item = Engine> {
     Engine::VARIANTS.iter().copied()
 }
 
 /// Reads a part of a control group's path, which stands below `parent`: the id of the
-/// container whose group that is, and its engine unless the name is an id alone.
+/// container whose group that is, and its engine unless the name is an id alone. In a pod
+/// ids may be shorter. Below a user's slice that user makes groups of any name: containers
+/// there are those of engines that users run, by the engine's name.
 pub fn container<'a>(
     part: &'a str,
     parent: &str,
-    place: Place,
+    of_user: bool,
+    in_pod: bool,
 ) -> Option<(Option<Engine>, &'a str)> {
     let part = part.strip_suffix(".scope").unwrap_or(part);
     // containerd's own form is `GROUP:PARENT:ID`.
@@ -209,8 +189,7 @@ pub fn container<'a>(
         Some((before, name)) => (before.rsplit(':').next().unwrap_or(before), name),
         None => (parent, part),
     };
-    let of_user = place == Place::User;
-    let shortest = if place == Place::Pod { 32 } else { 64 };
+    let shortest = if in_pod { 32 } else { 64 };
     let is_id = |id: &str| id.len() >= shortest && id.bytes().all(|byte| byte.is_ascii_hexdigit());
     let mut engines = all().filter(|engine| !of_user || !engine.spec().users_stop.is_empty());
     let by_engine = engines.find_map(|engine| {
@@ -230,7 +209,7 @@ pub fn of_container(path: &str, id: &str) -> Option<Engine> {
     parts
         .find_map(|part| {
             let above = std::mem::replace(&mut parent, part);
-            container(part, above, Place::Pod).filter(|(_, found)| *found == id)
+            container(part, above, false, true).filter(|(_, found)| *found == id)
         })?
         .0
 }

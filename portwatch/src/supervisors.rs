@@ -61,8 +61,8 @@ impl SupervisorKind {
 /// What is known of a program that keeps jobs running, and starts again what ends by itself.
 #[derive(Debug)]
 pub struct Spec {
-    /// Whether a process is one, by what it is called.
-    pub is: fn(&Called<'_>) -> bool,
+    /// Whether a process is one, by its name and its arguments.
+    pub is: fn(&str, &Cmdline) -> bool,
     /// How it calls a job.
     pub job: Job,
     /// The command that stops a job, up to the job's name.
@@ -86,29 +86,18 @@ pub enum Job {
 /// Returns the value of a variable of a process's environment.
 pub type Variables<'a> = dyn Fn(&str) -> Option<String> + 'a;
 
-/// What a process is called.
-#[derive(Clone, Copy, Debug)]
-pub struct Called<'a> {
-    /// Its name.
-    pub comm: &'a str,
-    /// Its arguments.
-    pub argv: &'a Cmdline,
-}
-
-impl Called<'_> {
-    /// Whether its name, its program or the script that Python runs is one of `names`.
-    fn is_any(&self, names: &[&str]) -> bool {
-        let program = base(self.argv.first().unwrap_or_default());
-        let script = self.argv.iter().skip(1).find(|argument| !argument.starts_with('-'));
-        let script = script.map(base).filter(|_| program.starts_with("python"));
-        [self.comm, program].into_iter().chain(script).any(|name| names.contains(&name))
-    }
+/// Whether a process's name, its program or the script that Python runs is one of `names`.
+fn is_any(names: &[&str], comm: &str, argv: &Cmdline) -> bool {
+    let program = base(argv.first().unwrap_or_default());
+    let script = argv.iter().skip(1).find(|argument| !argument.starts_with('-'));
+    let script = script.map(base).filter(|_| program.starts_with("python"));
+    [comm, program].into_iter().chain(script).any(|name| names.contains(&name))
 }
 
 /// Returns the kind of a program that is made for keeping others running.
-pub fn of(called: &Called<'_>) -> Option<(SupervisorKind, &'static Spec)> {
+pub fn of(comm: &str, argv: &Cmdline) -> Option<(SupervisorKind, &'static Spec)> {
     let mut all = SupervisorKind::VARIANTS.iter().filter_map(|&kind| Some((kind, kind.spec()?)));
-    all.find(|(_, spec)| (spec.is)(called))
+    all.find(|(_, spec)| (spec.is)(comm, argv))
 }
 
 /// Whether a name stands for one job and no more: `all`, `GROUP:` and `GROUP:*` do not, nor
@@ -133,7 +122,7 @@ mod tests {
     /// Returns the kind of a process whose arguments stand between bars.
     pub fn kind(comm: &str, line: &str) -> Option<SupervisorKind> {
         let argv = line.split('|').map(str::to_owned).collect();
-        of(&Called { comm, argv: &argv }).map(|(kind, _)| kind)
+        of(comm, &argv).map(|(kind, _)| kind)
     }
 
     #[test]
@@ -151,7 +140,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_arguments_are_read(comm: String, argv: Vec<String>) {
-            let _ = of(&Called { comm: &comm, argv: &Cmdline::from(argv) });
+            let _ = of(&comm, &Cmdline::from(argv));
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::{
         moves::{command, quote},
         words,
     },
-    engines::{self, Engine, List, Spec},
+    engines::{self, Engine, Names, Spec},
     evidence::{Cgroup, Process, Workload},
 };
 
@@ -37,7 +37,7 @@ pub fn behind_proxy(proxy: &Process, port: u16, protocol: &str) -> Move {
         proxies.find(|(_, proxy)| !proxy.shared).map(|(engine, _)| engine)
     };
     let engine = known.map(|workload| workload.engine).or_else(by_name);
-    let List { command: list, then } = engine.unwrap_or(engines::LIKELIEST).spec().list;
+    let (list, then) = engine.unwrap_or(engines::LIKELIEST).spec().list;
     let list = list.replace("{port}", &port.to_string()).replace("{protocol}", protocol);
     command(list, format!("{why}; {then}"), Risk::None)
 }
@@ -103,8 +103,9 @@ fn stop_command(
     id: Option<&str>,
     user: Option<(u32, Option<&str>)>,
 ) -> Option<String> {
-    let Spec { stop, users_stop, by_name, .. } = engine.spec();
-    let name = name.filter(|name| *by_name && is_plain(name));
+    let Spec { stop, users_stop, names, .. } = engine.spec();
+    let by_name = matches!(names, Names::DockerApi(_));
+    let name = name.filter(|name| by_name && is_plain(name));
     let target = quote(name.or(id.map(words::short_id))?);
     let users = user.and_then(|(uid, user)| {
         let known = |command: &&&str| user.is_some() || !command.contains("{user}");

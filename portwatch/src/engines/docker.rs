@@ -1,6 +1,6 @@
 //! Docker, root's or a user's own.
 
-use super::{List, Names, Proxy, Says, Spec};
+use super::{Names, Proxy, Says, Spec};
 
 /// What is known of it. Source of docker-proxy's options: `docker-proxy -help`.
 pub const ENGINE: Spec = Spec {
@@ -28,15 +28,12 @@ pub const ENGINE: Spec = Spec {
     ],
     stop: "docker stop",
     users_stop: &["docker -H unix:///run/user/{uid}/docker.sock stop"],
-    by_name: true,
     ..Spec::PLAIN
 };
 
 /// The command that shows which of its containers has a port.
-pub const LIST: List = List {
-    command: "docker ps --filter publish={port}/{protocol}",
-    then: "this shows which: then docker stop that one",
-};
+pub const LIST: (&str, &str) =
+    ("docker ps --filter publish={port}/{protocol}", "this shows which: then docker stop that one");
 
 #[cfg(test)]
 mod tests {

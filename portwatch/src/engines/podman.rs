@@ -1,6 +1,6 @@
 //! Podman, root's or a user's own.
 
-use super::{List, Names, Proxy, Says, Spec};
+use super::{Names, Proxy, Says, Spec};
 
 /// What is known of it.
 pub const ENGINE: Spec = Spec {
@@ -22,9 +22,8 @@ pub const ENGINE: Spec = Spec {
         "runuser -u {user} -- env XDG_RUNTIME_DIR=/run/user/{uid} podman stop",
         "podman --url unix:///run/user/{uid}/podman/podman.sock stop",
     ],
-    by_name: true,
     // It has no filter by port.
-    list: List { command: "podman ps | grep -w {port}", then: "then podman stop that container" },
+    list: ("podman ps | grep -w {port}", "then podman stop that container"),
     ..Spec::PLAIN
 };
 

@@ -3,7 +3,7 @@
 use std::{fs, io, os::unix::fs::MetadataExt as _, path::Path};
 
 use crate::{
-    engines::{self, Place},
+    engines,
     enrich::host::{Host, read_beginning},
     evidence::{Cgroup, user_of_cgroup},
 };
@@ -45,12 +45,8 @@ pub fn owner(path: &str) -> Owner {
     let mut parent = "";
     for part in path.split('/').filter(|part| !part.is_empty()) {
         let is_unit = [".service", ".scope", ".socket"].iter().any(|kind| part.ends_with(kind));
-        let place = match of_user {
-            true => Place::User,
-            false if owner.pod.is_some() => Place::Pod,
-            false => Place::System,
-        };
-        if let Some((_, name)) = engines::container(part, parent, place) {
+        let named = engines::container(part, parent, of_user, owner.pod.is_some());
+        if let Some((_, name)) = named {
             let may_be = owner.unit.as_deref().is_none_or(may_run_containers);
             owner.container = may_be.then(|| name.to_owned());
             break;

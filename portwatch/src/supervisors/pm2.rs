@@ -1,6 +1,7 @@
 //! pm2, which has a daemon for each user and writes its title over its arguments.
 
-use super::{Called, Job, Spec, is_one};
+use super::{Job, Spec, is_one};
+use crate::redact::Cmdline;
 
 /// What is known of it.
 pub const SUPERVISOR: Spec = Spec {
@@ -12,9 +13,9 @@ pub const SUPERVISOR: Spec = Spec {
     per_user: true,
 };
 
-fn is(called: &Called<'_>) -> bool {
-    let title = called.argv.first().unwrap_or_default();
-    called.comm.starts_with("PM2") || (title.starts_with("PM2 v") && title.contains("God Daemon"))
+fn is(comm: &str, argv: &Cmdline) -> bool {
+    let title = argv.first().unwrap_or_default();
+    comm.starts_with("PM2") || (title.starts_with("PM2 v") && title.contains("God Daemon"))
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! runit, whose `runsv` looks after one folder.
 
-use super::{Job, Spec};
+use super::{Job, Spec, is_any};
 
 /// What is known of it. For `sv` a name alone stands for a folder below `/etc/service`.
 pub const SUPERVISOR: Spec = Spec {
-    is: |called| called.is_any(&["runsv"]),
+    is: |comm, argv| is_any(&["runsv"], comm, argv),
     job: Job::Folder { short: true },
     stop: "sv down",
     per_user: false,

@@ -1,10 +1,10 @@
 //! s6, whose `s6-supervise` looks after one folder.
 
-use super::{Job, Spec};
+use super::{Job, Spec, is_any};
 
 /// What is known of it. What a name alone means to `s6-svc` depends on where it is given.
 pub const SUPERVISOR: Spec = Spec {
-    is: |called| called.is_any(&["s6-supervise"]),
+    is: |comm, argv| is_any(&["s6-supervise"], comm, argv),
     job: Job::Folder { short: false },
     stop: "s6-svc -d",
     per_user: false,

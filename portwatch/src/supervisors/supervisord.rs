@@ -1,10 +1,10 @@
 //! supervisord, which calls a job `GROUP:PROGRAM`, or `PROGRAM` in a group of that name.
 
-use super::{Job, Spec, Variables, is_one};
+use super::{Job, Spec, Variables, is_any, is_one};
 
 /// What is known of it.
 pub const SUPERVISOR: Spec = Spec {
-    is: |called| called.is_any(&["supervisord", "supervisor.supervisord"]),
+    is: |comm, argv| is_any(&["supervisord", "supervisor.supervisord"], comm, argv),
     job: Job::Environment(job),
     stop: "supervisorctl stop",
     per_user: false,

@@ -12,7 +12,7 @@ use crate::{
     enrich::{host::Host, processes, vouch},
     evidence::{Process, Supervisor, SupervisorKind},
     redact::Cmdline,
-    supervisors::{self, Called, Job},
+    supervisors::{self, Job},
 };
 
 /// How far up the parents are followed.
@@ -64,7 +64,7 @@ pub fn look(host: &Host, process: &Process, deadline: Instant) -> Parents {
             restarts: None,
             uid: uid.filter(|&uid| uid != 0),
         };
-        if let (Some((kind, spec)), Some(uid)) = (supervisors::of(&Called { comm, argv }), uid())
+        if let (Some((kind, spec)), Some(uid)) = (supervisors::of(comm, argv), uid())
             && is_believed(host, process, pid, uid)
         {
             let name = match spec.job {
