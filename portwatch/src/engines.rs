@@ -13,19 +13,8 @@ mod lxc;
 mod podman;
 
 /// A container engine.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    PartialEq,
-    Eq,
-    Hash,
-    Serialize,
-    Deserialize,
-    JsonSchema,
-    strum::IntoStaticStr,
-    strum::VariantArray,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(strum::IntoStaticStr, strum::VariantArray)]
 #[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase")]
 pub enum Engine {
@@ -33,7 +22,7 @@ pub enum Engine {
     Docker,
     /// Podman.
     Podman,
-    /// containerd, in most cases for Kubernetes.
+    /// containerd, usually for Kubernetes.
     Containerd,
     /// CRI-O.
     Crio,

@@ -42,5 +42,9 @@ pub mod shared;
 pub mod sinks;
 pub mod supervisors;
 pub mod talk;
+pub mod text;
 pub mod wait;
 pub mod watch;
+
+#[cfg(test)]
+mod hostile;

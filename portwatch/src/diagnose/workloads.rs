@@ -8,11 +8,11 @@ use crate::{
         words,
     },
     engines::{self, Engine, Names, Spec},
-    evidence::{Cgroup, Process, Workload},
+    evidence::{Cgroup, Process, Protocol, Workload},
 };
 
 /// Ends the container that `proxy` holds `port` for.
-pub fn behind_proxy(proxy: &Process, port: u16, protocol: &str) -> Move {
+pub fn behind_proxy(proxy: &Process, port: u16, protocol: Protocol) -> Move {
     let known = proxy.workload.as_ref();
     let published = known.and_then(|workload| workload.published.clone());
     let holds = format!("{} only holds the port for it", words::process(proxy));
@@ -38,7 +38,7 @@ pub fn behind_proxy(proxy: &Process, port: u16, protocol: &str) -> Move {
     };
     let engine = known.map(|workload| workload.engine).or_else(by_name);
     let (list, then) = engine.unwrap_or(engines::LIKELIEST).spec().list;
-    let list = list.replace("{port}", &port.to_string()).replace("{protocol}", protocol);
+    let list = list.replace("{port}", &port.to_string()).replace("{protocol}", protocol.into());
     command(list, format!("{why}; {then}"), Risk::None)
 }
 
