@@ -67,7 +67,7 @@ pub struct Spec {
     /// The socket below `/run` of what the kubelet speaks to it through, where control groups
     /// in pods are called by the container's id alone.
     pub shim: Option<&'static str>,
-    /// The folder below `/run` with a file for each network namespace of a container.
+    /// The directory below `/run` with a file for each network namespace of a container.
     pub netns: Option<&'static str>,
     /// Programs that hold ports for its containers.
     pub proxies: &'static [Proxy],
@@ -103,9 +103,9 @@ impl Spec {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Names {
     /// The engine itself, by the Docker Engine API, on this socket below `/run` or below a
-    /// user's folder there. Its commands take these names as well as ids.
+    /// user's directory there. Its commands take these names as well as ids.
     DockerApi(&'static str),
-    /// The kubelet, by its folders of logs.
+    /// The kubelet, by its directories of logs.
     Kubelet,
     /// Nobody who is asked.
     Nobody,

@@ -65,7 +65,7 @@ pub struct Spec {
 pub enum Job {
     /// In variables that it sets for what it starts; read from the job by this.
     Environment(fn(&Variables<'_>) -> Option<String>),
-    /// It is the folder that its first argument names.
+    /// It is the directory that its first argument names.
     Folder {
         /// Whether the command takes a name that is no path as well.
         short: bool,

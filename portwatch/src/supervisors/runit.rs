@@ -1,8 +1,8 @@
-//! runit, whose `runsv` looks after one folder.
+//! runit, whose `runsv` looks after one directory.
 
 use super::{Job, Spec, is_any};
 
-/// What is known of it. For `sv` a name alone stands for a folder below `/etc/service`.
+/// What is known of it. For `sv` a name alone stands for a directory below `/etc/service`.
 pub const SUPERVISOR: Spec = Spec {
     is: |comm, argv| is_any(&["runsv"], comm, argv),
     job: Job::Folder { short: true },

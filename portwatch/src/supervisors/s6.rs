@@ -1,4 +1,4 @@
-//! s6, whose `s6-supervise` looks after one folder.
+//! s6, whose `s6-supervise` looks after one directory.
 
 use super::{Job, Spec, is_any};
 
