@@ -2,7 +2,10 @@
 //! that it is systemd, or a container's proxy, counts where the kernel, root or, among
 //! one user's own processes, that user stands for it ([`Voucher`]).
 
-use crate::evidence::{Process, Voucher};
+use crate::{
+    engines,
+    evidence::{Process, Voucher},
+};
 
 /// What a process is to others by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +32,7 @@ pub enum Proof {
 }
 
 /// A name that claims something.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Claim {
     /// The process's name, of which the kernel keeps 15 characters.
     pub comm: &'static str,
@@ -41,14 +44,10 @@ pub struct Claim {
     pub programs: &'static [&'static str],
 }
 
-const fn proxy(comm: &'static str, programs: &'static [&'static str]) -> Claim {
-    Claim { comm, role: Role::ContainerProxy, proof: Proof::Program, programs }
-}
-
-/// All of them. Programs that keep others running are in
-/// `enrich::supervisors::parents`: they are believed for processes of their own user, or
-/// as root's.
-const CLAIMS: [Claim; 12] = [
+/// All but those of containers' proxies, which are in [`engines`]. Programs that keep others
+/// running are in [`crate::supervisors`]: they are believed for processes of their own user,
+/// or as root's.
+const CLAIMS: [Claim; 3] = [
     Claim { comm: "systemd", role: Role::Systemd, proof: Proof::Manager, programs: &["systemd"] },
     Claim {
         comm: "(sd-listen)",
@@ -56,15 +55,6 @@ const CLAIMS: [Claim; 12] = [
         proof: Proof::ChildOfFirst,
         programs: &["systemd"],
     },
-    proxy("docker-proxy", &["docker-proxy"]),
-    proxy("dockerd", &["dockerd"]),
-    proxy("rootlesskit", &["rootlesskit"]),
-    proxy("rootlessport", &["rootlessport", "podman"]),
-    proxy("rootlessport-ch", &["rootlessport", "podman"]),
-    proxy("slirp4netns", &["slirp4netns"]),
-    proxy("pasta", &["pasta", "passt"]),
-    proxy("pasta.avx2", &["pasta.avx2", "passt.avx2"]),
-    proxy("conmon", &["conmon"]),
     Claim {
         comm: "kube-proxy",
         role: Role::KubeProxy,
@@ -74,12 +64,17 @@ const CLAIMS: [Claim; 12] = [
 ];
 
 /// The claim that a name makes.
-pub fn claim(name: &str) -> Option<&'static Claim> {
-    CLAIMS.iter().find(|claim| claim.comm == name)
+pub fn claim(name: &str) -> Option<Claim> {
+    let own = CLAIMS.iter().find(|claim| claim.comm == name).copied();
+    own.or_else(|| {
+        let (_, proxy) = engines::proxies(name).next()?;
+        let (comm, programs) = (proxy.comm, proxy.programs);
+        Some(Claim { comm, role: Role::ContainerProxy, proof: Proof::Program, programs })
+    })
 }
 
 /// What a process calls itself: its name, or else the program in its first argument.
-pub fn claim_of(process: &Process) -> Option<&'static Claim> {
+pub fn claim_of(process: &Process) -> Option<Claim> {
     let by_comm = process.comm.as_deref().and_then(claim);
     by_comm.or_else(|| {
         let first = process.cmdline.first()?;
@@ -126,7 +121,9 @@ mod tests {
     #[test]
     fn a_name_alone_is_no_proof() {
         let asking = |uid| named("java", None, uid);
-        for claim in &CLAIMS {
+        let proxies = engines::all().flat_map(|engine| engine.spec().proxies);
+        let names = CLAIMS.iter().map(|claim| claim.comm);
+        for claim in names.chain(proxies.map(|proxy| proxy.comm)).map(|name| claim(name).unwrap()) {
             let role = |by, uid| of(&named(claim.comm, by, 1000), &asking(uid));
             assert_eq!(role(Some(Voucher::Nobody), 1000), None, "{}", claim.comm);
             assert_eq!(role(Some(Voucher::User), 1001), None, "{}", claim.comm);

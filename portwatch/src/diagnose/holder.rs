@@ -157,10 +157,7 @@ pub fn restarter<'a>(evidence: &Evidence, process: &'a Process) -> Option<&'a Su
                 && !evidence.process.ancestors.contains(&shell)
                 && before.is_some_and(|it| it.pid != process.pid && it.ppid == Some(shell))
         }
-        SupervisorKind::Supervisord
-        | SupervisorKind::Pm2
-        | SupervisorKind::Runit
-        | SupervisorKind::S6 => true,
+        kind => kind.spec().is_some(),
     };
     restarts.then_some(supervisor)
 }
@@ -212,8 +209,7 @@ fn is_same_service(failing: &Process, holder: &Process) -> bool {
     // Jobs of one supervisor have its unit in common and are not one service.
     let job = |process: &'_ Process| {
         let supervisor = process.supervisor.as_ref()?;
-        let has_jobs = !matches!(supervisor.kind, SupervisorKind::Systemd | SupervisorKind::Shell);
-        supervisor.name.clone().filter(|_| has_jobs)
+        supervisor.name.clone().filter(|_| supervisor.kind.spec().is_some())
     };
     if matches!((job(failing), job(holder)), (Some(a), Some(b)) if a != b) {
         return false;

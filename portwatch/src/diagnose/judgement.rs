@@ -126,7 +126,7 @@ fn of_its_start(case: &Case, holder: &Process, pro: &mut Vec<String>, contra: &m
             ),
             (SupervisorKind::Shell, _) => "a shell restarts it in a loop".to_owned(),
             (kind, _) => {
-                format!("{} restarts {name} when it exits: stop it there", supervisor_name(kind))
+                format!("{kind} restarts {name} when it exits: stop it there")
             }
         });
     }
@@ -138,15 +138,4 @@ fn on_systemd(case: &Case, holder: &Process) -> bool {
     let path_known = holder.cgroup.as_ref().is_some_and(|cgroup| cgroup.path.is_some());
     let failing = case.process();
     path_known && (failing.unit.is_some() || failing.session.is_some())
-}
-
-fn supervisor_name(kind: SupervisorKind) -> &'static str {
-    match kind {
-        SupervisorKind::Systemd => "systemd",
-        SupervisorKind::Supervisord => "supervisord",
-        SupervisorKind::Pm2 => "pm2",
-        SupervisorKind::Runit => "runit",
-        SupervisorKind::S6 => "s6",
-        SupervisorKind::Shell => "a shell",
-    }
 }

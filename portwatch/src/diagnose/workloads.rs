@@ -7,7 +7,8 @@ use crate::{
         moves::{command, quote},
         words,
     },
-    evidence::{Cgroup, Engine, Process, Protocol, Workload},
+    engines::{self, Engine, Names, Spec},
+    evidence::{Cgroup, Process, Protocol, Workload},
 };
 
 /// Ends the container that `proxy` holds `port` for.
@@ -21,7 +22,7 @@ pub fn behind_proxy(proxy: &Process, port: u16, protocol: Protocol) -> Move {
         uid => user_of(proxy).or(uid),
     };
     if let Some(workload) = known
-        && let Some(stop) = stop_command(workload, user.map(|uid| (uid, proxy.user.as_deref())))
+        && let Some(stop) = stop_known(workload, user.map(|uid| (uid, proxy.user.as_deref())))
     {
         let label = words::workload(workload).unwrap_or_else(|| "a container".to_owned());
         let image =
@@ -31,26 +32,14 @@ pub fn behind_proxy(proxy: &Process, port: u16, protocol: Protocol) -> Move {
     }
     let published = published.map(|text| format!(" as {text}")).unwrap_or_default();
     let why = format!("a container published the port{published}; {holds}");
-    match known.map(|workload| workload.engine) {
-        Some(Engine::Podman) => podman_list(port, why),
-        None if is_podmans(proxy) => podman_list(port, why),
-        _ => command(
-            format!("docker ps --filter publish={port}/{protocol}"),
-            format!("{why}; this shows which: stop it with docker stop"),
-            Risk::None,
-        ),
-    }
-}
-
-/// Podman has no filter by port.
-fn podman_list(port: u16, why: String) -> Move {
-    let why = format!("{why}; this shows which: stop it with podman stop");
-    command(format!("podman ps | grep -w {port}"), why, Risk::None)
-}
-
-fn is_podmans(proxy: &Process) -> bool {
-    let comm = proxy.comm.as_deref().unwrap_or_default();
-    ["conmon", "rootlessport"].iter().any(|name| comm.starts_with(name))
+    let by_name = || {
+        let mut proxies = engines::proxies(proxy.comm.as_deref()?);
+        proxies.find(|(_, proxy)| !proxy.shared).map(|(engine, _)| engine)
+    };
+    let engine = known.map(|workload| workload.engine).or_else(by_name);
+    let (list, then) = engine.unwrap_or(engines::LIKELIEST).spec().list;
+    let list = list.replace("{port}", &port.to_string()).replace("{protocol}", protocol.into());
+    command(list, format!("{why}; {then}"), Risk::None)
 }
 
 /// Ends the container or pod that `holder` runs in, because of `why`; `None` if
@@ -87,18 +76,13 @@ pub fn around(holder: &Process, why: &str) -> Option<Move> {
             Risk::None,
         ));
     }
-    let container = holder.container.as_ref()?;
+    let container = holder.container.as_deref()?;
     let user = user_of(holder).map(|uid| (uid, None));
     let path = holder.cgroup.as_ref().and_then(|cgroup| cgroup.path.as_deref());
-    // What is below the container's group has names that the container gives.
-    let (above, _) = path.and_then(|path| path.split_once(container.as_str())).unwrap_or_default();
-    let stop = workload.and_then(|workload| stop_command(workload, user)).or_else(|| {
-        let engine = engine(above)?;
-        let id = Some(container.clone());
-        let by_id = Workload { engine, id, name: None, image: None, pod: None, published: None };
-        stop_command(&by_id, user)
-    });
-    let stop = stop.unwrap_or_else(|| format!("lxc-stop -n {}", quote(container)));
+    let stop = workload.and_then(|workload| stop_known(workload, user)).or_else(|| {
+        let engine = engines::of_container(path.unwrap_or_default(), container);
+        stop_command(engine.unwrap_or(engines::LIKELIEST), None, Some(container), user)
+    })?;
     let why =
         format!("{why}; stop the container through its engine: a killed process may be restarted");
     Some(interrupts(stop, why))
@@ -110,26 +94,26 @@ fn interrupts(stop: String, why: String) -> Move {
 
 /// Through the engine, which may be a user's own; `None` if neither name nor id
 /// is known.
-fn stop_command(workload: &Workload, user: Option<(u32, Option<&str>)>) -> Option<String> {
-    let id = workload.id.as_deref().map(words::short_id);
-    let name = workload.name.as_deref().filter(|name| is_plain(name));
-    let by_name = matches!(workload.engine, Engine::Docker | Engine::Podman);
-    let target = quote(name.filter(|_| by_name).or(id)?);
-    Some(match (workload.engine, user) {
-        (Engine::Docker, None) => format!("docker stop {target}"),
-        (Engine::Docker, Some((uid, _))) => {
-            format!("docker -H unix:///run/user/{uid}/docker.sock stop {target}")
-        }
-        (Engine::Podman, None) => format!("podman stop {target}"),
-        (Engine::Podman, Some((uid, Some(name)))) => format!(
-            "runuser -u {} -- env XDG_RUNTIME_DIR=/run/user/{uid} podman stop {target}",
-            quote(name)
-        ),
-        (Engine::Podman, Some((uid, None))) => {
-            format!("podman --url unix:///run/user/{uid}/podman/podman.sock stop {target}")
-        }
-        (Engine::Containerd | Engine::Crio, _) => format!("crictl stop {target}"),
-    })
+fn stop_known(workload: &Workload, user: Option<(u32, Option<&str>)>) -> Option<String> {
+    stop_command(workload.engine, workload.name.as_deref(), workload.id.as_deref(), user)
+}
+
+fn stop_command(
+    engine: Engine,
+    name: Option<&str>,
+    id: Option<&str>,
+    user: Option<(u32, Option<&str>)>,
+) -> Option<String> {
+    let Spec { stop, users_stop, names, .. } = engine.spec();
+    let by_name = matches!(names, Names::DockerApi(_));
+    let name = name.filter(|name| by_name && is_plain(name));
+    let target = quote(name.or(id.map(words::short_id))?);
+    let users = user.and_then(|(uid, user)| {
+        let known = |command: &&&str| user.is_some() || !command.contains("{user}");
+        let command = users_stop.iter().find(known)?.replace("{uid}", &uid.to_string());
+        Some(command.replace("{user}", &quote(user.unwrap_or_default())))
+    });
+    Some(format!("{} {target}", users.as_deref().unwrap_or(stop)))
 }
 
 /// A name as engines allow it, and in full: one that has been cut, or that could
@@ -145,18 +129,4 @@ fn is_plain(name: &str) -> bool {
 /// The user whose engine runs the process, if not the system's.
 fn user_of(process: &Process) -> Option<u32> {
     process.cgroup.as_ref().and_then(Cgroup::user)
-}
-
-/// The engine that the beginning of a cgroup path tells of, as far as the container's id;
-/// `None` for LXC.
-fn engine(above: &str) -> Option<Engine> {
-    const CRI: [&str; 3] = ["cri-containerd", "crio-", "kubepods"];
-    if above.contains("libpod") {
-        Some(Engine::Podman)
-    } else if CRI.iter().any(|name| above.contains(name)) {
-        // Its command is CRI-O's as well.
-        Some(Engine::Containerd)
-    } else {
-        (!above.contains("lxc")).then_some(Engine::Docker)
-    }
 }

@@ -3,6 +3,7 @@
 use std::{fs, io, os::unix::fs::MetadataExt as _, path::Path};
 
 use crate::{
+    engines,
     enrich::host::{Host, read_beginning},
     evidence::{Cgroup, user_of_cgroup},
 };
@@ -44,11 +45,8 @@ pub fn owner(path: &str) -> Owner {
     let mut parent = "";
     for part in path.split('/').filter(|part| !part.is_empty()) {
         let is_unit = [".service", ".scope", ".socket"].iter().any(|kind| part.ends_with(kind));
-        let named = match of_user {
-            true => users_container(part),
-            false => other_system(part, parent).or_else(|| container(part, owner.pod.is_some())),
-        };
-        if let Some(name) = named {
+        let named = engines::container(part, parent, of_user, owner.pod.is_some());
+        if let Some((_, name)) = named {
             let may_be = owner.unit.as_deref().is_none_or(may_run_containers);
             owner.container = may_be.then(|| name.to_owned());
             break;
@@ -80,38 +78,11 @@ pub fn owner(path: &str) -> Owner {
 /// Whether a unit's own groups may be containers: of a scope that was made for one,
 /// of an engine where it puts them below itself.
 fn may_run_containers(unit: &str) -> bool {
-    const ENGINES: [&str; 9] =
-        ["docker", "containerd", "crio", "podman", "kubelet", "k3s", "rke2", "lxc", "incus"];
-    unit.ends_with(".scope") || ENGINES.iter().any(|engine| unit.contains(engine))
-}
-
-/// The name of a container that has a system of its own: LXC's and Incus's
-/// `lxc.payload.NAME`, or `lxc/NAME`.
-fn other_system<'a>(part: &'a str, parent: &str) -> Option<&'a str> {
-    part.strip_prefix("lxc.payload.").or((parent == "lxc").then_some(part))
+    unit.ends_with(".scope") || engines::is_unit(unit)
 }
 
 fn between<'a>(part: &'a str, head: &str, tail: &str) -> Option<&'a str> {
     part.strip_prefix(head)?.strip_suffix(tail).filter(|middle| !middle.is_empty())
-}
-
-/// A container's id in one part of a path: `docker-ID.scope`, a bare id as the
-/// cgroupfs drivers name it, `libpod-ID`, `crio-ID`, `cri-containerd-ID`.
-fn container(part: &str, in_pod: bool) -> Option<&str> {
-    const ENGINES: [&str; 5] = ["docker-", "libpod-", "crio-", "cri-containerd-", "nerdctl-"];
-    let name = part.strip_suffix(".scope").unwrap_or(part);
-    // containerd's own form is `PREFIX:cri-containerd:ID`.
-    let name = name.rsplit(':').next().unwrap_or(name);
-    let id = ENGINES.iter().find_map(|engine| name.strip_prefix(engine)).unwrap_or(name);
-    let is_id =
-        id.len() >= if in_pod { 32 } else { 64 } && id.bytes().all(|byte| byte.is_ascii_hexdigit());
-    is_id.then_some(id)
-}
-
-/// The id of a container of a user's own engine, rootless Docker or Podman.
-fn users_container(part: &str) -> Option<&str> {
-    let is_users = ["docker-", "libpod-"].iter().any(|engine| part.starts_with(engine));
-    container(part, false).filter(|_| is_users)
 }
 
 /// A pod's uid: `kubepods-burstable-podUID.slice` with `_` for `-`, or `podUID`.

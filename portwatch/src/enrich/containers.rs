@@ -8,8 +8,9 @@ use std::{
 };
 
 use crate::{
+    engines::{Engine, Names},
     enrich::{backoff::Backoff, host::Host, run::Service},
-    evidence::{Engine, Evidence, Fact, Gap, Process, Workload},
+    evidence::{Evidence, Fact, Gap, Process, Workload},
     roles,
 };
 
@@ -68,11 +69,12 @@ pub struct Api {
 }
 
 impl Api {
-    /// Where it is asked.
-    pub fn service(self) -> Service<'static> {
-        let podman = self.engine == Engine::Podman;
-        let name = if podman { "podman/podman.sock" } else { "docker.sock" };
-        Service { user: self.user, name }
+    /// Where it is asked; `None` if nobody asks such an engine.
+    pub fn service(self) -> Option<Service<'static>> {
+        match self.engine.spec().names {
+            Names::DockerApi(name) => Some(Service { user: self.user, name }),
+            Names::Kubelet | Names::Nobody => None,
+        }
     }
 }
 
@@ -90,14 +92,15 @@ impl Engines {
         id: Option<&str>,
         deadline: Instant,
     ) -> Option<Result<Vec<Listed>, String>> {
+        let service = api.service()?;
         let mut absent = false;
         let listed = self.0.asked(&api, || {
-            engine::list(host, api, id, deadline).map_err(|error| {
+            engine::list(host, service, id, deadline).map_err(|error| {
                 absent = matches!(error, engine::Error::Absent);
                 error.to_string()
             })
         });
-        let named = |error| format!("{}: {error}", api.service().path(host).display());
+        let named = |error| format!("{}: {error}", service.path(host).display());
         (!absent).then(|| listed.map_err(named))
     }
 }
@@ -221,7 +224,7 @@ fn inside_of(host: &Host, engines: &mut Engines, inside: &Inside, deadline: Inst
         pod: None,
         published: None,
     };
-    if inside.pod.is_some() || matches!(engine, Engine::Containerd | Engine::Crio) {
+    if inside.pod.is_some() || engine.spec().names == Names::Kubelet {
         let found = pods::find(&host.var_root, inside.pod.as_deref(), inside.id.as_deref());
         let gap = found.why.and_then(gap);
         (workload.pod, workload.name) = (found.pod, found.container);
@@ -236,13 +239,13 @@ fn inside_of(host: &Host, engines: &mut Engines, inside: &Inside, deadline: Inst
                 (workload.name, workload.image) = (name, image);
                 return Answer { workload: Some(workload), gap: None };
             }
-            None => format!("{} does not list that container", named(engine)),
+            None => format!("{} does not list that container", engine.spec().name),
         },
         Some(Err(error)) => error,
-        None if inside.user.is_some() => {
-            format!("{} has no API socket for that user", named(engine))
+        None => {
+            let whose = if inside.user.is_some() { "for that user" } else { "on this host" };
+            format!("{} has no API socket {whose}", engine.spec().name)
         }
-        None => format!("{} has no API socket on this host", named(engine)),
     };
     Answer { workload: Some(workload), gap: gap(why) }
 }
@@ -259,19 +262,9 @@ fn behind(host: &Host, engines: &mut Engines, proxy: &Proxy, deadline: Instant) 
     let why = match listed.map(|listed| listed.map(|listed| published::by(&listed, proxy))) {
         Some(Ok(Ok(workload))) => return Answer { workload: Some(workload), gap: None },
         Some(Ok(Err(error)) | Err(error)) => error,
-        None => format!("{} has no API socket for that user", named(proxy.engine)),
+        None => format!("{} has no API socket for that user", proxy.engine.spec().name),
     };
     Answer { workload: proxy.workload(), gap: gap(why) }
-}
-
-/// An engine's name for people.
-fn named(engine: Engine) -> &'static str {
-    match engine {
-        Engine::Docker => "Docker",
-        Engine::Podman => "Podman",
-        Engine::Containerd => "containerd",
-        Engine::Crio => "CRI-O",
-    }
 }
 
 /// Whether there is a socket of Docker's, root's or a user's.
@@ -280,7 +273,7 @@ pub fn has_docker(host: &Host) -> bool {
     let users = users.filter_map(|entry| Some(Some(entry.file_name().to_str()?.parse().ok()?)));
     let all = std::iter::once(None).chain(users);
     let mut apis = all.map(|user| Api { engine: Engine::Docker, user });
-    apis.any(|api| api.service().exists(host))
+    apis.any(|api| api.service().is_some_and(|service| service.exists(host)))
 }
 
 /// `text` cut to `most` characters.

@@ -2,6 +2,7 @@
 //! for whoever wants to know why something will be missing.
 
 use std::{
+    borrow::Cow,
     fs::{self, File},
     io,
     os::unix::fs::MetadataExt as _,
@@ -16,7 +17,7 @@ use super::{
     host::{Host, NetnsRef},
     supervisors::systemd,
 };
-use crate::{evidence::Engine, proc};
+use crate::{engines, evidence::Engine, proc};
 
 /// How long one service is waited for.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -44,29 +45,33 @@ pub struct Source {
     /// What was seen, or why it is so.
     pub detail: String,
     /// What events lack because of that, or would without it.
-    pub gives: &'static str,
+    pub gives: Cow<'static, str>,
 }
 
 impl Source {
     /// One that stands as `found` says.
-    pub fn new(name: &'static str, gives: &'static str, found: (State, String)) -> Self {
+    pub fn new(
+        name: &'static str,
+        gives: impl Into<Cow<'static, str>>,
+        found: (State, String),
+    ) -> Self {
         let (state, detail) = found;
-        Self { name, state, detail, gives }
+        Self { name, state, detail, gives: gives.into() }
     }
 }
 
 /// Asks all of them but the search of open files, which the kernel side has.
 pub fn survey(host: &Host) -> Vec<Source> {
-    vec![
+    let mut sources = vec![
         Source::new("sock_diag", "the sockets on the port", sock_diag(host)),
         Source::new("namespaces", "sockets in other network namespaces", namespaces(host)),
         Source::new("proc", "names and command lines of other users' processes", processes(host)),
         Source::new("cgroup2", "units, containers, and a fast search for holders", cgroup2(host)),
         Source::new("systemd", "restart settings, .socket units", of_systemd(host)),
-        Source::new("docker", "names of Docker's containers", engine(host, Engine::Docker)),
-        Source::new("podman", "names of Podman's containers", engine(host, Engine::Podman)),
-        Source::new("kubelet", "names of pods", kubelet(host)),
-    ]
+    ];
+    sources.extend(engines::all().filter_map(|engine| of_engine(host, engine)));
+    sources.push(Source::new("kubelet", "names of pods", kubelet(host)));
+    sources
 }
 
 fn sock_diag(host: &Host) -> (State, String) {
@@ -150,17 +155,19 @@ fn of_systemd(host: &Host) -> (State, String) {
     }
 }
 
-fn engine(host: &Host, engine: Engine) -> (State, String) {
-    let api = Api { engine, user: None };
-    let place = api.service().path(host);
+/// `None` for an engine that is not asked.
+fn of_engine(host: &Host, engine: Engine) -> Option<Source> {
+    let service = Api { engine, user: None }.service()?;
+    let place = service.path(host);
     let place = place.display();
-    match containers::engine::list(host, api, None, Instant::now() + PATIENCE) {
+    let found = match containers::engine::list(host, service, None, Instant::now() + PATIENCE) {
         Err(containers::engine::Error::Absent) => (State::Absent, format!("no {place}")),
         Ok(running) => {
             (State::Ready, format!("{place} answers; {} containers are running", running.len()))
         }
         Err(why) => (State::Limited, format!("{place}: {why}")),
-    }
+    };
+    Some(Source::new(engine.into(), format!("names of {}'s containers", engine.spec().name), found))
 }
 
 fn kubelet(host: &Host) -> (State, String) {

@@ -23,7 +23,7 @@ pub fn vouch_all(host: &Host, evidence: &mut Evidence) {
     let usage = ephemeral.as_mut().and_then(|range| range.usage.as_mut());
     let most = usage.and_then(|usage| usage.most_by.as_mut()).map(|most| &mut most.process);
     for process in std::iter::once(process).chain(holders).chain(before).chain(most) {
-        process.vouched_by = roles::claim_of(process).map(|claim| voucher(host, process, claim));
+        process.vouched_by = roles::claim_of(process).map(|claim| voucher(host, process, &claim));
     }
 }
 
@@ -156,7 +156,7 @@ mod tests {
             ..Process::default()
         };
         change(&mut process);
-        voucher(&host, &process, roles::claim_of(&process).unwrap())
+        voucher(&host, &process, &roles::claim_of(&process).unwrap())
     }
 
     /// A program in a folder of the test's own.

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Time, is_false};
-use crate::redact::Cmdline;
+use crate::{engines::Engine, redact::Cmdline, supervisors::SupervisorKind};
 
 /// A process, with all evidence that could be collected.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -148,26 +148,6 @@ pub struct Supervisor {
     pub uid: Option<u32>,
 }
 
-/// A kind of supervisor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[derive(strum::Display, strum::VariantArray)]
-#[serde(rename_all = "lowercase")]
-#[strum(serialize_all = "lowercase")]
-pub enum SupervisorKind {
-    /// systemd, of the system or of a user.
-    Systemd,
-    /// supervisord.
-    Supervisord,
-    /// pm2.
-    Pm2,
-    /// runit's `runsv`.
-    Runit,
-    /// s6's `s6-supervise`.
-    S6,
-    /// A shell that runs a loop.
-    Shell,
-}
-
 /// A container, from its engine or the kubelet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Workload {
@@ -193,20 +173,6 @@ pub struct Pod {
     pub namespace: String,
     /// Its name.
     pub name: String,
-}
-
-/// A container engine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Engine {
-    /// Docker.
-    Docker,
-    /// Podman.
-    Podman,
-    /// containerd, usually for Kubernetes.
-    Containerd,
-    /// CRI-O.
-    Crio,
 }
 
 /// A control group.

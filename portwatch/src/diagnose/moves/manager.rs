@@ -62,29 +62,17 @@ fn in_brackets(name: &str) -> String {
 /// `None` for systemd and shells, and where the name that it goes by there is
 /// not known.
 fn by_supervisor(holder: &Process, supervisor: &Supervisor, why: &str) -> Option<Move> {
-    let name = quote(supervisor.name.as_deref()?);
+    let spec = supervisor.kind.spec()?;
+    let stop = format!("{} {}", spec.stop, quote(supervisor.name.as_deref()?));
     // A user's own is told as that user: root's has other jobs, maybe of the same name.
-    let by_user = |what: String| match supervisor.uid {
-        Some(_) => as_user(holder, &what),
-        None => what,
-    };
-    let (who, stop) = match supervisor.kind {
-        SupervisorKind::Supervisord => {
-            ("supervisord", by_user(format!("supervisorctl stop {name}")))
-        }
-        SupervisorKind::Pm2 => ("pm2", as_user(holder, &format!("pm2 stop {name}"))),
-        SupervisorKind::Runit => ("runit", by_user(format!("sv down {name}"))),
-        SupervisorKind::S6 => ("s6", by_user(format!("s6-svc -d {name}"))),
-        SupervisorKind::Systemd | SupervisorKind::Shell => return None,
-    };
+    let by_user = spec.per_user || supervisor.uid.is_some();
     Some(command(
-        stop,
-        format!("{why}; {who} manages it and would restart it after a kill"),
+        if by_user { as_user(holder, &stop) } else { stop },
+        format!("{why}; {} manages it and would restart it after a kill", supervisor.kind),
         Risk::Interrupts,
     ))
 }
 
-/// pm2 has a daemon for each user.
 fn as_user(holder: &Process, what: &str) -> String {
     match holder.user.as_deref().filter(|_| holder.uid != Some(0)) {
         Some(user) => format!("runuser -u {} -- {what}", quote(user)),

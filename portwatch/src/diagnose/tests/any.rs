@@ -6,8 +6,13 @@ use std::{collections::BTreeMap, net::IpAddr};
 use jiff::Timestamp;
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
+use strum::VariantArray as _;
+
 use super::*;
-use crate::evidence::*;
+use crate::{
+    engines::{self, Names},
+    evidence::*,
+};
 
 fn time() -> impl Strategy<Value = Timestamp> {
     (-1_000_000i64..4_000_000_000).prop_map(|at| Timestamp::from_second(at).unwrap())
@@ -44,8 +49,7 @@ fn device() -> impl Strategy<Value = Option<Device>> {
 }
 
 fn supervisor() -> impl Strategy<Value = Supervisor> {
-    use SupervisorKind::{Pm2, Runit, S6, Shell, Supervisord, Systemd};
-    let kind = select(vec![Systemd, Supervisord, Pm2, Runit, S6, Shell]);
+    let kind = select(SupervisorKind::VARIANTS);
     (kind, option::of(text()), option::of(any::<u32>()), option::of(text()), any::<Option<u32>>())
         .prop_map(|(kind, name, pid, restart, restarts)| Supervisor {
             kind,
@@ -58,7 +62,8 @@ fn supervisor() -> impl Strategy<Value = Supervisor> {
 }
 
 fn workload() -> impl Strategy<Value = Workload> {
-    let engine = select(vec![Engine::Docker, Engine::Podman, Engine::Containerd, Engine::Crio]);
+    let engines = engines::all().filter(|engine| engine.spec().names != Names::Nobody);
+    let engine = select(engines.collect::<Vec<_>>());
     let pod = (text(), text()).prop_map(|(namespace, name)| Pod { namespace, name });
     (engine, option::of(text()), option::of(text()), option::of(pod), option::of(text())).prop_map(
         |(engine, id, name, pod, published)| Workload {

@@ -14,10 +14,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::{io::AsyncReadExt as _, net::UnixStream};
 
-use crate::enrich::{
-    containers::{Api, published::Listed},
-    host::Host,
-};
+use crate::enrich::{containers::published::Listed, host::Host, run::Service};
 
 mod answer;
 
@@ -53,11 +50,11 @@ pub enum Error {
 /// is none.
 pub fn list(
     host: &Host,
-    api: Api,
+    service: Service<'_>,
     id: Option<&str>,
     deadline: Instant,
 ) -> Result<Vec<Listed>, Error> {
-    let socket = api.service().connect(host).map_err(|error| match error.kind() {
+    let socket = service.connect(host).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => Error::Absent,
         _ => error.into(),
     })?;

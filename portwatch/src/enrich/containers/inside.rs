@@ -3,7 +3,10 @@
 
 use std::path::Path;
 
-use crate::evidence::{Cgroup, Engine, Process};
+use crate::{
+    engines::{self, Engine, Names},
+    evidence::{Cgroup, Process},
+};
 
 /// A process's container, before anybody is asked.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -28,88 +31,14 @@ impl Inside {
         let path = process.cgroup.as_ref().and_then(|cgroup| cgroup.path.as_deref());
         let path = path.unwrap_or_default();
         let user = process.cgroup.as_ref().and_then(Cgroup::user);
-        let named = id.as_deref().and_then(|id| engine(path, id));
         // Where a path names nobody and no pod, there is nobody to be asked.
+        let named = id.as_deref().and_then(|id| engines::of_container(path, id));
+        let named = named.filter(|engine| engine.spec().names != Names::Nobody);
         (named.is_some() || pod.is_some()).then_some(Self { named, id, pod, user })
     }
 
-    /// The engine. In a pod a bare id is containerd's or Docker's, CRI-O always
-    /// puts its name before it; and the kubelet speaks to Docker only through
-    /// cri-dockerd.
+    /// The engine; of a bare id in a pod the one that the kubelet has.
     pub fn engine(&self, run_root: &Path) -> Engine {
-        self.named.unwrap_or_else(|| {
-            let docker = run_root.join("cri-dockerd.sock").exists();
-            if docker { Engine::Docker } else { Engine::Containerd }
-        })
-    }
-}
-
-/// The engine in whose group the container `id` is.
-fn engine(path: &str, id: &str) -> Option<Engine> {
-    const PREFIXES: [(&str, Engine); 5] = [
-        ("docker-", Engine::Docker),
-        ("libpod-", Engine::Podman),
-        ("crio-", Engine::Crio),
-        ("cri-containerd-", Engine::Containerd),
-        ("nerdctl-", Engine::Containerd),
-    ];
-    let mut parent = "";
-    for part in path.split('/') {
-        // The outermost, as for the id itself: what is below is the container's own.
-        if part.contains(id) {
-            let name = part.rsplit(':').next().unwrap_or(part);
-            let by_prefix = PREFIXES.iter().find(|(prefix, _)| name.starts_with(prefix));
-            return match by_prefix {
-                Some(&(_, engine)) => Some(engine),
-                None if part.contains(":cri-containerd:") => Some(Engine::Containerd),
-                None if parent == "docker" => Some(Engine::Docker),
-                None if parent == "libpod_parent" => Some(Engine::Podman),
-                None => None,
-            };
-        }
-        parent = part;
-    }
-    None
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const ID: &str = "9f81c2e4a77b9f81c2e4a77b9f81c2e4a77b9f81c2e4a77b9f81c2e4a77b1234";
-
-    #[test]
-    fn the_path_names_the_engine() {
-        for (path, expected) in [
-            (format!("/system.slice/docker-{ID}.scope"), Some(Engine::Docker)),
-            (format!("/docker/{ID}"), Some(Engine::Docker)),
-            (format!("/docker/{ID}/app"), Some(Engine::Docker)),
-            (format!("/machine.slice/libpod-{ID}.scope/container"), Some(Engine::Podman)),
-            (format!("/libpod_parent/{ID}"), Some(Engine::Podman)),
-            (format!("/kubepods.slice/kubepods-podx.slice/crio-{ID}.scope"), Some(Engine::Crio)),
-            (
-                format!("/kubepods.slice/x.slice/cri-containerd-{ID}.scope"),
-                Some(Engine::Containerd),
-            ),
-            (
-                format!("/system.slice/kubepods-x.slice:cri-containerd:{ID}"),
-                Some(Engine::Containerd),
-            ),
-            (format!("/user.slice/nerdctl-{ID}.scope"), Some(Engine::Containerd)),
-            (format!("/something/{ID}"), None),
-            // A name that the container gives a group of its own.
-            (format!("/system.slice/docker-{ID}.scope/crio-{ID}.scope"), Some(Engine::Docker)),
-        ] {
-            assert_eq!(engine(&path, ID), expected, "{path}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn any_path_is_read(path: String, id: String) {
-            let _ = engine(&path, &id);
-        }
+        self.named.unwrap_or_else(|| engines::of_pod(|socket| run_root.join(socket).exists()))
     }
 }

@@ -4,8 +4,9 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::{
+    engines::{self, Engine, Says},
     enrich::containers::{cut, published},
-    evidence::{Cgroup, Engine, Process, Protocol, Workload},
+    evidence::{Cgroup, Process, Protocol, Workload},
     roles::{self, Role},
 };
 
@@ -62,32 +63,45 @@ impl Proxy {
 }
 
 /// Reads `process` that holds, or wants, `held`; `None` if it is no proxy.
-/// Sources: docker-proxy's and conmon's own options (`docker-proxy -help`,
-/// conmon(8)); the others say nothing of the container on their command lines.
 pub fn read(process: &Process, held: Endpoint) -> Option<Proxy> {
-    let mut proxy = Proxy {
-        engine: Engine::Docker,
-        uid: run_by(process),
-        id: None,
-        name: None,
-        host: held,
-        container: None,
-    };
-    let arguments: Vec<_> = process.cmdline.iter().collect();
-    match program(process)? {
-        "docker-proxy" => docker_proxy(&arguments, &mut proxy),
-        // Rootless Docker; and newer Dockers bind in the daemon itself.
-        "dockerd" | "rootlesskit" => {}
-        "conmon" => conmon(&arguments, &mut proxy),
-        _ => proxy.engine = Engine::Podman,
+    let claim = roles::claim_of(process).filter(|claim| claim.role == Role::ContainerProxy)?;
+    let (engine, program) = engines::proxies(claim.comm).next()?;
+    let mut proxy =
+        Proxy { engine, uid: run_by(process), id: None, name: None, host: held, container: None };
+    let is_own = |argument: &&str| program.until.is_none_or(|until| !argument.starts_with(until));
+    let arguments: Vec<_> = process.cmdline.iter().take_while(is_own).collect();
+    let (mut address, mut port) = (None, None);
+    for (names, says) in program.options {
+        let Some(value) = option(&arguments, names) else { continue };
+        match says {
+            Says::Id => proxy.id = Some(value).filter(is_id).map(str::to_owned),
+            Says::Name if value.is_empty() => {}
+            Says::Name => proxy.name = Some(cut(value, MOST_NAME)),
+            Says::Protocol => {
+                proxy.host.protocol = match value {
+                    "tcp" => Protocol::Tcp,
+                    "udp" => Protocol::Udp,
+                    "sctp" => Protocol::Sctp,
+                    _ => proxy.host.protocol,
+                }
+            }
+            Says::HostAddress => proxy.host.address = value.parse().unwrap_or(held.address),
+            Says::HostPort => proxy.host.port = value.parse().unwrap_or(held.port),
+            Says::ContainerAddress => address = value.parse().ok(),
+            Says::ContainerPort => port = value.parse().ok(),
+        }
     }
+    proxy.container = address.zip(port);
+    let name = proxy.name.as_deref().unwrap_or_default();
+    let mut others = engines::proxies(claim.comm);
+    let by_name =
+        others.find(|(_, other)| other.names.is_some_and(|names| name.starts_with(names)));
+    proxy.engine = by_name.map_or(engine, |(engine, _)| engine);
     Some(proxy)
 }
 
-/// The known name of the program, by its own word or its first argument.
-fn program(process: &Process) -> Option<&'static str> {
-    let claim = roles::claim_of(process)?;
-    (claim.role == Role::ContainerProxy).then_some(claim.comm)
+fn is_id(id: &&str) -> bool {
+    id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// The user whose engine it is: by the slice, since a rootless proxy may run
@@ -116,36 +130,6 @@ fn option<'a>(arguments: &[&'a str], names: &[&str]) -> Option<&'a str> {
         }
     }
     None
-}
-
-fn docker_proxy(arguments: &[&str], proxy: &mut Proxy) {
-    let address = |name| option(arguments, &[name]).and_then(|value| value.parse::<IpAddr>().ok());
-    let port = |name| option(arguments, &[name]).and_then(|value| value.parse::<u16>().ok());
-    proxy.host.address = address("host-ip").unwrap_or(proxy.host.address);
-    proxy.host.port = port("host-port").unwrap_or(proxy.host.port);
-    proxy.host.protocol = match option(arguments, &["proto"]) {
-        Some("tcp") => Protocol::Tcp,
-        Some("udp") => Protocol::Udp,
-        Some("sctp") => Protocol::Sctp,
-        _ => proxy.host.protocol,
-    };
-    let container = port("container-port");
-    proxy.container = address("container-ip").zip(container);
-}
-
-/// conmon(8) keeps the ports of Podman's root containers open; CRI-O runs it
-/// too, with the kubelet's name for the container.
-fn conmon(arguments: &[&str], proxy: &mut Proxy) {
-    let is_id = |id: &&str| id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
-    // What follows it are options of other programs.
-    let end = arguments.iter().position(|argument| argument.starts_with("--exit-command"));
-    let own = arguments.get(..end.unwrap_or(arguments.len())).unwrap_or_default();
-    proxy.id = option(own, &["c", "cid"]).filter(is_id).map(str::to_owned);
-    proxy.name = option(own, &["n", "name"])
-        .filter(|name| !name.is_empty())
-        .map(|name| cut(name, MOST_NAME));
-    let of_kubelet = proxy.name.as_deref().is_some_and(|name| name.starts_with("k8s_"));
-    proxy.engine = if of_kubelet { Engine::Crio } else { Engine::Podman };
 }
 
 impl Default for Endpoint {

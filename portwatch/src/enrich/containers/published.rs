@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::{
-    enrich::containers::{named, proxy::Proxy},
+    enrich::containers::proxy::Proxy,
     evidence::{Protocol, Workload},
 };
 
@@ -40,7 +40,7 @@ pub struct Port {
 /// # Errors
 /// None fits, or more than one does.
 pub fn by(listed: &[Listed], proxy: &Proxy) -> Result<Workload, String> {
-    let engine = named(proxy.engine);
+    let engine = proxy.engine.spec().name;
     let mut fitting = listed.iter().filter_map(|container| match &proxy.id {
         Some(id) => (container.id == *id).then(|| (container, port(container, proxy))),
         None => port(container, proxy)

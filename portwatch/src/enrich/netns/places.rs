@@ -10,6 +10,7 @@ use std::{
 };
 
 use crate::{
+    engines,
     enrich::host::{Host, NetnsRef},
     kernel::nsfs,
 };
@@ -73,7 +74,7 @@ pub fn inode(path: &Path) -> Option<u32> {
     nsfs::inode(path).ok()
 }
 
-/// The namespace's name as `ip netns` keeps it, or Docker's file for it, which
+/// The namespace's name as `ip netns` keeps it, or an engine's file for it, which
 /// is no name that anybody knows.
 pub fn named(host: &Host, wanted: u32) -> Option<(Option<String>, PathBuf)> {
     let entry_in = |folder: PathBuf| {
@@ -87,17 +88,21 @@ pub fn named(host: &Host, wanted: u32) -> Option<(Option<String>, PathBuf)> {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
         return Some((name, path));
     }
-    entry_in(host.run_root.join("docker/netns")).map(|path| (None, path))
+    engines_folders().find_map(|folder| Some((None, entry_in(host.run_root.join(folder))?)))
 }
 
-/// The files that stand for namespaces with a name, or with Docker's.
+/// The files that stand for namespaces with a name, or with an engine's.
 pub fn names(host: &Host) -> impl Iterator<Item = PathBuf> {
-    ["netns", "docker/netns"]
-        .into_iter()
+    std::iter::once("netns")
+        .chain(engines_folders())
         .filter_map(|folder| fs::read_dir(host.run_root.join(folder)).ok())
         .flatten()
         .flatten()
         .map(|entry| entry.path())
+}
+
+fn engines_folders() -> impl Iterator<Item = &'static str> {
+    engines::all().filter_map(|engine| engine.spec().netns)
 }
 
 /// By any process that lives there. If there is none, and one that may not be asked,

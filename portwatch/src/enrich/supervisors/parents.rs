@@ -12,6 +12,7 @@ use crate::{
     enrich::{host::Host, processes, vouch},
     evidence::{Process, Supervisor, SupervisorKind},
     redact::Cmdline,
+    supervisors::{self, Job},
 };
 
 /// How far up the parents are followed.
@@ -63,12 +64,14 @@ pub fn look(host: &Host, process: &Process, deadline: Instant) -> Parents {
             restarts: None,
             uid: uid.filter(|&uid| uid != 0),
         };
-        if let (Some(kind), Some(uid)) = (kind(comm, argv), uid())
+        if let (Some((kind, spec)), Some(uid)) = (supervisors::of(comm, argv), uid())
             && is_believed(host, process, pid, uid)
         {
-            let name = match kind {
-                SupervisorKind::Runit | SupervisorKind::S6 => folder(host, pid, kind, argv),
-                _ => name(host, process.pid, kind),
+            let name = match spec.job {
+                Job::Folder { short } => folder(host, pid, argv, short),
+                Job::Environment(read) => processes::who(host, process.pid)
+                    .and_then(|who| host.environment(who))
+                    .and_then(|variables| read(&|name| variables.get(name))),
             };
             found.supervisor = Some(supervisor(kind, name, Some(uid)));
             break;
@@ -102,29 +105,9 @@ fn is_believed(host: &Host, process: &Process, pid: u32, uid: u32) -> bool {
     if uid == 0 { vouch::is_roots_process(host, pid) } else { process.uid == Some(uid) }
 }
 
-/// The kind of a program that is made for keeping others running. pm2 writes its
-/// title over its arguments.
-fn kind(comm: &str, argv: &Cmdline) -> Option<SupervisorKind> {
-    let program = argv.first().unwrap_or_default();
-    let is_pm2_title = program.starts_with("PM2 v") && program.contains("God Daemon");
-    if comm.starts_with("PM2") || is_pm2_title {
-        return Some(SupervisorKind::Pm2);
-    }
-    let is_python = base(program).starts_with("python");
-    let script = argv.iter().skip(1).find(|argument| !argument.starts_with('-'));
-    let script = script.map(base).filter(|_| is_python).unwrap_or_default();
-    [comm, base(program), script].into_iter().find_map(|name| match name {
-        "supervisord" | "supervisor.supervisord" => Some(SupervisorKind::Supervisord),
-        "runsv" => Some(SupervisorKind::Runit),
-        "s6-supervise" => Some(SupervisorKind::S6),
-        _ => None,
-    })
-}
-
-/// The folder that `runsv` and `s6-supervise` look after. Both go there at once,
-/// so that it is known where they were told a part of its path only. For `sv` a
-/// name alone means something too, for `s6-svc` it depends on who says it where.
-fn folder(host: &Host, pid: u32, kind: SupervisorKind, argv: &Cmdline) -> Option<String> {
+/// The folder that a supervisor looks after. runit's and s6's go there at once, so that it
+/// is known where they were told a part of its path only.
+fn folder(host: &Host, pid: u32, argv: &Cmdline, short: bool) -> Option<String> {
     let told = argv.iter().nth(1)?;
     if told.starts_with('/') {
         return Some(told.to_owned());
@@ -133,39 +116,7 @@ fn folder(host: &Host, pid: u32, kind: SupervisorKind, argv: &Cmdline) -> Option
     let there = there.and_then(|path| path.into_os_string().into_string().ok());
     there
         .filter(|path| path.starts_with('/') && path != "/" && !path.ends_with(" (deleted)"))
-        .or_else(|| {
-            (kind == SupervisorKind::Runit && !told.starts_with('-')).then(|| told.to_owned())
-        })
-}
-
-/// What a supervisor calls the process, by what it has put into the environment
-/// of what it starts. The process may have written there since: what its
-/// supervisor would take for more than one name is none.
-fn name(host: &Host, pid: u32, kind: SupervisorKind) -> Option<String> {
-    let environment = host.environment(processes::who(host, pid)?)?;
-    let environment = |wanted: &str| environment.get(wanted);
-    if kind == SupervisorKind::Pm2 {
-        return environment("name")
-            .filter(|name| is_one(name))
-            .or_else(|| environment("pm_id").filter(|id| is_one(id)));
-    }
-    let program = environment("SUPERVISOR_PROCESS_NAME").filter(|name| is_one(name))?;
-    match environment("SUPERVISOR_GROUP_NAME") {
-        Some(group) if group != program => is_one(&group).then(|| format!("{group}:{program}")),
-        _ => Some(program),
-    }
-}
-
-/// Whether a name stands for one job and no more: `all`, `GROUP:` and `GROUP:*`
-/// do not, nor do options and pm2's `/PATTERN/`.
-fn is_one(name: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
-    !name.is_empty() && name != "all" && !name.starts_with('-') && name.bytes().all(plain)
-}
-
-/// The last part of a path.
-fn base(path: &str) -> &str {
-    path.rsplit('/').next().unwrap_or(path)
+        .or_else(|| (short && !told.starts_with('-')).then(|| told.to_owned()))
 }
 
 #[cfg(test)]
@@ -203,39 +154,15 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_supervisor_is_known_by_name_script_or_title() {
-        for (comm, line, expected) in [
-            ("supervisord", "", Some(SupervisorKind::Supervisord)),
-            (
-                "python3",
-                "/usr/bin/python3|-u|/usr/bin/supervisord|-n",
-                Some(SupervisorKind::Supervisord),
-            ),
-            ("python3", "python3|-m|supervisor.supervisord", Some(SupervisorKind::Supervisord)),
-            ("python3", "python3|app.py|/usr/bin/supervisord", None),
-            ("vim", "vim|/usr/bin/supervisord", None),
-            ("PM2 v5.3.0: God", "PM2 v5.3.0: God Daemon (/root/.pm2)", Some(SupervisorKind::Pm2)),
-            ("node", "PM2 v6.0.8: God Daemon (/home/a/.pm2)", Some(SupervisorKind::Pm2)),
-            ("runsv", "runsv|web", Some(SupervisorKind::Runit)),
-            ("s6-supervise", "s6-supervise|web", Some(SupervisorKind::S6)),
-            ("java", "java", None),
-        ] {
-            assert_eq!(kind(comm, &argv(line)), expected, "{comm} {line}");
-        }
-    }
-
     proptest! {
         #[test]
-        fn any_arguments_are_read(comm: String, argv: Vec<String>) {
-            let argv = Cmdline::from(argv);
-            let _ = (kind(&comm, &argv), shell::runs(&argv));
+        fn any_arguments_are_read(argv: Vec<String>) {
+            let _ = shell::runs(&Cmdline::from(argv));
         }
 
         #[test]
         fn any_options_are_read(argv in proptest::collection::vec("[-+]{0,2}[a-zO]{0,3}|busybox|sh|é", 0..6)) {
-            let argv = Cmdline::from(argv);
-            let _ = (kind("sh", &argv), shell::runs(&argv));
+            let _ = shell::runs(&Cmdline::from(argv));
         }
     }
 }

@@ -1,0 +1,262 @@
+//! Container engines: what is known of each, as plain data, in a file of its own
+//! (docs/extending.md). Whoever reads control groups, asks an engine or names its commands
+//! looks here.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use strum::VariantArray as _;
+
+mod containerd;
+mod crio;
+mod docker;
+mod lxc;
+mod podman;
+
+/// A container engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(strum::IntoStaticStr, strum::VariantArray)]
+#[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
+pub enum Engine {
+    /// Docker.
+    Docker,
+    /// Podman.
+    Podman,
+    /// containerd, usually for Kubernetes.
+    Containerd,
+    /// CRI-O.
+    Crio,
+    /// LXC and Incus. No event names it: only the container's name is known.
+    #[serde(skip)]
+    Lxc,
+}
+
+impl Engine {
+    /// Returns what is known of it.
+    pub fn spec(self) -> &'static Spec {
+        match self {
+            Self::Docker => &docker::ENGINE,
+            Self::Podman => &podman::ENGINE,
+            Self::Containerd => &containerd::ENGINE,
+            Self::Crio => &crio::ENGINE,
+            Self::Lxc => &lxc::ENGINE,
+        }
+    }
+}
+
+/// The engine of a container of which nothing tells whose it is.
+pub const LIKELIEST: Engine = Engine::Docker;
+/// The engine that the kubelet has where no shim's socket shows another.
+const OF_PODS: Engine = Engine::Containerd;
+
+/// What is known of an engine.
+#[derive(Debug)]
+pub struct Spec {
+    /// Its name for people.
+    pub name: &'static str,
+    /// What stands before a container's id in the name of its control group.
+    pub prefixes: &'static [&'static str],
+    /// Groups in which a container's own is called by its id alone.
+    pub parents: &'static [&'static str],
+    /// Whether an id may be any name; otherwise it is hexadecimal.
+    pub any_id: bool,
+    /// Parts of the names of units that have its containers below them.
+    pub units: &'static [&'static str],
+    /// Who knows its containers by name.
+    pub names: Names,
+    /// The socket below `/run` of what the kubelet speaks to it through, where control groups
+    /// in pods are called by the container's id alone.
+    pub shim: Option<&'static str>,
+    /// The directory below `/run` with a file for each network namespace of a container.
+    pub netns: Option<&'static str>,
+    /// Programs that hold ports for its containers.
+    pub proxies: &'static [Proxy],
+    /// The command that stops a container, up to the container.
+    pub stop: &'static str,
+    /// The same for the engine of the user `{uid}`, called `{user}`: the first is taken that
+    /// needs no more than is known. Empty where only root runs the engine.
+    pub users_stop: &'static [&'static str],
+    /// The command that shows which container has published `{port}` with `{protocol}`, and
+    /// what to do then.
+    pub list: (&'static str, &'static str),
+}
+
+impl Spec {
+    /// What an engine has that says nothing else.
+    const PLAIN: Self = Self {
+        name: "",
+        prefixes: &[],
+        parents: &[],
+        any_id: false,
+        units: &[],
+        names: Names::Nobody,
+        shim: None,
+        netns: None,
+        proxies: &[],
+        stop: "",
+        users_stop: &[],
+        list: docker::LIST,
+    };
+}
+
+/// Who knows containers by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Names {
+    /// The engine itself, by the Docker Engine API, on this socket below `/run` or below a
+    /// user's directory there. Its commands take these names as well as ids.
+    DockerApi(&'static str),
+    /// The kubelet, by its directories of logs.
+    Kubelet,
+    /// Nobody who is asked.
+    Nobody,
+}
+
+/// A program that holds ports for containers.
+#[derive(Debug)]
+pub struct Proxy {
+    /// The process's name, of which the kernel keeps 15 characters.
+    pub comm: &'static str,
+    /// The programs that rightly call themselves so.
+    pub programs: &'static [&'static str],
+    /// Whether others start it too, so that by its name alone it is nobody's.
+    pub shared: bool,
+    /// What the container's name begins with, where another engine has the same program.
+    pub names: Option<&'static str>,
+    /// Its options that say something about the container, each by all of its names.
+    pub options: &'static [(&'static [&'static str], Says)],
+    /// The argument after which options of other programs follow.
+    pub until: Option<&'static str>,
+}
+
+impl Proxy {
+    const fn new(comm: &'static str, programs: &'static [&'static str]) -> Self {
+        Self { comm, programs, shared: false, names: None, options: &[], until: None }
+    }
+
+    const fn shared(comm: &'static str, programs: &'static [&'static str]) -> Self {
+        Self { shared: true, ..Self::new(comm, programs) }
+    }
+}
+
+/// What an option of a [`Proxy`] says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Says {
+    /// The container's id.
+    Id,
+    /// The container's name.
+    Name,
+    /// The protocol.
+    Protocol,
+    /// The host's address.
+    HostAddress,
+    /// The host's port.
+    HostPort,
+    /// The container's address.
+    ContainerAddress,
+    /// The container's port.
+    ContainerPort,
+}
+
+/// Returns all engines, in the order of the schema.
+pub fn all() -> impl Iterator<Item = Engine> {
+    Engine::VARIANTS.iter().copied()
+}
+
+/// Reads a part of a control group's path, which stands below `parent`: the id of the
+/// container whose group that is, and its engine unless the name is an id alone. In a pod
+/// ids may be shorter. Below a user's slice that user makes groups of any name: containers
+/// there are those of engines that users run, by the engine's name.
+pub fn container<'a>(
+    part: &'a str,
+    parent: &str,
+    of_user: bool,
+    in_pod: bool,
+) -> Option<(Option<Engine>, &'a str)> {
+    let part = part.strip_suffix(".scope").unwrap_or(part);
+    // containerd's own form is `GROUP:PARENT:ID`.
+    let (parent, name) = match part.rsplit_once(':') {
+        Some((before, name)) => (before.rsplit(':').next().unwrap_or(before), name),
+        None => (parent, part),
+    };
+    let shortest = if in_pod { 32 } else { 64 };
+    let is_id = |id: &str| id.len() >= shortest && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let mut engines = all().filter(|engine| !of_user || !engine.spec().users_stop.is_empty());
+    let by_engine = engines.find_map(|engine| {
+        let Spec { prefixes, parents, any_id, .. } = engine.spec();
+        let after = prefixes.iter().find_map(|prefix| name.strip_prefix(prefix));
+        let id = after.or((!of_user && parents.contains(&parent)).then_some(name))?;
+        (*any_id || is_id(id)).then_some((Some(engine), id))
+    });
+    by_engine.or_else(|| (!of_user && is_id(name)).then_some((None, name)))
+}
+
+/// Returns the engine of the container `id`, by the path of a control group in it. The
+/// outermost group of that id counts: what is below has names that the container gives.
+pub fn of_container(path: &str, id: &str) -> Option<Engine> {
+    let mut parent = "";
+    let mut parts = path.split('/').filter(|part| !part.is_empty());
+    parts
+        .find_map(|part| {
+            let above = std::mem::replace(&mut parent, part);
+            container(part, above, false, true).filter(|(_, found)| *found == id)
+        })?
+        .0
+}
+
+/// Returns the engine of a pod's container whose group is called by its id alone; `exists`
+/// says whether there is a socket of that name below `/run`.
+pub fn of_pod(exists: impl Fn(&str) -> bool) -> Engine {
+    all().find(|engine| engine.spec().shim.is_some_and(&exists)).unwrap_or(OF_PODS)
+}
+
+/// Whether the groups below a unit may be containers.
+pub fn is_unit(unit: &str) -> bool {
+    all().flat_map(|engine| engine.spec().units).any(|part| unit.contains(part))
+}
+
+/// Returns the proxies that go by `comm`, of all engines.
+pub fn proxies(comm: &str) -> impl Iterator<Item = (Engine, &'static Proxy)> {
+    all()
+        .flat_map(|engine| engine.spec().proxies.iter().map(move |proxy| (engine, proxy)))
+        .filter(move |(_, proxy)| proxy.comm == comm)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    pub const ID: &str = "9f81c2e4a77b9f81c2e4a77b9f81c2e4a77b9f81c2e4a77b9f81c2e4a77b1234";
+
+    /// Checks that each path, `ID` standing for a container's id, is read as that engine's.
+    pub fn names(engine: Option<Engine>, paths: &[&str]) {
+        for path in paths {
+            assert_eq!(of_container(&path.replace("ID", ID), ID), engine, "{path}");
+        }
+    }
+
+    #[test]
+    fn an_id_alone_is_no_engines() {
+        names(None, &["/something/ID", "/kubepods/besteffort/podx/ID", "/", ""]);
+        assert_eq!(of_pod(|_| false), Engine::Containerd);
+    }
+
+    #[test]
+    fn each_has_a_name_and_a_command() {
+        for engine in all() {
+            let Spec { name, stop, users_stop, proxies, .. } = engine.spec();
+            assert!(!name.is_empty() && !stop.is_empty(), "{engine:?}");
+            // Which the last of them needs is always known.
+            assert!(users_stop.last().is_none_or(|last| !last.contains("{user}")), "{engine:?}");
+            assert!(proxies.iter().all(|proxy| proxy.comm.len() <= 15), "{engine:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_path_is_read(path: String, id: String) {
+            let _ = of_container(&path, &id);
+        }
+    }
+}

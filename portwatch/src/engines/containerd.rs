@@ -1,0 +1,29 @@
+//! containerd, below the kubelet or with nerdctl.
+
+use super::{Names, Spec};
+
+/// What is known of it.
+pub const ENGINE: Spec = Spec {
+    name: "containerd",
+    prefixes: &["cri-containerd-", "nerdctl-"],
+    parents: &["cri-containerd"],
+    units: &["containerd", "kubelet", "k3s", "rke2"],
+    names: Names::Kubelet,
+    stop: "crictl stop",
+    ..Spec::PLAIN
+};
+
+#[cfg(test)]
+mod tests {
+    use crate::engines::{Engine, tests::names};
+
+    #[test]
+    fn its_control_groups() {
+        let paths = [
+            "/kubepods.slice/x.slice/cri-containerd-ID.scope",
+            "/system.slice/kubepods-x.slice:cri-containerd:ID",
+            "/user.slice/nerdctl-ID.scope",
+        ];
+        names(Some(Engine::Containerd), &paths);
+    }
+}

@@ -1,0 +1,51 @@
+//! Docker, root's or a user's own.
+
+use super::{Names, Proxy, Says, Spec};
+
+/// What is known of it. Source of docker-proxy's options: `docker-proxy -help`.
+pub const ENGINE: Spec = Spec {
+    name: "Docker",
+    prefixes: &["docker-"],
+    parents: &["docker"],
+    units: &["docker"],
+    names: Names::DockerApi("docker.sock"),
+    shim: Some("cri-dockerd.sock"),
+    netns: Some("docker/netns"),
+    proxies: &[
+        Proxy {
+            options: &[
+                (&["proto"], Says::Protocol),
+                (&["host-ip"], Says::HostAddress),
+                (&["host-port"], Says::HostPort),
+                (&["container-ip"], Says::ContainerAddress),
+                (&["container-port"], Says::ContainerPort),
+            ],
+            ..Proxy::new("docker-proxy", &["docker-proxy"])
+        },
+        // Newer Dockers bind in the daemon itself, rootless ones in this.
+        Proxy::new("dockerd", &["dockerd"]),
+        Proxy::new("rootlesskit", &["rootlesskit"]),
+    ],
+    stop: "docker stop",
+    users_stop: &["docker -H unix:///run/user/{uid}/docker.sock stop"],
+    ..Spec::PLAIN
+};
+
+/// The command that shows which of its containers has a port.
+pub const LIST: (&str, &str) =
+    ("docker ps --filter publish={port}/{protocol}", "this shows which: stop it with docker stop");
+
+#[cfg(test)]
+mod tests {
+    use crate::engines::{Engine, of_pod, tests::names};
+
+    #[test]
+    fn its_control_groups() {
+        // A container gives a group of its own any name.
+        let inner = "/system.slice/docker-ID.scope/crio-ID.scope";
+        let users = "/user.slice/user-1000.slice/user@1000.service/user.slice/docker-ID.scope";
+        let paths = ["/system.slice/docker-ID.scope", "/docker/ID", "/docker/ID/app", inner, users];
+        names(Some(Engine::Docker), &paths);
+        assert_eq!(of_pod(|socket| socket == "cri-dockerd.sock"), Engine::Docker);
+    }
+}

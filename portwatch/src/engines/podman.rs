@@ -1,0 +1,46 @@
+//! Podman, root's or a user's own.
+
+use super::{Names, Proxy, Says, Spec};
+
+/// What is known of it.
+pub const ENGINE: Spec = Spec {
+    name: "Podman",
+    prefixes: &["libpod-"],
+    parents: &["libpod_parent"],
+    units: &["podman"],
+    names: Names::DockerApi("podman/podman.sock"),
+    proxies: &[
+        CONMON,
+        Proxy::new("rootlessport", &["rootlessport", "podman"]),
+        Proxy::new("rootlessport-ch", &["rootlessport", "podman"]),
+        Proxy::shared("slirp4netns", &["slirp4netns"]),
+        Proxy::shared("pasta", &["pasta", "passt"]),
+        Proxy::shared("pasta.avx2", &["pasta.avx2", "passt.avx2"]),
+    ],
+    stop: "podman stop",
+    users_stop: &[
+        "runuser -u {user} -- env XDG_RUNTIME_DIR=/run/user/{uid} podman stop",
+        "podman --url unix:///run/user/{uid}/podman/podman.sock stop",
+    ],
+    // It has no filter by port.
+    list: ("podman ps | grep -w {port}", "this shows which: stop it with podman stop"),
+    ..Spec::PLAIN
+};
+
+/// conmon(8) keeps the ports of root's containers open.
+pub const CONMON: Proxy = Proxy {
+    options: &[(&["c", "cid"], Says::Id), (&["n", "name"], Says::Name)],
+    until: Some("--exit-command"),
+    ..Proxy::new("conmon", &["conmon"])
+};
+
+#[cfg(test)]
+mod tests {
+    use crate::engines::{Engine, tests::names};
+
+    #[test]
+    fn its_control_groups() {
+        let paths = ["/machine.slice/libpod-ID.scope/container", "/libpod_parent/ID"];
+        names(Some(Engine::Podman), &paths);
+    }
+}

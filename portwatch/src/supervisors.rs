@@ -1,0 +1,135 @@
+//! Supervisors: what is known of each, as plain data, in a file of its own
+//! (docs/extending.md). systemd's units and a shell's loops are no data: they are found in
+//! [`crate::enrich::supervisors`].
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use strum::VariantArray as _;
+
+use crate::redact::Cmdline;
+
+mod pm2;
+mod runit;
+mod s6;
+mod supervisord;
+
+/// A kind of supervisor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(strum::Display, strum::VariantArray)]
+#[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
+pub enum SupervisorKind {
+    /// systemd, of the system or of a user.
+    Systemd,
+    /// supervisord.
+    Supervisord,
+    /// pm2.
+    Pm2,
+    /// runit's `runsv`.
+    Runit,
+    /// s6's `s6-supervise`.
+    S6,
+    /// A shell that runs a loop.
+    Shell,
+}
+
+impl SupervisorKind {
+    /// Returns what is known of a program that keeps jobs of its own running; `None` for
+    /// systemd and shells.
+    pub fn spec(self) -> Option<&'static Spec> {
+        match self {
+            Self::Systemd | Self::Shell => None,
+            Self::Supervisord => Some(&supervisord::SUPERVISOR),
+            Self::Pm2 => Some(&pm2::SUPERVISOR),
+            Self::Runit => Some(&runit::SUPERVISOR),
+            Self::S6 => Some(&s6::SUPERVISOR),
+        }
+    }
+}
+
+/// What is known of a program that keeps jobs running, and starts again what ends by itself.
+#[derive(Debug)]
+pub struct Spec {
+    /// Whether a process is one, by its name and its arguments.
+    pub is: fn(&str, &Cmdline) -> bool,
+    /// How it calls a job.
+    pub job: Job,
+    /// The command that stops a job, up to the job's name.
+    pub stop: &'static str,
+    /// Whether each user has one, so that the command is always given as its user.
+    pub per_user: bool,
+}
+
+/// Where a supervisor's name for a job is found.
+#[derive(Clone, Copy, Debug)]
+pub enum Job {
+    /// In variables that it sets for what it starts; read from the job by this.
+    Environment(fn(&Variables<'_>) -> Option<String>),
+    /// It is the directory that its first argument names.
+    Folder {
+        /// Whether the command takes a name that is no path as well.
+        short: bool,
+    },
+}
+
+/// Returns the value of a variable of a process's environment.
+pub type Variables<'a> = dyn Fn(&str) -> Option<String> + 'a;
+
+/// Whether a process's name, its program or the script that Python runs is one of `names`.
+fn is_any(names: &[&str], comm: &str, argv: &Cmdline) -> bool {
+    let program = base(argv.first().unwrap_or_default());
+    let script = argv.iter().skip(1).find(|argument| !argument.starts_with('-'));
+    let script = script.map(base).filter(|_| program.starts_with("python"));
+    [comm, program].into_iter().chain(script).any(|name| names.contains(&name))
+}
+
+/// Returns the kind of a program that is made for keeping others running.
+pub fn of(comm: &str, argv: &Cmdline) -> Option<(SupervisorKind, &'static Spec)> {
+    let mut all = SupervisorKind::VARIANTS.iter().filter_map(|&kind| Some((kind, kind.spec()?)));
+    all.find(|(_, spec)| (spec.is)(comm, argv))
+}
+
+/// Whether a name stands for one job and no more: `all`, `GROUP:` and `GROUP:*` do not, nor
+/// do options and pm2's `/PATTERN/`. A job may write into its environment what its
+/// supervisor would take for another.
+fn is_one(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    !name.is_empty() && name != "all" && !name.starts_with('-') && name.bytes().all(plain)
+}
+
+/// The last part of a path.
+fn base(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Returns the kind of a process whose arguments stand between bars.
+    pub fn kind(comm: &str, line: &str) -> Option<SupervisorKind> {
+        let argv = line.split('|').map(str::to_owned).collect();
+        of(comm, &argv).map(|(kind, _)| kind)
+    }
+
+    #[test]
+    fn others_are_none() {
+        for (comm, line) in [
+            ("python3", "python3|app.py|/usr/bin/supervisord"),
+            ("vim", "vim|/usr/bin/supervisord"),
+            ("java", "java"),
+            ("", ""),
+        ] {
+            assert_eq!(kind(comm, line), None, "{comm} {line}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_arguments_are_read(comm: String, argv: Vec<String>) {
+            let _ = of(&comm, &Cmdline::from(argv));
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! pm2, which has a daemon for each user and writes its title over its arguments.
+
+use super::{Job, Spec, is_one};
+use crate::redact::Cmdline;
+
+/// What is known of it.
+pub const SUPERVISOR: Spec = Spec {
+    is,
+    job: Job::Environment(|variable| {
+        ["name", "pm_id"].into_iter().find_map(|name| variable(name).filter(|it| is_one(it)))
+    }),
+    stop: "pm2 stop",
+    per_user: true,
+};
+
+fn is(comm: &str, argv: &Cmdline) -> bool {
+    let title = argv.first().unwrap_or_default();
+    comm.starts_with("PM2") || (title.starts_with("PM2 v") && title.contains("God Daemon"))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::supervisors::{SupervisorKind, tests::kind};
+
+    #[test]
+    fn it_is_known_by_its_title() {
+        for (comm, line) in [
+            ("PM2 v5.3.0: God", "PM2 v5.3.0: God Daemon (/root/.pm2)"),
+            ("node", "PM2 v6.0.8: God Daemon (/home/a/.pm2)"),
+        ] {
+            assert_eq!(kind(comm, line), Some(SupervisorKind::Pm2), "{comm} {line}");
+        }
+    }
+}
