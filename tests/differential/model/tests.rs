@@ -94,7 +94,7 @@ fn pairs() -> impl Iterator<Item = (Asker, Sock)> {
     let groups = [Group::None, Group::Open, Group::HasClosed];
     let socks = move || {
         (0u8..32).flat_map(move |bits| {
-            let is = |bit| bits >> bit & 1 == 1;
+            let is = |bit: u8| bits >> bit & 1 == 1;
             let sock =
                 Sock { device: u32::from(bits >> 3), ..sock(u32::from(is(0)), is(1), is(2)) };
             phases.map(|phase| Sock { phase, ..sock })
