@@ -8,192 +8,162 @@ use std::{num::NonZeroU16, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+mod define;
 pub mod file;
 pub mod filter;
-pub mod values;
 
-use values::{Deadline, Glob, Listen, Pattern, Size, Time};
+use define::settings;
 
-use crate::{enrich, redact::Redaction, sinks::Format};
+use crate::{
+    enrich,
+    redact::Redaction,
+    sinks::Format,
+    values::{Deadline, Glob, Listen, Pattern, Size, Time},
+};
 
-/// What one of the three says; `None` is not said.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::Args)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-#[command(next_help_heading = "Settings, in the file and as PORTWATCH_… as well")]
-pub struct Layer {
+settings! { said:
     /// How events are told; may be given several times, one of them on stdout
     /// [default: human, unless there is a capture]
-    #[arg(
-        long,
-        value_enum,
-        value_name = "FORMAT",
-        value_delimiter = ',',
-        env = "PORTWATCH_FORMAT",
-        hide_env_values = true
-    )]
-    pub format: Option<Vec<Format>>,
+    format: Vec<Format> {
+        flag: "FORMAT" (value_enum, value_delimiter = ','),
+        variable: "PORTWATCH_FORMAT",
+        default: (human_unless(said.capture.is_some())) as "`human`, unless there is a capture",
+        reload: no,
+        values: "`human`, `json`, `markdown`, `journald`",
+        sample: "How events are told: human, json, markdown (one of them, on stdout), journald.",
+    }
     /// Keep the stream in this folder, for portwatch replay
-    #[arg(long, value_name = "DIR", env = "PORTWATCH_CAPTURE", hide_env_values = true)]
-    pub capture: Option<PathBuf>,
+    capture: PathBuf {
+        flag: "DIR",
+        variable: "PORTWATCH_CAPTURE",
+        default: none,
+        reload: no,
+        values: "folder",
+        sample: "The folder that keeps the stream for portwatch replay.",
+        example: "/var/lib/portwatch",
+    }
     /// Begin a new file when one is as large as this [default: 64MiB]
-    #[arg(long, value_name = "SIZE", env = "PORTWATCH_CAPTURE_FILE_SIZE", hide_env_values = true)]
-    pub capture_file_size: Option<Size>,
+    capture_file_size: Size {
+        flag: "SIZE",
+        variable: "PORTWATCH_CAPTURE_FILE_SIZE",
+        default: (Size(64 << 20)),
+        reload: no,
+        values: "`64MiB`",
+        sample: "A new file is begun when one is as large or as old as this; the oldest go \
+                 when all together are larger.",
+    }
     /// Begin a new file when one is as old as this [default: 24h]
-    #[arg(long, value_name = "TIME", env = "PORTWATCH_CAPTURE_FILE_AGE", hide_env_values = true)]
-    pub capture_file_age: Option<Time>,
+    capture_file_age: Time {
+        flag: "TIME",
+        variable: "PORTWATCH_CAPTURE_FILE_AGE",
+        default: (Time(Duration::from_hours(24))),
+        reload: no,
+        values: "`24h`",
+        sample: "",
+    }
     /// Remove the oldest files when all are larger than this [default: 1GiB]
-    #[arg(long, value_name = "SIZE", env = "PORTWATCH_CAPTURE_SIZE", hide_env_values = true)]
-    pub capture_size: Option<Size>,
+    capture_size: Size {
+        flag: "SIZE",
+        variable: "PORTWATCH_CAPTURE_SIZE",
+        default: (Size(1 << 30)),
+        reload: no,
+        values: "`1GiB`",
+        sample: "",
+    }
     /// Report these ports only; may be given several times
-    #[arg(
-        long,
-        value_name = "PORT",
-        value_delimiter = ',',
-        env = "PORTWATCH_PORT",
-        hide_env_values = true
-    )]
-    pub port: Option<Vec<NonZeroU16>>,
+    port: Vec<NonZeroU16> {
+        flag: "PORT" (value_delimiter = ','),
+        variable: "PORTWATCH_PORT",
+        default: (Vec::new()) as "all",
+        reload: yes,
+        values: "ports: these only",
+        sample: "These ports only, or all but those.",
+    }
     /// Do not report these ports
-    #[arg(
-        long,
-        value_name = "PORT",
-        value_delimiter = ',',
-        env = "PORTWATCH_IGNORE_PORT",
-        hide_env_values = true
-    )]
-    pub ignore_port: Option<Vec<NonZeroU16>>,
+    ignore_port: Vec<NonZeroU16> {
+        flag: "PORT" (value_delimiter = ','),
+        variable: "PORTWATCH_IGNORE_PORT",
+        default: (Vec::new()),
+        reload: yes,
+        values: "ports: not those",
+        sample: "",
+    }
     /// Report only what processes of these units are refused; * stands for any
     /// characters, ? for any one; a user's unit only as user@UID.service/UNIT
-    #[arg(
-        long,
-        value_name = "GLOB",
-        value_delimiter = ',',
-        env = "PORTWATCH_UNIT",
-        hide_env_values = true
-    )]
-    pub unit: Option<Vec<Glob>>,
+    unit: Vec<Glob> {
+        flag: "GLOB" (value_delimiter = ','),
+        variable: "PORTWATCH_UNIT",
+        default: (Vec::new()) as "all",
+        reload: yes,
+        values: "globs of the failing process's unit: these only",
+        sample: "Only what processes of these units are refused, or of all but those; * stands \
+                 for any characters, ? for any one: [\"app@*.service\"]. Units of the system; \
+                 one of a user is written with its manager: [\"user@1000.service/web.service\"].",
+    }
     /// Do not report what processes of these units are refused; a user's unit only as
     /// user@UID.service/UNIT
-    #[arg(
-        long,
-        value_name = "GLOB",
-        value_delimiter = ',',
-        env = "PORTWATCH_IGNORE_UNIT",
-        hide_env_values = true
-    )]
-    pub ignore_unit: Option<Vec<Glob>>,
+    ignore_unit: Vec<Glob> {
+        flag: "GLOB" (value_delimiter = ','),
+        variable: "PORTWATCH_IGNORE_UNIT",
+        default: (Vec::new()),
+        reload: yes,
+        values: "globs of the failing process's unit: not those",
+        sample: "",
+    }
     /// Equal failures within this time are told once at their beginning and once
     /// with their number; 0s tells each of them [default: 10s]
-    #[arg(long, value_name = "TIME", env = "PORTWATCH_STORM_WINDOW", hide_env_values = true)]
-    pub storm_window: Option<Time>,
+    storm_window: Time {
+        flag: "TIME",
+        variable: "PORTWATCH_STORM_WINDOW",
+        default: (Time(Duration::from_secs(10))),
+        reload: yes but "not from or to 0s",
+        values: "time, 0s for none",
+        sample: "Equal failures within this time are told once at their beginning and once with \
+                 their number; 0s tells each.",
+    }
     /// How long one refusal may be looked into [default: 250ms]
-    #[arg(
-        long,
-        value_name = "TIME",
-        env = "PORTWATCH_ENRICHMENT_DEADLINE",
-        hide_env_values = true
-    )]
-    pub enrichment_deadline: Option<Deadline>,
+    enrichment_deadline: Deadline {
+        flag: "TIME",
+        variable: "PORTWATCH_ENRICHMENT_DEADLINE",
+        default: (Deadline(enrich::DEADLINE)),
+        reload: yes,
+        values: "1ms to 5s",
+        sample: "How long one refusal may be looked into.",
+    }
     /// Take what this regular expression matches out of command lines, or its first
     /// group; secrets of the usual names and forms are taken out in any case
-    #[arg(long, value_name = "REGEX", env = "PORTWATCH_REDACT", hide_env_values = true)]
-    pub redact: Option<Vec<Pattern>>,
+    redact: Vec<Pattern> {
+        flag: "REGEX",
+        variable: "PORTWATCH_REDACT",
+        default: (Vec::new()),
+        reload: yes,
+        values: "regular expressions",
+        sample: "Regular expressions: what they match, or their first group, is taken out of \
+                 command lines. Secrets of the usual names and forms are in any case: \
+                 ['--pin[= ](\\d+)'].",
+    }
     /// Serve metrics for Prometheus there: ADDRESS:PORT, PORT (of 127.0.0.1) or
     /// unix:PATH [default: nowhere]
-    #[arg(long, value_name = "ADDR", env = "PORTWATCH_METRICS", hide_env_values = true)]
-    pub metrics: Option<Listen>,
-}
-
-impl Layer {
-    /// This, and `below` where this says nothing.
-    #[must_use]
-    pub fn over(self, below: Self) -> Self {
-        Self {
-            format: self.format.or(below.format),
-            capture: self.capture.or(below.capture),
-            capture_file_size: self.capture_file_size.or(below.capture_file_size),
-            capture_file_age: self.capture_file_age.or(below.capture_file_age),
-            capture_size: self.capture_size.or(below.capture_size),
-            port: self.port.or(below.port),
-            ignore_port: self.ignore_port.or(below.ignore_port),
-            unit: self.unit.or(below.unit),
-            ignore_unit: self.ignore_unit.or(below.ignore_unit),
-            storm_window: self.storm_window.or(below.storm_window),
-            enrichment_deadline: self.enrichment_deadline.or(below.enrichment_deadline),
-            redact: self.redact.or(below.redact),
-            metrics: self.metrics.or(below.metrics),
-        }
+    metrics: Listen {
+        flag: "ADDR",
+        variable: "PORTWATCH_METRICS",
+        default: none,
+        reload: no,
+        values: "`ADDRESS:PORT`, `PORT`, `unix:PATH`",
+        sample: "Where Prometheus finds metrics: ADDRESS:PORT, or unix:PATH.",
+        example: "127.0.0.1:9749",
     }
 }
 
-/// What holds in the end.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Settings {
-    /// Where events go, beside the capture.
-    pub format: Vec<Format>,
-    /// The folder that keeps the stream.
-    pub capture: Option<PathBuf>,
-    /// When its files are closed, by size.
-    pub capture_file_size: Size,
-    /// When they are closed, by age.
-    pub capture_file_age: Time,
-    /// What all of them may take.
-    pub capture_size: Size,
-    /// These ports only, unless there are none.
-    pub port: Vec<NonZeroU16>,
-    /// Not these.
-    pub ignore_port: Vec<NonZeroU16>,
-    /// These units only, unless there are none.
-    pub unit: Vec<Glob>,
-    /// Not these.
-    pub ignore_unit: Vec<Glob>,
-    /// How long equal failures are counted together.
-    pub storm_window: Time,
-    /// How long one refusal may be looked into.
-    pub enrichment_deadline: Deadline,
-    /// What else is taken out of command lines.
-    pub redact: Vec<Pattern>,
-    /// Where metrics are served.
-    pub metrics: Option<Listen>,
-}
-
-impl From<Layer> for Settings {
-    fn from(said: Layer) -> Self {
-        let human = || said.capture.is_none().then_some(Format::Human).into_iter().collect();
-        Self {
-            format: said.format.unwrap_or_else(human),
-            capture: said.capture,
-            capture_file_size: said.capture_file_size.unwrap_or(Size(64 << 20)),
-            capture_file_age: said.capture_file_age.unwrap_or(Time(Duration::from_hours(24))),
-            capture_size: said.capture_size.unwrap_or(Size(1 << 30)),
-            port: said.port.unwrap_or_default(),
-            ignore_port: said.ignore_port.unwrap_or_default(),
-            unit: said.unit.unwrap_or_default(),
-            ignore_unit: said.ignore_unit.unwrap_or_default(),
-            storm_window: said.storm_window.unwrap_or(Time(Duration::from_secs(10))),
-            enrichment_deadline: said.enrichment_deadline.unwrap_or(Deadline(enrich::DEADLINE)),
-            redact: said.redact.unwrap_or_default(),
-            metrics: said.metrics,
-        }
-    }
+/// Events are told to somebody, unless they are kept.
+fn human_unless(kept: bool) -> Vec<Format> {
+    if kept { Vec::new() } else { vec![Format::Human] }
 }
 
 impl Settings {
     /// What is taken out of command lines.
     pub fn redaction(&self) -> Redaction {
         Redaction::with(self.redact.iter().map(|pattern| pattern.0.clone()).collect())
-    }
-
-    /// What only a new start can change: where things go. The rest is taken over by a
-    /// running agent.
-    pub fn same_outputs(&self, other: &Self) -> bool {
-        let outputs = |settings: &Self| {
-            let Self { format, capture, metrics, .. } = settings.clone();
-            let Self { capture_file_size, capture_file_age, capture_size, .. } = settings.clone();
-            (format, capture, metrics, capture_file_size, capture_file_age, capture_size)
-        };
-        outputs(self) == outputs(other)
     }
 }
 

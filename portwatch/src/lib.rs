@@ -40,5 +40,6 @@ pub mod roles;
 pub mod shared;
 pub mod sinks;
 pub mod talk;
+pub mod values;
 pub mod wait;
 pub mod watch;

@@ -11,8 +11,9 @@ use super::{
     output::check_formats,
 };
 use crate::{
-    config::{Layer, Settings, file, values::Pattern},
+    config::{Layer, Settings, file},
     redact::Redaction,
+    values::Pattern,
 };
 
 /// Options of `run` and of `config show`.
