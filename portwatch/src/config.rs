@@ -17,7 +17,7 @@ use define::settings;
 use crate::{
     enrich,
     redact::Redaction,
-    sinks::Format,
+    sinks::{Format, Kind, Table, capture::Limits},
     values::{Deadline, Glob, Listen, Pattern, Size, Time},
 };
 
@@ -27,10 +27,10 @@ settings! { said:
     format: Vec<Format> {
         flag: "FORMAT" (value_enum, value_delimiter = ','),
         variable: "PORTWATCH_FORMAT",
-        default: (human_unless(said.capture.is_some())) as "`human`, unless there is a capture",
+        default: (human_unless(said.capture.is_some() || said.sink.iter().flatten().next().is_some())) as "`human`, unless there is a capture",
         reload: no,
-        values: "`human`, `json`, `markdown`, `journald`",
-        sample: "How events are told: human, json, markdown (one of them, on stdout), journald.",
+        values: tests::formats("`", "", ""),
+        sample: tests::formats("", "How events are told: ", " (one of them, on stdout)"),
     }
     /// Keep the stream in this folder, for portwatch replay
     capture: PathBuf {
@@ -46,7 +46,7 @@ settings! { said:
     capture_file_size: Size {
         flag: "SIZE",
         variable: "PORTWATCH_CAPTURE_FILE_SIZE",
-        default: (Size(64 << 20)),
+        default: (Size(Limits::DEFAULT.file_size)),
         reload: no,
         values: "`64MiB`",
         sample: "A new file is begun when one is as large or as old as this; the oldest go \
@@ -56,7 +56,7 @@ settings! { said:
     capture_file_age: Time {
         flag: "TIME",
         variable: "PORTWATCH_CAPTURE_FILE_AGE",
-        default: (Time(Duration::from_hours(24))),
+        default: (Time(Limits::DEFAULT.file_age)),
         reload: no,
         values: "`24h`",
         sample: "",
@@ -65,7 +65,7 @@ settings! { said:
     capture_size: Size {
         flag: "SIZE",
         variable: "PORTWATCH_CAPTURE_SIZE",
-        default: (Size(1 << 30)),
+        default: (Size(Limits::DEFAULT.total_size)),
         reload: no,
         values: "`1GiB`",
         sample: "",
@@ -160,10 +160,32 @@ fn human_unless(kept: bool) -> Vec<Format> {
     if kept { Vec::new() } else { vec![Format::Human] }
 }
 
+impl Layer {
+    /// The tables of the layer below that this leaves: `format` is over all of sinks that
+    /// it could name, and `capture` over those of captures.
+    fn tables_over(&self, below: Option<Vec<Table>>) -> Option<Vec<Table>> {
+        let stays = |table: &Table| match table.kind() {
+            Kind::Capture => self.capture.is_none(),
+            kind => self.format.is_none() || !kind.is_format(),
+        };
+        below.map(|tables| tables.into_iter().filter(stays).collect())
+    }
+}
+
 impl Settings {
     /// What is taken out of command lines.
     pub fn redaction(&self) -> Redaction {
         Redaction::with(self.redact.iter().map(|pattern| pattern.0.clone()).collect())
+    }
+
+    /// Where events go, by whatever key.
+    pub fn sinks(&self) -> Vec<Table> {
+        let Self { capture_file_size, capture_file_age, capture_size, .. } = *self;
+        let capture = self.capture.clone().map(|folder| {
+            Table::capture(folder, capture_file_size, capture_file_age, capture_size)
+        });
+        let formats = self.format.iter().copied().map(Table::from);
+        formats.chain(capture).chain(self.sink.iter().cloned()).collect()
     }
 }
 

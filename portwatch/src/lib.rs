@@ -16,7 +16,6 @@
 )]
 
 pub mod advice;
-pub mod capture;
 pub mod cli;
 pub mod config;
 pub mod conflict;

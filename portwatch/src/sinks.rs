@@ -1,44 +1,79 @@
-//! Where records go.
+//! Where records go: what a sink is, and the registry of all.
 
-use std::{io, time::Duration};
+use std::{
+    io::{self, Write},
+    os::fd::AsFd,
+    path::PathBuf,
+    time::Duration,
+};
 
+use anstream::ColorChoice;
 use serde::{Deserialize, Serialize};
 
-use crate::event::Record;
+use crate::{
+    event::Record,
+    values::{Size, Time},
+};
 
+pub mod capture;
+mod define;
 pub mod human;
 pub mod journald;
 pub mod json;
 pub mod markdown;
 pub mod sanitize;
+mod table;
 
 #[cfg(test)]
 mod hostile;
+#[cfg(test)]
+mod tests;
 
-/// A form of the stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Format {
-    /// A block of text per event
-    Human,
-    /// One JSON object per line (portwatch schema describes them)
-    Json,
-    /// An incident note per event, ready to paste
-    Markdown,
-    /// Entries in the systemd journal
-    Journald,
-}
+use capture::writer::Capture;
+use human::Human;
+use journald::Journald;
+use json::Json;
+use markdown::Markdown;
+pub use table::{Clash, OpenError, Table, check};
 
-impl Format {
-    /// As it stands on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Human => "human",
-            Self::Json => "json",
-            Self::Markdown => "markdown",
-            Self::Journald => "journald",
+define::sinks! { |keys, out, colour|
+    format {
+        /// A block of text per event
+        Human { name: "human", stdout: true, open: Human::new(out, colour) }
+        /// One JSON object per line (portwatch schema describes them)
+        Json { name: "json", stdout: true, open: Json::new(out) }
+        /// An incident note per event, ready to paste
+        Markdown { name: "markdown", stdout: true, open: Markdown::new(out) }
+        /// Entries in the systemd journal
+        Journald { name: "journald", stdout: false, open: Journald }
+    }
+    table {
+        /// The stream kept in a folder, for portwatch replay
+        Capture {
+            name: "capture",
+            stdout: false,
+            needs: ["folder"],
+            takes: ["file-size", "file-age", "size"],
+            open: Capture::open(&keys.folder.clone().unwrap_or_default(), keys.limits())?
         }
     }
+}
+
+/// The keys of a `[[sink]]` table, of whatever sink they are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Keys {
+    /// What it is.
+    #[serde(rename = "type")]
+    pub kind: Kind,
+    /// Where a capture is kept.
+    pub folder: Option<PathBuf>,
+    /// When its files are closed, by size.
+    pub file_size: Option<Size>,
+    /// When they are closed, by age.
+    pub file_age: Option<Time>,
+    /// What all of them may take.
+    pub size: Option<Size>,
 }
 
 /// One destination. Called from a thread of its own.

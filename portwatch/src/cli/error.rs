@@ -5,7 +5,7 @@ use std::{error::Error, fmt, io, process::ExitCode};
 use super::streams::say;
 use crate::{
     advice::{Advised, NOT_PERMITTED, USAGE},
-    sinks::Format,
+    sinks::Kind,
 };
 
 /// Why a verb ends before it is done. Only an error that says what to do can become
@@ -54,9 +54,6 @@ fn causes(error: &dyn Error) -> impl Iterator<Item = String> {
 /// What clap cannot see to be wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum UsageError {
-    /// Two outputs would be mixed.
-    #[error("{} and {} both go to stdout", .0.name(), .1.name())]
-    TwiceOnStdout(Format, Format),
     /// There is no input, and nobody types events.
     #[error("nothing to read")]
     NothingToRead,
@@ -67,8 +64,8 @@ pub enum UsageError {
     #[error("PORTWATCH_REDACT: {0}")]
     NotRedacted(String),
     /// A difference has other forms.
-    #[error("a difference cannot be shown as {}", .0.name())]
-    NoDiffAs(Format),
+    #[error("a difference cannot be shown as {0}")]
+    NoDiffAs(Kind),
     /// There is nothing to run.
     #[error("there is no command")]
     NoCommand,
@@ -77,7 +74,6 @@ pub enum UsageError {
 impl Advised for UsageError {
     fn hint(&self) -> &'static str {
         match self {
-            Self::TwiceOnStdout(..) => "choose one of them; journald and a capture go elsewhere",
             Self::NothingToRead => "name files or the folder of a capture, or use --journal",
             Self::NothingToLimit(_) => "name its folder with --capture",
             Self::NotRedacted(_) => {

@@ -33,13 +33,17 @@ macro_rules! settings {
                 )]
                 pub $key: Option<$type>,
             )+
+            /// Sinks with keys of their own, which only the file says.
+            #[arg(skip)]
+            pub sink: Option<Vec<Table>>,
         }
 
         impl Layer {
             /// This, and `below` where this says nothing.
             #[must_use]
             pub fn over(self, below: Self) -> Self {
-                Self { $($key: self.$key.or(below.$key)),+ }
+                let tables = self.tables_over(below.sink);
+                Self { $($key: self.$key.or(below.$key),)+ sink: tables }
             }
         }
 
@@ -51,11 +55,16 @@ macro_rules! settings {
                 $(#[$help])+
                 pub $key: settings!(@held $default $type),
             )+
+            /// Sinks with keys of their own.
+            pub sink: Vec<Table>,
         }
 
         impl From<Layer> for Settings {
             fn from($said: Layer) -> Self {
-                Self { $($key: settings!(@or_default $default $said.$key)),+ }
+                Self {
+                    $($key: settings!(@or_default $default $said.$key),)+
+                    sink: $said.sink.unwrap_or_default(),
+                }
             }
         }
 
@@ -63,7 +72,8 @@ macro_rules! settings {
             /// What only a new start can change: where things go. The rest is taken over
             /// by a running agent.
             pub fn same_outputs(&self, other: &Self) -> bool {
-                true $(&& settings!(@stays $reload self.$key, other.$key))+
+                self.sink == other.sink
+                    $(&& settings!(@stays $reload self.$key, other.$key))+
             }
         }
 

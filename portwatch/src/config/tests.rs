@@ -3,6 +3,7 @@ use std::fs;
 use serde_json::{Map, Value};
 
 use super::*;
+use crate::sinks::check;
 
 const SAMPLE: &str = "../packaging/config.toml";
 const TABLE: &str = "../docs/config.md";
@@ -48,6 +49,26 @@ impl Document {
     }
 }
 
+/// What `format` may be, each between `quote`s, in a sentence; those on stdout first.
+pub(super) fn formats(quote: &str, before: &str, on_stdout: &str) -> String {
+    let names = |stdout| {
+        let kinds = Kind::ALL.iter().filter(|kind| kind.is_format());
+        let names = kinds.filter(|kind| kind.is_on_stdout() == stdout);
+        names.map(|kind| format!("{quote}{kind}{quote}")).collect::<Vec<_>>().join(", ")
+    };
+    let end = if before.is_empty() { "" } else { "." };
+    format!("{before}{}{on_stdout}, {}{end}", names(true), names(false))
+}
+
+/// Tables in the sample, behind its keys.
+const TABLES: &str = "
+# A sink may have a table instead, with keys of its own; a capture has folder, file-size,
+# file-age and size.
+#[[sink]]
+#type = \"capture\"
+#folder = \"/srv/portwatch\"
+";
+
 /// The text of a file, with what `anew` makes of it; `PORTWATCH_GOLDEN=1` writes that.
 fn written(path: &str, anew: impl Fn(&str) -> String) -> String {
     let text = fs::read_to_string(path).unwrap();
@@ -76,7 +97,7 @@ fn all(form: impl Fn(&Document, &Value) -> String) -> String {
 fn the_sample_is_the_definitions() {
     let sample = written(SAMPLE, |text| {
         let (head, _) = text.split_once("\n\n").unwrap();
-        format!("{head}\n{}", all(Document::sample))
+        format!("{head}\n{}{TABLES}", all(Document::sample))
     });
     let said = Settings::from(file::parse(&sample).unwrap());
     assert_eq!(said, Settings::from(Layer::default()));
@@ -93,13 +114,32 @@ fn the_sample_is_the_definitions() {
     assert!(missing.is_empty(), "{missing:?}");
 }
 
+/// A text with the rows of the table under this head written anew.
+fn with_rows(text: &str, head: &str, rows: &str) -> String {
+    let (before, table) = text.split_once(head).unwrap();
+    let (_, after) = table.split_once("\n\n").unwrap();
+    format!("{before}{head}{rows}\n{after}")
+}
+
+fn kind_row(kind: &Kind) -> String {
+    let list =
+        |keys: &[&str]| keys.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
+    let [needed, taken] = kind.keys().map(list);
+    let keys = match (&*needed, &*taken) {
+        ("", "") => "none".to_owned(),
+        (needed, "") => needed.to_owned(),
+        (needed, taken) => format!("{needed}; optional {taken}"),
+    };
+    let stdout = if kind.is_on_stdout() { "yes" } else { "no" };
+    format!("| `{kind}` | {keys} | {stdout} |\n")
+}
+
 #[test]
-fn the_table_is_the_definitions() {
-    const BEGINS: &str = "|---|---|---|---|\n";
+fn the_tables_are_the_definitions() {
     written(TABLE, |text| {
-        let (before, table) = text.split_once(BEGINS).unwrap();
-        let (_, after) = table.split_once("\n\n").unwrap();
-        format!("{before}{BEGINS}{}\n{after}", all(Document::row))
+        let text = with_rows(text, "|---|---|---|---|\n", &all(Document::row));
+        let kinds: String = Kind::ALL.iter().map(kind_row).collect();
+        with_rows(&text, "| type | keys | stdout |\n|---|---|---|\n", &kinds)
     });
 }
 
@@ -170,4 +210,49 @@ proptest::proptest! {
         let _ = file::parse(&format!("{key} = {value}"));
         let _ = file::parse(&format!("{key} = [\"{value}\"]"));
     }
+}
+
+#[test]
+fn a_table_has_the_keys_of_its_type() {
+    let capture = "[[sink]]\ntype = \"capture\"\nfolder = \"/a\"\n";
+    for (text, line, part) in [
+        ("port = [80]\n[[sink]]\ntype = \"jsn\"", 3, "unknown value `jsn`, did you mean `json`?"),
+        ("[[sink]]\ntype = \"capture\"\nfoldr = \"/a\"", 3, "did you mean `folder`?"),
+        ("[[sinks]]\ntype = \"json\"", 1, "unknown key `sinks`, did you mean `sink`?"),
+        (&*format!("{capture}size = \"much\""), 4, ""),
+        ("port = [80]\n[[sink]]\ntype = \"capture\"", 2, "needs the key `folder`"),
+        ("\n[[sink]]\ntype = \"json\"\nfolder = \"/a\"", 2, "has no key `folder`"),
+        ("[[sink]]\nfolder = \"/a\"", 1, "missing field `type`"),
+        ("format = [\"capture\"]", 1, "unknown value `capture`"),
+    ] {
+        let (at, why) = file::parse(text).unwrap_err();
+        assert!(at == line && why.contains(part), "{text}: {at}: {why}");
+    }
+}
+
+#[test]
+fn tables_are_sinks_beside_the_keys() {
+    let file = file::parse(
+        "capture = \"/a\"\n[[sink]]\ntype = \"journald\"\n[[sink]]\ntype = \"capture\"\nfolder = \"/b\"",
+    );
+    let file = file.unwrap();
+    let kinds = |layer: Layer| {
+        let sinks = Settings::from(layer).sinks();
+        check(&sinks).unwrap();
+        sinks.iter().map(Table::kind).collect::<Vec<_>>()
+    };
+    assert_eq!(kinds(file.clone()), [Kind::Capture, Kind::Journald, Kind::Capture]);
+    let over = |flags: Layer| kinds(flags.over(file.clone()));
+    let format = Layer { format: Some(vec![Format::Json]), ..Layer::default() };
+    assert_eq!(over(format), [Kind::Json, Kind::Capture, Kind::Capture]);
+    let capture = Layer { capture: Some("/b".into()), ..Layer::default() };
+    assert_eq!(over(capture), [Kind::Capture, Kind::Journald]);
+}
+
+#[test]
+fn only_a_new_start_changes_sinks() {
+    let settings = |text| Settings::from(file::parse(text).unwrap());
+    let now = settings("[[sink]]\ntype = \"json\"");
+    assert!(now.same_outputs(&settings("port = [80]\n[[sink]]\ntype = \"json\"")));
+    assert!(!now.same_outputs(&settings("[[sink]]\ntype = \"markdown\"")));
 }
