@@ -166,7 +166,7 @@ impl Layer {
     fn tables_over(&self, below: Option<Vec<Table>>) -> Option<Vec<Table>> {
         let stays = |table: &Table| match table.kind() {
             Kind::Capture => self.capture.is_none(),
-            kind => self.format.is_none() || !kind.is_format(),
+            kind => self.format.is_none() || !kind.entry().is_format,
         };
         below.map(|tables| tables.into_iter().filter(stays).collect())
     }

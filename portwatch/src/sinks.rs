@@ -59,6 +59,22 @@ define::sinks! { |keys, out, colour|
     }
 }
 
+/// What the registry says of a sink.
+pub struct Entry {
+    /// As it stands in the file and on the command line.
+    pub name: &'static str,
+    /// Where its losses are counted.
+    pub place: Place,
+    /// Whether `format` may name it.
+    pub is_format: bool,
+    /// Whether it writes to stdout.
+    pub is_on_stdout: bool,
+    /// The keys that its table must have.
+    pub needs: &'static [&'static str],
+    /// Those that it may have.
+    pub takes: &'static [&'static str],
+}
+
 /// The keys of a `[[sink]]` table, of whatever sink they are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]

@@ -105,7 +105,8 @@ impl Configured {
         let mut text: String = keys.into_iter().map(line).collect();
         // Behind a table's head all keys are its own.
         for sink in &self.settings.sink {
-            text += &format!("\n{:<40} # file\n", format!("[[{SINK}]]"));
+            let head = format!("[[{SINK}]]");
+            text += &format!("\n{head:<40} # file\n");
             let said = fields(sink)?.into_iter().filter(|(_, value)| !value.is_null());
             text.extend(said.map(|(key, value)| format!("{key} = {value}\n")));
         }

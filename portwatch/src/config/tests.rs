@@ -3,7 +3,7 @@ use std::fs;
 use serde_json::{Map, Value};
 
 use super::*;
-use crate::sinks::check;
+use crate::sinks::{Entry, check};
 
 const SAMPLE: &str = "../packaging/config.toml";
 const TABLE: &str = "../docs/config.md";
@@ -52,8 +52,8 @@ impl Document {
 /// What `format` may be, each between `quote`s, in a sentence; those on stdout first.
 pub(super) fn formats(quote: &str, before: &str, on_stdout: &str) -> String {
     let names = |stdout| {
-        let kinds = Kind::ALL.iter().filter(|kind| kind.is_format());
-        let names = kinds.filter(|kind| kind.is_on_stdout() == stdout);
+        let kinds = Kind::ALL.iter().filter(|kind| kind.entry().is_format);
+        let names = kinds.filter(|kind| kind.entry().is_on_stdout == stdout);
         names.map(|kind| format!("{quote}{kind}{quote}")).collect::<Vec<_>>().join(", ")
     };
     let end = if before.is_empty() { "" } else { "." };
@@ -124,13 +124,14 @@ fn with_rows(text: &str, head: &str, rows: &str) -> String {
 fn kind_row(kind: &Kind) -> String {
     let list =
         |keys: &[&str]| keys.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
-    let [needed, taken] = kind.keys().map(list);
+    let Entry { needs, takes, is_on_stdout, .. } = kind.entry();
+    let [needed, taken] = [needs, takes].map(list);
     let keys = match (&*needed, &*taken) {
         ("", "") => "none".to_owned(),
         (needed, "") => needed.to_owned(),
         (needed, taken) => format!("{needed}; optional {taken}"),
     };
-    let stdout = if kind.is_on_stdout() { "yes" } else { "no" };
+    let stdout = if is_on_stdout { "yes" } else { "no" };
     format!("| `{kind}` | {keys} | {stdout} |\n")
 }
 

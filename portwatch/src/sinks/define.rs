@@ -2,8 +2,8 @@
 //! `format`, in the `type` of a `[[sink]]` table and in the help, the place of its losses,
 //! what it may be had together with, and how it is opened.
 
-/// Makes [`Format`](super::Format), [`Kind`](super::Kind) and [`Keys::open`](super::Keys)
-/// of all entries. What stands under `format` has no keys but `type`; what stands under
+/// Makes [`Format`](super::Format), [`Kind`](super::Kind) and the way to open
+/// [`Keys`](super::Keys) of all entries. What stands under `format` has no keys but `type`; what stands under
 /// `table` is named by a table only. `open` is an expression for the sink that may use the
 /// three names given first, and `?`.
 macro_rules! sinks {
@@ -41,34 +41,25 @@ macro_rules! sinks {
             /// All that there are.
             pub const ALL: &'static [Self] = &[$(Self::$format,)+ $(Self::$table,)+];
 
-            /// As it stands in the file and on the command line.
-            pub fn name(self) -> &'static str {
-                match self { $(Self::$format => $name,)+ $(Self::$table => $table_name,)+ }
-            }
-
-            /// Where its losses are counted: `sink.` and its name.
-            pub fn place(self) -> Place {
-                Place(match self {
-                    $(Self::$format => concat!("sink.", $name),)+
-                    $(Self::$table => concat!("sink.", $table_name),)+
-                })
-            }
-
-            /// Whether it writes to stdout.
-            pub fn is_on_stdout(self) -> bool {
-                match self { $(Self::$format => $stdout,)+ $(Self::$table => $table_stdout,)+ }
-            }
-
-            /// Whether `format` may name it.
-            pub fn is_format(self) -> bool {
-                match self { $(Self::$format => true,)+ $(Self::$table => false,)+ }
-            }
-
-            /// The keys that its table must have, and those that it may have.
-            pub fn keys(self) -> [&'static [&'static str]; 2] {
+            /// Its entry in the registry.
+            pub fn entry(self) -> Entry {
                 match self {
-                    $(Self::$format => [&[], &[]],)+
-                    $(Self::$table => [&[$($needed),*], &[$($taken),*]],)+
+                    $(Self::$format => Entry {
+                        name: $name,
+                        place: Place(concat!("sink.", $name)),
+                        is_format: true,
+                        is_on_stdout: $stdout,
+                        needs: &[],
+                        takes: &[],
+                    },)+
+                    $(Self::$table => Entry {
+                        name: $table_name,
+                        place: Place(concat!("sink.", $table_name)),
+                        is_format: false,
+                        is_on_stdout: $table_stdout,
+                        needs: &[$($needed),*],
+                        takes: &[$($taken),*],
+                    },)+
                 }
             }
         }

@@ -3,11 +3,11 @@
 use std::{fmt, io::Write, os::fd::AsFd, path::PathBuf};
 
 use anstream::ColorChoice;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::Value;
 
 use super::{
-    Format, Keys, Kind, Place, Sink,
+    Entry, Format, Keys, Kind, Place, Sink,
     capture::{CaptureError, Limits},
 };
 use crate::{
@@ -17,28 +17,28 @@ use crate::{
 
 /// A sink with keys that one of its kind has; what a `[[sink]]` table says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Keys")]
-pub struct Table(Keys);
+pub struct Table(#[serde(deserialize_with = "fitting")] Keys);
 
-impl TryFrom<Keys> for Table {
-    type Error = String;
-
-    fn try_from(keys: Keys) -> Result<Self, String> {
-        let kind = keys.kind;
-        let [needed, taken] = kind.keys();
-        let Ok(Value::Object(said)) = serde_json::to_value(&keys) else {
-            return Err("it is not UTF-8".to_owned());
-        };
-        let is_said = |key: &&&str| said.get(**key).is_some_and(|value| !value.is_null());
-        if let Some(missing) = needed.iter().find(|key| !is_said(key)) {
-            return Err(format!("a sink of type `{kind}` needs the key `{missing}`"));
+/// Reads keys that fit the type. An error is about the table, so it has the table's line.
+fn fitting<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Keys, D::Error> {
+    let keys = Keys::deserialize(deserializer)?;
+    let kind = keys.kind;
+    let Entry { needs, takes, .. } = kind.entry();
+    let Ok(Value::Object(said)) = serde_json::to_value(&keys) else {
+        return Err(de::Error::custom("it is not UTF-8"));
+    };
+    let is_said = |key: &str| said.get(key).is_some_and(|value| !value.is_null());
+    if let Some(missing) = needs.iter().find(|key| !is_said(key)) {
+        let why = format_args!("a sink of type `{kind}` needs the key `{missing}`");
+        return Err(de::Error::custom(why));
+    }
+    let fits = |key: &str| key == "type" || needs.iter().chain(takes).any(|&known| known == key);
+    match said.keys().find(|key| is_said(key) && !fits(key)) {
+        Some(key) => {
+            let why = format_args!("a sink of type `{kind}` has no key `{key}`");
+            Err(de::Error::custom(why))
         }
-        let is_known = |key: &str| key == "type" || needed.iter().chain(taken).any(|&k| k == key);
-        let mut said = said.iter().filter(|(_, value)| !value.is_null());
-        match said.find(|(key, _)| !is_known(key)) {
-            Some((key, _)) => Err(format!("a sink of type `{kind}` has no key `{key}`")),
-            None => Ok(Self(keys)),
-        }
+        None => Ok(keys),
     }
 }
 
@@ -74,7 +74,7 @@ impl Table {
         out: W,
         colour: ColorChoice,
     ) -> Result<(Place, Box<dyn Sink>), OpenError> {
-        Ok((self.kind().place(), self.0.open_sink(out, colour)?))
+        Ok((self.kind().entry().place, self.0.open_sink(out, colour)?))
     }
 
     /// Whether both can be had.
@@ -83,7 +83,7 @@ impl Table {
         match &one.folder {
             None if one.kind == other.kind => Err(Clash::Twice(one.kind)),
             Some(folder) if one.folder == other.folder => Err(Clash::OneFolder(folder.clone())),
-            _ if one.kind.is_on_stdout() && other.kind.is_on_stdout() => {
+            _ if one.kind.entry().is_on_stdout && other.kind.entry().is_on_stdout => {
                 Err(Clash::TwiceOnStdout(one.kind, other.kind))
             }
             _ => Ok(()),
@@ -110,7 +110,7 @@ impl Keys {
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        f.write_str(self.entry().name)
     }
 }
 
