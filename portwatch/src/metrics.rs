@@ -338,6 +338,17 @@ mod tests {
     }
 
     #[test]
+    fn queues_of_one_name_are_one_sum() {
+        let metrics = Metrics::new().unwrap();
+        for waiting in [2, 1] {
+            let stage = metrics.stage("sink.capture");
+            (0..waiting).for_each(|_| stage.add());
+        }
+        let text = metrics.text().unwrap();
+        assert!(text.contains("portwatch_queue_length{queue=\"sink.capture\"} 3"), "{text}");
+    }
+
+    #[test]
     fn health_names_the_stage() {
         let metrics = Metrics::new().unwrap();
         let stage = metrics.stage("enrich");
