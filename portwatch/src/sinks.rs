@@ -119,3 +119,6 @@ pub trait Sink: Send {
 /// The name under which a sink's losses are counted: `sink.` and what it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place(pub &'static str);
+
+/// A sink, and the place of its losses.
+pub type Placed = (Place, Box<dyn Sink>);

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::Value;
 
 use super::{
-    Entry, Format, Keys, Kind, Place, Sink,
+    Entry, Format, Keys, Kind, Placed,
     capture::{CaptureError, Limits},
 };
 use crate::{
@@ -73,7 +73,7 @@ impl Table {
         &self,
         out: W,
         colour: ColorChoice,
-    ) -> Result<(Place, Box<dyn Sink>), OpenError> {
+    ) -> Result<Placed, OpenError> {
         Ok((self.kind().entry().place, self.0.open_sink(out, colour)?))
     }
 
