@@ -22,37 +22,37 @@ use crate::{
 };
 
 settings! { said:
-    /// How events are told; may be given several times, one of them on stdout
-    /// [default: human, unless there is a capture]
+    /// Output format (repeatable; only one of them can use stdout) [default: human, unless
+    /// there is a capture]
     format: Vec<Format> {
         flag: "FORMAT" (value_enum, value_delimiter = ','),
         variable: "PORTWATCH_FORMAT",
         default: (human_unless(said.capture.is_some() || said.sink.iter().flatten().next().is_some())) as "`human`, unless there is a capture",
         reload: no,
         values: tests::formats("`", "", ""),
-        sample: tests::formats("", "How events are told: ", " (one of them, on stdout)"),
+        sample: tests::formats("", "Output formats: ", " (only one of them, on stdout)"),
     }
-    /// Keep the stream in this folder, for portwatch replay
+    /// Keep the stream in this directory, for portwatch replay
     capture: PathBuf {
         flag: "DIR",
         variable: "PORTWATCH_CAPTURE",
         default: none,
         reload: no,
-        values: "folder",
-        sample: "The folder that keeps the stream for portwatch replay.",
+        values: "directory",
+        sample: "Directory in which to keep the stream, for portwatch replay.",
         example: "/var/lib/portwatch",
     }
-    /// Begin a new file when one is as large as this [default: 64MiB]
+    /// Start a new file at this size [default: 64MiB]
     capture_file_size: Size {
         flag: "SIZE",
         variable: "PORTWATCH_CAPTURE_FILE_SIZE",
         default: (Size(Limits::DEFAULT.file_size)),
         reload: no,
         values: "`64MiB`",
-        sample: "A new file is begun when one is as large or as old as this; the oldest go \
-                 when all together are larger.",
+        sample: "Start a new file at this size or age; remove the oldest files when all together \
+                 exceed the last value.",
     }
-    /// Begin a new file when one is as old as this [default: 24h]
+    /// Start a new file at this age [default: 24h]
     capture_file_age: Time {
         flag: "TIME",
         variable: "PORTWATCH_CAPTURE_FILE_AGE",
@@ -61,7 +61,7 @@ settings! { said:
         values: "`24h`",
         sample: "",
     }
-    /// Remove the oldest files when all are larger than this [default: 1GiB]
+    /// Remove the oldest files when all together exceed this size [default: 1GiB]
     capture_size: Size {
         flag: "SIZE",
         variable: "PORTWATCH_CAPTURE_SIZE",
@@ -70,87 +70,88 @@ settings! { said:
         values: "`1GiB`",
         sample: "",
     }
-    /// Report these ports only; may be given several times
+    /// Report only these ports (repeatable) [default: all]
     port: Vec<NonZeroU16> {
         flag: "PORT" (value_delimiter = ','),
         variable: "PORTWATCH_PORT",
         default: (Vec::new()) as "all",
         reload: yes,
-        values: "ports: these only",
-        sample: "These ports only, or all but those.",
+        values: "ports: only these",
+        sample: "Report only these ports, or all but these.",
     }
-    /// Do not report these ports
+    /// Do not report these ports (repeatable)
     ignore_port: Vec<NonZeroU16> {
         flag: "PORT" (value_delimiter = ','),
         variable: "PORTWATCH_IGNORE_PORT",
         default: (Vec::new()),
         reload: yes,
-        values: "ports: not those",
+        values: "ports: all but these",
         sample: "",
     }
-    /// Report only what processes of these units are refused; * stands for any
-    /// characters, ? for any one; a user's unit only as user@UID.service/UNIT
+    /// Report only failed binds of processes in these units (repeatable) [default: all].
+    /// Wildcards: * and ?. To match a user's unit, write user@UID.service/UNIT
     unit: Vec<Glob> {
         flag: "GLOB" (value_delimiter = ','),
         variable: "PORTWATCH_UNIT",
         default: (Vec::new()) as "all",
         reload: yes,
-        values: "globs of the failing process's unit: these only",
-        sample: "Only what processes of these units are refused, or of all but those; * stands \
-                 for any characters, ? for any one: [\"app@*.service\"]. Units of the system; \
-                 one of a user is written with its manager: [\"user@1000.service/web.service\"].",
+        values: "globs of the failing process's unit: only these",
+        sample: "Report only failed binds of processes in these units, or of all but these; * \
+                 matches any characters, ? one character: [\"app@*.service\"]. Patterns match units \
+                 of the system; name the manager to match a user's unit: \
+                 [\"user@1000.service/web.service\"].",
     }
-    /// Do not report what processes of these units are refused; a user's unit only as
-    /// user@UID.service/UNIT
+    /// Do not report failed binds of processes in these units (repeatable). To match a
+    /// user's unit, write user@UID.service/UNIT
     ignore_unit: Vec<Glob> {
         flag: "GLOB" (value_delimiter = ','),
         variable: "PORTWATCH_IGNORE_UNIT",
         default: (Vec::new()),
         reload: yes,
-        values: "globs of the failing process's unit: not those",
+        values: "globs of the failing process's unit: all but these",
         sample: "",
     }
-    /// Equal failures within this time are told once at their beginning and once
-    /// with their number; 0s tells each of them [default: 10s]
+    /// Report the first of identical failures at once and the rest within this time as one
+    /// summary with a count; 0s reports each [default: 10s]
     storm_window: Time {
         flag: "TIME",
         variable: "PORTWATCH_STORM_WINDOW",
         default: (Time(Duration::from_secs(10))),
         reload: yes but "not from or to 0s",
         values: "time, 0s for none",
-        sample: "Equal failures within this time are told once at their beginning and once with \
-                 their number; 0s tells each.",
+        sample: "Report the first of identical failures at once and the rest within this time as one \
+                 summary with a count; 0s reports each.",
     }
-    /// How long one refusal may be looked into [default: 250ms]
+    /// Time limit for collecting the evidence of one failed bind, 1ms to 5s [default: 250ms]
     enrichment_deadline: Deadline {
         flag: "TIME",
         variable: "PORTWATCH_ENRICHMENT_DEADLINE",
         default: (Deadline(enrich::DEADLINE)),
         reload: yes,
         values: "1ms to 5s",
-        sample: "How long one refusal may be looked into.",
+        sample: "Time limit for collecting the evidence of one failed bind.",
     }
-    /// Take what this regular expression matches out of command lines, or its first
-    /// group; secrets of the usual names and forms are taken out in any case
+    /// Redact what this regular expression matches in command lines, or its first group
+    /// (repeatable). Secrets with common names and formats are always redacted
     redact: Vec<Pattern> {
         flag: "REGEX",
         variable: "PORTWATCH_REDACT",
         default: (Vec::new()),
         reload: yes,
         values: "regular expressions",
-        sample: "Regular expressions: what they match, or their first group, is taken out of \
-                 command lines. Secrets of the usual names and forms are in any case: \
+        sample: "Regular expressions: their match, or its first group, is redacted in command lines. \
+                 Secrets with common names and formats are always redacted. Example:\n\
                  ['--pin[= ](\\d+)'].",
     }
-    /// Serve metrics for Prometheus there: ADDRESS:PORT, PORT (of 127.0.0.1) or
-    /// unix:PATH [default: nowhere]
+    /// Serve metrics for Prometheus at ADDRESS:PORT, PORT (on 127.0.0.1) or unix:PATH
+    /// [default: no metrics]
     metrics: Listen {
         flag: "ADDR",
         variable: "PORTWATCH_METRICS",
         default: none,
         reload: no,
         values: "`ADDRESS:PORT`, `PORT`, `unix:PATH`",
-        sample: "Where Prometheus finds metrics: ADDRESS:PORT, or unix:PATH.",
+        sample: "Address at which to serve metrics for Prometheus: ADDRESS:PORT, or unix:PATH.",
         example: "127.0.0.1:9749",
     }
 }

@@ -39,6 +39,10 @@ pub mod roles;
 pub mod shared;
 pub mod sinks;
 pub mod talk;
+pub mod text;
 pub mod values;
 pub mod wait;
 pub mod watch;
+
+#[cfg(test)]
+mod hostile;

@@ -21,11 +21,8 @@ pub mod human;
 pub mod journald;
 pub mod json;
 pub mod markdown;
-pub mod sanitize;
 mod table;
 
-#[cfg(test)]
-mod hostile;
 #[cfg(test)]
 mod tests;
 

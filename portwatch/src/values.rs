@@ -31,7 +31,10 @@ pub struct Deadline(pub Duration);
 
 /// A name with `*` for any characters and `?` for any one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Glob(String);
+pub struct Glob {
+    text: String,
+    names: Pattern,
+}
 
 /// A regular expression.
 #[derive(Clone, Debug)]
@@ -71,12 +74,13 @@ impl FromStr for Time {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let span: SignedDuration =
-            text.parse().map_err(|_| format!("`{text}` is no time such as 10s, 250ms or 24h"))?;
+        let span: SignedDuration = text
+            .parse()
+            .map_err(|_| format!("`{text}` is not a time such as 10s, 250ms or 24h"))?;
         match Duration::try_from(span) {
             Ok(span) if span <= LONGEST => Ok(Self(span)),
-            Ok(_) => Err("it is longer than a year".to_owned()),
-            Err(_) => Err("it lies in the past".to_owned()),
+            Ok(_) => Err("the time is longer than a year".to_owned()),
+            Err(_) => Err("the time is negative".to_owned()),
         }
     }
 }
@@ -112,50 +116,30 @@ impl FromStr for Glob {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match text.is_empty() {
-            true => Err("it is empty".to_owned()),
-            false => Ok(Self(text.to_owned())),
+        if text.is_empty() {
+            return Err("the pattern is empty".to_owned());
         }
+        let names = regex_lite::escape(text).replace(r"\*", ".*").replace(r"\?", ".");
+        let names = Regex::new(&format!("(?s)^{names}$")).map_err(|error| error.to_string())?;
+        Ok(Self { text: text.to_owned(), names: Pattern(names) })
     }
 }
 
 impl fmt::Display for Glob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
 impl Glob {
     /// Whether a character is in it.
     pub fn has(&self, wanted: char) -> bool {
-        self.0.contains(wanted)
+        self.text.contains(wanted)
     }
 
-    /// Whether it stands for `name`. A star that has taken too little takes one more,
-    /// and only the last one can, so the time is the two lengths' product at most.
+    /// Whether it stands for `name`.
     pub fn matches(&self, name: &str) -> bool {
-        let (glob, name): (Vec<char>, Vec<char>) =
-            (self.0.chars().collect(), name.chars().collect());
-        let (mut at, mut seen) = (0, 0);
-        let mut star: Option<(usize, usize)> = None;
-        while seen < name.len() {
-            match glob.get(at) {
-                Some('*') => {
-                    star = Some((at, seen));
-                    at += 1;
-                }
-                Some(wanted) if *wanted == '?' || Some(wanted) == name.get(seen) => {
-                    at += 1;
-                    seen += 1;
-                }
-                _ => {
-                    let Some((back, taken)) = star else { return false };
-                    star = Some((back, taken + 1));
-                    (at, seen) = (back + 1, taken + 1);
-                }
-            }
-        }
-        glob.iter().skip(at).all(|&rest| rest == '*')
+        self.names.0.is_match(name)
     }
 }
 
@@ -165,9 +149,11 @@ impl FromStr for Pattern {
     fn from_str(text: &str) -> Result<Self, String> {
         match Regex::new(text) {
             // It would put the mark between any two characters.
-            Ok(pattern) if pattern.is_match("") => Err(format!("`{text}` matches nothing at all")),
+            Ok(pattern) if pattern.is_match("") => {
+                Err(format!("`{text}` matches the empty string"))
+            }
             Ok(pattern) => Ok(Self(pattern)),
-            Err(error) => Err(format!("`{text}` is no regular expression: {error}")),
+            Err(error) => Err(format!("`{text}` is not a regular expression: {error}")),
         }
     }
 }
@@ -193,7 +179,7 @@ impl FromStr for Listen {
         if let Some(path) = text.strip_prefix("unix:") {
             return match path.starts_with('/') {
                 true => Ok(Self::Unix(path.into())),
-                false => Err(format!("`{path}` is no path from / on")),
+                false => Err(format!("`{path}` is not an absolute path")),
             };
         }
         if let Ok(port) = text.parse() {
@@ -201,7 +187,7 @@ impl FromStr for Listen {
         }
         text.parse()
             .map(Self::Tcp)
-            .map_err(|_| format!("`{text}` is neither ADDRESS:PORT nor PORT nor unix:PATH"))
+            .map_err(|_| format!("`{text}` is not ADDRESS:PORT, PORT or unix:PATH"))
     }
 }
 
@@ -250,7 +236,7 @@ mod tests {
             assert_eq!(text.parse::<Listen>().unwrap().to_string(), text);
         }
         assert_eq!("9749".parse::<Listen>().unwrap().to_string(), "127.0.0.1:9749");
-        for (bad, why) in [("10", "time"), ("-1s", "past"), ("2000000h", "year")] {
+        for (bad, why) in [("10", "time"), ("-1s", "negative"), ("2000000h", "year")] {
             assert!(bad.parse::<Time>().unwrap_err().contains(why), "{bad}");
         }
         assert!("0s".parse::<Deadline>().is_err() && "6s".parse::<Deadline>().is_err());
@@ -266,15 +252,19 @@ mod tests {
         assert!(matches("a*b*c", "a-b-b-c") && matches("?x", "äx"));
         assert!(!matches("nginx", "nginx.service") && !matches("a*b", "a-b-c"));
         assert!(!matches("?", "") && !matches("app@*.service", "app.service"));
+        assert!(matches("*b", "a\nb") && !matches("a", "a\n"));
+        // Nothing else is special: systemd has backslashes in the names of units.
+        assert!(matches(r"a\x2d*.[s]", r"a\x2db.[s]") && !matches("[a]", "a"));
+        assert!(!matches(r"\*", "*") && matches(r"\*", r"\a\nb"));
     }
 
     proptest! {
         #[test]
         fn a_name_matches_itself_and_with_any_part_left_out(name in "[a-z@.*]{1,20}", at in 0usize..20) {
-            prop_assert!(Glob(name.clone()).matches(&name));
+            prop_assert!(name.parse::<Glob>().unwrap().matches(&name));
             let at = at.min(name.len());
             let beginning = format!("{}*", &name[..at]);
-            prop_assert!(Glob(beginning).matches(&name));
+            prop_assert!(beginning.parse::<Glob>().unwrap().matches(&name));
         }
     }
 }

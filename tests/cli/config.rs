@@ -84,7 +84,7 @@ fn run_does_not_start_with_a_wrong_file() {
     let path = folder.file("storm-window = \"soon\"");
     let said = run(&mut portwatch(&["run", "--config", &path]));
     said.is_error(2);
-    assert!(said.stderr.contains("config.toml:1: `soon` is no time"), "{said}");
+    assert!(said.stderr.contains("config.toml:1: `soon` is not a time"), "{said}");
 }
 
 /// In the file they may stand beside no capture, on the command line it is a mistake.
@@ -170,8 +170,8 @@ fn each_sink_is_named_once_and_one_has_stdout() {
     for (text, why) in [
         (format!("{json}{json}"), "json is named twice"),
         (format!("format = [\"json\"]\n{json}"), "json is named twice"),
-        (format!("format = [\"human\"]\n{json}"), "human and json both go to stdout"),
-        (format!("{json}[[sink]]\ntype = \"markdown\""), "json and markdown both go to stdout"),
+        (format!("format = [\"human\"]\n{json}"), "human and json both write to stdout"),
+        (format!("{json}[[sink]]\ntype = \"markdown\""), "json and markdown both write to stdout"),
         (format!("{one}{CAPTURE}\"/a/\""), "two captures"),
         (format!("capture = \"/a\"\n{one}"), "two captures"),
     ] {

@@ -74,7 +74,7 @@ pub fn redaction() -> Result<Redaction, Failure> {
 }
 
 fn pattern(said: OsString) -> Result<Pattern, UsageError> {
-    let text = said.into_string().map_err(|_| "it is not UTF-8".to_owned());
+    let text = said.into_string().map_err(|_| "the value is not UTF-8".to_owned());
     text.and_then(|text| text.parse()).map_err(UsageError::NotRedacted)
 }
 

@@ -20,7 +20,7 @@ macro_rules! settings {
         /// What one of the three says; `None` is not said.
         #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::Args)]
         #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-        #[command(next_help_heading = "Settings, in the file and as PORTWATCH_… as well")]
+        #[command(next_help_heading = "Settings, also in the file and as PORTWATCH_…")]
         pub struct Layer {
             $(
                 $(#[$help])+

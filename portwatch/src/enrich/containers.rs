@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     enrich::{backoff::Backoff, host::Host, run::Service},
-    evidence::{Engine, Evidence, Gap, Process, Workload},
+    evidence::{Engine, Evidence, Fact, Gap, Process, Workload},
     roles,
 };
 
@@ -141,7 +141,7 @@ impl Containers {
         }
         if left_out > 0 {
             gaps.push(Gap::new(
-                "workload",
+                Fact::Workload,
                 format!("only {MOST_DESCRIBED} holders were looked into, {left_out} were not"),
             ));
         }
@@ -207,7 +207,7 @@ fn find(host: &Host, engines: &mut Engines, subject: &Subject, deadline: Instant
 }
 
 fn gap(why: impl Into<String>) -> Option<Gap> {
-    Some(Gap::new("workload", why))
+    Some(Gap::new(Fact::Workload, why))
 }
 
 /// The container that a process runs in.

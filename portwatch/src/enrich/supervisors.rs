@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use crate::{
     enrich::host::Host,
-    evidence::{Evidence, Gap, Process, Protocol, Supervisor, SupervisorKind},
+    evidence::{Evidence, Fact, Gap, Process, Protocol, Supervisor, SupervisorKind},
     roles::{self, Role},
 };
 
@@ -62,7 +62,7 @@ impl Supervisors {
                     match self.socket_unit(host, local, protocol, deadline) {
                         Ok(Some(unit)) => holder.unit = Some(unit),
                         Ok(None) => {}
-                        Err(why) => add_once(gaps, "sockets.holders.unit", why),
+                        Err(why) => add_once(gaps, Fact::HolderUnit, why),
                     }
                 }
                 if let Some(supervisor) = known.get(&holder.pid) {
@@ -81,12 +81,12 @@ impl Supervisors {
             let wanted = SocketAddr::new(failure.address, failure.port);
             match self.refused_unit(host, wanted, protocol, deadline) {
                 Ok(unit) => failing.unit = unit.or(failing.unit.take()),
-                Err(why) => add_once(gaps, "process.unit", why),
+                Err(why) => add_once(gaps, Fact::Unit, why),
             }
         }
         if left_out {
             let why = format!("only the first {MOST_PROCESSES} processes were looked into");
-            add_once(gaps, "supervisor", why);
+            add_once(gaps, Fact::Supervisor, why);
         }
     }
 
@@ -119,7 +119,11 @@ impl Supervisors {
             parents
         });
         if parents.cut_short {
-            add_once(gaps, "supervisor", "looking at the parents took longer than its deadline");
+            add_once(
+                gaps,
+                Fact::Supervisor,
+                "looking at the parents took longer than its deadline",
+            );
         }
         let shell = parents.shell.filter(|shell| shell.loops || was_seen(shell, process, before));
         let shell = shell.map(|shell| shell.supervisor);
@@ -213,7 +217,7 @@ impl Supervisors {
                     supervisor.restart = Some(service.restart);
                     supervisor.restarts = service.restarts;
                 }
-                Err(why) => add_once(gaps, "supervisor", why),
+                Err(why) => add_once(gaps, Fact::Supervisor, why),
             }
         }
         Some(supervisor)
@@ -288,7 +292,7 @@ fn listens_for_units(process: &Process) -> bool {
 }
 
 /// Adds a gap, unless one for the same fact is there.
-fn add_once(gaps: &mut Vec<Gap>, what: &str, why: impl Into<String>) {
+fn add_once(gaps: &mut Vec<Gap>, what: Fact, why: impl Into<String>) {
     if !gaps.iter().any(|gap| gap.what == what) {
         gaps.push(Gap::new(what, why));
     }

@@ -94,7 +94,7 @@ impl Stage {
         let still = now.saturating_duration_since(moved);
         match waiting > 0 && still > PATIENCE {
             true => Err(format!(
-                "{}: {waiting} wait and nothing has been done for {} s",
+                "{}: {waiting} waiting, no progress for {} s",
                 self.name,
                 still.as_secs()
             )),
@@ -132,7 +132,7 @@ mod tests {
         stage.add();
         stage.take_back();
         let why = stage.health(Instant::now() + LATER).unwrap_err();
-        assert!(why.starts_with("a: 1 wait and nothing has been done for 3"), "{why}");
+        assert!(why.starts_with("a: 1 waiting, no progress for 3"), "{why}");
         stage.end();
         assert_eq!(stage.health(Instant::now() + LATER), Ok(()));
         assert_eq!(stage.waiting(), 0);

@@ -7,10 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{BadLine, sources::Opened};
-use crate::sinks::journald;
-
-/// Longer lines are no records: the largest that the agent writes are far shorter.
-pub const LONGEST: usize = 16 * 1024 * 1024;
+use crate::{event::read::LONGEST, sinks::journald};
 
 /// Reads a source line by line.
 pub struct Lines {
@@ -160,7 +157,7 @@ fn journal_record(line: &[u8]) -> Result<String, String> {
         record: Value,
     }
     let entry: Entry = serde_json::from_slice(line).map_err(|error| error.to_string())?;
-    let missing = || format!("{} is no text", journald::RECORD);
+    let missing = || format!("{} is not text", journald::RECORD);
     match entry.record {
         Value::String(text) => Ok(text),
         Value::Array(bytes) => {
@@ -205,7 +202,7 @@ mod tests {
 {"MESSAGE":"x"}"#;
         let read = lines(text, true);
         assert_eq!(read[..2], [Ok("{}".to_owned()), Ok("{}".to_owned())]);
-        assert_eq!(read[2], Err("f:3: PORTWATCH_EVENT is no text".to_owned()));
+        assert_eq!(read[2], Err("f:3: PORTWATCH_EVENT is not text".to_owned()));
         assert!(read[3].as_ref().is_err_and(|why| why.starts_with("f:4: missing field")));
     }
 

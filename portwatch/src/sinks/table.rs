@@ -130,7 +130,7 @@ pub fn check(sinks: &[Table]) -> Result<(), Clash> {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Clash {
     /// They would be mixed.
-    #[error("{0} and {1} both go to stdout")]
+    #[error("{0} and {1} both write to stdout")]
     TwiceOnStdout(Kind, Kind),
     /// Nobody wants each event twice.
     #[error("{0} is named twice")]
@@ -143,7 +143,9 @@ pub enum Clash {
 impl Advised for Clash {
     fn hint(&self) -> &'static str {
         match self {
-            Self::TwiceOnStdout(..) => "choose one of them; journald and a capture go elsewhere",
+            Self::TwiceOnStdout(..) => {
+                "choose one of them; journald and --capture do not use stdout"
+            }
             Self::Twice(_) => "name each sink once: by a flag or key, or in a [[sink]] table",
             Self::OneFolder(_) => "give each capture a folder of its own",
         }
