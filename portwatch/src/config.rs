@@ -8,174 +8,168 @@ use std::{num::NonZeroU16, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+mod define;
 pub mod file;
 pub mod filter;
-pub mod values;
 
-use values::{Deadline, Glob, Listen, Pattern, Size, Time};
+use define::settings;
 
-use crate::{enrich, redact::Redaction, sinks::Format};
+use crate::{
+    enrich,
+    redact::Redaction,
+    sinks::{Format, Kind, Table, capture::Limits},
+    values::{Deadline, Glob, Listen, Pattern, Size, Time},
+};
 
-/// What one of the three says; `None` is not said.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::Args)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-#[command(next_help_heading = "Settings, also in the file and as PORTWATCH_…")]
-pub struct Layer {
+settings! { said:
     /// Output format (repeatable; only one of them can use stdout) [default: human, unless
     /// there is a capture]
-    #[arg(
-        long,
-        value_enum,
-        value_name = "FORMAT",
-        value_delimiter = ',',
-        env = "PORTWATCH_FORMAT",
-        hide_env_values = true
-    )]
-    pub format: Option<Vec<Format>>,
+    format: Vec<Format> {
+        flag: "FORMAT" (value_enum, value_delimiter = ','),
+        variable: "PORTWATCH_FORMAT",
+        default: (human_unless(said.capture.is_some() || said.sink.iter().flatten().next().is_some())) as "`human`, unless there is a capture",
+        reload: no,
+        values: tests::formats("`", "", ""),
+        sample: tests::formats("", "Output formats: ", " (only one of them, on stdout)"),
+    }
     /// Keep the stream in this directory, for portwatch replay
-    #[arg(long, value_name = "DIR", env = "PORTWATCH_CAPTURE", hide_env_values = true)]
-    pub capture: Option<PathBuf>,
+    capture: PathBuf {
+        flag: "DIR",
+        variable: "PORTWATCH_CAPTURE",
+        default: none,
+        reload: no,
+        values: "directory",
+        sample: "Directory in which to keep the stream, for portwatch replay.",
+        example: "/var/lib/portwatch",
+    }
     /// Start a new file at this size [default: 64MiB]
-    #[arg(long, value_name = "SIZE", env = "PORTWATCH_CAPTURE_FILE_SIZE", hide_env_values = true)]
-    pub capture_file_size: Option<Size>,
+    capture_file_size: Size {
+        flag: "SIZE",
+        variable: "PORTWATCH_CAPTURE_FILE_SIZE",
+        default: (Size(Limits::DEFAULT.file_size)),
+        reload: no,
+        values: "`64MiB`",
+        sample: "Start a new file at this size or age; remove the oldest files when all together \
+                 exceed the last value.",
+    }
     /// Start a new file at this age [default: 24h]
-    #[arg(long, value_name = "TIME", env = "PORTWATCH_CAPTURE_FILE_AGE", hide_env_values = true)]
-    pub capture_file_age: Option<Time>,
+    capture_file_age: Time {
+        flag: "TIME",
+        variable: "PORTWATCH_CAPTURE_FILE_AGE",
+        default: (Time(Limits::DEFAULT.file_age)),
+        reload: no,
+        values: "`24h`",
+        sample: "",
+    }
     /// Remove the oldest files when all together exceed this size [default: 1GiB]
-    #[arg(long, value_name = "SIZE", env = "PORTWATCH_CAPTURE_SIZE", hide_env_values = true)]
-    pub capture_size: Option<Size>,
+    capture_size: Size {
+        flag: "SIZE",
+        variable: "PORTWATCH_CAPTURE_SIZE",
+        default: (Size(Limits::DEFAULT.total_size)),
+        reload: no,
+        values: "`1GiB`",
+        sample: "",
+    }
     /// Report only these ports (repeatable) [default: all]
-    #[arg(
-        long,
-        value_name = "PORT",
-        value_delimiter = ',',
-        env = "PORTWATCH_PORT",
-        hide_env_values = true
-    )]
-    pub port: Option<Vec<NonZeroU16>>,
+    port: Vec<NonZeroU16> {
+        flag: "PORT" (value_delimiter = ','),
+        variable: "PORTWATCH_PORT",
+        default: (Vec::new()) as "all",
+        reload: yes,
+        values: "ports: only these",
+        sample: "Report only these ports, or all but these.",
+    }
     /// Do not report these ports (repeatable)
-    #[arg(
-        long,
-        value_name = "PORT",
-        value_delimiter = ',',
-        env = "PORTWATCH_IGNORE_PORT",
-        hide_env_values = true
-    )]
-    pub ignore_port: Option<Vec<NonZeroU16>>,
+    ignore_port: Vec<NonZeroU16> {
+        flag: "PORT" (value_delimiter = ','),
+        variable: "PORTWATCH_IGNORE_PORT",
+        default: (Vec::new()),
+        reload: yes,
+        values: "ports: all but these",
+        sample: "",
+    }
     /// Report only failed binds of processes in these units (repeatable) [default: all].
     /// Wildcards: * and ?. To match a user's unit, write user@UID.service/UNIT
-    #[arg(
-        long,
-        value_name = "GLOB",
-        value_delimiter = ',',
-        env = "PORTWATCH_UNIT",
-        hide_env_values = true
-    )]
-    pub unit: Option<Vec<Glob>>,
+    unit: Vec<Glob> {
+        flag: "GLOB" (value_delimiter = ','),
+        variable: "PORTWATCH_UNIT",
+        default: (Vec::new()) as "all",
+        reload: yes,
+        values: "globs of the failing process's unit: only these",
+        sample: "Report only failed binds of processes in these units, or of all but these; * \
+                 matches any characters, ? one character: [\"app@*.service\"]. Patterns match units \
+                 of the system; name the manager to match a user's unit: \
+                 [\"user@1000.service/web.service\"].",
+    }
     /// Do not report failed binds of processes in these units (repeatable). To match a
     /// user's unit, write user@UID.service/UNIT
-    #[arg(
-        long,
-        value_name = "GLOB",
-        value_delimiter = ',',
-        env = "PORTWATCH_IGNORE_UNIT",
-        hide_env_values = true
-    )]
-    pub ignore_unit: Option<Vec<Glob>>,
+    ignore_unit: Vec<Glob> {
+        flag: "GLOB" (value_delimiter = ','),
+        variable: "PORTWATCH_IGNORE_UNIT",
+        default: (Vec::new()),
+        reload: yes,
+        values: "globs of the failing process's unit: all but these",
+        sample: "",
+    }
     /// Report the first of identical failures at once and the rest within this time as one
     /// summary with a count; 0s reports each [default: 10s]
-    #[arg(long, value_name = "TIME", env = "PORTWATCH_STORM_WINDOW", hide_env_values = true)]
-    pub storm_window: Option<Time>,
+    storm_window: Time {
+        flag: "TIME",
+        variable: "PORTWATCH_STORM_WINDOW",
+        default: (Time(Duration::from_secs(10))),
+        reload: yes but "not from or to 0s",
+        values: "time, 0s for none",
+        sample: "Report the first of identical failures at once and the rest within this time as one \
+                 summary with a count; 0s reports each.",
+    }
     /// Time limit for collecting the evidence of one failed bind, 1ms to 5s [default: 250ms]
-    #[arg(
-        long,
-        value_name = "TIME",
-        env = "PORTWATCH_ENRICHMENT_DEADLINE",
-        hide_env_values = true
-    )]
-    pub enrichment_deadline: Option<Deadline>,
+    enrichment_deadline: Deadline {
+        flag: "TIME",
+        variable: "PORTWATCH_ENRICHMENT_DEADLINE",
+        default: (Deadline(enrich::DEADLINE)),
+        reload: yes,
+        values: "1ms to 5s",
+        sample: "Time limit for collecting the evidence of one failed bind.",
+    }
     /// Redact what this regular expression matches in command lines, or its first group
     /// (repeatable). Secrets with common names and formats are always redacted
-    #[arg(long, value_name = "REGEX", env = "PORTWATCH_REDACT", hide_env_values = true)]
-    pub redact: Option<Vec<Pattern>>,
+    redact: Vec<Pattern> {
+        flag: "REGEX",
+        variable: "PORTWATCH_REDACT",
+        default: (Vec::new()),
+        reload: yes,
+        values: "regular expressions",
+        sample: "Regular expressions: their match, or its first group, is redacted in command lines. \
+                 Secrets with common names and formats are always redacted. Example:\n\
+                 ['--pin[= ](\\d+)'].",
+    }
     /// Serve metrics for Prometheus at ADDRESS:PORT, PORT (on 127.0.0.1) or unix:PATH
     /// [default: no metrics]
-    #[arg(long, value_name = "ADDR", env = "PORTWATCH_METRICS", hide_env_values = true)]
-    pub metrics: Option<Listen>,
-}
-
-impl Layer {
-    /// This, and `below` where this says nothing.
-    #[must_use]
-    pub fn over(self, below: Self) -> Self {
-        Self {
-            format: self.format.or(below.format),
-            capture: self.capture.or(below.capture),
-            capture_file_size: self.capture_file_size.or(below.capture_file_size),
-            capture_file_age: self.capture_file_age.or(below.capture_file_age),
-            capture_size: self.capture_size.or(below.capture_size),
-            port: self.port.or(below.port),
-            ignore_port: self.ignore_port.or(below.ignore_port),
-            unit: self.unit.or(below.unit),
-            ignore_unit: self.ignore_unit.or(below.ignore_unit),
-            storm_window: self.storm_window.or(below.storm_window),
-            enrichment_deadline: self.enrichment_deadline.or(below.enrichment_deadline),
-            redact: self.redact.or(below.redact),
-            metrics: self.metrics.or(below.metrics),
-        }
+    metrics: Listen {
+        flag: "ADDR",
+        variable: "PORTWATCH_METRICS",
+        default: none,
+        reload: no,
+        values: "`ADDRESS:PORT`, `PORT`, `unix:PATH`",
+        sample: "Address at which to serve metrics for Prometheus: ADDRESS:PORT, or unix:PATH.",
+        example: "127.0.0.1:9749",
     }
 }
 
-/// What holds in the end.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Settings {
-    /// Where events go, beside the capture.
-    pub format: Vec<Format>,
-    /// The folder that keeps the stream.
-    pub capture: Option<PathBuf>,
-    /// When its files are closed, by size.
-    pub capture_file_size: Size,
-    /// When they are closed, by age.
-    pub capture_file_age: Time,
-    /// What all of them may take.
-    pub capture_size: Size,
-    /// These ports only, unless there are none.
-    pub port: Vec<NonZeroU16>,
-    /// Not these.
-    pub ignore_port: Vec<NonZeroU16>,
-    /// These units only, unless there are none.
-    pub unit: Vec<Glob>,
-    /// Not these.
-    pub ignore_unit: Vec<Glob>,
-    /// How long equal failures are counted together.
-    pub storm_window: Time,
-    /// How long one refusal may be looked into.
-    pub enrichment_deadline: Deadline,
-    /// What else is taken out of command lines.
-    pub redact: Vec<Pattern>,
-    /// Where metrics are served.
-    pub metrics: Option<Listen>,
+/// Events are told to somebody, unless they are kept.
+fn human_unless(kept: bool) -> Vec<Format> {
+    if kept { Vec::new() } else { vec![Format::Human] }
 }
 
-impl From<Layer> for Settings {
-    fn from(said: Layer) -> Self {
-        let human = || said.capture.is_none().then_some(Format::Human).into_iter().collect();
-        Self {
-            format: said.format.unwrap_or_else(human),
-            capture: said.capture,
-            capture_file_size: said.capture_file_size.unwrap_or(Size(64 << 20)),
-            capture_file_age: said.capture_file_age.unwrap_or(Time(Duration::from_hours(24))),
-            capture_size: said.capture_size.unwrap_or(Size(1 << 30)),
-            port: said.port.unwrap_or_default(),
-            ignore_port: said.ignore_port.unwrap_or_default(),
-            unit: said.unit.unwrap_or_default(),
-            ignore_unit: said.ignore_unit.unwrap_or_default(),
-            storm_window: said.storm_window.unwrap_or(Time(Duration::from_secs(10))),
-            enrichment_deadline: said.enrichment_deadline.unwrap_or(Deadline(enrich::DEADLINE)),
-            redact: said.redact.unwrap_or_default(),
-            metrics: said.metrics,
-        }
+impl Layer {
+    /// The tables of the layer below that this leaves: `format` is over all of sinks that
+    /// it could name, and `capture` over those of captures.
+    fn tables_over(&self, below: Option<Vec<Table>>) -> Option<Vec<Table>> {
+        let stays = |table: &Table| match table.kind() {
+            Kind::Capture => self.capture.is_none(),
+            kind => self.format.is_none() || !kind.entry().is_format,
+        };
+        below.map(|tables| tables.into_iter().filter(stays).collect())
     }
 }
 
@@ -185,15 +179,14 @@ impl Settings {
         Redaction::with(self.redact.iter().map(|pattern| pattern.0.clone()).collect())
     }
 
-    /// What only a new start can change: where things go. The rest is taken over by a
-    /// running agent.
-    pub fn same_outputs(&self, other: &Self) -> bool {
-        let outputs = |settings: &Self| {
-            let Self { format, capture, metrics, .. } = settings.clone();
-            let Self { capture_file_size, capture_file_age, capture_size, .. } = settings.clone();
-            (format, capture, metrics, capture_file_size, capture_file_age, capture_size)
-        };
-        outputs(self) == outputs(other)
+    /// Where events go, by whatever key.
+    pub fn sinks(&self) -> Vec<Table> {
+        let Self { capture_file_size, capture_file_age, capture_size, .. } = *self;
+        let capture = self.capture.clone().map(|folder| {
+            Table::capture(folder, capture_file_size, capture_file_age, capture_size)
+        });
+        let formats = self.format.iter().copied().map(Table::from);
+        formats.chain(capture).chain(self.sink.iter().cloned()).collect()
     }
 }
 

@@ -16,7 +16,6 @@
 )]
 
 pub mod advice;
-pub mod capture;
 pub mod cli;
 pub mod config;
 pub mod conflict;
@@ -43,6 +42,7 @@ pub mod sinks;
 pub mod supervisors;
 pub mod talk;
 pub mod text;
+pub mod values;
 pub mod wait;
 pub mod watch;
 

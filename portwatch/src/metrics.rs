@@ -266,8 +266,11 @@ impl Metrics {
     /// A name is not one; none is known.
     pub fn text(&self) -> Result<String, Error> {
         let length = |stage: &Arc<Stage>| i64::try_from(stage.waiting()).unwrap_or(i64::MAX);
-        for stage in &self.stages.get() {
-            self.queues.with_label_values(&[stage.name]).set(length(stage));
+        let stages = self.stages.get();
+        for stage in &stages {
+            // Several captures are one name.
+            let same = stages.iter().filter(|other| other.name == stage.name);
+            self.queues.with_label_values(&[stage.name]).set(same.map(length).sum());
         }
         for skips in self.skips.get().into_iter().flatten() {
             let Some(count) = skips.count() else { continue };
@@ -332,6 +335,17 @@ mod tests {
         let text = metrics.text().unwrap();
         let counted = "{cause=\"listener\",protocol=\"tcp\",stage=\"bind\"} 42";
         assert!(text.contains(counted), "{text}");
+    }
+
+    #[test]
+    fn queues_of_one_name_are_one_sum() {
+        let metrics = Metrics::new().unwrap();
+        for waiting in [2, 1] {
+            let stage = metrics.stage("sink.capture");
+            (0..waiting).for_each(|_| stage.add());
+        }
+        let text = metrics.text().unwrap();
+        assert!(text.contains("portwatch_queue_length{queue=\"sink.capture\"} 3"), "{text}");
     }
 
     #[test]

@@ -1,30 +1,92 @@
-//! Where records go.
+//! Where records go: what a sink is, and the registry of all.
 
-use std::{io, time::Duration};
+use std::{
+    io::{self, Write},
+    os::fd::AsFd,
+    path::PathBuf,
+    time::Duration,
+};
 
+use anstream::ColorChoice;
 use serde::{Deserialize, Serialize};
 
-use crate::event::Record;
+use crate::{
+    event::Record,
+    values::{Size, Time},
+};
 
+pub mod capture;
+mod define;
 pub mod human;
 pub mod journald;
 pub mod json;
 pub mod markdown;
+mod table;
 
-/// A form of the stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[derive(strum::Display, strum::VariantArray)]
-#[serde(rename_all = "lowercase")]
-#[strum(serialize_all = "lowercase")]
-pub enum Format {
-    /// A block of text per event
-    Human,
-    /// One JSON object per line (portwatch schema describes them)
-    Json,
-    /// An incident note per event, ready to paste
-    Markdown,
-    /// Entries in the systemd journal
-    Journald,
+#[cfg(test)]
+mod tests;
+
+use capture::writer::Capture;
+use human::Human;
+use journald::Journald;
+use json::Json;
+use markdown::Markdown;
+pub use table::{Clash, OpenError, Table, check};
+
+define::sinks! { |keys, out, colour|
+    format {
+        /// A block of text per event
+        Human { name: "human", stdout: true, open: Human::new(out, colour) }
+        /// One JSON object per line (portwatch schema describes them)
+        Json { name: "json", stdout: true, open: Json::new(out) }
+        /// An incident note per event, ready to paste
+        Markdown { name: "markdown", stdout: true, open: Markdown::new(out) }
+        /// Entries in the systemd journal
+        Journald { name: "journald", stdout: false, open: Journald }
+    }
+    table {
+        /// The stream kept in a folder, for portwatch replay
+        Capture {
+            name: "capture",
+            stdout: false,
+            needs: ["folder"],
+            takes: ["file-size", "file-age", "size"],
+            open: Capture::open(&keys.folder.clone().unwrap_or_default(), keys.limits())?
+        }
+    }
+}
+
+/// What the registry says of a sink.
+pub struct Entry {
+    /// As it stands in the file and on the command line.
+    pub name: &'static str,
+    /// Where its losses are counted.
+    pub place: Place,
+    /// Whether `format` may name it.
+    pub is_format: bool,
+    /// Whether it writes to stdout.
+    pub is_on_stdout: bool,
+    /// The keys that its table must have.
+    pub needs: &'static [&'static str],
+    /// Those that it may have.
+    pub takes: &'static [&'static str],
+}
+
+/// The keys of a `[[sink]]` table, of whatever sink they are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Keys {
+    /// What it is.
+    #[serde(rename = "type")]
+    pub kind: Kind,
+    /// Where a capture is kept.
+    pub folder: Option<PathBuf>,
+    /// When its files are closed, by size.
+    pub file_size: Option<Size>,
+    /// When they are closed, by age.
+    pub file_age: Option<Time>,
+    /// What all of them may take.
+    pub size: Option<Size>,
 }
 
 /// One destination. Called from a thread of its own.
@@ -54,3 +116,6 @@ pub trait Sink: Send {
 /// The name under which a sink's losses are counted: `sink.` and what it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place(pub &'static str);
+
+/// A sink, and the place of its losses.
+pub type Placed = (Place, Box<dyn Sink>);

@@ -119,3 +119,99 @@ fn only_a_regular_file_is_read() {
     run(&mut portwatch(&["config", "check", link.to_str().unwrap()])).is_result();
     run(&mut portwatch(&["explain", "9", "--netns", &fifo])).is_error(2);
 }
+
+const CAPTURE: &str = "[[sink]]\ntype = \"capture\"\nfolder = ";
+
+fn check(folder: &Folder, text: &str) -> Said {
+    run(&mut portwatch(&["config", "check", &folder.file(text)]))
+}
+
+fn has_table(said: &Said, kind: &str) -> bool {
+    said.stdout.contains(&format!("[[sink]]{:32} # file\ntype = \"{kind}\"\n", ""))
+}
+
+#[test]
+fn sinks_have_tables() {
+    let folder = Folder::new();
+    let tables = "[[sink]]\ntype = \"json\"\n[[sink]]\ntype = \"journald\"\n";
+    let captures =
+        format!("{CAPTURE}\"/a\"\nfile-size = \"1MiB\"\n{CAPTURE}\"/b\"\nfile-age = \"1h\"");
+    check(&folder, &format!("{tables}{captures}\nsize = \"1GiB\"")).is_result();
+    // Beside the keys: other sinks.
+    check(&folder, &format!("format = [\"json\"]\ncapture = \"/c\"\n{captures}")).is_result();
+}
+
+#[test]
+fn a_wrong_table_is_named_by_its_line() {
+    let folder = Folder::new();
+    for (text, line, why) in [
+        ("port = [80]\n[[sink]]\ntype = \"jsn\"", 3, "unknown value `jsn`, did you mean `json`?"),
+        ("[[sink]]\ntype = \"capture\"\nfoldr = \"/a\"", 3, "did you mean `folder`?"),
+        ("[[sinks]]\ntype = \"json\"", 1, "unknown key `sinks`, did you mean `sink`?"),
+        ("[[sink]]\ntype = \"capture\"\nfolder = \"/a\"\nsize = \"much\"", 4, ""),
+        ("port = [80]\n[[sink]]\ntype = \"capture\"", 2, "needs the key `folder`"),
+        ("\n[[sink]]\ntype = \"json\"\nfolder = \"/a\"", 2, "has no key `folder`"),
+        ("[[sink]]\nfolder = \"/a\"", 1, "missing field `type`"),
+        ("format = [\"capture\"]", 1, "unknown value `capture`"),
+    ] {
+        let said = check(&folder, text);
+        said.is_error(2);
+        assert!(said.stderr.contains(&format!("config.toml:{line}: ")), "{text}: {said}");
+        assert!(said.stderr.contains(why), "{text}: {said}");
+    }
+}
+
+/// By keys and tables of one file together.
+#[test]
+fn each_sink_is_named_once_and_one_has_stdout() {
+    let folder = Folder::new();
+    let json = "[[sink]]\ntype = \"json\"\n";
+    let one = format!("{CAPTURE}\"/a\"\n");
+    for (text, why) in [
+        (format!("{json}{json}"), "json is named twice"),
+        (format!("format = [\"json\"]\n{json}"), "json is named twice"),
+        (format!("format = [\"human\"]\n{json}"), "human and json both write to stdout"),
+        (format!("{json}[[sink]]\ntype = \"markdown\""), "json and markdown both write to stdout"),
+        (format!("{one}{CAPTURE}\"/a/\""), "two captures"),
+        (format!("capture = \"/a\"\n{one}"), "two captures"),
+    ] {
+        let said = check(&folder, &text);
+        said.is_error(2);
+        assert!(said.stderr.contains(why), "{text}: {said}");
+    }
+}
+
+/// A flag or a variable is over all tables of its kind, and over no other.
+#[test]
+fn flags_and_variables_replace_tables() {
+    let folder = Folder::new();
+    let text = format!("[[sink]]\ntype = \"json\"\n{CAPTURE}\"/a\"\n{CAPTURE}\"/b\"");
+    let path = folder.file(&text);
+    let said = show(&["--config", &path], &[]);
+    assert!(has_table(&said, "json") && has_table(&said, "capture"), "{said}");
+    assert_line(&said, "format = []", "default");
+    let said = show(&["--config", &path, "--format", "human"], &[]);
+    assert!(!has_table(&said, "json") && has_table(&said, "capture"), "{said}");
+    assert_line(&said, "format = [\"human\"]", "flag");
+    let said = show(&["--config", &path], &[("PORTWATCH_CAPTURE", "/c")]);
+    assert!(has_table(&said, "json") && !has_table(&said, "capture"), "{said}");
+    assert_line(&said, "capture = \"/c\"", "environment");
+    // The limits are those of the capture that is named beside them.
+    show(&["--config", &path, "--capture-size", "1GiB"], &[]).is_error(2);
+}
+
+#[test]
+fn tables_that_are_shown_can_be_read() {
+    let folder = Folder::new();
+    let text = format!("{CAPTURE}\"/a \\\"b\\\"\"\nfile-age = \"1h\"\n[[sink]]\ntype = \"json\"");
+    let shown = show(&["--config", &folder.file(&text), "--port", "80"], &[]);
+    shown.is_result();
+    let values = |said: &Said| -> Vec<String> {
+        let lines = said.stdout.lines().filter(|line| !line.starts_with('#'));
+        lines.map(|line| line.split(" # ").next().unwrap().trim_end().to_owned()).collect()
+    };
+    let again = show(&["--config", &folder.file(&shown.stdout)], &[]);
+    again.is_result();
+    assert_eq!(values(&again), values(&shown));
+    assert!(values(&again).contains(&"file-age = \"1h\"".to_owned()), "{again}");
+}

@@ -6,11 +6,11 @@ use clap::{ArgMatches, Subcommand};
 
 use super::{
     error::{Failure, SystemError, ended},
-    output::check_formats,
     settings, streams,
 };
 use crate::{
     config::{Settings, file},
+    sinks,
     text::sanitize::printable,
 };
 
@@ -48,7 +48,7 @@ pub fn run(args: &Args, given: &ArgMatches) -> Result<ExitCode, Failure> {
     let text = match &args.verb {
         Verb::Check { file } => {
             let (layer, _) = file::read(Some(file))?;
-            check_formats(&Settings::from(layer).format)?;
+            sinks::check(&Settings::from(layer).sinks())?;
             format!("{} is valid\n", printable(&file.display().to_string()))
         }
         Verb::Show(args) => {

@@ -5,7 +5,7 @@ use std::{error::Error, fmt, io, process::ExitCode};
 use super::streams::say;
 use crate::{
     advice::{Advised, NOT_PERMITTED, USAGE},
-    sinks::Format,
+    sinks::Kind,
 };
 
 /// Why a verb ends before it is done. Only an error that says what to do can become
@@ -54,9 +54,6 @@ fn causes(error: &dyn Error) -> impl Iterator<Item = String> {
 /// What clap cannot see to be wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum UsageError {
-    /// Two outputs would be mixed.
-    #[error("{0} and {1} both write to stdout")]
-    TwiceOnStdout(Format, Format),
     /// There is no input, and nobody types events.
     #[error("nothing to read")]
     NothingToRead,
@@ -68,7 +65,7 @@ pub enum UsageError {
     NotRedacted(String),
     /// A difference has other forms.
     #[error("--diff cannot print {0}")]
-    NoDiffAs(Format),
+    NoDiffAs(Kind),
     /// There is nothing to run.
     #[error("no command given")]
     NoCommand,
@@ -77,9 +74,6 @@ pub enum UsageError {
 impl Advised for UsageError {
     fn hint(&self) -> &'static str {
         match self {
-            Self::TwiceOnStdout(..) => {
-                "choose one of them; journald and --capture do not use stdout"
-            }
             Self::NothingToRead => "name files or a capture directory, or use --journal",
             Self::NothingToLimit(_) => "name its directory with --capture",
             Self::NotRedacted(_) => {

@@ -8,7 +8,7 @@ use rustix::process::{Resource, Rlimit, getpid, getrlimit, set_child_subreaper};
 use super::{
     error::{Failure, SystemError, UsageError},
     hooks::Hooks,
-    settings,
+    output, settings,
     streams::{Stream, say},
 };
 use crate::{
@@ -24,7 +24,7 @@ use crate::{
     metrics::Metrics,
     pipeline::{self, Agent, Tuning},
     redact::Redaction,
-    sinks::{Place, Sink, human::Human, json::Json},
+    sinks::{self, Place},
     talk,
     wait::{
         self,
@@ -118,11 +118,11 @@ async fn watched(
     refused: &Refused,
     before: impl AsyncFnOnce() -> Result<Option<End>, Failure>,
 ) -> Result<End, Failure> {
-    let stderr = Stream::Stderr;
-    let told: (Place, Box<dyn Sink>) = match args.format {
-        Format::Human => (Place("sink.human"), Box::new(Human::new(stderr, stderr.colour()))),
-        Format::Json => (Place("sink.json"), Box::new(Json::new(stderr))),
+    let format = match args.format {
+        Format::Human => sinks::Format::Human,
+        Format::Json => sinks::Format::Json,
     };
+    let told = output::open_one(&format.into(), Stream::Stderr)?;
     let Watch { attached, enricher, host, .. } =
         Watch::descendants(args.hooks.choice, SourceLimit::Counted)?;
     let agent = Agent {

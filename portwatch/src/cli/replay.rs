@@ -8,7 +8,7 @@ use std::{
 use super::{
     error::{Failure, SystemError, UsageError, unwritten},
     input::{Input, Tally},
-    output::open_formats,
+    output,
     streams::{Stream, say},
 };
 use crate::{event::Record, replay::diff::Change, sinks::Format};
@@ -69,14 +69,9 @@ fn json(input: &Input) -> Result<Tally, Failure> {
 }
 
 fn through_sink(args: &Args) -> Result<Tally, Failure> {
-    let mut sinks = open_formats(&[args.format])?;
-    let sink = std::cell::RefCell::new(&mut sinks);
-    let write = |record: &Record| -> Result<(), Failure> {
-        for (_, sink) in sink.borrow_mut().iter_mut() {
-            sink.write(record).map_err(unwritten)?;
-        }
-        Ok(())
-    };
+    let (_, sink) = output::open_one(&args.format.into(), Stream::Stdout)?;
+    let sink = std::cell::RefCell::new(sink);
+    let write = |record: &Record| sink.borrow_mut().write(record).map_err(unwritten);
     args.input.read(|again| write(&Record::BindFailure(Box::new(again.event()?))), write)
 }
 
@@ -84,7 +79,7 @@ fn differences(args: &Args) -> Result<Tally, Failure> {
     let as_json = match args.format {
         Format::Json => true,
         Format::Human => false,
-        other => return Err(UsageError::NoDiffAs(other).into()),
+        other => return Err(UsageError::NoDiffAs(other.into()).into()),
     };
     let mut out = BufWriter::new(Stream::Stdout);
     let mut changed = 0u64;

@@ -6,14 +6,16 @@ use clap::{ArgMatches, parser::ValueSource};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{
-    error::{Failure, UsageError},
-    output::check_formats,
-};
+use super::error::{Failure, UsageError};
 use crate::{
-    config::{Layer, Settings, file, values::Pattern},
+    config::{Layer, Settings, file},
     redact::Redaction,
+    sinks,
+    values::Pattern,
 };
+
+/// The key of tables.
+const SINK: &str = "sink";
 
 /// Options of `run` and of `config show`.
 #[derive(Clone, clap::Args)]
@@ -42,7 +44,7 @@ impl Given {
     pub fn read(&self) -> Result<Configured, Failure> {
         let (file, path) = file::read(self.config.as_deref())?;
         let settings = Settings::from(self.said.clone().over(file.clone()));
-        check_formats(&settings.format)?;
+        sinks::check(&settings.sinks())?;
         if settings.capture.is_none() {
             let Layer { capture_file_size, capture_file_age, capture_size, .. } = &self.said;
             let limit = [
@@ -77,7 +79,8 @@ fn pattern(said: OsString) -> Result<Pattern, UsageError> {
 }
 
 impl Configured {
-    /// A line of TOML for each key, with where its value is from.
+    /// A line of TOML for each key, with where its value is from, and a table for each sink
+    /// that has one.
     ///
     /// # Errors
     /// A value cannot be written as TOML; none is known.
@@ -97,7 +100,17 @@ impl Configured {
             };
             format!("{said:<40} # {}\n", from(&key))
         };
-        Ok(fields(&self.settings)?.into_iter().map(line).collect())
+        let mut keys = fields(&self.settings)?;
+        keys.remove(SINK);
+        let mut text: String = keys.into_iter().map(line).collect();
+        // Behind a table's head all keys are its own.
+        for sink in &self.settings.sink {
+            let head = format!("[[{SINK}]]");
+            text += &format!("\n{head:<40} # file\n");
+            let said = fields(sink)?.into_iter().filter(|(_, value)| !value.is_null());
+            text.extend(said.map(|(key, value)| format!("{key} = {value}\n")));
+        }
+        Ok(text)
     }
 }
 

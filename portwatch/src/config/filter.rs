@@ -2,8 +2,8 @@
 
 use std::num::NonZeroU16;
 
-use super::{Settings, values::Glob};
-use crate::evidence::Process;
+use super::Settings;
+use crate::{evidence::Process, values::Glob};
 
 /// By what a refusal is not told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -35,7 +35,7 @@ use tokio::{
 mod crowd;
 
 use super::Metrics;
-use crate::{advice::Advised, config::values::Listen, shared::Shared};
+use crate::{advice::Advised, shared::Shared, values::Listen};
 use crowd::{MOST, Peer, Place, who_goes};
 
 /// Connections over TCP that wait to be accepted: as many as are accepted in some

@@ -11,7 +11,7 @@ use std::{
 use rustix::fs::OFlags;
 
 use super::SourceError;
-use crate::{capture, sinks::journald};
+use crate::sinks::{capture, journald};
 
 /// How much is read at once.
 const BUFFER: usize = 256 * 1024;

@@ -20,9 +20,6 @@ mod folder;
 mod place;
 pub mod writer;
 
-/// Where the losses of a capture are counted.
-pub const PLACE: &str = "sink.capture";
-
 /// The longest line that is written. The largest event has a quarter of it.
 const LONGEST_LINE: u64 = 1 << 20;
 const _: () = assert!(LONGEST_LINE <= read::LONGEST as u64, "replay reads what is written");
@@ -36,6 +33,12 @@ pub struct Limits {
     pub file_age: Duration,
     /// All files together, in bytes.
     pub total_size: u64,
+}
+
+impl Limits {
+    /// Where nothing else is said.
+    pub const DEFAULT: Self =
+        Self { file_size: 64 << 20, file_age: Duration::from_hours(24), total_size: 1 << 30 };
 }
 
 /// Why nothing can be captured.

@@ -11,14 +11,14 @@ fn record(count: u64) -> Record {
 }
 
 fn large(bytes: usize) -> Record {
-    let line = include_str!("../../../../tests/golden/listener.jsonl");
+    let line = include_str!("../../../../../tests/golden/listener.jsonl");
     let Ok(Record::BindFailure(mut event)) = read::record(line.trim_end()) else { panic!() };
     event.process.cmdline = vec!["x".repeat(bytes)].into();
     Record::BindFailure(event)
 }
 
 fn files(folder: &Path) -> usize {
-    crate::capture::segments(folder).unwrap().len()
+    crate::sinks::capture::segments(folder).unwrap().len()
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn a_file_that_is_taken_away_is_begun_anew_and_its_last_records_counted() {
     capture.write(&record(5)).unwrap();
     wait_until_seen(&mut capture);
     capture.write(&record(3)).unwrap();
-    for segment in crate::capture::segments(folder.path()).unwrap() {
+    for segment in crate::sinks::capture::segments(folder.path()).unwrap() {
         fs::remove_file(segment.path).unwrap();
     }
     wait_until_seen(&mut capture);
