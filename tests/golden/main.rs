@@ -18,7 +18,6 @@ use portwatch::{
     enrich::survey,
     event::{AgentState, Event},
     evidence::{Protocol, Stage, State, SupervisorKind},
-    sinks::Format,
 };
 use portwatch_tests::golden;
 use serde::Serialize;
@@ -87,7 +86,6 @@ fn a_name_is_the_same_in_text_and_in_json() {
     check::<AgentState>();
     check::<Cause>();
     check::<Confidence>();
-    check::<Format>();
     check::<HolderClass>();
     check::<Protocol>();
     check::<Risk>();
