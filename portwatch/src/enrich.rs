@@ -197,7 +197,7 @@ impl Enricher {
                 Ok(usage) => range.usage = Some(usage),
                 Err(why) => {
                     found.broken = true;
-                    gaps.push(Gap::new("ephemeral.usage", why));
+                    gaps.push(Gap::new("ephemeral.usage", why.to_string()));
                 }
             }
         }

@@ -81,7 +81,7 @@ fn stands(host: &Host, refusal: &Refusal) -> Standing {
         // Of a walk that was torn the next time gives the rest.
         let deadline = Instant::now() + LOOK;
         if let Err(error) = dump_once(&mut *diag, query, refusal.failure.port, deadline, refuses) {
-            tracing::warn!(error, "port {} is taken to be free", refusal.failure.port);
+            tracing::warn!(%error, "port {} is taken to be free", refusal.failure.port);
         }
         held
     });

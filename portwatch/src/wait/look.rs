@@ -184,7 +184,8 @@ fn list(
         for query in queries {
             let deadline = Instant::now() + PATIENT;
             let take = |entry: Entry| judge.take(entry.into());
-            torn |= dump_once(diag, *query, asked.port, deadline, take)?;
+            torn |= dump_once(diag, *query, asked.port, deadline, take)
+                .map_err(|error| error.to_string())?;
         }
         Ok::<_, String>((judge.end(), torn))
     };
