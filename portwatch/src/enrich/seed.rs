@@ -102,7 +102,7 @@ fn seed_owners(
         found.extend(holding.remove(&file.inode).map(|socket| (file.pid, socket)));
     });
     if let Err(why) = searched {
-        tracing::debug!(why, "not every holder is on record; they are searched for when needed");
+        tracing::debug!(%why, "not every holder is on record; they are searched for when needed");
     }
     let mut owners = HashMap::new();
     for (pid, Held { cookie, port, address }) in found {
