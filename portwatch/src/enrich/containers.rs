@@ -4,11 +4,17 @@
 
 use std::{
     collections::HashMap,
+    fmt,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
 use crate::{
-    enrich::{backoff::Backoff, host::Host, run::Service},
+    enrich::{
+        backoff::{Backoff, Unanswered},
+        host::Host,
+        run::Service,
+    },
     evidence::{Engine, Evidence, Gap, Process, Workload},
     roles,
 };
@@ -76,9 +82,39 @@ impl Api {
     }
 }
 
+/// Why nobody says which container it is.
+#[derive(Debug, thiserror::Error)]
+enum Unknown {
+    /// The engine's API gives no list.
+    #[error("{}: {error}", .path.display())]
+    Unanswered {
+        /// Where it was asked.
+        path: PathBuf,
+        error: Unanswered<engine::Error>,
+    },
+    /// The container is not in the list.
+    #[error("{} does not list that container", named(*.engine))]
+    NotListed { engine: Engine },
+    /// None in the list has published the port.
+    #[error("{} lists no container that has published port {port}", named(*.engine))]
+    NotPublished { engine: Engine, port: u16 },
+    /// Several have.
+    #[error("{} lists more than one container that has published port {port}", named(*.engine))]
+    Ambiguous { engine: Engine, port: u16 },
+    /// The engine cannot be asked on this host.
+    #[error("{} has no API socket on this host", named(*.engine))]
+    NoSocket { engine: Engine },
+    /// The user's engine cannot be asked.
+    #[error("{} has no API socket for that user", named(*.engine))]
+    NoUsersSocket { engine: Engine },
+    /// Whose engine is to be asked is not known.
+    #[error("the proxy's user is not known")]
+    NoUser,
+}
+
 /// The engines, by where they are asked.
 #[derive(Default)]
-struct Engines(Backoff<Api>);
+struct Engines(Backoff<Api, engine::Error>);
 
 impl Engines {
     /// As [`engine::list`]; one that was slow is not asked for a while. `None` if it has no
@@ -89,16 +125,12 @@ impl Engines {
         api: Api,
         id: Option<&str>,
         deadline: Instant,
-    ) -> Option<Result<Vec<Listed>, String>> {
-        let mut absent = false;
-        let listed = self.0.asked(&api, || {
-            engine::list(host, api, id, deadline).map_err(|error| {
-                absent = matches!(error, engine::Error::Absent);
-                error.to_string()
-            })
-        });
-        let named = |error| format!("{}: {error}", api.service().path(host).display());
-        (!absent).then(|| listed.map_err(named))
+    ) -> Option<Result<Vec<Listed>, Unknown>> {
+        match self.0.asked(&api, || engine::list(host, api, id, deadline)) {
+            Ok(listed) => Some(Ok(listed)),
+            Err(Unanswered::Failed(error)) if matches!(*error, engine::Error::Absent) => None,
+            Err(error) => Some(Err(Unknown::Unanswered { path: api.service().path(host), error })),
+        }
     }
 }
 
@@ -206,8 +238,8 @@ fn find(host: &Host, engines: &mut Engines, subject: &Subject, deadline: Instant
     }
 }
 
-fn gap(why: impl Into<String>) -> Option<Gap> {
-    Some(Gap::new("workload", why))
+fn gap(why: impl fmt::Display) -> Option<Gap> {
+    Some(Gap::new("workload", why.to_string()))
 }
 
 /// The container that a process runs in.
@@ -236,13 +268,11 @@ fn inside_of(host: &Host, engines: &mut Engines, inside: &Inside, deadline: Inst
                 (workload.name, workload.image) = (name, image);
                 return Answer { workload: Some(workload), gap: None };
             }
-            None => format!("{} does not list that container", named(engine)),
+            None => Unknown::NotListed { engine },
         },
         Some(Err(error)) => error,
-        None if inside.user.is_some() => {
-            format!("{} has no API socket for that user", named(engine))
-        }
-        None => format!("{} has no API socket on this host", named(engine)),
+        None if inside.user.is_some() => Unknown::NoUsersSocket { engine },
+        None => Unknown::NoSocket { engine },
     };
     Answer { workload: Some(workload), gap: gap(why) }
 }
@@ -252,14 +282,15 @@ fn behind(host: &Host, engines: &mut Engines, proxy: &Proxy, deadline: Instant) 
     // What a user runs holds ports for that user's containers, and for nobody
     // else's; what root runs holds them for the system's.
     let Some(uid) = proxy.uid else {
-        return Answer { workload: proxy.workload(), gap: gap("the proxy's user is not known") };
+        return Answer { workload: proxy.workload(), gap: gap(Unknown::NoUser) };
     };
-    let api = Api { engine: proxy.engine, user: (uid != 0).then_some(uid) };
+    let engine = proxy.engine;
+    let api = Api { engine, user: (uid != 0).then_some(uid) };
     let listed = engines.list(host, api, proxy.id.as_deref(), deadline);
     let why = match listed.map(|listed| listed.map(|listed| published::by(&listed, proxy))) {
         Some(Ok(Ok(workload))) => return Answer { workload: Some(workload), gap: None },
         Some(Ok(Err(error)) | Err(error)) => error,
-        None => format!("{} has no API socket for that user", named(proxy.engine)),
+        None => Unknown::NoUsersSocket { engine },
     };
     Answer { workload: proxy.workload(), gap: gap(why) }
 }
