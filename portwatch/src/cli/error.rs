@@ -5,6 +5,7 @@ use std::{error::Error, fmt, io, process::ExitCode};
 use super::streams::say;
 use crate::{
     advice::{Advised, NOT_PERMITTED, USAGE},
+    config::values::ValueError,
     sinks::Format,
 };
 
@@ -65,7 +66,7 @@ pub enum UsageError {
     NothingToLimit(&'static str),
     /// A secret might be shown.
     #[error("PORTWATCH_REDACT: {0}")]
-    NotRedacted(String),
+    NotRedacted(ValueError),
     /// A difference has other forms.
     #[error("a difference cannot be shown as {}", .0.name())]
     NoDiffAs(Format),

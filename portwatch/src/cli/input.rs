@@ -14,6 +14,7 @@ use super::{
     streams::{Stream, progress as place, say},
 };
 use crate::{
+    config::values::ValueError,
     event::Record,
     replay::{
         BadLine,
@@ -189,15 +190,13 @@ fn progress(bytes: u64) -> Option<ProgressBar> {
 }
 
 /// A moment, or how long ago.
-fn moment(text: &str) -> Result<Timestamp, String> {
-    let words = |error: jiff::Error| error.to_string();
+fn moment(text: &str) -> Result<Timestamp, ValueError> {
     if let Ok(at) = text.parse() {
         return Ok(at);
     }
     if let Ok(local) = text.parse::<jiff::civil::DateTime>() {
-        return jiff::tz::TimeZone::system().to_timestamp(local).map_err(words);
+        return Ok(jiff::tz::TimeZone::system().to_timestamp(local)?);
     }
-    let ago: Span =
-        text.parse().map_err(|_| "neither a time nor a span like 2h or 3 days".to_owned())?;
-    Ok(ZonedDateTime::now().checked_sub(ago.abs()).map_err(words)?.timestamp())
+    let ago: Span = text.parse().map_err(|source| ValueError::Moment { source })?;
+    Ok(ZonedDateTime::now().checked_sub(ago.abs())?.timestamp())
 }

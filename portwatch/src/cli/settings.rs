@@ -11,7 +11,10 @@ use super::{
     output::check_formats,
 };
 use crate::{
-    config::{Layer, Settings, file, values::Pattern},
+    config::{
+        Layer, Settings, file,
+        values::{Pattern, ValueError},
+    },
     redact::Redaction,
 };
 
@@ -72,7 +75,7 @@ pub fn redaction() -> Result<Redaction, Failure> {
 }
 
 fn pattern(said: OsString) -> Result<Pattern, UsageError> {
-    let text = said.into_string().map_err(|_| "it is not UTF-8".to_owned());
+    let text = said.into_string().map_err(|_| ValueError::NotUtf8);
     text.and_then(|text| text.parse()).map_err(UsageError::NotRedacted)
 }
 

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     advice::HELD,
+    config::values::ValueError,
     diagnose::words,
     enrich::host::{Host, NetnsRef},
     evidence::Protocol,
@@ -226,11 +227,9 @@ fn seconds(time: Duration) -> String {
 }
 
 /// A span as the other options have it, or whole seconds, as sleep(1) does.
-fn duration(text: &str) -> Result<Duration, String> {
+fn duration(text: &str) -> Result<Duration, ValueError> {
     if let Ok(seconds) = text.parse() {
         return Ok(Duration::from_secs(seconds));
     }
-    let span: jiff::SignedDuration =
-        text.parse().map_err(|error: jiff::Error| error.to_string())?;
-    Duration::try_from(span).map_err(|_| "it lies in the past".to_owned())
+    Duration::try_from(text.parse::<jiff::SignedDuration>()?).map_err(|_| ValueError::Past)
 }
