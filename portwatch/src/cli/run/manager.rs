@@ -101,7 +101,7 @@ async fn ping(metrics: &Metrics) {
         sleep(interval(limit)).await;
         match metrics.health(Some(ENRICH)) {
             Ok(()) => _ = tell(&[NotifyState::Watchdog]),
-            Err(why) => tracing::error!(why, "not well, and the service manager is not told so"),
+            Err(why) => tracing::error!(%why, "not well, and the service manager is not told so"),
         }
     }
 }
