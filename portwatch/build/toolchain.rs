@@ -7,6 +7,8 @@ use std::{
     process::Command,
 };
 
+use crate::versions::NIGHTLY;
+
 /// The target of the kernel side.
 pub const TARGET: &str = "bpfel-unknown-none";
 
@@ -69,7 +71,7 @@ fn has_core(rustc: &Path) -> bool {
 
 fn has_nightly_source() -> bool {
     let mut rustc = Command::new("rustup");
-    rustc.args(["run", "nightly", "rustc"]);
+    rustc.args(["run", NIGHTLY, "rustc"]);
     sysroot(rustc).is_some_and(|sysroot| {
         sysroot.join("lib/rustlib/src/rust/library/core/Cargo.toml").is_file()
     })
@@ -124,7 +126,7 @@ impl Toolchain {
             Compiler::Nightly => {
                 let mut command = Command::new("rustup");
                 without_outer_cargo(&mut command);
-                command.args(["run", "nightly", "cargo", "build", "-Z", "build-std=core"]);
+                command.args(["run", NIGHTLY, "cargo", "build", "-Z", "build-std=core"]);
                 command
             }
         };

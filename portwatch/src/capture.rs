@@ -13,7 +13,7 @@ use std::{
 
 use jiff::{Timestamp, tz::TimeZone};
 
-use crate::{advice::Advised, replay::lines};
+use crate::{advice::Advised, event::read};
 
 mod closer;
 mod folder;
@@ -25,7 +25,7 @@ pub const PLACE: &str = "sink.capture";
 
 /// The longest line that is written. The largest event has a quarter of it.
 const LONGEST_LINE: u64 = 1 << 20;
-const _: () = assert!(LONGEST_LINE <= lines::LONGEST as u64, "replay reads what is written");
+const _: () = assert!(LONGEST_LINE <= read::LONGEST as u64, "replay reads what is written");
 
 /// How much is kept.
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +52,7 @@ pub enum CaptureError {
         source: io::Error,
     },
     /// What is in it was not captured, or not by this user.
-    #[error("{} is no capture's: {name} is in it", .path.display())]
+    #[error("{} is not a capture directory: it contains {name}", .path.display())]
     Strange {
         /// The folder.
         path: PathBuf,
@@ -68,7 +68,7 @@ pub enum CaptureError {
         owner: u32,
     },
     /// Somebody else could put another folder in its place.
-    #[error("{} could be replaced by another user: {} {why}", .path.display(), .above.display())]
+    #[error("another user could replace {}: {} {why}", .path.display(), .above.display())]
     Replaceable {
         /// The folder.
         path: PathBuf,
@@ -81,7 +81,7 @@ pub enum CaptureError {
     #[error("{} is a symbolic link", .0.display())]
     Link(PathBuf),
     /// Others write there, and it was not made for a capture.
-    #[error("{} may be written by other users (mode {mode:04o})", .path.display())]
+    #[error("other users can write to {} (mode {mode:04o})", .path.display())]
     Open {
         /// The folder.
         path: PathBuf,
@@ -89,27 +89,25 @@ pub enum CaptureError {
         mode: u32,
     },
     /// Another agent writes there.
-    #[error("another portwatch captures into {}", .0.display())]
+    #[error("another portwatch writes its capture to {}", .0.display())]
     InUse(PathBuf),
 }
 
 impl Advised for CaptureError {
     fn hint(&self) -> &'static str {
         match self {
-            Self::Io { .. } => "name a folder that can be made or written with --capture",
-            Self::Strange { .. } => {
-                "name a folder that is not there yet, or is empty: a capture removes files"
+            Self::Io { .. } => {
+                "name a writable directory, or one that can be created, with --capture"
             }
-            Self::NotOwn { .. } => "name a folder of the user's that portwatch runs as",
+            Self::Strange { .. } => "name a new or empty directory: a capture removes files",
+            Self::NotOwn { .. } => "name a directory that belongs to the user who runs portwatch",
             Self::Replaceable { .. } => {
-                "name a folder in one that only root or portwatch's user may write to, such as \
+                "name a directory whose parent only root or portwatch's user can write to, such as \
                  /var/lib"
             }
-            Self::Link(_) => "name the folder that the link leads to",
-            Self::Open { .. } => {
-                "name a folder that is not there yet, or take that right away: chmod go-w"
-            }
-            Self::InUse(_) => "give each agent a folder of its own",
+            Self::Link(_) => "name the directory that the link points to",
+            Self::Open { .. } => "name a new directory, or remove the write permission: chmod go-w",
+            Self::InUse(_) => "use a separate directory for each agent",
         }
     }
 }

@@ -29,8 +29,8 @@ mod wait;
 use self::streams::{Stream, say};
 use crate::{advice::USAGE, sinks::human::coloured};
 
-/// Catches every EADDRINUSE and says who holds the port, why the kernel
-/// refused, and what to do.
+/// Catches every failed bind (EADDRINUSE) and reports who holds the port, which
+/// socket blocks the bind, and what to do.
 #[derive(Parser)]
 #[command(name = "portwatch", version, arg_required_else_help = true, after_help = EXIT_CODES)]
 struct Cli {
@@ -40,38 +40,38 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Watch, and report each refused bind as it happens
+    /// Watch all binds, and report each one that fails
     Run(run::Args),
-    /// Run a command, and explain each refused bind of it on stderr
+    /// Run a command, and explain its failed binds on stderr
     Exec(exec::Args),
-    /// Say what would stop a bind now
+    /// Show what would block a bind right now
     Explain(explain::Args),
-    /// Wait until ports are free, or until something listens on them
+    /// Wait until ports are free, or until a socket is listening on them
     Wait(wait::Args),
-    /// Diagnose recorded events again
+    /// Diagnose recorded events again with the current rules
     Replay(replay::Args),
-    /// Show the holders that come back, by port
+    /// Show recurring holders, by port
     History(history::Args),
     /// Print the JSON Schema of the stream, or of an explanation
     Schema(schema::Args),
-    /// Show what this kernel and these rights allow, and what is missing
+    /// Show what the kernel and the permissions allow, and what is missing
     Doctor(doctor::Args),
-    /// Check the configuration, or show what holds
+    /// Validate the configuration, or print the effective settings
     Config(config::Args),
-    /// Print a shell's completions of this command line
+    /// Print shell completions
     Completions(completions::Args),
-    /// Write the manual's pages, one for each verb
+    /// Write manual pages, one for each verb
     #[command(hide = true)]
     Man(man::Args),
-    /// End a command of exec's when exec was killed
+    /// Kill the command of exec if exec is killed
     #[command(hide = true)]
     Guardian(guardian::Args),
 }
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done, 1 the tool failed, 2 bad usage, 3 the port is held, 4 not permitted. A reader
-that closes the pipe early (| head) changes none of them.
-PORTWATCH_LOG=debug shows on stderr what the agent itself does.";
+Exit codes: 0 done, 1 the tool failed, 2 bad usage, 3 the port is held, 4 not permitted. They
+stay the same if the reader closes the pipe early (| head).
+PORTWATCH_LOG=debug prints log messages about portwatch itself to stderr.";
 
 /// The command line as it is defined, for what is made from it: help, completions,
 /// manual, docs/cli.md.
@@ -132,7 +132,7 @@ fn usage(error: &clap::Error) -> ExitCode {
         }
         _ => {
             say(said);
-            say("hint: portwatch help lists the verbs, portwatch help VERB its options");
+            say("hint: run portwatch help for the verbs, portwatch help VERB for options");
             ExitCode::from(USAGE)
         }
     }
@@ -146,7 +146,7 @@ fn log_to_stderr() {
         Ok(Err(error)) => {
             let error: tracing_subscriber::filter::ParseError = error;
             say(format_args!("portwatch: PORTWATCH_LOG: {error}"));
-            say("hint: a level (error, warn, info, debug, trace) or portwatch::enrich=debug,warn");
+            say("hint: use a level (error, warn, info, debug, trace) or portwatch::enrich=debug");
             warnings
         }
         Err(_) => warnings,

@@ -19,10 +19,10 @@ use crate::{enrich, redact::Redaction, sinks::Format};
 /// What one of the three says; `None` is not said.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::Args)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-#[command(next_help_heading = "Settings, in the file and as PORTWATCH_… as well")]
+#[command(next_help_heading = "Settings, also in the file and as PORTWATCH_…")]
 pub struct Layer {
-    /// How events are told; may be given several times, one of them on stdout
-    /// [default: human, unless there is a capture]
+    /// Output format (repeatable; only one of them can use stdout) [default: human, unless
+    /// there is a capture]
     #[arg(
         long,
         value_enum,
@@ -32,19 +32,19 @@ pub struct Layer {
         hide_env_values = true
     )]
     pub format: Option<Vec<Format>>,
-    /// Keep the stream in this folder, for portwatch replay
+    /// Keep the stream in this directory, for portwatch replay
     #[arg(long, value_name = "DIR", env = "PORTWATCH_CAPTURE", hide_env_values = true)]
     pub capture: Option<PathBuf>,
-    /// Begin a new file when one is as large as this [default: 64MiB]
+    /// Start a new file at this size [default: 64MiB]
     #[arg(long, value_name = "SIZE", env = "PORTWATCH_CAPTURE_FILE_SIZE", hide_env_values = true)]
     pub capture_file_size: Option<Size>,
-    /// Begin a new file when one is as old as this [default: 24h]
+    /// Start a new file at this age [default: 24h]
     #[arg(long, value_name = "TIME", env = "PORTWATCH_CAPTURE_FILE_AGE", hide_env_values = true)]
     pub capture_file_age: Option<Time>,
-    /// Remove the oldest files when all are larger than this [default: 1GiB]
+    /// Remove the oldest files when all together exceed this size [default: 1GiB]
     #[arg(long, value_name = "SIZE", env = "PORTWATCH_CAPTURE_SIZE", hide_env_values = true)]
     pub capture_size: Option<Size>,
-    /// Report these ports only; may be given several times
+    /// Report only these ports (repeatable) [default: all]
     #[arg(
         long,
         value_name = "PORT",
@@ -53,7 +53,7 @@ pub struct Layer {
         hide_env_values = true
     )]
     pub port: Option<Vec<NonZeroU16>>,
-    /// Do not report these ports
+    /// Do not report these ports (repeatable)
     #[arg(
         long,
         value_name = "PORT",
@@ -62,8 +62,8 @@ pub struct Layer {
         hide_env_values = true
     )]
     pub ignore_port: Option<Vec<NonZeroU16>>,
-    /// Report only what processes of these units are refused; * stands for any
-    /// characters, ? for any one; a user's unit only as user@UID.service/UNIT
+    /// Report only failed binds of processes in these units (repeatable) [default: all].
+    /// Wildcards: * and ?. To match a user's unit, write user@UID.service/UNIT
     #[arg(
         long,
         value_name = "GLOB",
@@ -72,8 +72,8 @@ pub struct Layer {
         hide_env_values = true
     )]
     pub unit: Option<Vec<Glob>>,
-    /// Do not report what processes of these units are refused; a user's unit only as
-    /// user@UID.service/UNIT
+    /// Do not report failed binds of processes in these units (repeatable). To match a
+    /// user's unit, write user@UID.service/UNIT
     #[arg(
         long,
         value_name = "GLOB",
@@ -82,11 +82,11 @@ pub struct Layer {
         hide_env_values = true
     )]
     pub ignore_unit: Option<Vec<Glob>>,
-    /// Equal failures within this time are told once at their beginning and once
-    /// with their number; 0s tells each of them [default: 10s]
+    /// Report the first of identical failures at once and the rest within this time as one
+    /// summary with a count; 0s reports each [default: 10s]
     #[arg(long, value_name = "TIME", env = "PORTWATCH_STORM_WINDOW", hide_env_values = true)]
     pub storm_window: Option<Time>,
-    /// How long one refusal may be looked into [default: 250ms]
+    /// Time limit for collecting the evidence of one failed bind, 1ms to 5s [default: 250ms]
     #[arg(
         long,
         value_name = "TIME",
@@ -94,12 +94,12 @@ pub struct Layer {
         hide_env_values = true
     )]
     pub enrichment_deadline: Option<Deadline>,
-    /// Take what this regular expression matches out of command lines, or its first
-    /// group; secrets of the usual names and forms are taken out in any case
+    /// Redact what this regular expression matches in command lines, or its first group
+    /// (repeatable). Secrets with common names and formats are always redacted
     #[arg(long, value_name = "REGEX", env = "PORTWATCH_REDACT", hide_env_values = true)]
     pub redact: Option<Vec<Pattern>>,
-    /// Serve metrics for Prometheus there: ADDRESS:PORT, PORT (of 127.0.0.1) or
-    /// unix:PATH [default: nowhere]
+    /// Serve metrics for Prometheus at ADDRESS:PORT, PORT (on 127.0.0.1) or unix:PATH
+    /// [default: no metrics]
     #[arg(long, value_name = "ADDR", env = "PORTWATCH_METRICS", hide_env_values = true)]
     pub metrics: Option<Listen>,
 }

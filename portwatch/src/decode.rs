@@ -12,12 +12,25 @@ use crate::{
     redact::Unredacted,
 };
 
-/// One refusal as the kernel side saw it.
+/// One failed bind or listen as the kernel side saw it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawFailure {
+    /// What was asked of the kernel.
+    pub bind: RawBind,
+    /// The socket that refused, where the kernel's own check named it.
+    pub culprit: Option<RawCulprit>,
+    /// The failing task.
+    pub task: RawTask,
+    /// Whose failure it is, as the kernel side counts.
+    pub source: Source,
+}
+
+/// A bind or listen, whether the kernel was asked or nobody has tried it yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawBind {
     /// When, in nanoseconds of `CLOCK_BOOTTIME`.
     pub at_ns: u64,
-    /// The refused call.
+    /// The call.
     pub stage: Stage,
     /// The transport protocol.
     pub protocol: Protocol,
@@ -45,12 +58,6 @@ pub struct RawFailure {
     pub netns_inode: Option<u32>,
     /// The namespace's cookie.
     pub netns_cookie: Option<u64>,
-    /// The socket that refused, where the kernel's own check named it.
-    pub culprit: Option<RawCulprit>,
-    /// The refused task.
-    pub task: RawTask,
-    /// Whose refusal it is, as the kernel side counts.
-    pub source: Source,
 }
 
 impl RawFailure {
@@ -62,11 +69,6 @@ impl RawFailure {
     /// What it has in common with other processes of its tenant.
     pub fn crowd(&self) -> Crowd {
         Crowd::of(self.tenant(), &self.source)
-    }
-
-    /// Whether nobody has tried this bind: it is asked what would refuse it.
-    pub fn is_untried(&self) -> bool {
-        self.task.pid == 0
     }
 }
 
@@ -162,7 +164,7 @@ pub fn decode(bytes: &[u8]) -> Result<RawFailure, DecodeError> {
     } = attempt;
     let known = |bit: u16| flags & bit != 0;
     let (family, address) = address_of(family, address)?;
-    Ok(RawFailure {
+    let bind = RawBind {
         at_ns,
         stage: match stage {
             stage::BIND => Stage::Bind,
@@ -182,6 +184,9 @@ pub fn decode(bytes: &[u8]) -> Result<RawFailure, DecodeError> {
         socket_cookie: nonzero(socket_cookie),
         netns_inode: nonzero(netns_inode),
         netns_cookie: nonzero(netns_cookie),
+    };
+    Ok(RawFailure {
+        bind,
         culprit: culprit_of(&culprit)?,
         task: task_of(&task),
         source: Source::of(&attempt, task.pid),
@@ -302,10 +307,19 @@ mod tests {
     #[test]
     fn a_record_becomes_what_it_says() {
         let raw = decode(bytemuck::bytes_of(&record())).unwrap();
-        assert_eq!(raw.address, IpAddr::from([10, 0, 4, 12]));
-        assert_eq!((raw.port, raw.protocol, raw.stage), (8080, Protocol::Tcp, Stage::Bind));
-        assert_eq!((raw.reuseaddr, raw.reuseport, raw.v6only), (Some(true), Some(false), None));
-        assert_eq!((raw.socket_cookie, raw.socket_uid, raw.device), (None, None, None));
+        assert_eq!(raw.bind.address, IpAddr::from([10, 0, 4, 12]));
+        assert_eq!(
+            (raw.bind.port, raw.bind.protocol, raw.bind.stage),
+            (8080, Protocol::Tcp, Stage::Bind)
+        );
+        assert_eq!(
+            (raw.bind.reuseaddr, raw.bind.reuseport, raw.bind.v6only),
+            (Some(true), Some(false), None)
+        );
+        assert_eq!(
+            (raw.bind.socket_cookie, raw.bind.socket_uid, raw.bind.device),
+            (None, None, None)
+        );
         assert_eq!(raw.task.comm, "java");
         assert_eq!(Redaction::default().cmdline(&raw.task.cmdline), ["java", "-jar"]);
     }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{event::schema::Time, evidence::Evidence};
+use crate::evidence::{Evidence, Time};
 
 mod case;
 mod cause;
@@ -40,9 +40,18 @@ pub struct Diagnosis {
     pub notes: Vec<String>,
 }
 
+impl Diagnosis {
+    /// Whether its notes have every gap: where nothing that was seen explains the failure.
+    pub fn tells_gaps(&self) -> bool {
+        matches!(self.cause, Cause::Undetermined | Cause::Unseen)
+    }
+}
+
 /// What a refusal came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(strum::Display, strum::IntoStaticStr, strum::VariantArray)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Cause {
     /// A listening socket on that address and port.
     Listener,
@@ -52,9 +61,11 @@ pub enum Cause {
     DualStack,
     /// Both have SO_REUSEPORT, for different users.
     #[serde(rename = "reuseport.uid")]
+    #[strum(serialize = "reuseport.uid")]
     ReuseportUid,
     /// Only one side has SO_REUSEPORT.
     #[serde(rename = "reuseport.missing")]
+    #[strum(serialize = "reuseport.missing")]
     ReuseportMissing,
     /// A socket is bound and never listened.
     BoundNotListening,
@@ -62,9 +73,11 @@ pub enum Cause {
     ListenRace,
     /// Only TIME-WAIT, and the bind lacks SO_REUSEADDR.
     #[serde(rename = "time_wait.app_lacks_reuseaddr")]
+    #[strum(serialize = "time_wait.app_lacks_reuseaddr")]
     TimeWaitAppLacksReuseaddr,
     /// Only TIME-WAIT, and the old sockets lacked SO_REUSEADDR.
     #[serde(rename = "time_wait.old_lacked_reuseaddr")]
+    #[strum(serialize = "time_wait.old_lacked_reuseaddr")]
     TimeWaitOldLackedReuseaddr,
     /// Connections are left whose processes are gone: FIN-WAIT, CLOSING, LAST-ACK.
     Closing,
@@ -86,31 +99,6 @@ pub enum Cause {
     Unseen,
     /// None of the others.
     Undetermined,
-}
-
-impl Cause {
-    /// Every cause, in the order of the type.
-    pub const ALL: [Self; 19] = [
-        Self::Listener,
-        Self::Wildcard,
-        Self::DualStack,
-        Self::ReuseportUid,
-        Self::ReuseportMissing,
-        Self::BoundNotListening,
-        Self::ListenRace,
-        Self::TimeWaitAppLacksReuseaddr,
-        Self::TimeWaitOldLackedReuseaddr,
-        Self::Closing,
-        Self::ConnectionsRemain,
-        Self::ClientPort,
-        Self::SelfConnect,
-        Self::Device,
-        Self::Udp,
-        Self::PortExhausted,
-        Self::Gone,
-        Self::Unseen,
-        Self::Undetermined,
-    ];
 }
 
 /// A socket that refused, and the clause, both in words.
@@ -148,7 +136,9 @@ pub struct Holder {
 
 /// Kinds of holder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(strum::Display, strum::IntoStaticStr, strum::VariantArray)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum HolderClass {
     /// The same program, older.
     OldInstance,
@@ -175,6 +165,7 @@ pub enum HolderClass {
     CoreDumping,
     /// The failing process itself, or an ancestor of it.
     #[serde(rename = "self")]
+    #[strum(serialize = "self")]
     Itself,
     /// The kernel itself: a tunnel, a file server.
     KernelSocket,
@@ -184,28 +175,6 @@ pub enum HolderClass {
     NoProcess,
     /// Could not be found out.
     Unknown,
-}
-
-impl HolderClass {
-    /// Every class, in the order of the type.
-    pub const ALL: [Self; 16] = [
-        Self::OldInstance,
-        Self::Restarted,
-        Self::OtherService,
-        Self::Squatter,
-        Self::ContainerProxy,
-        Self::Container,
-        Self::KubeProxy,
-        Self::SocketUnit,
-        Self::Inherited,
-        Self::ThreadOnly,
-        Self::CoreDumping,
-        Self::Itself,
-        Self::KernelSocket,
-        Self::InFlight,
-        Self::NoProcess,
-        Self::Unknown,
-    ];
 }
 
 /// Whether a holder may be stopped.
@@ -247,7 +216,9 @@ pub struct Move {
 
 /// What a move does to others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(strum::Display, strum::VariantArray)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Risk {
     /// Nothing.
     None,
@@ -259,7 +230,9 @@ pub enum Risk {
 
 /// How sure a diagnosis is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(strum::Display, strum::VariantArray)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Confidence {
     /// The kernel named the socket.
     Certain,

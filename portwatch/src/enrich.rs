@@ -8,10 +8,10 @@ use std::{
 };
 
 use crate::{
-    decode::{RawCulprit, RawFailure},
+    decode::{RawBind, RawCulprit, RawFailure},
     evidence::{
-        Cgroup, Connections, Device, Evidence, Failure, Gap, Netns, Origin, Process, Protocol,
-        Socket, State,
+        Cgroup, Connections, Device, Ephemeral, Evidence, Fact, Failure, Gap, Netns, Origin,
+        Process, Protocol, Socket, State, Subject,
     },
     kernel::{files::Files, records::Records},
     redact::Redaction,
@@ -41,7 +41,8 @@ mod unheld;
 mod vouch;
 
 use containers::Containers;
-use host::{Host, NetnsRef};
+use holders::Searches;
+use host::{DiagSocket, Host, NetnsRef};
 use supervisors::Supervisors;
 
 /// How long one refusal may be looked into, unless it is said otherwise.
@@ -59,7 +60,6 @@ pub struct Enricher {
     holders: holders::Holders,
     supervisors: Supervisors,
     containers: Containers,
-    patience: Duration,
 }
 
 impl Enricher {
@@ -74,28 +74,12 @@ impl Enricher {
             holders,
             supervisors: Supervisors::default(),
             containers: Containers::default(),
-            patience: DEADLINE,
         }
     }
 
-    /// Looks for as long as this into each bind: where somebody waits for the answer
-    /// and nothing waits behind it, or where everything is slow.
-    pub fn patient(self, patience: Duration) -> Self {
-        Self { patience, ..self }
-    }
-
-    /// Looks for as long as `patience` into each bind, and takes out of command lines
-    /// what `redaction` says.
-    pub fn tune(&mut self, patience: Duration, redaction: Redaction) {
-        self.patience = patience;
-        self.host.redacting(redaction);
-    }
-
     /// Takes out of command lines what `redaction` says.
-    #[must_use]
-    pub fn redacting(mut self, redaction: Redaction) -> Self {
+    pub fn redact_by(&mut self, redaction: Redaction) {
         self.host.redacting(redaction);
-        self
     }
 
     /// Every network namespace that can be found, at most `most`, the own first; and
@@ -116,7 +100,7 @@ impl Enricher {
     ///
     /// # Errors
     /// It may not be entered.
-    pub fn socket(&self, place: &NetnsRef) -> io::Result<Box<dyn host::DiagSocket>> {
+    pub fn socket(&self, place: &NetnsRef) -> io::Result<Box<dyn DiagSocket>> {
         self.host.sock_diag(place)
     }
 
@@ -146,70 +130,134 @@ impl Enricher {
         cgroups::is_one(&self.host, group)
     }
 
-    /// Finds out what can be found out before the deadline.
-    pub fn enrich(&mut self, raw: &RawFailure) -> Evidence {
-        self.enrich_within(raw, self.patience)
+    /// Finds out what can be found out of a failed bind in as long as `patience`.
+    pub fn enrich(&mut self, raw: &RawFailure, patience: Duration) -> Evidence {
+        self.look(&raw.bind, Some(raw), patience)
     }
 
-    /// Finds out what can be found out in as long as `patience`.
-    pub fn enrich_within(&mut self, raw: &RawFailure, patience: Duration) -> Evidence {
+    /// Finds out what can be found out of a bind that nobody has tried in as long as
+    /// `patience`.
+    pub fn look_at(&mut self, bind: &RawBind, patience: Duration) -> Evidence {
+        self.look(bind, None, patience)
+    }
+
+    /// Each phase takes what the one before has come to.
+    fn look(&mut self, bind: &RawBind, by: Option<&RawFailure>, patience: Duration) -> Evidence {
         let deadline = Instant::now() + patience;
         self.host.begin((patience / 2).min(MOST_IN_VAIN));
-        let (host, records) = (&self.host, &*self.records);
-        let mut gaps = Vec::new();
-        let mut failure = failure(raw, &mut gaps);
+        let look = Look { host: &self.host, records: &*self.records, bind, by, deadline };
         // The sockets first: they are what changes fastest.
-        let (netns, mut diag) = self.namespaces.enter(host, raw, deadline, &mut gaps);
-        let search = sockets::Search {
-            host,
-            records,
-            failure: &failure,
-            culprit: raw.culprit.as_ref(),
-            netns_cookie: raw.netns_cookie,
-            everything: raw.is_untried(),
-        };
+        let listed = look.list(&mut self.namespaces);
+        let held = look.hold(listed, &mut self.holders);
+        if held.found.broken {
+            self.namespaces.forget(&held.netns);
+        }
+        let recalled = look.recall(held);
+        let described = look.describe(recalled, &mut self.supervisors, &mut self.containers);
+        // What leaves here has no secrets in it, and is not too large.
+        seal::seal(described)
+    }
+}
+
+/// One bind that is looked into.
+struct Look<'a> {
+    host: &'a Host,
+    records: &'a dyn Records,
+    bind: &'a RawBind,
+    /// Who has tried it; `None` if nobody has.
+    by: Option<&'a RawFailure>,
+    deadline: Instant,
+}
+
+/// What is on the port, and who was refused it.
+struct Listed<'n> {
+    failure: Failure,
+    process: Process,
+    netns: Netns,
+    diag: Option<&'n mut dyn DiagSocket>,
+    found: sockets::Found,
+    gaps: Vec<Gap>,
+}
+
+/// The same with the processes that have the sockets open. The kernel's listing is not
+/// needed any more.
+struct Held {
+    failure: Failure,
+    process: Process,
+    netns: Netns,
+    ephemeral: Option<Ephemeral>,
+    found: sockets::Found,
+    searches: Searches,
+    gaps: Vec<Gap>,
+}
+
+/// All that the host itself knows. What is not yet in it: units, supervisors, containers.
+struct Recalled(Evidence);
+
+/// All that can be told. There may be secrets in its texts still.
+pub struct Described(Evidence);
+
+impl<'a> Look<'a> {
+    /// The namespace, the sockets on the port in it, and the failing process.
+    fn list<'n>(&self, namespaces: &'n mut netns::Namespaces) -> Listed<'n> {
+        let &Self { host, records, bind, by, deadline } = self;
+        let mut gaps = Vec::new();
+        let failure = failure(bind, &mut gaps);
+        let pid = by.map(|raw| raw.task.pid);
+        let (netns, mut diag) = namespaces.enter(host, bind, pid, deadline, &mut gaps);
         let mut found = match &mut diag {
-            Some(diag) if raw.port != 0 => search.run(&mut **diag, halfway(deadline), &mut gaps),
+            Some(diag) if bind.port != 0 => {
+                self.search(&failure).run(&mut **diag, halfway(deadline), &mut gaps)
+            }
             _ => sockets::Found::default(),
         };
-        if let Some(culprit) = &raw.culprit {
-            point_out(culprit, raw, &mut found);
+        if let Some(culprit) = self.culprit() {
+            point_out(culprit, bind, &mut found);
         }
-        let mut process = match raw.is_untried() {
-            true => Process::default(),
-            false => processes::failing(host, records, raw, &mut gaps),
-        };
+        let process = by.map(|raw| processes::failing(host, records, raw, &mut gaps));
         record::recall_options(records, &mut found.sockets);
-        let searches = self.holders.name(host, records, &mut found.sockets, deadline, &mut gaps);
+        Listed { failure, process: process.unwrap_or_default(), netns, diag, found, gaps }
+    }
+
+    /// Who has the sockets open, or why nobody has, and how the range of ephemeral ports
+    /// is used if the bind asked for any port.
+    fn hold(&self, listed: Listed<'_>, holders: &mut holders::Holders) -> Held {
+        let &Self { host, records, bind, deadline, .. } = self;
+        let Listed { mut failure, process, netns, mut diag, mut found, mut gaps } = listed;
+        let searches = holders.name(host, records, &mut found.sockets, deadline, &mut gaps);
         if let Some(diag) = diag.as_deref_mut().filter(|_| !found.broken) {
-            let files = self.holders.files();
-            let rows = &mut found.sockets;
+            let (files, sockets) = (holders.files(), &mut found.sockets);
+            let search = self.search(&failure);
             found.broken =
-                unheld::explain(&search, diag, files, &searches, rows, deadline, &mut gaps);
+                unheld::explain(&search, diag, files, &searches, sockets, deadline, &mut gaps);
         }
         if let Some(device) = &mut failure.device {
             device.name = diag.as_ref().and_then(|diag| diag.device_name(device.index));
         }
         let mut ephemeral = diag.as_ref().and_then(|diag| diag.ephemeral());
-        if let (0, Some(range), Some(diag)) = (raw.port, &mut ephemeral, diag) {
-            let files = self.holders.files();
-            match exhaustion::usage(host, diag, files, range, raw.protocol, deadline) {
+        if let (0, Some(range), Some(diag)) = (bind.port, &mut ephemeral, diag) {
+            let files = holders.files();
+            match exhaustion::usage(host, diag, files, range, bind.protocol, deadline) {
                 Ok(usage) => range.usage = Some(usage),
                 Err(why) => {
                     found.broken = true;
-                    gaps.push(Gap::new("ephemeral.usage", why.to_string()));
+                    gaps.push(Gap::new(Fact::EphemeralUsage, why.to_string()));
                 }
             }
         }
         options::ask(&mut found.sockets);
+        Held { failure, process, netns, ephemeral, found, searches, gaps }
+    }
+
+    /// What the owner record adds of the sockets, and of those who had the port before.
+    fn recall(&self, held: Held) -> Recalled {
+        let &Self { host, records, bind, by, deadline } = self;
+        let Held { failure, mut process, netns, ephemeral, mut found, searches, mut gaps } = held;
         record::recall_origin(host, records, &mut found.sockets);
         record::recall_arguments(host, records, &mut found.sockets);
         gaps.extend(record::recall_binder(host, records, &mut found.sockets, &searches));
-        let [last_holder, previous_holder] = record::last_holders(host, records, raw);
-        if found.broken {
-            self.namespaces.forget(&netns);
-        }
-        let outgoing = records.origin(raw.port) == Some(Origin::Outgoing);
+        let [last_holder, previous_holder] = record::last_holders(host, records, bind);
+        let outgoing = records.origin(bind.port) == Some(Origin::Outgoing);
         if found.time_wait.count > 0 && !outgoing {
             found.time_wait.left_by = record::left_by([&last_holder, &previous_holder]);
         }
@@ -217,13 +265,14 @@ impl Enricher {
         // listener; and after what matters more.
         let left_over = found.time_wait.count > 0 || found.connections != Connections::default();
         let listens = found.sockets.iter().any(|socket| socket.state == State::Listen);
-        let advised = raw.reuseaddr != Some(true) && !raw.is_untried();
-        if advised && left_over && !listens && Instant::now() < deadline {
+        let advised = bind.reuseaddr != Some(true) && left_over && !listens;
+        if let Some(raw) = by.filter(|_| advised && Instant::now() < deadline) {
             process.runtime = runtime::of(host, &process, &raw.task);
         }
-        let mut evidence = Evidence {
-            time: host.wall_clock(raw.at_ns),
+        Recalled(Evidence {
+            time: host.wall_clock(bind.at_ns),
             kernel: host.release.clone(),
+            subject: if by.is_some() { Subject::Failed } else { Subject::Asked },
             failure,
             process,
             netns,
@@ -234,16 +283,40 @@ impl Enricher {
             last_holder,
             previous_holder,
             gaps,
-        };
+        })
+    }
+
+    /// What managers and engines know of the processes.
+    fn describe(
+        &self,
+        Recalled(mut evidence): Recalled,
+        supervisors: &mut Supervisors,
+        containers: &mut Containers,
+    ) -> Described {
+        let &Self { host, deadline, .. } = self;
         vouch::vouch_all(host, &mut evidence);
-        self.supervisors.describe_all(host, &mut evidence, deadline);
-        self.containers.describe_all(host, &mut evidence, deadline);
+        supervisors.describe_all(host, &mut evidence, deadline);
+        containers.describe_all(host, &mut evidence, deadline);
         netns::note_strangers(host, &mut evidence);
         containers::name_netns(host, &mut evidence);
         evidence.gaps.extend(host.unread());
-        // The last step: what leaves here has no secrets in it, and is not too large.
-        seal::seal(&mut evidence);
-        evidence
+        Described(evidence)
+    }
+
+    fn search<'s>(&'s self, failure: &'s Failure) -> sockets::Search<'s> {
+        sockets::Search {
+            host: self.host,
+            records: self.records,
+            failure,
+            culprit: self.culprit(),
+            netns_cookie: self.bind.netns_cookie,
+            everything: self.by.is_none(),
+        }
+    }
+
+    /// The socket that refused, where the hooks saw it.
+    fn culprit(&self) -> Option<&'a RawCulprit> {
+        self.by?.culprit.as_ref()
     }
 }
 
@@ -255,11 +328,11 @@ fn halfway(deadline: Instant) -> Instant {
 }
 
 /// What was asked of the kernel.
-fn failure(raw: &RawFailure, gaps: &mut Vec<Gap>) -> Failure {
+fn failure(bind: &RawBind, gaps: &mut Vec<Gap>) -> Failure {
     for (what, known) in [
-        ("failure.reuseaddr", raw.reuseaddr.is_some()),
-        ("failure.uid", raw.socket_uid.is_some()),
-        ("failure.device", raw.device.is_some()),
+        (Fact::ReuseAddr, bind.reuseaddr.is_some()),
+        (Fact::SocketUid, bind.socket_uid.is_some()),
+        (Fact::Device, bind.device.is_some()),
     ] {
         if !known {
             gaps.push(Gap::new(what, "the hooks cannot read it on this kernel"));
@@ -267,25 +340,25 @@ fn failure(raw: &RawFailure, gaps: &mut Vec<Gap>) -> Failure {
     }
     // The kernel takes the device from the scope id only after the tracepoint set
     // has seen the attempt, and there is always one.
-    if needs_device(raw.address) && raw.device == Some(0) {
-        gaps.push(Gap::new("failure.device", "the hooks do not see the address's scope id"));
+    if needs_device(bind.address) && bind.device == Some(0) {
+        gaps.push(Gap::new(Fact::Device, "the hooks do not see the address's scope id"));
     }
-    if !raw.address_seen {
-        gaps.push(Gap::new("failure.address", "an IPv6 address is out of the hooks' reach here"));
+    if !bind.address_seen {
+        gaps.push(Gap::new(Fact::Address, "an IPv6 address is out of the hooks' reach here"));
     }
     Failure {
-        stage: raw.stage,
+        stage: bind.stage,
         errno: "EADDRINUSE".to_owned(),
-        protocol: raw.protocol,
-        family: raw.family,
-        address: raw.address,
-        port: raw.port,
-        device: raw.device.filter(|&index| index != 0).map(|index| Device { index, name: None }),
-        reuseaddr: raw.reuseaddr,
-        reuseport: raw.reuseport,
-        v6only: raw.v6only,
-        uid: raw.socket_uid,
-        cookie: raw.socket_cookie,
+        protocol: bind.protocol,
+        family: bind.family,
+        address: bind.address,
+        port: bind.port,
+        device: bind.device.filter(|&index| index != 0).map(|index| Device { index, name: None }),
+        reuseaddr: bind.reuseaddr,
+        reuseport: bind.reuseport,
+        v6only: bind.v6only,
+        uid: bind.socket_uid,
+        cookie: bind.socket_cookie,
     }
 }
 
@@ -299,8 +372,8 @@ fn needs_device(address: IpAddr) -> bool {
 
 /// Adds to the row of the socket that refused what only the kernel's own check
 /// could see of it; adds the row itself where netlink does not list it.
-fn point_out(culprit: &RawCulprit, raw: &RawFailure, found: &mut sockets::Found) {
-    let tcp = raw.protocol == Protocol::Tcp;
+fn point_out(culprit: &RawCulprit, bind: &RawBind, found: &mut sockets::Found) {
+    let tcp = bind.protocol == Protocol::Tcp;
     let Some(state) = sock_diag::state_of(culprit.state, tcp) else { return };
     found.sockets.iter_mut().for_each(|socket| socket.refused = Some(false));
     let is_it = |socket: &Socket, state| match culprit.cookie {
@@ -314,7 +387,7 @@ fn point_out(culprit: &RawCulprit, raw: &RawFailure, found: &mut sockets::Found)
         .flatten()
         .find_map(|state| found.sockets.iter().position(|socket| is_it(socket, state)));
     let place = listed.or_else(|| {
-        let local = SocketAddr::new(culprit.address, raw.port);
+        let local = SocketAddr::new(culprit.address, bind.port);
         found.add(Socket::bare(state, local, culprit.cookie));
         found.sockets.iter().position(|socket| is_it(socket, state))
     });

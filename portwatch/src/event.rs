@@ -15,17 +15,14 @@ use crate::{
     diagnose::{Diagnosis, diagnose},
     evidence::{
         Connections, Ephemeral, Evidence, Failure, Gap, LastHolder, Netns, Process, Socket,
-        TimeWait,
+        Subject, Time, TimeWait,
     },
-    kernel::plan::HookSet,
 };
 
 pub mod memory;
 pub mod read;
 pub mod schema;
 pub mod versions;
-
-use schema::Time;
 
 /// The schema of [`Event`].
 pub const BIND_FAILURE: &str = "portwatch/bind-failure/v1";
@@ -34,58 +31,58 @@ pub const LOSS: &str = "portwatch/loss/v1";
 /// The schema of [`AgentNotice`].
 pub const AGENT: &str = "portwatch/agent/v1";
 
-/// A refused bind with everything known about it: one line of the stream, and
-/// all that a later diagnosis needs.
+/// A failed bind with all evidence: one record of the stream, enough for a later
+/// diagnosis.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Event {
     /// `portwatch/bind-failure/v1`.
     pub schema: String,
     /// Unique on this host: boot, time and thread.
     pub id: String,
-    /// When the kernel refused.
+    /// When the kernel returned EADDRINUSE.
     #[schemars(with = "Time")]
     pub time: Timestamp,
-    /// How many equal failures this stands for.
+    /// Number of identical failures that this event summarizes.
     pub count: u64,
-    /// The first of them, where there are several.
+    /// Time of the first failure, if there are several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Time>")]
     pub first_seen: Option<Timestamp>,
-    /// The last of them.
+    /// Time of the last failure, if there are several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Time>")]
     pub last_seen: Option<Timestamp>,
-    /// Where the agent runs.
+    /// The host on which the agent runs.
     pub host: Host,
-    /// What was asked of the kernel.
+    /// The failed system call and its socket.
     pub failure: Failure,
-    /// Who asked.
+    /// The failing process.
     pub process: Process,
-    /// Where.
+    /// The network namespace of the failing socket.
     pub netns: Netns,
-    /// Every socket on that port there.
+    /// Every socket on the port in that namespace.
     pub sockets: Vec<Socket>,
-    /// The TIME-WAIT rows on that port, all of them.
+    /// All TIME-WAIT entries on the port.
     pub time_wait: TimeWait,
-    /// The connections on that port, counted.
+    /// Number of connections on the port.
     #[serde(default)]
     pub connections: Connections,
-    /// The ports that the kernel gives away by itself there.
+    /// The ephemeral port range of the namespace.
     #[serde(default)]
     pub ephemeral: Option<Ephemeral>,
-    /// Who was on the port last, by the agent's own record.
+    /// The previous holder, from the owner record.
     #[serde(default)]
     pub last_holder: Option<LastHolder>,
-    /// Who had the port before the one that has it now.
+    /// The holder before the current one.
     #[serde(default)]
     pub previous_holder: Option<LastHolder>,
-    /// What could not be had, and why.
+    /// Missing evidence, and why it is missing.
     pub gaps: Vec<Gap>,
-    /// The verdict.
+    /// The diagnosis.
     pub diagnosis: Diagnosis,
 }
 
-/// The machine and how it is watched.
+/// The host and the hooks that watch it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Host {
     /// `uname -n`.
@@ -94,61 +91,61 @@ pub struct Host {
     pub kernel: String,
     /// `/proc/sys/kernel/random/boot_id`.
     pub boot_id: Option<String>,
-    /// The set of hooks: `fexit` or `tracepoint`.
+    /// The hook set: `fexit` or `tracepoint`.
     pub hooks: String,
 }
 
-/// Records that were lost, by the place that lost them. Nothing is lost
-/// silently: within one stream, events and losses together account for every
-/// refused bind.
+/// Failed binds that were lost, with the place that lost them. Within one stream, events
+/// and losses together account for every failed bind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Loss {
     /// `portwatch/loss/v1`.
     pub schema: String,
-    /// When this was said.
+    /// When the loss was reported.
     #[schemars(with = "Time")]
     pub time: Timestamp,
-    /// The place: `ring`, `queue`, `decode`, `sink.json`, …
+    /// The place of the loss: `ring`, `queue`, `decode`, `sink.json`, …
     #[serde(rename = "where")]
     pub place: String,
-    /// How many.
+    /// Number of lost failed binds.
     pub count: u64,
 }
 
-/// The agent's own life: between `started` and `stopped` silence means that no
-/// bind was refused.
+/// The agent started or stopped. Between the two, silence means that no bind failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AgentNotice {
     /// `portwatch/agent/v1`.
     pub schema: String,
-    /// When.
+    /// When the agent started or stopped.
     #[schemars(with = "Time")]
     pub time: Timestamp,
-    /// What it does.
+    /// Whether it started or stopped.
     pub state: AgentState,
-    /// Its version.
+    /// The agent's version.
     pub version: String,
-    /// Its process.
+    /// The agent's pid.
     pub pid: u32,
-    /// Where it runs.
+    /// The host on which the agent runs.
     pub host: Host,
 }
 
-/// What the agent does.
+/// State of the agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(strum::Display, strum::VariantArray)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum AgentState {
-    /// It is attached and watches.
+    /// The hooks are attached, and the agent watches binds.
     Started,
-    /// It has been asked to end, and this stream is complete.
+    /// The agent is stopping, and this stream is complete.
     Stopped,
 }
 
-/// A line of the stream.
+/// A record of the stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Record {
-    /// A refused bind.
+    /// A failed bind.
     BindFailure(Box<Event>),
     /// A loss.
     Loss(Loss),
@@ -191,11 +188,11 @@ impl AgentNotice {
 impl Host {
     /// The running host, looked at without hooks.
     pub fn unwatched() -> Self {
-        Self { hooks: "none".to_owned(), ..Self::current(HookSet::Tracepoint) }
+        Self::current("none")
     }
 
-    /// Reads the running host's identity.
-    pub fn current(set: HookSet) -> Self {
+    /// Reads the running host's identity; `hooks` is the name of the set that watches it.
+    pub fn current(hooks: &str) -> Self {
         let uname = rustix::system::uname();
         Self {
             hostname: uname.nodename().to_string_lossy().into_owned(),
@@ -203,7 +200,7 @@ impl Host {
             boot_id: fs::read_to_string("/proc/sys/kernel/random/boot_id")
                 .ok()
                 .map(|id| id.trim().to_owned()),
-            hooks: set.name().to_owned(),
+            hooks: hooks.to_owned(),
         }
     }
 }
@@ -212,11 +209,12 @@ impl Event {
     /// Puts an event together.
     pub fn new(host: &Host, raw: &RawFailure, evidence: Evidence, diagnosis: Diagnosis) -> Self {
         let boot = host.boot_id.as_deref().and_then(|id| id.get(..8)).unwrap_or("0");
-        let id = format!("{boot}-{:x}-{:x}", raw.at_ns, raw.task.tid);
+        let id = format!("{boot}-{:x}-{:x}", raw.bind.at_ns, raw.task.tid);
         let Evidence {
             time,
             // The host has it.
             kernel: _,
+            subject: _,
             failure,
             process,
             netns,
@@ -256,6 +254,7 @@ impl Event {
         Evidence {
             time: self.time,
             kernel: self.host.kernel,
+            subject: Subject::Failed,
             failure: self.failure,
             process: self.process,
             netns: self.netns,

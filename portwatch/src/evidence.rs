@@ -10,42 +10,45 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::event::schema::Time;
-
-pub(crate) mod bounds;
+mod gap;
 mod port;
 mod process;
 mod socket;
 mod texts;
+mod time;
 
+pub use gap::{Fact, Gap};
 pub use port::{Connections, Ephemeral, LastHolder, LeftBy, Share, TimeWait, Usage};
 pub use process::{
     Cgroup, Engine, Pod, Process, Runtime, Supervisor, SupervisorKind, Voucher, Workload,
     user_of_cgroup,
 };
 pub use socket::{Binder, Origin, Socket, State, Unheld};
+pub use time::Time;
 
 /// Everything that [`crate::diagnose`] may look at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Evidence {
-    /// When the kernel refused.
+    /// When the kernel returned EADDRINUSE.
     #[schemars(with = "Time")]
     pub time: Timestamp,
     /// The kernel's release, `uname -r`: its rules differ between versions. In an
     /// event it stands in `host`.
     pub kernel: String,
-    /// What was asked of the kernel.
+    /// Whether somebody has tried it.
+    pub subject: Subject,
+    /// The failed system call and its socket.
     pub failure: Failure,
-    /// Who asked; with pid 0 nobody yet.
+    /// Who asked; nothing is known of it where nobody has tried.
     pub process: Process,
-    /// Where.
+    /// The network namespace of the failing socket.
     pub netns: Netns,
     /// Every socket on that port there. TIME-WAIT rows beyond a few are only
     /// counted in `time_wait`.
     pub sockets: Vec<Socket>,
-    /// The TIME-WAIT rows on that port, all of them.
+    /// All TIME-WAIT entries on the port.
     pub time_wait: TimeWait,
-    /// The connections on that port, counted.
+    /// Number of connections on the port.
     #[serde(default)]
     pub connections: Connections,
     /// The ports that the kernel gives away by itself there; `None` if they could
@@ -58,14 +61,24 @@ pub struct Evidence {
     /// Who was on the port before that one.
     #[serde(default)]
     pub previous_holder: Option<LastHolder>,
-    /// What could not be had, and why.
+    /// Missing evidence, and why it is missing.
     pub gaps: Vec<Gap>,
 }
 
-/// The refused system call.
+/// What evidence is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Subject {
+    /// A process has tried it, and the kernel refused.
+    Failed,
+    /// Nobody has tried it: it is asked what would block it ([`crate::explain`]).
+    Asked,
+}
+
+/// The failed system call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Failure {
-    /// Which call was refused.
+    /// The system call that failed.
     pub stage: Stage,
     /// The error's name, `EADDRINUSE`.
     pub errno: String,
@@ -75,7 +88,7 @@ pub struct Failure {
     pub family: Family,
     /// The requested address.
     pub address: IpAddr,
-    /// The requested port; 0 asked for any free one.
+    /// The requested port; 0 requests any free port.
     pub port: u16,
     /// `SO_BINDTODEVICE`.
     pub device: Option<Device>,
@@ -83,7 +96,7 @@ pub struct Failure {
     pub reuseaddr: Option<bool>,
     /// `SO_REUSEPORT`.
     pub reuseport: Option<bool>,
-    /// `IPV6_V6ONLY`; `None` for IPv4 sockets too.
+    /// `IPV6_V6ONLY`; also `None` for IPv4 sockets.
     pub v6only: Option<bool>,
     /// The socket's owner.
     pub uid: Option<u32>,
@@ -91,21 +104,23 @@ pub struct Failure {
     pub cookie: Option<u64>,
 }
 
-/// The system call that was refused.
+/// The system call that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(strum::Display, strum::IntoStaticStr, strum::VariantArray)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Stage {
     /// `bind(2)`.
     Bind,
-    /// `listen(2)`, after `bind(2)` had passed.
+    /// `listen(2)`, after a successful `bind(2)`.
     Listen,
-    /// A port was wanted by `connect(2)` or `sendto(2)`.
-    Autobind,
 }
 
 /// A transport protocol with ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(strum::Display, strum::IntoStaticStr, strum::VariantArray)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Protocol {
     /// TCP, the first subflow of MPTCP included.
     Tcp,
@@ -115,7 +130,7 @@ pub enum Protocol {
     Udplite,
     /// SCTP.
     Sctp,
-    /// ICMP echo sockets, whose identifier takes the port's place.
+    /// ICMP echo sockets; the identifier is reported as the port.
     Icmp,
     /// Anything else.
     Other,
@@ -173,11 +188,11 @@ pub struct Device {
 pub struct Netns {
     /// Its inode in nsfs, as `readlink /proc/PID/ns/net` shows it.
     pub inode: Option<u32>,
-    /// Its cookie, never used twice in one boot.
+    /// Its cookie, unique within one boot.
     pub cookie: Option<u64>,
     /// Its name in `/run/netns`.
     pub name: Option<String>,
-    /// Whether it is the host's, that is, the one of pid 1.
+    /// Whether it is the host's namespace, the one of pid 1.
     pub host: Option<bool>,
 }
 
@@ -187,55 +202,10 @@ fn is_false(value: &bool) -> bool {
     !value
 }
 
-/// A fact that could not be had.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-pub struct Gap {
-    /// The fact, in the event's own field names where it has one.
-    pub what: String,
-    /// The reason.
-    pub why: String,
-    /// Whether it was a matter of rights (EACCES, EPERM).
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub denied: bool,
-}
-
-impl Gap {
-    /// Not all of the sockets in TIME-WAIT were counted.
-    pub const TIME_WAIT: &str = "time_wait";
-    /// Not all of the connections were counted.
-    pub const CONNECTIONS: &str = "connections";
-
-    /// What comes before a number that one of the `gaps` says is not all of them.
-    pub fn at_least(gaps: &[Self], what: &str) -> &'static str {
-        if gaps.iter().any(|gap| gap.what == what) { "at least " } else { "" }
-    }
-
-    /// A gap for the fact `what`.
-    pub fn new(what: impl Into<String>, why: impl Into<String>) -> Self {
-        Self { what: what.into(), why: why.into(), denied: false }
-    }
-
-    /// A gap that more rights would close.
-    pub fn denied(what: impl Into<String>, why: impl Into<String>) -> Self {
-        Self { denied: true, ..Self::new(what, why) }
-    }
-
-    /// A gap because of `error`, which may be a matter of rights.
-    pub fn of_error(
-        what: impl Into<String>,
-        why: impl Into<String>,
-        error: &std::io::Error,
-    ) -> Self {
-        let denied = error.kind() == std::io::ErrorKind::PermissionDenied;
-        Self { denied, ..Self::new(what, why) }
-    }
-}
-
 impl Evidence {
-    /// Whether nobody has tried this bind: it is asked what would refuse it
-    /// ([`crate::explain`]).
+    /// Whether nobody has tried this bind.
     pub fn is_untried(&self) -> bool {
-        self.process.pid == 0
+        self.subject == Subject::Asked
     }
 }
 
@@ -246,6 +216,7 @@ impl Evidence {
         Self {
             time: Timestamp::UNIX_EPOCH,
             kernel: "6.12.0".to_owned(),
+            subject: Subject::Failed,
             failure: Failure {
                 stage: Stage::Bind,
                 errno: "EADDRINUSE".to_owned(),

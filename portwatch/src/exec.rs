@@ -8,11 +8,9 @@
 //! | [`guardian`] | the process that ends the command where this one is killed |
 //! | [`descent`] | whether a process comes of this one |
 //! | [`refused`] | the ports that it was refused |
-//! | [`free`] | whether they are free by now |
 
 pub mod child;
 pub mod descent;
-pub mod free;
 pub mod guardian;
 pub mod refused;
 pub mod signals;

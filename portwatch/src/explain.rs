@@ -1,39 +1,45 @@
 //! What would stop a bind here now? The evidence and the diagnosis that a refusal
 //! has, for a bind that nobody has tried.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
 
-use bytemuck::Zeroable as _;
 use jiff::Timestamp;
-use portwatch_common::Source;
 use rustix::process::geteuid;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     conflict::{self, Kernel, Verdict},
-    decode::{RawFailure, RawTask},
+    decode::RawBind,
     diagnose::{Diagnosis, diagnose},
     enrich::{Enricher, host::boottime_ns},
-    event::{Host, schema::Time},
+    event::{self, Host},
     evidence::{
         Connections, Device, Ephemeral, Evidence, Failure, Family, Gap, LastHolder, Netns,
-        Protocol, Socket, Stage, TimeWait,
+        Protocol, Socket, Stage, Time, TimeWait,
     },
 };
 
 /// The schema of [`Explanation`].
 pub const EXPLANATION: &str = "portwatch/explanation/v1";
 
-/// A bind that somebody thinks of.
+/// What every answer of `portwatch explain` is valid against.
+pub fn schema() -> Schema {
+    event::schema::of::<Explanation>("An answer of portwatch explain")
+}
+
+/// The bind in question.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Question {
     /// The transport protocol.
     pub protocol: Protocol,
-    /// The address; `None` for any, of both families.
+    /// The address; `None` for all addresses, IPv4 and IPv6.
     pub address: Option<IpAddr>,
-    /// The interface that the bind is alone of: by the scope of a link-local address, or
-    /// by `SO_BINDTODEVICE`; left out where there is none.
+    /// The interface of the bind: the scope of a link-local address, or
+    /// `SO_BINDTODEVICE`; absent if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<Device>,
     /// The port.
@@ -50,7 +56,7 @@ pub struct Explanation {
     /// When it was looked at.
     #[schemars(with = "Time")]
     pub time: Timestamp,
-    /// Where.
+    /// The host.
     pub host: Host,
     /// What was asked.
     pub asked: Question,
@@ -58,45 +64,43 @@ pub struct Explanation {
     pub bind: Outcomes,
     /// In which network namespace.
     pub netns: Netns,
-    /// Every socket on that port there.
+    /// Every socket on the port in that namespace.
     pub sockets: Vec<Socket>,
-    /// The TIME-WAIT rows on that port, all of them.
+    /// All TIME-WAIT entries on the port.
     pub time_wait: TimeWait,
-    /// The connections on that port, counted.
+    /// Number of connections on the port.
     pub connections: Connections,
-    /// The ports that the kernel gives away by itself there.
+    /// The ephemeral port range of the namespace.
     pub ephemeral: Option<Ephemeral>,
     /// Who was on the port last, by a running agent's record.
     pub last_holder: Option<LastHolder>,
     /// Who was on the port before that one.
     pub previous_holder: Option<LastHolder>,
-    /// What could not be had, and why.
+    /// Missing evidence, and why it is missing.
     pub gaps: Vec<Gap>,
     /// What is in the way; `None` if nothing is.
     pub diagnosis: Option<Diagnosis>,
 }
 
-/// What would become of a bind, by the kernel's rule.
+/// The result of a bind by the kernel's conflict rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Outcomes {
-    /// Of one that does not set `SO_REUSEADDR`.
+    /// The result for a bind that does not set `SO_REUSEADDR`.
     pub without_reuseaddr: Outcome,
-    /// Of one that does.
+    /// The result for a bind that sets `SO_REUSEADDR`.
     pub with_reuseaddr: Outcome,
 }
 
-/// What would become of one bind, the worst last.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
-)]
+/// The result of a bind, the worst last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
-    /// The kernel would agree.
+    /// The bind would succeed.
     Passes,
-    /// It depends on what cannot be seen: an option of the other socket, or the
-    /// sockets altogether.
+    /// Not sure: it depends on an option of the other socket, or on sockets that cannot
+    /// be listed.
     Unknown,
-    /// The kernel would refuse.
+    /// The bind would fail.
     Refused,
 }
 
@@ -110,15 +114,16 @@ impl Explanation {
     }
 }
 
-/// Looks at the port in a namespace that the enricher has entered, and puts the
-/// question to the rules.
+/// Looks at the port for as long as `patience`, in a namespace that the enricher has
+/// entered, and puts the question to the rules.
 pub fn explain(
     enricher: &mut Enricher,
     host: &Host,
     asked: Question,
     netns: &Netns,
+    patience: Duration,
 ) -> Explanation {
-    let evidence = enricher.enrich(&untried(&asked, netns));
+    let evidence = enricher.look_at(&untried(&asked, netns), patience);
     answer(host, asked, evidence)
 }
 
@@ -193,7 +198,7 @@ fn binds(asked: &Question, reuseaddr: bool) -> impl DoubleEndedIterator<Item = F
 /// What the sockets that are there make of one bind.
 fn outcome(evidence: &Evidence, bind: &Failure) -> Outcome {
     let kernel = Kernel::of(&evidence.kernel);
-    let verdicts = evidence.sockets.iter().map(|row| conflict::judge_on(kernel, bind, row));
+    let verdicts = evidence.sockets.iter().map(|row| conflict::judge(kernel, bind, row));
     let outcomes = verdicts.map(|verdict| match verdict {
         Verdict::Allows => Outcome::Passes,
         Verdict::MayRefuse(_) => Outcome::Unknown,
@@ -205,13 +210,13 @@ fn outcome(evidence: &Evidence, bind: &Failure) -> Outcome {
 /// Whether the sockets were listed. That the kernel does not list those that are
 /// bound and do not listen is a gap of its own.
 fn could_look(evidence: &Evidence) -> bool {
-    !evidence.gaps.iter().any(|gap| gap.what == "sockets" || gap.what == "netns")
+    !evidence.gaps.iter().any(|gap| gap.what.is_the_listing())
 }
 
-/// The question as the hooks would have told of a refusal.
-fn untried(asked: &Question, netns: &Netns) -> RawFailure {
+/// The bind that is asked about, as the hooks would have seen it.
+fn untried(asked: &Question, netns: &Netns) -> RawBind {
     let address = asked.address.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
-    RawFailure {
+    RawBind {
         at_ns: boottime_ns(),
         stage: Stage::Bind,
         protocol: asked.protocol,
@@ -227,8 +232,5 @@ fn untried(asked: &Question, netns: &Netns) -> RawFailure {
         socket_cookie: None,
         netns_inode: netns.inode,
         netns_cookie: netns.cookie,
-        culprit: None,
-        task: RawTask::default(),
-        source: Source::zeroed(),
     }
 }

@@ -8,7 +8,6 @@ use serde::Serialize;
 use crate::{
     diagnose::{Diagnosis, program},
     evidence::{Evidence, Process, State},
-    sinks::human::word,
 };
 
 mod deploys;
@@ -41,7 +40,7 @@ struct Identity {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 struct Key {
     port: u16,
-    protocol: String,
+    protocol: &'static str,
     /// `host`, or the namespace's name.
     netns: String,
     /// The holder's unit, container or program; without one, what is in the way.
@@ -50,7 +49,7 @@ struct Key {
     #[serde(skip)]
     program: String,
     /// Its class.
-    class: Option<String>,
+    class: Option<&'static str>,
 }
 
 #[derive(Debug)]
@@ -58,7 +57,7 @@ struct Pattern {
     count: u64,
     first: Timestamp,
     last: Timestamp,
-    causes: BTreeMap<String, u64>,
+    causes: BTreeMap<&'static str, u64>,
     deploys: Deploys,
     /// The holder's process, as long as it is always the same one.
     process: Option<(u32, Option<Timestamp>)>,
@@ -103,7 +102,7 @@ pub struct Row {
     /// Who failed.
     pub failing: Vec<String>,
     /// Refusals by cause.
-    pub causes: BTreeMap<String, u64>,
+    pub causes: BTreeMap<&'static str, u64>,
     /// In a sentence, if there is something to learn from it.
     pub finding: Option<String>,
 }
@@ -145,7 +144,7 @@ impl History {
         pattern.first = pattern.first.min(time);
         pattern.last = pattern.last.max(time);
         pattern.one_process &= pattern.process == process;
-        *pattern.causes.entry(word(&diagnosis.cause)).or_default() += count;
+        *pattern.causes.entry(diagnosis.cause.into()).or_default() += count;
         pattern.deploys.note(&failing, evidence);
     }
 
@@ -186,7 +185,7 @@ impl History {
 
 fn row(key: Key, pattern: Pattern) -> Row {
     let Pattern { count, first, last, causes, deploys, process: _, one_process } = pattern;
-    let class = key.class.as_deref().unwrap_or("holder").replace('_', " ");
+    let class = key.class.unwrap_or("holder").replace('_', " ");
     // Of one program: that several have failed once each is no row.
     let (program, times) = deploys.most().unwrap_or_default();
     let names = deploys.names();
@@ -221,7 +220,7 @@ fn key(evidence: &Evidence, diagnosis: &Diagnosis) -> Key {
     };
     Key {
         port: evidence.failure.port,
-        protocol: word(&evidence.failure.protocol),
+        protocol: evidence.failure.protocol.into(),
         netns: match (&evidence.netns.name, evidence.netns.host) {
             (Some(name), _) => name.clone(),
             (None, Some(true)) => "host".to_owned(),
@@ -232,7 +231,7 @@ fn key(evidence: &Evidence, diagnosis: &Diagnosis) -> Key {
             .or_else(|| holder.and_then(|holder| holder.comm.clone()))
             .unwrap_or_else(|| in_the_way().to_owned()),
         program: process.map(|process| identity_of(process).program).unwrap_or_default(),
-        class: holder.map(|holder| word(&holder.class)),
+        class: holder.map(|holder| holder.class.into()),
     }
 }
 

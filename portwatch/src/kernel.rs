@@ -50,7 +50,7 @@ pub enum KernelError {
         missing: Vec<&'static str>,
     },
     /// The kernel's type information is not there.
-    #[error("this kernel has no type information at {path}")]
+    #[error("the kernel has no type information (BTF) at {path}")]
     NoBtf {
         /// Where it was looked for.
         path: String,
@@ -58,10 +58,10 @@ pub enum KernelError {
         source: std::io::Error,
     },
     /// The kernel's type information could not be used.
-    #[error("the kernel's type information is not usable")]
+    #[error("the kernel's type information (BTF) cannot be used")]
     Btf(#[from] btf::BtfError),
     /// Neither set of hooks can be used.
-    #[error("this kernel permits neither set of hooks: fexit ({fexit}); tracepoint ({tracepoint})")]
+    #[error("the kernel permits neither hook set: fexit ({fexit}); tracepoint ({tracepoint})")]
     NoHooks {
         /// Why function exits cannot be hooked.
         fexit: Unusable,
@@ -69,7 +69,7 @@ pub enum KernelError {
         tracepoint: Unusable,
     },
     /// The set of hooks that was asked for cannot be used.
-    #[error("the {set} hooks that were asked for are not to be had: {why}")]
+    #[error("the {set} hooks are not available: {why}")]
     NotThisSet {
         /// The set's name.
         set: &'static str,
@@ -90,24 +90,24 @@ impl Advised for KernelError {
     fn hint(&self) -> &'static str {
         match self {
             Self::NotPermitted { .. } => {
-                "run it as root, or give it CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and, to name other \
+                "run it as root, or grant CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and, to name other \
                  users' processes, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"
             }
             Self::NoBtf { .. } => {
-                "the kernel must be built with CONFIG_DEBUG_INFO_BTF=y, as every distribution's \
-                 has been since 2021, and /sys must be mounted"
+                "use a kernel with CONFIG_DEBUG_INFO_BTF=y, as all distributions have since 2021, \
+                 and mount /sys"
             }
-            Self::Btf(_) => {
-                "kernels from 5.10 on are supported; portwatch doctor shows what was found"
-            }
+            Self::Btf(_) => "use Linux 5.10 or later; portwatch doctor shows what was found",
             Self::NoHooks { .. } => {
                 "mount a cgroup2 hierarchy (mount -t cgroup2 none /sys/fs/cgroup), or use a kernel \
                  that permits fexit programs; portwatch doctor shows what was found"
             }
             Self::NotThisSet { .. } => {
-                "--hooks auto takes what this kernel permits; portwatch doctor shows what that is"
+                "use --hooks auto; portwatch doctor shows which hooks the kernel permits"
             }
-            Self::Aya { .. } => "portwatch doctor shows what this kernel and these rights allow",
+            Self::Aya { .. } => {
+                "run portwatch doctor to see what the kernel and the permissions allow"
+            }
         }
     }
 

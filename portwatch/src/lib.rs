@@ -40,5 +40,9 @@ pub mod roles;
 pub mod shared;
 pub mod sinks;
 pub mod talk;
+pub mod text;
 pub mod wait;
 pub mod watch;
+
+#[cfg(test)]
+mod hostile;

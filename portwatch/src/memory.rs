@@ -20,6 +20,6 @@ pub fn stay_small() {
         libc::mallopt(libc::M_ARENA_MAX, 2);
     }
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
-        tracing::debug!(%error, "the kernel may use huge pages");
+        tracing::debug!(%error, "huge pages could not be switched off");
     }
 }

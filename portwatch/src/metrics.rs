@@ -12,6 +12,7 @@ use prometheus::{
     Error, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry, TextEncoder, core::Collector,
 };
+use strum::VariantArray as _;
 
 use crate::{
     config::filter::Ignored,
@@ -21,7 +22,6 @@ use crate::{
     kernel::{attach::Attached, not_attempted::NotAttempted, plan::Plan, skips::Skips},
     losses::PLACES,
     shared::Shared,
-    sinks::human::word,
     talk::Ear,
 };
 
@@ -72,31 +72,31 @@ impl Metrics {
         let time = |name: &str, help: &str| registered(&registry, Gauge::new(name, help)?);
         let enrichment = HistogramOpts::new(
             "portwatch_enrichment_seconds",
-            "Time to find out about one refused bind who holds the port",
+            "Time to collect the evidence for one failed bind, in seconds",
         );
         let metrics = Self {
             failures: counters(
                 "portwatch_bind_failures_total",
-                "Binds and listens that the kernel refused with EADDRINUSE, those that are told \
-                 by number included",
+                "Binds and listens that failed with EADDRINUSE, including those that are only \
+                 counted in a summary",
                 &["cause", "protocol", "stage"],
             )?,
             lost: counters(
                 "portwatch_events_lost_total",
-                "Refused binds that are missing in the stream, or in that of one sink",
+                "Failed binds that are missing in the stream, or in that of one sink",
                 &["where"],
             )?,
             ignored: counters(
                 "portwatch_ignored_total",
-                "Refused binds that are not told because of the configuration",
+                "Failed binds that the configuration ignores",
                 &["by"],
             )?,
             ratelimited: registered(
                 &registry,
                 IntCounter::new(
                     "portwatch_ratelimited_total",
-                    "Refused binds of processes that are refused too often to be looked into \
-                     each; they are told by number",
+                    "Failed binds of processes that fail too often to collect evidence for each; \
+                     an event's count includes them",
                 )?,
             )?,
             enrichment: registered(
@@ -105,13 +105,13 @@ impl Metrics {
             )?,
             attached: gauges(
                 "portwatch_probe_attached",
-                "Whether a program of the kernel side is attached",
+                "Whether an eBPF program is attached: 1 yes, 0 no",
                 &["probe"],
             )?,
             skipped: counters(
                 "portwatch_probe_skipped_total",
-                "Runs of a program that the kernel left out because a task was preempted or \
-                 interrupted in the middle of it",
+                "Runs of an eBPF program that the kernel skipped because a task was preempted or \
+                 interrupted inside it",
                 &["probe"],
             )?,
             skips: OnceLock::new(),
@@ -120,39 +120,38 @@ impl Metrics {
                 IntCounter::new(
                     "portwatch_not_attempted_total",
                     "Binds and listens that a seccomp filter or a tracer answered with \
-                     EADDRINUSE, and that never got to a socket (tracepoint set)",
+                     EADDRINUSE and that never reached a socket (tracepoint set)",
                 )?,
             )?,
             kernels_not_attempted: OnceLock::new(),
             messages: counters(
                 "portwatch_messages_dropped_total",
-                "Messages about the agent itself that whoever should read them did not take",
+                "Messages about the agent that were dropped because nobody read them in time",
                 &["where"],
             )?,
             build: gauges(
                 "portwatch_build_info",
-                "1, with the agent's version and its set of hooks",
+                "1, with the agent's version and its hook set",
                 &["version", "hooks"],
             )?,
             started: time(
                 "portwatch_start_time_seconds",
-                "When the hooks were attached, in seconds of the epoch",
+                "Unix time at which the hooks were attached, in seconds",
             )?,
             reloaded: registered(
                 &registry,
                 IntGauge::new(
                     "portwatch_config_last_reload_successful",
-                    "Whether the configuration was taken over the last time it was read",
+                    "Whether the last reload of the configuration succeeded: 1 yes, 0 no",
                 )?,
             )?,
             reload_time: time(
                 "portwatch_config_last_reload_success_timestamp_seconds",
-                "When the configuration was last taken over, in seconds of the epoch",
+                "Unix time of the last successful reload of the configuration, in seconds",
             )?,
             queues: gauges(
                 "portwatch_queue_length",
-                "What waits: refused binds to be looked into (enrich), records to be written by \
-                 a sink",
+                "Waiting items: failed binds before enrichment (enrich), records before a sink",
                 &["queue"],
             )?,
             stages: Shared::default(),
@@ -163,21 +162,21 @@ impl Metrics {
     }
 
     fn begin_at_zero(&self) {
-        for cause in Cause::ALL {
+        for &cause in Cause::VARIANTS {
             for (protocol, stage) in [
                 (Protocol::Tcp, CallStage::Bind),
                 (Protocol::Tcp, CallStage::Listen),
                 (Protocol::Udp, CallStage::Bind),
             ] {
-                let labels = [word(&cause), word(&protocol), word(&stage)];
+                let labels: [&str; 3] = [cause.into(), protocol.into(), stage.into()];
                 self.failures.with_label_values(&labels).inc_by(0);
             }
         }
         for place in PLACES {
             self.lost.with_label_values(&[place]).inc_by(0);
         }
-        for by in [Ignored::Port, Ignored::Unit] {
-            self.ignored.with_label_values(&[by.name()]).inc_by(0);
+        for by in Ignored::VARIANTS {
+            self.ignored.with_label_values(&[<&str>::from(by)]).inc_by(0);
         }
     }
 
@@ -205,7 +204,8 @@ impl Metrics {
     /// An event goes to the sinks.
     pub fn told(&self, event: &Event) {
         let Event { count, failure, diagnosis, .. } = event;
-        let labels = [word(&diagnosis.cause), word(&failure.protocol), word(&failure.stage)];
+        let labels: [&str; 3] =
+            [diagnosis.cause.into(), failure.protocol.into(), failure.stage.into()];
         self.failures.with_label_values(&labels).inc_by(*count);
     }
 
@@ -216,12 +216,12 @@ impl Metrics {
 
     /// Refusals are not wanted.
     pub fn ignored(&self, by: Ignored, count: u64) {
-        self.ignored.with_label_values(&[by.name()]).inc_by(count);
+        self.ignored.with_label_values(&[<&str>::from(by)]).inc_by(count);
     }
 
     /// How many refusals were not wanted so far.
     pub fn ignored_by(&self, by: Ignored) -> u64 {
-        self.ignored.with_label_values(&[by.name()]).get()
+        self.ignored.with_label_values(&[<&str>::from(by)]).get()
     }
 
     /// Refusals were only counted by the kernel side.
@@ -277,8 +277,8 @@ impl Metrics {
         let kernels = self.kernels_not_attempted.get().and_then(Option::as_ref);
         let count = kernels.and_then(NotAttempted::count).unwrap_or(0);
         self.not_attempted.inc_by(count.saturating_sub(self.not_attempted.get()));
-        for ear in Ear::ALL {
-            let said = self.messages.with_label_values(&[ear.name()]);
+        for &ear in Ear::VARIANTS {
+            let said = self.messages.with_label_values(&[<&str>::from(ear)]);
             said.inc_by(ear.missed().saturating_sub(said.get()));
         }
         TextEncoder::new().encode_to_string(&self.registry.gather())

@@ -79,7 +79,7 @@ impl Controls {
     /// Changes what may be changed; nothing is lost by that.
     pub async fn tune(&self, tuning: Tuning) {
         if self.tunings.send(tuning).await.is_err() {
-            tracing::debug!("the agent ends");
+            tracing::debug!("the agent is stopping");
         }
     }
 }
@@ -105,7 +105,7 @@ impl Advised for AgentError {
         match self {
             Self::Kernel(error) => error.hint(),
             Self::Io { .. } => {
-                "look at the limits of processes, open files and memory (ulimit -a, and the unit's \
+                "check the limits of processes, open files and memory (ulimit -a, and the unit's \
                  TasksMax= and LimitNOFILE=)"
             }
         }
@@ -130,7 +130,7 @@ pub async fn run<T>(
 ) -> Result<T, AgentError> {
     let Agent { mut attached, mut enricher, host, sinks, tuning, metrics } = agent;
     let Tuning { filter, storm_window, deadline, redaction } = tuning;
-    enricher.tune(deadline, redaction);
+    enricher.redact_by(redaction);
     let io = |step| move |source| AgentError::Io { step, source };
     let ring = Ring::open(&mut attached.ebpf)?;
     let limits = Limits::open(&mut attached.ebpf)?;
@@ -201,7 +201,7 @@ pub async fn run<T>(
     // it. A reader that does not read must not keep the agent from stopping.
     if timeout(STOP_DEADLINE, all_ended.wait()).await.is_err() {
         let unwritten = counted.unfinished();
-        tracing::error!("output is stuck; lost with what had not been written: {unwritten}");
+        tracing::error!("an output is stuck; failed binds that were not reported: {unwritten}");
     }
     Ok(result)
 }
@@ -220,7 +220,7 @@ fn forward_kernel_log(attached: &mut Attached) {
                 }
             });
         }
-        Err(error) => tracing::debug!(%error, "no kernel-side log"),
+        Err(error) => tracing::debug!(%error, "the log of the kernel side is not available"),
     }
 }
 
@@ -247,7 +247,7 @@ impl Intake {
             }
             Ok(_) => metrics.ignored(Ignored::Port, 1),
             Err(error) => {
-                tracing::warn!(%error, "record not decoded");
+                tracing::warn!(%error, "a record could not be decoded");
                 outlets.lost("decode", 1);
             }
         });

@@ -66,8 +66,6 @@ pub struct Status {
     pub ns_pid: Option<u32>,
     /// Whether it is writing a core dump.
     pub core_dumping: bool,
-    /// The effective capabilities.
-    pub capabilities: u64,
 }
 
 /// Reads a `status`. What is not in it is not known.
@@ -83,10 +81,6 @@ pub fn status(bytes: &[u8]) -> Status {
             "Uid" => status.uid = values.next().and_then(|uid| uid.parse().ok()),
             "NSpid" => status.ns_pid = values.next_back().and_then(|pid| pid.parse().ok()),
             "CoreDumping" => status.core_dumping = values.next() == Some("1"),
-            "CapEff" => {
-                let bits = values.next().and_then(|bits| u64::from_str_radix(bits, 16).ok());
-                status.capabilities = bits.unwrap_or_default();
-            }
             _ => {}
         }
     }
@@ -168,11 +162,9 @@ mod tests {
 
     #[test]
     fn a_name_costs_no_user() {
-        let text =
-            b"Name:\tx\xff\\n\nState:\tS\nUid:\t1004\t0\t0\t0\nNSpid:\t52110\t7\nCapEff:\t0f\n\
+        let text = b"Name:\tx\xff\\n\nState:\tS\nUid:\t1004\t0\t0\t0\nNSpid:\t52110\t7\n\
                      CoreDumping:\t1\nSpeculation\xff";
-        let expected =
-            Status { uid: Some(1004), ns_pid: Some(7), core_dumping: true, capabilities: 15 };
+        let expected = Status { uid: Some(1004), ns_pid: Some(7), core_dumping: true };
         assert_eq!(status(text), expected);
         assert_eq!(status(b""), Status::default());
     }

@@ -42,7 +42,7 @@ pub enum SourceError {
         source: std::io::Error,
     },
     /// The folder has no capture in it.
-    #[error("no capture in {}", .0.display())]
+    #[error("no capture files in {}", .0.display())]
     Empty(PathBuf),
     /// There is no `journalctl`, or it failed.
     #[error("failed to read the journal")]
@@ -52,8 +52,8 @@ pub enum SourceError {
 impl Advised for SourceError {
     fn hint(&self) -> &'static str {
         match self {
-            Self::Open { .. } | Self::Empty(_) => "name files of a capture, or its folder",
-            Self::Journal(_) => "--journal needs journalctl and the right to read the journal",
+            Self::Open { .. } | Self::Empty(_) => "name files of a capture, or its directory",
+            Self::Journal(_) => "--journal needs journalctl and permission to read the journal",
         }
     }
 }

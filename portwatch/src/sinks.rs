@@ -10,14 +10,12 @@ pub mod human;
 pub mod journald;
 pub mod json;
 pub mod markdown;
-pub mod sanitize;
-
-#[cfg(test)]
-mod hostile;
 
 /// A form of the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(strum::Display, strum::VariantArray)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Format {
     /// A block of text per event
     Human,
@@ -27,18 +25,6 @@ pub enum Format {
     Markdown,
     /// Entries in the systemd journal
     Journald,
-}
-
-impl Format {
-    /// As it stands on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Human => "human",
-            Self::Json => "json",
-            Self::Markdown => "markdown",
-            Self::Journald => "journald",
-        }
-    }
 }
 
 /// One destination. Called from a thread of its own.

@@ -12,7 +12,8 @@ use std::{
     time::Duration,
 };
 
-use rustix::{io::Errno, stdio};
+use rustix::{io::retry_on_intr, stdio};
+use strum::VariantArray as _;
 
 use crate::shared::queue::{Budget, Next, Receiver, Sender, queue};
 
@@ -26,10 +27,12 @@ static TALK: OnceLock<Sender<Word>> = OnceLock::new();
 /// Messages that there was no room for, since that was last said.
 static UNSAID: AtomicU64 = AtomicU64::new(0);
 /// Messages that were dropped, by who would have heard them.
-static DROPPED: [AtomicU64; Ear::ALL.len()] = [const { AtomicU64::new(0) }; Ear::ALL.len()];
+static DROPPED: [AtomicU64; Ear::VARIANTS.len()] =
+    [const { AtomicU64::new(0) }; Ear::VARIANTS.len()];
 
 /// Who hears what the agent says about itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum Ear {
     /// Whoever reads stderr.
     Stderr,
@@ -38,17 +41,6 @@ pub enum Ear {
 }
 
 impl Ear {
-    /// Each of them.
-    pub const ALL: [Self; 2] = [Self::Stderr, Self::ServiceManager];
-
-    /// As a metric's label.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Stderr => "stderr",
-            Self::ServiceManager => "service_manager",
-        }
-    }
-
     /// A message was dropped, since it was not taken.
     pub fn missed_one(self) {
         self.count().fetch_add(1, Relaxed);
@@ -84,7 +76,7 @@ pub fn start() {
         let started = thread::Builder::new().name("talk".to_owned()).spawn(move || run(&words));
         if let Err(error) = started {
             // What is said from now on is not heard.
-            write(format!("portwatch: no more messages: {error}\n").as_bytes());
+            write(format!("portwatch: cannot write more log messages: {error}\n").as_bytes());
         }
     }
 }
@@ -116,7 +108,7 @@ fn run(words: &Receiver<Word>) {
                 write(&bytes);
                 let unsaid = UNSAID.swap(0, Relaxed);
                 if unsaid > 0 {
-                    write(format!("portwatch: {unsaid} messages found no room here\n").as_bytes());
+                    write(format!("portwatch: {unsaid} messages were dropped here\n").as_bytes());
                 }
             }
             // Nobody may be waiting any more.
@@ -132,9 +124,8 @@ fn run(words: &Receiver<Word>) {
 fn write(mut bytes: &[u8]) {
     let stderr = stdio::stderr();
     while !bytes.is_empty() {
-        match rustix::io::write(stderr, bytes) {
+        match retry_on_intr(|| rustix::io::write(stderr, bytes)) {
             Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
-            Err(Errno::INTR) => {}
             Err(_) => return Ear::Stderr.missed_one(),
         }
     }
@@ -146,9 +137,10 @@ mod tests {
 
     #[test]
     fn each_is_counted_for_whoever_missed_it() {
-        let before = Ear::ALL.map(Ear::missed);
+        let before = Ear::ServiceManager.missed();
         Ear::ServiceManager.missed_one();
-        assert!(Ear::ServiceManager.missed() > before[1]);
-        assert_eq!(Ear::ALL.map(Ear::name), ["stderr", "service_manager"]);
+        assert!(Ear::ServiceManager.missed() > before);
+        let names = Ear::VARIANTS.iter().map(<&str>::from);
+        assert!(names.eq(["stderr", "service_manager"]));
     }
 }

@@ -15,36 +15,61 @@ use tokio::time::{sleep_until, timeout_at};
 use crate::{
     advice::Advised,
     conflict::Kernel,
-    enrich::host::{DiagSocket, Host, NetnsRef},
+    enrich::{
+        host::{DiagSocket, Host, NetnsRef},
+        netns::again::{Again, enter_again},
+        sockets::ListError,
+    },
 };
 
 pub mod look;
 pub mod pace;
 pub mod watch;
 
-use look::{Asked, Condition, Standing};
+use look::{Asked, Condition, Place, Standing};
 use pace::Pace;
 use watch::Watch;
+
+/// How long a way into a namespace is looked for.
+const ENTERING: Duration = Duration::from_secs(1);
 
 /// Why the wait cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum WaitError {
     /// sock_diag cannot be had.
-    #[error("failed to open the kernel's socket listing")]
+    #[error("failed to open sock_diag, the kernel's socket listing")]
     Open(#[source] io::Error),
+    /// It is not known where to look.
+    #[error("{why}")]
+    Place {
+        /// The port.
+        port: u16,
+        /// What became of the namespace.
+        why: String,
+    },
     /// sock_diag does not list.
     #[error("failed to list the sockets on port {port}: {why}")]
     List {
         /// The port.
         port: u16,
-        /// The kernel's answer.
-        why: String,
+        /// Why not.
+        why: ListError,
     },
+}
+
+impl WaitError {
+    /// The port that it is about; `None` for all of them.
+    pub fn port(&self) -> Option<u16> {
+        match self {
+            Self::Open(_) => None,
+            Self::Place { port, .. } | Self::List { port, .. } => Some(*port),
+        }
+    }
 }
 
 impl Advised for WaitError {
     fn hint(&self) -> &'static str {
-        "portwatch doctor shows what this kernel and these rights allow"
+        "run portwatch doctor to see what the kernel and the permissions allow"
     }
 }
 
@@ -162,25 +187,39 @@ impl<'a> Eye<'a> {
         if !thorough && !before.met && asked.is_tcp() {
             let listeners = self.retried(asked, |diag| look::listeners(diag, kernel, asked))?;
             match asked.condition {
-                Condition::Free { .. } if !listeners.met => return Ok(before.clone()),
+                Condition::Free { .. } | Condition::FreeAgain(_) if !listeners.met => {
+                    return Ok(before.clone());
+                }
                 Condition::Listening if listeners.met => return Ok(listeners),
                 Condition::Listening => return Ok(before.clone()),
-                Condition::Free { .. } => {}
+                Condition::Free { .. } | Condition::FreeAgain(_) => {}
             }
         }
         self.look(asked)
     }
 
-    /// Once more, on a new socket: an old one may have a part of a reply left.
+    /// Once more, on a new socket: an old one may have a part of a reply left. In another
+    /// namespace each socket is a new one, because the namespace may be gone by then, and
+    /// all its sockets with it.
     fn retried(
         &mut self,
         asked: &Asked,
-        look: impl Fn(&mut dyn DiagSocket) -> Result<Standing, String>,
+        look: impl Fn(&mut dyn DiagSocket) -> Result<Standing, ListError>,
     ) -> Result<Standing, WaitError> {
+        let port = asked.port;
+        if let Place::Known(known) = asked.place {
+            return match enter_again(self.host, known, Instant::now() + ENTERING) {
+                Again::There(mut diag) => {
+                    look(diag.as_mut()).map_err(|why| WaitError::List { port, why })
+                }
+                Again::Gone => Ok(Standing { met: true, ..Standing::default() }),
+                Again::Unknown(why) => Err(WaitError::Place { port, why }),
+            };
+        }
         if let Ok(standing) = look(self.diag.as_mut()) {
             return Ok(standing);
         }
         self.diag = self.host.sock_diag(&NetnsRef::Own).map_err(WaitError::Open)?;
-        look(self.diag.as_mut()).map_err(|why| WaitError::List { port: asked.port, why })
+        look(self.diag.as_mut()).map_err(|why| WaitError::List { port, why })
     }
 }

@@ -67,7 +67,7 @@ impl Watch {
         let mut enricher = Enricher::new(host::Host::current(), records, or_none(files));
         enricher.seed();
         memory::give_back();
-        let host = Host::current(plan.set);
+        let host = Host::current(plan.set.into());
         Ok(Self { attached, enricher, host, plan })
     }
 }
@@ -86,7 +86,10 @@ fn or_none(files: Result<KernelFiles, KernelError>) -> Box<dyn Files> {
     match files {
         Ok(files) => Box::new(files),
         Err(error) => {
-            tracing::warn!(%error, "holders are searched for in /proc");
+            tracing::warn!(
+                %error,
+                "the kernel's search of open files is not available; searches /proc for holders"
+            );
             Box::new(NoFiles(SearchError::refused(error)))
         }
     }

@@ -84,7 +84,7 @@ fn run_does_not_start_with_a_wrong_file() {
     let path = folder.file("storm-window = \"soon\"");
     let said = run(&mut portwatch(&["run", "--config", &path]));
     said.is_error(2);
-    assert!(said.stderr.contains("config.toml:1: `soon` is no time"), "{said}");
+    assert!(said.stderr.contains("config.toml:1: `soon` is not a time"), "{said}");
 }
 
 /// In the file they may stand beside no capture, on the command line it is a mistake.

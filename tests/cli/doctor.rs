@@ -22,7 +22,7 @@ fn it_names_the_hooks() {
     said.is_result();
     assert!(said.stdout.contains("fexit") || said.stdout.contains("tracepoint"), "{said}");
     assert!(!said.stdout.contains('\u{1b}'), "there is colour, and no terminal: {said}");
-    for row in ["kernel", "rights had", "hooks", "cost", "attached", "sock_diag", "kubelet"] {
+    for row in ["kernel", "granted", "hooks", "cost", "attached", "sock_diag", "kubelet"] {
         assert!(said.stdout.lines().any(|line| line.starts_with(row)), "no {row}: {said}");
     }
 }

@@ -22,8 +22,8 @@ fn the_squatter_that_comes_back() {
     let folder = TempDir::new().unwrap();
     let path = three_deploys(&folder);
     for (format, part) in [
-        ("human", "port 8080: the same squatter, 3 deploys in a row (3 times refused)"),
-        ("markdown", "- port 8080: the same squatter, 3 deploys in a row (3 times refused)"),
+        ("human", "port 8080: the same squatter, 3 deploys in a row (3 failed binds)"),
+        ("markdown", "- port 8080: the same squatter, 3 deploys in a row (3 failed binds)"),
     ] {
         let said = run(&mut portwatch(&["history", "--format", format, &path]));
         said.is_result();
@@ -47,5 +47,5 @@ fn bad_lines_are_told_and_the_rest_is_counted() {
     let said = run(&mut portwatch(&["history", "--format", "json", &path]));
     assert_eq!(said.code, 1, "{said}");
     assert!(said.stdout.contains("\"count\":4"), "{said}");
-    assert!(said.stderr.contains(&format!("{path}:4: no JSON")), "{said}");
+    assert!(said.stderr.contains(&format!("{path}:4: not JSON")), "{said}");
 }

@@ -106,7 +106,7 @@ fn what_is_wrong_is_said_by_line_and_the_rest_is_read() {
     let path = files.with("a.jsonl", [EVENT, "nonsense\n", &newer, "\n", EVENT].concat());
     let said = json(&[&path]);
     assert_eq!((said.code, said.stdout.as_str()), (1, today().repeat(2).as_str()), "{said}");
-    assert!(said.stderr.contains(&format!("{path}:2: no JSON")), "{said}");
+    assert!(said.stderr.contains(&format!("{path}:2: not JSON")), "{said}");
     let newer = format!("{path}:3: written by a newer portwatch: portwatch/bind-failure/v7");
     assert!(said.stderr.contains(&newer), "{said}");
     assert!(said.stderr.contains("error: 2 lines could not be read"), "{said}");
@@ -173,7 +173,7 @@ fn the_difference_to_what_was_recorded() {
     let said = run(&mut portwatch(&["replay", "--diff", &path]));
     said.is_result();
     assert!(said.stdout.contains("- cause: \"gone\"\n  + cause: \"listener\""), "{said}");
-    assert!(said.stderr.contains("1 of 2 diagnoses have changed"), "{said}");
+    assert!(said.stderr.contains("1 of 2 diagnoses changed"), "{said}");
     let said = run(&mut portwatch(&["replay", "--diff", "--format", "json", &path]));
     let change: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
     assert_eq!(change["changes"]["cause"]["was"], "gone", "{said}");

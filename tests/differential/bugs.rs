@@ -7,7 +7,7 @@ use rustix::system::uname;
 /// A version in full.
 pub type Version = (u32, u32, u32);
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, strum::VariantArray)]
 pub enum Bug {
     /// With more than 10 sockets in a port's slot UDP looked for the owners of
     /// the bind's address and of the wildcards: for a wildcard that is no more
@@ -29,9 +29,6 @@ pub enum Bug {
 }
 
 impl Bug {
-    pub const ALL: [Self; 3] =
-        [Self::UdpWildcardAboveTen, Self::MappedWildcardUnseen, Self::UdpSlotsMeet];
-
     pub fn is_in(self, (major, minor, patch): Version) -> bool {
         match self {
             Self::UdpWildcardAboveTen => match (major, minor) {

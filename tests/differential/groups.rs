@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use portwatch::conflict::rule::Group;
-
-use crate::machine::Id;
+use crate::{machine::Id, model::Group};
 
 /// Which socket is in which group, and whether it has stopped listening.
 #[derive(Clone, Default)]

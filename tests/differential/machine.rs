@@ -8,11 +8,8 @@ use std::{
 
 use portwatch::{
     conflict::{
-        Kernel,
-        address::{End, Wildcards, equal},
-        bucket::Bucket,
-        rule::{Group, Phase, Sock},
-        udp,
+        address::End,
+        rule::{Phase, Sock},
     },
     evidence::Family,
 };
@@ -22,6 +19,7 @@ use crate::{
     bugs::Bug,
     groups::Groups,
     live::SERVERS,
+    model::{Asker, Kernel, bucket::Bucket, udp},
     scenario::{Device, Fate, New, Pick, Setting, Settings, Transport},
     steps::Step,
 };
@@ -158,7 +156,6 @@ impl Machine {
             reuseport: new.reuseport,
             uid: new.uid,
             phase: Phase::Open,
-            group: Group::None,
         };
         let entry = Entry {
             transport: new.transport,
@@ -217,12 +214,10 @@ impl Machine {
         let entry = &self.sockets[&id];
         self.listening.iter().copied().find(|other| {
             let other = &self.sockets[other];
-            other.family == entry.family
-                && other.sock.end.v6only == entry.sock.end.v6only
+            other.sock.end == entry.sock.end
                 && other.sock.device == entry.sock.device
                 && other.sock.reuseport
                 && other.sock.uid == entry.sock.uid
-                && equal(entry.sock.end, other.sock.end, Wildcards::Neither)
         })
     }
 
@@ -344,10 +339,10 @@ impl Machine {
             self.mapped_wildcard = self.mapped_wildcard.filter(|_| others).or(Some(entry.family));
         }
         self.entry(id).bound = true;
-        let sock = self.sock(id);
+        let asker = self.asker(id, self.sockets[&id].sock);
         match &mut self.bucket {
-            Some(bucket) => bucket.took(&sock),
-            None => self.bucket = Some(Bucket::first(self.kernel, &sock)),
+            Some(bucket) => bucket.took(&asker),
+            None => self.bucket = Some(Bucket::first(self.kernel, &asker)),
         }
     }
 
@@ -379,9 +374,9 @@ impl Machine {
         self.owners().map(|(_, entry)| (entry.sock.end, entry.role == Role::Client)).collect()
     }
 
-    /// The socket as it asks for a port, with its group.
-    fn sock(&self, id: Id) -> Sock {
-        Sock { group: self.groups.of(id), ..self.sockets[&id].sock }
+    /// The socket as it asks for a port.
+    fn asker(&self, id: Id, sock: Sock) -> Asker {
+        Asker { sock, group: self.groups.of(id) }
     }
 
     fn entry(&mut self, id: Id) -> &mut Entry {

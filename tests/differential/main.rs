@@ -14,6 +14,7 @@ mod bugs;
 mod groups;
 mod live;
 mod machine;
+mod model;
 mod scenario;
 mod seen;
 mod steps;
@@ -21,14 +22,15 @@ mod tally;
 
 use std::{cell::RefCell, env, fmt::Write as _, thread, time::Instant};
 
-use portwatch::conflict::Kernel;
 use portwatch_tests::say;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
+use strum::VariantArray as _;
 
 use crate::{
     bugs::{Bug, Version},
     live::{Live, Namespace},
     machine::{Answer, Expected, Machine},
+    model::Kernel,
     scenario::{Scenario, scenarios},
     steps::{Step, steps},
     tally::Tally,
@@ -104,7 +106,7 @@ fn play_one(
 ) -> (String, Result<(), String>) {
     let other_device = namespace.other_device;
     let mut live = namespace.begin(scenario.settings);
-    let mut machine = Machine::new(kernel(version), live.settings, other_device);
+    let mut machine = Machine::new(Kernel::of(version), live.settings, other_device);
     let mut trace = String::new();
     let mut next = 1;
     for op in &scenario.ops {
@@ -125,10 +127,6 @@ fn play_one(
     (trace, Ok(()))
 }
 
-fn kernel((major, minor, patch): Version) -> Kernel {
-    Kernel::of(&format!("{major}.{minor}.{patch}"))
-}
-
 /// The kernel's answer must be the model's, and the judgement of who refused too.
 fn compare(
     machine: &Machine,
@@ -146,7 +144,9 @@ fn compare(
     }
     tally.counts(step, expected, machine.is_crowded());
     match expected {
-        Expected::Refusal(by, clause) => seen::check(kernel(version), machine, step, by, clause),
+        Expected::Refusal(by, clause) => {
+            seen::check(Kernel::of(version).rule, machine, step, by, clause)
+        }
         _ => Ok(()),
     }
 }
@@ -158,7 +158,7 @@ fn excuse(
     answer: Answer,
     version: Version,
 ) -> Option<(Bug, Expected)> {
-    Bug::ALL.into_iter().filter(|bug| bug.is_in(version)).find_map(|bug| {
+    Bug::VARIANTS.iter().copied().filter(|bug| bug.is_in(version)).find_map(|bug| {
         let expected = machine.with(bug).expects(step);
         expected.agrees(answer).then_some((bug, expected))
     })

@@ -7,6 +7,7 @@ use std::{
 
 use portwatch::evidence::Family;
 use proptest::prelude::*;
+use strum::VariantArray;
 
 /// A scenario, before it is known which of its steps can be taken.
 #[derive(Clone, Debug)]
@@ -109,7 +110,7 @@ pub enum Setting {
 }
 
 /// What becomes of a connection that a listener got.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, VariantArray)]
 pub enum Fate {
     /// It waits to be accepted.
     Unaccepted,
@@ -123,17 +124,6 @@ pub enum Fate {
     FinWait2,
     /// This side has closed with data that the other does not read.
     FinWait1,
-}
-
-impl Fate {
-    pub const ALL: [Self; 6] = [
-        Self::Unaccepted,
-        Self::Accepted,
-        Self::CloseWait,
-        Self::TimeWait,
-        Self::FinWait2,
-        Self::FinWait1,
-    ];
 }
 
 /// Addresses that meet in every way. 127.0.0.6 is what the kernel keeps beside
@@ -243,5 +233,5 @@ fn settings() -> impl Strategy<Value = Setting> {
 }
 
 fn fates() -> impl Strategy<Value = Fate> {
-    prop_oneof![1 => Just(Fate::TimeWait), 5 => prop::sample::select(&Fate::ALL[..])]
+    prop_oneof![1 => Just(Fate::TimeWait), 5 => prop::sample::select(Fate::VARIANTS)]
 }

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use portwatch::{
-    conflict::{Clause, Kernel, Verdict, judge_on, rule::Phase},
+    conflict::{Clause, Kernel, Verdict, judge, rule::Phase},
     evidence::{Device, Failure, Family, Protocol, Socket, Stage, State},
 };
 
@@ -32,7 +32,7 @@ pub fn check(
     }
     let known = socket(machine.socket(by));
     let bare = Socket { reuseaddr: None, reuseport: None, v6only: None, ..known.clone() };
-    match (judge_on(kernel, &failure, &known), judge_on(kernel, &failure, &bare)) {
+    match (judge(kernel, &failure, &known), judge(kernel, &failure, &bare)) {
         (Verdict::Refuses(said), Verdict::Refuses(_) | Verdict::MayRefuse(_)) if said == clause => {
             Ok(())
         }

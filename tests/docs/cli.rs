@@ -11,10 +11,10 @@ const WIDTH: usize = 100;
 const HEAD: &str = "\
 # The command line
 
-What `portwatch help` and `portwatch help VERB` print. Written by the test `the_reference_is_the_help` \
+The help of every verb, as `portwatch help` and `portwatch help VERB` print it. The test `the_reference_is_the_help` \
 (tests/docs/cli.rs)
-from the one definition in `portwatch/src/cli`, from which shell completions (`portwatch completions`) and the manual's
-pages (`portwatch man DIR`, for packages) are made as well.
+generates this page from the definition in `portwatch/src/cli`. Shell completions (`portwatch completions`) and manual
+pages (`portwatch man DIR`, for packages) come from the same definition.
 ";
 
 #[test]

@@ -11,13 +11,18 @@
     reason = "a panic fails the test and says where"
 )]
 
-use std::{collections::BTreeSet, fs};
+use std::{collections::HashSet, fmt::Display, fs};
 
 use portwatch::{
-    diagnose::{Cause, HolderClass, diagnose},
-    event::Event,
+    diagnose::{Cause, Confidence, HolderClass, Risk, diagnose},
+    enrich::survey,
+    event::{AgentState, Event},
+    evidence::{Protocol, Stage, State, SupervisorKind},
+    sinks::Format,
 };
 use portwatch_tests::golden;
+use serde::Serialize;
+use strum::VariantArray;
 
 /// The events with their names.
 fn events() -> Vec<(String, Event)> {
@@ -56,27 +61,40 @@ fn today_they_are_diagnosed_as_they_were() {
 /// or a machine that the tests have not.
 #[test]
 fn every_cause_and_class_is_there() {
-    let word = |value: serde_json::Value| value.as_str().unwrap().to_owned();
     let all = events();
-    let causes: BTreeSet<_> = all
-        .iter()
-        .map(|(_, event)| word(serde_json::to_value(event.diagnosis.cause).unwrap()))
-        .collect();
-    let classes: BTreeSet<_> = all
-        .iter()
-        .filter_map(|(_, event)| event.diagnosis.holder.as_ref())
-        .map(|holder| word(serde_json::to_value(holder.class).unwrap()))
-        .collect();
-    for cause in Cause::ALL {
-        let name = word(serde_json::to_value(cause).unwrap());
+    let diagnoses = || all.iter().map(|(_, event)| &event.diagnosis);
+    let causes: HashSet<_> = diagnoses().map(|diagnosis| diagnosis.cause).collect();
+    let holders = diagnoses().filter_map(|diagnosis| diagnosis.holder.as_ref());
+    let classes: HashSet<_> = holders.map(|holder| holder.class).collect();
+    for cause in Cause::VARIANTS {
         let expected = !matches!(cause, Cause::Undetermined);
-        assert!(!expected || causes.contains(&name), "no event with cause {name}");
+        assert!(!expected || causes.contains(cause), "no event with cause {cause}");
     }
-    for class in HolderClass::ALL {
-        let name = word(serde_json::to_value(class).unwrap());
+    for class in HolderClass::VARIANTS {
         let expected = !matches!(class, HolderClass::SocketUnit);
-        assert!(!expected || classes.contains(&name), "no event with class {name}");
+        assert!(!expected || classes.contains(class), "no event with class {class}");
     }
+}
+
+/// What people and metrics are shown is what stands in the events.
+#[test]
+fn a_name_is_the_same_in_text_and_in_json() {
+    fn check<T: VariantArray + Serialize + Display>() {
+        for variant in T::VARIANTS {
+            assert_eq!(serde_json::to_value(variant).unwrap(), variant.to_string());
+        }
+    }
+    check::<AgentState>();
+    check::<Cause>();
+    check::<Confidence>();
+    check::<Format>();
+    check::<HolderClass>();
+    check::<Protocol>();
+    check::<Risk>();
+    check::<Stage>();
+    check::<State>();
+    check::<SupervisorKind>();
+    check::<survey::State>();
 }
 
 #[test]

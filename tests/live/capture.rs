@@ -212,7 +212,7 @@ fn a_folder_that_is_taken_away_is_no_silent_loss() {
     // Of what was there when it was removed, some may have been seen on the disk.
     assert!((14..=17).contains(&(told + lost)), "{told} and {lost}\n{}", agent.talk());
     assert!(told >= 9, "{told}");
-    assert_eq!(agent.talk().matches("was taken away").count(), 2, "{}", agent.talk());
+    assert_eq!(agent.talk().matches(" was removed: ").count(), 2, "{}", agent.talk());
 }
 
 /// The disk is full for a while: counted, and told in the capture itself when there

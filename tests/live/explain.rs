@@ -404,5 +404,5 @@ fn on_one_interface() {
     scene.netns.confine(&mut wait);
     let said = run(&mut wait);
     said.is_result();
-    assert!(said.stdout.starts_with("tcp 127.0.0.1%lo:8080 listens"), "{said}");
+    assert!(said.stdout.starts_with("tcp 127.0.0.1%lo:8080 is listening"), "{said}");
 }

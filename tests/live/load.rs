@@ -116,7 +116,7 @@ fn a_reader_that_never_comes_does_not_keep_it() {
     let talk = stalled.talk();
     let unwritten: u64 = talk
         .lines()
-        .find_map(|line| line.split_once("had not been written: ")?.1.split_once(" in sink.json"))
+        .find_map(|line| line.split_once("were not reported: ")?.1.split_once(" in sink.json"))
         .unwrap_or_else(|| panic!("it does not say what it has lost:\n{talk}"))
         .0
         .parse()

@@ -170,11 +170,7 @@ fn what_is_ignored_is_counted() {
     let of_quiet = agent.look(|log| log.events.iter().any(|event| event.pid == Some(quiet.pid)));
     assert!(!of_quiet, "{}", agent.said());
     agent.end_by(Signal::TERM);
-    assert!(
-        agent.talk().contains("3 refused binds were ignored by their unit"),
-        "{}",
-        agent.talk()
-    );
+    assert!(agent.talk().contains("3 failed binds were ignored by unit"), "{}", agent.talk());
 }
 
 #[test]

@@ -27,7 +27,7 @@ pub(crate) fn ring_lacks() -> Option<String> {
 
 fn kernel_lacks(protocol: Protocol) -> Option<String> {
     let made = protocol.socket(AddressFamily::INET, SocketFlags::CLOEXEC);
-    made.err().map(|error| format!("no {} socket: {error}", protocol.name()))
+    made.err().map(|error| format!("no {protocol} socket: {error}"))
 }
 
 #[test]

@@ -71,8 +71,8 @@ fn assert_json(actual: &Value, expected: &Value) {
 #[test]
 fn a_free_port_is_told_at_once() {
     let netns = Netns::new();
-    let unseen = "the kernel shows sockets that are bound and do not listen only from 6.8 on; \
-                  one may be in the way";
+    let unseen = "before Linux 6.8 the kernel does not list sockets that are bound but not \
+                  listening; one may block the bind";
     let notes = if kernel_shows_them() { vec![] } else { vec![unseen] };
     let (code, lines) = look(&netns, &["8080", "--free"]);
     assert_eq!(code, 0);
@@ -124,7 +124,7 @@ fn a_listener_stays() {
     let said = run(&mut wait(&netns, &["8080", "--free", "--timeout", "0.2s"]));
     assert_eq!(said.code, 3, "{said}");
     assert!(said.stdout.contains("is held after 0.2 s: LISTEN 127.0.0.1:8080"), "{said}");
-    assert!(said.stderr.contains("gave up after 0.2 s"), "{said}");
+    assert!(said.stderr.contains("timed out after 0.2 s"), "{said}");
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn bound_and_then_listening() {
     } else {
         assert!(lines[0]["notes"][0].as_str().unwrap().contains("6.8"), "{lines:?}");
     }
-    let process = waiting(&mut wait(&netns, &["8080", "--listening"]), "nothing listens");
+    let process = waiting(&mut wait(&netns, &["8080", "--listening"]), "no socket is listening");
     holder.does(Op::Listen(0));
     let said = ended(process);
     assert_eq!(said.code, 0, "{said}");
@@ -235,7 +235,7 @@ fn udp_sockets() {
         drop(holder);
         let said = ended(process);
         assert_eq!(said.code, 0, "{said}");
-        let process = waiting(&mut wait(&netns, &[address, "--udp", "--listening"]), "nothing");
+        let process = waiting(&mut wait(&netns, &[address, "--udp", "--listening"]), "no socket");
         let _again = Helper::new(&netns).holds([udp(address)]);
         let said = ended(process);
         assert_eq!(said.code, 0, "{said}");
@@ -252,7 +252,7 @@ fn an_ordinary_user_waits_as_well() {
     drop(holder);
     let said = ended(process);
     assert_eq!(said.code, 0, "{said}");
-    let process = waiting(as_nobody("--listening").command(), "nothing listens");
+    let process = waiting(as_nobody("--listening").command(), "no socket is listening");
     let _holder = Helper::new(&netns).holds([tcp(ADDRESS).listening()]);
     let said = ended(process);
     assert_eq!(said.code, 0, "{said}");
@@ -262,7 +262,7 @@ fn an_ordinary_user_waits_as_well() {
 fn interrupted() {
     let netns = Netns::new();
     let _holder = Helper::new(&netns).holds([tcp(ADDRESS).listening()]);
-    let process = waiting(&mut wait(&netns, &["8080", "--free"]), "waiting for");
+    let process = waiting(&mut wait(&netns, &["8080", "--free"]), "waiting up to");
     process.signal(Signal::INT);
     let said = ended(process);
     assert_eq!((said.code, said.stdout.as_str()), (130, ""), "{said}");

@@ -169,7 +169,7 @@ impl FromStr for Op {
 
     fn from_str(text: &str) -> anyhow::Result<Self> {
         let (verb, rest) = text.split_once('/').unwrap_or((text, ""));
-        if let Some(protocol) = Protocol::named(verb) {
+        if let Ok(protocol) = verb.parse::<Protocol>() {
             return Ok(Self::Socket(Socket::parse(protocol, rest)?));
         }
         Ok(match verb {

@@ -17,11 +17,14 @@ use anyhow::{Context as _, ensure};
 use clap::{Parser, Subcommand};
 
 mod deb;
+mod lint;
 mod packages;
 mod setup;
 #[path = "../../portwatch/build/toolchain.rs"]
 #[allow(dead_code, reason = "the build script uses the rest of the module")]
 mod toolchain;
+#[path = "../../portwatch/build/versions.rs"]
+mod versions;
 mod vm;
 
 /// Set-up, build, run and test of portwatch
@@ -34,7 +37,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Install what building needs, if it is missing
+    /// Install what building and checking need, if it is missing
     Setup,
     /// Set up and build the release binary
     Build,
@@ -44,35 +47,39 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
-    /// Set up and run every test, the live ones on this machine's kernel
+    /// Set up and run every test; the live tests use this machine's kernel
     Test {
-        /// Beside somebody else's failed binds, so many a second, in a network namespace of
-        /// their own
+        /// Run them beside this many failed binds a second of other processes, in a separate
+        /// network namespace
         #[arg(long, value_name = "RATE", num_args = 0..=1, default_missing_value = "2000")]
         neighbour: Option<u32>,
         /// Options for `cargo test`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Check the spelling, and the licences and sources of the dependencies
+    Lint,
+    /// Check the dependencies for known vulnerabilities; fetches the advisory database
+    Advisories,
     /// Build the Debian package
     Deb(deb::Args),
     /// Run the live tests on stock Debian kernels under QEMU
     Vm(vm::Args),
     /// Run the benchmarks
     Bench,
-    /// Read any bytes as a capture, for so long
+    /// Read randomly changed events as captures, for some time
     Fuzz {
         /// How long
         #[arg(long, default_value_t = 600)]
         seconds: u64,
     },
-    /// Make each attack on the agent so many times, and see how long others' events take
+    /// Make each attack on the agent repeatedly, and measure the delay of other users' events
     Attacks {
         /// How many times
         #[arg(long, default_value_t = 20)]
         runs: u32,
     },
-    /// A thousand refused binds a second, with process and namespace churn, for so long
+    /// Make a thousand binds a second fail, with process and namespace churn, for some time
     Soak {
         /// How long
         #[arg(long, default_value_t = 1_800)]
@@ -92,10 +99,12 @@ fn main() -> ExitCode {
 
 fn run_task(task: Task) -> anyhow::Result<()> {
     match task {
-        Task::Setup => setup::for_building(),
+        Task::Setup => setup::for_everybody(),
         Task::Build => build().map(|_| ()),
         Task::Run { args } => run(args),
         Task::Test { neighbour, args } => test(neighbour, args),
+        Task::Lint => lint::run(),
+        Task::Advisories => lint::advisories(),
         Task::Deb(args) => deb::run(&args),
         Task::Vm(args) => vm::run(&args),
         Task::Fuzz { seconds } => checked(

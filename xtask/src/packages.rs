@@ -2,44 +2,59 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt as _,
     path::Path,
     process::{Command, Stdio},
     sync::Once,
 };
 
-use anyhow::{anyhow, ensure};
+use anyhow::{Context as _, anyhow, ensure};
+use rustix::fs::{FlockOperation, fcntl_lock};
 
 use crate::{checked, setup::say};
 
 /// A package, known to be there by a file of it.
+#[derive(Clone, Copy)]
 pub struct Package {
     pub name: &'static str,
     pub file: &'static str,
     pub why: &'static str,
+    /// The services that come with it.
+    pub services: &'static [&'static str],
 }
 
-/// Installs those that are not there.
-pub fn install(packages: &[Package]) -> anyhow::Result<()> {
-    let missing: Vec<_> =
-        packages.iter().filter(|package| !Path::new(package.file).exists()).collect();
-    for package in &missing {
-        say(package.name, package.why);
+impl Package {
+    /// A package without services.
+    pub const fn new(name: &'static str, file: &'static str, why: &'static str) -> Self {
+        Self { name, file, why, services: &[] }
     }
-    let names: Vec<_> = missing.iter().map(|package| package.name).collect();
-    if names.is_empty() { Ok(()) } else { apt_install(&names) }
+
+    /// The same with services.
+    pub const fn with_services(mut self, services: &'static [&'static str]) -> Self {
+        self.services = services;
+        self
+    }
 }
 
-/// Whether apt knows the packages.
+/// What an installation changes on the machine, beside the packages themselves.
+pub const CHANGES: &str = "apt-get adds the packages and what they depend on, without \
+                           recommendations, and keeps no downloads";
+
+/// Returns the packages that are not there.
+pub fn missing(packages: &[Package]) -> Vec<Package> {
+    packages.iter().filter(|package| !Path::new(package.file).exists()).copied().collect()
+}
+
+/// Returns whether apt knows the packages. Fetches the package lists if it does not at first.
 pub fn are_available(names: &[&str]) -> bool {
-    has_apt() && update().is_ok() && {
+    let known = || {
         let mut show = Command::new("apt-cache");
         show.arg("show").args(names).stdout(Stdio::null()).stderr(Stdio::null());
         show.status().is_ok_and(|status| status.success())
-    }
+    };
+    has_apt() && (known() || (update().is_ok() && known()))
 }
 
-/// Installs packages out of the system's own sources.
+/// Installs packages from the system's own sources.
 pub fn apt_install(names: &[&str]) -> anyhow::Result<()> {
     ensure_apt(names)?;
     update()?;
@@ -49,15 +64,13 @@ pub fn apt_install(names: &[&str]) -> anyhow::Result<()> {
 /// Installs packages without recommendations, and starts none of their services. Whether
 /// that can be done was asked before ([`ensure_apt`]).
 pub fn apt_install_by(mut apt: Command, names: &[&str]) -> anyhow::Result<()> {
-    let _quiet = NoServices::begin()?;
-    checked(
-        apt.args(["install", "--yes", "--no-install-recommends", "--quiet"])
-            // Without a terminal of its own dpkg prints no percentages.
-            .args(["-o", "Dpkg::Use-Pty=0"])
-            .args(names)
-            .env("DEBIAN_FRONTEND", "noninteractive")
-            .stdin(Stdio::null()),
-    )
+    apt.args(["install", "--yes", "--no-install-recommends", "--quiet"])
+        // Without a terminal of its own dpkg prints no percentages.
+        .args(["-o", "Dpkg::Use-Pty=0", "-o", "APT::Keep-Downloaded-Packages=false"])
+        .args(names)
+        .env("DEBIAN_FRONTEND", "noninteractive");
+    checked(without_services(&apt, Path::new(POLICY)).stdin(Stdio::null()))
+        .with_context(|| format!("apt-get cannot install {}", names.join(", ")))
 }
 
 /// Fails where packages cannot be installed.
@@ -71,33 +84,62 @@ pub fn ensure_apt(names: &[&str]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// While this lives, packages that bring a service do not start it: invoke-rc.d
-/// asks policy-rc.d, and 101 forbids (policy-rc.d(8)).
-struct NoServices {
-    ours: bool,
+/// While this file is there and exits with 101, packages that bring a service do not start it
+/// (policy-rc.d(8)).
+pub const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+/// Ours says so, which distinguishes it from one that the machine has of its own.
+const OUR_POLICY: &str =
+    "#!/bin/sh\n# Written by portwatch's set-up, which removes it again.\nexit 101\n";
+
+/// Puts the policy in place, runs the rest of its arguments, removes the policy. A shell does
+/// it, because it removes the file after Ctrl-C and after xtask's own end as well.
+const GUARD: &str = r#"policy=$1 text=$2; shift 2
+trap 'rm -f "$policy"' EXIT
+trap 'exit 130' INT TERM HUP
+printf '%s' "$text" >"$policy" && chmod 755 "$policy" && "$@""#;
+
+/// Returns the command that runs another while no package's service is started. A policy that
+/// the machine has of its own stays, and decides.
+fn without_services(command: &Command, policy: &Path) -> Command {
+    let foreign = policy.exists() && !is_ours(policy);
+    let mut guarded = if foreign {
+        Command::new(command.get_program())
+    } else {
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", GUARD, "sh"]).arg(policy).arg(OUR_POLICY).arg(command.get_program());
+        shell
+    };
+    guarded.args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => guarded.env(name, value),
+            None => guarded.env_remove(name),
+        };
+    }
+    guarded
 }
 
-const POLICY: &str = "/usr/sbin/policy-rc.d";
+fn is_ours(policy: &Path) -> bool {
+    fs::read_to_string(policy).is_ok_and(|text| text == OUR_POLICY)
+}
 
-impl NoServices {
-    fn begin() -> anyhow::Result<Self> {
-        let ours = !Path::new(POLICY).exists();
-        if ours {
-            fs::write(POLICY, "#!/bin/sh\nexit 101\n")?;
-            fs::set_permissions(POLICY, fs::Permissions::from_mode(0o755))?;
-        }
-        Ok(Self { ours })
+/// Removes the policy of a set-up that was killed.
+pub fn remove_leftover() {
+    let policy = Path::new(POLICY);
+    if !is_ours(policy) || is_installing() {
+        return;
+    }
+    match fs::remove_file(policy) {
+        Ok(()) => say(&format!("removed {POLICY}, left behind by a set-up that was killed")),
+        Err(error) => say(&format!("{POLICY} keeps services from starting, remove it: {error}")),
     }
 }
 
-impl Drop for NoServices {
-    fn drop(&mut self) {
-        if self.ours
-            && let Err(error) = fs::remove_file(POLICY)
-        {
-            eprintln!("setup: {POLICY} is left behind and keeps services from starting: {error}");
-        }
-    }
+/// Whether somebody installs packages right now: then the policy may be in use.
+fn is_installing() -> bool {
+    let lock = fs::File::options().write(true).open("/var/lib/dpkg/lock-frontend");
+    lock.is_ok_and(|lock| fcntl_lock(lock, FlockOperation::NonBlockingLockExclusive).is_err())
 }
 
 fn has_apt() -> bool {
@@ -109,7 +151,7 @@ fn update() -> anyhow::Result<()> {
     static ONCE: Once = Once::new();
     let mut result = Ok(());
     ONCE.call_once(|| {
-        eprintln!("setup: fetching the package lists");
+        say("fetching the package lists (apt-get update)");
         let status = Command::new("apt-get")
             .args(["update", "--quiet"])
             .stdout(Stdio::null())
@@ -120,4 +162,42 @@ fn update() -> anyhow::Result<()> {
         }
     });
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(name: &str) -> std::path::PathBuf {
+        let folder = std::env::temp_dir().join(format!("xtask-{name}-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        folder
+    }
+
+    #[test]
+    fn the_policy_is_there_during_an_installation_only() {
+        let folder = folder("policy");
+        let (policy, seen) = (folder.join("policy-rc.d"), folder.join("seen"));
+        let mut install = Command::new("/bin/sh");
+        install.args(["-c", r#"sh "$1"; echo $? >"$2"; exit 3"#, "sh"]).arg(&policy).arg(&seen);
+        let status = without_services(&install, &policy).status().unwrap();
+        assert_eq!(status.code(), Some(3), "the installation's own exit code");
+        assert_eq!(fs::read_to_string(&seen).unwrap(), "101\n");
+        assert!(!policy.exists());
+        // Left behind by one that was killed: replaced, and removed this time.
+        fs::write(&policy, OUR_POLICY).unwrap();
+        without_services(&install, &policy).status().unwrap();
+        assert!(!policy.exists());
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_policy_of_the_machine_stays() {
+        let folder = folder("foreign");
+        let policy = folder.join("policy-rc.d");
+        fs::write(&policy, "#!/bin/sh\nexit 0\n").unwrap();
+        without_services(&Command::new("true"), &policy).status().unwrap();
+        assert_eq!(fs::read_to_string(&policy).unwrap(), "#!/bin/sh\nexit 0\n");
+        fs::remove_dir_all(&folder).unwrap();
+    }
 }

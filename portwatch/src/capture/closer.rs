@@ -56,7 +56,7 @@ impl Closer {
                 .spawn(move || run(room, &wanted));
             match thread {
                 Ok(thread) => self.thread = Some((rounds, thread)),
-                Err(error) => tracing::error!(%error, "capture: closed files are left as they are"),
+                Err(error) => tracing::error!(%error, "capture: closed files are not compressed"),
             }
         }
         if let Some((rounds, _)) = &self.thread {
@@ -71,7 +71,7 @@ impl Drop for Closer {
         let Some((rounds, thread)) = self.thread.take() else { return };
         drop(rounds);
         if thread.join().is_err() {
-            tracing::error!("a capture's files are left uncompressed");
+            tracing::error!("capture: closed files are not compressed");
         }
     }
 }
@@ -79,7 +79,7 @@ impl Drop for Closer {
 fn run(room: Room, wanted: &Receiver<Round>) {
     for Round { folder, active } in wanted {
         if let Err(error) = round(&folder, room, &active) {
-            tracing::warn!(%error, "capture: a closed file is left as it is for now");
+            tracing::warn!(%error, "capture: a closed file is not compressed for now");
         }
     }
 }
@@ -146,7 +146,7 @@ fn prune(folder: &Folder, most: u64, active: &str) -> io::Result<()> {
         let name = segment.name();
         folder.remove(&name)?;
         total = total.saturating_sub(segment.size);
-        tracing::info!(file = name, "capture: removed to make room");
+        tracing::info!(file = name, "capture: removed the oldest file to free space");
     }
     Ok(())
 }

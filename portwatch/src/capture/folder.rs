@@ -30,7 +30,7 @@ const LOCK: &str = "lock";
 /// Says whose folder it is. Those of older versions have none, and only files whose
 /// names are their own.
 const MARKER: &str = "portwatch-capture";
-const MARKER_TEXT: &str = "portwatch keeps its stream here, and removes the oldest of its files.\n";
+const MARKER_TEXT: &str = "portwatch keeps its stream here, and removes its oldest files.\n";
 /// What a file system has at its root.
 const NOBODYS: &str = "lost+found";
 /// Behind `.jsonl`, so that it is no segment.
@@ -83,11 +83,11 @@ impl Folder {
         let io = |step| move |source| CaptureError::Io { step, path: path.to_owned(), source };
         let no = |step| move |errno: Errno| io(step)(errno.into());
         let (fd, made) = open_folder(path)?;
-        let found = fstat(&fd).map_err(no("look at"))?;
+        let found = fstat(&fd).map_err(no("inspect"))?;
         if found.st_uid != geteuid().as_raw() {
             return Err(CaptureError::NotOwn { path: path.to_owned(), owner: found.st_uid });
         }
-        let marked = own(&fd, MARKER).map_err(io("look at"))?.is_some();
+        let marked = own(&fd, MARKER).map_err(io("inspect"))?.is_some();
         if !marked && let Some(name) = stranger(&fd).map_err(io("list"))? {
             return Err(CaptureError::Strange { path: path.to_owned(), name });
         }
@@ -98,7 +98,7 @@ impl Folder {
             if !made && !marked {
                 return Err(CaptureError::Open { path: path.to_owned(), mode });
             }
-            fchmod(&fd, Mode::from(PRIVATE)).map_err(no("close to other users"))?;
+            fchmod(&fd, Mode::from(PRIVATE)).map_err(no("remove other users' permissions on"))?;
         }
         let lock = lock(&fd).map_err(io("lock"))?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
@@ -129,7 +129,7 @@ impl Folder {
         let file: File = openat(&self.fd, name, flags, Mode::empty())?.into();
         match is_own(&fstat(&file)?) {
             true => Ok(file),
-            false => Err(io::Error::other(format!("{name} is not the capture's own"))),
+            false => Err(io::Error::other(format!("{name} does not belong to the capture"))),
         }
     }
 
@@ -199,7 +199,7 @@ fn lock(folder: impl AsFd) -> io::Result<File> {
     let file: File = openat(folder, LOCK, flags | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR)?.into();
     match is_own(&fstat(&file)?) {
         true => Ok(file),
-        false => Err(io::Error::other(format!("{LOCK} is not the capture's own"))),
+        false => Err(io::Error::other(format!("{LOCK} does not belong to the capture"))),
     }
 }
 
@@ -325,7 +325,7 @@ pub(super) mod tests {
         let mode = || fs::metadata(folder.path()).unwrap().permissions().mode() & 0o777;
         let set = |mode| fs::set_permissions(folder.path(), fs::Permissions::from_mode(mode));
         set(0o775).unwrap();
-        assert!(refused(folder.path()).contains("may be written by other users (mode 0775)"));
+        assert!(refused(folder.path()).contains("(mode 0775)"));
         assert_eq!((mode(), fs::read_dir(folder.path()).unwrap().count()), (0o775, 0));
         set(0o755).unwrap();
         Folder::take(folder.path()).unwrap();

@@ -32,7 +32,7 @@ pub fn open_folder(path: &Path) -> Result<(OwnedFd, bool), CaptureError> {
     };
     // As it was written, since a link on the way may be anybody's; then as it is.
     nobody_replaces(path, parent)?;
-    DirBuilder::new().recursive(true).mode(PRIVATE).create(parent).map_err(io("make"))?;
+    DirBuilder::new().recursive(true).mode(PRIVATE).create(parent).map_err(io("create"))?;
     let parent = fs::canonicalize(parent).map_err(io("find"))?;
     nobody_replaces(path, &parent)?;
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -40,7 +40,7 @@ pub fn open_folder(path: &Path) -> Result<(OwnedFd, bool), CaptureError> {
     let made = match mkdirat(&parent, name, Mode::from(PRIVATE)) {
         Ok(()) => true,
         Err(Errno::EXIST) => false,
-        Err(errno) => return Err(no("make")(errno)),
+        Err(errno) => return Err(no("create")(errno)),
     };
     match openat(&parent, name, flags | OFlags::RDONLY, Mode::empty()) {
         Ok(folder) => Ok((folder, made)),
@@ -58,7 +58,7 @@ fn nobody_replaces(path: &Path, parent: &Path) -> Result<(), CaptureError> {
             Ok(found) => replaced_by(&found),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(source) => {
-                return Err(CaptureError::Io { step: "look at", path: above.to_owned(), source });
+                return Err(CaptureError::Io { step: "inspect", path: above.to_owned(), source });
             }
         };
         if let Some(why) = why {
@@ -84,9 +84,9 @@ fn replaced_by(found: &Metadata) -> Option<String> {
     }
     let group = found.gid();
     if found.mode() & OTHERS != 0 {
-        Some("may be written by every user".to_owned())
+        Some("is writable by every user".to_owned())
     } else if found.mode() & GROUP != 0 && group != 0 {
-        Some(format!("may be written by group {group}"))
+        Some(format!("is writable by group {group}"))
     } else {
         None
     }
@@ -135,7 +135,7 @@ mod tests {
                 continue; // Only root may give it away.
             }
             let said = refused(&path);
-            assert!(said.contains("above may be written by") && said.contains(why), "{said}");
+            assert!(said.contains("above is writable by") && said.contains(why), "{said}");
             assert!(!above.join("between").exists(), "nothing is made there");
         }
         for mode in [0o755, 0o1777] {

@@ -168,11 +168,8 @@ impl Capture {
             open.unseen = 0;
             return Ok(());
         }
-        let what = if gone { "its file" } else { "its folder" };
-        tracing::warn!(
-            "capture: {what} in {} was taken away; a new one is begun",
-            self.path.display()
-        );
+        let what = if gone { "a file" } else { "the directory" };
+        tracing::warn!("capture: {what} was removed: {}; creating a new one", self.path.display());
         // In a folder that was moved all is still there.
         let closed = self.close();
         self.begin().and(closed)
@@ -227,7 +224,7 @@ impl Sink for Capture {
         if length > self.longest {
             self.line = Vec::new();
             return Err(io::Error::other(format!(
-                "a record has {length} bytes, more than the {} that are kept of one",
+                "a record of {length} bytes exceeds the limit of {}",
                 self.longest
             )));
         }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     config::{Settings, file},
-    sinks::sanitize::printable,
+    text::sanitize::printable,
 };
 
 /// Options of `config`.
@@ -24,24 +24,24 @@ pub struct Args {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Say whether a file would be taken over
+    /// Validate a file
     Check {
-        /// Which [default: /etc/portwatch/config.toml]
+        /// The file to validate [default: /etc/portwatch/config.toml]
         #[arg(value_name = "FILE", default_value = file::DEFAULT, hide_default_value = true)]
         file: PathBuf,
     },
-    /// Show each setting, and whether flag, environment, file or default says so
+    /// Print each setting, and whether it comes from flag, environment, file or default
     Show(Box<settings::Given>),
 }
 
 const EXAMPLES: &str = "\
 Examples:
   portwatch config check && systemctl reload portwatch
-      only what is right is read by the running agent
+      reload the running agent only if the file is valid
   PORTWATCH_PORT=8080 portwatch config show
-      what portwatch run would do in this environment
+      the settings of portwatch run in this environment
 
-Exit codes: 0 it is right, 2 it is not, 4 it may not be read.";
+Exit codes: 0 valid, 2 invalid, 4 not permitted to read the file.";
 
 /// Reads and tells. `given` are the matches of this verb.
 pub fn run(args: &Args, given: &ArgMatches) -> Result<ExitCode, Failure> {
@@ -49,7 +49,7 @@ pub fn run(args: &Args, given: &ArgMatches) -> Result<ExitCode, Failure> {
         Verb::Check { file } => {
             let (layer, _) = file::read(Some(file))?;
             check_formats(&Settings::from(layer).format)?;
-            format!("{} is right\n", printable(&file.display().to_string()))
+            format!("{} is valid\n", printable(&file.display().to_string()))
         }
         Verb::Show(args) => {
             let configured = args.read()?;

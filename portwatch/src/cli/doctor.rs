@@ -21,14 +21,14 @@ use crate::{
         files::KernelFiles,
         plan::{Choice, HookSet, plan},
     },
-    sinks::sanitize::printable,
+    text::sanitize::printable,
 };
 
 /// Options of `doctor`.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// One JSON object instead of text
+    /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -39,12 +39,12 @@ const EXAMPLES: &str = "\
 Examples:
   sudo portwatch doctor
       which hooks can be attached here, what they cost, what they cannot see, and
-      what is missing in events for which reason
+      which evidence is missing in events, and why
   portwatch doctor --json | jq .missing_capabilities
-      the rights that this user lacks
+      the capabilities that this user lacks
 
-Exit codes: 0 portwatch run would work, 4 only rights are missing, 1 the kernel
-lacks something.";
+Exit codes: 0 portwatch run would work, 4 only capabilities are missing, 1 the
+kernel lacks a feature.";
 
 /// Whether something can be used, or why not.
 #[derive(Debug, Serialize)]
@@ -107,7 +107,7 @@ fn examine(hooks: Choice) -> (Report, u8) {
         capabilities: features::capabilities(),
         missing_capabilities: features::missing_capabilities(),
         unnamed_without: Vec::new(),
-        fexit: Answer::No("not tried".to_owned()),
+        fexit: Answer::No("not tested".to_owned()),
         hooks: None,
         because: None,
         attached: Vec::new(),
@@ -133,13 +133,13 @@ fn probe(types: &mut KernelTypes, hooks: Choice, report: &mut Report) -> Result<
     report.unnamed_without.clone_from(&features.unnamed_without);
     report.fexit = Answer::of(&features.fexit);
     let plan = plan(&features, hooks)?;
-    report.hooks = Some(plan.set.name());
+    report.hooks = Some(plan.set.into());
     report.because = Some(match (plan.set, &plan.because) {
-        (HookSet::Fexit, _) => "exits of kernel functions can be hooked here".to_owned(),
+        (HookSet::Fexit, _) => "exits of kernel functions can be hooked".to_owned(),
         (HookSet::Tracepoint, Some(why)) => {
             format!("exits of kernel functions cannot be hooked: {why}")
         }
-        (HookSet::Tracepoint, None) => "they were asked for".to_owned(),
+        (HookSet::Tracepoint, None) => "requested with --hooks or PORTWATCH_HOOKS".to_owned(),
     });
     report.cost = Some(plan.cost());
     report.sources.push(open_files(types));
@@ -153,10 +153,14 @@ fn probe(types: &mut KernelTypes, hooks: Choice, report: &mut Report) -> Result<
 /// The kernel's own search of open files.
 fn open_files(types: &KernelTypes) -> Source {
     let found = match KernelFiles::open(types) {
-        Ok(_) => (State::Ready, "the kernel searches all tables of files".to_owned()),
-        Err(error) => (State::Limited, format!("/proc is searched instead: {}", chain(&error))),
+        Ok(_) => (State::Ready, "the kernel searches all tables of open files".to_owned()),
+        Err(error) => (State::Limited, format!("searches /proc instead: {}", chain(&error))),
     };
-    Source::new("iter/task_file", "holders that are found nowhere near", found)
+    Source::new(
+        "iter/task_file",
+        "holders that neither the owner record nor the cgroup finds",
+        found,
+    )
 }
 
 fn chain(error: &impl std::error::Error) -> String {
@@ -182,20 +186,20 @@ fn text(report: &Report) -> String {
     };
     row("kernel", &report.kernel);
     row("BTF", &answer(&report.btf));
-    row("lockdown", report.lockdown.as_deref().unwrap_or("not readable or not built in"));
+    row("lockdown", report.lockdown.as_deref().unwrap_or("not readable, or not built in"));
     row("cgroup2", report.cgroup2.as_deref().unwrap_or("not mounted"));
     let names = |has: bool| -> String {
         let those = report.capabilities.iter().filter(|capability| capability.has == has);
         let names: Vec<_> = those.map(|capability| capability.name).collect();
         if names.is_empty() { "none".to_owned() } else { names.join(", ") }
     };
-    row("rights had", &names(true));
-    row("rights lacked", &names(false));
+    row("granted", &names(true));
+    row("missing", &names(false));
     for lacked in report.capabilities.iter().filter(|capability| !capability.has) {
         row("", &format!("without {}: {}", lacked.name, lacked.without));
     }
     row("fexit", &answer(&report.fexit));
-    row("hooks", report.hooks.unwrap_or("none can be used"));
+    row("hooks", report.hooks.unwrap_or("no hook set can be used"));
     if let Some(because) = &report.because {
         row("", because);
     }
@@ -207,7 +211,7 @@ fn text(report: &Report) -> String {
         row("not seen", miss);
     }
     for Source { name, state, detail, gives } in &report.sources {
-        row(name, &format!("{}: {detail}", state.name()));
+        row(name, &format!("{state}: {detail}"));
         if *state == State::Limited {
             row("", &format!("without it: {gives}"));
         }

@@ -36,7 +36,7 @@ impl fmt::Display for Failure {
     /// In one line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unread => f.write_str("nobody reads the results"),
+            Self::Unread => f.write_str("the reader of the results closed the pipe"),
             Self::Failed { error, hint, .. } => {
                 f.write_str(error.to_string().trim_end())?;
                 causes(&**error).try_for_each(|cause| write!(f, ": {cause}"))?;
@@ -56,31 +56,33 @@ fn causes(error: &dyn Error) -> impl Iterator<Item = String> {
 #[derive(Debug, thiserror::Error)]
 pub enum UsageError {
     /// Two outputs would be mixed.
-    #[error("{} and {} both go to stdout", .0.name(), .1.name())]
+    #[error("{0} and {1} both write to stdout")]
     TwiceOnStdout(Format, Format),
     /// There is no input, and nobody types events.
     #[error("nothing to read")]
     NothingToRead,
     /// Limits of a capture that there is not.
-    #[error("`{0}` is about a capture, and there is none")]
+    #[error("`{0}` limits a capture, but there is no capture")]
     NothingToLimit(&'static str),
     /// A secret might be shown.
     #[error("PORTWATCH_REDACT: {0}")]
     NotRedacted(ValueError),
     /// A difference has other forms.
-    #[error("a difference cannot be shown as {}", .0.name())]
+    #[error("--diff cannot print {0}")]
     NoDiffAs(Format),
     /// There is nothing to run.
-    #[error("there is no command")]
+    #[error("no command given")]
     NoCommand,
 }
 
 impl Advised for UsageError {
     fn hint(&self) -> &'static str {
         match self {
-            Self::TwiceOnStdout(..) => "choose one of them; journald and a capture go elsewhere",
-            Self::NothingToRead => "name files or the folder of a capture, or use --journal",
-            Self::NothingToLimit(_) => "name its folder with --capture",
+            Self::TwiceOnStdout(..) => {
+                "choose one of them; journald and --capture do not use stdout"
+            }
+            Self::NothingToRead => "name files or a capture directory, or use --journal",
+            Self::NothingToLimit(_) => "name its directory with --capture",
             Self::NotRedacted(_) => {
                 "correct the pattern, or unset the variable; nothing was shown or started"
             }
@@ -104,13 +106,13 @@ pub enum InputError {
 
 impl Advised for InputError {
     fn hint(&self) -> &'static str {
-        "the messages above say which, and why; all others were read"
+        "the messages above name the lines and the reasons; all other lines were read"
     }
 }
 
 /// A network namespace that cannot be looked into.
 #[derive(Debug, thiserror::Error)]
-#[error("network namespace `{place}` cannot be entered")]
+#[error("cannot enter network namespace `{place}`")]
 pub struct NetnsError {
     /// As it was named.
     pub place: String,
@@ -122,7 +124,7 @@ impl Advised for NetnsError {
     fn hint(&self) -> &'static str {
         match self.exit_code() {
             NOT_PERMITTED => "run it as root",
-            _ => "name a process, a namespace of ip netns list, a file, or all",
+            _ => "name a pid, a namespace from ip netns list, a file, or all",
         }
     }
 
@@ -151,8 +153,8 @@ impl SystemError {
 
 impl Advised for SystemError {
     fn hint(&self) -> &'static str {
-        "look at the limits of open files, processes and memory (ulimit -a, and the unit's); \
-         PORTWATCH_LOG=debug shows what the agent itself does"
+        "check the limits of open files, processes and memory (ulimit -a, and the unit's); \
+         PORTWATCH_LOG=debug prints more"
     }
 }
 
@@ -165,7 +167,7 @@ struct ResultError {
 
 impl Advised for ResultError {
     fn hint(&self) -> &'static str {
-        "make room where the output goes, or send it elsewhere"
+        "free space on the output's disk, or write the output elsewhere"
     }
 }
 

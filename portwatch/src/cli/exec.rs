@@ -14,11 +14,10 @@ use super::{
 use crate::{
     config::filter::Filter,
     diagnose::words,
-    enrich,
+    enrich::{self, host::Host},
     exec::{
         child::{Child, End},
-        free::{NotFree, wait_free},
-        refused::{Refusal, Refused},
+        refused::Refused,
         signals::Signals,
     },
     kernel::attach::SourceLimit,
@@ -27,6 +26,10 @@ use crate::{
     redact::Redaction,
     sinks::{Place, Sink, human::Human, json::Json},
     talk,
+    wait::{
+        self,
+        look::{Asked, Condition},
+    },
     watch::{self, Watch},
 };
 
@@ -34,16 +37,16 @@ use crate::{
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Where it fails and was refused ports: wait for so long until they are free, and
-    /// start it once more
+    /// If the command fails and could not bind ports: wait up to this time until they are
+    /// free, then start it once more
     #[arg(long, value_name = "TIME")]
     wait_free: Option<SignedDuration>,
-    /// How events are told, on stderr
+    /// Output format on stderr
     #[arg(long, value_enum, default_value_t = Format::Human)]
     format: Format,
     #[command(flatten)]
     hooks: Hooks,
-    /// The command and its arguments; -- before it where it begins with a dash
+    /// The command and its arguments; put -- before a command that begins with a dash
     #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }
@@ -59,19 +62,20 @@ enum Format {
 const EXAMPLES: &str = "\
 Examples:
   portwatch exec -- nginx -g 'daemon off;'
-      says why it cannot bind, where its own message does not
+      explains why it cannot bind
   portwatch exec --wait-free 60s ./server --port 8080
-      if the old release still has the port: starts it again when that is gone
+      if the old release still holds the port: starts it again when the port is free
   sudo portwatch exec -- sudo -u app ./server
-      watching needs root, the server does not
+      portwatch needs root, the server does not
 
-The command has portwatch's stdin, stdout, stderr and process group. Signals
-that are sent to portwatch reach it. When portwatch is killed, so are it and all
-that comes of it. What it leaves behind at its own end is not waited for.
+The command inherits portwatch's stdin, stdout, stderr and process group. portwatch
+passes on the signals that it receives. If portwatch is killed, the command and all
+its descendants are killed too. portwatch does not wait for processes that the
+command leaves behind.
 
-Exit codes: the command's own, or 128 and the number of the signal that ended
-it; 127 there is no such command, 126 it cannot be run, 4 binds may not be
-watched (then the command is not started).";
+Exit codes: the command's own, or 128 plus the number of the signal that ended it;
+127 command not found, 126 the command cannot be run, 4 not permitted to watch binds
+(then the command is not started).";
 
 /// Equal failures within this time are told together.
 const STORM_WINDOW: Duration = Duration::from_secs(10);
@@ -96,11 +100,11 @@ async fn starts(args: &Args, redaction: &Redaction) -> Result<ExitCode, Failure>
     let refused = Refused::default();
     let end =
         watched(args, redaction, &signals, &locked_memory, &refused, async || Ok(None)).await?;
-    let refusals = refused.all();
-    let Some(timeout) = args.wait_free.filter(|_| !end.is_success() && !refusals.is_empty()) else {
+    let asked = refused.all();
+    let Some(timeout) = args.wait_free.filter(|_| !end.is_success() && !asked.is_empty()) else {
         return Ok(end.into());
     };
-    let wait = async || hold(&refusals, timeout, end, &signals).await;
+    let wait = async || hold(&asked, timeout, end, &signals).await;
     Ok(watched(args, redaction, &signals, &locked_memory, &refused, wait).await?.into())
 }
 
@@ -132,7 +136,7 @@ async fn watched(
             deadline: enrich::DEADLINE,
             redaction: redaction.clone(),
         },
-        metrics: Arc::new(Metrics::new().map_err(SystemError::at("count"))?),
+        metrics: Arc::new(Metrics::new().map_err(SystemError::at("create the metrics"))?),
     };
     pipeline::run(agent, async |_| {
         if let Some(end) = before().await? {
@@ -155,14 +159,13 @@ async fn watched(
 /// Waits until the ports are free. Gives the end that it comes to where they are
 /// not, or where a signal ends the wait.
 async fn hold(
-    refusals: &[Refusal],
+    asked: &[Asked],
     timeout: SignedDuration,
     end: End,
     signals: &Signals,
 ) -> Result<Option<End>, Failure> {
-    let ports: Vec<_> =
-        refusals.iter().map(|refusal| words::target(&refusal.failure).to_string()).collect();
-    say(format_args!("portwatch: waiting up to {timeout:#} for {} to come free", ports.join(", ")));
+    let ports: Vec<_> = asked.iter().map(name).collect();
+    say(format_args!("portwatch: waiting up to {timeout:#} until {} is free", ports.join(", ")));
     let interrupted = async {
         loop {
             let received = signals.next().await?;
@@ -171,29 +174,41 @@ async fn hold(
             }
         }
     };
+    let host = Host::current();
     tokio::select! {
-        freed = wait_free(refusals, timeout.unsigned_abs()) => match freed {
-            Ok(()) => {
-                say("portwatch: free; starting it once more");
-                talk::settle();
-                Ok(None)
-            }
-            Err(NotFree::Unknown(refusal, why)) => {
-                let port = words::target(&refusal.failure);
+        waited = wait::wait(&host, asked, timeout.unsigned_abs(), |_| ()) => match waited {
+            Ok(state) => match state.ports.iter().find(|port| !port.standing.met) {
+                None => {
+                    say("portwatch: free; starting the command once more");
+                    talk::settle();
+                    Ok(None)
+                }
+                Some(held) => {
+                    let port = name(&held.asked);
+                    say(format_args!(
+                        "portwatch: {port} is still held after {timeout:#}; not started again"
+                    ));
+                    Ok(Some(end))
+                }
+            },
+            Err(why) => {
+                let which = why.port().and_then(|port| asked.iter().find(|one| one.port == port));
+                let port = which.map_or_else(|| ports.join(", "), name);
                 say(format_args!(
-                    "portwatch: whether {port} is free cannot be known: {why}; not started again"
-                ));
-                Ok(Some(end))
-            }
-            Err(NotFree::Held(held)) => {
-                let port = words::target(&held.failure);
-                say(format_args!(
-                    "portwatch: {port} is still held after {timeout:#}; not started again"
+                    "portwatch: cannot determine whether {port} is free: {why}; not started again"
                 ));
                 Ok(Some(end))
             }
         },
         ended = interrupted => Ok(Some(ended.map_err(SystemError::at("read signals"))?)),
+    }
+}
+
+/// `tcp 127.0.0.1:8080`.
+fn name(asked: &Asked) -> String {
+    match &asked.condition {
+        Condition::FreeAgain(failed) => words::target(&failed.failure).to_string(),
+        Condition::Free { .. } | Condition::Listening => asked.port.to_string(),
     }
 }
 

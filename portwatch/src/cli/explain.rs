@@ -40,20 +40,20 @@ const MOST_NETNS: usize = 512;
 const EXAMPLES: &str = "\
 Examples:
   portwatch explain 8080
-      what stops a bind of 0.0.0.0:8080 or [::]:8080, whose it is, and what to do
+      what blocks a bind of 0.0.0.0:8080 or [::]:8080, whose socket it is, and what to do
   portwatch explain 127.0.0.1:8080 [::1]:http --reuseaddr
-      at these addresses, for a program that sets SO_REUSEADDR
+      on these addresses, for a program that sets SO_REUSEADDR
   portwatch explain 8080 --netns all
-      in every network namespace, those of containers among them
+      in every network namespace, including those of containers
   portwatch explain 53 --udp --format json | jq .diagnosis.holder
   portwatch explain 8080 && ./server
-      start only where nothing is in the way
+      start the server only if nothing blocks the bind
 
-It binds nothing: the answer is the kernel's rule put to the sockets that are there. Who was
-there before comes from the record of a running portwatch run, if there is one. An ordinary
-user sees the sockets, and whose they are only where they are one's own.
+explain binds nothing: it applies the kernel's conflict rules to the existing sockets. The
+previous holder comes from a running portwatch run, if there is one. Without root: every
+socket is visible, owners only for your own processes.
 
-Exit codes: 0 free, 3 held, 1 it cannot be told or the tool failed, 2 bad usage,
+Exit codes: 0 free, 3 held, 1 not sure or the tool failed, 2 bad usage,
 4 not permitted (--netns).";
 
 /// Options of `explain`.
@@ -63,17 +63,17 @@ pub struct Args {
     /// Ports: 8080, 127.0.0.1:8080, [::1]:8080, 0.0.0.0:http, [fe80::1%eth0]:8080
     #[arg(required = true, value_name = "PORT|ADDR:PORT")]
     targets: Vec<String>,
-    /// UDP, not TCP
+    /// UDP instead of TCP
     #[arg(long)]
     udp: bool,
-    /// The program that is to bind sets SO_REUSEADDR
+    /// The binding program sets SO_REUSEADDR
     #[arg(long)]
     reuseaddr: bool,
-    /// In the network namespace of this process, of this name (ip-netns(8)), of this
-    /// file; or in all
+    /// Look in another network namespace: of a process, by name (ip-netns(8)), by file;
+    /// or in all
     #[arg(long, value_name = "PID|NAME|PATH|all")]
     netns: Option<String>,
-    /// How the answer is told
+    /// Output format
     #[arg(long, value_enum, default_value_t = Form::Human)]
     format: Form,
 }
@@ -99,15 +99,15 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         None => Box::new(NoRecords),
     };
     let files = Box::new(Soon::begin());
-    let mut enricher =
-        Enricher::new(Host::current(), records, files).patient(PATIENCE).redacting(redaction);
+    let mut enricher = Enricher::new(Host::current(), records, files);
+    enricher.redact_by(redaction);
     let everywhere = args.netns.as_deref() == Some("all");
     let places = match args.netns.as_deref() {
         None => vec![NetnsRef::Own],
         Some("all") => {
             let (places, complete) = enricher.all_netns(MOST_NETNS);
             if !complete {
-                say("portwatch: not all network namespaces may be looked into: run it as root");
+                say("portwatch: not permitted to enter all network namespaces: run it as root");
             }
             places
         }
@@ -121,7 +121,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
             Ok(netns) => netns,
             // One of many may have ended meanwhile.
             Err(error) if everywhere => {
-                say(format_args!("portwatch: a network namespace could not be entered: {error}"));
+                say(format_args!("portwatch: cannot enter a network namespace: {error}"));
                 continue;
             }
             Err(error) => {
@@ -141,7 +141,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
             };
             let &Target { address, port, .. } = target;
             let asked = Question { protocol, address, device, port, reuseaddr: args.reuseaddr };
-            answers.push(explain(&mut enricher, &host, asked, &netns));
+            answers.push(explain(&mut enricher, &host, asked, &netns, PATIENCE));
         }
     }
     if let Some(error) = without.filter(|_| answers.is_empty()) {
@@ -160,8 +160,7 @@ fn device(
     target: &Target,
 ) -> Result<Option<Device>, Failure> {
     let Some(interface) = &target.interface else { return Ok(None) };
-    let socket =
-        enricher.socket(place).map_err(SystemError::at("look at the network interfaces"))?;
+    let socket = enricher.socket(place).map_err(SystemError::at("list the network interfaces"))?;
     Ok(Some(interface.find(&*socket)?))
 }
 

@@ -8,7 +8,7 @@ use crate::exec::guardian;
 /// Options of `guardian`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The process that is guarded
+    /// The process to guard
     pid: u32,
 }
 

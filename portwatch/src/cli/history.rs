@@ -15,7 +15,7 @@ use crate::history::{History, render};
 pub struct Args {
     #[command(flatten)]
     input: Input,
-    /// How it is told
+    /// Output format
     #[arg(long, value_enum, default_value_t = Format::Human)]
     format: Format,
 }
@@ -23,9 +23,9 @@ pub struct Args {
 const EXAMPLES: &str = "\
 Examples:
   portwatch history /var/lib/portwatch --since 2026-06-01
-      who has been in the way of deploys since then, by port
+      who blocked deploys since then, by port
   portwatch history --journal --port 8080 --format markdown
-      one port's, to paste into a report";
+      only one port, to paste into a report";
 
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Format {

@@ -28,26 +28,27 @@ use crate::{
 /// Options.
 #[derive(clap::Args)]
 pub struct Input {
-    /// Files, folders of a capture, or - for stdin; .zst is read as well
+    /// Files, capture directories, or - for stdin; .zst files are decompressed
     #[arg(value_name = "FILE|DIR|-")]
     paths: Vec<PathBuf>,
-    /// Read what portwatch has written to the systemd journal
+    /// Read portwatch's entries in the systemd journal
     #[arg(long)]
     journal: bool,
-    /// This port only; may be given several times
+    /// Only events about this port (repeatable)
     #[arg(long = "port", value_name = "PORT")]
     ports: Vec<u16>,
-    /// Events about this unit, as the one that failed or that holds the port
+    /// Only events in which this unit failed to bind or holds the port (repeatable)
     #[arg(long = "unit", value_name = "UNIT")]
     units: Vec<String>,
-    /// Events with this cause; time_wait stands for all that begin with it
+    /// Only events with this cause; time_wait matches all causes that begin with it
+    /// (repeatable)
     #[arg(long = "cause", value_name = "CAUSE")]
     causes: Vec<String>,
-    /// Nothing before this time: 2026-06-08T10:00:00Z, 2026-06-08, or 2h for two
+    /// Only events since this time: 2026-06-08T10:00:00Z, 2026-06-08, or 2h for two
     /// hours ago
     #[arg(long, value_name = "TIME", value_parser = moment)]
     since: Option<Timestamp>,
-    /// Nothing after this time
+    /// Only events until this time
     #[arg(long, value_name = "TIME", value_parser = moment)]
     until: Option<Timestamp>,
 }
@@ -171,7 +172,7 @@ fn tell(bad: &BadLine, torn: bool, tally: &mut Tally, bar: Option<&ProgressBar>)
     if tally.bad <= MOST {
         say(format!("portwatch: {bad}"));
     } else if tally.bad == MOST + 1 {
-        say("portwatch: … and more lines that cannot be read".to_owned());
+        say("portwatch: … and more lines could not be read".to_owned());
     }
 }
 

@@ -8,14 +8,14 @@ use crate::advice::Advised;
 /// Options of `man`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The folder that the pages are written to
+    /// Directory for the pages
     #[arg(value_name = "DIR")]
     folder: PathBuf,
 }
 
 /// The pages cannot be written.
 #[derive(Debug, thiserror::Error)]
-#[error("failed to write the manual to {}", .folder.display())]
+#[error("failed to write the manual pages to {}", .folder.display())]
 pub struct ManError {
     folder: PathBuf,
     source: io::Error,
@@ -23,7 +23,7 @@ pub struct ManError {
 
 impl Advised for ManError {
     fn hint(&self) -> &'static str {
-        "name a folder that can be made or written"
+        "name a writable directory, or one that can be created"
     }
 }
 

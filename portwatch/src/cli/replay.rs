@@ -19,11 +19,10 @@ use crate::{event::Record, replay::diff::Change, sinks::Format};
 pub struct Args {
     #[command(flatten)]
     input: Input,
-    /// How events are told
+    /// Output format
     #[arg(long, value_enum, default_value_t = Format::Human)]
     format: Format,
-    /// Show only what the diagnosis says otherwise than the recorded one, as text or
-    /// JSON
+    /// Show only where the new diagnosis differs from the recorded one, as text or JSON
     #[arg(long)]
     diff: bool,
 }
@@ -35,11 +34,11 @@ Examples:
   portwatch replay --journal --unit app.service --format markdown
       incident notes about one service
   portwatch replay --diff capture.jsonl
-      what today's rules say otherwise than those that recorded it
+      where the current rules differ from those that recorded it
   grep -h portwatch/bind-failure *.log | portwatch replay -
-      from any log that has the lines in it
+      from any log that contains the records
 
-Lines that are no records are named on stderr; exit code 1 if there were any.";
+replay reports lines that are not records on stderr, and then exits with code 1.";
 
 /// Reads, diagnoses, writes.
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
@@ -102,6 +101,6 @@ fn differences(args: &Args) -> Result<Tally, Failure> {
         |_| Ok(()),
     )?;
     out.flush().map_err(unwritten)?;
-    say(format_args!("portwatch: {changed} of {} diagnoses have changed", tally.events));
+    say(format_args!("portwatch: {changed} of {} diagnoses changed", tally.events));
     Ok(tally)
 }

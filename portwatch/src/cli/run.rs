@@ -3,6 +3,7 @@
 use std::{io::IsTerminal as _, process::ExitCode, sync::Arc};
 
 use sd_notify::NotifyState;
+use strum::VariantArray as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{
@@ -41,15 +42,16 @@ pub struct Args {
 const EXAMPLES: &str = "\
 Examples:
   portwatch run
-      each refused bind of the machine, as a block of text
+      each failed bind on the machine, as a block of text
   portwatch run --format json --port 8080 --port 8443
-      two ports only, one JSON object per line
+      only two ports, one JSON object per line
   portwatch run --format journald --capture /var/lib/portwatch --metrics 9749
-      as a service: into the journal, kept for portwatch replay, counted for
-      Prometheus
+      as a service: writes to the journal, keeps a capture for portwatch replay,
+      serves metrics for Prometheus
 
-SIGHUP has the file read again, without a gap; where things go (format, capture,
-metrics) only a new start changes. At a terminal it ends the agent.";
+SIGHUP reloads the file, and no failed bind is missed meanwhile. Output settings
+(format, capture, metrics) change only on restart. At a terminal SIGHUP ends the
+agent.";
 
 /// Runs until interrupted.
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
@@ -58,13 +60,13 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let server = settings.metrics.as_ref().map(Server::bind).transpose()?;
     let watch = Watch::everybody(args.hooks.choice, limit(&settings))?;
     // What is started from now on has few rights, so nothing is started before.
-    rights::give_away().map_err(SystemError::at("give capabilities away"))?;
+    rights::give_away().map_err(SystemError::at("drop capabilities"))?;
     let sinks = output::open(&settings)?;
     announce(&watch);
     talk::start();
-    let metrics = Arc::new(Metrics::new().map_err(SystemError::at("count"))?);
+    let metrics = Arc::new(Metrics::new().map_err(SystemError::at("create the metrics"))?);
     metrics.attached(&watch.plan, &watch.attached, &watch.host);
-    let hooks = watch.plan.set.name();
+    let hooks = watch.plan.set;
     let ready = format!("portwatch: ready, {hooks} hooks on {}", watch.host.kernel);
     let agent = Agent {
         attached: watch.attached,
@@ -174,7 +176,7 @@ fn announce(watch: &Watch) {
     let plan = &watch.plan;
     if let Some(because) = &plan.because {
         say(format_args!(
-            "portwatch: fexit hooks are not to be had ({because}); using tracepoints"
+            "portwatch: the fexit hooks are not available ({because}); using tracepoints"
         ));
     }
     say(format_args!("portwatch: cost: {}", plan.cost()));
@@ -186,13 +188,10 @@ fn announce(watch: &Watch) {
 
 /// What was left out by the configuration's word.
 fn tell_ignored(metrics: &Metrics) {
-    for by in [Ignored::Port, Ignored::Unit] {
+    for &by in Ignored::VARIANTS {
         let count = metrics.ignored_by(by);
         if count > 0 {
-            say(format_args!(
-                "portwatch: {count} refused binds were ignored by their {}",
-                by.name()
-            ));
+            say(format_args!("portwatch: {count} failed binds were ignored by {by}"));
         }
     }
 }

@@ -6,7 +6,7 @@ use super::{
     error::{Failure, SystemError, ended},
     streams,
 };
-use crate::event::schema;
+use crate::{event, explain};
 
 /// How it is used.
 const EXAMPLES: &str = "\
@@ -14,30 +14,30 @@ Examples:
   portwatch schema > stream.schema.json
       for a validator, or for types generated in another language
   portwatch schema explanation
-      of what portwatch explain --format json prints";
+      the schema of portwatch explain --format json";
 
 /// Options of `schema`.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Of what
+    /// What to describe
     #[arg(value_enum, default_value_t = Of::Stream)]
     of: Of,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Of {
-    /// A line of the stream, of a capture or of the journal
+    /// A record of the stream, a capture or the journal
     Stream,
-    /// An answer of portwatch explain
+    /// A result of portwatch explain --format json
     Explanation,
 }
 
 /// Prints it.
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let schema = match args.of {
-        Of::Stream => schema::stream(),
-        Of::Explanation => schema::explanation(),
+        Of::Stream => event::schema::stream(),
+        Of::Explanation => explain::schema(),
     };
     let text = serde_json::to_string_pretty(&schema).map_err(SystemError::at("write JSON"))?;
     ended(ExitCode::SUCCESS, streams::result(&(text + "\n")))

@@ -18,10 +18,10 @@ use anstream::{AutoStream, ColorChoice};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fs::{Mode, OFlags, open},
-    io::Errno,
+    io::{Errno, retry_on_intr},
 };
 
-use crate::{sinks::sanitize::printable, talk};
+use crate::{talk, text::sanitize::printable};
 
 mod drawn;
 
@@ -62,13 +62,7 @@ impl Stream {
 fn is_ready(stream: BorrowedFd<'_>, patience: Option<Duration>) -> bool {
     let timeout = patience.and_then(|patience| Timespec::try_from(patience).ok());
     let mut ready = [PollFd::from_borrowed_fd(stream, PollFlags::OUT)];
-    loop {
-        match poll(&mut ready, timeout.as_ref()) {
-            Ok(count) => return count > 0,
-            Err(Errno::INTR) => {}
-            Err(_) => return false,
-        }
-    }
+    retry_on_intr(|| poll(&mut ready, timeout.as_ref())).is_ok_and(|count| count > 0)
 }
 
 /// Where talk goes: the terminal that stderr is, opened once more, or stderr.
@@ -102,11 +96,10 @@ impl Write for Stream {
     /// terminal may.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
-            match rustix::io::write(&self, bytes) {
+            match retry_on_intr(|| rustix::io::write(&self, bytes)) {
                 Err(Errno::AGAIN) => {
                     is_ready(self.as_fd(), None);
                 }
-                Err(Errno::INTR) => {}
                 written => return Ok(written?),
             }
         }

@@ -9,7 +9,6 @@ use std::{
 
 use crate::{
     advice::{Advised, USAGE},
-    diagnose::words,
     enrich::host::DiagSocket,
     evidence::{Device, Protocol},
 };
@@ -79,13 +78,13 @@ impl Display for Target {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TargetError {
     /// It asks for a free one.
-    #[error("port 0 in `{0}` is no port: it asks the kernel for any free one")]
+    #[error("port 0 in `{0}` is not a port: it asks the kernel for any free port")]
     PortZero(String),
     /// There are 65535.
-    #[error("`{0}` is no port: the highest is 65535")]
+    #[error("`{0}` is not a port: the highest is 65535")]
     PortTooHigh(String),
     /// No such name for the protocol.
-    #[error("`{name}` is no port, and {SERVICES} has no {protocol} service of that name")]
+    #[error("`{name}` is not a port, and {SERVICES} has no {protocol} service of that name")]
     NoService {
         /// The name.
         name: String,
@@ -93,19 +92,19 @@ pub enum TargetError {
         protocol: &'static str,
     },
     /// There is an address, and nothing behind it.
-    #[error("`{0}` names no port")]
+    #[error("no port in `{0}`")]
     NoPort(String),
     /// Where such an address ends cannot be seen.
     #[error("the IPv6 address in `{0}` has no brackets")]
     NoBrackets(String),
     /// No name or number that an interface can have.
-    #[error("`{0}` names no interface behind the %")]
+    #[error("no valid interface after the % in `{0}`")]
     BadInterface(String),
     /// There is none of that name or number.
-    #[error("there is no network interface `{0}` here")]
+    #[error("no network interface `{0}` in this network namespace")]
     NoInterface(Interface),
     /// A name of a host, or nonsense.
-    #[error("`{0}` is no IP address")]
+    #[error("`{0}` is not an IP address")]
     NoAddress(String),
 }
 
@@ -115,20 +114,18 @@ impl Advised for TargetError {
             Self::PortZero(_) | Self::PortTooHigh(_) | Self::NoPort(_) => {
                 "name a port from 1 to 65535: 8080, 127.0.0.1:8080, [::1]:8080"
             }
-            Self::NoService { .. } => {
-                "name the port by its number; a service's protocol counts too (--udp)"
-            }
+            Self::NoService { .. } => "use the port number; if it is a UDP service, add --udp",
             Self::NoBrackets(_) => "write [::1]:8080",
             Self::BadInterface(_) => {
-                "write its name or its number, which ip link shows: [fe80::1%eth0]:8080"
+                "use an interface name or number from ip link: [fe80::1%eth0]:8080"
             }
             Self::NoInterface(_) => {
-                "ip link shows the interfaces of this network namespace, ip netns exec NAME ip \
-                 link those of another"
+                "run ip link for the interfaces of this network namespace, ip netns exec NAME ip \
+                 link for those of another"
             }
             Self::NoAddress(_) => {
-                "a host's name may stand for several addresses; write the one that is bound: \
-                 127.0.0.1:8080, [::1]:8080, or the port alone for any"
+                "a host name may have several addresses; use the bound address: 127.0.0.1:8080, \
+                 [::1]:8080, or the port alone for all addresses"
             }
         }
     }
@@ -149,7 +146,7 @@ pub fn targets(texts: &[String], protocol: Protocol) -> Result<Vec<Target>, Targ
         let known = services.get_or_init(|| {
             String::from_utf8_lossy(&fs::read(SERVICES).unwrap_or_default()).into_owned()
         });
-        service(known, name, words::protocol(protocol))
+        service(known, name, protocol.into())
     };
     texts.iter().map(|text| parse(text, protocol, port_of)).collect()
 }
@@ -170,7 +167,7 @@ fn parse(
     } else {
         service(port).ok_or_else(|| TargetError::NoService {
             name: port.to_owned(),
-            protocol: words::protocol(protocol),
+            protocol: protocol.into(),
         })?
     };
     match port {

@@ -21,13 +21,13 @@ use super::{
 use crate::{
     advice::HELD,
     config::values::ValueError,
-    diagnose::words,
     enrich::host::{Host, NetnsRef},
     evidence::Protocol,
-    sinks::{human::coloured, sanitize::printable},
+    sinks::human::coloured,
+    text::sanitize::printable,
     wait::{
         self, Port, State,
-        look::{Asked, Condition},
+        look::{Asked, Condition, Place},
     },
 };
 
@@ -43,28 +43,28 @@ use progress::Progress;
 #[command(group(clap::ArgGroup::new("condition").required(true).args(["free", "listening"])))]
 pub struct Args {
     /// A port, or an address and a port: 8080, 127.0.0.1:8080, [::1]:8080, 0.0.0.0:http,
-    /// [fe80::1%eth0]:8080;    /// with several, all must be so at once
+    /// [fe80::1%eth0]:8080; several ports must meet the condition at the same time
     #[arg(value_name = "PORT|ADDR:PORT", required = true)]
     targets: Vec<String>,
-    /// Until a bind there would succeed: at the address, or for a port alone at all
-    /// addresses of IPv4 and IPv6
+    /// Wait until a bind would succeed: on the address, or for a port alone on all IPv4
+    /// and IPv6 addresses
     #[arg(long)]
     free: bool,
-    /// Until something listens there, at the address or at one that takes it in (UDP:
-    /// is bound there)
+    /// Wait until a socket is listening (UDP: bound) on the address, or on one that
+    /// covers it
     #[arg(long)]
     listening: bool,
-    /// Wait no longer than this: 30s, 2m, or seconds; 0 looks once
+    /// Longest wait: 30s, 2m, or a number of seconds; 0 checks once
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     timeout: Duration,
-    /// The bind will have SO_REUSEADDR, as that of the program before it had: what
-    /// connections leave behind (TIME-WAIT) is then not in the way
+    /// The bind will set SO_REUSEADDR, and so did the previous program: what connections
+    /// leave behind (TIME-WAIT) does not block it
     #[arg(long, conflicts_with = "listening")]
     reuseaddr: bool,
-    /// UDP ports
+    /// UDP instead of TCP
     #[arg(long)]
     udp: bool,
-    /// How the result is told
+    /// Output format
     #[arg(long, value_enum, default_value_t = Format::Human)]
     format: Format,
 }
@@ -80,18 +80,18 @@ enum Format {
 const EXAMPLES: &str = "\
 Examples:
   portwatch wait 8080 --free && ./server
-      start once nothing is in the way of a bind, TIME-WAIT included
+      start as soon as nothing blocks a bind, not even TIME-WAIT
   portwatch wait 8080 --free --reuseaddr --timeout 2m
       the same for a server that sets SO_REUSEADDR, as most do
   portwatch wait 127.0.0.1:5432 [::1]:6379 --listening --timeout 10s
-      both services are up
+      wait until both services are up
   portwatch wait 8080 --free --timeout 0 --format json
-      look once
+      check once
 
-Any user may wait. It looks at the network namespace that it runs in. What it waits for
-goes to stderr, the result to stdout.
+wait needs no root. It watches the network namespace in which it runs. Progress goes to
+stderr, the result to stdout.
 
-Exit codes: 0 it is so, 3 it is not so after the timeout, 1 the tool failed, 2 bad usage,
+Exit codes: 0 condition met, 3 timed out, 1 the tool failed, 2 bad usage,
 130 interrupted.";
 
 /// Waits, then tells.
@@ -154,12 +154,19 @@ impl Args {
                 Some(interface) => {
                     let socket = host
                         .sock_diag(&NetnsRef::Own)
-                        .map_err(SystemError::at("look at the network interfaces"))?;
+                        .map_err(SystemError::at("list the network interfaces"))?;
                     Some(interface.find(&*socket)?)
                 }
                 None => None,
             };
-            Ok(Asked { protocol, address, device, port, condition })
+            Ok(Asked {
+                place: Place::Own,
+                protocol,
+                address,
+                device,
+                port,
+                condition: condition.clone(),
+            })
         };
         targets.into_iter().map(asked).collect()
     }
@@ -208,14 +215,14 @@ fn name(Port { asked, .. }: &Port) -> String {
         None => Interface::Index(device.index),
     });
     let target = Target { address: asked.address, interface, port: asked.port };
-    format!("{} {target}", words::protocol(asked.protocol))
+    format!("{} {target}", asked.protocol)
 }
 
 fn verdict(port: &Port) -> &'static str {
-    match (port.asked.condition, port.standing.met) {
-        (Condition::Free { .. }, true) => "is free",
-        (Condition::Free { .. }, false) => "is held",
-        (Condition::Listening, true) if port.asked.is_tcp() => "listens",
+    match (&port.asked.condition, port.standing.met) {
+        (Condition::Free { .. } | Condition::FreeAgain(_), true) => "is free",
+        (Condition::Free { .. } | Condition::FreeAgain(_), false) => "is held",
+        (Condition::Listening, true) if port.asked.is_tcp() => "is listening",
         (Condition::Listening, true) => "is bound",
         (Condition::Listening, false) => "has no listener",
     }
@@ -231,5 +238,5 @@ fn duration(text: &str) -> Result<Duration, ValueError> {
     if let Ok(seconds) = text.parse() {
         return Ok(Duration::from_secs(seconds));
     }
-    Duration::try_from(text.parse::<jiff::SignedDuration>()?).map_err(|_| ValueError::Past)
+    Duration::try_from(text.parse::<jiff::SignedDuration>()?).map_err(|_| ValueError::Negative)
 }

@@ -42,10 +42,12 @@ impl Advised for ConfigError {
     fn hint(&self) -> &'static str {
         match self {
             Self::Io { .. } if self.exit_code() == NOT_PERMITTED => {
-                "run it as the user who may read the file"
+                "run it as a user who may read the file"
             }
             Self::Io { .. } => "name a regular file of at most 1 MiB with --config",
-            Self::Wrong { .. } => "portwatch run --help has the keys, without the dashes",
+            Self::Wrong { .. } => {
+                "portwatch run --help lists the keys, with two dashes before each"
+            }
         }
     }
 
@@ -86,7 +88,7 @@ fn text(path: &Path) -> io::Result<String> {
     let regular = |about: fs::Metadata| match about.is_file() {
         true => Ok(()),
         false if about.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
-        false => Err(io::Error::other("it is no regular file")),
+        false => Err(io::Error::other("not a regular file")),
     };
     regular(fs::metadata(path)?)?;
     // What it is may have changed meanwhile.
@@ -95,7 +97,7 @@ fn text(path: &Path) -> io::Result<String> {
     regular(file.metadata()?)?;
     let mut text = String::new();
     if file.take(LARGEST + 1).read_to_string(&mut text)? as u64 > LARGEST {
-        return Err(io::Error::other("it is larger than 1 MiB"));
+        return Err(io::Error::other("larger than 1 MiB"));
     }
     Ok(text)
 }
@@ -131,7 +133,7 @@ fn with_suggestion(message: &str) -> String {
         }
         _ => {
             let names: Vec<_> = known.iter().map(|(_, name)| *name).collect();
-            let _ = write!(words, "; there are {}", names.join(", "));
+            let _ = write!(words, "; the known ones are {}", names.join(", "));
         }
     }
     words

@@ -7,21 +7,13 @@ use crate::evidence::Process;
 
 /// By what a refusal is not told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(strum::Display, strum::IntoStaticStr, strum::VariantArray)]
+#[strum(serialize_all = "lowercase")]
 pub enum Ignored {
     /// Its port.
     Port,
     /// The failing process's unit.
     Unit,
-}
-
-impl Ignored {
-    /// Its stable name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Port => "port",
-            Self::Unit => "unit",
-        }
-    }
 }
 
 /// What is to be told; by default all.

@@ -57,14 +57,14 @@ fn errors_say_where_and_what_was_meant() {
     for (text, line, part) in [
         ("\n\nformt = [\"json\"]", 3, "unknown key `formt`, did you mean `format`?"),
         ("stormwindow = \"1s\"", 1, "did you mean `storm-window`?"),
-        ("xyz = 1", 1, "unknown key `xyz`; there are "),
+        ("xyz = 1", 1, "unknown key `xyz`; the known ones are "),
         ("format = [\n  \"jsn\",\n]", 2, "unknown value `jsn`, did you mean `json`?"),
         ("port = [80,\n0]", 2, "0"),
         ("port = [70000]", 1, "70000"),
-        ("storm-window = \"soon\"", 1, "`soon` is no time"),
+        ("storm-window = \"soon\"", 1, "`soon` is not a time"),
         ("storm-window = 10", 1, "expected a string"),
-        ("redact = [\"(\"]", 1, "`(` is no regular expression"),
-        ("metrics = \"nowhere\"", 1, "`nowhere` is neither"),
+        ("redact = [\"(\"]", 1, "`(` is not a regular expression"),
+        ("metrics = \"nowhere\"", 1, "`nowhere` is not ADDRESS:PORT"),
         ("port = [80", 1, ""),
         ("port = [80]\nport = [81]", 2, "duplicate key"),
     ] {

@@ -27,7 +27,7 @@ pub enum ValueError {
         why: String,
     },
     /// No span of time.
-    #[error("`{text}` is no time such as 10s, 250ms or 24h")]
+    #[error("`{text}` is not a time such as 10s, 250ms or 24h")]
     Time {
         /// What was given.
         text: String,
@@ -35,11 +35,11 @@ pub enum ValueError {
         source: jiff::Error,
     },
     /// A span of time that is too long.
-    #[error("it is longer than a year")]
+    #[error("the time is longer than a year")]
     TooLong,
     /// A span of time that is negative.
-    #[error("it lies in the past")]
-    Past,
+    #[error("the time is negative")]
+    Negative,
     /// A span of time that is too short or too long to be waited for.
     #[error("`{text}` is not between 1ms and 5s")]
     Deadline {
@@ -50,25 +50,28 @@ pub enum ValueError {
     #[error(transparent)]
     Calendar(#[from] jiff::Error),
     /// Neither a moment nor a span.
-    #[error("neither a time nor a span like 2h or 3 days")]
+    #[error("expected a time, or a span such as 2h or 3 days")]
     Moment {
         /// Why it is no span.
         source: jiff::Error,
     },
     /// A name that nothing has.
-    #[error("it is empty")]
+    #[error("the pattern is empty")]
     Empty,
+    /// A pattern of names that is too large.
+    #[error(transparent)]
+    Names(#[from] regex_lite::Error),
     /// No text.
-    #[error("it is not UTF-8")]
+    #[error("the value is not UTF-8")]
     NotUtf8,
     /// It would put its mark between any two characters.
-    #[error("`{text}` matches nothing at all")]
-    MatchesNothing {
+    #[error("`{text}` matches the empty string")]
+    MatchesEmpty {
         /// What was given.
         text: String,
     },
     /// No regular expression.
-    #[error("`{text}` is no regular expression: {source}")]
+    #[error("`{text}` is not a regular expression: {source}")]
     Pattern {
         /// What was given.
         text: String,
@@ -76,13 +79,13 @@ pub enum ValueError {
         source: regex_lite::Error,
     },
     /// A path that depends on the current folder.
-    #[error("`{path}` is no path from / on")]
+    #[error("`{path}` is not an absolute path")]
     Relative {
         /// What was given.
         path: String,
     },
     /// No place to listen at.
-    #[error("`{text}` is neither ADDRESS:PORT nor PORT nor unix:PATH")]
+    #[error("`{text}` is not ADDRESS:PORT, PORT or unix:PATH")]
     Listen {
         /// What was given.
         text: String,
@@ -105,7 +108,10 @@ pub struct Deadline(pub Duration);
 
 /// A name with `*` for any characters and `?` for any one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Glob(String);
+pub struct Glob {
+    text: String,
+    names: Pattern,
+}
 
 /// A regular expression.
 #[derive(Clone, Debug)]
@@ -151,7 +157,7 @@ impl FromStr for Time {
         match Duration::try_from(span) {
             Ok(span) if span <= LONGEST => Ok(Self(span)),
             Ok(_) => Err(ValueError::TooLong),
-            Err(_) => Err(ValueError::Past),
+            Err(_) => Err(ValueError::Negative),
         }
     }
 }
@@ -187,50 +193,30 @@ impl FromStr for Glob {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        match text.is_empty() {
-            true => Err(ValueError::Empty),
-            false => Ok(Self(text.to_owned())),
+        if text.is_empty() {
+            return Err(ValueError::Empty);
         }
+        let names = regex_lite::escape(text).replace(r"\*", ".*").replace(r"\?", ".");
+        let names = Regex::new(&format!("(?s)^{names}$"))?;
+        Ok(Self { text: text.to_owned(), names: Pattern(names) })
     }
 }
 
 impl fmt::Display for Glob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
 impl Glob {
     /// Whether a character is in it.
     pub fn has(&self, wanted: char) -> bool {
-        self.0.contains(wanted)
+        self.text.contains(wanted)
     }
 
-    /// Whether it stands for `name`. A star that has taken too little takes one more,
-    /// and only the last one can, so the time is the two lengths' product at most.
+    /// Whether it stands for `name`.
     pub fn matches(&self, name: &str) -> bool {
-        let (glob, name): (Vec<char>, Vec<char>) =
-            (self.0.chars().collect(), name.chars().collect());
-        let (mut at, mut seen) = (0, 0);
-        let mut star: Option<(usize, usize)> = None;
-        while seen < name.len() {
-            match glob.get(at) {
-                Some('*') => {
-                    star = Some((at, seen));
-                    at += 1;
-                }
-                Some(wanted) if *wanted == '?' || Some(wanted) == name.get(seen) => {
-                    at += 1;
-                    seen += 1;
-                }
-                _ => {
-                    let Some((back, taken)) = star else { return false };
-                    star = Some((back, taken + 1));
-                    (at, seen) = (back + 1, taken + 1);
-                }
-            }
-        }
-        glob.iter().skip(at).all(|&rest| rest == '*')
+        self.names.0.is_match(name)
     }
 }
 
@@ -240,7 +226,7 @@ impl FromStr for Pattern {
     fn from_str(text: &str) -> Result<Self, ValueError> {
         match Regex::new(text) {
             Ok(pattern) if pattern.is_match("") => {
-                Err(ValueError::MatchesNothing { text: text.to_owned() })
+                Err(ValueError::MatchesEmpty { text: text.to_owned() })
             }
             Ok(pattern) => Ok(Self(pattern)),
             Err(source) => Err(ValueError::Pattern { text: text.to_owned(), source }),
@@ -326,7 +312,7 @@ mod tests {
             assert_eq!(text.parse::<Listen>().unwrap().to_string(), text);
         }
         assert_eq!("9749".parse::<Listen>().unwrap().to_string(), "127.0.0.1:9749");
-        for (bad, why) in [("10", "time"), ("-1s", "past"), ("2000000h", "year")] {
+        for (bad, why) in [("10", "time"), ("-1s", "negative"), ("2000000h", "year")] {
             assert!(bad.parse::<Time>().unwrap_err().to_string().contains(why), "{bad}");
         }
         assert!("0s".parse::<Deadline>().is_err() && "6s".parse::<Deadline>().is_err());
@@ -342,15 +328,19 @@ mod tests {
         assert!(matches("a*b*c", "a-b-b-c") && matches("?x", "äx"));
         assert!(!matches("nginx", "nginx.service") && !matches("a*b", "a-b-c"));
         assert!(!matches("?", "") && !matches("app@*.service", "app.service"));
+        assert!(matches("*b", "a\nb") && !matches("a", "a\n"));
+        // Nothing else is special: systemd has backslashes in the names of units.
+        assert!(matches(r"a\x2d*.[s]", r"a\x2db.[s]") && !matches("[a]", "a"));
+        assert!(!matches(r"\*", "*") && matches(r"\*", r"\a\nb"));
     }
 
     proptest! {
         #[test]
         fn a_name_matches_itself_and_with_any_part_left_out(name in "[a-z@.*]{1,20}", at in 0usize..20) {
-            prop_assert!(Glob(name.clone()).matches(&name));
+            prop_assert!(name.parse::<Glob>().unwrap().matches(&name));
             let at = at.min(name.len());
             let beginning = format!("{}*", &name[..at]);
-            prop_assert!(Glob(beginning).matches(&name));
+            prop_assert!(beginning.parse::<Glob>().unwrap().matches(&name));
         }
     }
 }

@@ -96,27 +96,26 @@ impl End {
 pub enum Wildcards {
     /// Both do: the question of a bind.
     Both,
-    /// The first one only: the question of the fast path (`sk_reuseport_match`).
+    /// The first one only: whether what is sent to the second's address arrives at
+    /// the first. TCP's fast path asks this too (`sk_reuseport_match`).
     First,
-    /// None: the question of SO_REUSEPORT's groups.
-    Neither,
 }
 
 /// `inet_rcv_saddr_equal`. It is not symmetric: an IPv6-only first socket takes
 /// nothing from IPv4, but only the second one's flag is asked among addresses
 /// that are both IPv4's.
 pub fn equal(first: End, second: End, wildcards: Wildcards) -> bool {
-    let (wide1, wide2) = (wildcards != Wildcards::Neither, wildcards == Wildcards::Both);
+    let wide2 = wildcards == Wildcards::Both;
     let both_v4 = first.is_v4() && second.is_v4();
     if first.address.is_ipv4() || both_v4 {
         let (a, b) = (first.v4(), second.v4());
-        let meet = a == b || (wide1 && a.is_unspecified()) || (wide2 && b.is_unspecified());
+        let meet = a == b || a.is_unspecified() || (wide2 && b.is_unspecified());
         return !second.v6only && meet;
     }
     match (first.kind(), second.kind()) {
         (Kind::Any, Kind::Any) => true,
         (kind, Kind::Any) if wide2 && !(second.v6only && kind == Kind::Mapped) => true,
-        (Kind::Any, kind) if wide1 && !(first.v6only && kind == Kind::Mapped) => true,
+        (Kind::Any, kind) if !(first.v6only && kind == Kind::Mapped) => true,
         _ => first.address == second.address,
     }
 }

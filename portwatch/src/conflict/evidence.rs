@@ -8,7 +8,7 @@ use crate::{
     conflict::{
         Clause, Kernel,
         address::{End, Overlap, Wildcards, equal, how},
-        rule::{self, Ask, Group, Meeting, Phase, Sock},
+        rule::{self, Ask, Phase, Sock},
     },
     evidence::{Device, Failure, Family, Protocol, Socket, State},
 };
@@ -24,14 +24,8 @@ pub enum Verdict {
     Allows,
 }
 
-/// Applies the newest kernel's rule for `failure` to one other socket on the
-/// same port.
-pub fn judge(failure: &Failure, other: &Socket) -> Verdict {
-    judge_on(Kernel::NEWEST, failure, other)
-}
-
 /// Applies a kernel's rule for `failure` to one other socket on the same port.
-pub fn judge_on(kernel: Kernel, failure: &Failure, other: &Socket) -> Verdict {
+pub fn judge(kernel: Kernel, failure: &Failure, other: &Socket) -> Verdict {
     let mut allowed = false;
     let mut refused = None;
     for (sk, holder) in possible(failure, other) {
@@ -65,17 +59,11 @@ fn either(a: Clause, b: Clause) -> Clause {
     }
 }
 
-/// The clause by which `other` refuses, given that it does.
+/// Returns the clause by which `other` has refused although [`judge`] allows the
+/// bind: what is known of one of the two is no longer so, or not the whole.
 pub fn clause(failure: &Failure, other: &Socket) -> Clause {
-    match judge(failure, other) {
-        Verdict::Refuses(clause) | Verdict::MayRefuse(clause) => clause,
-        // What is known of one of the two is no longer so, or not the whole.
-        Verdict::Allows => {
-            let clauses = possible(failure, other);
-            let clause = clauses.map(|(sk, holder)| rule::clause(&sk, &holder)).reduce(either);
-            clause.unwrap_or(Clause::BindLacksReuseAddr)
-        }
-    }
+    let clauses = possible(failure, other).map(|(sk, holder)| rule::clause(&sk, &holder));
+    clauses.reduce(either).unwrap_or(Clause::BindLacksReuseAddr)
 }
 
 /// Whether the addresses meet (`inet_rcv_saddr_equal`), and how. What is not
@@ -86,20 +74,11 @@ pub fn overlap(failure: &Failure, other: &Socket) -> Option<Overlap> {
     equal(bind, holder, Wildcards::Both).then(|| how(bind, holder))
 }
 
-/// Whether one of the two is bound to a device and the other is not, so that the
-/// device does not keep them apart.
-pub fn on_one_device_only(failure: &Failure, other: &Socket) -> bool {
-    failure.device.is_some() != other.device.is_some()
-}
-
 fn ask(kernel: Kernel, failure: &Failure, sk: &Sock, holder: &Sock) -> Option<Clause> {
     match (failure.protocol, failure.port) {
-        (Protocol::Tcp, 0) => rule::refuses(kernel, sk, holder, Ask::Any),
-        (Protocol::Tcp, _) => rule::refuses(kernel, sk, holder, Ask::Port),
-        _ => match rule::meet(sk, holder) {
-            Meeting::Refuses(clause) => Some(clause),
-            Meeting::Apart | Meeting::Shared => None,
-        },
+        (Protocol::Tcp, 0) => rule::tcp_refuses(kernel, sk, holder, Ask::Any),
+        (Protocol::Tcp, _) => rule::tcp_refuses(kernel, sk, holder, Ask::Port),
+        _ => rule::udp_refuses(sk, holder),
     }
 }
 
@@ -141,7 +120,6 @@ fn sock(
         reuseport,
         uid,
         phase: Phase::Open,
-        group: Group::None,
     }
 }
 

@@ -5,7 +5,9 @@ use crate::conflict::{
     address::{End, Wildcards, equal, tcp_meet},
 };
 
-/// A socket, as far as the rules ask.
+/// A socket, as far as the rules ask. A SO_REUSEPORT group that it is in already
+/// is not part of it: only the kernel can see that one, and because of it a bind
+/// may fail where the rule lets it share ([`Clause::BindHasReusePortGroup`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sock {
     /// Its own end.
@@ -16,12 +18,11 @@ pub struct Sock {
     pub reuseaddr: bool,
     /// `sk_reuseport`.
     pub reuseport: bool,
-    /// Its user ([`Kernel::uid_outlives_file`]).
+    /// Its user. Before 6.16 the kernel takes root's where the socket has no file
+    /// (`sock_i_uid`).
     pub uid: u32,
     /// What it is doing.
     pub phase: Phase,
-    /// `sk_reuseport_cb`.
-    pub group: Group,
 }
 
 /// The states that the rules tell apart.
@@ -36,20 +37,6 @@ pub enum Phase {
     TimeWait,
 }
 
-/// A socket's SO_REUSEPORT group. A socket has one from when it listens (TCP),
-/// is bound (UDP), or is given a program (SO_ATTACH_REUSEPORT_CBPF); one that
-/// only asks for a port has none as a rule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Group {
-    /// None.
-    None,
-    /// One with open sockets only.
-    Open,
-    /// One with sockets that have stopped listening and may pass on their
-    /// connections (`num_closed_socks`, net.ipv4.tcp_migrate_req, 5.14).
-    HasClosed,
-}
-
 /// How a port is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ask {
@@ -57,13 +44,10 @@ pub enum Ask {
     Port,
     /// As any port: neither of the two (`inet_csk_find_open_port`).
     Any,
-    /// As any port, when all are taken and net.ipv4.ip_autobind_reuse is 1:
-    /// `relax` alone.
-    AnyRelaxed,
 }
 
 /// The clause of the rule that refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, strum::VariantArray)]
 pub enum Clause {
     /// A listener, and SO_REUSEPORT is on neither side.
     Listens,
@@ -91,20 +75,6 @@ pub enum Clause {
 }
 
 impl Clause {
-    /// All that the rule itself gives; the last two of the type are for what is not
-    /// known of a socket.
-    pub const ALL: [Self; 9] = [
-        Self::Listens,
-        Self::ListensDespiteReuseAddr,
-        Self::BindLacksReuseAddr,
-        Self::ReusePortOfOtherUser,
-        Self::HolderLacksReuseAddr,
-        Self::HolderLacksReusePort,
-        Self::BindLacksReusePort,
-        Self::BindHasReusePortGroup,
-        Self::InUse,
-    ];
-
     /// The clause in words, to be read after the name of the socket.
     pub fn words(self) -> &'static str {
         match self {
@@ -143,47 +113,26 @@ impl Clause {
     }
 }
 
-/// Whether TCP refuses `sk` because of `other`, and by which clause.
-pub fn refuses(kernel: Kernel, sk: &Sock, other: &Sock, ask: Ask) -> Option<Clause> {
+/// Returns the clause by which TCP refuses `sk` because of `other`, if it does.
+pub fn tcp_refuses(kernel: Kernel, sk: &Sock, other: &Sock, ask: Ask) -> Option<Clause> {
     let refused = flags_conflict(sk, other, ask) && tcp_meet(kernel, sk.end, other.end);
     refused.then(|| if ask == Ask::Port { clause(sk, other) } else { Clause::InUse })
 }
 
 /// `inet_bind_conflict`.
 fn flags_conflict(sk: &Sock, other: &Sock, ask: Ask) -> bool {
-    let shared = shares_reuseport(sk, other, sk.group != Group::Open);
     let reused = sk.reuseaddr && other.reuseaddr && other.phase != Phase::Listens;
-    !on_other_device(sk, other)
-        && match ask {
-            Ask::Port => !reused && !shared,
-            Ask::Any => true,
-            Ask::AnyRelaxed => !reused || shared,
-        }
+    let passes = ask == Ask::Port && (reused || shares_reuseport(sk, other));
+    !on_other_device(sk, other) && !passes
 }
 
-/// What UDP makes of another socket on the port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Meeting {
-    /// It is not in the way, and the search goes on.
-    Apart,
-    /// They share the port by SO_REUSEPORT.
-    Shared,
-    /// It refuses.
-    Refuses(Clause),
-}
-
-/// One step of `udp_lib_lport_inuse`.
-pub fn meet(sk: &Sock, other: &Sock) -> Meeting {
-    if (sk.reuseaddr && other.reuseaddr)
+/// Returns the clause by which UDP refuses `sk` because of `other`, if it does
+/// (one step of `udp_lib_lport_inuse`).
+pub fn udp_refuses(sk: &Sock, other: &Sock) -> Option<Clause> {
+    let apart = (sk.reuseaddr && other.reuseaddr)
         || on_other_device(sk, other)
-        || !equal(sk.end, other.end, Wildcards::Both)
-    {
-        Meeting::Apart
-    } else if shares_reuseport(sk, other, sk.group == Group::None) {
-        Meeting::Shared
-    } else {
-        Meeting::Refuses(clause(sk, other))
-    }
+        || !equal(sk.end, other.end, Wildcards::Both);
+    (!apart && !shares_reuseport(sk, other)).then(|| clause(sk, other))
 }
 
 /// Devices keep sockets apart only where both are bound to one.
@@ -192,9 +141,9 @@ fn on_other_device(sk: &Sock, other: &Sock) -> bool {
 }
 
 /// TIME-WAIT has no owner; the kernel does not ask.
-fn shares_reuseport(sk: &Sock, other: &Sock, may_join: bool) -> bool {
+fn shares_reuseport(sk: &Sock, other: &Sock) -> bool {
     let same_user = other.phase == Phase::TimeWait || sk.uid == other.uid;
-    sk.reuseport && other.reuseport && may_join && same_user
+    sk.reuseport && other.reuseport && same_user
 }
 
 /// The clause by which `other` refuses, given that it does. Whoever sets
@@ -202,7 +151,7 @@ fn shares_reuseport(sk: &Sock, other: &Sock, may_join: bool) -> bool {
 pub fn clause(sk: &Sock, other: &Sock) -> Clause {
     let listens = other.phase == Phase::Listens;
     match (sk.reuseport, other.reuseport) {
-        (true, true) if shares_reuseport(sk, other, true) => Clause::BindHasReusePortGroup,
+        (true, true) if shares_reuseport(sk, other) => Clause::BindHasReusePortGroup,
         (true, true) => Clause::ReusePortOfOtherUser,
         (true, false) => Clause::HolderLacksReusePort,
         (false, true) if listens => Clause::BindLacksReusePort,

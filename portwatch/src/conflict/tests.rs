@@ -45,12 +45,16 @@ fn socket(state: State, text: &str) -> Socket {
     }
 }
 
+fn newest(failure: &Failure, other: &Socket) -> Verdict {
+    judge(Kernel::NEWEST, failure, other)
+}
+
 fn tcp(bind: &str, state: State, holder: &str) -> Verdict {
-    judge(&failure(bind, Protocol::Tcp), &socket(state, holder))
+    newest(&failure(bind, Protocol::Tcp), &socket(state, holder))
 }
 
 fn udp(bind: &str, holder: &str) -> Verdict {
-    judge(&failure(bind, Protocol::Udp), &socket(State::Unconn, holder))
+    newest(&failure(bind, Protocol::Udp), &socket(State::Unconn, holder))
 }
 
 use Verdict::{Allows, MayRefuse, Refuses};
@@ -118,11 +122,11 @@ fn devices_part_sockets_only_if_both_are_bound_to_one() {
     let mut failure = failure("0.0.0.0:80", Protocol::Tcp);
     let mut holder = socket(State::Listen, "0.0.0.0:80");
     failure.device = device(1);
-    assert_eq!(judge(&failure, &holder), Refuses(Clause::Listens));
+    assert_eq!(newest(&failure, &holder), Refuses(Clause::Listens));
     holder.device = device(2);
-    assert_eq!(judge(&failure, &holder), Allows);
+    assert_eq!(newest(&failure, &holder), Allows);
     holder.device = device(1);
-    assert_eq!(judge(&failure, &holder), Refuses(Clause::Listens));
+    assert_eq!(newest(&failure, &holder), Refuses(Clause::Listens));
 }
 
 #[test]
@@ -151,29 +155,20 @@ fn what_is_unknown_is_not_decided() {
     // Of an orphan in FIN-WAIT-2 most often a minisock is left, which has no user.
     let mut orphan = socket(State::FinWait2, "10.0.0.1:80 pu");
     let bind = failure("0.0.0.0:80 p", Protocol::Tcp);
-    assert_eq!(judge(&bind, &orphan), Refuses(Clause::ReusePortOfOtherUser));
+    assert_eq!(newest(&bind, &orphan), Refuses(Clause::ReusePortOfOtherUser));
     orphan.inode = None;
-    assert_eq!(judge(&bind, &orphan), MayRefuse(Clause::ReusePortOfOtherUser));
+    assert_eq!(newest(&bind, &orphan), MayRefuse(Clause::ReusePortOfOtherUser));
     // Whether the old sockets took in IPv4 as well.
     let mut wide = socket(State::Listen, "[::]:80");
     wide.v6only = None;
     let bind = failure("0.0.0.0:80", Protocol::Tcp);
-    assert_eq!(judge(&bind, &wide), MayRefuse(Clause::Listens));
+    assert_eq!(newest(&bind, &wide), MayRefuse(Clause::Listens));
 }
 
 #[test]
-fn a_clause_is_given_even_where_the_rule_allows() {
+fn a_clause_is_named_where_the_rule_allows() {
     let bind = failure("127.0.0.1:80", Protocol::Tcp);
     assert_eq!(clause(&bind, &socket(State::Listen, "127.0.0.2:80")), Clause::Listens);
-}
-
-#[test]
-fn one_device_alone_parts_nothing() {
-    let mut bind = failure("0.0.0.0:80", Protocol::Tcp);
-    let holder = socket(State::Listen, "0.0.0.0:80");
-    assert!(!on_one_device_only(&bind, &holder));
-    bind.device = Some(crate::evidence::Device { index: 1, name: None });
-    assert!(on_one_device_only(&bind, &holder));
 }
 
 /// Before 6.1 the stand-in for an IPv6 address was compared like any other.
@@ -181,43 +176,7 @@ fn one_device_alone_parts_nothing() {
 fn kernels_differ_about_the_stand_in() {
     let bind = failure("127.0.0.6:80", Protocol::Tcp);
     let child = socket(State::Established, "[::1]:80");
-    let on = |release| judge_on(Kernel::of(release), &bind, &child);
+    let on = |release| judge(Kernel::of(release), &bind, &child);
     assert_eq!(on("5.10.0"), Refuses(Clause::BindLacksReuseAddr));
     assert_eq!(on("6.1.0"), Allows);
-}
-
-fn sock(uid: u32, reuseaddr: bool, reuseport: bool) -> rule::Sock {
-    rule::Sock {
-        end: address::End { address: std::net::Ipv4Addr::LOCALHOST.into(), v6only: false },
-        device: 0,
-        reuseaddr,
-        reuseport,
-        uid,
-        phase: rule::Phase::Open,
-        group: rule::Group::None,
-    }
-}
-
-/// The first socket had SO_REUSEADDR when it took the port, and gave it up.
-#[test]
-fn older_kernels_remember_what_the_first_owner_had() {
-    let (first, second) = (sock(0, true, false), sock(0, true, false));
-    let now = rule::Sock { reuseaddr: false, ..first };
-    for (release, answer) in [("6.1.0", Ok(())), ("6.12.0", Err((1, Clause::HolderLacksReuseAddr)))]
-    {
-        let kernel = Kernel::of(release);
-        let bucket = bucket::Bucket::first(kernel, &first);
-        let got = bucket::get_port(kernel, Some(&bucket), &second, [(1, &now)], rule::Ask::Port);
-        assert_eq!(got, answer, "{release}");
-    }
-}
-
-#[test]
-fn in_udp_one_that_shares_hides_those_after_it() {
-    let (bind, shares, refuses) =
-        (sock(0, false, true), sock(0, false, true), sock(1, false, true));
-    let get_port = |slot: &[_]| udp::get_port(&bind, slot, slot, rule::Ask::Port);
-    assert_eq!(get_port(&[(1, shares), (2, refuses)]), Ok(()));
-    let refusal = Err((2, Clause::ReusePortOfOtherUser));
-    assert_eq!(get_port(&[(2, refuses), (1, shares)]), refusal);
 }

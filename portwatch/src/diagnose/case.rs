@@ -135,10 +135,11 @@ fn culprit<'a>(evidence: &Evidence, socket: &'a Socket) -> Option<Culprit<'a>> {
     let failure = &evidence.failure;
     let overlap = conflict::overlap(failure, socket);
     let kernel = Kernel::of(&evidence.kernel);
-    let (clause, sure) = match conflict::judge_on(kernel, failure, socket) {
-        _ if socket.refused == Some(true) => (conflict::clause(failure, socket), true),
+    let is_seen = socket.refused == Some(true);
+    let (clause, sure) = match conflict::judge(kernel, failure, socket) {
         Verdict::Refuses(clause) => (clause, true),
-        Verdict::MayRefuse(clause) => (clause, false),
+        Verdict::MayRefuse(clause) => (clause, is_seen),
+        Verdict::Allows if is_seen => (conflict::clause(failure, socket), true),
         Verdict::Allows => return None,
     };
     Some(Culprit { socket, clause, overlap: overlap.unwrap_or(Overlap::Same), sure })

@@ -89,7 +89,7 @@ pub fn decide(case: &Case) -> Diagnosis {
             format!("a bind of {target} {would} be refused: {because}")
         }
         Stage::Listen => format!("{who} cannot listen on {target}: {because}"),
-        _ => format!("{who} cannot bind {target}: {because}"),
+        Stage::Bind => format!("{who} cannot bind {target}: {because}"),
     };
     notes.extend(case.elsewhere());
     notes.extend(case.others());

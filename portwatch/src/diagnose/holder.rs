@@ -23,7 +23,7 @@ pub fn behind<'a>(evidence: &Evidence, socket: &'a Socket) -> (HolderClass, Opti
     if let Some(systemd) = socket.holders.iter().find(|holder| is_systemd(holder, failing)) {
         return (HolderClass::SocketUnit, Some(systemd));
     }
-    if let Some(own) = socket.holders.iter().find(|holder| is_self(failing, holder)) {
+    if let Some(own) = socket.holders.iter().find(|holder| is_self(evidence, holder)) {
         return (HolderClass::Itself, Some(own));
     }
     match socket.unheld {
@@ -55,7 +55,7 @@ pub fn behind<'a>(evidence: &Evidence, socket: &'a Socket) -> (HolderClass, Opti
 
 /// The class of one process that is known to have held the port.
 pub fn of_one(evidence: &Evidence, holder: &Process) -> HolderClass {
-    if is_self(&evidence.process, holder) { HolderClass::Itself } else { class(evidence, holder) }
+    if is_self(evidence, holder) { HolderClass::Itself } else { class(evidence, holder) }
 }
 
 /// systemd, of the system or of a user, or the child that it makes for a unit with
@@ -90,11 +90,13 @@ pub fn named(class: HolderClass, process: Option<&Process>) -> Holder {
 }
 
 /// The process itself, one that it descends from, or a child of it. Pid 1 is
-/// everyone's ancestor and says nothing.
-fn is_self(failing: &Process, holder: &Process) -> bool {
-    holder.pid == failing.pid
+/// everyone's ancestor and says nothing. Where nobody has tried, there is no such process.
+fn is_self(evidence: &Evidence, holder: &Process) -> bool {
+    let failing = &evidence.process;
+    let is_related = holder.pid == failing.pid
         || holder.ppid == Some(failing.pid)
-        || (holder.pid != 1 && failing.ancestors.contains(&holder.pid))
+        || (holder.pid != 1 && failing.ancestors.contains(&holder.pid));
+    !evidence.is_untried() && is_related
 }
 
 /// Why a holder has the socket open, where that tells more than what it is.

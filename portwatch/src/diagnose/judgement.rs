@@ -4,7 +4,7 @@
 
 use crate::{
     diagnose::{HolderClass, Judgement, SafeToStop, case::Case, holder, program, words},
-    evidence::{Gap, Process, State, SupervisorKind},
+    evidence::{Fact, Gap, Process, State, SupervisorKind},
 };
 
 /// Weighs what is known; `None` where there is no process to stop.
@@ -63,7 +63,7 @@ pub fn of(case: &Case, class: HolderClass, holder: Option<&Process>) -> Option<J
     let connections = case.evidence.connections.established;
     if connections > 0 && case.first_in(State::Listen).is_some() {
         let are = if connections == 1 { "connection is" } else { "connections are" };
-        let at_least = Gap::at_least(&case.evidence.gaps, Gap::CONNECTIONS);
+        let at_least = Gap::at_least(&case.evidence.gaps, &Fact::Connections);
         contra.push(format!("{at_least}{connections} established {are} on the port now"));
     }
     let safe_to_stop = match class {

@@ -5,8 +5,8 @@ use std::{fmt::Write as _, net::SocketAddr};
 
 use crate::{
     diagnose::{HolderClass, Move, Risk, case::Case, words, workloads},
-    evidence::{Evidence, Gap, Process, Protocol, Stage},
-    sinks::sanitize::is_harmless,
+    evidence::{Evidence, Fact, Gap, Process, Protocol, Stage},
+    text::sanitize::is_harmless,
 };
 
 mod manager;
@@ -94,11 +94,9 @@ pub fn against(case: &Case, class: HolderClass, holder: Option<&Process>) -> Vec
         HolderClass::OldInstance => {
             vec![stop(case, holder, "another instance of it has the port")]
         }
-        HolderClass::ContainerProxy => vec![workloads::behind_proxy(
-            holder,
-            port,
-            words::protocol(case.evidence.failure.protocol),
-        )],
+        HolderClass::ContainerProxy => {
+            vec![workloads::behind_proxy(holder, port, case.evidence.failure.protocol)]
+        }
         HolderClass::Container => {
             vec![stop(case, holder, "it runs in a container that shares this network namespace")]
         }
@@ -229,7 +227,7 @@ fn wait_free(case: &Case) -> Option<String> {
 /// See for oneself, where nothing better is known.
 pub fn look(case: &Case) -> Move {
     let failure = &case.evidence.failure;
-    let denied = |gap: &Gap| gap.denied && gap.what == "sockets.holders";
+    let denied = |gap: &Gap| gap.denied && gap.what == Fact::Holders;
     if case.evidence.is_untried() && case.evidence.gaps.iter().any(denied) {
         let udp = if failure.protocol == Protocol::Udp { " --udp" } else { "" };
         return command(
@@ -246,7 +244,7 @@ pub fn look(case: &Case) -> Move {
     };
     let why = match failure.stage {
         Stage::Listen => "shows every socket on the port; the listener among them refused",
-        _ => "shows every socket on the port and who has it open, as far as root may see",
+        Stage::Bind => "shows every socket on the port and who has it open, as far as root may see",
     };
     let list = words::listing(failure.protocol, failure.port);
     command(format!("{enter}{list}"), why, Risk::None)
@@ -273,7 +271,7 @@ pub fn enter(case: &Case) -> Option<String> {
     match case.process() {
         // Whoever asks about their own namespace is in it, and about another may not be:
         // a holder that lives elsewhere tells that it may be another.
-        failing if failing.pid == 0 => holders.clone().next().is_none().then(String::new),
+        _ if case.evidence.is_untried() => holders.clone().next().is_none().then(String::new),
         failing => lives_there(&failing).then(|| format!("nsenter -t {} -n ", failing.pid)),
     }
 }

@@ -2,10 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use crate::{
-    evidence::{Process, bounds::ELLIPSIS},
-    redact::Cmdline,
-};
+use crate::{evidence::Process, redact::Cmdline, text::bounds::ELLIPSIS};
 
 /// Programs that run other programs: what tells them apart is their first
 /// argument that is not an option.

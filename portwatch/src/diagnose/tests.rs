@@ -5,8 +5,8 @@ use jiff::Timestamp;
 
 use super::*;
 use crate::evidence::{
-    Cgroup, Connections, Failure, Family, Gap, LastHolder, Netns, Process, Protocol, Runtime,
-    Socket, Stage, State, TimeWait,
+    Cgroup, Connections, Fact, Failure, Family, Gap, LastHolder, Netns, Process, Protocol, Runtime,
+    Socket, Stage, State, Subject, TimeWait,
 };
 
 mod any;
@@ -22,6 +22,7 @@ fn at(text: &str) -> Timestamp {
 fn evidence(sockets: Vec<Socket>) -> Evidence {
     Evidence {
         kernel: "6.12.0".to_owned(),
+        subject: Subject::Failed,
         time: at("2026-06-08T14:02:11Z"),
         failure: Failure {
             stage: Stage::Bind,
@@ -209,6 +210,17 @@ fn bound_and_never_listening() {
     assert_json_snapshot!(diagnose(&evidence));
 }
 
+/// The first process of a container has the parent 0.
+#[test]
+fn where_nobody_has_tried_no_holder_is_itself() {
+    let holder = Process { pid: 1, ppid: Some(0), ..java(1, "2.4.1", "/", "2026-06-02T09:14:33Z") };
+    let mut evidence = listener(holder);
+    evidence.process = Process::default();
+    evidence.subject = Subject::Asked;
+    let holder = diagnose(&evidence).holder.unwrap();
+    assert_ne!(holder.class, HolderClass::Itself);
+}
+
 #[test]
 fn at_listen_the_failing_socket_is_not_its_own_culprit() {
     let mut evidence =
@@ -224,7 +236,7 @@ fn at_listen_the_failing_socket_is_not_its_own_culprit() {
 fn nothing_there_is_gone_and_nothing_seen_is_not_guessed_at() {
     let mut empty = evidence(Vec::new());
     assert_json_snapshot!(diagnose(&empty));
-    empty.gaps.push(Gap::new("sockets", "the namespace could not be entered"));
+    empty.gaps.push(Gap::new(Fact::Sockets, "the namespace could not be entered"));
     let diagnosis = diagnose(&empty);
     assert_eq!(diagnosis.cause, Cause::Undetermined);
     assert!(diagnosis.notes[0].contains("could not be entered"));
@@ -293,7 +305,7 @@ fn hostile_names_are_the_same_to_a_shell() {
         let unit = format!("{name}.service");
         let command = command(&unit).unwrap();
         assert!(!command.chars().any(char::is_control), "{command:?}");
-        assert!(command.chars().all(crate::sinks::sanitize::is_harmless), "{command:?}");
+        assert!(command.chars().all(crate::text::sanitize::is_harmless), "{command:?}");
         let script = command.replace("systemctl stop ", "printf %s ");
         let bash = std::process::Command::new("bash").args(["-c", &script]).output();
         let said = bash.expect("bash is there").stdout;
@@ -331,6 +343,7 @@ fn only_who_lives_there_leads_into_a_namespace() {
     evidence.process.netns = Some(8);
     assert_eq!(enter(&evidence), None);
     evidence.process = Process::default();
+    evidence.subject = Subject::Asked;
     assert_eq!(enter(&evidence), None, "asked about another namespace");
     evidence.netns.host = None;
     assert_eq!(enter(&evidence), None, "not known which it is");

@@ -7,7 +7,7 @@ use std::{
 
 use jiff::Timestamp;
 
-use crate::evidence::{Failure, Process, Protocol, Socket, State, Workload};
+use crate::evidence::{Failure, Process, Protocol, Socket, Workload};
 
 /// `java[31550]`.
 pub fn process(process: &Process) -> impl Display {
@@ -61,7 +61,7 @@ pub fn short_id(id: &str) -> &str {
 /// `tcp 0.0.0.0:8080`.
 pub fn target(failure: &Failure) -> impl Display {
     let address = SocketAddr::new(failure.address, failure.port);
-    from_fn(move |out| write!(out, "{} {}", protocol(failure.protocol), at(address)))
+    from_fn(move |out| write!(out, "{} {}", failure.protocol, at(address)))
 }
 
 /// An address and port, as [`SocketAddr`] displays them. That puts an IPv4 address
@@ -123,22 +123,10 @@ pub fn listing(protocol: Protocol, port: u16) -> String {
     }
 }
 
-/// The protocol's stable name.
-pub fn protocol(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-        Protocol::Udplite => "udplite",
-        Protocol::Sctp => "sctp",
-        Protocol::Icmp => "icmp",
-        Protocol::Other => "other",
-    }
-}
-
 /// `LISTEN 0.0.0.0:8080 (inode 798112)`.
 pub fn socket(socket: &Socket) -> impl Display {
     from_fn(|out| {
-        write!(out, "{} {}", state(socket), ends(socket))?;
+        write!(out, "{} {}", socket.state, ends(socket))?;
         if let Some(inode) = socket.inode {
             write!(out, " (inode {inode})")?;
         }
@@ -152,29 +140,6 @@ pub fn ends(socket: &Socket) -> impl Display {
         Some(remote) => write!(out, "{} from {}", at(socket.local), at(remote)),
         None => at(socket.local).fmt(out),
     })
-}
-
-/// The state as events spell it.
-pub fn state(socket: &Socket) -> &'static str {
-    state_name(socket.state)
-}
-
-/// The same for any state.
-pub fn state_name(state: State) -> &'static str {
-    match state {
-        State::Listen => "LISTEN",
-        State::Bound => "BOUND",
-        State::Unconn => "UNCONN",
-        State::Established => "ESTABLISHED",
-        State::SynSent => "SYN-SENT",
-        State::SynRecv => "SYN-RECV",
-        State::FinWait1 => "FIN-WAIT-1",
-        State::FinWait2 => "FIN-WAIT-2",
-        State::CloseWait => "CLOSE-WAIT",
-        State::LastAck => "LAST-ACK",
-        State::Closing => "CLOSING",
-        State::TimeWait => "TIME-WAIT",
-    }
 }
 
 /// `7 days`, from `start` to `end`; `None` if that is not a span.

@@ -7,11 +7,11 @@ use crate::{
         moves::{command, quote},
         words,
     },
-    evidence::{Cgroup, Engine, Process, Workload},
+    evidence::{Cgroup, Engine, Process, Protocol, Workload},
 };
 
 /// Ends the container that `proxy` holds `port` for.
-pub fn behind_proxy(proxy: &Process, port: u16, protocol: &str) -> Move {
+pub fn behind_proxy(proxy: &Process, port: u16, protocol: Protocol) -> Move {
     let known = proxy.workload.as_ref();
     let published = known.and_then(|workload| workload.published.clone());
     let holds = format!("{} only holds the port for it", words::process(proxy));

@@ -15,7 +15,7 @@ use crate::{
         host::Host,
         run::Service,
     },
-    evidence::{Engine, Evidence, Gap, Process, Workload},
+    evidence::{Engine, Evidence, Fact, Gap, Process, Workload},
     roles,
 };
 
@@ -173,7 +173,7 @@ impl Containers {
         }
         if left_out > 0 {
             gaps.push(Gap::new(
-                "workload",
+                Fact::Workload,
                 format!("only {MOST_DESCRIBED} holders were looked into, {left_out} were not"),
             ));
         }
@@ -239,7 +239,7 @@ fn find(host: &Host, engines: &mut Engines, subject: &Subject, deadline: Instant
 }
 
 fn gap(why: impl fmt::Display) -> Option<Gap> {
-    Some(Gap::new("workload", why.to_string()))
+    Some(Gap::new(Fact::Workload, why.to_string()))
 }
 
 /// The container that a process runs in.

@@ -125,7 +125,7 @@ fn most_by(host: &Host, files: &mut dyn Files, sample: &[u64], deadline: Instant
         }
     });
     if let Err(why) = searched {
-        tracing::debug!(%why, "who has most ports is not known");
+        tracing::debug!(%why, "the process with most ports is not known");
     }
     // Of a program and the children that inherited its sockets the first.
     let most = has.into_iter().map(|(pid, bits)| (bits.count_ones(), Reverse(pid))).max();

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     enrich::{cgroups, halfway, host::Host, processes},
-    evidence::{Gap, Process, Socket},
+    evidence::{Fact, Gap, Process, Socket},
     kernel::{files::Files, records::Records},
 };
 
@@ -148,7 +148,7 @@ impl Holders {
             }
         });
         let Err(why) = searched else { return Ok(()) };
-        tracing::debug!(%why, "searching /proc");
+        tracing::debug!(%why, "searches /proc");
         // What it has shown until then stays, and nobody is counted twice.
         let mut left: Wanted = wanted.extract_if(|_, holders| holders.is_empty()).collect();
         if left.is_empty() {
@@ -271,7 +271,7 @@ fn describe(host: &Host, sockets: &mut [Socket], known: &Wanted, deadline: Insta
             format!("{all} more holders are not listed, {late} of them for lack of time")
         }
     };
-    Some(Gap::new("sockets.holders.more", why))
+    Some(Gap::new(Fact::MoreHolders, why))
 }
 
 #[cfg(test)]

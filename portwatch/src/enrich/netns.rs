@@ -11,9 +11,9 @@ use std::{
 use rustix::thread::{CapabilitySet, capabilities};
 
 use crate::{
-    decode::RawFailure,
+    decode::RawBind,
     enrich::host::{DiagSocket, Host, NetnsRef},
-    evidence::{Evidence, Gap, Netns},
+    evidence::{Evidence, Fact, Gap, Netns},
     kernel::nsfs::Hidden,
 };
 
@@ -66,21 +66,22 @@ impl Namespaces {
     pub fn enter(
         &mut self,
         host: &Host,
-        raw: &RawFailure,
+        bind: &RawBind,
+        pid: Option<u32>,
         deadline: Instant,
         gaps: &mut Vec<Gap>,
     ) -> (Netns, Option<&mut dyn DiagSocket>) {
         self.release_idle();
-        let wanted = match self.locate(host, raw, deadline, gaps) {
+        let wanted = match self.locate(host, bind, pid, deadline, gaps) {
             Ok(wanted) => wanted,
             Err(gap) => {
                 gaps.push(gap);
-                return (Netns { cookie: raw.netns_cookie, ..Netns::default() }, None);
+                return (Netns { cookie: bind.netns_cookie, ..Netns::default() }, None);
             }
         };
         if !self.open.contains_key(&wanted) {
             let mut found = Vec::new();
-            let (netns, way) = find(host, raw, wanted, deadline, &mut found);
+            let (netns, way) = find(host, bind, pid, wanted, deadline, &mut found);
             match way.map(|way| host.sock_diag(&way)) {
                 Some(Ok(diag)) => {
                     self.make_room();
@@ -89,7 +90,7 @@ impl Namespaces {
                 Some(Err(error)) => {
                     let why = format!("sock_diag cannot be opened there: {error}");
                     gaps.extend(found);
-                    gaps.push(Gap::of_error("sockets", why, &error));
+                    gaps.push(Gap::of_error(Fact::Sockets, why, &error));
                     return (netns, None);
                 }
                 None => {
@@ -99,18 +100,18 @@ impl Namespaces {
             }
         }
         match self.open.get_mut(&wanted) {
-            Some(open) if differ(raw.netns_cookie, open.cookie) => {
+            Some(open) if differ(bind.netns_cookie, open.cookie) => {
                 gaps.push(Gap::new(
-                    "netns",
+                    Fact::Netns,
                     "it was gone when it was looked for, and its inode is another namespace's",
                 ));
                 let inode = Some(wanted);
-                (Netns { inode, cookie: raw.netns_cookie, ..Netns::default() }, None)
+                (Netns { inode, cookie: bind.netns_cookie, ..Netns::default() }, None)
             }
             Some(open) => {
                 open.used = Instant::now();
                 gaps.extend(open.gaps.iter().cloned());
-                (Netns { cookie: raw.netns_cookie, ..open.netns.clone() }, Some(&mut *open.diag))
+                (Netns { cookie: bind.netns_cookie, ..open.netns.clone() }, Some(&mut *open.diag))
             }
             None => (Netns::default(), None),
         }
@@ -125,16 +126,22 @@ impl Namespaces {
     fn locate(
         &mut self,
         host: &Host,
-        raw: &RawFailure,
+        bind: &RawBind,
+        pid: Option<u32>,
         deadline: Instant,
         gaps: &mut Vec<Gap>,
     ) -> Result<u32, Gap> {
-        if let Some(inode) = raw.netns_inode {
+        if let Some(inode) = bind.netns_inode {
             return Ok(inode);
         }
-        let of_task = host.proc_file(raw.task.pid, "ns/net");
-        let gone = || Gap::new("netns", "the process was gone before its namespace could be read");
-        let Some(cookie) = raw.netns_cookie else { return inode(&of_task).ok_or_else(gone) };
+        // A bind that nobody has tried would be made from where this process is.
+        let of_task = match pid {
+            Some(pid) => host.proc_file(pid, "ns/net"),
+            None => host.proc_root.join("self/ns/net"),
+        };
+        let gone =
+            || Gap::new(Fact::Netns, "the process was gone before its namespace could be read");
+        let Some(cookie) = bind.netns_cookie else { return inode(&of_task).ok_or_else(gone) };
         let at_hand = self.open.iter().find(|(_, open)| open.cookie == Some(cookie));
         if let Some((&inode, _)) = at_hand {
             return Ok(inode);
@@ -148,7 +155,7 @@ impl Namespaces {
             Err(NotFound::Unasked) => {
                 let inode = inode(&of_task).ok_or_else(gone)?;
                 gaps.push(Gap::new(
-                    "netns.cookie",
+                    Fact::NetnsCookie,
                     "taken for the failing process's namespace: before Linux 5.14 that cannot be \
                      compared",
                 ));
@@ -216,37 +223,41 @@ impl Namespaces {
 /// Describes the namespace and finds a way in.
 fn find(
     host: &Host,
-    raw: &RawFailure,
+    bind: &RawBind,
+    pid: Option<u32>,
     wanted: u32,
     deadline: Instant,
     gaps: &mut Vec<Gap>,
 ) -> (Netns, Option<NetnsRef>) {
     let named = named(host, wanted);
     let name = named.as_ref().and_then(|(name, _)| name.clone());
-    let netns = describe(host, wanted, raw.netns_cookie, name, gaps);
+    let netns = describe(host, wanted, bind.netns_cookie, name, gaps);
     if inode(&host.proc_root.join("self/ns/net")) == Some(wanted) {
         return (netns, Some(NetnsRef::Own));
     }
     // Each way is opened before it is believed: the process may be gone between
     // a look at its link and the use of it.
-    let own_way = open(&host.proc_file(raw.task.pid, "ns/net"), wanted);
+    let own_way = match pid {
+        Some(pid) => open(&host.proc_file(pid, "ns/net"), wanted),
+        None => Err(ErrorKind::NotFound.into()),
+    };
     let gone = own_way.as_ref().is_err_and(|why| why.kind() == ErrorKind::NotFound);
     let way = own_way
         .or_else(|why| named.and_then(|(_, path)| open(&path, wanted).ok()).ok_or(why))
         .or_else(|why| any_process(host, wanted, deadline).map_err(|other| denial(why, other)));
     if let Err(why) = &way {
         gaps.push(if why.kind() == ErrorKind::PermissionDenied && (!gone || may_be_denied()) {
-            Gap::denied("netns", if gone {
+            Gap::denied(Fact::Netns, if gone {
                 "the failing process was gone, and those that may share its namespace may not be \
                  looked at"
             } else {
                 "the namespace of the failing process may not be looked into"
             })
         } else if why.kind() == ErrorKind::TimedOut {
-            Gap::new("netns", "no process in it was found before the deadline")
+            Gap::new(Fact::Netns, "no process in it was found before the deadline")
         } else {
             let gone = "its last process was gone and it has no name, so it could not be entered";
-            Gap::new("netns", host.hidden().map_or(gone, Hidden::why))
+            Gap::new(Fact::Netns, host.hidden().map_or(gone, Hidden::why))
         });
     }
     (netns, way.ok().map(NetnsRef::Other))
@@ -269,7 +280,7 @@ fn describe(
     let init = inode(&host.proc_root.join("1/ns/net"));
     if init.is_none() {
         gaps.push(Gap::new(
-            "netns.host",
+            Fact::NetnsHost,
             "pid 1's namespace may not be read; the agent's own is taken for the host's",
         ));
     }

@@ -17,7 +17,7 @@ use crate::{
         cgroups,
         host::{Host, read_beginning},
     },
-    evidence::{Cgroup, Gap, Process},
+    evidence::{Cgroup, Fact, Gap, Process},
     kernel::{nsfs::Hidden, records::Records},
     proc::{self, MOST_STAT, MOST_STATUS, Stat, Status, TICK_NS},
     redact::{Cmdline, Unredacted},
@@ -47,7 +47,7 @@ pub fn failing(
         ..Process::default()
     };
     match identified(host, task.pid, &task.cmdline) {
-        Some(alive) if is_same(alive.started_ns, task.started_ns, raw.at_ns) => {
+        Some(alive) if is_same(alive.started_ns, task.started_ns, raw.bind.at_ns) => {
             found.exe = alive.process.exe;
             found.tty = alive.process.tty;
             found.ns_pid = alive.process.ns_pid;
@@ -66,9 +66,9 @@ pub fn failing(
     if found.exe.is_none() {
         let gone = "the process was gone when it was looked at";
         let why = host.hidden().map_or(gone, Hidden::why);
-        gaps.push(Gap::new("process.exe", why));
+        gaps.push(Gap::new(Fact::Exe, why));
         if task.cmdline.is_cut() {
-            gaps.push(Gap::new("process.cmdline", "only its first 512 bytes were seen"));
+            gaps.push(Gap::new(Fact::Arguments, "only its first 512 bytes were seen"));
         }
     }
     name_cgroup(host, records, &mut found);
@@ -124,7 +124,7 @@ pub fn owner(host: &Host, pid: u32) -> Option<(Owner, Arguments)> {
 /// while it is being read. The arguments are read if `known` is not all of them.
 fn identified(host: &Host, pid: u32, known: &Unredacted) -> Option<Identified> {
     let Stat { comm, state, ppid, tty, started_ns } = stat(host, pid)?;
-    let Status { uid, ns_pid, core_dumping, .. } = status(host, pid);
+    let Status { uid, ns_pid, core_dumping } = status(host, pid);
     let folder = host.proc_root.join(pid.to_string());
     let mut found = Process {
         pid,

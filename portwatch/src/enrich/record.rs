@@ -3,13 +3,13 @@
 use portwatch_common::{Owner, Port, PortUse, flag};
 
 use crate::{
-    decode::{RawFailure, address_of},
+    decode::{RawBind, address_of},
     enrich::{
         holders::{Searched, Searches},
         host::Host,
         processes, sock_diag,
     },
-    evidence::{Binder, Cgroup, Gap, LastHolder, LeftBy, Process, Socket, State},
+    evidence::{Binder, Cgroup, Fact, Gap, LastHolder, LeftBy, Process, Socket, State},
     kernel::records::Records,
 };
 
@@ -33,19 +33,15 @@ pub fn process(host: &Host, records: &dyn Records, owner: &Owner) -> Process {
 
 /// Who was on the port last, and who was before that; the failing socket itself
 /// is nobody.
-pub fn last_holders(
-    host: &Host,
-    records: &dyn Records,
-    raw: &RawFailure,
-) -> [Option<LastHolder>; 2] {
-    let port = raw.netns_cookie.and_then(|netns_cookie| {
-        let protocol = u16::from(sock_diag::protocol_number(raw.protocol)?);
-        Some(Port { netns_cookie, port: raw.port, protocol, reserved: 0 })
+pub fn last_holders(host: &Host, records: &dyn Records, bind: &RawBind) -> [Option<LastHolder>; 2] {
+    let port = bind.netns_cookie.and_then(|netns_cookie| {
+        let protocol = u16::from(sock_diag::protocol_number(bind.protocol)?);
+        Some(Port { netns_cookie, port: bind.port, protocol, reserved: 0 })
     });
     let known = port.and_then(|port| records.port(port));
     let Some(PortUse { last_cookie, previous_cookie, .. }) = known else { return [None, None] };
     let holder = |cookie: u64| {
-        let owner = records.owner(cookie).filter(|_| Some(cookie) != raw.socket_cookie)?;
+        let owner = records.owner(cookie).filter(|_| Some(cookie) != bind.socket_cookie)?;
         // Two ports that share a slot may be written to it at once.
         let owner = Some(owner).filter(|owner| Some(owner.port) == port)?;
         let [reuseaddr, reuseport] = options(&owner);
@@ -59,7 +55,7 @@ pub fn last_holders(
             left: (owner.left_ns != 0).then(|| host.wall_clock(owner.left_ns)),
         })
     };
-    if Some(last_cookie) == raw.socket_cookie {
+    if Some(last_cookie) == bind.socket_cookie {
         // It bound the port and was refused when it listened.
         return [holder(previous_cookie), None];
     }
@@ -103,7 +99,7 @@ pub fn recall_binder(
                 }
             };
             socket.holders.push(Process { ended, ..process(host, records, &owner) });
-            gap = Some(Gap::new("holder.fd", format!("pid {} {why}", owner.pid)));
+            gap = Some(Gap::new(Fact::HolderFd, format!("pid {} {why}", owner.pid)));
         }
     }
     gap

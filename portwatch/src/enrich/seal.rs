@@ -9,10 +9,12 @@ use std::{cmp::Reverse, mem};
 
 use serde::Serialize;
 
+use super::Described;
 use crate::{
     conflict::{self, Kernel, Verdict},
-    evidence::{Ephemeral, Evidence, Gap, Process, Socket, State, bounds},
+    evidence::{Ephemeral, Evidence, Fact, Gap, Process, Socket, State},
     redact::{Cmdline, Redaction},
+    text::bounds,
 };
 
 /// The most bytes of an event in JSON.
@@ -30,15 +32,20 @@ const MOST_GAPS: usize = 32;
 const GAP: usize = 512;
 
 /// Takes out secrets, and what there is no room for.
-pub fn seal(evidence: &mut Evidence) {
+pub fn seal(Described(mut evidence): Described) -> Evidence {
+    sealed(&mut evidence);
+    evidence
+}
+
+fn sealed(evidence: &mut Evidence) {
     if let Some(range) = &mut evidence.ephemeral
         && !shorten(range)
     {
-        evidence.gaps.push(Gap::new("ephemeral.reserved", "only its beginning is listed"));
+        evidence.gaps.push(Gap::new(Fact::EphemeralReserved, "only its beginning is listed"));
     }
     if evidence.gaps.len() > MOST_GAPS {
         let more = evidence.gaps.split_off(MOST_GAPS - 1).len();
-        evidence.gaps.push(Gap::new("gaps", format!("{more} more gaps are not listed")));
+        evidence.gaps.push(Gap::new(Fact::Gaps, format!("{more} more gaps are not listed")));
     }
     evidence.texts(&mut |text| {
         Redaction::name(text);
@@ -89,7 +96,7 @@ fn fit(evidence: &mut Evidence) {
     }
     kept.sort_by_key(|(place, _)| *place);
     evidence.sockets = kept.into_iter().map(|(_, socket)| socket).collect();
-    evidence.gaps.push(Gap::new("sockets", missing.to_string()));
+    evidence.gaps.push(Gap::new(Fact::Sockets, missing.to_string()));
 }
 
 /// How much a socket matters, the most for one that has surely refused.
@@ -98,7 +105,7 @@ fn rank(evidence: &Evidence, socket: &Socket) -> u8 {
     if socket.refused == Some(true) {
         return 4;
     }
-    match conflict::judge_on(Kernel::of(&evidence.kernel), &evidence.failure, socket) {
+    match conflict::judge(Kernel::of(&evidence.kernel), &evidence.failure, socket) {
         Verdict::Refuses(_) => 3,
         Verdict::MayRefuse(_) => 2,
         Verdict::Allows => u8::from(holds),

@@ -102,12 +102,15 @@ fn seed_owners(
         found.extend(holding.remove(&file.inode).map(|socket| (file.pid, socket)));
     });
     if let Err(why) = searched {
-        tracing::debug!(%why, "not every holder is on record; they are searched for when needed");
+        tracing::debug!(
+            %why,
+            "the owner record is incomplete; missing holders are searched when needed"
+        );
     }
     let mut owners = HashMap::new();
     for (pid, Held { cookie, port, address }) in found {
         if Instant::now() > deadline {
-            tracing::debug!("no time was left to put every holder on record");
+            tracing::debug!("the deadline was reached before every holder was recorded");
             break;
         }
         let owner = owners.entry(pid).or_insert_with(|| processes::owner(host, pid));

@@ -17,7 +17,7 @@ use crate::{
         record,
         sock_diag::{self, Entry, Progress, Query, ReplyError},
     },
-    evidence::{Connections, Failure, Family, Gap, Protocol, Socket, State, TimeWait},
+    evidence::{Connections, Fact, Failure, Family, Gap, Protocol, Socket, State, TimeWait},
     kernel::records::Records,
 };
 
@@ -204,12 +204,12 @@ impl Found {
     /// The gaps for what is listed and counted only in part.
     fn incomplete(&self, why: &ListError, gaps: &mut Vec<Gap>) {
         const COUNTED: &str = "not all were listed, so there may be more";
-        gaps.push(Gap::new("sockets", why.to_string()));
+        gaps.push(Gap::new(Fact::Sockets, why.to_string()));
         if self.time_wait.count > 0 {
-            gaps.push(Gap::new(Gap::TIME_WAIT, COUNTED));
+            gaps.push(Gap::new(Fact::TimeWait, COUNTED));
         }
         if self.connections != Connections::default() {
-            gaps.push(Gap::new(Gap::CONNECTIONS, COUNTED));
+            gaps.push(Gap::new(Fact::Connections, COUNTED));
         }
     }
 }
@@ -253,7 +253,7 @@ impl Search<'_> {
         }
         if found.left_out > 0 {
             gaps.push(Gap::new(
-                "sockets",
+                Fact::Sockets,
                 format!("{} more sockets on this port are not listed", found.left_out),
             ));
         }
@@ -282,7 +282,7 @@ impl Search<'_> {
                 dump(diag, Query::Bound, port, deadline, found)?;
             } else {
                 gaps.push(Gap::new(
-                    "sockets.bound",
+                    Fact::Bound,
                     "the kernel shows sockets that are bound and do not listen only from 6.8 on",
                 ));
             }
@@ -299,7 +299,7 @@ impl Search<'_> {
         gaps: &mut Vec<Gap>,
     ) -> Result<(), ListError> {
         let Some(protocol) = sock_diag::protocol_number(protocol) else {
-            gaps.push(Gap::new("sockets", ListError::Protocol.to_string()));
+            gaps.push(Gap::new(Fact::Sockets, ListError::Protocol.to_string()));
             return Ok(());
         };
         for family in [Family::Ipv4, Family::Ipv6] {
@@ -315,8 +315,7 @@ impl Search<'_> {
         found.sockets.iter().any(|row| {
             let is_culprit = found.wanted.is_some() && row.cookie == found.wanted;
             let is_itself = row.cookie.is_some() && row.cookie == self.failure.cookie;
-            let refuses =
-                matches!(conflict::judge_on(kernel, self.failure, row), Verdict::Refuses(_));
+            let refuses = matches!(conflict::judge(kernel, self.failure, row), Verdict::Refuses(_));
             is_culprit || (refuses && !is_itself)
         })
     }

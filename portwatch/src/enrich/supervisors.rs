@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 use crate::{
     enrich::host::Host,
-    evidence::{Evidence, Gap, Process, Protocol, Supervisor, SupervisorKind},
+    evidence::{Evidence, Fact, Gap, Process, Protocol, Supervisor, SupervisorKind},
     roles::{self, Role},
 };
 
@@ -63,7 +63,7 @@ impl Supervisors {
                     match self.socket_unit(host, local, protocol, deadline) {
                         Ok(Some(unit)) => holder.unit = Some(unit),
                         Ok(None) => {}
-                        Err(why) => add_once(gaps, "sockets.holders.unit", why),
+                        Err(why) => add_once(gaps, Fact::HolderUnit, why),
                     }
                 }
                 if let Some(supervisor) = known.get(&holder.pid) {
@@ -82,12 +82,12 @@ impl Supervisors {
             let wanted = SocketAddr::new(failure.address, failure.port);
             match self.refused_unit(host, wanted, protocol, deadline) {
                 Ok(unit) => failing.unit = unit.or(failing.unit.take()),
-                Err(why) => add_once(gaps, "process.unit", why),
+                Err(why) => add_once(gaps, Fact::Unit, why),
             }
         }
         if left_out {
             let why = format!("only the first {MOST_PROCESSES} processes were looked into");
-            add_once(gaps, "supervisor", why);
+            add_once(gaps, Fact::Supervisor, why);
         }
     }
 
@@ -120,7 +120,11 @@ impl Supervisors {
             parents
         });
         if parents.cut_short {
-            add_once(gaps, "supervisor", "looking at the parents took longer than its deadline");
+            add_once(
+                gaps,
+                Fact::Supervisor,
+                "looking at the parents took longer than its deadline",
+            );
         }
         let shell = parents.shell.filter(|shell| shell.loops || was_seen(shell, process, before));
         let shell = shell.map(|shell| shell.supervisor);
@@ -214,7 +218,7 @@ impl Supervisors {
                     supervisor.restart = Some(service.restart);
                     supervisor.restarts = service.restarts;
                 }
-                Err(why) => add_once(gaps, "supervisor", why),
+                Err(why) => add_once(gaps, Fact::Supervisor, why),
             }
         }
         Some(supervisor)
@@ -285,7 +289,7 @@ fn listens_for_units(process: &Process) -> bool {
 }
 
 /// Adds a gap, unless one for the same fact is there.
-fn add_once(gaps: &mut Vec<Gap>, what: &str, why: impl fmt::Display) {
+fn add_once(gaps: &mut Vec<Gap>, what: Fact, why: impl fmt::Display) {
     if !gaps.iter().any(|gap| gap.what == what) {
         gaps.push(Gap::new(what, why.to_string()));
     }

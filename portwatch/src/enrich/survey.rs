@@ -22,8 +22,9 @@ use crate::{evidence::Engine, proc};
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How a source stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, strum::Display, strum::VariantArray)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum State {
     /// It tells all that it can.
     Ready,
@@ -31,17 +32,6 @@ pub enum State {
     Absent,
     /// It tells less than it could.
     Limited,
-}
-
-impl State {
-    /// Its stable name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Ready => "ready",
-            Self::Absent => "absent",
-            Self::Limited => "limited",
-        }
-    }
 }
 
 /// One source.
@@ -71,7 +61,7 @@ pub fn survey(host: &Host) -> Vec<Source> {
         Source::new("sock_diag", "the sockets on the port", sock_diag(host)),
         Source::new("namespaces", "sockets in other network namespaces", namespaces(host)),
         Source::new("proc", "names and command lines of other users' processes", processes(host)),
-        Source::new("cgroup2", "units, containers, and the quick way to a holder", cgroup2(host)),
+        Source::new("cgroup2", "units, containers, and a fast search for holders", cgroup2(host)),
         Source::new("systemd", "restart settings, .socket units", of_systemd(host)),
         Source::new("docker", "names of Docker's containers", engine(host, Engine::Docker)),
         Source::new("podman", "names of Podman's containers", engine(host, Engine::Podman)),
@@ -83,7 +73,7 @@ fn sock_diag(host: &Host) -> (State, String) {
     match host.sock_diag(&NetnsRef::Own) {
         Ok(_) if host.shows_bound_sockets() => (State::Ready, "all sockets are listed".to_owned()),
         Ok(_) => {
-            let why = "before Linux 6.8 it does not list sockets that are bound and do not listen";
+            let why = "before Linux 6.8 it does not list sockets that are bound but not listening";
             (State::Limited, why.to_owned())
         }
         Err(error) => (State::Limited, error.to_string()),
@@ -95,7 +85,7 @@ fn namespaces(host: &Host) -> (State, String) {
     let entered = File::open(host.proc_root.join("self/ns/net"))
         .and_then(|file| host.sock_diag(&NetnsRef::Other(file)));
     match entered {
-        Ok(_) => (State::Ready, "they may be entered".to_owned()),
+        Ok(_) => (State::Ready, "can be entered".to_owned()),
         Err(error) => (State::Limited, denied(&error, "CAP_SYS_ADMIN")),
     }
 }
@@ -112,7 +102,7 @@ fn processes(host: &Host) -> (State, String) {
     match (seen.and(listed), hides) {
         (Ok(()), None) => (State::Ready, "all processes are visible".to_owned()),
         (Ok(()), Some(level)) => {
-            (State::Ready, format!("hidepid={level}, which does not concern these rights"))
+            (State::Ready, format!("hidepid={level}, which these capabilities override"))
         }
         (Err(error), hides) => {
             let takes = "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, in its user namespace";
@@ -125,7 +115,7 @@ fn processes(host: &Host) -> (State, String) {
 
 fn cgroup2(host: &Host) -> (State, String) {
     let Some(root) = &host.cgroup_root else {
-        return (State::Limited, "it is not mounted".to_owned());
+        return (State::Limited, "not mounted".to_owned());
     };
     let place = root.display();
     let groups = match fs::read_dir(root) {
@@ -133,26 +123,26 @@ fn cgroup2(host: &Host) -> (State, String) {
         Err(error) => return (State::Limited, format!("{place}: {error}")),
     };
     let Some(group) = groups.into_iter().find(|path| path.is_dir()) else {
-        return (State::Ready, format!("mounted at {place}, with nothing in it"));
+        return (State::Ready, format!("mounted at {place}, empty"));
     };
     let id = fs::metadata(&group).map(|found| found.ino()).unwrap_or_default();
     match cgroups::path_of_id(root, id) {
-        Some(_) => (State::Ready, format!("mounted at {place}, and found by id")),
+        Some(_) => (State::Ready, format!("mounted at {place}, groups can be opened by id")),
         None => {
-            let why = "not found by id, which takes CAP_DAC_READ_SEARCH";
-            (State::Limited, format!("mounted at {place}, and {why}"))
+            let why = "groups cannot be opened by id, which needs CAP_DAC_READ_SEARCH";
+            (State::Limited, format!("mounted at {place}, {why}"))
         }
     }
 }
 
 fn of_systemd(host: &Host) -> (State, String) {
     if !systemd::is_running(host) {
-        return (State::Absent, "systemd does not run here".to_owned());
+        return (State::Absent, "systemd is not running".to_owned());
     }
     match systemd::listeners(host, systemd::LISTENING, Instant::now() + PATIENCE) {
         Ok(listeners) => {
             let sockets = listeners.len();
-            (State::Ready, format!("answers over D-Bus; its units listen in {sockets} places"))
+            (State::Ready, format!("answers over D-Bus; its units listen on {sockets} sockets"))
         }
         Err(why) => (State::Limited, why.to_string()),
     }
@@ -163,8 +153,10 @@ fn engine(host: &Host, engine: Engine) -> (State, String) {
     let place = api.service().path(host);
     let place = place.display();
     match containers::engine::list(host, api, None, Instant::now() + PATIENCE) {
-        Err(containers::engine::Error::Absent) => (State::Absent, format!("there is no {place}")),
-        Ok(running) => (State::Ready, format!("{place} answers; {} run", running.len())),
+        Err(containers::engine::Error::Absent) => (State::Absent, format!("no {place}")),
+        Ok(running) => {
+            (State::Ready, format!("{place} answers; {} containers are running", running.len()))
+        }
         Err(why) => (State::Limited, format!("{place}: {why}")),
     }
 }
@@ -174,7 +166,7 @@ fn kubelet(host: &Host) -> (State, String) {
     match fs::read_dir(&logs) {
         Ok(pods) => (State::Ready, format!("{} has {} pods", logs.display(), pods.count())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            (State::Absent, format!("there is no {}", logs.display()))
+            (State::Absent, format!("no {}", logs.display()))
         }
         Err(error) => (State::Limited, format!("{}: {error}", logs.display())),
     }
@@ -182,7 +174,7 @@ fn kubelet(host: &Host) -> (State, String) {
 
 fn denied(error: &io::Error, takes: &str) -> String {
     match error.kind() {
-        io::ErrorKind::PermissionDenied => format!("{error}; it takes {takes}"),
+        io::ErrorKind::PermissionDenied => format!("{error}; needs {takes}"),
         _ => error.to_string(),
     }
 }
@@ -226,6 +218,6 @@ mod tests {
             assert_eq!(state(&sources, name).state, State::Limited, "{name}");
         }
         assert!(state(&sources, "kubelet").detail.ends_with("1 pods"));
-        assert!(state(&sources, "namespaces").detail.contains("it takes CAP_SYS_ADMIN"));
+        assert!(state(&sources, "namespaces").detail.contains("needs CAP_SYS_ADMIN"));
     }
 }

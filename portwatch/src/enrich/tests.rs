@@ -27,7 +27,7 @@ use crate::{
 pub mod fake;
 
 use fake::{
-    LISTEN, OnRecord, Row, TIME_WAIT, UnderWay, done, enrich, host, host_replying, message,
+    LISTEN, OnRecord, Row, TIME_WAIT, UnderWay, asked, done, enrich, host, host_replying, message,
     netlink, own_netns, process, refused,
 };
 
@@ -42,7 +42,7 @@ fn a_service_that_is_gone_still_has_its_unit() {
         ..OnRecord::default()
     };
     let files = Box::new(NoFiles(SearchError::NotLoaded));
-    let evidence = Enricher::new(host, Box::new(records), files).enrich(&raw);
+    let evidence = Enricher::new(host, Box::new(records), files).enrich(&raw, DEADLINE);
     assert_eq!(evidence.process.unit.as_deref(), Some("app.service"));
 }
 
@@ -83,7 +83,7 @@ fn a_later_process_of_the_same_number_is_not_taken_for_the_failing_one() {
     assert_eq!(evidence.process.exe, None);
     assert_eq!(evidence.process.unit, None);
     assert_eq!(evidence.process.cmdline, ["java"], "what the kernel saw stays");
-    assert_eq!(evidence.gaps[0].what, "process.exe");
+    assert_eq!(evidence.gaps[0].what, Fact::Exe);
 }
 
 /// 32 holders of two sockets, each with as many arguments as execve(2) takes.
@@ -99,8 +99,7 @@ fn long_command_lines_are_cut_and_kept_once() {
     }
     let files = Box::new(NoFiles(SearchError::NotLoaded));
     let mut enricher = Enricher::new(host, Box::new(NoRecords), files);
-    enricher.tune(Duration::from_secs(20), Redaction::default());
-    let evidence = enricher.enrich(&refused(own_netns(&root)));
+    let evidence = enricher.enrich(&refused(own_netns(&root)), Duration::from_secs(20));
     assert!(serde_json::to_vec(&evidence).unwrap().len() < seal::MOST_OF_EVENT);
     let holders = |socket: usize| &evidence.sockets[socket].holders;
     assert_eq!((holders(0).len(), holders(1).len()), (32, 32));
@@ -189,7 +188,7 @@ fn a_namespace_that_is_gone_is_a_gap() {
     let root = TempDir::new().unwrap();
     let evidence = enrich(host(&root, &[]), &refused(4_000_000_000));
     assert_eq!(evidence.netns.host, Some(false));
-    assert!(evidence.gaps.iter().any(|gap| gap.what == "netns"), "{:?}", evidence.gaps);
+    assert!(evidence.gaps.iter().any(|gap| gap.what == Fact::Netns), "{:?}", evidence.gaps);
 }
 
 /// The numbers are those of another namespace: what is there says nothing.
@@ -201,11 +200,12 @@ fn a_namespace_with_another_cookie_is_a_gap() {
         fs::create_dir_all(root.path().join("proc/52110/ns")).unwrap();
         fs::write(root.path().join("proc/52110/ns/net"), "").unwrap();
         let netns_inode = known.then(|| own_netns(&root));
-        let raw = RawFailure { netns_inode, netns_cookie: Some(2), ..refused(1) };
+        let bind = RawBind { netns_inode, netns_cookie: Some(2), ..asked(1) };
+        let raw = RawFailure { bind, ..refused(1) };
         let evidence = enrich(host, &raw);
         assert_eq!(evidence.sockets, []);
         assert_eq!((evidence.netns.cookie, evidence.netns.host), (Some(2), None));
-        assert!(evidence.gaps.iter().any(|gap| gap.what == "netns"), "{:?}", evidence.gaps);
+        assert!(evidence.gaps.iter().any(|gap| gap.what == Fact::Netns), "{:?}", evidence.gaps);
         assert_eq!(evidence.ephemeral, None);
     }
 }
@@ -214,7 +214,8 @@ fn a_namespace_with_another_cookie_is_a_gap() {
 fn a_namespace_is_found_by_its_cookie_alone() {
     let root = TempDir::new().unwrap();
     let host = host(&root, &[Row(LISTEN, "0.0.0.0:8080", 798, 0)]);
-    let raw = RawFailure { netns_inode: None, ..refused(1) };
+    let bind = RawBind { netns_inode: None, ..asked(1) };
+    let raw = RawFailure { bind, ..refused(1) };
     let evidence = enrich(host, &raw);
     assert_eq!(evidence.netns.inode, Some(own_netns(&root)));
     assert_eq!(evidence.sockets.len(), 1);
@@ -240,13 +241,14 @@ fn what_the_kernel_does_not_answer_is_a_gap() {
     for (replies, says) in [
         (vec![netlink(2, &(-EOPNOTSUPP).to_ne_bytes())], "modprobe"),
         (vec![netlink(2, &(-ENOENT).to_ne_bytes())], "modprobe"),
+        (vec![netlink(3, &(-ENOENT).to_ne_bytes())], "modprobe"),
         (vec![vec![1, 2, 3]], "cut short"),
         (Vec::new(), "sock_diag"),
     ] {
         let root = TempDir::new().unwrap();
         let host = host_replying(&root, replies);
         let evidence = enrich(host, &refused(own_netns(&root)));
-        let gap = evidence.gaps.iter().find(|gap| gap.what == "sockets").unwrap();
+        let gap = evidence.gaps.iter().find(|gap| gap.what == Fact::Sockets).unwrap();
         assert!(gap.why.contains(says), "{gap:?}");
     }
 }
@@ -255,7 +257,8 @@ fn what_the_kernel_does_not_answer_is_a_gap() {
 fn a_port_that_was_not_asked_for_lists_no_sockets() {
     let root = TempDir::new().unwrap();
     let host = host(&root, &[Row(LISTEN, "0.0.0.0:8080", 798, 0)]);
-    let raw = RawFailure { port: 0, ..refused(own_netns(&root)) };
+    let bind = RawBind { port: 0, ..asked(own_netns(&root)) };
+    let raw = RawFailure { bind, ..refused(1) };
     assert_eq!(enrich(host, &raw).sockets, []);
 }
 
@@ -325,9 +328,9 @@ fn the_device_of_a_link_local_address_is_not_known_to_be_none() {
     ] {
         let address = address.parse().unwrap();
         let mut gaps = Vec::new();
-        let failure = failure(&RawFailure { address, device, ..refused(1) }, &mut gaps);
+        let failure = failure(&RawBind { address, device, ..asked(1) }, &mut gaps);
         assert_eq!(failure.device.map(|device| device.index), device.filter(|&index| index != 0));
-        let gap = gaps.iter().any(|gap| gap.what == "failure.device");
+        let gap = gaps.iter().any(|gap| gap.what == Fact::Device);
         assert_eq!(gap, !is_known, "{address} {device:?}");
     }
 }
@@ -338,8 +341,8 @@ fn an_address_that_was_not_seen_is_a_gap() {
     for address_seen in [true, false] {
         let address = "::".parse().unwrap();
         let mut gaps = Vec::new();
-        failure(&RawFailure { address, address_seen, ..refused(1) }, &mut gaps);
-        assert_eq!(gaps.iter().any(|gap| gap.what == "failure.address"), !address_seen);
+        failure(&RawBind { address, address_seen, ..asked(1) }, &mut gaps);
+        assert_eq!(gaps.iter().any(|gap| gap.what == Fact::Address), !address_seen);
     }
 }
 
@@ -365,13 +368,13 @@ fn only_who_bound_it_is_named_where_nobody_has_it_open() {
             records.owners.insert(1798, owner);
         }
         let files = Box::new(UnderWay(under_way.clone()));
-        let evidence =
-            Enricher::new(host, Box::new(records), files).enrich(&refused(own_netns(&root)));
+        let evidence = Enricher::new(host, Box::new(records), files)
+            .enrich(&refused(own_netns(&root)), DEADLINE);
         let socket = &evidence.sockets[0];
         let holders: Vec<_> = socket.holders.iter().map(|holder| holder.pid).collect();
         assert_eq!(socket.unheld, Some(unheld), "{binder:?} {under_way:?}");
         assert_eq!(holders, named.into_iter().collect::<Vec<_>>(), "{binder:?} {under_way:?}");
-        let gap = evidence.gaps.iter().find(|gap| gap.what == "sockets.unheld");
+        let gap = evidence.gaps.iter().find(|gap| gap.what == Fact::Unheld);
         assert_eq!(gap.is_some(), unheld == Unheld::Nobody, "{:?}", evidence.gaps);
     }
 }
@@ -387,9 +390,9 @@ fn without_time_it_is_not_known_what_keeps_a_socket() {
             Box::new(NoRecords),
             Box::new(UnderWay(Vec::new())),
         );
-        let evidence = enricher.enrich_within(&refused(own_netns(&root)), patience);
+        let evidence = enricher.enrich(&refused(own_netns(&root)), patience);
         assert_eq!(evidence.sockets[0].unheld, unheld);
-        let gap = evidence.gaps.iter().any(|gap| gap.what == "sockets.unheld");
+        let gap = evidence.gaps.iter().any(|gap| gap.what == Fact::Unheld);
         assert_eq!(gap, unheld.is_none(), "{:?}", evidence.gaps);
     }
 }

@@ -11,7 +11,7 @@ use crate::{
         processes,
         sockets::Search,
     },
-    evidence::{Gap, Socket, Unheld},
+    evidence::{Fact, Gap, Socket, Unheld},
     kernel::{
         files::{Files, SearchError},
         records::Records,
@@ -90,7 +90,7 @@ pub fn explain(
         let why = format!(
             "what keeps {unknown} sockets that no process has open was not seen before the deadline"
         );
-        gaps.push(Gap::new("sockets.unheld", why));
+        gaps.push(Gap::new(Fact::Unheld, why));
     }
     broken
 }
@@ -112,7 +112,7 @@ fn gap(receivers: &Result<Vec<u32>, SearchError>) -> Option<Gap> {
              seen: {why}"
         ),
     };
-    Some(Gap::new("sockets.unheld", why))
+    Some(Gap::new(Fact::Unheld, why))
 }
 
 /// Whether the kernel itself has said so when the socket refused.

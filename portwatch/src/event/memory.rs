@@ -3,7 +3,8 @@
 use super::{Event, Record};
 use crate::{
     diagnose::{Move, RefusedBy},
-    evidence::{Gap, Process, Socket, bounds::written},
+    evidence::{Gap, Process, Socket},
+    text::bounds::written,
 };
 
 /// What the allocator takes for a short text, beside what its field's name takes in JSON.

@@ -8,11 +8,14 @@ use super::{
 };
 use crate::advice::Advised;
 
+/// The longest line that is read, in bytes. The largest event has a sixty-fourth of it.
+pub const LONGEST: usize = 16 * 1024 * 1024;
+
 /// Why a line is no record.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// It is no JSON, or ends too early.
-    #[error("no JSON: {0}")]
+    #[error("not JSON: {0}")]
     Json(#[source] serde_json::Error),
     /// It is of a kind or version that is not known.
     #[error(transparent)]
@@ -29,7 +32,7 @@ pub enum ReadError {
 
 impl Advised for ReadError {
     fn hint(&self) -> &'static str {
-        "portwatch schema describes the lines that can be read"
+        "run portwatch schema for the format of a record"
     }
 }
 
@@ -110,9 +113,9 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said() {
         let said = |line: &str| record(line).unwrap_err().to_string();
-        insta::assert_snapshot!(said("{"), @"no JSON: EOF while parsing an object at line 1 column 1");
-        insta::assert_snapshot!(said("{}"), @"no record of portwatch: it has no `schema`");
-        insta::assert_snapshot!(said(r#"{"schema":"portwatch/bind-failure/v9"}"#), @"written by a newer portwatch: portwatch/bind-failure/v9, this one reads up to portwatch/bind-failure/v1");
+        insta::assert_snapshot!(said("{"), @"not JSON: EOF while parsing an object at line 1 column 1");
+        insta::assert_snapshot!(said("{}"), @"not a portwatch record: it has no `schema`");
+        insta::assert_snapshot!(said(r#"{"schema":"portwatch/bind-failure/v9"}"#), @"written by a newer portwatch: portwatch/bind-failure/v9; this one reads up to portwatch/bind-failure/v1");
         insta::assert_snapshot!(said(r#"{"schema":"portwatch/loss/v1"}"#), @"not a portwatch/loss/v1: missing field `time`");
     }
 

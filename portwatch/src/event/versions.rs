@@ -28,13 +28,13 @@ pub const KINDS: [Kind; 3] = [
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum VersionError {
     /// It does not say what it is.
-    #[error("no record of portwatch: it has no `schema`")]
+    #[error("not a portwatch record: it has no `schema`")]
     NoSchema,
     /// Something else wrote it.
-    #[error("no record of portwatch: its schema is `{0}`")]
+    #[error("not a portwatch record: its schema is `{0}`")]
     Foreign(String),
     /// A newer portwatch wrote it.
-    #[error("written by a newer portwatch: {found}, this one reads up to {known}")]
+    #[error("written by a newer portwatch: {found}; this one reads up to {known}")]
     Newer {
         /// What the line has.
         found: String,
@@ -42,7 +42,7 @@ pub enum VersionError {
         known: &'static str,
     },
     /// A version that was never written, or is no longer read.
-    #[error("version `{found}` is not read by this portwatch, which writes {known}")]
+    #[error("cannot read version `{found}`; this portwatch writes {known}")]
     TooOld {
         /// What the line has.
         found: String,
@@ -121,10 +121,10 @@ mod tests {
         let said = |schema: &str| {
             bring_up_to_date(&mut json!({"schema": schema}), &CHANGED).unwrap_err().to_string()
         };
-        insta::assert_snapshot!(said("portwatch/test/v4"), @"written by a newer portwatch: portwatch/test/v4, this one reads up to portwatch/test/v3");
-        insta::assert_snapshot!(said("portwatch/test/v0"), @"version `portwatch/test/v0` is not read by this portwatch, which writes portwatch/test/v3");
-        insta::assert_snapshot!(said("portwatch/test/vx"), @"no record of portwatch: its schema is `portwatch/test/vx`");
-        insta::assert_snapshot!(said("other"), @"no record of portwatch: its schema is `other`");
+        insta::assert_snapshot!(said("portwatch/test/v4"), @"written by a newer portwatch: portwatch/test/v4; this one reads up to portwatch/test/v3");
+        insta::assert_snapshot!(said("portwatch/test/v0"), @"cannot read version `portwatch/test/v0`; this portwatch writes portwatch/test/v3");
+        insta::assert_snapshot!(said("portwatch/test/vx"), @"not a portwatch record: its schema is `portwatch/test/vx`");
+        insta::assert_snapshot!(said("other"), @"not a portwatch record: its schema is `other`");
         assert_eq!(bring_up_to_date(&mut json!([1]), &CHANGED), Err(VersionError::NoSchema));
     }
 }

@@ -7,42 +7,41 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Process, State};
-use crate::event::schema::Time;
+use super::{Process, State, Time};
 
-/// The TIME-WAIT rows on the port.
+/// The TIME-WAIT entries on the port.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TimeWait {
-    /// How many there are.
+    /// Number of entries.
     pub count: u32,
-    /// When the last of them ends, in milliseconds from the event (a lower
-    /// bound; the kernel's timer may be up to 2 s late).
+    /// Milliseconds from the event until the last entry ends (a lower bound: the kernel's
+    /// timer may be up to 2 s late).
     pub max_remaining_ms: Option<u64>,
-    /// The process that left them behind.
+    /// The process whose connections they were.
     pub left_by: Option<LeftBy>,
 }
 
 /// TCP connections on the port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Connections {
-    /// In use: ESTABLISHED.
+    /// Connections in use: ESTABLISHED.
     pub established: u32,
-    /// On their way out: the states from FIN-WAIT-1 to CLOSING and CLOSE-WAIT.
+    /// Connections that are closing: FIN-WAIT-1 to CLOSING, and CLOSE-WAIT.
     pub closing: u32,
 }
 
-/// The ports of a network namespace that the kernel gives to outgoing
-/// connections and to binds of port 0.
+/// The port range from which the kernel chooses for outgoing connections and binds of
+/// port 0.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Ephemeral {
-    /// The first, `net.ipv4.ip_local_port_range`.
+    /// The first port, from `net.ipv4.ip_local_port_range`.
     pub low: u16,
-    /// The last.
+    /// The last port.
     pub high: u16,
-    /// `net.ipv4.ip_local_reserved_ports`: those that are kept out of it, as
+    /// Ports that the kernel does not choose, from `net.ipv4.ip_local_reserved_ports`:
     /// `8080,9000-9100`.
     pub reserved: String,
-    /// How the range is used; only looked at where none of it was free.
+    /// Use of the range; only collected if no port of it was free.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
 }
@@ -63,29 +62,29 @@ impl Ephemeral {
     }
 }
 
-/// What the sockets on ephemeral ports are.
+/// Use of the ephemeral port range.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Usage {
-    /// Ports of the range that a socket has.
+    /// Number of ports in the range that have a socket.
     pub ports: u32,
-    /// Sockets by their state.
+    /// Number of sockets by state.
     pub states: BTreeMap<State, u32>,
-    /// Who has most of them, by a sample of those that a process has.
+    /// The process with most of the sockets, estimated from a sample.
     pub most_by: Option<Share>,
 }
 
-/// Somebody's part in a sample.
+/// One process's share of a sample of sockets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Share {
     /// The process.
     pub process: Process,
-    /// Its sockets in the sample.
+    /// Number of its sockets in the sample.
     pub sockets: u32,
-    /// All sockets of the sample.
+    /// Number of all sockets in the sample.
     pub of: u32,
 }
 
-/// Who was on a port last.
+/// The previous holder of a port.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LastHolder {
     /// The process, as it was when it bound the socket.
@@ -101,17 +100,17 @@ pub struct LastHolder {
     /// `SO_REUSEPORT`, likewise.
     #[serde(default)]
     pub reuseport: Option<bool>,
-    /// When it bound the port or began to listen; `None` if that was before the
-    /// agent's start.
+    /// When it bound the port or began to listen; `None` if that was before the agent
+    /// started.
     #[schemars(with = "Option<Time>")]
     pub bound: Option<Timestamp>,
-    /// When its listener closed; `None` while it listens, and for sockets whose
-    /// end is not seen (UDP, and those that only bind).
+    /// When its listener was closed; `None` while it is listening, and for sockets whose
+    /// close the hooks do not see (UDP, and bound but not listening).
     #[schemars(with = "Option<Time>")]
     pub left: Option<Timestamp>,
 }
 
-/// Who left TIME-WAIT rows behind.
+/// The process that left the TIME-WAIT entries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LeftBy {
     /// The process.
@@ -120,7 +119,7 @@ pub struct LeftBy {
     pub program: Option<String>,
     /// Its unit.
     pub unit: Option<String>,
-    /// When it left the port.
+    /// When its listener was closed.
     #[schemars(with = "Option<Time>")]
     pub left: Option<Timestamp>,
 }

@@ -4,16 +4,16 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::is_false;
-use crate::{event::schema::Time, redact::Cmdline};
+use super::{Time, is_false};
+use crate::redact::Cmdline;
 
-/// A process, as far as it could be seen.
+/// A process, with all evidence that could be collected.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Process {
     /// The process id in the initial pid namespace.
     pub pid: u32,
-    /// The failing thread; for a holder the thread whose table of files has the
-    /// descriptor, where the process's other threads do not share it.
+    /// The failing thread; for a holder, the thread that has the descriptor, if the
+    /// process's other threads do not share its descriptor table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tid: Option<u32>,
     /// The descriptor of the socket, for a holder.
@@ -21,41 +21,39 @@ pub struct Process {
     pub fd: Option<u32>,
     /// The parent.
     pub ppid: Option<u32>,
-    /// Its number in the pid namespace that it lives in, where that is not the
-    /// initial one: what `ps` shows in its container.
+    /// Its pid in its own pid namespace, if that is not the initial one: what `ps` shows
+    /// in its container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ns_pid: Option<u32>,
-    /// The inode of its own network namespace, where the failing socket is in another
+    /// The inode of its own network namespace, if the failing socket is in another one
     /// that is not the host's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub netns: Option<u32>,
-    /// Whether it is writing a core dump, and keeps its descriptors until that
-    /// is done.
+    /// Whether it is writing a core dump; it keeps its descriptors until that is done.
     #[serde(default, skip_serializing_if = "is_false")]
     pub core_dumping: bool,
-    /// Whether it was no longer there when it was looked at: what stands here is
-    /// what the record has of it.
+    /// Whether it had exited when the agent collected the evidence, which then comes from
+    /// the owner record.
     #[serde(default, skip_serializing_if = "is_false")]
     pub ended: bool,
-    /// Whether its first thread has ended; other threads may go on.
+    /// Whether its first thread has exited; other threads may still run.
     #[serde(default, skip_serializing_if = "is_false")]
     pub zombie: bool,
-    /// The failing process's ancestors, nearest first, pid 1 left out.
+    /// The failing process's ancestors, nearest first, without pid 1.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ancestors: Vec<u32>,
     /// The thread's or process's name.
     pub comm: Option<String>,
-    /// The executable's path; ends in ` (deleted)` where the file is gone.
+    /// The executable's path; ends in ` (deleted)` if the file was removed.
     pub exe: Option<String>,
-    /// Who stands for it that the process is what it calls itself, where that is a
-    /// program that acts for others: systemd, docker-proxy, kube-proxy and the like.
+    /// Who vouches for the process's name, if it is the name of a program that acts for
+    /// others: systemd, docker-proxy, kube-proxy and the like.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vouched_by: Option<Voucher>,
-    /// The arguments without secrets; empty where unknown. They are cut at 4 KiB, where
-    /// an ellipsis stands.
+    /// The arguments without secrets; empty if unknown. An ellipsis marks a cut at 4 KiB.
     pub cmdline: Cmdline,
-    /// What its program is written in or runs on; looked at for the failing process
-    /// only, where setting SO_REUSEADDR would help.
+    /// The language or runtime of its program; only collected for the failing process, if
+    /// setting SO_REUSEADDR would help.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime: Option<Runtime>,
     /// The real user id.
@@ -78,36 +76,35 @@ pub struct Process {
     pub pod: Option<String>,
     /// The login session, from the cgroup path.
     pub session: Option<String>,
-    /// The user who logged in, where there is a session; another than `user`
-    /// after sudo.
+    /// The user who logged in, if there is a session; differs from `user` after sudo.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_user: Option<String>,
-    /// The controlling terminal: `pts/3`. A process that was left running when
-    /// its terminal closed has none.
+    /// The controlling terminal: `pts/3`. A process that still runs after its terminal
+    /// was closed has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tty: Option<String>,
-    /// What keeps the process running, and would start it again.
+    /// The supervisor that would restart the process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub supervisor: Option<Supervisor>,
-    /// The container that the process runs in, or that it holds the port for
-    /// (docker-proxy), as its engine knows it.
+    /// The container in which the process runs, or for which it holds the port
+    /// (docker-proxy), from the container engine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workload: Option<Workload>,
 }
 
-/// Who stands for what a process calls itself.
+/// Who vouches for the name of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Voucher {
-    /// Root or the kernel: it runs as root, or what it runs is root's program.
+    /// Root or the kernel: it runs as root, or its program belongs to root.
     Root,
-    /// The user that it runs as, whose own program it is: no proof for others.
+    /// Its own user, to whom its program belongs: no proof for other users.
     User,
-    /// Nobody: it only has the name.
+    /// Nobody: the process itself chose the name.
     Nobody,
 }
 
-/// What a program is written in or runs on.
+/// The language or runtime of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Runtime {
@@ -129,31 +126,33 @@ pub enum Runtime {
     Php,
     /// .NET.
     Dotnet,
-    /// Machine code of another origin: C or C++ as a rule.
+    /// Other machine code, usually C or C++.
     Native,
 }
 
-/// What keeps a process running.
+/// What would restart a process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Supervisor {
     /// Its kind.
     pub kind: SupervisorKind,
-    /// Its name for what it runs: the unit, program or service folder.
+    /// Its name for the process: the unit, program or service directory.
     pub name: Option<String>,
-    /// Its own process; `None` for systemd's system manager.
+    /// Its own pid; `None` for systemd's system manager.
     pub pid: Option<u32>,
     /// systemd's `Restart=`: `no`, `on-failure`, `always` …
     pub restart: Option<String>,
-    /// How often it has started the process again (systemd's `NRestarts`).
+    /// Number of restarts (systemd's `NRestarts`).
     pub restarts: Option<u32>,
-    /// The user that it runs as, where that is not root.
+    /// The user that it runs as, if not root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<u32>,
 }
 
 /// A kind of supervisor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(strum::Display, strum::VariantArray)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum SupervisorKind {
     /// systemd, of the system or of a user.
     Systemd,
@@ -169,20 +168,20 @@ pub enum SupervisorKind {
     Shell,
 }
 
-/// A container, as its engine or the kubelet knows it.
+/// A container, from its engine or the kubelet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Workload {
-    /// Who runs it.
+    /// The engine that runs it.
     pub engine: Engine,
     /// The container's full id.
     pub id: Option<String>,
-    /// Its name; in a pod the container's name in the pod's specification.
+    /// Its name; in a pod, its name in the pod's specification.
     pub name: Option<String>,
     /// Its image's name.
     pub image: Option<String>,
-    /// The pod that it belongs to.
+    /// Its pod.
     pub pod: Option<Pod>,
-    /// What it has published, if the process holds the port for it:
+    /// The published port, if the process holds the port for it:
     /// `127.0.0.1:8080->80/tcp`.
     pub published: Option<String>,
 }
@@ -204,7 +203,7 @@ pub enum Engine {
     Docker,
     /// Podman.
     Podman,
-    /// containerd, in most cases for Kubernetes.
+    /// containerd, usually for Kubernetes.
     Containerd,
     /// CRI-O.
     Crio,

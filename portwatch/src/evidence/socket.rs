@@ -13,11 +13,11 @@ use crate::redact::Cmdline;
 pub struct Socket {
     /// Its state.
     pub state: State,
-    /// Its own end, as the kernel compares it.
+    /// Its local address, as the kernel compares it.
     pub local: SocketAddr,
-    /// The other end, for a connected socket.
+    /// Its remote address, if it is connected.
     pub remote: Option<SocketAddr>,
-    /// Its inode in sockfs; `None` where the kernel alone holds it.
+    /// Its inode in sockfs; `None` if only the kernel holds it.
     pub inode: Option<u64>,
     /// Its cookie.
     pub cookie: Option<u64>,
@@ -29,64 +29,64 @@ pub struct Socket {
     pub reuseaddr: Option<bool>,
     /// `SO_REUSEPORT`.
     pub reuseport: Option<bool>,
-    /// `IPV6_V6ONLY`; `None` for IPv4 sockets too.
+    /// `IPV6_V6ONLY`; also `None` for IPv4 sockets.
     pub v6only: Option<bool>,
     /// `SO_BINDTODEVICE`.
     pub device: Option<Device>,
-    /// Milliseconds until the kernel forgets it (a lower bound), for TIME-WAIT
-    /// and orphans.
+    /// Milliseconds until the kernel removes it (a lower bound), for TIME-WAIT and
+    /// orphans.
     pub expires_ms: Option<u64>,
-    /// Whether the kernel's own conflict check ended at this socket; `None` where
-    /// the hooks do not see it.
+    /// Whether the kernel's own conflict check named this socket; `None` if the hooks
+    /// cannot see that.
     #[serde(default)]
     pub refused: Option<bool>,
-    /// Who bound it, by the agent's record, where that is none of the holders.
+    /// The process that bound it, from the owner record, if it is not a holder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binder: Option<Binder>,
-    /// Which end began the connection, where that is known.
+    /// Which end opened the connection, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
-    /// What has it, where no process has it open.
+    /// What keeps it, if no process has it open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unheld: Option<Unheld>,
-    /// The processes that have it open; where [`Unheld::InFlight`], who bound it and
-    /// is still there.
+    /// The processes that have it open; for [`Unheld::InFlight`], the process that bound
+    /// it, if it still runs.
     pub holders: Vec<Process>,
 }
 
-/// Which end began a connection.
+/// Which end opened a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Origin {
-    /// The other: it came in through a listener here.
+    /// The remote end: a listener here accepted it.
     Accepted,
-    /// This one: the port is its source.
+    /// The local end: the port is its source port.
     Outgoing,
 }
 
-/// What has a socket that no process has open, though it is there.
+/// What keeps a socket that no process has open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Unheld {
     /// The kernel itself: a tunnel, a file server.
     Kernel,
-    /// Its descriptor is under way to a process, or lies in an io_uring.
+    /// A descriptor in flight between processes, or an io_uring.
     InFlight,
-    /// One of the two, and whose it is is not known.
+    /// One of the two; which one is not known.
     Nobody,
 }
 
-/// Who bound a socket that others hold now.
+/// The process that bound a socket that others have open now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Binder {
     /// The process.
     pub pid: u32,
-    /// Its name then.
+    /// Its name at that time.
     pub comm: String,
-    /// The beginning of its arguments then.
+    /// The beginning of its arguments at that time.
     #[serde(default, skip_serializing_if = "Cmdline::is_empty")]
     pub cmdline: Cmdline,
-    /// Whether it is still there.
+    /// Whether it still runs.
     pub alive: bool,
 }
 
@@ -115,15 +115,16 @@ impl Socket {
     }
 }
 
-/// A socket's state, in the words of `ss`.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
-)]
+/// A socket's state, as `ss` names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[derive(strum::Display, strum::IntoStaticStr, strum::VariantArray)]
 #[serde(rename_all = "SCREAMING-KEBAB-CASE")]
+#[strum(serialize_all = "SCREAMING-KEBAB-CASE")]
 pub enum State {
     /// Listening.
     Listen,
-    /// TCP: bound, and neither listening nor connected.
+    /// TCP: bound but not listening or connected.
     Bound,
     /// UDP: bound, not connected.
     Unconn,
@@ -131,20 +132,22 @@ pub enum State {
     Established,
     /// Connecting.
     SynSent,
-    /// A request that the listener has not yet accepted.
+    /// A connection request that the listener has not accepted yet.
     SynRecv,
-    /// This side has closed; its FIN is not acknowledged.
+    /// The local end is closed; its FIN is not acknowledged.
     #[serde(rename = "FIN-WAIT-1")]
+    #[strum(serialize = "FIN-WAIT-1")]
     FinWait1,
-    /// This side has closed; the other has not (`tcp_fin_timeout` ends it).
+    /// The local end is closed, the remote end is not (`tcp_fin_timeout` limits it).
     #[serde(rename = "FIN-WAIT-2")]
+    #[strum(serialize = "FIN-WAIT-2")]
     FinWait2,
-    /// The other side has closed; this one's program has not.
+    /// The remote end is closed, the local program has not closed it.
     CloseWait,
-    /// Both have closed; the last acknowledgement is missing.
+    /// Both ends are closed; the last acknowledgement is missing.
     LastAck,
-    /// Both closed at once.
+    /// Both ends closed at the same time.
     Closing,
-    /// Closed, remembered for 60 s.
+    /// Closed; the kernel keeps it for 60 s.
     TimeWait,
 }

@@ -2,8 +2,8 @@
 //! to its last field, so that nothing can be added to one and be left out here.
 
 use super::{
-    Binder, Cgroup, Device, Ephemeral, Evidence, Failure, Gap, LastHolder, LeftBy, Netns, Pod,
-    Process, Share, Socket, Supervisor, TimeWait, Usage, Workload,
+    Binder, Cgroup, Device, Ephemeral, Evidence, Fact, Failure, Gap, LastHolder, LeftBy, Netns,
+    Pod, Process, Share, Socket, Supervisor, TimeWait, Usage, Workload,
 };
 
 /// What is done to each text.
@@ -16,6 +16,7 @@ impl Evidence {
         let Self {
             time: _,
             kernel,
+            subject: _,
             failure,
             process,
             netns,
@@ -70,7 +71,9 @@ impl Evidence {
             process.texts(each);
         }
         for Gap { what, why, denied: _ } in gaps {
-            each(what);
+            if let Fact::Other(name) = what {
+                each(name);
+            }
             each(why);
         }
     }

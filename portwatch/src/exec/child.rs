@@ -34,8 +34,8 @@ pub struct StartError {
 impl Advised for StartError {
     fn hint(&self) -> &'static str {
         match self.source.kind() {
-            io::ErrorKind::NotFound => "name a program that is in PATH, or its path",
-            _ => "name a program that may be run, and can be on this machine",
+            io::ErrorKind::NotFound => "name a program in PATH, or its path",
+            _ => "name an executable file for this machine's architecture",
         }
     }
 
@@ -176,13 +176,13 @@ impl Child {
         if self.guardian.as_ref().is_none_or(|guardian| guardian.pid() != ended) {
             return;
         }
-        tracing::warn!("the guardian of the command was killed");
+        tracing::warn!("the guardian of the command was killed; starting another");
         self.guardian = (self.guardians_left > 0).then(guardian).flatten();
         self.guardians_left = self.guardians_left.saturating_sub(1);
         let words = self.guardian.as_ref().map(Guardian::words);
         let told = words.map(|words| guardian::tell(words?, self.pid.as_raw().cast_unsigned()));
         if let Some(Err(error)) = told {
-            tracing::warn!(%error, "the command would outlive portwatch");
+            tracing::warn!(%error, "the command would survive if portwatch is killed");
         }
     }
 
@@ -194,7 +194,7 @@ impl Child {
             return;
         }
         if let Err(error) = kill(self.pid, received.signal) {
-            tracing::warn!(%error, "{} is not passed on", received.signal);
+            tracing::warn!(%error, "{} could not be passed on to the command", received.signal);
         }
     }
 }
@@ -204,7 +204,7 @@ fn guardian() -> Option<Guardian> {
     let started = Guardian::start();
     started
         .inspect_err(|error| {
-            tracing::warn!(%error, "no guardian: what changes its user outlives portwatch");
+            tracing::warn!(%error, "no guardian: processes that change user may survive portwatch");
         })
         .ok()
 }

@@ -115,7 +115,7 @@ impl From<&Stat> for Identity {
 pub fn guard(guarded: u32) {
     close_inherited();
     if let Err(error) = rustix::thread::set_name(c"pw-guardian") {
-        tracing::debug!(%error, "it has no name of its own");
+        tracing::debug!(%error, "the guardian could not set its name");
     }
     let mut command = None;
     let mut orphans = Vec::new();
@@ -226,7 +226,7 @@ fn send(process: Identity, signal: Signal) {
     if identity(process.pid) == Some(process)
         && let Err(error) = pidfd_send_signal(&descriptor, signal)
     {
-        tracing::debug!(%error, pid = process.pid, "not killed");
+        tracing::debug!(%error, pid = process.pid, "could not kill a process");
     }
 }
 

@@ -8,30 +8,19 @@ use crate::{
     evidence::{Failure, State},
     shared::Shared,
     sinks::Sink,
+    wait::look::{Asked, FailedBind},
 };
 
 /// What is kept; a command that fails on more starts again when these are free.
 const MOST: usize = 64;
 
-/// A bind that failed, and what is known of who had the port.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// What was asked of the kernel.
-    pub failure: Failure,
-    /// The network namespace.
-    pub netns: Known,
-    /// `SO_REUSEADDR` of the listener, which all its connections have as well: of
-    /// those the kernel tells it to nobody.
-    pub reuseaddr: Option<bool>,
-}
-
-/// All that were refused so far, each once.
+/// What is to be asked of the ports that were refused so far, each once.
 #[derive(Clone, Default)]
-pub struct Refused(Arc<Shared<Vec<Refusal>>>);
+pub struct Refused(Arc<Shared<Vec<Asked>>>);
 
 impl Refused {
     /// What is there so far.
-    pub fn all(&self) -> Vec<Refusal> {
+    pub fn all(&self) -> Vec<Asked> {
         self.0.get()
     }
 }
@@ -39,22 +28,23 @@ impl Refused {
 impl Sink for Refused {
     fn write(&mut self, record: &Record) -> io::Result<()> {
         let Record::BindFailure(event) = record else { return Ok(()) };
-        let refusal = refusal(event);
+        let again = again(event);
         let all = self.0.get();
         // For port 0 there is no port to wait for.
-        if refusal.failure.port != 0 && all.len() < MOST && !all.contains(&refusal) {
-            self.0.push(refusal);
+        if again.port != 0 && all.len() < MOST && !all.contains(&again) {
+            self.0.push(again);
         }
         Ok(())
     }
 }
 
-fn refusal(event: &Event) -> Refusal {
+/// Whether the bind that failed would succeed now.
+fn again(event: &Event) -> Asked {
     let listener = event.sockets.iter().find(|socket| socket.state == State::Listen);
-    Refusal {
+    let failed = FailedBind {
         // Each socket has a cookie of its own.
         failure: Failure { cookie: None, ..event.failure.clone() },
-        netns: Known { inode: event.netns.inode, cookie: event.netns.cookie },
         reuseaddr: listener.and_then(|listener| listener.reuseaddr),
-    }
+    };
+    Asked::again(failed, Known { inode: event.netns.inode, cookie: event.netns.cookie })
 }

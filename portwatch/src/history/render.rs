@@ -2,8 +2,10 @@
 
 use std::fmt::Write as _;
 
+use textwrap::core::display_width;
+
 use super::{Report, Row};
-use crate::sinks::{markdown::prose, sanitize::printable};
+use crate::{sinks::markdown::prose, text::sanitize::printable};
 
 const HEADS: [&str; 8] =
     ["PORT", "HOLDER", "CLASS", "TIMES", "DEPLOYS", "SINCE", "LAST", "FAILING"];
@@ -15,12 +17,15 @@ pub fn table(report: &Report) -> String {
     let mut widths = HEADS.map(str::len);
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
+            *width = (*width).max(display_width(cell));
         }
     }
     let mut text = String::new();
     for row in std::iter::once(&HEADS.map(str::to_owned)).chain(&rows) {
-        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
+        let cells = row.iter().zip(widths).map(|(cell, width)| {
+            let blank = width.saturating_sub(display_width(cell));
+            format!("{cell}{:blank$}", "")
+        });
         let line = cells.collect::<Vec<_>>().join("  ");
         let _ = writeln!(text, "{}", line.trim_end());
     }
@@ -57,7 +62,7 @@ fn cells(row: &Row) -> [String; 8] {
     [
         format!("{}/{}{place}", key.port, key.protocol),
         key.holder.clone(),
-        key.class.clone().unwrap_or_default(),
+        key.class.unwrap_or_default().to_owned(),
         count.to_string(),
         deploys.to_string(),
         minute(first),
@@ -69,16 +74,16 @@ fn cells(row: &Row) -> [String; 8] {
 fn findings(report: &Report) -> impl Iterator<Item = String> + '_ {
     let patterns = report.patterns.iter().filter_map(|row| {
         let finding = row.finding.as_ref()?;
-        Some(format!("port {}: {finding} ({} times refused)", row.key.port, row.count))
+        Some(format!("port {}: {finding} ({} failed binds)", row.key.port, row.count))
     });
     let never = report.never_sets_reuseaddr.iter().map(|program| {
         format!(
-            "{} set SO_REUSEADDR in none of the {} refusals that were looked into ({} times \
-             refused)",
+            "{} set SO_REUSEADDR in none of {} failed binds with evidence ({} failed binds)",
             program.name, program.samples, program.count
         )
     });
-    let left_out = (report.left_out > 0)
-        .then(|| format!("{} more refusals are of patterns not shown", report.left_out));
+    let left_out = (report.left_out > 0).then(|| {
+        format!("{} more failed binds belong to patterns that are not shown", report.left_out)
+    });
     patterns.chain(never).chain(left_out)
 }

@@ -37,6 +37,21 @@ fn the_same_squatter_three_deploys_in_a_row() {
     insta::assert_json_snapshot!(report);
 }
 
+/// A terminal shows some characters two columns wide.
+#[test]
+fn columns_stand_below_each_other_whatever_the_script() {
+    let latin = refused("2026-06-08T10:02:17Z", "app-2.4.2", 0);
+    let mut wide = latin.clone();
+    wide.sockets[0].holders[0].comm = Some("数据库".to_owned());
+    let table = render::table(&report(&[latin, wide]));
+    let since = |line: &str| {
+        let at = line.find("SINCE").or(line.find("2026")).unwrap();
+        textwrap::core::display_width(&line[..at])
+    };
+    let columns: Vec<_> = table.lines().take(3).map(since).collect();
+    assert!(table.contains("数据库") && columns == [columns[0]; 3], "{table}");
+}
+
 #[test]
 fn a_crash_loop_is_one_deploy() {
     let loop_of: Vec<_> =

@@ -8,6 +8,7 @@ use std::{
 
 use aya::Btf;
 use portwatch_common::{Layout, helper};
+use rustix::thread::{self, CapabilitySet};
 use serde::Serialize;
 
 use super::{KernelError, Unusable, attach, btf::Types, layout, records::Shared};
@@ -16,13 +17,26 @@ use crate::proc;
 /// Where the kernel exports its type information.
 pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
-/// The capabilities (include/uapi/linux/capability.h) that attaching needs.
-/// CAP_SYS_ADMIN stands in for each of them (`bpf_capable`, include/linux/capability.h).
-const NEEDED: [(u8, &str); 3] = [(39, "CAP_BPF"), (38, "CAP_PERFMON"), (12, "CAP_NET_ADMIN")];
-const CAP_SYS_ADMIN: u8 = 21;
-/// The capabilities that looking at other users' processes needs. Nothing stands in
-/// for them.
-const WANTED: [(u8, &str); 2] = [(19, "CAP_SYS_PTRACE"), (2, "CAP_DAC_READ_SEARCH")];
+/// Capabilities of which one is enough, the name of that which is asked for, and what is
+/// missed without it.
+type Right = (CapabilitySet, &'static str, &'static str);
+
+/// The rights that attaching needs. CAP_SYS_ADMIN stands in for each of them
+/// (`bpf_capable`, include/linux/capability.h).
+const NEEDED: [Right; 3] = [
+    (CapabilitySet::BPF.union(CapabilitySet::SYS_ADMIN), "CAP_BPF", ATTACHING),
+    (CapabilitySet::PERFMON.union(CapabilitySet::SYS_ADMIN), "CAP_PERFMON", ATTACHING),
+    (CapabilitySet::NET_ADMIN.union(CapabilitySet::SYS_ADMIN), "CAP_NET_ADMIN", ATTACHING),
+];
+const ATTACHING: &str = "no hooks can be attached";
+/// The rights that looking at other users' processes needs. Nothing stands in for them.
+const WANTED: [Right; 2] = [
+    (CapabilitySet::SYS_PTRACE, "CAP_SYS_PTRACE", "processes of other users cannot be named"),
+    (CapabilitySet::DAC_READ_SEARCH, "CAP_DAC_READ_SEARCH", FOUND_LATE),
+];
+const FOUND_LATE: &str = "holders of other users are found late or not at all";
+const ADMIN: Right =
+    (CapabilitySet::SYS_ADMIN, "CAP_SYS_ADMIN", "other network namespaces cannot be entered");
 
 /// What may be taken from the programs at `cgroup/bind4|6`.
 const BOTH: u32 = helper::BIND_OPTIONS | helper::TASK_REGS;
@@ -99,7 +113,7 @@ impl KernelTypes {
     pub fn hidden(&self) -> Option<&'static str> {
         let reads_user = self.layout.0.helpers & helper::READ_USER != 0;
         (!reads_user)
-            .then_some("arguments of processes that end at once: the kernel is locked down")
+            .then_some("arguments of processes that exit at once: the kernel is locked down")
     }
 
     /// Whether programs of this kernel see the parents of a task
@@ -115,7 +129,7 @@ impl Features {
     /// programs may not call is taken from `types`.
     pub fn probe(types: &mut KernelTypes) -> Self {
         let effective = effective_capabilities();
-        let missing = lacking_for_bpf(effective);
+        let missing = lacking(effective, &NEEDED);
         let fexit = if missing.is_empty() {
             let attach::Probed { fexit, mut bind } = attach::probe(types);
             // What it may call came at different times, and was taken back to older kernels.
@@ -145,23 +159,18 @@ impl Features {
 
 /// The capabilities that attaching needs and the process lacks.
 pub fn missing_capabilities() -> Vec<&'static str> {
-    lacking_for_bpf(effective_capabilities())
+    lacking(effective_capabilities(), &NEEDED)
 }
 
 /// The capabilities that matter.
 pub fn capabilities() -> Vec<Capability> {
-    const ATTACHING: &str = "nothing can be attached";
-    const MEANT_FOR: [(u8, &str, &str); 3] = [
-        (19, "CAP_SYS_PTRACE", "holders of other users have no name"),
-        (2, "CAP_DAC_READ_SEARCH", "holders of other users are found late or not"),
-        (21, "CAP_SYS_ADMIN", "other network namespaces are not looked into"),
-    ];
     let effective = effective_capabilities();
-    let has = |bit: u8| effective & (1 << bit) != 0;
-    let needed =
-        NEEDED.iter().map(|&(bit, name)| (has(bit) || has(CAP_SYS_ADMIN), name, ATTACHING));
-    let meant = MEANT_FOR.iter().map(|&(bit, name, without)| (has(bit), name, without));
-    needed.chain(meant).map(|(has, name, without)| Capability { name, has, without }).collect()
+    let all = NEEDED.into_iter().chain(WANTED).chain([ADMIN]);
+    all.map(|(any_of, name, without)| {
+        let has = effective.intersects(any_of);
+        Capability { name, has, without }
+    })
+    .collect()
 }
 
 /// `uname -r`.
@@ -169,21 +178,14 @@ pub fn release() -> String {
     rustix::system::uname().release().to_string_lossy().into_owned()
 }
 
-fn lacking_for_bpf(effective: u64) -> Vec<&'static str> {
-    match effective & (1 << CAP_SYS_ADMIN) {
-        0 => lacking(effective, &NEEDED),
-        _ => Vec::new(),
-    }
+fn lacking(effective: CapabilitySet, rights: &[Right]) -> Vec<&'static str> {
+    let lacked = rights.iter().filter(|(any_of, ..)| !effective.intersects(*any_of));
+    lacked.map(|&(_, name, _)| name).collect()
 }
 
-fn lacking(effective: u64, wanted: &[(u8, &'static str)]) -> Vec<&'static str> {
-    let lacks = |bit: u8| effective & (1 << bit) == 0;
-    wanted.iter().filter(|(bit, _)| lacks(*bit)).map(|(_, name)| *name).collect()
-}
-
-/// Zero where it cannot be read, which reads as "lacks everything".
-fn effective_capabilities() -> u64 {
-    fs::read("/proc/self/status").map_or(0, |status| proc::status(&status).capabilities)
+/// Those of this thread; none where the kernel does not say.
+fn effective_capabilities() -> CapabilitySet {
+    thread::capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective)
 }
 
 /// The word in brackets in `/sys/kernel/security/lockdown`.
@@ -213,9 +215,10 @@ mod tests {
 
     #[test]
     fn sys_admin_loads_programs_and_names_nobody() {
-        let admin = 1 << CAP_SYS_ADMIN;
-        assert!(lacking_for_bpf(admin).is_empty());
+        let admin = CapabilitySet::SYS_ADMIN;
+        assert!(lacking(admin, &NEEDED).is_empty());
         assert_eq!(lacking(admin, &WANTED), ["CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"]);
-        assert_eq!(lacking_for_bpf(1 << 39 | 1 << 38), ["CAP_NET_ADMIN"]);
+        let some = CapabilitySet::BPF | CapabilitySet::PERFMON;
+        assert_eq!(lacking(some, &NEEDED), ["CAP_NET_ADMIN"]);
     }
 }

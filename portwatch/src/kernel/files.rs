@@ -161,7 +161,7 @@ impl KernelFiles {
         let searched =
             self.portion(&[inode], Instant::now() + DEADLINE, &mut |file| found = Some(file.pid));
         if let Err(error) = searched {
-            tracing::debug!(%error, "taken to be in the initial pid namespace");
+            tracing::debug!(%error, "assumes the initial pid namespace");
         }
         found
     }

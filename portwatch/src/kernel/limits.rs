@@ -129,7 +129,7 @@ impl<K: Pod + Eq + Hash + Debug> Table<K> {
                 continue;
             }
             if let Err(error) = self.map.remove(&Shared(key)) {
-                tracing::debug!(%error, "an idle entry stays");
+                tracing::debug!(%error, "an idle entry could not be removed");
                 continue;
             }
             self.seen.remove(&key);

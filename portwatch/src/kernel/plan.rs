@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use super::{KernelError, Unusable, features::Features};
 
 /// A set of hooks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, strum::Display, strum::IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
 pub enum HookSet {
     /// Function exits: the preferred set.
     Fexit,
@@ -14,14 +15,6 @@ pub enum HookSet {
 }
 
 impl HookSet {
-    /// Its stable name, as events carry it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Fexit => "fexit",
-            Self::Tracepoint => "tracepoint",
-        }
-    }
-
     /// What events of this set cannot show.
     pub fn misses(self) -> &'static [&'static str] {
         match self {
@@ -37,14 +30,14 @@ impl HookSet {
 }
 
 /// Which set somebody asks for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Choice {
-    /// Function exits where the kernel permits them, tracepoints elsewhere
+    /// Function exits if the kernel permits them, otherwise tracepoints.
     #[default]
     Auto,
-    /// Function exits, or nothing
+    /// Function exits, or fail.
     Fexit,
-    /// Tracepoints, also where function exits are permitted
+    /// Tracepoints, even if function exits are permitted.
     Tracepoint,
 }
 
@@ -106,10 +99,13 @@ const fn required(program: &'static str, hook: Hook) -> Probe {
 
 /// In both sets.
 const STATE: Probe =
-    optional("pw_state", Hook::TpBtf("inet_sock_set_state"), "when a listener has closed");
+    optional("pw_state", Hook::TpBtf("inet_sock_set_state"), "when a listener was closed");
 /// In both sets.
-const CGROUPS: Probe =
-    optional("pw_cgroup_gone", Hook::TpBtf("cgroup_rmdir"), "units and containers that are gone");
+const CGROUPS: Probe = optional(
+    "pw_cgroup_gone",
+    Hook::TpBtf("cgroup_rmdir"),
+    "names of units and containers whose control group was removed",
+);
 
 const fn optional(program: &'static str, hook: Hook, loss: &'static str) -> Probe {
     Probe { program, hook, optional: Some(loss) }
@@ -118,19 +114,19 @@ const fn optional(program: &'static str, hook: Hook, loss: &'static str) -> Prob
 /// The fexit set.
 pub const FEXIT: [Probe; 9] = [
     required("pw_tcp_port", Hook::Fexit("inet_csk_get_port")),
-    optional("pw_udp4_port", Hook::Fexit("udp_v4_get_port"), "refusals of IPv4 UDP sockets"),
-    optional("pw_udp6_port", Hook::Fexit("udp_v6_get_port"), "refusals of IPv6 UDP sockets"),
+    optional("pw_udp4_port", Hook::Fexit("udp_v4_get_port"), "failed binds of IPv4 UDP sockets"),
+    optional("pw_udp6_port", Hook::Fexit("udp_v6_get_port"), "failed binds of IPv6 UDP sockets"),
     optional("pw_inet_bind", Hook::Fexit("inet_bind"), "SCTP and ICMP echo sockets over IPv4"),
     optional("pw_inet6_bind", Hook::Fexit("inet6_bind"), "SCTP and ICMP echo sockets over IPv6"),
     optional(
         "pw_same_addr",
         Hook::Fexit("inet_rcv_saddr_equal"),
-        "the kernel's own word on which socket refused",
+        "which socket blocks the bind, by the kernel's own check",
     ),
     optional(
         "pw_conflict",
         Hook::Fexit("inet_bind_conflict"),
-        "the kernel's own word on which TCP socket refused (6.1 and later)",
+        "which TCP socket blocks the bind, by the kernel's own check (6.1 and later)",
     ),
     STATE,
     CGROUPS,
@@ -139,8 +135,8 @@ pub const FEXIT: [Probe; 9] = [
 /// Beside the fexit set where that cannot have cookies made: without them nothing is on
 /// record. Without a cgroup2 hierarchy they cannot be attached, which is said.
 pub const COOKIES: [Probe; 2] = [
-    optional("pw_cookie4", Hook::CgroupBind, "who has held a port over IPv4 and is gone"),
-    optional("pw_cookie6", Hook::CgroupBind, "who has held a port over IPv6 and is gone"),
+    optional("pw_cookie4", Hook::CgroupBind, "previous holders of IPv4 ports"),
+    optional("pw_cookie6", Hook::CgroupBind, "previous holders of IPv6 ports"),
 ];
 
 /// Beside either set where one process's descendants are watched and programs do not see
@@ -151,8 +147,8 @@ pub const FORKS: Probe = required("pw_fork", Hook::TpBtf("sched_process_fork"));
 pub const TRACEPOINT: [Probe; 6] = [
     required("pw_sys_exit", Hook::TpBtf("sys_exit")),
     required("pw_bind4", Hook::CgroupBind),
-    optional("pw_bind6", Hook::CgroupBind, "refusals of IPv6 sockets"),
-    optional("pw_set_state", Hook::TpBtf("inet_sock_set_state"), "refusals of listen(2)"),
+    optional("pw_bind6", Hook::CgroupBind, "failed binds of IPv6 sockets"),
+    optional("pw_set_state", Hook::TpBtf("inet_sock_set_state"), "failed listen(2) calls"),
     STATE,
     CGROUPS,
 ];
@@ -179,10 +175,10 @@ pub fn plan(features: &Features, choice: Choice) -> Result<Plan, KernelError> {
             return Err(KernelError::NoHooks { fexit, tracepoint });
         }
         (Choice::Fexit, Err(why), _) => {
-            return Err(KernelError::NotThisSet { set: HookSet::Fexit.name(), why });
+            return Err(KernelError::NotThisSet { set: HookSet::Fexit.into(), why });
         }
         (Choice::Tracepoint, _, Err(why)) => {
-            return Err(KernelError::NotThisSet { set: HookSet::Tracepoint.name(), why });
+            return Err(KernelError::NotThisSet { set: HookSet::Tracepoint.into(), why });
         }
     };
     let mut probes = match set {

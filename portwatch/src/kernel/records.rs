@@ -72,7 +72,7 @@ impl KernelRecords {
     /// The object lacks them.
     pub fn open(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
         let step = |error: Box<dyn std::error::Error + Send + Sync>| {
-            KernelError::aya("open the record of owners")(error)
+            KernelError::aya("open the owner record")(error)
         };
         let mut take =
             |name: &str| ebpf.take_map(name).ok_or_else(|| step(format!("no map {name}").into()));
@@ -186,7 +186,7 @@ impl Records for KernelRecords {
             return;
         }
         if let Err(error) = self.owners.set(at, Shared(owner), 0) {
-            tracing::debug!(%error, cookie, "the socket is not on record");
+            tracing::debug!(%error, cookie, "the socket has no owner record");
             return;
         }
         let known = match slot(&self.ports, port.slot()) {
@@ -201,7 +201,7 @@ impl Records for KernelRecords {
         let free = slot(&self.arguments, at).is_some_and(|there| there.pid == 0);
         let kept = free.then(|| self.arguments.set(at, Shared(*arguments), 0));
         if let Some(Err(error)) = known.into_iter().chain(kept).find(Result::is_err) {
-            tracing::debug!(%error, "the port or the arguments are not on record");
+            tracing::debug!(%error, "the port or the arguments could not be recorded");
         }
     }
 
@@ -209,7 +209,7 @@ impl Records for KernelRecords {
         let before = self.connected(port).unwrap_or_default();
         let known = Shared(Connected { older: 1, ..before });
         if let Err(error) = self.connected.set(u32::from(port), known, 0) {
-            tracing::debug!(%error, port, "the connection is not on record");
+            tracing::debug!(%error, port, "the connection could not be recorded");
         }
     }
 

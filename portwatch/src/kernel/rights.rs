@@ -6,12 +6,10 @@ use std::{fs, io, thread, time::Duration};
 use rustix::{
     io::Errno,
     thread::{
-        CapabilitySet, capabilities, clear_ambient_capability_set, gettid,
+        CapabilitySet, CapabilitySets, Pid, capabilities, clear_ambient_capability_set, gettid,
         remove_capability_from_bounding_set, set_capabilities,
     },
 };
-
-use crate::proc;
 
 /// What stays, where it was there; docs/architecture.md says what each is for.
 const KEPT: CapabilitySet = CapabilitySet::DAC_OVERRIDE
@@ -24,13 +22,13 @@ const KEPT: CapabilitySet = CapabilitySet::DAC_OVERRIDE
 #[derive(Debug, thiserror::Error)]
 pub enum RightsError {
     /// Each thread has its own, and none can take those of another.
-    #[error("{0} threads that have been started already would keep them")]
+    #[error("{0} other threads would keep them")]
     Threads(usize),
     /// /proc cannot be read.
-    #[error("the threads cannot be counted")]
+    #[error("cannot count the threads")]
     Uncounted(#[source] io::Error),
     /// capset(2) or prctl(2) fails.
-    #[error("the kernel refuses it")]
+    #[error("the kernel does not permit it")]
     Refused(#[from] Errno),
 }
 
@@ -79,19 +77,17 @@ fn nobody_has_more() -> Result<(), RightsError> {
     Err(RightsError::Threads(others))
 }
 
-/// How many other threads have a capability that is not kept.
+/// How many other threads have a capability that is not kept. One that has ended since it
+/// was listed counts as well, and is not listed the next time.
 fn threads_with_more() -> io::Result<usize> {
-    let own = gettid().as_raw_nonzero().to_string();
     let mut others = 0;
     for thread in fs::read_dir("/proc/self/task")? {
-        let thread = thread?;
-        if thread.file_name().to_str() == Some(&own) {
-            continue;
+        let number = thread?.file_name();
+        let thread = number.to_str().and_then(|number| Pid::from_raw(number.parse().ok()?));
+        if thread != Some(gettid()) {
+            let has_no_more = |sets: CapabilitySets| KEPT.contains(sets.effective);
+            others += usize::from(!capabilities(thread).is_ok_and(has_no_more));
         }
-        // One that has ended since has none.
-        let status = fs::read(thread.path().join("status")).unwrap_or_default();
-        let more = proc::status(&status).capabilities & !KEPT.bits();
-        others += usize::from(more != 0);
     }
     Ok(others)
 }

@@ -70,8 +70,8 @@ pub struct ServeError {
 impl Advised for ServeError {
     fn hint(&self) -> &'static str {
         match self.source.kind() {
-            io::ErrorKind::AddrInUse => "portwatch explain says who has the port",
-            _ => "name an address of this machine, or unix: and a path that can be made",
+            io::ErrorKind::AddrInUse => "run portwatch explain to see who holds the port",
+            _ => "name an address of this machine, or unix: and a path that can be created",
         }
     }
 }
@@ -191,7 +191,7 @@ struct SocketFile(PathBuf);
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_file(&self.0) {
-            tracing::debug!(%error, "the socket's file stays");
+            tracing::debug!(%error, "the socket's file could not be removed");
         }
     }
 }
@@ -237,7 +237,7 @@ impl Open {
                 .serve_connection(TokioIo::new(stream), service);
             match timeout(TIME_LIMIT, connection).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::debug!(%error, "a request for metrics"),
+                Ok(Err(error)) => tracing::debug!(%error, "a request for metrics failed"),
                 Err(_) => tracing::debug!("a request for metrics took too long"),
             }
         });
@@ -297,9 +297,9 @@ impl Pages {
                 Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
             },
             (&Method::GET | &Method::HEAD, _) => {
-                (StatusCode::NOT_FOUND, "there are /metrics and /healthz\n".to_owned())
+                (StatusCode::NOT_FOUND, "not found; use /metrics or /healthz\n".to_owned())
             }
-            _ => (StatusCode::METHOD_NOT_ALLOWED, "there is GET\n".to_owned()),
+            _ => (StatusCode::METHOD_NOT_ALLOWED, "use GET or HEAD\n".to_owned()),
         };
         let mut response = Response::new(text);
         *response.status_mut() = status;

@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What waits is not worked off.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{stage}: {waiting} wait and nothing has been done for {} s", .still.as_secs())]
+#[error("{stage}: {waiting} waiting, no progress for {} s", .still.as_secs())]
 pub struct Stuck {
     /// The stage's name.
     pub stage: &'static str,
@@ -140,7 +140,7 @@ mod tests {
         stage.add();
         stage.take_back();
         let why = stage.health(Instant::now() + LATER).unwrap_err().to_string();
-        assert!(why.starts_with("a: 1 wait and nothing has been done for 3"), "{why}");
+        assert!(why.starts_with("a: 1 waiting, no progress for 3"), "{why}");
         stage.end();
         assert_eq!(stage.health(Instant::now() + LATER), Ok(()));
         assert_eq!(stage.waiting(), 0);

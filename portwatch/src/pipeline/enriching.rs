@@ -187,7 +187,7 @@ impl Enriching {
     fn look_into(&mut self, raw: &RawFailure, now: Instant) -> Result<(), Cgroup> {
         let begun = Instant::now();
         let patience = self.budget.patience(raw.tenant(), self.deadline, begun);
-        let evidence = self.enricher.enrich_within(raw, patience);
+        let evidence = self.enricher.enrich(raw, patience);
         self.metrics.enriched(begun.elapsed());
         if !self.filter.wants_process(&evidence.process) {
             return Err(evidence.process.cgroup.unwrap_or(Cgroup { id: None, path: None }));
@@ -210,7 +210,7 @@ impl Enriching {
         self.filter = filter;
         self.storms.set_window(storm_window);
         self.deadline = deadline;
-        self.enricher.tune(deadline, redaction);
+        self.enricher.redact_by(redaction);
         ignored.0.clear();
     }
 }

@@ -168,7 +168,7 @@ impl Writer {
         }
         self.say_losses(sink)?;
         if self.losses.pending() > 0 {
-            tracing::error!("{}: what it has lost could not be said", self.place);
+            tracing::error!("{}: the count of its lost records could not be written", self.place);
         }
         let written = sink.write(&farewell());
         self.judge(written, 0, &mut failing)?;

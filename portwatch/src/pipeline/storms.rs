@@ -168,7 +168,7 @@ impl Storms {
         let Some(counted) = enough.and_then(|group| self.groups.get_mut(group)) else {
             return false;
         };
-        counted.add(1, raw.at_ns, raw.at_ns);
+        counted.add(1, raw.bind.at_ns, raw.bind.at_ns);
         true
     }
 
@@ -207,12 +207,12 @@ impl Storms {
         told.last = now;
         told.processes += u32::from(tell);
         let counted =
-            self.group(group, now, |due| Counted::new(tenant, event.clone(), raw.at_ns, due));
+            self.group(group, now, |due| Counted::new(tenant, event.clone(), raw.bind.at_ns, due));
         let told = if tell {
             Some(event)
         } else {
-            counted.add(1, raw.at_ns, raw.at_ns);
-            counted.look(event, raw.at_ns);
+            counted.add(1, raw.bind.at_ns, raw.bind.at_ns);
+            counted.look(event, raw.bind.at_ns);
             None
         };
         self.shrink();

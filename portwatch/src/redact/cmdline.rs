@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt, str::SplitTerminator, sync::Arc};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::evidence::bounds::{self, ELLIPSIS};
+use crate::text::bounds::{self, ELLIPSIS};
 
 /// The most bytes of JSON that the arguments of one process take in an event.
 pub const MOST_BYTES: usize = 4096;

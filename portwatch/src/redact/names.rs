@@ -163,6 +163,13 @@ pub fn kind(name: &str) -> Option<Kind> {
         return None;
     }
     let previous = before.last().map(String::as_str).unwrap_or_default();
+    // traefik's `basicauth.users=user:hash`, vault's `-dev-root-token-id=`.
+    if last == "users" && matches!(previous, "basicauth" | "digestauth") {
+        return Some(Kind::Pair);
+    }
+    if last == "id" && before.ends_with(&["root".to_owned(), "token".to_owned()]) {
+        return Some(Kind::Secret);
+    }
     // These are never files, and in base64 they may begin with a slash.
     if last == "key" && matches!(previous, "access" | "account" | "shared") {
         return Some(Kind::Secret);

@@ -36,6 +36,12 @@ fn options_and_variables() {
         ("curl -u me:x http://h/", "curl -u [redacted] http://h/"),
         ("mongod --auth --port 80", "mongod --auth --port 80"),
         ("app --password --verbose", "app --password --verbose"),
+        (
+            "vault server -dev -dev-root-token-id=x",
+            "vault server -dev -dev-root-token-id=[redacted]",
+        ),
+        ("traefik --basicauth.users=u:$apr1$x", "traefik --basicauth.users=u:[redacted]"),
+        ("app --aws-access-key-id=AKIA --users=a:b", "app --aws-access-key-id=AKIA --users=a:b"),
         ("nginx -p /srv", "nginx -p /srv"),
         ("app --password --hunter2 -v", "app --password [redacted] -v"),
         ("app --token --X --port=80", "app --token [redacted] --port=80"),
@@ -136,7 +142,9 @@ fn two_instances_with_different_secrets_are_the_same_command() {
 /// A process may have any arguments, as long as execve(2) lets them be.
 #[test]
 fn no_text_takes_long() {
-    let begun = std::time::Instant::now();
+    // Of this thread alone, so that other work on the machine does not count.
+    let used = || rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    let before = used();
     for part in [
         "://",
         "eyJ/",
@@ -167,8 +175,8 @@ fn no_text_takes_long() {
             Redaction::default().arguments(&mut cmdline);
         }
     }
-    let took = begun.elapsed();
-    assert!(took < std::time::Duration::from_secs(30), "{took:?}");
+    let took = used() - before;
+    assert!(took.tv_sec < 30, "{took:?}");
 }
 
 /// What an argument says is its own: neither its words nor those of a value make another

@@ -163,6 +163,7 @@ impl Reader {
         let Evidence {
             time,
             kernel,
+            subject: _,
             failure,
             process,
             netns,

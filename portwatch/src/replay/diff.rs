@@ -5,7 +5,7 @@ use std::{fmt::Write as _, io};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::{diagnose::Diagnosis, event::Event, sinks::sanitize::printable};
+use crate::{diagnose::Diagnosis, event::Event, text::sanitize::printable};
 
 /// One event whose diagnosis is another today.
 #[derive(Serialize)]

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use crate::{diagnose::Diagnosis, evidence::Evidence, sinks::human::word};
+use crate::{diagnose::Diagnosis, evidence::Evidence};
 
 /// All conditions that are set must hold.
 #[derive(Clone, Debug, Default)]
@@ -46,7 +46,7 @@ impl Filter {
         if self.causes.is_empty() {
             return true;
         }
-        let cause = word(&diagnosis.cause);
+        let cause: &str = diagnosis.cause.into();
         let is_it = |wanted: &String| {
             cause
                 .strip_prefix(wanted.as_str())

@@ -10,10 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{BadLine, sources::Opened};
-use crate::sinks::journald;
-
-/// Longer lines are no records: the largest that the agent writes are far shorter.
-pub const LONGEST: usize = 16 * 1024 * 1024;
+use crate::{event::read::LONGEST, sinks::journald};
 
 /// Reads a source line by line.
 pub struct Lines {
@@ -164,7 +161,7 @@ enum JournalError {
     #[error(transparent)]
     Utf8(#[from] FromUtf8Error),
     /// The record is no bytes.
-    #[error("{} is no text", journald::RECORD)]
+    #[error("{} is not text", journald::RECORD)]
     NoText,
 }
 
@@ -221,7 +218,7 @@ mod tests {
 {"MESSAGE":"x"}"#;
         let read = lines(text, true);
         assert_eq!(read[..2], [Ok("{}".to_owned()), Ok("{}".to_owned())]);
-        assert_eq!(read[2], Err("f:3: PORTWATCH_EVENT is no text".to_owned()));
+        assert_eq!(read[2], Err("f:3: PORTWATCH_EVENT is not text".to_owned()));
         assert!(read[3].as_ref().is_err_and(|why| why.starts_with("f:4: missing field")));
     }
 

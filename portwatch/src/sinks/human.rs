@@ -14,8 +14,9 @@ use textwrap::{Options, WordSeparator, WordSplitter, wrap};
 use crate::{
     diagnose::{Diagnosis, Judgement, Move, SafeToStop, words},
     event::{Event, Loss, Record},
-    evidence::{Gap, Netns, Process, Socket, TimeWait},
-    sinks::{Sink, sanitize::printable},
+    evidence::{Fact, Gap, Netns, Process, Socket, TimeWait},
+    sinks::Sink,
+    text::sanitize::printable,
 };
 
 mod explanation;
@@ -97,7 +98,7 @@ struct Block {
 impl Block {
     fn head(&mut self, event: &Event) {
         let time = event.time.strftime("%Y-%m-%d %H:%M:%S UTC");
-        let cause = word(&event.diagnosis.cause);
+        let cause = event.diagnosis.cause;
         let errno = printable(&event.failure.errno);
         let many = if event.count > 1 { format!(" ×{}", event.count) } else { String::new() };
         let _ = writeln!(self.text, "{HEAD}{errno}{HEAD:#}{many}  {cause}  {LABEL}{time}{LABEL:#}");
@@ -117,14 +118,14 @@ impl Block {
             holders.find(|process| Some(process.pid) == holder.pid && process.fd == holder.fd)
         });
         if let (Some(process), Some(holder)) = (holding, holder) {
-            let class = word(&holder.class).replace('_', " ");
+            let class = holder.class.to_string().replace('_', " ");
             self.row("held by", &format!("{class}: {}", process_line(process)));
         }
     }
 
     fn around(&mut self, time_wait: &TimeWait, netns: &Netns, gaps: &[Gap]) {
         if time_wait.count > 0 {
-            let at_least = Gap::at_least(gaps, Gap::TIME_WAIT);
+            let at_least = Gap::at_least(gaps, &Fact::TimeWait);
             let left = time_wait
                 .max_remaining_ms
                 .map(|ms| format!(", the last ends in {at_least}{} s", ms.div_ceil(1000)))
@@ -261,14 +262,6 @@ fn shortened(text: &str) -> String {
 
 fn lost(loss: &Loss) -> String {
     format!("{HEAD}lost{HEAD:#} {} records ({})\n\n", loss.count, printable(&loss.place))
-}
-
-/// The stable word of a serialised enum.
-pub(crate) fn word(value: &impl serde::Serialize) -> String {
-    match serde_json::to_value(value) {
-        Ok(serde_json::Value::String(word)) => word,
-        _ => String::new(),
-    }
 }
 
 #[cfg(test)]

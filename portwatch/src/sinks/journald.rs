@@ -7,7 +7,8 @@ use libsystemd::logging::{Priority, journal_send};
 
 use crate::{
     event::{AgentNotice, AgentState, Event, Loss, Record},
-    sinks::{Sink, human::word, sanitize::printable},
+    sinks::Sink,
+    text::sanitize::printable,
 };
 
 /// The catalog's entry about a refused bind (packaging/portwatch.catalog).
@@ -75,16 +76,16 @@ fn refused(event: &Event, is_alive: impl Fn(u32) -> bool) -> Vec<(&'static str, 
         ("OBJECT_SYSTEMD_USER_UNIT", unit.filter(|_| user_unit).cloned()),
         ("PORTWATCH_ID", Some(event.id.clone())),
         ("PORTWATCH_COUNT", Some(count.to_string())),
-        ("PORTWATCH_CAUSE", Some(word(&diagnosis.cause))),
-        ("PORTWATCH_STAGE", Some(word(&failure.stage))),
-        ("PORTWATCH_PROTOCOL", Some(word(&failure.protocol))),
+        ("PORTWATCH_CAUSE", Some(diagnosis.cause.to_string())),
+        ("PORTWATCH_STAGE", Some(failure.stage.to_string())),
+        ("PORTWATCH_PROTOCOL", Some(failure.protocol.to_string())),
         ("PORTWATCH_ADDRESS", Some(failure.address.to_string())),
         ("PORTWATCH_PORT", Some(failure.port.to_string())),
         ("PORTWATCH_PID", Some(process.pid.to_string())),
         ("PORTWATCH_COMM", process.comm.clone()),
         ("PORTWATCH_UNIT", process.unit.clone()),
         ("PORTWATCH_CONTAINER", process.container.clone()),
-        ("PORTWATCH_HOLDER_CLASS", holder.map(|holder| word(&holder.class))),
+        ("PORTWATCH_HOLDER_CLASS", holder.map(|holder| holder.class.to_string())),
         ("PORTWATCH_HOLDER_PID", holder.and_then(|holder| holder.pid).map(|pid| pid.to_string())),
         ("PORTWATCH_HOLDER_COMM", holder.and_then(|holder| holder.comm.clone())),
         ("PORTWATCH_HOLDER_UNIT", holder.and_then(|holder| holder.unit.clone())),
@@ -104,7 +105,7 @@ fn lost(loss: &Loss) -> Vec<(&'static str, String)> {
 fn agent(notice: &AgentNotice) -> Vec<(&'static str, String)> {
     vec![
         ("MESSAGE_ID", AGENT.to_owned()),
-        ("PORTWATCH_STATE", word(&notice.state)),
+        ("PORTWATCH_STATE", notice.state.to_string()),
         ("PORTWATCH_HOOKS", notice.host.hooks.clone()),
         ("PORTWATCH_VERSION", notice.version.clone()),
     ]

@@ -11,12 +11,9 @@ use jiff::Timestamp;
 use crate::{
     diagnose::{Diagnosis, Move, words},
     event::{Event, Record},
-    evidence::{Gap, Process, Protocol, Socket, State, SupervisorKind, TimeWait},
-    sinks::{
-        Sink,
-        human::{command_line, word},
-        sanitize::printable,
-    },
+    evidence::{Fact, Gap, Process, Protocol, Socket, State, SupervisorKind, TimeWait},
+    sinks::{Sink, human::command_line},
+    text::sanitize::printable,
 };
 
 mod explanation;
@@ -60,7 +57,7 @@ pub fn note(event: &Event) -> String {
         note.0,
         "## {}: {} {target} on {}\n",
         prose(&failure.errno),
-        word(&failure.protocol),
+        failure.protocol,
         prose(&event.host.hostname)
     );
     note.facts(event);
@@ -107,9 +104,7 @@ impl Note {
         self.item(&diagnosis.summary);
         self.item(&format!(
             "cause {}, {}; kernel {}",
-            word(&diagnosis.cause),
-            word(&diagnosis.confidence),
-            host.kernel
+            diagnosis.cause, diagnosis.confidence, host.kernel
         ));
         match (*count, event.first_seen, event.last_seen) {
             (2.., Some(first), Some(last)) => {
@@ -136,9 +131,8 @@ impl Note {
         let Some(first) = shown.first() else { return };
         self.section("Who holds it");
         self.block(&ps(shown.iter().copied()));
-        let class = diagnosis.holder.as_ref().map(|holder| word(&holder.class));
-        if let Some(class) = class {
-            self.item(&format!("{class}, process {}", first.pid));
+        if let Some(holder) = &diagnosis.holder {
+            self.item(&format!("{}, process {}", holder.class, first.pid));
         }
         self.ownership(first);
     }
@@ -170,16 +164,16 @@ impl Note {
                 (SupervisorKind::Systemd, None | Some("no")) => "managed by",
                 _ => "started again by",
             };
-            self.item(&format!("{how} {} ({name}{restart})", word(&by.kind)));
+            self.item(&format!("{how} {} ({name}{restart})", by.kind));
         }
     }
 
     fn time_wait(&mut self, rows: &TimeWait, gaps: &[Gap]) {
         self.section("TIME-WAIT");
-        let at_least = Gap::at_least(gaps, Gap::TIME_WAIT);
+        let at_least = Gap::at_least(gaps, &Fact::TimeWait);
         let left = rows.max_remaining_ms.map(|ms| ms.div_ceil(1000));
         let left = left.map(|s| format!(", {at_least}{s} s left")).unwrap_or_default();
-        let unlisted = gaps.iter().any(|gap| gap.what == "sockets" || gap.what == "netns");
+        let unlisted = gaps.iter().any(|gap| gap.what.is_the_listing());
         match rows.count {
             0 if unlisted => self.item("none seen; not all sockets were listed"),
             0 => self.item("none on this port"),
@@ -208,7 +202,7 @@ impl Note {
     }
 
     fn step(&mut self, step: &Move) {
-        let _ = writeln!(self.0, "- {} (risk: {})", prose(&step.why), word(&step.risk));
+        let _ = writeln!(self.0, "- {} (risk: {})", prose(&step.why), step.risk);
         if let Some(command) = &step.command {
             self.0.push('\n');
             self.block(&format!("$ {}", printable(command)));
@@ -243,9 +237,8 @@ fn ss(protocol: Protocol, port: u16, sockets: &[Socket]) -> String {
             0 => String::new(),
             _ => format!("users:({})", holders.join(",")),
         };
-        let _ =
-            write!(text, "{:<11} {:<22} {peer:<22}", word(&socket.state), socket.local.to_string());
-        let _ = writeln!(text, " {users}");
+        let local = socket.local.to_string();
+        let _ = writeln!(text, "{:<11} {local:<22} {peer:<22} {users}", socket.state);
     }
     match sockets.len().saturating_sub(MOST) {
         0 => text,

@@ -15,27 +15,51 @@ use crate::{
     diagnose::words,
     enrich::{
         host::DiagSocket,
+        netns::again::Known,
         sock_diag::{Entry, Query, protocol_number},
-        sockets::{PATIENT, dump_once},
+        sockets::{ListError, PATIENT, dump_once},
     },
     evidence::{Device, Failure, Family, Protocol, Socket, State},
 };
 
 /// What is waited for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Condition {
     /// A bind would succeed.
     Free {
         /// A bind with SO_REUSEADDR.
         reuseaddr: bool,
     },
+    /// The bind that failed would succeed now.
+    FreeAgain(Box<FailedBind>),
     /// A TCP socket listens, a UDP socket is bound.
     Listening,
+}
+
+/// A bind that failed, and what is known of the listener that was on the port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailedBind {
+    /// What was asked of the kernel.
+    pub failure: Failure,
+    /// `SO_REUSEADDR` of the listener, which all its connections have as well: of
+    /// those the kernel tells it to nobody.
+    pub reuseaddr: Option<bool>,
+}
+
+/// In which network namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// That of this process.
+    Own,
+    /// One of before, which may be gone.
+    Known(Known),
 }
 
 /// What is asked of a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asked {
+    /// Where.
+    pub place: Place,
     /// TCP or UDP.
     pub protocol: Protocol,
     /// At this address; `None` for any.
@@ -48,7 +72,30 @@ pub struct Asked {
     pub condition: Condition,
 }
 
+impl FailedBind {
+    /// The socket with what is known of the listener that it may come from.
+    fn recalled(&self, mut socket: Socket) -> Socket {
+        if self.failure.protocol == Protocol::Tcp {
+            socket.reuseaddr = socket.reuseaddr.or(self.reuseaddr);
+        }
+        socket
+    }
+}
+
 impl Asked {
+    /// Whether a bind that failed would succeed now, in the namespace where it failed.
+    pub fn again(failed: FailedBind, place: Known) -> Self {
+        let Failure { protocol, address, ref device, port, .. } = failed.failure;
+        Self {
+            place: Place::Known(place),
+            protocol,
+            address: Some(address),
+            device: device.clone(),
+            port,
+            condition: Condition::FreeAgain(Box::new(failed)),
+        }
+    }
+
     /// Whether it is TCP.
     pub fn is_tcp(&self) -> bool {
         self.protocol == Protocol::Tcp
@@ -133,14 +180,13 @@ impl Standing {
 
 impl Kind {
     fn words(&self, state: State) -> String {
-        let name = words::state_name(state);
         match (state, self.max_remaining_ms) {
-            (State::TimeWait, Some(0)) => format!("{} in {name}, about to end", self.count),
+            (State::TimeWait, Some(0)) => format!("{} in {state}, about to end", self.count),
             (State::TimeWait, Some(ms)) => {
-                format!("{} in {name}, the last ends in {} s", self.count, words::seconds(ms))
+                format!("{} in {state}, the last ends in {} s", self.count, words::seconds(ms))
             }
             _ if self.count == 1 => words::socket(&self.example).to_string(),
-            _ => format!("{} in {name}, one of them {}", self.count, words::ends(&self.example)),
+            _ => format!("{} in {state}, one of them {}", self.count, words::ends(&self.example)),
         }
     }
 }
@@ -148,14 +194,20 @@ impl Kind {
 /// Looks at everything on the port.
 ///
 /// # Errors
-/// The kernel's answer in words.
-pub fn look(diag: &mut dyn DiagSocket, kernel: Kernel, asked: &Asked) -> Result<Standing, String> {
+/// The kernel does not list its sockets, or not all of them.
+pub fn look(
+    diag: &mut dyn DiagSocket,
+    kernel: Kernel,
+    asked: &Asked,
+) -> Result<Standing, ListError> {
     let queries = match protocol_number(asked.protocol) {
         _ if asked.is_tcp() => vec![Query::Tcp],
         Some(protocol) => {
             [Family::Ipv4, Family::Ipv6].map(|family| Query::Other { protocol, family }).to_vec()
         }
-        None => return Err("the kernel lists no sockets of this protocol".to_owned()),
+        // What cannot be listed holds nobody up who has been told what failed.
+        None if matches!(asked.condition, Condition::FreeAgain(_)) => Vec::new(),
+        None => return Err(ListError::Protocol),
     };
     list(diag, &queries, kernel, asked)
 }
@@ -168,7 +220,7 @@ pub fn listeners(
     diag: &mut dyn DiagSocket,
     kernel: Kernel,
     asked: &Asked,
-) -> Result<Standing, String> {
+) -> Result<Standing, ListError> {
     list(diag, &[Query::Listeners], kernel, asked)
 }
 
@@ -177,17 +229,16 @@ fn list(
     queries: &[Query],
     kernel: Kernel,
     asked: &Asked,
-) -> Result<Standing, String> {
+) -> Result<Standing, ListError> {
     let walk = |diag: &mut dyn DiagSocket| {
         let mut judge = Judge::new(kernel, asked);
         let mut torn = false;
         for query in queries {
             let deadline = Instant::now() + PATIENT;
             let take = |entry: Entry| judge.take(entry.into());
-            torn |= dump_once(diag, *query, asked.port, deadline, take)
-                .map_err(|error| error.to_string())?;
+            torn |= dump_once(diag, *query, asked.port, deadline, take)?;
         }
-        Ok::<_, String>((judge.end(), torn))
+        Ok::<_, ListError>((judge.end(), torn))
     };
     // Once more if the table changed under the walk; after that what is seen counts,
     // or a busy server would never be seen at all.
@@ -211,20 +262,26 @@ struct Judge<'a> {
 
 impl<'a> Judge<'a> {
     fn new(kernel: Kernel, asked: &'a Asked) -> Self {
-        let bind = asked.bind(asked.condition == Condition::Free { reuseaddr: true });
+        let bind = match &asked.condition {
+            Condition::Free { reuseaddr } => asked.bind(*reuseaddr),
+            Condition::FreeAgain(failed) => failed.failure.clone(),
+            Condition::Listening => asked.bind(false),
+        };
         Self { kernel, asked, bind, standing: Standing::default(), lasting: false, remaining_ms: 0 }
     }
 
     fn take(&mut self, row: Socket) {
-        match self.asked.condition {
-            Condition::Free { reuseaddr } => self.against_bind(reuseaddr, row),
+        match &self.asked.condition {
+            Condition::Free { reuseaddr } => self.against_bind(*reuseaddr, row),
+            // It has met what nobody could see, so that nothing is taken for granted.
+            Condition::FreeAgain(failed) => self.against_bind(false, failed.recalled(row)),
             Condition::Listening => self.for_listening(row),
         }
     }
 
     fn against_bind(&mut self, reuseaddr: bool, row: Socket) {
         let is_remnant = self.asked.is_tcp() && !matches!(row.state, State::Listen | State::Bound);
-        match conflict::judge_on(self.kernel, &self.bind, &row) {
+        match conflict::judge(self.kernel, &self.bind, &row) {
             Verdict::Allows => return,
             // It is on no list of owners, unless it is a rare kind of child.
             Verdict::MayRefuse(_) if row.state == State::SynRecv => return,
@@ -272,7 +329,7 @@ impl<'a> Judge<'a> {
 
     fn end(self) -> Standing {
         let mut standing = self.standing;
-        if let Condition::Free { .. } = self.asked.condition {
+        if self.asked.condition != Condition::Listening {
             standing.met = standing.kinds.is_empty();
             let ends = !standing.met && !self.lasting;
             standing.ends_in = ends.then(|| Duration::from_millis(self.remaining_ms));

@@ -8,7 +8,7 @@ use rustix::{
 };
 use tokio::{io::unix::AsyncFd, sync::oneshot};
 
-use super::look::{Asked, Condition};
+use super::look::{Asked, Condition, Place};
 use crate::{
     enrich::sock_diag::{Query, read_reply},
     evidence::Protocol,
@@ -52,7 +52,7 @@ enum Silence {
     Io(#[from] io::Error),
     #[error(transparent)]
     Kernel(#[from] KernelError),
-    #[error("the thread that loads the hook is gone")]
+    #[error("the thread that loads the hook has failed")]
     Thread,
 }
 
@@ -62,14 +62,20 @@ impl Watch {
     pub fn of(asked: &[Asked]) -> Self {
         let ports: Vec<u16> = asked.iter().map(|asked| asked.port).collect();
         let Some(Asked { protocol, condition, .. }) = asked.first() else { return Self::Nothing };
+        // They tell of this process's namespace alone.
+        if asked.iter().any(|asked| asked.place != Place::Own) {
+            return Self::Nothing;
+        }
         match (condition, protocol) {
-            (Condition::Free { .. }, protocol) => match Destroyed::open(*protocol, ports) {
-                Ok(destroyed) => Self::Destroyed(destroyed),
-                Err(error) => {
-                    tracing::debug!(%error, "sock_diag tells of no destroyed sockets");
-                    Self::Nothing
+            (Condition::Free { .. } | Condition::FreeAgain(_), protocol) => {
+                match Destroyed::open(*protocol, ports) {
+                    Ok(destroyed) => Self::Destroyed(destroyed),
+                    Err(error) => {
+                        tracing::debug!(%error, "sock_diag does not report destroyed sockets");
+                        Self::Nothing
+                    }
                 }
-            },
+            }
             (Condition::Listening, Protocol::Tcp) => Self::ListensLater(ports),
             // No hook that all kernels permit tells of UDP's binds.
             (Condition::Listening, _) => Self::Nothing,
@@ -85,7 +91,7 @@ impl Watch {
     pub async fn event(&mut self) {
         if let Err(error) = self.next().await {
             let error: &(dyn std::error::Error + 'static) = &error;
-            tracing::debug!(error, "nothing more is told");
+            tracing::debug!(error, "no more notifications");
             *self = Self::Nothing;
         }
     }

@@ -9,9 +9,8 @@ use std::{
 use portwatch::{
     conflict::{
         Clause,
-        bucket::{self, Bucket},
-        rule::{Ask, Group, Phase, Sock},
-        udp,
+        address::End,
+        rule::{Phase, Sock},
     },
     evidence::Family,
 };
@@ -21,6 +20,11 @@ use crate::{
     bugs::Bug,
     groups::Busy,
     machine::{Answer, Entry, Id, MAPPED_WILDCARD, Machine, Role, entry::bound_end},
+    model::{
+        Ask, Asker, Group,
+        bucket::{self, Bucket},
+        udp,
+    },
     scenario::{Setting, Transport},
     steps::Step,
 };
@@ -85,12 +89,12 @@ impl Machine {
         if entry.sock.end.v6only && end.key().to_ipv4_mapped().is_some() {
             return Expected::Error(Errno::INVAL);
         }
-        self.expects_of_port(id, &Sock { end, ..self.sock(id) }, any_port)
+        self.expects_of_port(id, Sock { end, ..entry.sock }, any_port)
     }
 
     fn expects_of_listen(&self, id: Id, any_port: bool) -> Expected {
-        let sk = Sock { phase: Phase::Listens, ..self.sock(id) };
-        match self.expects_of_port(id, &sk, any_port) {
+        let sock = Sock { phase: Phase::Listens, ..self.sockets[&id].sock };
+        match self.expects_of_port(id, sock, any_port) {
             refused @ Expected::Refusal(..) => refused,
             _ if self.is_busy(id) => Expected::Error(Errno::BUSY),
             passed => passed,
@@ -119,7 +123,8 @@ impl Machine {
         if may { Expected::Success } else { Expected::Error(Errno::INVAL) }
     }
 
-    fn expects_of_port(&self, id: Id, sk: &Sock, any_port: bool) -> Expected {
+    fn expects_of_port(&self, id: Id, sock: Sock, any_port: bool) -> Expected {
+        let sk = self.asker(id, sock);
         let asks: &[Ask] = match (any_port, self.settings.autobind_reuses) {
             (false, _) => &[Ask::Port],
             (true, true) if self.sockets[&id].transport == Transport::Tcp => {
@@ -127,13 +132,13 @@ impl Machine {
             }
             (true, _) => &[Ask::Any],
         };
-        let answers = asks.iter().map(|&ask| self.expects_of_ask(id, sk, ask));
+        let answers = asks.iter().map(|&ask| self.expects_of_ask(id, &sk, ask));
         answers
             .reduce(|first, second| if first == Expected::Success { first } else { second })
             .unwrap()
     }
 
-    fn expects_of_ask(&self, id: Id, sk: &Sock, ask: Ask) -> Expected {
+    fn expects_of_ask(&self, id: Id, sk: &Asker, ask: Ask) -> Expected {
         if self.sockets[&id].transport == Transport::Udp {
             return match self.udp_get_port(sk, ask) {
                 Err((id, clause)) => Expected::Refusal(id, clause),
@@ -141,7 +146,7 @@ impl Machine {
             };
         }
         let others = || {
-            let seen = |entry: &Entry| !self.is_unseen(sk, entry);
+            let seen = |entry: &Entry| !self.is_unseen(sk.sock.end, entry);
             let others = self.owners().filter(move |(other, entry)| *other != id && seen(entry));
             others.map(|(id, entry)| (id, &entry.sock))
         };
@@ -154,27 +159,27 @@ impl Machine {
         }
     }
 
-    fn udp_get_port(&self, sk: &Sock, ask: Ask) -> Result<(), (Id, Clause)> {
+    fn udp_get_port(&self, sk: &Asker, ask: Ask) -> Result<(), (Id, Clause)> {
         let (by_port, by_address) = (self.socks(&self.by_port), self.socks(&self.by_address));
         let crowd = by_port.len() > udp::FEW && ask == Ask::Port;
-        if crowd && sk.end.is_wildcard() && self.bug == Some(Bug::UdpWildcardAboveTen) {
+        if crowd && sk.sock.end.is_wildcard() && self.bug == Some(Bug::UdpWildcardAboveTen) {
             let wildcards = by_address.iter().filter(|(_, other)| other.end.is_wildcard());
             return udp::scan(sk, wildcards, ask);
         }
-        if crowd && !sk.end.is_wildcard() && self.bug == Some(Bug::UdpSlotsMeet) {
-            let either = by_address
-                .iter()
-                .filter(|(_, other)| other.end.is_wildcard() || other.end.key() == sk.end.key());
+        if crowd && !sk.sock.end.is_wildcard() && self.bug == Some(Bug::UdpSlotsMeet) {
+            let either = by_address.iter().filter(|(_, other)| {
+                other.end.is_wildcard() || other.end.key() == sk.sock.end.key()
+            });
             return udp::scan(sk, either, ask);
         }
         udp::get_port(sk, &by_port, &by_address, ask)
     }
 
     /// [`Bug::MappedWildcardUnseen`].
-    fn is_unseen(&self, sk: &Sock, other: &Entry) -> bool {
-        let mapped = sk.end.address.is_ipv6() && sk.end.key().to_ipv4_mapped().is_some();
+    fn is_unseen(&self, end: End, other: &Entry) -> bool {
+        let mapped = end.address.is_ipv6() && end.key().to_ipv4_mapped().is_some();
         self.bug == Some(Bug::MappedWildcardUnseen)
-            && (mapped && !sk.end.is_wildcard())
+            && (mapped && !end.is_wildcard())
             && other.sock.end.key() == MAPPED_WILDCARD
             && self.mapped_wildcard == Some(Family::Ipv6)
     }

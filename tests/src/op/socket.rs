@@ -12,7 +12,8 @@ use anyhow::Context as _;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 /// A transport protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::Display, strum::EnumString)]
+#[strum(serialize_all = "lowercase")]
 pub enum Protocol {
     /// TCP.
     Tcp,
@@ -25,25 +26,6 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    const ALL: [Self; 4] = [Self::Tcp, Self::Udp, Self::Mptcp, Self::Sctp];
-
-    /// As it is written.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Tcp => "tcp",
-            Self::Udp => "udp",
-            Self::Mptcp => "mptcp",
-            Self::Sctp => "sctp",
-        }
-    }
-
-    /// The one with this name.
-    #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|protocol| protocol.name() == name)
-    }
-
     /// Makes a socket of it.
     ///
     /// # Errors
@@ -259,7 +241,7 @@ impl Socket {
 
 impl Display for Socket {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let protocol = self.protocol.name();
+        let protocol = self.protocol;
         let mut options = Vec::new();
         let flags = [
             (self.reuseaddr, "reuseaddr"),

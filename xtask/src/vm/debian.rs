@@ -15,11 +15,7 @@ use super::{
     kernels,
     programs::{Programs, TARGET, TARGET_DIR, build_programs},
 };
-use crate::{
-    deb,
-    packages::{self, Package},
-    root,
-};
+use crate::{deb, packages::Package, root};
 
 mod tree;
 
@@ -37,8 +33,8 @@ const SERIES: &str = "6.12";
 
 /// Beside what every guest needs.
 const NEEDS: [Package; 2] = [
-    Package { name: "mmdebstrap", file: "/usr/bin/mmdebstrap", why: "makes the guest's root" },
-    Package { name: "e2fsprogs", file: "/usr/sbin/mke2fs", why: "makes the guest's disk" },
+    Package::new("mmdebstrap", "/usr/bin/mmdebstrap", "makes the guest's root"),
+    Package::new("e2fsprogs", "/usr/sbin/mke2fs", "makes the guest's disk"),
 ];
 
 /// The revisions of the package that are built: one to install, one to upgrade to.
@@ -64,8 +60,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         args.filter.chars().all(|char| char.is_ascii_alphanumeric() || "_,".contains(char)),
         "a scenario's name has letters, digits and _ only"
     );
-    let cache = super::prepare()?;
-    packages::install(&NEEDS)?;
+    let cache = super::prepare(&NEEDS)?;
     let own = cache.join("debian");
     fs::create_dir_all(&own)?;
     let kernel = kernels::fetch(SERIES, &cache)?;

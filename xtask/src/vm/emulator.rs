@@ -7,6 +7,7 @@ use anyhow::{Context as _, ensure};
 use crate::{
     packages,
     setup::say,
+    versions::OLDEST_QEMU,
     vm::{apt::Apt, kernels::numbers, quietly},
 };
 
@@ -14,20 +15,15 @@ use crate::{
 pub const PROGRAM: &str = "qemu-system-x86_64";
 const PACKAGE: &str = "qemu-system-x86";
 
-/// 7.2, which Debian 12 has, goes on running a translation of code that another
-/// processor has changed since. Where that was the breakpoint by which the kernel
-/// patches a function's entry, the guest dies of it (`Oops: int3` at `inet_bind+0x5`):
-/// within 200 attachments to a function that is in use, and not within 1,400 with 10.0.
-const OLDEST: u32 = 10;
-
 /// Installs it out of the release's backports if what is there is too old.
 pub fn install(cache: &Path) -> anyhow::Result<()> {
-    if version().is_some_and(|version| version >= OLDEST) {
+    if version().is_some_and(|version| version >= OLDEST_QEMU) {
         return Ok(());
     }
     packages::ensure_apt(&[PACKAGE])?;
-    say(PACKAGE, "boots the kernels");
     let release = codename()?;
+    say(&format!("about to install {PACKAGE} from {release}-backports: it boots the kernels"));
+    say(packages::CHANGES);
     let (backports, security) = (format!("{release}-backports"), format!("{release}-security"));
     let lists = cache.join("apt").join(&backports);
     let apt = Apt::prepare(&lists, &[&release, &backports], &security)?;
@@ -35,8 +31,8 @@ pub fn install(cache: &Path) -> anyhow::Result<()> {
     command.args(["--target-release", &backports]);
     packages::apt_install_by(command, &[PACKAGE])?;
     ensure!(
-        version().is_some_and(|version| version >= OLDEST),
-        "{backports} has no QEMU {OLDEST}\nhint: install {OLDEST} or newer as {PROGRAM}"
+        version().is_some_and(|version| version >= OLDEST_QEMU),
+        "{backports} has no QEMU {OLDEST_QEMU}\nhint: install {OLDEST_QEMU} or newer as {PROGRAM}"
     );
     Ok(())
 }
@@ -53,5 +49,5 @@ fn codename() -> anyhow::Result<String> {
     text.lines()
         .find_map(|line| line.strip_prefix("VERSION_CODENAME="))
         .map(|name| name.trim_matches('"').to_owned())
-        .with_context(|| format!("QEMU {OLDEST} or newer is needed\nhint: install {PROGRAM}"))
+        .with_context(|| format!("QEMU {OLDEST_QEMU} or newer is needed\nhint: install {PROGRAM}"))
 }

@@ -27,7 +27,7 @@ fn a_record_that_could_not_be_read_back_is_refused_and_none_else() {
     let mut capture = Capture::open(folder.path(), LIMITS).unwrap();
     capture.write(&record(1)).unwrap();
     let error = capture.write(&large(2 << 20)).unwrap_err();
-    assert!(error.to_string().contains("more than the 1048576"), "{error}");
+    assert!(error.to_string().contains("the limit of 1048576"), "{error}");
     capture.write(&large(900 << 10)).unwrap();
     assert_eq!(capture.lost(), 0);
     // Where there is room for little, a line may take a quarter of it.

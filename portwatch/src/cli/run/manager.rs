@@ -72,7 +72,7 @@ pub fn ready() {
 pub fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => _ = tell(&[NotifyState::Reloading, now]),
-        Err(error) => tracing::debug!(%error, "no time to tell"),
+        Err(error) => tracing::debug!(%error, "the clock could not be read"),
     }
 }
 
@@ -101,7 +101,7 @@ async fn ping(metrics: &Metrics) {
         sleep(interval(limit)).await;
         match metrics.health(Some(ENRICH)) {
             Ok(()) => _ = tell(&[NotifyState::Watchdog]),
-            Err(why) => tracing::error!(%why, "not well, and the service manager is not told so"),
+            Err(why) => tracing::error!(%why, "a stage is stuck: no ping to the watchdog"),
         }
     }
 }

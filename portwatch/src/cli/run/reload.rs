@@ -87,12 +87,12 @@ impl<'a> Reload<'a> {
                     reading.until = None;
                 }
                 let seconds = PATIENCE.as_secs();
-                stays(metrics, &format_args!("reading it takes longer than {seconds} s"));
+                stays(metrics, &format_args!("the file could not be read within {seconds} s"));
                 return;
             }
             Some(Ok(Ok(now))) => self.take_over(&now, controls, metrics).await,
             Some(Ok(Err(failure))) => stays(metrics, &failure),
-            Some(Err(_)) => stays(metrics, &"reading it has come to no end"),
+            Some(Err(_)) => stays(metrics, &"the thread that reads the file has failed"),
         }
         self.reading = None;
         if mem::take(&mut self.again) {
@@ -102,8 +102,7 @@ impl<'a> Reload<'a> {
 
     async fn take_over(&self, now: &Settings, controls: &Controls, metrics: &Metrics) {
         if !now.same_outputs(self.started) || limit(now) != limit(self.started) {
-            say("portwatch: format, capture, metrics and whether there is a storm window stay as \
-                 they were until a new start");
+            say("portwatch: outputs, metrics and a storm window of 0s change only on restart");
         }
         let mut tuning = tuning(now);
         if limit(now) != limit(self.started) {
@@ -111,13 +110,13 @@ impl<'a> Reload<'a> {
         }
         controls.tune(tuning).await;
         metrics.reloaded(true);
-        say("portwatch: configuration read again");
+        say("portwatch: configuration reloaded");
         manager::ready();
     }
 }
 
 fn stays(metrics: &Metrics, why: &dyn Display) {
     metrics.reloaded(false);
-    say(format_args!("portwatch: the configuration stays as it was: {why}"));
+    say(format_args!("portwatch: the configuration was not reloaded: {why}"));
     manager::ready();
 }

@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use crate::{
-    diagnose::words,
     enrich::host::Host,
     wait::{
         Port, State,
@@ -56,7 +55,7 @@ impl Line {
             port: asked.port,
             address: asked.address,
             device: asked.device.as_ref().and_then(|device| device.name.clone()),
-            protocol: words::protocol(asked.protocol),
+            protocol: asked.protocol.into(),
             free: (!listens).then_some(standing.met),
             listening: listens.then_some(standing.met),
             waited_ms: u64::try_from(waited.as_millis()).unwrap_or(u64::MAX),
@@ -72,10 +71,10 @@ impl Line {
 pub fn in_the_way(asked: &Asked, standing: &Standing) -> String {
     let words = standing.words();
     match asked.condition {
-        Condition::Free { .. } => words.unwrap_or_default(),
+        Condition::Free { .. } | Condition::FreeAgain(_) => words.unwrap_or_default(),
         Condition::Listening => match words {
-            Some(others) => format!("nothing listens there; there is {others}"),
-            None => "nothing listens there".to_owned(),
+            Some(others) => format!("no socket is listening; found {others}"),
+            None => "no socket is listening".to_owned(),
         },
     }
 }
@@ -84,16 +83,16 @@ fn notes(asked: &Asked, standing: &Standing, host: &Host) -> Vec<String> {
     let mut notes = Vec::new();
     if standing.passed > 0 {
         notes.push(format!(
-            "{} sockets of earlier connections are left on the port; SO_REUSEADDR passes them if \
-             the listener that they came from had set it too",
+            "{} sockets of earlier connections remain on the port; SO_REUSEADDR ignores them only \
+             if the listener that accepted them set it too",
             standing.passed
         ));
     }
     let of_binds = asked.is_tcp() && asked.condition != Condition::Listening;
     if of_binds && standing.met && !host.shows_bound_sockets() {
         notes.push(
-            "the kernel shows sockets that are bound and do not listen only from 6.8 on; one may \
-             be in the way"
+            "before Linux 6.8 the kernel does not list sockets that are bound but not listening; \
+             one may block the bind"
                 .to_owned(),
         );
     }

@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::{line::in_the_way, name, seconds};
 use crate::{
     cli::streams::{Stream, progress as place, say},
-    sinks::sanitize::printable,
+    text::sanitize::printable,
     wait::State,
 };
 
@@ -37,7 +37,7 @@ impl Progress {
                 self.bar = Some(bar());
             } else {
                 let most = seconds(self.timeout);
-                say(format_args!("portwatch: waiting for {most} at most: {still}"));
+                say(format_args!("portwatch: waiting up to {most}: {still}"));
             }
         }
         self.warn(state);
@@ -58,7 +58,7 @@ impl Progress {
         let Some((name, remaining)) = longest.filter(|_| !self.warned) else { return };
         self.warned = true;
         let text = format!(
-            "portwatch: TIME-WAIT on {name} lasts {} more, and the wait {}",
+            "portwatch: TIME-WAIT on {name} lasts another {}, longer than the remaining wait of {}",
             seconds(remaining),
             seconds(left)
         );
@@ -77,7 +77,7 @@ impl Progress {
             match state.is_met() {
                 true => say(format_args!("portwatch: waited {waited}")),
                 false => {
-                    say(format_args!("portwatch: gave up after {waited}: {}", waits_for(state)))
+                    say(format_args!("portwatch: timed out after {waited}: {}", waits_for(state)))
                 }
             }
         }

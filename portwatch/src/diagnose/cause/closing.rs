@@ -17,7 +17,7 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     if socket.inode.is_some() || !socket.holders.is_empty() {
         return None;
     }
-    let state = words::state(socket);
+    let state = socket.state;
     let left = socket.expires_ms.map(words::seconds);
     let for_how_long = left.map(|left| format!(", {left} s left")).unwrap_or_default();
     let (governs, seconds) = match socket.state {

@@ -9,7 +9,7 @@ use crate::diagnose::{
     cause::{Finding, listener},
     moves, words,
 };
-use crate::evidence::{Device, State};
+use crate::evidence::{Device, Fact, State};
 
 pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     let culprit = case.first_in(State::Listen)?;
@@ -20,7 +20,7 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
         return None;
     }
     // None is not "no device" where the device could not be read.
-    if case.evidence.gaps.iter().any(|gap| gap.what == "failure.device") {
+    if case.evidence.gaps.iter().any(|gap| gap.what == Fact::Device) {
         return None;
     }
     let (with, without) = match (&case.evidence.failure.device, &culprit.socket.device) {

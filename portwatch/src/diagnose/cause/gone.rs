@@ -29,8 +29,7 @@ pub fn meanwhile<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
 /// Nothing on the port any more that could have refused.
 pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     // Only what was looked at can be known to be empty.
-    let unseen =
-        case.evidence.gaps.iter().any(|gap| gap.what == "netns" || gap.what.starts_with("sockets"));
+    let unseen = case.evidence.gaps.iter().any(|gap| gap.what.is_of_the_sockets());
     let remains = case.evidence.sockets.iter().any(|socket| {
         let is_own = socket.cookie.is_some() && socket.cookie == case.evidence.failure.cookie;
         !is_own && conflict::overlap(&case.evidence.failure, socket).is_some()

@@ -55,8 +55,7 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
 fn used_up(range: &Ephemeral, usage: &Usage) -> String {
     let all = u32::from(range.high.saturating_sub(range.low)) + 1;
     let most = usage.states.iter().max_by_key(|(_, count)| **count);
-    let most =
-        most.map(|(state, count)| format!(", mostly {} ({count})", words::state_name(*state)));
+    let most = most.map(|(state, count)| format!(", mostly {state} ({count})"));
     format!(
         "no ephemeral port is free: {} of the {all} from {} to {} are in use{}",
         usage.ports,

@@ -9,14 +9,14 @@ use crate::{
         moves::{set_reuseaddr, wait},
         words,
     },
-    evidence::{Gap, State},
+    evidence::{Fact, Gap, State},
 };
 
 pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     let culprit = case.first_in(State::TimeWait)?;
     let rows = &case.evidence.time_wait;
     let seconds = rows.max_remaining_ms.map(words::seconds);
-    let at_least = Gap::at_least(&case.evidence.gaps, Gap::TIME_WAIT);
+    let at_least = Gap::at_least(&case.evidence.gaps, &Fact::TimeWait);
     let lasts = seconds.filter(|_| at_least.is_empty()).unwrap_or(60);
     let left = seconds.map(|seconds| format!(", {at_least}{seconds} s left")).unwrap_or_default();
     let sockets = if rows.count == 1 { "socket" } else { "sockets" };

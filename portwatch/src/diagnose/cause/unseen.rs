@@ -9,11 +9,8 @@ use crate::diagnose::{
 };
 
 pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
-    let denied = case
-        .evidence
-        .gaps
-        .iter()
-        .find(|gap| gap.denied && (gap.what == "netns" || gap.what.starts_with("sockets")))?;
+    let denied =
+        case.evidence.gaps.iter().find(|gap| gap.denied && (gap.what.is_of_the_sockets()))?;
     if !case.culprits.is_empty() {
         return None;
     }

@@ -181,7 +181,7 @@ prop_compose! {
 
 prop_compose! {
     fn failure()(
-        stage in select(vec![Stage::Bind, Stage::Listen, Stage::Autobind]),
+        stage in select(vec![Stage::Bind, Stage::Listen]),
         protocol in select(vec![
             Protocol::Tcp, Protocol::Tcp, Protocol::Udp, Protocol::Udplite, Protocol::Sctp,
             Protocol::Icmp, Protocol::Other,
@@ -202,10 +202,15 @@ prop_compose! {
     }
 }
 
+fn gap() -> impl Strategy<Value = Fact> {
+    select(vec![Fact::Netns, Fact::Sockets, Fact::Other("x".to_owned())])
+}
+
 prop_compose! {
     pub fn evidence()(
         time in time(),
         kernel in select(vec!["5.10.0", "6.1.0", "6.12.0", "6.18.0", "", "what"]),
+        subject in select(vec![Subject::Failed, Subject::Asked]),
         failure in failure(),
         process in process(),
         netns in (any::<Option<u32>>(), option::of(text()), any::<Option<bool>>()),
@@ -213,13 +218,14 @@ prop_compose! {
         counts in any::<(u32, u32, u32, Option<u64>)>(),
         ephemeral in option::of(ephemeral()),
         holders in (option::of(last_holder()), option::of(last_holder())),
-        gaps in vec((select(vec!["netns", "sockets", "x"]), text(), any::<bool>()), 0..3),
+        gaps in vec((gap(), text(), any::<bool>()), 0..3),
     ) -> Evidence {
         let (inode, name, host) = netns;
         let (established, closing, count, max_remaining_ms) = counts;
         Evidence {
             time,
             kernel: kernel.to_owned(),
+            subject,
             failure,
             process,
             netns: Netns { inode, cookie: None, name, host },

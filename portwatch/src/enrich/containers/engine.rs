@@ -30,7 +30,7 @@ const MOST_OF_ONE: u64 = 64 << 10;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The engine has no socket.
-    #[error("there is no socket")]
+    #[error("no socket")]
     Absent,
     /// There is no connection, or no answer before the deadline.
     #[error("{0}")]
@@ -42,7 +42,7 @@ pub enum Error {
     #[error("it answers {0}")]
     Refused(StatusCode),
     /// The answer is not what the API has.
-    #[error("its answer is not understood: {0}")]
+    #[error("its response could not be parsed: {0}")]
     Json(#[from] serde_json::Error),
 }
 

@@ -90,14 +90,6 @@ fn has_address(container: &Listed, proxy: &Proxy) -> bool {
 
 /// `127.0.0.1:8080->80/tcp`.
 pub fn text(address: IpAddr, host: u16, container: u16, protocol: Protocol) -> String {
-    let protocol = match protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-        Protocol::Udplite => "udplite",
-        Protocol::Sctp => "sctp",
-        Protocol::Icmp => "icmp",
-        Protocol::Other => "other",
-    };
     format!("{}->{container}/{protocol}", SocketAddr::new(address, host))
 }
 

@@ -28,7 +28,7 @@ fn describe_by(
     let mut gaps = Vec::new();
     let deadline = Instant::now() + Duration::from_secs(5);
     containers.describe(host, &mut process, held, deadline, &mut gaps);
-    assert!(gaps.iter().all(|gap| gap.what == "workload"));
+    assert!(gaps.iter().all(|gap| gap.what == Fact::Workload));
     (process.workload, gaps.pop().map(|gap| gap.why).unwrap_or_default())
 }
 

@@ -10,7 +10,7 @@ use std::{
 use super::{Wanted, descriptors::Descriptor};
 use crate::{
     enrich::host::{Host, read_beginning},
-    evidence::Gap,
+    evidence::{Fact, Gap},
     kernel::nsfs::Hidden,
 };
 
@@ -110,7 +110,6 @@ impl Walk {
     /// # Errors
     /// What was not, and why.
     pub fn complete(self, host: &Host) -> Result<(), Vec<Gap>> {
-        const WHAT: &str = "sockets.holders";
         const MOST: usize = 8;
         let mut gaps = Vec::new();
         let mut pids = self.refused;
@@ -122,16 +121,16 @@ impl Walk {
                 more => format!(" and {more} more"),
             };
             gaps.push(Gap::denied(
-                WHAT,
+                Fact::Holders,
                 format!("the descriptors of pid {}{more} may not be read", names.join(", ")),
             ));
         }
         if self.late {
-            gaps.push(Gap::new(WHAT, "the search took longer than its deadline"));
+            gaps.push(Gap::new(Fact::Holders, "the search took longer than its deadline"));
         }
         gaps.extend(host.hidden().map(|hidden| match hidden {
-            Hidden::PidNamespace => Gap::new(WHAT, hidden.why()),
-            Hidden::OtherUsers => Gap::denied(WHAT, hidden.why()),
+            Hidden::PidNamespace => Gap::new(Fact::Holders, hidden.why()),
+            Hidden::OtherUsers => Gap::denied(Fact::Holders, hidden.why()),
         }));
         if gaps.is_empty() { Ok(()) } else { Err(gaps) }
     }

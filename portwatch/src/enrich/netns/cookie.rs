@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     enrich::host::{Host, NetnsRef},
-    evidence::Gap,
+    evidence::{Fact, Gap},
     kernel::nsfs,
 };
 
@@ -38,14 +38,15 @@ impl NotFound {
         const BEGINS: &str = "the socket is of another network namespace than its process";
         match self {
             Self::Untried { denied: true } => {
-                Gap::denied("netns", format!("{BEGINS}, and not all may be looked into"))
+                Gap::denied(Fact::Netns, format!("{BEGINS}, and not all may be looked into"))
             }
             Self::Untried { denied: false } => {
-                Gap::new("netns", format!("{BEGINS}, which was not found before the deadline"))
+                Gap::new(Fact::Netns, format!("{BEGINS}, which was not found before the deadline"))
             }
-            Self::Gone | Self::Unasked => {
-                Gap::new("netns", format!("{BEGINS}, which has no process and no name to enter by"))
-            }
+            Self::Gone | Self::Unasked => Gap::new(
+                Fact::Netns,
+                format!("{BEGINS}, which has no process and no name to enter by"),
+            ),
         }
     }
 }

@@ -73,9 +73,9 @@ fn an_event_is_never_larger_than_it_may_be() {
         evidence.last_holder = Some(holder.clone());
         evidence.previous_holder = Some(holder);
         for _ in 0..200 {
-            evidence.gaps.push(Gap::new(loud(many), loud(many)));
+            evidence.gaps.push(Gap::new(Fact::Other(loud(many)), loud(many)));
         }
-        seal(&mut evidence);
+        sealed(&mut evidence);
         let size = written(&evidence);
         assert!(size <= MOST_OF_EVENT, "{sockets} {holders} {many}: {size}");
         let refused = evidence.sockets.iter().find(|socket| socket.refused == Some(true)).unwrap();
@@ -85,7 +85,7 @@ fn an_event_is_never_larger_than_it_may_be() {
         assert!(gap.why.contains("described in brief"), "{gap:?}");
         // Again is the same, so that it does not matter who does it.
         let once = evidence.clone();
-        seal(&mut evidence);
+        sealed(&mut evidence);
         assert_eq!(evidence.sockets, once.sockets);
     }
 }
@@ -94,7 +94,7 @@ fn an_event_is_never_larger_than_it_may_be() {
 fn an_event_of_usual_size_keeps_all() {
     let mut evidence = Evidence::refused(process(7, 9), vec![socket(1, 32, 9), socket(2, 32, 9)]);
     let before = evidence.clone();
-    seal(&mut evidence);
+    sealed(&mut evidence);
     assert_eq!(evidence, before);
 }
 
@@ -105,10 +105,10 @@ fn reserved_ports_are_cut_between_two() {
     let mut evidence = Evidence::refused(process(7, 1), Vec::new());
     evidence.ephemeral =
         Some(Ephemeral { low: 1, high: 9, reserved: reserved.clone(), usage: None });
-    seal(&mut evidence);
+    sealed(&mut evidence);
     let kept = evidence.ephemeral.unwrap().reserved;
     assert!(kept.len() <= MOST_OF_TEXT && reserved.starts_with(&format!("{kept},")), "{kept}");
-    assert_eq!(evidence.gaps[0].what, "ephemeral.reserved");
+    assert_eq!(evidence.gaps[0].what, Fact::EphemeralReserved);
 }
 
 /// A value for each field of the schema: every list has two entries, every text is the
@@ -174,7 +174,7 @@ fn no_text_of_any_field_has_a_secret() {
     let mut evidence = full_of_secrets();
     let before = serde_json::to_string(&evidence).unwrap();
     assert!(before.matches("hunter2").count() > 200, "{before}");
-    seal(&mut evidence);
+    sealed(&mut evidence);
     let raw = raw();
     let diagnosis = diagnose(&evidence);
     let mut history = History::default();
@@ -219,7 +219,7 @@ fn nothing_is_taken_out_of_what_is_no_secret() {
         let Record::BindFailure(event) = read::record(text.trim_end()).unwrap() else { panic!() };
         let mut evidence = event.into_evidence();
         let before = evidence.clone();
-        seal(&mut evidence);
+        sealed(&mut evidence);
         assert_eq!(evidence, before);
     }
     for name in [
@@ -243,7 +243,7 @@ proptest! {
     fn any_evidence_fits(sockets in 0u16..16, holders in 0u32..33, many in 0usize..1500) {
         let rows = (0..sockets).map(|place| socket(place, holders, many)).collect();
         let mut evidence = Evidence::refused(process(7, many), rows);
-        seal(&mut evidence);
+        sealed(&mut evidence);
         prop_assert!(written(&evidence) <= MOST_OF_EVENT);
     }
 }

@@ -51,7 +51,7 @@ impl DiagSocket for Endless {
 fn listed(within: Duration) -> (Found, Vec<Gap>, usize) {
     let root = tempfile::tempdir().unwrap();
     let host = Host::fake(root.path(), Box::new(|_| Err(io::ErrorKind::Unsupported.into())));
-    let failure = crate::enrich::failure(&crate::enrich::tests::fake::refused(1), &mut Vec::new());
+    let failure = crate::enrich::failure(&crate::enrich::tests::fake::asked(1), &mut Vec::new());
     let search = Search {
         host: &host,
         records: &NoRecords,
@@ -75,8 +75,8 @@ fn a_listing_without_end_is_left_at_the_deadline() {
     assert!(found.broken, "its socket still has a part of the reply");
     assert_eq!(found.sockets.len(), 2);
     assert!(found.time_wait.count > 4);
-    let what: Vec<_> = gaps.iter().map(|gap| gap.what.as_str()).collect();
-    assert_eq!(what, ["sockets", Gap::TIME_WAIT]);
+    let what: Vec<_> = gaps.iter().map(|gap| gap.what.name()).collect();
+    assert_eq!(what, ["sockets", "time_wait"]);
     assert!(gaps.iter().all(|gap| !gap.why.is_empty() && !gap.denied));
 }
 
@@ -85,7 +85,7 @@ fn without_time_the_listeners_are_listed_all_the_same() {
     let (found, gaps, received) = listed(Duration::ZERO);
     let listening = found.sockets.iter().filter(|row| row.state == State::Listen).count();
     assert_eq!((listening, received), (1, 2), "one datagram of what has no end");
-    assert_eq!(gaps.first().map(|gap| gap.what.as_str()), Some("sockets"));
+    assert_eq!(gaps.first().map(|gap| gap.what.name()), Some("sockets"));
 }
 
 fn row(state: State, local: SocketAddr, inode: Option<u64>, expires_ms: u64) -> Socket {

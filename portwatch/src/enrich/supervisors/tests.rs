@@ -266,7 +266,7 @@ fn a_search_without_time_is_a_gap() {
     supervisors.describe(&host(&root), &mut app, &[], past, &mut gaps);
     supervisors.describe(&host(&root), &mut app, &[], past, &mut gaps);
     assert_eq!(gaps.len(), 1, "once per event: {gaps:?}");
-    assert_eq!(gaps[0].what, "supervisor");
+    assert_eq!(gaps[0].what, Fact::Supervisor);
 }
 
 #[test]

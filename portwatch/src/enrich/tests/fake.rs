@@ -123,8 +123,8 @@ pub fn process(root: &Path, pid: u32, ppid: u32, ticks: u64, cgroup: &str, socke
     }
 }
 
-pub fn refused(netns: u32) -> RawFailure {
-    RawFailure {
+pub fn asked(netns: u32) -> RawBind {
+    RawBind {
         at_ns: 1,
         stage: Stage::Bind,
         protocol: Protocol::Tcp,
@@ -140,6 +140,12 @@ pub fn refused(netns: u32) -> RawFailure {
         socket_cookie: Some(7),
         netns_inode: Some(netns),
         netns_cookie: Some(1),
+    }
+}
+
+pub fn refused(netns: u32) -> RawFailure {
+    RawFailure {
+        bind: asked(netns),
         culprit: None,
         task: RawTask {
             user: 0,
@@ -159,7 +165,7 @@ pub fn refused(netns: u32) -> RawFailure {
 
 pub fn enrich(host: Host, raw: &RawFailure) -> Evidence {
     let files = Box::new(NoFiles(SearchError::NotLoaded));
-    Enricher::new(host, Box::new(NoRecords), files).enrich(raw)
+    Enricher::new(host, Box::new(NoRecords), files).enrich(raw, DEADLINE)
 }
 
 pub const LISTEN: u8 = 10;

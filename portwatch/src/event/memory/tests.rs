@@ -6,7 +6,7 @@ use std::{
 use super::*;
 use crate::{
     event::read,
-    evidence::{Cgroup, State},
+    evidence::{Cgroup, Fact, State},
     redact::{Redaction, Unredacted},
 };
 
@@ -91,7 +91,7 @@ fn of_sockets(many: u16) -> Event {
 
 fn of_gaps(many: usize) -> Event {
     let mut event = golden();
-    event.gaps = (0..many).map(|_| Gap::new("a", "b")).collect();
+    event.gaps = (0..many).map(|_| Gap::new(Fact::Other("a".to_owned()), "b")).collect();
     event
 }
 

@@ -66,8 +66,8 @@ fn event(raw: &RawFailure, look: impl FnOnce(&mut Process)) -> Event {
     let mut process = Process { pid: raw.task.pid, ..Process::default() };
     look(&mut process);
     let mut evidence = Evidence::refused(process, Vec::new());
-    evidence.failure.port = raw.port;
-    let nanoseconds = SignedDuration::from_nanos(i64::try_from(raw.at_ns).unwrap());
+    evidence.failure.port = raw.bind.port;
+    let nanoseconds = SignedDuration::from_nanos(i64::try_from(raw.bind.at_ns).unwrap());
     evidence.time = Timestamp::UNIX_EPOCH + nanoseconds;
     let diagnosis = diagnose(&evidence);
     Event::new(&Host::default(), raw, evidence, diagnosis)

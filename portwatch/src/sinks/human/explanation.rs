@@ -11,12 +11,12 @@ use anstream::ColorChoice;
 use anstyle::{AnsiColor, Style};
 use jiff::Timestamp;
 
-use super::{Block, HEAD, LABEL, coloured, columns, process_line, word};
+use super::{Block, HEAD, LABEL, coloured, columns, process_line};
 use crate::{
     diagnose::words,
-    evidence::{Device, Gap, LastHolder, Socket, State},
+    evidence::{Device, Fact, Gap, LastHolder, Socket, State},
     explain::{Explanation, Outcome, Question},
-    sinks::sanitize::printable,
+    text::sanitize::printable,
 };
 
 const FREE: Style = AnsiColor::Green.on_default().bold();
@@ -64,7 +64,7 @@ pub(super) fn block(answer: &Explanation, columns: Option<usize>, docker: bool) 
         }
     }
     if connections.established > 0 {
-        let at_least = Gap::at_least(&answer.gaps, Gap::CONNECTIONS);
+        let at_least = Gap::at_least(&answer.gaps, &Fact::Connections);
         let connected = format!("{at_least}{} established on this port", connections.established);
         out.row("connected", &connected);
     }
@@ -81,13 +81,11 @@ pub(super) fn block(answer: &Explanation, columns: Option<usize>, docker: bool) 
         None => notes(answer, docker).iter().for_each(|note| out.row("note", note)),
     }
     // A diagnosis that nobody can make has them among its notes.
-    let is_told = |what: &str| {
-        let notes = diagnosis.iter().flat_map(|diagnosis| &diagnosis.notes);
-        notes.clone().any(|note| note.starts_with(&format!("not known: {what}:")))
-    };
+    // Where nothing is found that explains it, the diagnosis has said them.
+    let are_told = matches!(&answer.diagnosis, Some(diagnosis) if diagnosis.tells_gaps());
     // That this namespace is taken for the host's interests nobody who asks here.
-    let is_told = |what: &str| is_told(what) || what == "netns.host";
-    for gap in answer.gaps.iter().filter(|gap| !is_told(&gap.what)) {
+    let is_told = |gap: &Gap| are_told || gap.what == Fact::NetnsHost;
+    for gap in answer.gaps.iter().filter(|gap| !is_told(gap)) {
         out.row("not known", &format!("{}: {}", gap.what, gap.why));
     }
     out.text.push('\n');
@@ -101,7 +99,7 @@ fn head(out: &mut Block, answer: &Explanation) {
         Outcome::Refused => (HEAD, "HELD"),
     };
     let cause = match &answer.diagnosis {
-        Some(diagnosis) => format!("  {}", word(&diagnosis.cause)),
+        Some(diagnosis) => format!("  {}", diagnosis.cause),
         None => String::new(),
     };
     let time = answer.time.strftime("%Y-%m-%d %H:%M:%S UTC");
@@ -120,7 +118,7 @@ fn head(out: &mut Block, answer: &Explanation) {
 
 /// `tcp port 8080`, `udp 127.0.0.1:53`.
 pub fn named(asked: &Question) -> String {
-    let protocol = words::protocol(asked.protocol);
+    let protocol = asked.protocol;
     let on = |before: &str| match &asked.device {
         Some(Device { index, name: None }) => format!("{before}{index}"),
         Some(Device { name: Some(name), .. }) => format!("{before}{}", printable(name)),

@@ -4,12 +4,13 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 use proptest::prelude::*;
+use strum::VariantArray as _;
 
 use super::*;
 use crate::{
     diagnose::{Cause, HolderClass, diagnose},
     event::Host,
-    evidence::{Evidence, Protocol},
+    evidence::{Evidence, Fact, Protocol, Subject},
     explain::{self, Question},
 };
 
@@ -50,9 +51,10 @@ fn undetermined() -> Event {
     changed(one("cause-listener"), |evidence| {
         evidence.sockets.clear();
         evidence.last_holder = None;
-        evidence
-            .gaps
-            .push(crate::evidence::Gap::new("sockets", "sock_diag: the kernel answers errno 12"));
+        evidence.gaps.push(crate::evidence::Gap::new(
+            Fact::Sockets,
+            "sock_diag: the kernel answers errno 12",
+        ));
     })
 }
 
@@ -97,8 +99,9 @@ fn classes() -> Vec<(String, Event)> {
 #[test]
 fn every_cause() {
     let events = causes();
-    let shown: BTreeSet<_> = events.iter().map(|(_, event)| word(&event.diagnosis.cause)).collect();
-    let all: BTreeSet<_> = Cause::ALL.iter().map(word).collect();
+    let shown: BTreeSet<&str> =
+        events.iter().map(|(_, event)| event.diagnosis.cause.into()).collect();
+    let all = Cause::VARIANTS.iter().map(Into::into).collect();
     assert_eq!(shown, all);
     insta::assert_snapshot!(told(&events, Some(WIDTH)));
 }
@@ -107,8 +110,8 @@ fn every_cause() {
 fn every_class() {
     let events = classes();
     let holders = events.iter().filter_map(|(_, event)| event.diagnosis.holder.as_ref());
-    let shown: BTreeSet<_> = holders.map(|holder| word(&holder.class)).collect();
-    let all: BTreeSet<_> = HolderClass::ALL.iter().map(word).collect();
+    let shown: BTreeSet<&str> = holders.map(|holder| holder.class.into()).collect();
+    let all = HolderClass::VARIANTS.iter().map(Into::into).collect();
     assert_eq!(shown, all);
     insta::assert_snapshot!(told(&events, Some(WIDTH)));
 }
@@ -190,6 +193,7 @@ fn asked_about() {
             let mut evidence = event.into_evidence();
             // Its own sockets are then another program's.
             evidence.process = Process::default();
+            evidence.subject = Subject::Asked;
             evidence.sockets.iter_mut().for_each(|socket| socket.refused = None);
             let answer = explain::answer(&host, asked, evidence);
             format!("── {name}\n{}", strip_str(&explanation::block(&answer, Some(WIDTH), true)))

@@ -5,7 +5,7 @@ use std::{
     io::{self, Write},
 };
 
-use super::{Note, moment, prose, ss, word};
+use super::{Note, moment, prose, ss};
 use crate::{
     explain::{Explanation, Outcome},
     sinks::human::{a_bind, named},
@@ -34,9 +34,7 @@ fn note(answer: &Explanation) -> String {
         note.item(&diagnosis.summary);
         note.item(&format!(
             "cause {}, {}; kernel {}",
-            word(&diagnosis.cause),
-            word(&diagnosis.confidence),
-            host.kernel
+            diagnosis.cause, diagnosis.confidence, host.kernel
         ));
     }
     if let Some(outcomes) = a_bind(answer) {

@@ -4,7 +4,7 @@
 //! GitHub and GitLab look for addresses, names and numbers after they have made HTML of
 //! the text, so that a backslash does not help; they leave code alone.
 
-use crate::sinks::sanitize::printable;
+use crate::text::sanitize::printable;
 
 /// The text as Markdown that shows it as it is.
 pub fn prose(text: &str) -> String {

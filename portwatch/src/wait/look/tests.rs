@@ -20,6 +20,7 @@ fn row(state: State, local: &str) -> Socket {
 fn asked(target: &str, condition: Condition) -> Asked {
     let address: Option<SocketAddr> = target.parse().ok();
     Asked {
+        place: Place::Own,
         protocol: Protocol::Tcp,
         address: address.map(|address| address.ip()),
         device: None,

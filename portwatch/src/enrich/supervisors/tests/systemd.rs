@@ -112,7 +112,7 @@ fn a_unit_without_an_answer_is_named_with_a_gap() {
         }
         assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
         assert_eq!(gaps.len(), 1, "once per event: {gaps:?}");
-        assert_eq!(gaps[0].what, "supervisor");
+        assert_eq!(gaps[0].what, Fact::Supervisor);
         assert!(gaps[0].why.contains(why), "{gaps:?}");
         assert_eq!(manager.stop(), 1, "not asked again for each unit");
     }

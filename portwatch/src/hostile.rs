@@ -4,13 +4,14 @@ use std::fs;
 
 use serde_json::Value;
 
-use super::{human, journald, markdown, sanitize::is_harmless};
 use crate::{
     event::{Event, Record, read},
-    evidence::Process,
+    evidence::{Process, Subject},
     explain::{self, Question},
     history::{History, render},
     replay::diff::Change,
+    sinks::{human, journald, markdown},
+    text::sanitize::is_harmless,
 };
 
 /// Clears the screen, turns the text around, rings, begins a line of its own, and says
@@ -111,6 +112,7 @@ fn nobody_is_deceived() {
         let mut evidence = event.clone().into_evidence();
         history.add(&evidence, &event.diagnosis, 1);
         evidence.process = Process::default();
+        evidence.subject = Subject::Asked;
         let answer = [explain::answer(&event.host, asked, evidence)];
         assert_harmless("explain", &human::told(&answer));
         let mut note = Vec::new();

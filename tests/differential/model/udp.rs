@@ -1,11 +1,9 @@
 //! The order in which UDP asks the sockets on a port. It matters: the first that
 //! shares ends the search, and hides a later one that would refuse.
 
-use crate::conflict::{
-    Clause,
-    address::End,
-    rule::{Ask, Meeting, Sock, meet},
-};
+use portwatch::conflict::{Clause, address::End, rule::Sock};
+
+use super::{Ask, Asker, Meeting, meet};
 
 /// Up to so many sockets in a port's slot all of them are asked; above, the
 /// owners of the address and of the wildcards (`udp_lib_get_port`).
@@ -15,17 +13,17 @@ pub const FEW: usize = 10;
 /// all sockets on the port in the order of the first hash, `by_address` in that
 /// of the second.
 pub fn get_port<K: Copy>(
-    sk: &Sock,
+    sk: &Asker,
     by_port: &[(K, Sock)],
     by_address: &[(K, Sock)],
     ask: Ask,
 ) -> Result<(), (K, Clause)> {
     // Since 6.1.168 a wildcard is never looked for by its address alone.
-    if ask != Ask::Port || sk.end.is_wildcard() || by_port.len() <= FEW {
+    if ask != Ask::Port || sk.sock.end.is_wildcard() || by_port.len() <= FEW {
         return scan(sk, by_port, ask);
     }
     let at = |so: fn(End, End) -> bool| {
-        by_address.iter().filter(move |(_, other)| so(sk.end, other.end))
+        by_address.iter().filter(move |(_, other)| so(sk.sock.end, other.end))
     };
     scan(sk, at(|own, other| own.key() == other.key()), ask)?;
     scan(sk, at(|_, other| other.is_wildcard()), ask)
@@ -34,7 +32,7 @@ pub fn get_port<K: Copy>(
 /// `udp_lib_lport_inuse`. Where any port is asked for, a socket that shares does
 /// not end the search.
 pub fn scan<'a, K: Copy + 'a>(
-    sk: &Sock,
+    sk: &Asker,
     others: impl IntoIterator<Item = &'a (K, Sock)>,
     ask: Ask,
 ) -> Result<(), (K, Clause)> {

