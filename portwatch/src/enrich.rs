@@ -3,15 +3,14 @@
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
 use crate::{
     decode::{RawBind, RawCulprit, RawFailure},
     evidence::{
-        Cgroup, Connections, Device, Ephemeral, Evidence, Fact, Failure, Gap, Netns, Origin,
-        Process, Protocol, Socket, State, Subject,
+        Cgroup, Connections, Ephemeral, Evidence, Fact, Failure, Gap, Netns, Origin, Process,
+        State, Subject,
     },
     kernel::{files::Files, records::Records},
     redact::Redaction,
@@ -23,6 +22,7 @@ mod cgroups;
 mod containers;
 mod exhaustion;
 mod holders;
+mod hooked;
 pub mod host;
 mod memory;
 pub(crate) mod netns;
@@ -202,7 +202,7 @@ impl<'a> Look<'a> {
     fn list<'n>(&self, namespaces: &'n mut netns::Namespaces) -> Listed<'n> {
         let &Self { host, records, bind, by, deadline } = self;
         let mut gaps = Vec::new();
-        let failure = failure(bind, &mut gaps);
+        let failure = hooked::failure(bind, &mut gaps);
         let pid = by.map(|raw| raw.task.pid);
         let (netns, mut diag) = namespaces.enter(host, bind, pid, deadline, &mut gaps);
         let mut found = match &mut diag {
@@ -212,7 +212,7 @@ impl<'a> Look<'a> {
             _ => sockets::Found::default(),
         };
         if let Some(culprit) = self.culprit() {
-            point_out(culprit, bind, &mut found);
+            hooked::point_out(culprit, bind, &mut found);
         }
         let process = by.map(|raw| processes::failing(host, records, raw, &mut gaps));
         record::recall_options(records, &mut found.sockets);
@@ -241,7 +241,7 @@ impl<'a> Look<'a> {
                 Ok(usage) => range.usage = Some(usage),
                 Err(why) => {
                     found.broken = true;
-                    gaps.push(Gap::new(Fact::EphemeralUsage, why));
+                    gaps.push(Gap::new(Fact::EphemeralUsage, why.to_string()));
                 }
             }
         }
@@ -325,80 +325,6 @@ impl<'a> Look<'a> {
 fn halfway(deadline: Instant) -> Instant {
     let now = Instant::now();
     now + deadline.saturating_duration_since(now) / 2
-}
-
-/// What was asked of the kernel.
-fn failure(bind: &RawBind, gaps: &mut Vec<Gap>) -> Failure {
-    for (what, known) in [
-        (Fact::ReuseAddr, bind.reuseaddr.is_some()),
-        (Fact::SocketUid, bind.socket_uid.is_some()),
-        (Fact::Device, bind.device.is_some()),
-    ] {
-        if !known {
-            gaps.push(Gap::new(what, "the hooks cannot read it on this kernel"));
-        }
-    }
-    // The kernel takes the device from the scope id only after the tracepoint set
-    // has seen the attempt, and there is always one.
-    if needs_device(bind.address) && bind.device == Some(0) {
-        gaps.push(Gap::new(Fact::Device, "the hooks do not see the address's scope id"));
-    }
-    if !bind.address_seen {
-        gaps.push(Gap::new(Fact::Address, "an IPv6 address is out of the hooks' reach here"));
-    }
-    Failure {
-        stage: bind.stage,
-        errno: "EADDRINUSE".to_owned(),
-        protocol: bind.protocol,
-        family: bind.family,
-        address: bind.address,
-        port: bind.port,
-        device: bind.device.filter(|&index| index != 0).map(|index| Device { index, name: None }),
-        reuseaddr: bind.reuseaddr,
-        reuseport: bind.reuseport,
-        v6only: bind.v6only,
-        uid: bind.socket_uid,
-        cookie: bind.socket_cookie,
-    }
-}
-
-/// Whether an address means nothing without a device (`__ipv6_addr_needs_scope_id`):
-/// link-local ones, and multicast to one's own link or device.
-fn needs_device(address: IpAddr) -> bool {
-    let IpAddr::V6(v6) = address else { return false };
-    let [first, second, ..] = v6.octets();
-    v6.is_unicast_link_local() || (first == 0xff && matches!(second & 0xf, 1 | 2))
-}
-
-/// Adds to the row of the socket that refused what only the kernel's own check
-/// could see of it; adds the row itself where netlink does not list it.
-fn point_out(culprit: &RawCulprit, bind: &RawBind, found: &mut sockets::Found) {
-    let tcp = bind.protocol == Protocol::Tcp;
-    let Some(state) = sock_diag::state_of(culprit.state, tcp) else { return };
-    found.sockets.iter_mut().for_each(|socket| socket.refused = Some(false));
-    let is_it = |socket: &Socket, state| match culprit.cookie {
-        Some(cookie) => socket.cookie == Some(cookie),
-        None => socket.local.ip() == culprit.address && socket.state == state,
-    };
-    // Where TIME-WAIT is all that the check sees of it, netlink may list FIN-WAIT-2.
-    let states = [Some(state), (state == State::TimeWait).then_some(State::FinWait2)];
-    let listed = states
-        .into_iter()
-        .flatten()
-        .find_map(|state| found.sockets.iter().position(|socket| is_it(socket, state)));
-    let place = listed.or_else(|| {
-        let local = SocketAddr::new(culprit.address, bind.port);
-        found.add(Socket::bare(state, local, culprit.cookie));
-        found.sockets.iter().position(|socket| is_it(socket, state))
-    });
-    if let Some(socket) = place.and_then(|place| found.sockets.get_mut(place)) {
-        socket.refused = Some(true);
-        socket.inode = socket.inode.or(culprit.inode);
-        socket.reuseaddr = Some(culprit.reuseaddr);
-        socket.reuseport = Some(culprit.reuseport);
-        socket.v6only = socket.v6only.or(culprit.v6only);
-        socket.uid = socket.uid.or(culprit.uid);
-    }
 }
 
 #[cfg(test)]

@@ -20,6 +20,26 @@ pub mod skips;
 
 use crate::advice::{Advised, FAILED, NOT_PERMITTED};
 
+/// Why a set of hooks cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unusable {
+    /// It was not tried, since rights are missing.
+    #[error("needs {}", .missing.join(", "))]
+    NotPermitted {
+        /// The names of the capabilities.
+        missing: Vec<&'static str>,
+    },
+    /// The kernel does not take one of its programs.
+    #[error("{answer}")]
+    Refused {
+        /// What it says, and the end of its verifier's log.
+        answer: String,
+    },
+    /// Nothing to attach programs to.
+    #[error("no cgroup2 hierarchy is mounted")]
+    NoCgroup2,
+}
+
 /// Why no hooks could be attached.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
@@ -44,17 +64,17 @@ pub enum KernelError {
     #[error("the kernel permits neither hook set: fexit ({fexit}); tracepoint ({tracepoint})")]
     NoHooks {
         /// Why function exits cannot be hooked.
-        fexit: String,
+        fexit: Unusable,
         /// Why the tracepoint set cannot be used.
-        tracepoint: String,
+        tracepoint: Unusable,
     },
     /// The set of hooks that was asked for cannot be used.
     #[error("the {set} hooks are not available: {why}")]
     NotThisSet {
         /// The set's name.
         set: &'static str,
-        /// The kernel's answer.
-        why: String,
+        /// Why not.
+        why: Unusable,
     },
     /// The kernel refused the object or one of its programs.
     #[error("failed to {step}")]

@@ -28,7 +28,7 @@ use crate::{
 pub mod server;
 pub mod stage;
 
-use stage::Stage;
+use stage::{Stage, Stuck};
 
 /// Upper bounds in seconds: what a refusal usually takes is some milliseconds, its
 /// deadline 250.
@@ -244,8 +244,8 @@ impl Metrics {
     /// Whether what waits is worked off, of the stage of that name or of all.
     ///
     /// # Errors
-    /// Which is not, in words.
-    pub fn health(&self, name: Option<&str>) -> Result<(), String> {
+    /// The first that is not.
+    pub fn health(&self, name: Option<&str>) -> Result<(), Stuck> {
         let stages = self.stages.get();
         let mut wanted = stages.iter().filter(|stage| name.is_none_or(|name| name == stage.name));
         wanted.try_for_each(|stage| stage.health(Instant::now()))

@@ -3,7 +3,7 @@
 
 use std::{
     fmt,
-    net::{Ipv4Addr, SocketAddr},
+    net::{AddrParseError, Ipv4Addr, SocketAddr},
     path::PathBuf,
     str::FromStr,
     time::Duration,
@@ -16,6 +16,83 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// No setting lasts longer: a year.
 const LONGEST: Duration = Duration::from_hours(366 * 24);
+
+/// Why a text is not a value.
+#[derive(Debug, thiserror::Error)]
+pub enum ValueError {
+    /// No number of bytes.
+    #[error("{why}")]
+    Size {
+        /// What the reader of sizes says.
+        why: String,
+    },
+    /// No span of time.
+    #[error("`{text}` is not a time such as 10s, 250ms or 24h")]
+    Time {
+        /// What was given.
+        text: String,
+        /// What is wrong with it.
+        source: jiff::Error,
+    },
+    /// A span of time that is too long.
+    #[error("the time is longer than a year")]
+    TooLong,
+    /// A span of time that is negative.
+    #[error("the time is negative")]
+    Negative,
+    /// A span of time that is too short or too long to be waited for.
+    #[error("`{text}` is not between 1ms and 5s")]
+    Deadline {
+        /// What was given.
+        text: String,
+    },
+    /// No moment or span, or one that no calendar has.
+    #[error(transparent)]
+    Calendar(#[from] jiff::Error),
+    /// Neither a moment nor a span.
+    #[error("expected a time, or a span such as 2h or 3 days")]
+    Moment {
+        /// Why it is no span.
+        source: jiff::Error,
+    },
+    /// A name that nothing has.
+    #[error("the pattern is empty")]
+    Empty,
+    /// A pattern of names that is too large.
+    #[error(transparent)]
+    Names(#[from] regex_lite::Error),
+    /// No text.
+    #[error("the value is not UTF-8")]
+    NotUtf8,
+    /// It would put its mark between any two characters.
+    #[error("`{text}` matches the empty string")]
+    MatchesEmpty {
+        /// What was given.
+        text: String,
+    },
+    /// No regular expression.
+    #[error("`{text}` is not a regular expression: {source}")]
+    Pattern {
+        /// What was given.
+        text: String,
+        /// What is wrong with it.
+        source: regex_lite::Error,
+    },
+    /// A path that depends on the current folder.
+    #[error("`{path}` is not an absolute path")]
+    Relative {
+        /// What was given.
+        path: String,
+    },
+    /// No place to listen at.
+    #[error("`{text}` is not ADDRESS:PORT, PORT or unix:PATH")]
+    Listen {
+        /// What was given.
+        text: String,
+        /// Why it is no address.
+        source: AddrParseError,
+    },
+}
 
 /// Bytes: `64MiB`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,10 +127,11 @@ pub enum Listen {
 }
 
 impl FromStr for Size {
-    type Err = String;
+    type Err = ValueError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        text.parse().map(|ByteSize(bytes)| Self(bytes))
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let ByteSize(bytes) = text.parse().map_err(|why| ValueError::Size { why })?;
+        Ok(Self(bytes))
     }
 }
 
@@ -71,16 +149,15 @@ impl fmt::Display for Size {
 }
 
 impl FromStr for Time {
-    type Err = String;
+    type Err = ValueError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        let span: SignedDuration = text
-            .parse()
-            .map_err(|_| format!("`{text}` is not a time such as 10s, 250ms or 24h"))?;
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let span: SignedDuration =
+            text.parse().map_err(|source| ValueError::Time { text: text.to_owned(), source })?;
         match Duration::try_from(span) {
             Ok(span) if span <= LONGEST => Ok(Self(span)),
-            Ok(_) => Err("the time is longer than a year".to_owned()),
-            Err(_) => Err("the time is negative".to_owned()),
+            Ok(_) => Err(ValueError::TooLong),
+            Err(_) => Err(ValueError::Negative),
         }
     }
 }
@@ -95,13 +172,13 @@ impl fmt::Display for Time {
 }
 
 impl FromStr for Deadline {
-    type Err = String;
+    type Err = ValueError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, ValueError> {
         let Time(span) = text.parse()?;
         match (Duration::from_millis(1)..=Duration::from_secs(5)).contains(&span) {
             true => Ok(Self(span)),
-            false => Err(format!("`{text}` is not between 1ms and 5s")),
+            false => Err(ValueError::Deadline { text: text.to_owned() }),
         }
     }
 }
@@ -113,14 +190,14 @@ impl fmt::Display for Deadline {
 }
 
 impl FromStr for Glob {
-    type Err = String;
+    type Err = ValueError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, ValueError> {
         if text.is_empty() {
-            return Err("the pattern is empty".to_owned());
+            return Err(ValueError::Empty);
         }
         let names = regex_lite::escape(text).replace(r"\*", ".*").replace(r"\?", ".");
-        let names = Regex::new(&format!("(?s)^{names}$")).map_err(|error| error.to_string())?;
+        let names = Regex::new(&format!("(?s)^{names}$"))?;
         Ok(Self { text: text.to_owned(), names: Pattern(names) })
     }
 }
@@ -144,16 +221,15 @@ impl Glob {
 }
 
 impl FromStr for Pattern {
-    type Err = String;
+    type Err = ValueError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, ValueError> {
         match Regex::new(text) {
-            // It would put the mark between any two characters.
             Ok(pattern) if pattern.is_match("") => {
-                Err(format!("`{text}` matches the empty string"))
+                Err(ValueError::MatchesEmpty { text: text.to_owned() })
             }
             Ok(pattern) => Ok(Self(pattern)),
-            Err(error) => Err(format!("`{text}` is not a regular expression: {error}")),
+            Err(source) => Err(ValueError::Pattern { text: text.to_owned(), source }),
         }
     }
 }
@@ -173,13 +249,13 @@ impl PartialEq for Pattern {
 impl Eq for Pattern {}
 
 impl FromStr for Listen {
-    type Err = String;
+    type Err = ValueError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, ValueError> {
         if let Some(path) = text.strip_prefix("unix:") {
             return match path.starts_with('/') {
                 true => Ok(Self::Unix(path.into())),
-                false => Err(format!("`{path}` is not an absolute path")),
+                false => Err(ValueError::Relative { path: path.to_owned() }),
             };
         }
         if let Ok(port) = text.parse() {
@@ -187,7 +263,7 @@ impl FromStr for Listen {
         }
         text.parse()
             .map(Self::Tcp)
-            .map_err(|_| format!("`{text}` is not ADDRESS:PORT, PORT or unix:PATH"))
+            .map_err(|source| ValueError::Listen { text: text.to_owned(), source })
     }
 }
 
@@ -237,7 +313,7 @@ mod tests {
         }
         assert_eq!("9749".parse::<Listen>().unwrap().to_string(), "127.0.0.1:9749");
         for (bad, why) in [("10", "time"), ("-1s", "negative"), ("2000000h", "year")] {
-            assert!(bad.parse::<Time>().unwrap_err().contains(why), "{bad}");
+            assert!(bad.parse::<Time>().unwrap_err().to_string().contains(why), "{bad}");
         }
         assert!("0s".parse::<Deadline>().is_err() && "6s".parse::<Deadline>().is_err());
         assert!("unix:run".parse::<Listen>().is_err() && "localhost:1".parse::<Listen>().is_err());

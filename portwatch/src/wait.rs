@@ -18,6 +18,7 @@ use crate::{
     enrich::{
         host::{DiagSocket, Host, NetnsRef},
         netns::again::{Again, enter_again},
+        sockets::ListError,
     },
 };
 
@@ -51,8 +52,8 @@ pub enum WaitError {
     List {
         /// The port.
         port: u16,
-        /// The kernel's answer.
-        why: String,
+        /// Why not.
+        why: ListError,
     },
 }
 
@@ -203,7 +204,7 @@ impl<'a> Eye<'a> {
     fn retried(
         &mut self,
         asked: &Asked,
-        look: impl Fn(&mut dyn DiagSocket) -> Result<Standing, String>,
+        look: impl Fn(&mut dyn DiagSocket) -> Result<Standing, ListError>,
     ) -> Result<Standing, WaitError> {
         let port = asked.port;
         if let Place::Known(known) = asked.place {

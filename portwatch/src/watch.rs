@@ -10,7 +10,7 @@ use crate::{
         KernelError,
         attach::{self, Attached, SourceLimit, Whose},
         features::{self, Features, KernelTypes},
-        files::{Files, KernelFiles, NoFiles},
+        files::{Files, KernelFiles, NoFiles, SearchError},
         plan::{Choice, Plan, plan},
         records::KernelRecords,
     },
@@ -58,7 +58,7 @@ impl Watch {
         let mut types = KernelTypes::read(Path::new(features::VMLINUX))?;
         let features = Features::probe(&mut types);
         let plan = plan(&features, hooks)?;
-        let mut files = KernelFiles::open(&types).map_err(|error| error.to_string());
+        let mut files = KernelFiles::open(&types);
         let own_pid = files.as_mut().ok().and_then(KernelFiles::own_pid);
         let whose = whose(own_pid.unwrap_or_else(std::process::id));
         let mut attached = attach::attach(&plan, &types, whose, limit)?;
@@ -82,15 +82,15 @@ pub fn need_rights() -> Result<(), KernelError> {
 }
 
 /// The kernel's search of open files; without it, /proc is searched.
-fn or_none(files: Result<KernelFiles, String>) -> Box<dyn Files> {
+fn or_none(files: Result<KernelFiles, KernelError>) -> Box<dyn Files> {
     match files {
         Ok(files) => Box::new(files),
         Err(error) => {
             tracing::warn!(
-                error,
+                %error,
                 "the kernel's search of open files is not available; searches /proc for holders"
             );
-            Box::new(NoFiles(error))
+            Box::new(NoFiles(SearchError::refused(error)))
         }
     }
 }

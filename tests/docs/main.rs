@@ -11,6 +11,7 @@ use portwatch::diagnose::{Cause, HolderClass};
 use strum::VariantArray as _;
 
 mod cli;
+mod errors;
 mod layers;
 
 fn root() -> PathBuf {
@@ -53,10 +54,9 @@ fn every_cause_and_class_stands_in_the_tables() {
 #[test]
 fn the_tests_that_security_names_are_there() {
     let text = fs::read_to_string(root().join("docs/security.md")).unwrap();
-    let mut sources = String::new();
-    for folder in ["tests", "portwatch/src", "portwatch-common/src"] {
-        read_sources(&root().join(folder), &mut sources);
-    }
+    let files = ["tests", "portwatch/src", "portwatch-common/src"];
+    let files = files.into_iter().flat_map(|folder| sources(&root().join(folder)));
+    let sources: String = files.map(|path| fs::read_to_string(path).unwrap()).collect();
     let mut named = 0;
     for word in quoted(&text) {
         let is_test = word.contains("::") || word.matches('_').count() > 3;
@@ -67,13 +67,10 @@ fn the_tests_that_security_names_are_there() {
     assert!(named > 10, "{named} tests are named");
 }
 
-fn read_sources(folder: &Path, sources: &mut String) {
-    for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
-        let path = entry.path();
-        if path.is_dir() {
-            read_sources(&path, sources);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            sources.push_str(&fs::read_to_string(path).unwrap());
-        }
-    }
+/// Every source file below a folder.
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let (folders, files): (Vec<_>, Vec<_>) = paths.partition(|path| path.is_dir());
+    let files = files.into_iter().filter(|path| path.extension().is_some_and(|it| it == "rs"));
+    files.chain(folders.iter().flat_map(|folder| sources(folder))).collect()
 }

@@ -46,17 +46,35 @@ Examples:
 Exit codes: 0 portwatch run would work, 4 only capabilities are missing, 1 the
 kernel lacks a feature.";
 
+/// Whether something can be used, or why not.
+#[derive(Debug, Serialize)]
+enum Answer {
+    #[serde(rename = "Ok")]
+    Yes(()),
+    #[serde(rename = "Err")]
+    No(String),
+}
+
+impl Answer {
+    fn of<T, E: std::error::Error>(result: &Result<T, E>) -> Self {
+        match result {
+            Ok(_) => Self::Yes(()),
+            Err(error) => Self::No(chain(error)),
+        }
+    }
+}
+
 /// What was found.
 #[derive(Debug, Serialize)]
 struct Report {
     kernel: String,
-    btf: Result<(), String>,
+    btf: Answer,
     lockdown: Option<String>,
     cgroup2: Option<String>,
     capabilities: Vec<Capability>,
     missing_capabilities: Vec<&'static str>,
     unnamed_without: Vec<&'static str>,
-    fexit: Result<(), String>,
+    fexit: Answer,
     hooks: Option<&'static str>,
     because: Option<String>,
     attached: Vec<&'static str>,
@@ -83,13 +101,13 @@ fn examine(hooks: Choice) -> (Report, u8) {
     let types = KernelTypes::read(Path::new(features::VMLINUX));
     let mut report = Report {
         kernel: features::release(),
-        btf: types.as_ref().map(|_| ()).map_err(chain),
+        btf: Answer::of(&types),
         lockdown: None,
         cgroup2: None,
         capabilities: features::capabilities(),
         missing_capabilities: features::missing_capabilities(),
         unnamed_without: Vec::new(),
-        fexit: Err("not tested".to_owned()),
+        fexit: Answer::No("not tested".to_owned()),
         hooks: None,
         because: None,
         attached: Vec::new(),
@@ -113,7 +131,7 @@ fn probe(types: &mut KernelTypes, hooks: Choice, report: &mut Report) -> Result<
     report.lockdown.clone_from(&features.lockdown);
     report.cgroup2 = features.cgroup2.as_ref().map(|path| path.display().to_string());
     report.unnamed_without.clone_from(&features.unnamed_without);
-    report.fexit.clone_from(&features.fexit);
+    report.fexit = Answer::of(&features.fexit);
     let plan = plan(&features, hooks)?;
     report.hooks = Some(plan.set.into());
     report.because = Some(match (plan.set, &plan.because) {
@@ -145,9 +163,9 @@ fn open_files(types: &KernelTypes) -> Source {
     )
 }
 
-fn chain(error: &KernelError) -> String {
+fn chain(error: &impl std::error::Error) -> String {
     let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
+    let mut source = error.source();
     while let Some(error) = source {
         text.push_str(": ");
         text.push_str(error.to_string().lines().next().unwrap_or_default());
@@ -162,9 +180,9 @@ fn text(report: &Report) -> String {
     let mut row = |label: &str, text: &str| {
         let _ = writeln!(out, "{label:<16}{}", printable(text));
     };
-    let answer = |result: &Result<(), String>| match result {
-        Ok(()) => "yes".to_owned(),
-        Err(why) => format!("no: {why}"),
+    let answer = |answer: &Answer| match answer {
+        Answer::Yes(()) => "yes".to_owned(),
+        Answer::No(why) => format!("no: {why}"),
     };
     row("kernel", &report.kernel);
     row("BTF", &answer(&report.btf));
@@ -215,7 +233,7 @@ mod tests {
     fn report() -> Report {
         Report {
             kernel: "6.12.0".to_owned(),
-            btf: Ok(()),
+            btf: Answer::Yes(()),
             lockdown: Some("none".to_owned()),
             cgroup2: Some("/sys/fs/cgroup".to_owned()),
             capabilities: vec![
@@ -224,7 +242,7 @@ mod tests {
             ],
             missing_capabilities: vec![],
             unnamed_without: vec!["CAP_SYS_PTRACE"],
-            fexit: Err("Operation not permitted".to_owned()),
+            fexit: Answer::No("Operation not permitted".to_owned()),
             hooks: Some("tracepoint"),
             because: Some("exits of kernel functions cannot be hooked: EPERM".to_owned()),
             attached: vec!["pw_sys_exit", "pw_bind4"],

@@ -6,6 +6,7 @@ use super::streams::say;
 use crate::{
     advice::{Advised, NOT_PERMITTED, USAGE},
     sinks::Kind,
+    values::ValueError,
 };
 
 /// Why a verb ends before it is done. Only an error that says what to do can become
@@ -62,7 +63,7 @@ pub enum UsageError {
     NothingToLimit(&'static str),
     /// A secret might be shown.
     #[error("PORTWATCH_REDACT: {0}")]
-    NotRedacted(String),
+    NotRedacted(ValueError),
     /// A difference has other forms.
     #[error("--diff cannot print {0}")]
     NoDiffAs(Kind),

@@ -22,6 +22,7 @@ use crate::{
         lines::Lines,
         sources,
     },
+    values::ValueError,
 };
 
 /// Options.
@@ -190,15 +191,13 @@ fn progress(bytes: u64) -> Option<ProgressBar> {
 }
 
 /// A moment, or how long ago.
-fn moment(text: &str) -> Result<Timestamp, String> {
-    let words = |error: jiff::Error| error.to_string();
+fn moment(text: &str) -> Result<Timestamp, ValueError> {
     if let Ok(at) = text.parse() {
         return Ok(at);
     }
     if let Ok(local) = text.parse::<jiff::civil::DateTime>() {
-        return jiff::tz::TimeZone::system().to_timestamp(local).map_err(words);
+        return Ok(jiff::tz::TimeZone::system().to_timestamp(local)?);
     }
-    let ago: Span =
-        text.parse().map_err(|_| "expected a time, or a span such as 2h or 3 days".to_owned())?;
-    Ok(ZonedDateTime::now().checked_sub(ago.abs()).map_err(words)?.timestamp())
+    let ago: Span = text.parse().map_err(|source| ValueError::Moment { source })?;
+    Ok(ZonedDateTime::now().checked_sub(ago.abs())?.timestamp())
 }

@@ -11,7 +11,7 @@ use crate::{
     config::{Layer, Settings, file},
     redact::Redaction,
     sinks,
-    values::Pattern,
+    values::{Pattern, ValueError},
 };
 
 /// The key of tables.
@@ -74,7 +74,7 @@ pub fn redaction() -> Result<Redaction, Failure> {
 }
 
 fn pattern(said: OsString) -> Result<Pattern, UsageError> {
-    let text = said.into_string().map_err(|_| "the value is not UTF-8".to_owned());
+    let text = said.into_string().map_err(|_| ValueError::NotUtf8);
     text.and_then(|text| text.parse()).map_err(UsageError::NotRedacted)
 }
 

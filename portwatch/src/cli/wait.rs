@@ -24,6 +24,7 @@ use crate::{
     evidence::Protocol,
     sinks::human::coloured,
     text::sanitize::printable,
+    values::ValueError,
     wait::{
         self, Port, State,
         look::{Asked, Condition, Place},
@@ -233,11 +234,9 @@ fn seconds(time: Duration) -> String {
 }
 
 /// A span as the other options have it, or whole seconds, as sleep(1) does.
-fn duration(text: &str) -> Result<Duration, String> {
+fn duration(text: &str) -> Result<Duration, ValueError> {
     if let Ok(seconds) = text.parse() {
         return Ok(Duration::from_secs(seconds));
     }
-    let span: jiff::SignedDuration =
-        text.parse().map_err(|error: jiff::Error| error.to_string())?;
-    Duration::try_from(span).map_err(|_| "the time is negative".to_owned())
+    Duration::try_from(text.parse::<jiff::SignedDuration>()?).map_err(|_| ValueError::Negative)
 }

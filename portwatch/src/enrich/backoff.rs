@@ -5,6 +5,7 @@
 use std::{
     collections::HashMap,
     hash::Hash,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -16,22 +17,48 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// Services that are kept in mind.
 const MOST: usize = 256;
 
-/// Services that were slow, by what they are asked at.
-pub struct Backoff<K>(HashMap<K, Slow>);
-
-struct Slow {
-    until: Instant,
-    pause: Duration,
-    why: String,
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Unanswered<E> {
+    /// The service gave none.
+    #[error("{0}")]
+    Failed(Arc<E>),
+    /// It was not asked: it failed the last time, and took long for that.
+    #[error("{error}; it is not asked again for {left} s")]
+    HasFailed {
+        /// How it failed.
+        error: Arc<E>,
+        /// Seconds until it is asked again.
+        left: u64,
+    },
+    /// It was not asked: it took long to answer the last time.
+    #[error("it took {} ms to answer; it is not asked again for {left} s", .took.as_millis())]
+    WasSlow {
+        /// How long it took.
+        took: Duration,
+        /// Seconds until it is asked again.
+        left: u64,
+    },
 }
 
-impl<K> Default for Backoff<K> {
+/// Services that were slow, by what they are asked at.
+pub struct Backoff<K, E>(HashMap<K, Slow<E>>);
+
+struct Slow<E> {
+    until: Instant,
+    pause: Duration,
+    took: Duration,
+    /// What it was slow with, if not with an answer.
+    error: Option<Arc<E>>,
+}
+
+impl<K, E> Default for Backoff<K, E> {
     fn default() -> Self {
         Self(HashMap::new())
     }
 }
 
-impl<K: Clone + Eq + Hash> Backoff<K> {
+impl<K: Clone + Eq + Hash, E> Backoff<K, E> {
     /// What `ask` returns, unless the service was slow a while ago.
     ///
     /// # Errors
@@ -39,27 +66,27 @@ impl<K: Clone + Eq + Hash> Backoff<K> {
     pub fn asked<T>(
         &mut self,
         service: &K,
-        ask: impl FnOnce() -> Result<T, String>,
-    ) -> Result<T, String> {
+        ask: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, Unanswered<E>> {
         let began = Instant::now();
         let before = self.0.get(service);
         if let Some(slow) = before.filter(|slow| began < slow.until) {
             let left = slow.until.duration_since(began).as_secs() + 1;
-            return Err(format!("{}; it is not asked again for {left} s", slow.why));
+            return Err(match &slow.error {
+                Some(error) => Unanswered::HasFailed { error: Arc::clone(error), left },
+                None => Unanswered::WasSlow { took: slow.took, left },
+            });
         }
         let before = before.map(|slow| slow.pause);
-        let answer = ask();
+        let answer = ask().map_err(Arc::new);
         let now = Instant::now();
         let took = now.duration_since(began);
         if took < SLOW {
             self.0.remove(service);
-            return answer;
+            return answer.map_err(Unanswered::Failed);
         }
         let pause = before.map_or(took * FACTOR, |pause| pause * 2).min(LONGEST);
-        let why = match &answer {
-            Ok(_) => format!("it took {} ms to answer", took.as_millis()),
-            Err(why) => why.clone(),
-        };
+        let error = answer.as_ref().err().cloned();
         if self.0.len() >= MOST {
             self.0.retain(|_, slow| slow.until > now);
         }
@@ -69,8 +96,8 @@ impl<K: Clone + Eq + Hash> Backoff<K> {
             let soonest = soonest.0.clone();
             self.0.remove(&soonest);
         }
-        self.0.insert(service.clone(), Slow { until: now + pause, pause, why });
-        answer
+        self.0.insert(service.clone(), Slow { until: now + pause, pause, took, error });
+        answer.map_err(Unanswered::Failed)
     }
 }
 
@@ -87,12 +114,12 @@ mod tests {
         let slow = || {
             asked.set(asked.get() + 1);
             thread::sleep(SLOW);
-            Err::<(), _>("no answer".to_owned())
+            Err::<(), _>("no answer")
         };
-        assert_eq!(backoff.asked(&"slow", slow).unwrap_err(), "no answer");
-        let why = backoff.asked(&"slow", slow).unwrap_err();
+        assert_eq!(backoff.asked(&"slow", slow).unwrap_err().to_string(), "no answer");
+        let why = backoff.asked(&"slow", slow).unwrap_err().to_string();
         assert_eq!(why, "no answer; it is not asked again for 1 s");
-        assert_eq!((asked.get(), backoff.asked(&"quick", || Ok(7))), (1, Ok(7)));
+        assert_eq!((asked.get(), backoff.asked(&"quick", || Ok(7)).unwrap()), (1, 7));
         let first = backoff.0["slow"].pause;
         backoff.0.get_mut("slow").unwrap().until = Instant::now();
         let _ = backoff.asked(&"slow", slow);
@@ -104,12 +131,11 @@ mod tests {
         let mut backoff = Backoff::default();
         let until = Instant::now() + LONGEST;
         for service in 0..MOST as u64 {
-            let why = String::new();
-            backoff.0.insert(service, Slow { until, pause: SLOW, why });
+            backoff.0.insert(service, Slow { until, pause: SLOW, took: SLOW, error: None });
         }
         let slow = || {
             thread::sleep(SLOW);
-            Err::<(), _>("slow".to_owned())
+            Err::<(), _>("slow")
         };
         let _ = backoff.asked(&9_999, slow);
         assert!(backoff.0.len() == MOST && backoff.0.contains_key(&9_999));

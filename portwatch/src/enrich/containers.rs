@@ -4,12 +4,18 @@
 
 use std::{
     collections::HashMap,
+    fmt,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
 use crate::{
     engines::{Engine, Names},
-    enrich::{backoff::Backoff, host::Host, run::Service},
+    enrich::{
+        backoff::{Backoff, Unanswered},
+        host::Host,
+        run::Service,
+    },
     evidence::{Evidence, Fact, Gap, Process, Workload},
     roles,
 };
@@ -78,9 +84,39 @@ impl Api {
     }
 }
 
+/// Why nobody says which container it is.
+#[derive(Debug, thiserror::Error)]
+enum Unknown {
+    /// The engine's API gives no list.
+    #[error("{}: {error}", .path.display())]
+    Unanswered {
+        /// Where it was asked.
+        path: PathBuf,
+        error: Unanswered<engine::Error>,
+    },
+    /// The container is not in the list.
+    #[error("{} does not list that container", .engine.spec().name)]
+    NotListed { engine: Engine },
+    /// None in the list has published the port.
+    #[error("{} lists no container that has published port {port}", .engine.spec().name)]
+    NotPublished { engine: Engine, port: u16 },
+    /// Several have.
+    #[error("{} lists more than one container that has published port {port}", .engine.spec().name)]
+    Ambiguous { engine: Engine, port: u16 },
+    /// The engine cannot be asked on this host.
+    #[error("{} has no API socket on this host", .engine.spec().name)]
+    NoSocket { engine: Engine },
+    /// The user's engine cannot be asked.
+    #[error("{} has no API socket for that user", .engine.spec().name)]
+    NoUsersSocket { engine: Engine },
+    /// Whose engine is to be asked is not known.
+    #[error("the proxy's user is not known")]
+    NoUser,
+}
+
 /// The engines, by where they are asked.
 #[derive(Default)]
-struct Engines(Backoff<Api>);
+struct Engines(Backoff<Api, engine::Error>);
 
 impl Engines {
     /// As [`engine::list`]; one that was slow is not asked for a while. `None` if it has no
@@ -91,17 +127,13 @@ impl Engines {
         api: Api,
         id: Option<&str>,
         deadline: Instant,
-    ) -> Option<Result<Vec<Listed>, String>> {
+    ) -> Option<Result<Vec<Listed>, Unknown>> {
         let service = api.service()?;
-        let mut absent = false;
-        let listed = self.0.asked(&api, || {
-            engine::list(host, service, id, deadline).map_err(|error| {
-                absent = matches!(error, engine::Error::Absent);
-                error.to_string()
-            })
-        });
-        let named = |error| format!("{}: {error}", service.path(host).display());
-        (!absent).then(|| listed.map_err(named))
+        match self.0.asked(&api, || engine::list(host, service, id, deadline)) {
+            Ok(listed) => Some(Ok(listed)),
+            Err(Unanswered::Failed(error)) if matches!(*error, engine::Error::Absent) => None,
+            Err(error) => Some(Err(Unknown::Unanswered { path: service.path(host), error })),
+        }
     }
 }
 
@@ -209,8 +241,8 @@ fn find(host: &Host, engines: &mut Engines, subject: &Subject, deadline: Instant
     }
 }
 
-fn gap(why: impl Into<String>) -> Option<Gap> {
-    Some(Gap::new(Fact::Workload, why))
+fn gap(why: impl fmt::Display) -> Option<Gap> {
+    Some(Gap::new(Fact::Workload, why.to_string()))
 }
 
 /// The container that a process runs in.
@@ -239,13 +271,11 @@ fn inside_of(host: &Host, engines: &mut Engines, inside: &Inside, deadline: Inst
                 (workload.name, workload.image) = (name, image);
                 return Answer { workload: Some(workload), gap: None };
             }
-            None => format!("{} does not list that container", engine.spec().name),
+            None => Unknown::NotListed { engine },
         },
         Some(Err(error)) => error,
-        None => {
-            let whose = if inside.user.is_some() { "for that user" } else { "on this host" };
-            format!("{} has no API socket {whose}", engine.spec().name)
-        }
+        None if inside.user.is_some() => Unknown::NoUsersSocket { engine },
+        None => Unknown::NoSocket { engine },
     };
     Answer { workload: Some(workload), gap: gap(why) }
 }
@@ -255,14 +285,15 @@ fn behind(host: &Host, engines: &mut Engines, proxy: &Proxy, deadline: Instant) 
     // What a user runs holds ports for that user's containers, and for nobody
     // else's; what root runs holds them for the system's.
     let Some(uid) = proxy.uid else {
-        return Answer { workload: proxy.workload(), gap: gap("the proxy's user is not known") };
+        return Answer { workload: proxy.workload(), gap: gap(Unknown::NoUser) };
     };
-    let api = Api { engine: proxy.engine, user: (uid != 0).then_some(uid) };
+    let engine = proxy.engine;
+    let api = Api { engine, user: (uid != 0).then_some(uid) };
     let listed = engines.list(host, api, proxy.id.as_deref(), deadline);
     let why = match listed.map(|listed| listed.map(|listed| published::by(&listed, proxy))) {
         Some(Ok(Ok(workload))) => return Answer { workload: Some(workload), gap: None },
         Some(Ok(Err(error)) | Err(error)) => error,
-        None => format!("{} has no API socket for that user", proxy.engine.spec().name),
+        None => Unknown::NoUsersSocket { engine: proxy.engine },
     };
     Answer { workload: proxy.workload(), gap: gap(why) }
 }

@@ -12,7 +12,7 @@ use crate::{
         host::{DiagSocket, Host},
         processes,
         sock_diag::{self, Query},
-        sockets::dump_once,
+        sockets::{ListError, dump_once},
     },
     evidence::{Ephemeral, Family, Protocol, Share, Usage},
     kernel::files::Files,
@@ -28,8 +28,8 @@ const MOST_KEPT: usize = 4096;
 /// Lists all sockets of the protocol in the namespace of `diag`.
 ///
 /// # Errors
-/// The kernel's answer in words, or that it took too long: a part of them says nothing of
-/// the range.
+/// The kernel does not list all of them, or not in time: a part of them says nothing of the
+/// range.
 pub fn usage(
     host: &Host,
     diag: &mut dyn DiagSocket,
@@ -37,7 +37,7 @@ pub fn usage(
     range: &Ephemeral,
     protocol: Protocol,
     deadline: Instant,
-) -> Result<Usage, String> {
+) -> Result<Usage, ListError> {
     let mut taken = vec![false; usize::from(u16::MAX) + 1];
     let mut states = BTreeMap::new();
     let mut held = Spread::default();
@@ -68,12 +68,11 @@ pub fn usage(
     })
 }
 
-fn queries(protocol: Protocol) -> Result<Vec<Query>, String> {
+fn queries(protocol: Protocol) -> Result<Vec<Query>, ListError> {
     if protocol == Protocol::Tcp {
         return Ok(vec![Query::Tcp]);
     }
-    let number = sock_diag::protocol_number(protocol)
-        .ok_or("the kernel lists no sockets of this protocol")?;
+    let number = sock_diag::protocol_number(protocol).ok_or(ListError::Protocol)?;
     let families = [Family::Ipv4, Family::Ipv6];
     Ok(families.map(|family| Query::Other { protocol: number, family }).to_vec())
 }
@@ -126,7 +125,7 @@ fn most_by(host: &Host, files: &mut dyn Files, sample: &[u64], deadline: Instant
         }
     });
     if let Err(why) = searched {
-        tracing::debug!(why, "the process with most ports is not known");
+        tracing::debug!(%why, "the process with most ports is not known");
     }
     // Of a program and the children that inherited its sockets the first.
     let most = has.into_iter().map(|(pid, bits)| (bits.count_ones(), Reverse(pid))).max();

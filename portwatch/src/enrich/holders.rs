@@ -148,7 +148,7 @@ impl Holders {
             }
         });
         let Err(why) = searched else { return Ok(()) };
-        tracing::debug!(why, "searches /proc");
+        tracing::debug!(%why, "searches /proc");
         // What it has shown until then stays, and nobody is counted twice.
         let mut left: Wanted = wanted.extract_if(|_, holders| holders.is_empty()).collect();
         if left.is_empty() {

@@ -103,7 +103,7 @@ fn seed_owners(
     });
     if let Err(why) = searched {
         tracing::debug!(
-            why,
+            %why,
             "the owner record is incomplete; missing holders are searched when needed"
         );
     }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    io,
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -33,6 +34,43 @@ const MOST_TIME_WAIT: usize = 8;
 
 /// How long is listed for somebody who waits for nothing else.
 pub const PATIENT: Duration = Duration::from_secs(10);
+
+/// Why sockets could not be listed, or not all of them.
+#[derive(Debug, thiserror::Error)]
+pub enum ListError {
+    /// The kernel lists no sockets of this protocol.
+    #[error("the kernel lists no sockets of this protocol")]
+    Protocol,
+    /// The kernel has no listing for them yet.
+    #[error("the kernel's socket listing is not loaded (modprobe inet_diag tcp_diag udp_diag)")]
+    NotLoaded,
+    /// The kernel does not take the request, or gives no answer.
+    #[error("sock_diag: {0}")]
+    Io(#[from] io::Error),
+    /// The kernel's answer cannot be used.
+    #[error("sock_diag: {0}")]
+    Reply(#[source] ReplyError),
+    /// There is no end of them.
+    #[error("sock_diag: more rows than are read")]
+    TooMany,
+    /// The deadline has passed.
+    #[error("sock_diag: listing took longer than its deadline ({rows} rows)")]
+    Late {
+        /// How many had been listed by then.
+        rows: usize,
+    },
+}
+
+impl From<ReplyError> for ListError {
+    fn from(error: ReplyError) -> Self {
+        const ENOENT: i32 = 2;
+        const EOPNOTSUPP: i32 = 95;
+        match error {
+            ReplyError::Refused(ENOENT | EOPNOTSUPP) => Self::NotLoaded,
+            error => Self::Reply(error),
+        }
+    }
+}
 
 /// What was found on the port.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -164,9 +202,9 @@ impl Found {
     }
 
     /// The gaps for what is listed and counted only in part.
-    fn incomplete(&self, why: String, gaps: &mut Vec<Gap>) {
+    fn incomplete(&self, why: &ListError, gaps: &mut Vec<Gap>) {
         const COUNTED: &str = "not all were listed, so there may be more";
-        gaps.push(Gap::new(Fact::Sockets, why));
+        gaps.push(Gap::new(Fact::Sockets, why.to_string()));
         if self.time_wait.count > 0 {
             gaps.push(Gap::new(Fact::TimeWait, COUNTED));
         }
@@ -204,7 +242,7 @@ impl Search<'_> {
         };
         if let Err(why) = listed {
             found.broken = true;
-            found.incomplete(why, gaps);
+            found.incomplete(&why, gaps);
         }
         let origin = self.records.origin(self.failure.port);
         for row in found.sockets.iter_mut().filter(|row| row.remote.is_some()) {
@@ -232,7 +270,7 @@ impl Search<'_> {
         deadline: Instant,
         found: &mut Found,
         gaps: &mut Vec<Gap>,
-    ) -> Result<(), String> {
+    ) -> Result<(), ListError> {
         let port = self.failure.port;
         dump(diag, Query::Listeners, port, deadline, found)?;
         let incomplete = |found: &mut Found| self.everything || !self.is_explained(found);
@@ -259,9 +297,9 @@ impl Search<'_> {
         deadline: Instant,
         found: &mut Found,
         gaps: &mut Vec<Gap>,
-    ) -> Result<(), String> {
+    ) -> Result<(), ListError> {
         let Some(protocol) = sock_diag::protocol_number(protocol) else {
-            gaps.push(Gap::new(Fact::Sockets, "the kernel lists no sockets of this protocol"));
+            gaps.push(Gap::new(Fact::Sockets, ListError::Protocol.to_string()));
             return Ok(());
         };
         for family in [Family::Ipv4, Family::Ipv6] {
@@ -302,7 +340,7 @@ fn dump(
     port: u16,
     deadline: Instant,
     found: &mut Found,
-) -> Result<(), String> {
+) -> Result<(), ListError> {
     let before = found.clone();
     let torn = dump_once(diag, query, port, deadline, |entry| found.take(entry))?;
     if torn {
@@ -316,49 +354,35 @@ fn dump(
 /// changed under the walk.
 ///
 /// # Errors
-/// The kernel's answer in words, or that it gave none, or not all of it until the
-/// deadline. The rest of it may come yet, so that the socket is to be given up.
+/// The kernel refuses, or gave no answer, or not all of it until the deadline. The rest of
+/// it may come yet, so that the socket is to be given up.
 pub fn dump_once(
     diag: &mut dyn DiagSocket,
     query: Query,
     port: u16,
     deadline: Instant,
     mut take: impl FnMut(Entry<'_>),
-) -> Result<bool, String> {
+) -> Result<bool, ListError> {
     const MOST_ROWS: usize = 1_000_000;
-    let said = |error: std::io::Error| format!("sock_diag: {error}");
-    diag.send(&sock_diag::request(query, port)).map_err(said)?;
+    diag.send(&sock_diag::request(query, port))?;
     let mut torn = false;
     let mut rows = 0;
     loop {
-        let bytes = diag.receive().map_err(said)?;
+        let bytes = diag.receive()?;
         let (progress, interrupted) = sock_diag::read_reply(bytes, query, port, |entry| {
             rows += 1;
             take(entry);
-        })
-        .map_err(explain)?;
+        })?;
         torn |= interrupted;
         if progress == Progress::Done {
             return Ok(torn);
         }
         if rows > MOST_ROWS {
-            return Err("sock_diag: more rows than are read".to_owned());
+            return Err(ListError::TooMany);
         }
         if Instant::now() > deadline {
-            return Err(format!("sock_diag: listing took longer than its deadline ({rows} rows)"));
+            return Err(ListError::Late { rows });
         }
-    }
-}
-
-fn explain(error: ReplyError) -> String {
-    const ENOENT: i32 = 2;
-    const EOPNOTSUPP: i32 = 95;
-    match error {
-        ReplyError::Refused(ENOENT | EOPNOTSUPP) => {
-            "the kernel's socket listing is not loaded (modprobe inet_diag tcp_diag udp_diag)"
-                .to_owned()
-        }
-        other => format!("sock_diag: {other}"),
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -37,9 +38,9 @@ const MOST_PROCESSES: usize = 8;
 #[derive(Default)]
 pub struct Supervisors {
     parents: Remembered<(u32, Option<Timestamp>), Parents>,
-    services: Remembered<(Option<u32>, String), Result<Service, String>>,
+    services: Remembered<(Option<u32>, String), Result<Service, Failure>>,
     /// The managers that could not be reached, by their user.
-    silent: Remembered<Option<u32>, String>,
+    silent: Remembered<Option<u32>, Failure>,
     listeners: Remembered<(), Vec<Listener>>,
 }
 
@@ -146,7 +147,7 @@ impl Supervisors {
         local: SocketAddr,
         protocol: Protocol,
         deadline: Instant,
-    ) -> Result<Option<String>, String> {
+    ) -> Result<Option<String>, Failure> {
         if !systemd::is_running(host) {
             return Ok(None);
         }
@@ -169,7 +170,7 @@ impl Supervisors {
         local: SocketAddr,
         protocol: Protocol,
         deadline: Instant,
-    ) -> Result<Option<String>, String> {
+    ) -> Result<Option<String>, Failure> {
         if !systemd::is_running(host) {
             return Ok(None);
         }
@@ -182,7 +183,7 @@ impl Supervisors {
         host: &Host,
         states: &[&str],
         deadline: Instant,
-    ) -> Result<Vec<Listener>, String> {
+    ) -> Result<Vec<Listener>, Failure> {
         if let Some(why) = self.silent.recall(&None) {
             return Err(why);
         }
@@ -229,7 +230,7 @@ impl Supervisors {
         owner: Option<u32>,
         unit: &str,
         deadline: Instant,
-    ) -> Result<Service, String> {
+    ) -> Result<Service, Failure> {
         let key = (owner, unit.to_owned());
         if let Some(service) = self.services.recall(&key) {
             return service;
@@ -250,13 +251,12 @@ impl Supervisors {
         &mut self,
         owner: Option<u32>,
         answer: Result<T, Failure>,
-    ) -> Result<T, String> {
-        answer.map_err(|failure| match failure {
-            Failure::Unreachable(why) => {
-                self.silent.remember(owner, why.clone());
-                why
+    ) -> Result<T, Failure> {
+        answer.inspect_err(|failure| match failure {
+            Failure::NoTime | Failure::Refused { .. } => {}
+            Failure::Unreachable { .. } | Failure::Silent(_) | Failure::Broken { .. } => {
+                self.silent.remember(owner, failure.clone());
             }
-            Failure::Refused(why) => why,
         })
     }
 }
@@ -274,11 +274,8 @@ fn was_seen(shell: &Shell, process: &Process, before: &[&Process]) -> bool {
         && before.iter().any(|one| one.pid != process.pid && one.ppid == pid && is_older(one))
 }
 
-fn has_time(deadline: Instant) -> Result<(), String> {
-    if Instant::now() + SHORTEST < deadline {
-        return Ok(());
-    }
-    Err("systemd: no time was left to ask".to_owned())
+fn has_time(deadline: Instant) -> Result<(), Failure> {
+    if Instant::now() + SHORTEST < deadline { Ok(()) } else { Err(Failure::NoTime) }
 }
 
 fn is_service(unit: &str) -> bool {
@@ -292,9 +289,9 @@ fn listens_for_units(process: &Process) -> bool {
 }
 
 /// Adds a gap, unless one for the same fact is there.
-fn add_once(gaps: &mut Vec<Gap>, what: Fact, why: impl Into<String>) {
+fn add_once(gaps: &mut Vec<Gap>, what: Fact, why: impl fmt::Display) {
     if !gaps.iter().any(|gap| gap.what == what) {
-        gaps.push(Gap::new(what, why));
+        gaps.push(Gap::new(what, why.to_string()));
     }
 }
 

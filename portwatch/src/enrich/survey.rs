@@ -149,9 +149,7 @@ fn of_systemd(host: &Host) -> (State, String) {
             let sockets = listeners.len();
             (State::Ready, format!("answers over D-Bus; its units listen on {sockets} sockets"))
         }
-        Err(systemd::Failure::Unreachable(why) | systemd::Failure::Refused(why)) => {
-            (State::Limited, why)
-        }
+        Err(why) => (State::Limited, why.to_string()),
     }
 }
 

@@ -16,8 +16,11 @@ use super::*;
 use crate::{
     decode::RawTask,
     enrich::host::{DiagSocket, NetnsRef},
-    evidence::{Ephemeral, Family, Origin, Protocol, Stage, State, Unheld},
-    kernel::{files::NoFiles, records::NoRecords},
+    evidence::{Ephemeral, Family, Origin, Protocol, Socket, Stage, State, Unheld},
+    kernel::{
+        files::{NoFiles, SearchError},
+        records::NoRecords,
+    },
     redact::Unredacted,
 };
 
@@ -38,7 +41,7 @@ fn a_service_that_is_gone_still_has_its_unit() {
         gone_cgroups: [(raw.task.cgroup_id, "/system.slice/app.service".to_owned())].into(),
         ..OnRecord::default()
     };
-    let files = Box::new(NoFiles("not in this test".to_owned()));
+    let files = Box::new(NoFiles(SearchError::NotLoaded));
     let evidence = Enricher::new(host, Box::new(records), files).enrich(&raw, DEADLINE);
     assert_eq!(evidence.process.unit.as_deref(), Some("app.service"));
 }
@@ -94,7 +97,7 @@ fn long_command_lines_are_cut_and_kept_once() {
         process(root.path(), pid, 1, 100, "/system.slice/old.service", &[(3, 798), (4, 799)]);
         fs::write(root.path().join(format!("proc/{pid}/cmdline")), &long).unwrap();
     }
-    let files = Box::new(NoFiles("not in this test".to_owned()));
+    let files = Box::new(NoFiles(SearchError::NotLoaded));
     let mut enricher = Enricher::new(host, Box::new(NoRecords), files);
     let evidence = enricher.enrich(&refused(own_netns(&root)), Duration::from_secs(20));
     assert!(serde_json::to_vec(&evidence).unwrap().len() < seal::MOST_OF_EVENT);
@@ -325,7 +328,7 @@ fn the_device_of_a_link_local_address_is_not_known_to_be_none() {
     ] {
         let address = address.parse().unwrap();
         let mut gaps = Vec::new();
-        let failure = failure(&RawBind { address, device, ..asked(1) }, &mut gaps);
+        let failure = hooked::failure(&RawBind { address, device, ..asked(1) }, &mut gaps);
         assert_eq!(failure.device.map(|device| device.index), device.filter(|&index| index != 0));
         let gap = gaps.iter().any(|gap| gap.what == Fact::Device);
         assert_eq!(gap, !is_known, "{address} {device:?}");
@@ -338,7 +341,7 @@ fn an_address_that_was_not_seen_is_a_gap() {
     for address_seen in [true, false] {
         let address = "::".parse().unwrap();
         let mut gaps = Vec::new();
-        failure(&RawBind { address, address_seen, ..asked(1) }, &mut gaps);
+        hooked::failure(&RawBind { address, address_seen, ..asked(1) }, &mut gaps);
         assert_eq!(gaps.iter().any(|gap| gap.what == Fact::Address), !address_seen);
     }
 }

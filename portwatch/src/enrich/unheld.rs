@@ -12,7 +12,10 @@ use crate::{
         sockets::Search,
     },
     evidence::{Fact, Gap, Socket, Unheld},
-    kernel::{files::Files, records::Records},
+    kernel::{
+        files::{Files, SearchError},
+        records::Records,
+    },
 };
 
 /// Processes that are taken for those that may receive a descriptor.
@@ -93,7 +96,7 @@ pub fn explain(
 }
 
 /// What is not known where nobody could be named.
-fn gap(receivers: &Result<Vec<u32>, String>) -> Option<Gap> {
+fn gap(receivers: &Result<Vec<u32>, SearchError>) -> Option<Gap> {
     let why = match receivers {
         Ok(pids) if pids.is_empty() => return None,
         Ok(pids) => {
@@ -153,7 +156,7 @@ fn binder(host: &Host, records: &dyn Records, socket: &Socket, tables: &mut Tabl
 
 /// The processes to which descriptors are under way. Which socket those
 /// descriptors are, the kernel does not say.
-fn receivers_of_any(files: &mut dyn Files, deadline: Instant) -> Result<Vec<u32>, String> {
+fn receivers_of_any(files: &mut dyn Files, deadline: Instant) -> Result<Vec<u32>, SearchError> {
     let mut pids = Vec::new();
     files.in_flight(deadline, &mut |file| {
         if !pids.contains(&file.pid) && pids.len() < MOST_RECEIVERS {

@@ -14,7 +14,7 @@ use portwatch_common::{
 };
 
 use super::{
-    KernelError,
+    KernelError, Unusable,
     features::KernelTypes,
     plan::{FORKS, Hook, Plan, Probe},
 };
@@ -61,8 +61,8 @@ pub fn attach(
 
 /// What only an attempt can tell.
 pub struct Probed {
-    /// Whether function exits can be hooked, or the kernel's answer in words.
-    pub fexit: Result<(), String>,
+    /// Whether function exits can be hooked, or why not.
+    pub fexit: Result<(), Unusable>,
     /// Whether the kernel takes the program at `cgroup/bind4`, which calls what
     /// [`helper`](portwatch_common::helper) says that it may.
     pub bind: bool,
@@ -71,13 +71,14 @@ pub struct Probed {
 /// Attaches the smallest useful function exit, loads the program at `cgroup/bind4`, and lets
 /// go of both again.
 pub fn probe(types: &KernelTypes) -> Probed {
+    let refused = |error: KernelError| Unusable::Refused { answer: reason(&error) };
     let small = load(types, &mut small_loader());
     let mut ebpf = match small {
         Ok(ebpf) => ebpf,
-        Err(error) => return Probed { fexit: Err(reason(&error)), bind: true },
+        Err(error) => return Probed { fexit: Err(refused(error)), bind: true },
     };
     let [probe, ..] = &super::plan::FEXIT;
-    let fexit = attach_one(&mut ebpf, probe, types, None).map_err(|error| reason(&error));
+    let fexit = attach_one(&mut ebpf, probe, types, None).map_err(refused);
     Probed { fexit, bind: takes_bind(&mut ebpf) }
 }
 

@@ -11,7 +11,7 @@ use portwatch_common::{Layout, helper};
 use rustix::thread::{self, CapabilitySet};
 use serde::Serialize;
 
-use super::{KernelError, attach, btf::Types, layout, records::Shared};
+use super::{KernelError, Unusable, attach, btf::Types, layout, records::Shared};
 use crate::proc;
 
 /// Where the kernel exports its type information.
@@ -65,8 +65,8 @@ pub struct Features {
     pub lockdown: Option<String>,
     /// The mount point of the cgroup2 hierarchy.
     pub cgroup2: Option<PathBuf>,
-    /// Whether function exits can be hooked, or the kernel's answer.
-    pub fexit: Result<(), String>,
+    /// Whether function exits can be hooked, or why not.
+    pub fexit: Result<(), Unusable>,
     /// Whether programs on function exits can have a socket's cookie made
     /// (`bpf_get_socket_cookie` there, 5.12).
     pub cookies: bool,
@@ -142,7 +142,7 @@ impl Features {
             }
             fexit
         } else {
-            Err(format!("needs {}", missing.join(", ")))
+            Err(Unusable::NotPermitted { missing: missing.clone() })
         };
         Self {
             release: release(),

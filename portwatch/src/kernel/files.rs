@@ -3,10 +3,12 @@
 //! /proc refuses to show among them.
 
 use std::{
+    error::Error,
     fs::File,
     io::Read as _,
     os::unix::net::UnixDatagram,
     path::Path,
+    sync::Arc,
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -32,6 +34,39 @@ const FILES: &str = "pw_files";
 /// Looks for descriptors under way (5.16).
 const IN_FLIGHT: &str = "pw_in_flight";
 
+/// Why not every table of files on the machine was looked at.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum SearchError {
+    /// The kernel, or the loader, refuses the search.
+    #[error(transparent)]
+    Refused(Arc<dyn Error + Send + Sync>),
+    /// The thread that loads it is not there any more.
+    #[error("the thread that loads the search has failed")]
+    NotLoaded,
+    /// Those of other pid namespaces are not shown.
+    #[error("the kernel shows this pid namespace's processes only")]
+    PidNamespace,
+    /// They would not be told from the kernel's own sockets.
+    #[error("the kernel does not count descriptors that are under way")]
+    NotCounted,
+    /// The deadline has passed.
+    #[error("the search took longer than its deadline")]
+    Late,
+    /// It was not begun, since it would end after the deadline.
+    #[error("a search of all open files takes {} ms here, which is too long", .took.as_millis())]
+    TooLong {
+        /// How long the last one took.
+        took: Duration,
+    },
+}
+
+impl SearchError {
+    /// Wraps what the kernel or the loader said.
+    pub fn refused(error: impl Into<Failed>) -> Self {
+        Self::Refused(Arc::from(error.into()))
+    }
+}
+
 /// A search of all open files.
 pub trait Files: Send {
     /// Hands every open file that is one of these sockets, by inode, to `take`.
@@ -39,14 +74,14 @@ pub trait Files: Send {
     ///
     /// # Errors
     /// Not every table of files on the machine was looked at for each of them: the
-    /// kernel refuses, or shows some processes only, or the deadline has passed; in
-    /// words. What was handed out before is true all the same.
+    /// kernel refuses, or shows some processes only, or the deadline has passed.
+    /// What was handed out before is true all the same.
     fn search(
         &mut self,
         inodes: &[u64],
         deadline: Instant,
         take: &mut dyn FnMut(OpenFile),
-    ) -> Result<(), String>;
+    ) -> Result<(), SearchError>;
 
     /// Hands to `take` every unix socket to which descriptors have been sent
     /// that nobody has received yet.
@@ -57,7 +92,7 @@ pub trait Files: Send {
         &mut self,
         deadline: Instant,
         take: &mut dyn FnMut(OpenFile),
-    ) -> Result<(), String>;
+    ) -> Result<(), SearchError>;
 }
 
 /// The kernel's own search: an instance of the object of which only the search
@@ -66,12 +101,12 @@ pub struct KernelFiles {
     ebpf: Ebpf,
     wanted: HashMap<MapData, u64, u8>,
     /// Whether descriptors under way can be looked for, or why not.
-    in_flight: Result<(), String>,
+    in_flight: Result<(), SearchError>,
     /// Whether every process is seen, or why not.
-    everybody: Result<(), String>,
+    everybody: Result<(), SearchError>,
 }
 
-type Failed = Box<dyn std::error::Error + Send + Sync>;
+type Failed = Box<dyn Error + Send + Sync>;
 
 impl KernelFiles {
     /// Loads the search.
@@ -99,18 +134,17 @@ impl KernelFiles {
         // Without it, descriptors under way are not told from the kernel's own
         // sockets.
         let in_flight = if types.layout.0.unix_descriptors == ABSENT {
-            Err("the kernel does not count descriptors that are under way".into())
+            Err(SearchError::NotCounted)
         } else {
-            load_program(&mut ebpf, IN_FLIGHT, types)
+            load_program(&mut ebpf, IN_FLIGHT, types).map_err(SearchError::refused)
         };
         let wanted = ebpf
             .take_map("WANTED")
             .ok_or_else(|| step("no map WANTED".into()))?
             .try_into()
             .map_err(|error: aya::maps::MapError| step(error.into()))?;
-        let in_flight = in_flight.map_err(|error| error.to_string());
         let everybody = match nsfs::is_elsewhere(Path::new("/proc")) {
-            true => Err("the kernel shows this pid namespace's processes only".to_owned()),
+            true => Err(SearchError::PidNamespace),
             false => Ok(()),
         };
         Ok(Self { ebpf, wanted, in_flight, everybody })
@@ -127,7 +161,7 @@ impl KernelFiles {
         let searched =
             self.portion(&[inode], Instant::now() + DEADLINE, &mut |file| found = Some(file.pid));
         if let Err(error) = searched {
-            tracing::debug!(error, "assumes the initial pid namespace");
+            tracing::debug!(%error, "assumes the initial pid namespace");
         }
         found
     }
@@ -138,12 +172,12 @@ impl KernelFiles {
         inodes: &[u64],
         deadline: Instant,
         take: &mut dyn FnMut(OpenFile),
-    ) -> Result<(), String> {
+    ) -> Result<(), SearchError> {
         let result = inodes
             .iter()
             .try_for_each(|inode| self.wanted.insert(inode, 1, 0))
-            .map_err(|error| error.to_string())
-            .and_then(|()| self.pass(FILES).map_err(|error| error.to_string()))
+            .map_err(SearchError::refused)
+            .and_then(|()| self.pass(FILES).map_err(SearchError::refused))
             .and_then(|file| read_all(file, deadline, take));
         for inode in inodes {
             // Absent only if its insertion failed.
@@ -173,7 +207,7 @@ impl Files for KernelFiles {
         inodes: &[u64],
         deadline: Instant,
         take: &mut dyn FnMut(OpenFile),
-    ) -> Result<(), String> {
+    ) -> Result<(), SearchError> {
         self.everybody.clone()?;
         inodes.chunks(WANTED as usize).try_for_each(|portion| self.portion(portion, deadline, take))
     }
@@ -182,9 +216,9 @@ impl Files for KernelFiles {
         &mut self,
         deadline: Instant,
         take: &mut dyn FnMut(OpenFile),
-    ) -> Result<(), String> {
+    ) -> Result<(), SearchError> {
         self.everybody.clone().and(self.in_flight.clone())?;
-        let file = self.pass(IN_FLIGHT).map_err(|error| error.to_string())?;
+        let file = self.pass(IN_FLIGHT).map_err(SearchError::refused)?;
         read_all(file, deadline, take)
     }
 }
@@ -194,7 +228,7 @@ fn read_all(
     mut file: File,
     deadline: Instant,
     take: &mut dyn FnMut(OpenFile),
-) -> Result<(), String> {
+) -> Result<(), SearchError> {
     const RECORD: usize = size_of::<OpenFile>();
     let mut bytes = [0; 128 * RECORD];
     loop {
@@ -203,12 +237,12 @@ fn read_all(
             Ok(length) => length,
             // A pass over very many files pauses (`bpf_seq_read`).
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => 0,
-            Err(error) => return Err(error.to_string()),
+            Err(error) => return Err(SearchError::refused(error)),
         };
         let records = bytes.get(..length).unwrap_or_default().chunks_exact(RECORD);
         records.map(bytemuck::pod_read_unaligned::<OpenFile>).for_each(&mut *take);
         if Instant::now() > deadline {
-            return Err("the search took longer than its deadline".to_owned());
+            return Err(SearchError::Late);
         }
     }
 }
@@ -216,20 +250,19 @@ fn read_all(
 /// The kernel's own search, which a thread loads: a look at a port takes a while until
 /// it needs it, if at all, and so do the kernel's types to read.
 pub struct Soon {
-    loading: Option<JoinHandle<Result<KernelFiles, String>>>,
-    loaded: Result<KernelFiles, String>,
+    loading: Option<JoinHandle<Result<KernelFiles, SearchError>>>,
+    loaded: Result<KernelFiles, SearchError>,
 }
 
 impl Soon {
     /// Begins to load it.
     pub fn begin() -> Self {
-        let load = || KernelFiles::open_alone().map_err(|error| error.to_string());
+        let load = || KernelFiles::open_alone().map_err(SearchError::refused);
         let loading = thread::Builder::new().name("load".to_owned()).spawn(load);
-        let loaded = Err("the thread that loads the search has failed".to_owned());
-        Self { loading: loading.ok(), loaded }
+        Self { loading: loading.ok(), loaded: Err(SearchError::NotLoaded) }
     }
 
-    fn files(&mut self) -> Result<&mut KernelFiles, String> {
+    fn files(&mut self) -> Result<&mut KernelFiles, SearchError> {
         if let Some(Ok(loaded)) = self.loading.take().map(JoinHandle::join) {
             self.loaded = loaded;
         }
@@ -243,7 +276,7 @@ impl Files for Soon {
         inodes: &[u64],
         deadline: Instant,
         take: &mut dyn FnMut(OpenFile),
-    ) -> Result<(), String> {
+    ) -> Result<(), SearchError> {
         self.files()?.search(inodes, deadline, take)
     }
 
@@ -251,7 +284,7 @@ impl Files for Soon {
         &mut self,
         deadline: Instant,
         take: &mut dyn FnMut(OpenFile),
-    ) -> Result<(), String> {
+    ) -> Result<(), SearchError> {
         self.files()?.in_flight(deadline, take)
     }
 }
@@ -259,7 +292,7 @@ impl Files for Soon {
 /// No search: the kernel refuses it, or the host is a test's.
 pub struct NoFiles(
     /// Why.
-    pub String,
+    pub SearchError,
 );
 
 impl Files for NoFiles {
@@ -268,7 +301,7 @@ impl Files for NoFiles {
         _inodes: &[u64],
         _deadline: Instant,
         _take: &mut dyn FnMut(OpenFile),
-    ) -> Result<(), String> {
+    ) -> Result<(), SearchError> {
         Err(self.0.clone())
     }
 
@@ -276,7 +309,7 @@ impl Files for NoFiles {
         &mut self,
         _deadline: Instant,
         _take: &mut dyn FnMut(OpenFile),
-    ) -> Result<(), String> {
+    ) -> Result<(), SearchError> {
         Err(self.0.clone())
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{KernelError, features::Features};
+use super::{KernelError, Unusable, features::Features};
 
 /// A set of hooks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, strum::Display, strum::IntoStaticStr)]
@@ -69,7 +69,7 @@ pub struct Plan {
     /// The chosen set.
     pub set: HookSet,
     /// Why not the preferred set; `None` also where the other was asked for.
-    pub because: Option<String>,
+    pub because: Option<Unusable>,
     /// The programs.
     pub probes: Vec<Probe>,
     /// Where cgroup programs attach.
@@ -165,22 +165,20 @@ pub fn plan(features: &Features, choice: Choice) -> Result<Plan, KernelError> {
     if !features.missing.is_empty() {
         return Err(KernelError::NotPermitted { missing: features.missing.clone() });
     }
-    let fexit = features.fexit.as_ref();
-    let tracepoint = features.cgroup2.as_ref().ok_or("no cgroup2 hierarchy is mounted");
+    let fexit = features.fexit.clone();
+    let tracepoint = features.cgroup2.as_ref().ok_or(Unusable::NoCgroup2);
     let (set, because) = match (choice, fexit, tracepoint) {
         (Choice::Auto | Choice::Fexit, Ok(()), _) => (HookSet::Fexit, None),
-        (Choice::Auto, Err(why), Ok(_)) => (HookSet::Tracepoint, Some(why.clone())),
+        (Choice::Auto, Err(why), Ok(_)) => (HookSet::Tracepoint, Some(why)),
         (Choice::Tracepoint, _, Ok(_)) => (HookSet::Tracepoint, None),
         (Choice::Auto, Err(fexit), Err(tracepoint)) => {
-            let (fexit, tracepoint) = (fexit.clone(), tracepoint.to_owned());
             return Err(KernelError::NoHooks { fexit, tracepoint });
         }
         (Choice::Fexit, Err(why), _) => {
-            return Err(KernelError::NotThisSet { set: HookSet::Fexit.into(), why: why.clone() });
+            return Err(KernelError::NotThisSet { set: HookSet::Fexit.into(), why });
         }
         (Choice::Tracepoint, _, Err(why)) => {
-            let (set, why) = (HookSet::Tracepoint.into(), why.to_owned());
-            return Err(KernelError::NotThisSet { set, why });
+            return Err(KernelError::NotThisSet { set: HookSet::Tracepoint.into(), why });
         }
     };
     let mut probes = match set {
@@ -199,6 +197,10 @@ pub fn plan(features: &Features, choice: Choice) -> Result<Plan, KernelError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn refused() -> Unusable {
+        Unusable::Refused { answer: "EPERM".to_owned() }
+    }
 
     fn features() -> Features {
         Features {
@@ -222,7 +224,7 @@ mod tests {
         let old = Features { cookies: false, ..features() };
         assert!(has_them(&old) && !has_them(&features()));
         assert!(has_them(&Features { cgroup2: None, ..old.clone() }), "what is missed is said");
-        assert!(!has_them(&Features { fexit: Err("EPERM".to_owned()), ..old }));
+        assert!(!has_them(&Features { fexit: Err(refused()), ..old }));
     }
 
     #[test]
@@ -244,14 +246,14 @@ mod tests {
 
     #[test]
     fn the_reason_for_the_second_choice_is_kept() {
-        let features = Features { fexit: Err("EPERM".to_owned()), ..features() };
+        let features = Features { fexit: Err(refused()), ..features() };
         let plan = plan(&features, Choice::Auto).unwrap();
-        assert_eq!((plan.set, plan.because.as_deref()), (HookSet::Tracepoint, Some("EPERM")));
+        assert_eq!((plan.set, plan.because), (HookSet::Tracepoint, Some(refused())));
     }
 
     #[test]
     fn without_either_set_both_reasons_are_said() {
-        let features = Features { fexit: Err("EPERM".to_owned()), cgroup2: None, ..features() };
+        let features = Features { fexit: Err(refused()), cgroup2: None, ..features() };
         let error = plan(&features, Choice::Auto).unwrap_err().to_string();
         assert!(error.contains("EPERM") && error.contains("cgroup2"), "{error}");
     }
@@ -260,7 +262,7 @@ mod tests {
     fn missing_rights_come_first() {
         let features = Features {
             missing: vec!["CAP_BPF"],
-            fexit: Err("EPERM".to_owned()),
+            fexit: Err(refused()),
             cgroup2: None,
             ..features()
         };
@@ -272,7 +274,7 @@ mod tests {
     fn a_set_that_is_asked_for_is_used_or_nothing() {
         let asked = plan(&features(), Choice::Tracepoint).unwrap();
         assert_eq!((asked.set, asked.because), (HookSet::Tracepoint, None));
-        let refused = Features { fexit: Err("EPERM".to_owned()), ..features() };
+        let refused = Features { fexit: Err(refused()), ..features() };
         let error = plan(&refused, Choice::Fexit).unwrap_err().to_string();
         assert!(error.contains("fexit") && error.contains("EPERM"), "{error}");
         let unmounted = Features { cgroup2: None, ..features() };

@@ -11,6 +11,18 @@ pub const ENRICH: &str = "enrich";
 /// How long something may wait while nothing is done. One refusal takes 5 s at most.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// What waits is not worked off.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{stage}: {waiting} waiting, no progress for {} s", .still.as_secs())]
+pub struct Stuck {
+    /// The stage's name.
+    pub stage: &'static str,
+    /// How much waits.
+    pub waiting: usize,
+    /// Since when nothing has been done.
+    pub still: Duration,
+}
+
 /// One stage.
 pub struct Stage {
     /// Its name.
@@ -87,17 +99,13 @@ impl Stage {
     /// Whether what waits is being worked off.
     ///
     /// # Errors
-    /// It is not, in words.
-    pub fn health(&self, now: Instant) -> Result<(), String> {
+    /// It is not.
+    pub fn health(&self, now: Instant) -> Result<(), Stuck> {
         let waiting = self.waiting();
         let moved = self.began + Duration::from_millis(self.moved_ms.load(Relaxed));
         let still = now.saturating_duration_since(moved);
         match waiting > 0 && still > PATIENCE {
-            true => Err(format!(
-                "{}: {waiting} waiting, no progress for {} s",
-                self.name,
-                still.as_secs()
-            )),
+            true => Err(Stuck { stage: self.name, waiting, still }),
             false => Ok(()),
         }
     }
@@ -131,7 +139,7 @@ mod tests {
         // A full queue that more is offered to does not move by that.
         stage.add();
         stage.take_back();
-        let why = stage.health(Instant::now() + LATER).unwrap_err();
+        let why = stage.health(Instant::now() + LATER).unwrap_err().to_string();
         assert!(why.starts_with("a: 1 waiting, no progress for 3"), "{why}");
         stage.end();
         assert_eq!(stage.health(Instant::now() + LATER), Ok(()));

@@ -1,7 +1,10 @@
 //! Bytes to lines, each with its place. Total: any bytes give lines or errors that
 //! say where.
 
-use std::io::{self, BufRead};
+use std::{
+    io::{self, BufRead},
+    string::FromUtf8Error,
+};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -85,7 +88,7 @@ impl Lines {
             },
         };
         if opened.journal {
-            *text = journal_record(bytes).map_err(bad)?;
+            *text = journal_record(bytes).map_err(|error| bad(error.to_string()))?;
             return Ok(text);
         }
         std::str::from_utf8(bytes).map_err(|error| bad(error.to_string()))
@@ -148,24 +151,37 @@ fn is_complete(line: &[u8]) -> bool {
     serde_json::from_slice::<serde::de::IgnoredAny>(line).is_ok()
 }
 
+/// Why a line of the journal has no record in it.
+#[derive(Debug, thiserror::Error)]
+enum JournalError {
+    /// It is no line of the journal's, or another's.
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+    /// The record is not UTF-8.
+    #[error(transparent)]
+    Utf8(#[from] FromUtf8Error),
+    /// The record is no bytes.
+    #[error("{} is not text", journald::RECORD)]
+    NoText,
+}
+
 /// The record in a line of `journalctl -o json`, which shows a field that is not
 /// plain text as the numbers of its bytes, and one that is there twice as a list.
-fn journal_record(line: &[u8]) -> Result<String, String> {
+fn journal_record(line: &[u8]) -> Result<String, JournalError> {
     #[derive(Deserialize)]
     struct Entry {
         #[serde(rename = "PORTWATCH_EVENT")]
         record: Value,
     }
-    let entry: Entry = serde_json::from_slice(line).map_err(|error| error.to_string())?;
-    let missing = || format!("{} is not text", journald::RECORD);
+    let entry: Entry = serde_json::from_slice(line)?;
     match entry.record {
         Value::String(text) => Ok(text),
         Value::Array(bytes) => {
             let byte = |value: &Value| value.as_u64().and_then(|byte| u8::try_from(byte).ok());
             let bytes: Option<Vec<u8>> = bytes.iter().map(byte).collect();
-            String::from_utf8(bytes.ok_or_else(missing)?).map_err(|error| error.to_string())
+            Ok(String::from_utf8(bytes.ok_or(JournalError::NoText)?)?)
         }
-        _ => Err(missing()),
+        _ => Err(JournalError::NoText),
     }
 }
 

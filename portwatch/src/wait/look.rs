@@ -17,7 +17,7 @@ use crate::{
         host::DiagSocket,
         netns::again::Known,
         sock_diag::{Entry, Query, protocol_number},
-        sockets::{PATIENT, dump_once},
+        sockets::{ListError, PATIENT, dump_once},
     },
     evidence::{Device, Failure, Family, Protocol, Socket, State},
 };
@@ -194,8 +194,12 @@ impl Kind {
 /// Looks at everything on the port.
 ///
 /// # Errors
-/// The kernel's answer in words.
-pub fn look(diag: &mut dyn DiagSocket, kernel: Kernel, asked: &Asked) -> Result<Standing, String> {
+/// The kernel does not list its sockets, or not all of them.
+pub fn look(
+    diag: &mut dyn DiagSocket,
+    kernel: Kernel,
+    asked: &Asked,
+) -> Result<Standing, ListError> {
     let queries = match protocol_number(asked.protocol) {
         _ if asked.is_tcp() => vec![Query::Tcp],
         Some(protocol) => {
@@ -203,7 +207,7 @@ pub fn look(diag: &mut dyn DiagSocket, kernel: Kernel, asked: &Asked) -> Result<
         }
         // What cannot be listed holds nobody up who has been told what failed.
         None if matches!(asked.condition, Condition::FreeAgain(_)) => Vec::new(),
-        None => return Err("the kernel lists no sockets of this protocol".to_owned()),
+        None => return Err(ListError::Protocol),
     };
     list(diag, &queries, kernel, asked)
 }
@@ -216,7 +220,7 @@ pub fn listeners(
     diag: &mut dyn DiagSocket,
     kernel: Kernel,
     asked: &Asked,
-) -> Result<Standing, String> {
+) -> Result<Standing, ListError> {
     list(diag, &[Query::Listeners], kernel, asked)
 }
 
@@ -225,7 +229,7 @@ fn list(
     queries: &[Query],
     kernel: Kernel,
     asked: &Asked,
-) -> Result<Standing, String> {
+) -> Result<Standing, ListError> {
     let walk = |diag: &mut dyn DiagSocket| {
         let mut judge = Judge::new(kernel, asked);
         let mut torn = false;
@@ -234,7 +238,7 @@ fn list(
             let take = |entry: Entry| judge.take(entry.into());
             torn |= dump_once(diag, *query, asked.port, deadline, take)?;
         }
-        Ok::<_, String>((judge.end(), torn))
+        Ok::<_, ListError>((judge.end(), torn))
     };
     // Once more if the table changed under the walk; after that what is seen counts,
     // or a busy server would never be seen at all.

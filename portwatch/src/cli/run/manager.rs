@@ -101,7 +101,7 @@ async fn ping(metrics: &Metrics) {
         sleep(interval(limit)).await;
         match metrics.health(Some(ENRICH)) {
             Ok(()) => _ = tell(&[NotifyState::Watchdog]),
-            Err(why) => tracing::error!(why, "a stage is stuck: no ping to the watchdog"),
+            Err(why) => tracing::error!(%why, "a stage is stuck: no ping to the watchdog"),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::{
-    enrich::containers::proxy::Proxy,
+    enrich::containers::{Unknown, proxy::Proxy},
     evidence::{Protocol, Workload},
 };
 
@@ -39,8 +39,8 @@ pub struct Port {
 ///
 /// # Errors
 /// None fits, or more than one does.
-pub fn by(listed: &[Listed], proxy: &Proxy) -> Result<Workload, String> {
-    let engine = proxy.engine.spec().name;
+pub fn by(listed: &[Listed], proxy: &Proxy) -> Result<Workload, Unknown> {
+    let engine = proxy.engine;
     let mut fitting = listed.iter().filter_map(|container| match &proxy.id {
         Some(id) => (container.id == *id).then(|| (container, port(container, proxy))),
         None => port(container, proxy)
@@ -49,28 +49,16 @@ pub fn by(listed: &[Listed], proxy: &Proxy) -> Result<Workload, String> {
     });
     let (container, port) = match (fitting.next(), fitting.next()) {
         (Some(one), None) => one,
-        (None, _) if proxy.id.is_some() => {
-            return Err(format!("{engine} does not list that container"));
-        }
-        (None, _) => {
-            return Err(format!(
-                "{engine} lists no container that has published port {}",
-                proxy.host.port
-            ));
-        }
-        _ => {
-            return Err(format!(
-                "{engine} lists more than one container that has published port {}",
-                proxy.host.port
-            ));
-        }
+        (None, _) if proxy.id.is_some() => return Err(Unknown::NotListed { engine }),
+        (None, _) => return Err(Unknown::NotPublished { engine, port: proxy.host.port }),
+        _ => return Err(Unknown::Ambiguous { engine, port: proxy.host.port }),
     };
     let as_listed = port.map(|port| {
         let address = port.address.unwrap_or(proxy.host.address);
         text(address, port.host, port.container, port.protocol)
     });
     Ok(Workload {
-        engine: proxy.engine,
+        engine,
         id: Some(container.id.clone()),
         name: container.name.clone().or_else(|| proxy.name.clone()),
         image: container.image.clone(),
@@ -136,10 +124,6 @@ mod tests {
         }
     }
 
-    fn name(listed: &[Listed], proxy: &Proxy) -> Result<Option<String>, String> {
-        by(listed, proxy).map(|workload| workload.name)
-    }
-
     #[test]
     fn a_container_is_found_on_any_of_its_networks() {
         let list = [
@@ -159,14 +143,15 @@ mod tests {
             listed("a", "127.0.0.1", 8080, &["172.17.0.2"]),
             listed("b", "127.0.0.2", 8080, &["172.18.0.2"]),
         ];
-        let why = name(&list, &proxy("0.0.0.0", 8080, None)).unwrap_err();
-        assert!(why.contains("more than one"), "{why}");
+        let why = by(&list, &proxy("0.0.0.0", 8080, None)).unwrap_err();
+        assert!(matches!(why, Unknown::Ambiguous { port: 8080, .. }), "{why}");
         for other in [
             proxy("127.0.0.1", 8081, None),
             proxy("127.0.0.3", 8080, None),
             proxy("127.0.0.1", 8080, Some("172.18.0.2")),
         ] {
-            assert!(name(&list, &other).unwrap_err().contains("no container"), "{other:?}");
+            let why = by(&list, &other).unwrap_err();
+            assert!(matches!(why, Unknown::NotPublished { .. }), "{other:?}: {why}");
         }
     }
 

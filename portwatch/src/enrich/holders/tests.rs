@@ -8,11 +8,14 @@ use super::*;
 use crate::{
     enrich::tests::fake::{OnRecord, OpenFiles, process},
     evidence::State,
-    kernel::{files::NoFiles, records::NoRecords},
+    kernel::{
+        files::{NoFiles, SearchError},
+        records::NoRecords,
+    },
 };
 
 fn no_files() -> Holders {
-    Holders::new(Box::new(NoFiles("not in this test".to_owned())))
+    Holders::new(Box::new(NoFiles(SearchError::NotLoaded)))
 }
 
 fn fake(root: &TempDir) -> Host {

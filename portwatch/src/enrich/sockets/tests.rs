@@ -51,7 +51,8 @@ impl DiagSocket for Endless {
 fn listed(within: Duration) -> (Found, Vec<Gap>, usize) {
     let root = tempfile::tempdir().unwrap();
     let host = Host::fake(root.path(), Box::new(|_| Err(io::ErrorKind::Unsupported.into())));
-    let failure = crate::enrich::failure(&crate::enrich::tests::fake::asked(1), &mut Vec::new());
+    let failure =
+        crate::enrich::hooked::failure(&crate::enrich::tests::fake::asked(1), &mut Vec::new());
     let search = Search {
         host: &host,
         records: &NoRecords,

@@ -1,7 +1,11 @@
 //! What systemd says of its units (`org.freedesktop.systemd1(5)`): whether a
 //! service is started again, and where `.socket` units listen.
 
-use std::time::{Duration, Instant};
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::cut;
 use crate::enrich::host::Host;
@@ -11,7 +15,7 @@ mod listen;
 mod manager;
 
 pub use listen::{Listener, listening_unit};
-use manager::Manager;
+use manager::{Manager, OpenError};
 
 /// How long one manager may take for its answer. One that is busy or hangs does
 /// not use up what others could be asked in.
@@ -33,13 +37,35 @@ pub struct Service {
     pub manager: Option<u32>,
 }
 
-/// Why there is no answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Why there is no answer. What others say of it is bounded: it is kept for a while.
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Failure {
-    /// The manager cannot be reached, or says nothing.
-    Unreachable(String),
+    /// No time is left to ask.
+    #[error("systemd: no time was left to ask")]
+    NoTime,
+    /// The manager cannot be reached.
+    #[error("systemd: its own socket: {own}; the bus: {bus}")]
+    Unreachable {
+        /// Why not at its own socket.
+        own: OpenError,
+        /// Why not at the bus.
+        bus: OpenError,
+    },
+    /// It says nothing in time.
+    #[error("systemd: {0}")]
+    Silent(#[source] Arc<io::Error>),
+    /// The conversation came to an end.
+    #[error("systemd: {why}")]
+    Broken {
+        /// What the D-Bus library makes of it.
+        why: String,
+    },
     /// It does not answer this question.
-    Refused(String),
+    #[error("systemd: {answer}")]
+    Refused {
+        /// What it says instead.
+        answer: String,
+    },
 }
 
 /// Whether the host runs systemd, as `sd_booted(3)` tells it.
@@ -95,7 +121,7 @@ pub fn listeners(
             match manager.property::<Vec<(String, String)>>(&path, SOCKET, "Listen").await {
                 Ok(listen) => listeners.extend(listen::parse(&unit, &listen)),
                 // Unloaded since the listing.
-                Err(Failure::Refused(_)) => {}
+                Err(Failure::Refused { .. }) => {}
                 Err(unreachable) => return Err(unreachable),
             }
         }
@@ -113,8 +139,7 @@ fn within<T>(
     // Where more time is given, the manager has as much of it as usual.
     let share = deadline.saturating_duration_since(now) * 2 / 5;
     let deadline = deadline.min(now + share.max(PATIENCE));
-    host.within(deadline, conversation)
-        .unwrap_or_else(|error| Err(Failure::Unreachable(format!("systemd: {error}"))))
+    host.within(deadline, conversation).unwrap_or_else(|error| Err(Failure::Silent(error.into())))
 }
 
 /// The object of a unit: its name with all but letters and digits, and a digit in

@@ -164,7 +164,7 @@ pub fn refused(netns: u32) -> RawFailure {
 }
 
 pub fn enrich(host: Host, raw: &RawFailure) -> Evidence {
-    let files = Box::new(NoFiles("not in this test".to_owned()));
+    let files = Box::new(NoFiles(SearchError::NotLoaded));
     Enricher::new(host, Box::new(NoRecords), files).enrich(raw, DEADLINE)
 }
 
@@ -220,7 +220,7 @@ impl Files for UnderWay {
         _inodes: &[u64],
         _deadline: Instant,
         _take: &mut dyn FnMut(OpenFile),
-    ) -> Result<(), String> {
+    ) -> Result<(), SearchError> {
         Ok(())
     }
 
@@ -228,7 +228,7 @@ impl Files for UnderWay {
         &mut self,
         _deadline: Instant,
         take: &mut dyn FnMut(OpenFile),
-    ) -> Result<(), String> {
+    ) -> Result<(), SearchError> {
         for &pid in &self.0 {
             take(OpenFile { inode: 5, pid, tid: pid, fd: 9, reserved: 0 });
         }
@@ -246,7 +246,7 @@ impl Files for OpenFiles {
         inodes: &[u64],
         _deadline: Instant,
         take: &mut dyn FnMut(OpenFile),
-    ) -> Result<(), String> {
+    ) -> Result<(), SearchError> {
         for &(pid, inode) in self.0.iter().filter(|(_, inode)| inodes.contains(inode)) {
             take(OpenFile { inode, pid, tid: pid, fd: 3, reserved: 0 });
         }
@@ -257,7 +257,7 @@ impl Files for OpenFiles {
         &mut self,
         _deadline: Instant,
         _take: &mut dyn FnMut(OpenFile),
-    ) -> Result<(), String> {
+    ) -> Result<(), SearchError> {
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! A conversation with one service manager.
 
-use std::fmt;
+use std::{fmt, io, sync::Arc};
 
 use serde::de::DeserializeOwned;
 use tokio::{net::UnixStream, task::yield_now};
@@ -28,6 +28,32 @@ pub struct Manager {
     pub pid: Option<u32>,
 }
 
+/// Why a socket cannot be used to ask.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Nobody answers at it.
+    #[error("{0}")]
+    Io(#[source] Arc<io::Error>),
+    /// Another user answers.
+    #[error("it belongs to user {uid}")]
+    Anothers {
+        /// Who.
+        uid: u32,
+    },
+    /// Who answers speaks no D-Bus.
+    #[error("{why}")]
+    Handshake {
+        /// What the D-Bus library makes of it.
+        why: String,
+    },
+}
+
+impl From<io::Error> for OpenError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error.into())
+    }
+}
+
 /// A row of `ListUnitsByPatterns`: name, description, load, active and sub state,
 /// followed unit, object path, job id, job type, job path.
 type Row =
@@ -48,25 +74,25 @@ impl Manager {
             Ok(manager) => return Ok(manager),
             Err(error) => error,
         };
-        Self::open(host, service("systemd/private"), None).await.map_err(|own| {
-            Failure::Unreachable(format!("systemd: its own socket: {own}; the bus: {bus}"))
-        })
+        let own = Self::open(host, service("systemd/private"), None).await;
+        own.map_err(|own| Failure::Unreachable { own, bus })
     }
 
     async fn open(
         host: &Host,
         service: run::Service<'_>,
         destination: Option<&'static str>,
-    ) -> Result<Self, String> {
-        let stream = service.connect(host).and_then(UnixStream::from_std).map_err(short)?;
-        let peer = stream.peer_cred().map_err(short)?;
+    ) -> Result<Self, OpenError> {
+        let stream = service.connect(host).and_then(UnixStream::from_std)?;
+        let peer = stream.peer_cred()?;
         // Whoever has made the socket, another may listen on it.
         if service.user.is_some_and(|uid| uid != peer.uid()) {
-            return Err(format!("it belongs to user {}", peer.uid()));
+            return Err(OpenError::Anothers { uid: peer.uid() });
         }
         let builder = Builder::socket(Bounded(stream));
         let builder = if destination.is_none() { builder.p2p() } else { builder };
-        let connection = builder.build().await.map_err(short)?;
+        let connection = builder.build().await;
+        let connection = connection.map_err(|error| OpenError::Handshake { why: short(error) })?;
         let pid = peer.pid().and_then(|pid| u32::try_from(pid).ok());
         Ok(Self { connection, destination, pid: pid.filter(|_| destination.is_none()) })
     }
@@ -124,13 +150,13 @@ impl Manager {
 /// An answer that says no is about the question; anything else is about who was
 /// asked.
 fn failure(error: zbus::Error) -> Failure {
-    let why = format!("systemd: {}", short(&error));
+    let why = short(&error);
     match error {
         zbus::Error::MethodError(..)
         | zbus::Error::FDO(_)
         | zbus::Error::SignatureMismatch(..)
-        | zbus::Error::IncorrectType => Failure::Refused(why),
-        _ => Failure::Unreachable(why),
+        | zbus::Error::IncorrectType => Failure::Refused { answer: why },
+        _ => Failure::Broken { why },
     }
 }
 
