@@ -229,15 +229,11 @@ pub fn read_reply(
         interrupted |= u16_at(bytes, 6)? & NLM_F_DUMP_INTR != 0;
         let body = bytes.get(NLMSGHDR..length).ok_or(ReplyError::Truncated)?;
         match kind {
-            // It has what the dump ended with (`netlink_dump_done`): an error where the
-            // module that lists sockets of this kind is missing.
-            NLMSG_DONE => match i32_at(body, 0) {
-                Ok(errno) if errno < 0 => return Err(ReplyError::Refused(-errno)),
-                Ok(_) | Err(_) => return Ok((Progress::Done, interrupted)),
-            },
-            NLMSG_ERROR => match i32_at(body, 0)? {
-                0 => return Ok((Progress::Done, interrupted)),
-                errno => return Err(ReplyError::Refused(-errno)),
+            // Of the request, or of what the dump ended with (`netlink_dump_done`): an error
+            // where the module that lists sockets of this kind is missing.
+            NLMSG_DONE | NLMSG_ERROR => match i32_at(body, 0)? {
+                0.. => return Ok((Progress::Done, interrupted)),
+                errno => return Err(ReplyError::Refused(errno.saturating_neg())),
             },
             SOCK_DIAG_BY_FAMILY | TCPDIAG_GETSOCK => {
                 if let Some(entry) = entry(body, query.is_tcp())?
