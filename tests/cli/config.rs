@@ -127,9 +127,9 @@ fn check(folder: &Folder, text: &str) -> Said {
 }
 
 fn has_table(said: &Said, kind: &str) -> bool {
-    let tables = said.stdout.split(&format!("[[sink]]{:32} # file\n", "")).skip(1);
+    let head = format!("[[sink]]{:32} # file\n", "");
     let is_it = |table: &str| table.lines().any(|line| line == format!("type = \"{kind}\""));
-    tables.into_iter().any(is_it)
+    said.stdout.split(&head).skip(1).any(is_it)
 }
 
 #[test]
