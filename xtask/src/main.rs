@@ -58,7 +58,11 @@ enum Task {
         args: Vec<OsString>,
     },
     /// Check the spelling, and the licences and sources of the dependencies
-    Lint,
+    Lint {
+        /// Skip it, and say so, where the programs that it needs cannot be fetched
+        #[arg(long)]
+        where_available: bool,
+    },
     /// Check the dependencies for known vulnerabilities; fetches the advisory database
     Advisories,
     /// Build the Debian package
@@ -103,7 +107,7 @@ fn run_task(task: Task) -> anyhow::Result<()> {
         Task::Build => build().map(|_| ()),
         Task::Run { args } => run(args),
         Task::Test { neighbour, args } => test(neighbour, args),
-        Task::Lint => lint::run(),
+        Task::Lint { where_available } => lint::run(where_available),
         Task::Advisories => lint::advisories(),
         Task::Deb(args) => deb::run(&args),
         Task::Vm(args) => vm::run(&args),
