@@ -37,7 +37,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Install what building and checking need, if it is missing
+    /// Install what building needs, if it is missing
     Setup,
     /// Set up and build the release binary
     Build,
