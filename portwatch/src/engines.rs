@@ -203,6 +203,13 @@ pub fn of_container(path: &str, id: &str) -> Option<Engine> {
         .0
 }
 
+/// Returns the engine whose commands reach the container `id`. Where nothing in the path
+/// tells, it is the kubelet's below the kubelet's groups, and the likeliest elsewhere.
+pub fn commanding(path: &str, id: &str) -> Engine {
+    let in_pod = || path.split_once(id).is_some_and(|(above, _)| above.contains("kubepods"));
+    of_container(path, id).unwrap_or_else(|| if in_pod() { OF_PODS } else { LIKELIEST })
+}
+
 /// Returns the engine of a pod's container whose group is called by its id alone; `exists`
 /// says whether there is a socket of that name below `/run`.
 pub fn of_pod(exists: impl Fn(&str) -> bool) -> Engine {

@@ -80,8 +80,8 @@ pub fn around(holder: &Process, why: &str) -> Option<Move> {
     let user = user_of(holder).map(|uid| (uid, None));
     let path = holder.cgroup.as_ref().and_then(|cgroup| cgroup.path.as_deref());
     let stop = workload.and_then(|workload| stop_known(workload, user)).or_else(|| {
-        let engine = engines::of_container(path.unwrap_or_default(), container);
-        stop_command(engine.unwrap_or(engines::LIKELIEST), None, Some(container), user)
+        let engine = engines::commanding(path.unwrap_or_default(), container);
+        stop_command(engine, None, Some(container), user)
     })?;
     let why =
         format!("{why}; stop the container through its engine: a killed process may be restarted");

@@ -86,6 +86,8 @@ fn without_its_engine_a_container_is_stopped_by_its_id() {
         ("system.slice/docker-", "/lxc/libpod", "docker stop 9f81c2e4a77b"),
         ("machine.slice/libpod-", "", "podman stop 9f81c2e4a77b"),
         ("kubepods.slice/crio-", "", "crictl stop 9f81c2e4a77b"),
+        ("kubepods/besteffort/podx/", "", "crictl stop 9f81c2e4a77b"),
+        ("docker/", "/kubepods", "docker stop 9f81c2e4a77b"),
         (
             &format!("{users}/docker-"),
             "",
