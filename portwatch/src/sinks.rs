@@ -3,7 +3,7 @@
 use std::{
     io::{self, Write},
     os::fd::AsFd,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -51,7 +51,7 @@ define::sinks! { |keys, out, colour|
             stdout: false,
             needs: ["folder"],
             takes: ["file-size", "file-age", "size"],
-            open: Capture::open(&keys.folder.clone().unwrap_or_default(), keys.limits())?
+            open: Capture::open(keys.folder.as_deref().unwrap_or(Path::new("")), keys.limits())?
         }
     }
 }

@@ -3,9 +3,9 @@
 //! what it may be had together with, and how it is opened.
 
 /// Makes [`Format`](super::Format), [`Kind`](super::Kind) and the way to open
-/// [`Keys`](super::Keys) of all entries. What stands under `format` has no keys but `type`; what stands under
-/// `table` is named by a table only. `open` is an expression for the sink that may use the
-/// three names given first, and `?`.
+/// [`Keys`](super::Keys) of all entries. What is under `format` has no keys but `type`; what
+/// is under `table` is named by a table only. `open` is an expression for the sink that may
+/// use the three names given first, and `?`.
 macro_rules! sinks {
     (
         |$keys:ident, $out:ident, $colour:ident|
