@@ -126,7 +126,7 @@ impl Scenario {
     pub fn parameters(&self, tests: &str, differential: u32) -> String {
         let Self { hooks, lockdown, lacks, .. } = self;
         let mut parameters = format!(
-            "PORTWATCH_HOOKS={hooks} PORTWATCH_ENRICHMENT_DEADLINE=1s GUEST_TESTS={tests} \
+            "PORTWATCH_HOOKS={hooks} PORTWATCH_ENRICHMENT_DEADLINE=5s GUEST_TESTS={tests} \
              GUEST_LACKS={lacks} GUEST_DIFFERENTIAL={differential}"
         );
         if *lockdown != "none" {
