@@ -42,6 +42,7 @@ pub mod sinks;
 pub mod supervisors;
 pub mod talk;
 pub mod text;
+pub mod units;
 pub mod values;
 pub mod wait;
 pub mod watch;

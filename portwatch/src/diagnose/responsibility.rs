@@ -1,0 +1,131 @@
+//! Who is responsible for the life of a process: the one question behind its class, whether it
+//! is safe to stop, and the command that stops it. Answered once, from evidence.
+
+use crate::{
+    diagnose::holder,
+    evidence::{Evidence, Process, Supervisor, SupervisorKind},
+    units::{self, Kind, Launcher, Machine},
+};
+
+/// Who starts and stops a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Responsible<'a> {
+    /// The engine of its container, or the owner of its pod.
+    Engine,
+    /// A supervisor, for one of its jobs.
+    Job {
+        /// The supervisor, which has a name for the job.
+        by: &'a Supervisor,
+        /// Whether the process is a child of the supervisor: stopping the job ends that one,
+        /// and not always what it has started.
+        child: bool,
+    },
+    /// The service manager, for a unit.
+    Unit(&'a str),
+    /// The manager of a virtual machine, or of a container with a system of its own.
+    Machine(Machine<'a>),
+    /// A shell that starts it in a loop.
+    Loop(&'a Supervisor),
+    /// Nobody: it runs until somebody ends it.
+    Nobody(Place<'a>),
+    /// Its control group is not known.
+    Unknown,
+}
+
+/// Where a process is that nobody is responsible for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place<'a> {
+    /// In the unit of what launched it.
+    Launched {
+        /// The launcher.
+        by: &'static Launcher,
+        /// Its unit.
+        unit: &'a str,
+    },
+    /// In a login session.
+    Session,
+    /// In a terminal's tab or pane.
+    Terminal,
+    /// Below a desktop application.
+    Application(&'a str),
+    /// In another scope.
+    Scope(&'a str),
+    /// In no unit.
+    NoUnit,
+}
+
+/// Answers it for one process.
+pub fn of<'a>(evidence: &Evidence, process: &'a Process) -> Responsible<'a> {
+    if process.pod.is_some() || process.container.is_some() {
+        return Responsible::Engine;
+    }
+    let supervisor = holder::restarter(evidence, process);
+    if let Some(by) = supervisor.filter(|by| by.kind.spec().is_some() && by.name.is_some()) {
+        return Responsible::Job { by, child: by.pid.is_some() && process.ppid == by.pid };
+    }
+    let shell = supervisor.filter(|by| by.kind == SupervisorKind::Shell);
+    if let Some(unit) = process.unit.as_deref() {
+        match units::kind(unit) {
+            Kind::Machine(machine) => return Responsible::Machine(machine),
+            Kind::Launcher(by) if !is_own(process, by) => {
+                return shell.map_or(
+                    Responsible::Nobody(Place::Launched { by, unit }),
+                    Responsible::Loop,
+                );
+            }
+            Kind::Service | Kind::Launcher(_) if process.session.is_none() => {
+                return Responsible::Unit(unit);
+            }
+            _ => {}
+        }
+    }
+    if let Some(by) = shell {
+        return Responsible::Loop(by);
+    }
+    place(process).map_or(Responsible::Unknown, Responsible::Nobody)
+}
+
+/// Where a process is that no manager answers for; `None` if its control group is not known.
+pub fn place(process: &Process) -> Option<Place<'_>> {
+    if process.session.is_some() {
+        return Some(Place::Session);
+    }
+    let Some(unit) = process.unit.as_deref() else {
+        let known = process.cgroup.as_ref().is_some_and(|cgroup| cgroup.path.is_some());
+        return known.then_some(Place::NoUnit);
+    };
+    Some(match units::kind(unit) {
+        Kind::Terminal => Place::Terminal,
+        Kind::Session => Place::Session,
+        Kind::Application(name) => Place::Application(name),
+        Kind::Launcher(by) => Place::Launched { by, unit },
+        Kind::Scope | Kind::Machine(_) | Kind::Service => Place::Scope(unit),
+    })
+}
+
+/// The unit that answers for a process: neither the scope that it is in nor the service that
+/// only launched it.
+pub fn service(process: &Process) -> Option<&str> {
+    let unit = process.unit.as_deref().filter(|_| process.session.is_none())?;
+    match units::kind(unit) {
+        Kind::Service => Some(unit),
+        Kind::Launcher(by) => is_own(process, by).then_some(unit),
+        Kind::Machine(_) => Some(unit),
+        Kind::Session | Kind::Terminal | Kind::Application(_) | Kind::Scope => None,
+    }
+}
+
+/// Whether somebody started it by hand: in a login session or a terminal's tab.
+pub fn is_by_hand(process: &Process) -> bool {
+    matches!(place(process), Some(Place::Session | Place::Terminal))
+}
+
+/// Whether a process in a launcher's unit is the launcher itself: the unit's main process, or
+/// of its name where that is not known.
+fn is_own(process: &Process, launcher: &Launcher) -> bool {
+    let main = process.supervisor.as_ref().and_then(|known| known.main_pid);
+    match main {
+        Some(main) => main == process.pid,
+        None => process.comm.as_deref().is_some_and(|comm| launcher.is_own(comm)),
+    }
+}

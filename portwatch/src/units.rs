@@ -1,0 +1,474 @@
+//! What a systemd unit is to the processes in it, by its name: whether it answers for them, or
+//! only launched or counts them. Pure, and total over any name.
+
+use std::borrow::Cow;
+
+/// What a unit is to a process in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind<'a> {
+    /// Its manager started the process as a part of it, and stopping it stops the process.
+    Service,
+    /// A service whose work is to start programs for others: cron, sshd, a CI runner. What it
+    /// started is not a part of it.
+    Launcher(&'static Launcher),
+    /// A login session, as systemd-logind makes one.
+    Session,
+    /// A terminal's tab or pane: somebody started the process there by hand.
+    Terminal,
+    /// A desktop application, or a snap, and all that was started from within it.
+    Application(&'a str),
+    /// A virtual machine or a container with a system of its own.
+    Machine(Machine<'a>),
+    /// Another scope (`systemd-run --scope`, a container engine's own). Nothing restarts what is
+    /// in a scope (`systemd.scope(5)`).
+    Scope,
+}
+
+impl Kind<'_> {
+    /// Whether the unit answers for the process: its manager may restart the process, and
+    /// stopping the unit is how it is stopped.
+    pub fn answers(&self) -> bool {
+        matches!(self, Self::Service)
+    }
+}
+
+/// A program that launches others.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Launcher {
+    /// What it is, for people: `cron`, `a CI runner`.
+    pub what: &'static str,
+    /// Its units' names, without the suffix; `*` stands for any text at the end.
+    units: &'static [&'static str],
+    /// The names of its own processes, of which the kernel keeps 15 characters; what goes by
+    /// another name was launched.
+    programs: &'static [&'static str],
+}
+
+/// Which manager runs a machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Machine<'a> {
+    /// libvirt, by the domain's name.
+    Libvirt(Cow<'a, str>),
+    /// systemd-machined.
+    Machined(Cow<'a, str>),
+    /// Proxmox VE, by its number.
+    Proxmox(&'a str),
+}
+
+const fn launcher(
+    what: &'static str,
+    units: &'static [&'static str],
+    programs: &'static [&'static str],
+) -> Launcher {
+    Launcher { what, units, programs }
+}
+
+/// By the names that distributions and the programs' own packages give their units.
+const LAUNCHERS: &[Launcher] = &[
+    launcher(
+        "cron",
+        &["cron", "crond", "cronie", "anacron", "fcron", "bcron", "dcron", "busybox-crond"],
+        &["cron", "crond", "anacron", "fcron"],
+    ),
+    launcher("at", &["atd"], &["atd"]),
+    launcher(
+        "sshd",
+        &["ssh", "sshd", "ssh@*", "sshd@*", "sshd-session@*", "dropbear", "dropbear@*"],
+        &["sshd", "sshd-session", "sshd-auth", "dropbear"],
+    ),
+    launcher(
+        "a remote shell",
+        &[
+            "tailscaled",
+            "teleport",
+            "amazon-ssm-agent",
+            "snap.amazon-ssm-agent.*",
+            "google-guest-agent*",
+            "google-startup-scripts",
+            "walinuxagent",
+            "waagent",
+            "ttyd*",
+            "wetty*",
+            "shellinabox",
+            "telnet*",
+            "cockpit*",
+            "webmin",
+        ],
+        &[
+            "tailscaled",
+            "teleport",
+            "amazon-ssm-agen",
+            "ssm-agent-worke",
+            "google_guest_ag",
+            "ttyd",
+            "shellinaboxd",
+            "cockpit-ws",
+            "cockpit-tls",
+            "miniserv.pl",
+        ],
+    ),
+    launcher(
+        "a CI runner",
+        &[
+            "gitlab-runner*",
+            "actions.runner.*",
+            "actions-runner*",
+            "github-runner*",
+            "buildkite-agent*",
+            "jenkins*",
+            "drone-runner*",
+            "woodpecker-agent*",
+            "act_runner*",
+            "act-runner*",
+            "gitea-runner*",
+            "forgejo-runner*",
+            "teamcity-agent*",
+            "vsts.agent.*",
+            "vstsagent.*",
+            "circleci*",
+            "concourse-worker*",
+            "bamboo-agent*",
+            "go-agent*",
+            "buildbot*",
+            "semaphore*",
+        ],
+        &[
+            "gitlab-runner",
+            "Runner.Listener",
+            "Runner.Worker",
+            "buildkite-agent",
+            "drone-runner-*",
+            "woodpecker-agen",
+            "act_runner",
+            "forgejo-runner",
+            "Agent.Listener",
+            "circleci-runner",
+            "concourse",
+        ],
+    ),
+    launcher(
+        "a tool that runs jobs",
+        &[
+            "puppet*",
+            "chef-client*",
+            "salt-minion*",
+            "rundeckd*",
+            "nomad*",
+            "airflow-*",
+            "ansible-pull*",
+            "cloud-init*",
+            "cloud-config",
+            "cloud-final",
+            "rc-local",
+            "NetworkManager-dispatcher",
+            "systemd-udevd",
+            "acpid",
+            "incron*",
+            "monit",
+        ],
+        &["puppet", "salt-minion", "nomad", "monit", "acpid", "systemd-udevd", "incrond"],
+    ),
+    launcher(
+        "an editor",
+        &["code-server*", "vscode*", "openvscode*", "jupyter*", "rstudio-server*", "emacs*"],
+        &["jupyter-lab", "jupyter-noteboo", "jupyterhub", "jupyter-server", "rserver", "emacs"],
+    ),
+    launcher(
+        "a terminal",
+        &["gnome-terminal-server", "tmux*", "screen*", "zellij*", "kitty*", "foot-server*"],
+        &["gnome-terminal-", "tmux: server", "screen", "SCREEN", "zellij", "kitty", "foot"],
+    ),
+    launcher(
+        "a desktop",
+        &[
+            "gdm*",
+            "sddm",
+            "lightdm",
+            "lxdm",
+            "xdm",
+            "greetd",
+            "display-manager",
+            "xrdp*",
+            "vncserver*",
+            "tigervnc*",
+            "x11vnc*",
+            "x2go*",
+            "chrome-remote-desktop*",
+            "org.gnome.Shell*",
+            "gnome-session*",
+            "gnome-shell*",
+            "plasma-*",
+            "xfce4-*",
+            "sway*",
+            "hyprland*",
+            "wayland-wm@*",
+            "niri*",
+        ],
+        &["gdm", "gdm3", "sddm", "lightdm", "xrdp", "xrdp-sesman", "Xvnc", "x11vnc", "Xtigervnc"],
+    ),
+    launcher(
+        "D-Bus",
+        &["dbus", "dbus-broker", "messagebus"],
+        &["dbus-daemon", "dbus-broker", "dbus-broker-lau"],
+    ),
+    launcher(
+        "a login",
+        &["getty@*", "serial-getty@*", "console-getty", "autovt@*", "container-getty@*"],
+        &["agetty", "login"],
+    ),
+];
+
+impl Launcher {
+    /// Whether a process of that name is the launcher itself.
+    pub fn is_own(&self, comm: &str) -> bool {
+        self.programs.iter().any(|program| matches(comm, program))
+    }
+}
+
+/// Whether a name is `pattern`, which may end in `*`.
+fn matches(name: &str, pattern: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(head) => name.starts_with(head),
+        None => name == pattern,
+    }
+}
+
+/// What a unit is, by its name as systemd shows it.
+pub fn kind(unit: &str) -> Kind<'_> {
+    if let Some(machine) = machine(unit) {
+        return Kind::Machine(machine);
+    }
+    if let Some(name) = unit.strip_suffix(".service") {
+        if is_application(name) {
+            return Kind::Application(application(name));
+        }
+        let found = LAUNCHERS.iter().find(|it| it.units.iter().any(|unit| matches(name, unit)));
+        return found.map_or(Kind::Service, Kind::Launcher);
+    }
+    let Some(name) = unit.strip_suffix(".scope") else { return Kind::Service };
+    if name.strip_prefix("session-").is_some_and(|id| !id.is_empty()) {
+        Kind::Session
+    } else if is_terminal(name) {
+        Kind::Terminal
+    } else if is_application(name) || name.starts_with("snap.") {
+        Kind::Application(application(name))
+    } else {
+        Kind::Scope
+    }
+}
+
+/// The tabs of terminals that have a scope each, and the panes of multiplexers.
+fn is_terminal(name: &str) -> bool {
+    const TABS: &[&str] = &[
+        "vte-spawn-",
+        "ptyxis-spawn-",
+        "tmux-spawn-",
+        "app-org.gnome.Terminal",
+        "app-org.gnome.Ptyxis",
+        "app-org.gnome.Console",
+        "app-gnome-org.gnome.Terminal",
+        "app-org.kde.konsole",
+        "app-org.kde.yakuake",
+        "app-ghostty-surface-",
+        "app-com.mitchellh.ghostty",
+        "app-kitty-",
+        "app-Alacritty",
+        "app-alacritty",
+        "app-foot",
+        "app-org.wezfurlong.wezterm",
+        "app-xterm",
+        "app-gnome-xterm",
+        "app-xfce4-terminal",
+        "app-gnome-Alacritty",
+        "app-gnome-kitty",
+        "kitty-",
+        "ghostty-",
+        "tab(",
+        "screen-",
+        "zellij-",
+    ];
+    TABS.iter().any(|tab| name.starts_with(tab))
+}
+
+/// Desktops start `app[-LAUNCHER]-ID-RANDOM.scope` and `app-…@RANDOM.service`; the bus starts
+/// `dbus-NAME@N.service` (systemd's DESKTOP_ENVIRONMENTS.md).
+fn is_application(name: &str) -> bool {
+    name.starts_with("app-") || (name.starts_with("dbus-:") && name.contains('@'))
+}
+
+/// An application's name out of its unit's: without what launched it and what makes the unit
+/// unique.
+fn application(name: &str) -> &str {
+    const DESKTOPS: &[&str] =
+        &["gnome-", "KDE-", "kde-", "flatpak-", "dbus-", "cinnamon-", "xfce-", "sway-", "uwsm-"];
+    let rest = name.strip_prefix("app-").unwrap_or(name);
+    let rest = DESKTOPS.iter().find_map(|desktop| rest.strip_prefix(desktop)).unwrap_or(rest);
+    if let Some(snap) = rest.strip_prefix("snap.") {
+        return snap.split('.').next().unwrap_or(snap);
+    }
+    let rest = rest.split_once('@').map_or(rest, |(before, _)| before);
+    match rest.rsplit_once('-') {
+        Some((before, unique)) if is_unique(unique) && !before.is_empty() => before,
+        _ => rest,
+    }
+}
+
+/// A pid or a random part.
+fn is_unique(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// `machine-qemu\x2d1\x2dweb.scope` (libvirt), `machine-web.scope`, `systemd-nspawn@web.service`
+/// (machined) and `100.scope` in `qemu.slice` (Proxmox VE).
+fn machine(unit: &str) -> Option<Machine<'_>> {
+    const DRIVERS: &[&str] = &["qemu", "lxc", "xen", "bhyve", "ch"];
+    if let Some(name) = unit.strip_prefix("machine-").and_then(|rest| rest.strip_suffix(".scope")) {
+        let name = unescaped(name);
+        let of_libvirt = || {
+            let (driver, rest) = name.split_once('-')?;
+            let (number, domain) = rest.split_once('-')?;
+            let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+            (DRIVERS.contains(&driver) && is_number && !domain.is_empty())
+                .then(|| domain.to_owned())
+        };
+        return Some(match of_libvirt() {
+            Some(domain) => Machine::Libvirt(domain.into()),
+            None => Machine::Machined(name),
+        });
+    }
+    for head in ["systemd-nspawn@", "systemd-vmspawn@"] {
+        let name = unit.strip_prefix(head).and_then(|rest| rest.strip_suffix(".service"));
+        if let Some(name) = name {
+            return Some(Machine::Machined(unescaped(name)));
+        }
+    }
+    let number = unit.strip_suffix(".scope")?;
+    let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then_some(Machine::Proxmox(number))
+}
+
+/// A unit's name with its `\xNN` read, as `systemd-escape --unescape` does; as it stands where
+/// that is no text.
+fn unescaped(name: &str) -> Cow<'_, str> {
+    if !name.contains("\\x") {
+        return Cow::Borrowed(name);
+    }
+    let mut bytes = Vec::with_capacity(name.len());
+    let mut rest = name;
+    while let Some((before, after)) = rest.split_once("\\x") {
+        bytes.extend(before.bytes());
+        let byte = after.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        match byte {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = after.get(2..).unwrap_or_default();
+            }
+            None => {
+                bytes.extend(b"\\x");
+                rest = after;
+            }
+        }
+    }
+    bytes.extend(rest.bytes());
+    String::from_utf8(bytes).map_or(Cow::Borrowed(name), Cow::Owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn launcher_of(unit: &str) -> Option<&'static str> {
+        match kind(unit) {
+            Kind::Launcher(launcher) => Some(launcher.what),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn launchers_are_no_services_of_what_they_launch() {
+        for (unit, what) in [
+            ("cron.service", "cron"),
+            ("crond.service", "cron"),
+            ("atd.service", "at"),
+            ("ssh.service", "sshd"),
+            ("sshd@12-10.0.0.1:22-10.0.0.2:51234.service", "sshd"),
+            ("actions.runner.acme-shop.runner-1.service", "a CI runner"),
+            ("gitlab-runner.service", "a CI runner"),
+            ("jenkins-agent@3.service", "a CI runner"),
+            ("code-server@anna.service", "an editor"),
+            ("jupyterhub.service", "an editor"),
+            ("gnome-terminal-server.service", "a terminal"),
+            ("org.gnome.Shell@wayland.service", "a desktop"),
+            ("xrdp-sesman.service", "a desktop"),
+            ("dbus.service", "D-Bus"),
+            ("getty@tty1.service", "a login"),
+            ("rc-local.service", "a tool that runs jobs"),
+        ] {
+            assert_eq!(launcher_of(unit), Some(what), "{unit}");
+        }
+        for unit in ["nginx.service", "cronolog.service", "sshguard.service", "app@cron.service"] {
+            assert_eq!(kind(unit), Kind::Service, "{unit}");
+        }
+        let Kind::Launcher(sshd) = kind("ssh.service") else { panic!("sshd") };
+        assert!(sshd.is_own("sshd") && sshd.is_own("sshd-session") && !sshd.is_own("node"));
+    }
+
+    #[test]
+    fn scopes_answer_for_nothing() {
+        for (unit, is) in [
+            ("session-91.scope", Kind::Session),
+            ("session-c2.scope", Kind::Session),
+            ("vte-spawn-0f7c2f3e-53d9-4f0e-8a7d-4a5a1c0e1234.scope", Kind::Terminal),
+            ("tmux-spawn-0f7c2f3e-53d9-4f0e-8a7d-4a5a1c0e1234.scope", Kind::Terminal),
+            ("ptyxis-spawn-0f7c2f3e-53d9-4f0e-8a7d-4a5a1c0e1234.scope", Kind::Terminal),
+            ("app-org.kde.konsole-4a5a1c0e.scope", Kind::Terminal),
+            ("app-gnome-code-31337.scope", Kind::Application("code")),
+            ("app-flatpak-org.mozilla.firefox-2131.scope", Kind::Application("org.mozilla.firefox")),
+            ("app-gnome-org.gnome.Builder-2131.scope", Kind::Application("org.gnome.Builder")),
+            ("app-firefox@3fa8c1.service", Kind::Application("firefox")),
+            (
+                "snap.code.code-11111111-2222-3333-4444-555555555555.scope",
+                Kind::Application("code"),
+            ),
+            ("dbus-:1.2-org.gnome.Epiphany@0.service", Kind::Application("dbus-:1.2-org.gnome.Epiphany")),
+            ("run-r0f7c2f3e53d94f0e8a7d.scope", Kind::Scope),
+            ("run-p812-i813.scope", Kind::Scope),
+            ("init.scope", Kind::Scope),
+            ("libpod-conmon-9f81c2e4.scope", Kind::Scope),
+        ] {
+            assert_eq!(kind(unit), is, "{unit}");
+            assert!(!kind(unit).answers(), "{unit}");
+        }
+        for unit in ["run-u12.service", "snap.nextcloud.apache.service", "app.service", "a.socket"] {
+            assert!(kind(unit).answers(), "{unit}");
+        }
+    }
+
+    #[test]
+    fn machines_are_known_by_their_manager() {
+        for (unit, is) in [
+            ("machine-qemu\\x2d1\\x2dwin11.scope", Machine::Libvirt("win11".into())),
+            ("machine-qemu\\x2d12\\x2dweb\\x2d1.scope", Machine::Libvirt("web-1".into())),
+            ("machine-web.scope", Machine::Machined("web".into())),
+            ("machine-qemu\\x2dweb.scope", Machine::Machined("qemu-web".into())),
+            ("systemd-nspawn@web.service", Machine::Machined("web".into())),
+            ("100.scope", Machine::Proxmox("100")),
+        ] {
+            assert_eq!(kind(unit), Kind::Machine(is), "{unit}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_name_is_read(name: String, suffix in "(\\.service|\\.scope|\\.socket|)") {
+            let _ = kind(&format!("{name}{suffix}"));
+        }
+
+        #[test]
+        fn any_escape_is_read(name in "machine-(\\\\x[0-9a-g]{0,2}|[a-z-]|ü){0,8}\\.scope") {
+            let _ = kind(&name);
+        }
+    }
+}
