@@ -20,7 +20,10 @@ mod time;
 pub use crate::{engines::Engine, supervisors::SupervisorKind};
 pub use gap::{Fact, Gap};
 pub use port::{Connections, Ephemeral, LastHolder, LeftBy, Share, TimeWait, Usage};
-pub use process::{Cgroup, Pod, Process, Runtime, Supervisor, Voucher, Workload, user_of_cgroup};
+pub use process::{
+    Cgroup, Pod, Process, ProcessState, Runtime, Sigterm, Supervisor, Voucher, Workload,
+    user_of_cgroup,
+};
 pub use socket::{Binder, Origin, Socket, State, Unheld};
 pub use time::Time;
 

@@ -66,11 +66,25 @@ pub struct Status {
     pub ns_pid: Option<u32>,
     /// Whether it is writing a core dump.
     pub core_dumping: bool,
+    /// What it does with signals.
+    pub signals: Option<Signals>,
+}
+
+/// Sets of signals, bit N - 1 for signal N (`signal(7)`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Signals {
+    /// Those that the thread blocks; other threads may not.
+    pub blocked: u64,
+    /// Those that the process ignores.
+    pub ignored: u64,
+    /// Those that the process catches.
+    pub caught: u64,
 }
 
 /// Reads a `status`. What is not in it is not known.
 pub fn status(bytes: &[u8]) -> Status {
     let mut status = Status::default();
+    let (mut blocked, mut ignored, mut caught) = (None, None, None);
     for line in bytes.split(|&byte| byte == b'\n') {
         let Some((name, value)) = str::from_utf8(line).ok().and_then(|line| line.split_once(':'))
         else {
@@ -81,10 +95,21 @@ pub fn status(bytes: &[u8]) -> Status {
             "Uid" => status.uid = values.next().and_then(|uid| uid.parse().ok()),
             "NSpid" => status.ns_pid = values.next_back().and_then(|pid| pid.parse().ok()),
             "CoreDumping" => status.core_dumping = values.next() == Some("1"),
+            "SigBlk" => blocked = values.next().and_then(signal_set),
+            "SigIgn" => ignored = values.next().and_then(signal_set),
+            "SigCgt" => caught = values.next().and_then(signal_set),
             _ => {}
         }
     }
+    if let (Some(blocked), Some(ignored), Some(caught)) = (blocked, ignored, caught) {
+        status.signals = Some(Signals { blocked, ignored, caught });
+    }
     status
+}
+
+/// Sixteen hexadecimal digits (`render_sigset_t`).
+fn signal_set(digits: &str) -> Option<u64> {
+    u64::from_str_radix(digits, 16).ok()
 }
 
 /// A line of `/proc/PID/mountinfo` (`proc_pid_mountinfo(5)`).
@@ -164,9 +189,25 @@ mod tests {
     fn a_name_costs_no_user() {
         let text = b"Name:\tx\xff\\n\nState:\tS\nUid:\t1004\t0\t0\t0\nNSpid:\t52110\t7\n\
                      CoreDumping:\t1\nSpeculation\xff";
-        let expected = Status { uid: Some(1004), ns_pid: Some(7), core_dumping: true };
+        let expected =
+            Status { uid: Some(1004), ns_pid: Some(7), core_dumping: true, signals: None };
         assert_eq!(status(text), expected);
         assert_eq!(status(b""), Status::default());
+    }
+
+    /// The status of nginx's master process, shortened.
+    #[test]
+    fn signals_are_sets_of_bits() {
+        let text = b"Name:\tnginx\nUmask:\t0022\nState:\tS (sleeping)\nTgid:\t812\nPid:\t812\n\
+                     Uid:\t0\t0\t0\t0\nNSpid:\t812\nCoreDumping:\t0\nThreads:\t1\n\
+                     SigQ:\t0/31213\nSigPnd:\t0000000000000000\nShdPnd:\t0000000000000000\n\
+                     SigBlk:\t0000000000000000\nSigIgn:\t0000000040001000\n\
+                     SigCgt:\t0000000018016a07\nCapInh:\t0000000000000000\n";
+        let signals = Signals { blocked: 0, ignored: 0x4000_1000, caught: 0x1801_6a07 };
+        assert_eq!(status(text).signals, Some(signals));
+        for part in ["SigBlk:\t0\nSigIgn:\t0\n", "SigBlk:\t0\nSigIgn:\tx\nSigCgt:\t0\n"] {
+            assert_eq!(status(part.as_bytes()).signals, None, "{part}");
+        }
     }
 
     #[test]

@@ -3,8 +3,14 @@
 use std::net::SocketAddr;
 
 use portwatch_tests::{
-    cgroup::Slice, golden, netns::Netns, op::tcp, programs::Alias, scene::Scene,
+    cgroup::Slice,
+    golden,
+    netns::Netns,
+    op::{Op, tcp},
+    programs::Alias,
+    scene::Scene,
 };
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use serde_json::json;
 
 const ADDRESS: &str = "127.0.0.1:8080";
@@ -196,6 +202,28 @@ fn two_holders() {
     let mut expected = [u64::from(first.pid()), u64::from(second.pid())];
     expected.sort_unstable();
     assert_eq!(holders, expected, "{event}");
+}
+
+/// Whether a signal would end the holder: it may ignore SIGTERM, and while it is stopped
+/// (Ctrl-Z) it does nothing at all.
+#[test]
+fn what_a_signal_would_do() {
+    let scene = Scene::new();
+    let holder = scene.helper().noting([Op::Ignore(15)]).holds([tcp(ADDRESS).listening()]);
+    let pid = Pid::from_raw(holder.pid().cast_signed()).unwrap();
+    kill_process(pid, Signal::STOP).unwrap();
+    let (_, status) = waitpid(Some(pid), WaitOptions::UNTRACED).unwrap().unwrap();
+    assert!(status.stopped(), "{status:?}");
+    let refused = scene.helper().is_refused(tcp(ADDRESS));
+
+    let event = scene.event_of(&refused);
+    // It ends with its stdin.
+    kill_process(pid, Signal::CONT).unwrap();
+    event.includes(&json!({
+        "process": {"sigterm": "default"},
+        "sockets": [{"holders": [{"state": "stopped", "sigterm": "ignored"}]}],
+    }));
+    event.has_one_of("/process/state", &["running", "sleeping"]);
 }
 
 /// The terminal that a process has open, by its name in /dev.

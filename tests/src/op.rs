@@ -45,6 +45,8 @@ pub enum Op {
     Denied(u16),
     /// Become this user; `uid/1000`.
     Uid(u32),
+    /// From here on ignore this signal; `ignore/15`. There is no answer.
+    Ignore(i32),
     /// End, and leave everything to a child process; `daemon`. The answer is the
     /// child's.
     Daemon,
@@ -140,6 +142,7 @@ impl Display for Op {
             Self::X32(address) => write!(f, "x32/{address}"),
             Self::Denied(errno) => write!(f, "denied/{errno}"),
             Self::Uid(uid) => write!(f, "uid/{uid}"),
+            Self::Ignore(signal) => write!(f, "ignore/{signal}"),
             Self::Daemon => f.write_str("daemon"),
             Self::Become(program) => write!(f, "become/{}", program.display()),
             Self::Send => f.write_str("send"),
@@ -184,6 +187,7 @@ impl FromStr for Op {
             "x32" => Self::X32(rest.parse()?),
             "denied" => Self::Denied(rest.parse()?),
             "uid" => Self::Uid(rest.parse()?),
+            "ignore" => Self::Ignore(rest.parse()?),
             "daemon" => Self::Daemon,
             "become" => Self::Become(rest.into()),
             "send" => Self::Send,
@@ -304,6 +308,7 @@ mod tests {
             Op::Silent("/tmp/a".into()),
             Op::Churn(7),
             Op::Uid(1000),
+            Op::Ignore(15),
             Op::Daemon,
             Op::Become("/bin/sleep".into()),
             Op::Storm("127.0.0.1:80".parse().unwrap(), 7),

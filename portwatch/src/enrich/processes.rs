@@ -23,6 +23,8 @@ use crate::{
     redact::{Cmdline, Unredacted},
 };
 
+mod state;
+
 /// How far up the parents are followed.
 const MOST_ANCESTORS: usize = 32;
 
@@ -51,6 +53,8 @@ pub fn failing(
             found.exe = alive.process.exe;
             found.tty = alive.process.tty;
             found.ns_pid = alive.process.ns_pid;
+            found.state = alive.process.state;
+            found.sigterm = alive.process.sigterm;
             if !alive.process.cmdline.is_empty() {
                 found.cmdline = alive.process.cmdline;
             }
@@ -124,13 +128,15 @@ pub fn owner(host: &Host, pid: u32) -> Option<(Owner, Arguments)> {
 /// while it is being read. The arguments are read if `known` is not all of them.
 fn identified(host: &Host, pid: u32, known: &Unredacted) -> Option<Identified> {
     let Stat { comm, state, ppid, tty, started_ns } = stat(host, pid)?;
-    let Status { uid, ns_pid, core_dumping } = status(host, pid);
+    let Status { uid, ns_pid, core_dumping, signals } = status(host, pid);
     let folder = host.proc_root.join(pid.to_string());
     let mut found = Process {
         pid,
         ns_pid: ns_pid.filter(|&own| own != pid),
         core_dumping,
         zombie: state == b'Z',
+        state: state::of(state),
+        sigterm: signals.map(state::sigterm),
         ppid: Some(ppid),
         tty: tty_name(tty),
         exe: fs::read_link(folder.join("exe")).ok().map(|exe| exe.to_string_lossy().into_owned()),
@@ -283,7 +289,27 @@ pub fn real_uid(host: &Host, pid: u32) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use tempfile::TempDir;
+
     use super::*;
+    use crate::{
+        enrich::tests::fake,
+        evidence::{ProcessState, Sigterm},
+    };
+
+    #[test]
+    fn state_and_signals_are_known_where_status_can_be_read() {
+        let root = TempDir::new().unwrap();
+        let host = fake::host(&root, &[]);
+        fake::process(root.path(), 7, 1, 100, "/", &[]);
+        let read = || by_pid(&host, 7).unwrap();
+        assert_eq!((read().state, read().sigterm), (Some(ProcessState::Sleeping), None));
+        let status = "Uid:\t1004\t1004\t1004\t1004\nSigBlk:\t0000000000000000\n\
+                      SigIgn:\t0000000000001000\nSigCgt:\t0000000000004002\n";
+        fs::write(root.path().join("proc/7/status"), status).unwrap();
+        assert_eq!(read().sigterm, Some(Sigterm::Caught));
+        assert_eq!(read().uid, Some(1004));
+    }
 
     #[test]
     fn a_later_process_of_the_same_number_is_another() {

@@ -39,6 +39,13 @@ pub struct Process {
     /// Whether its first thread has exited; other threads may still run.
     #[serde(default, skip_serializing_if = "is_false")]
     pub zombie: bool,
+    /// The state of its first thread when the agent collected the evidence; absent if
+    /// unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<ProcessState>,
+    /// What it does with SIGTERM; absent if unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sigterm: Option<Sigterm>,
     /// The failing process's ancestors, nearest first, without pid 1.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ancestors: Vec<u32>,
@@ -90,6 +97,45 @@ pub struct Process {
     /// (docker-proxy), from the container engine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workload: Option<Workload>,
+}
+
+/// The state of a process, in the words of `proc_pid_status(5)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(strum::VariantArray)]
+#[serde(rename_all = "snake_case")]
+pub enum ProcessState {
+    /// `R`: it runs or can run.
+    Running,
+    /// `S`: it waits, and a signal wakes it.
+    Sleeping,
+    /// `D`: it waits in the kernel, usually for a disk, and no signal ends it before that
+    /// is over.
+    DiskSleep,
+    /// `T`: stopped by a signal (SIGSTOP, Ctrl-Z). SIGTERM has no effect before SIGCONT,
+    /// SIGKILL has.
+    Stopped,
+    /// `t`: stopped by a debugger or tracer.
+    Traced,
+    /// `Z`: its first thread has exited.
+    Zombie,
+    /// `X`: being removed.
+    Dead,
+}
+
+/// What a process does with SIGTERM (`signal(7)`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(strum::VariantArray)]
+#[serde(rename_all = "lowercase")]
+pub enum Sigterm {
+    /// It has no handler: SIGTERM ends it.
+    Default,
+    /// It ignores the signal.
+    Ignored,
+    /// Its first thread blocks the signal. Another thread may still receive it, or the
+    /// process reads it with `sigwait(3)` or `signalfd(2)`.
+    Blocked,
+    /// It has a handler, which usually ends the process.
+    Caught,
 }
 
 /// Who vouches for the name of a process.

@@ -129,6 +129,8 @@ impl Process {
             core_dumping: _,
             ended: _,
             zombie: _,
+            state: _,
+            sigterm: _,
             ancestors: _,
             comm,
             exe,

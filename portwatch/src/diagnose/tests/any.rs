@@ -88,6 +88,7 @@ prop_compose! {
         supervisor in option::of(supervisor()),
         workload in option::of(workload()),
         flags in any::<(bool, bool, bool)>(),
+        signals in (option::of(select(ProcessState::VARIANTS)), option::of(select(Sigterm::VARIANTS))),
         ancestors in vec(0u32..6, 0..3),
     ) -> Process {
         let (comm, exe, cmdline) = names;
@@ -95,9 +96,10 @@ prop_compose! {
         let (uid, user) = user;
         let [unit, container, session] = places;
         let (core_dumping, in_thread, of_user) = flags;
+        let (state, sigterm) = signals;
         Process {
             pid, ppid, comm, exe, cmdline, uid, user, started, unit, container, session,
-            supervisor, workload, core_dumping, ancestors,
+            supervisor, workload, core_dumping, state, sigterm, ancestors,
             tid: in_thread.then_some(1),
             unit_owner: of_user.then_some(1000),
             ..Process::default()

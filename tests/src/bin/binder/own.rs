@@ -39,6 +39,15 @@ pub fn dump_core(folder: &Path) -> anyhow::Result<()> {
     std::process::abort();
 }
 
+/// Ignores a signal.
+pub fn ignore(signal: i32) -> anyhow::Result<()> {
+    // SAFETY: no handler is installed, the kernel itself drops the signal.
+    match unsafe { libc::signal(signal, libc::SIG_IGN) } {
+        libc::SIG_ERR => Err(std::io::Error::last_os_error().into()),
+        _ => Ok(()),
+    }
+}
+
 /// Opens so many files, every second a socket.
 pub fn files(many: u32) -> anyhow::Result<Vec<OwnedFd>> {
     let maximum = getrlimit(Resource::Nofile).maximum;
