@@ -14,6 +14,7 @@ mod holder;
 mod judgement;
 mod moves;
 pub(crate) mod program;
+mod responsibility;
 mod summary;
 pub(crate) mod words;
 mod workloads;
@@ -160,6 +161,10 @@ pub enum HolderClass {
     SocketUnit,
     /// It inherited the socket from the process that bound it, which has exited.
     Inherited,
+    /// It cannot have inherited the socket: another process sent it (SCM_RIGHTS).
+    Received,
+    /// A daemon that has the port open for one of its programs: pm2, xinetd.
+    AppDaemon,
     /// Only the file table of one of its threads has the socket.
     ThreadOnly,
     /// It is writing a core dump.

@@ -18,6 +18,21 @@ pub enum Role {
     ContainerProxy,
     /// It holds a port for a Service.
     KubeProxy,
+    /// It holds a port for one of the programs that it runs.
+    AppDaemon(&'static AppDaemon),
+}
+
+/// A daemon that listens itself for the programs that it runs.
+#[derive(Debug, PartialEq, Eq)]
+pub struct AppDaemon {
+    /// What it calls them.
+    pub apps: &'static str,
+    /// The command that shows them.
+    pub list: &'static str,
+    /// What to do then.
+    pub then: &'static str,
+    /// Whether each user has one, so that the command is given as its user.
+    pub per_user: bool,
 }
 
 /// What stands for a claim.
@@ -29,12 +44,16 @@ pub enum Proof {
     ChildOfFirst,
     /// It runs as root, or is root's program of that name, or its own user's.
     Program,
+    /// It runs as root, or as the user whose processes it keeps running: the claim says
+    /// something about that user's processes only.
+    Owner,
 }
 
 /// A name that claims something.
 #[derive(Clone, Copy, Debug)]
 pub struct Claim {
-    /// The process's name, of which the kernel keeps 15 characters.
+    /// The process's name, of which the kernel keeps 15 characters; `*` at its end stands for
+    /// any text.
     pub comm: &'static str,
     /// What it claims.
     pub role: Role,
@@ -47,7 +66,7 @@ pub struct Claim {
 /// All but those of containers' proxies, which are in [`engines`]. Programs that keep others
 /// running are in [`crate::supervisors`]: they are believed for processes of their own user,
 /// or as root's.
-const CLAIMS: [Claim; 3] = [
+const CLAIMS: [Claim; 8] = [
     Claim { comm: "systemd", role: Role::Systemd, proof: Proof::Manager, programs: &["systemd"] },
     Claim {
         comm: "(sd-listen)",
@@ -61,11 +80,67 @@ const CLAIMS: [Claim; 3] = [
         proof: Proof::Program,
         programs: &["kube-proxy", "hyperkube"],
     },
+    daemon("PM2 v*", Proof::Owner, &[], &PM2),
+    daemon("supervisord", Proof::Owner, &[], &SUPERVISORD),
+    daemon("circusd", Proof::Owner, &[], &CIRCUS),
+    daemon("xinetd", Proof::Program, &["xinetd"], &XINETD),
+    daemon("inetd", Proof::Program, &["inetd", "inetutils-inetd", "busybox"], &INETD),
 ];
+
+const fn daemon(
+    comm: &'static str,
+    proof: Proof,
+    programs: &'static [&'static str],
+    daemon: &'static AppDaemon,
+) -> Claim {
+    Claim { comm, role: Role::AppDaemon(daemon), proof, programs }
+}
+
+/// In cluster mode pm2's daemon listens for its apps (Node's `cluster`).
+const PM2: AppDaemon = AppDaemon {
+    apps: "apps",
+    list: "pm2 list",
+    then: "stop the app that has the port: pm2 stop NAME",
+    per_user: true,
+};
+
+/// supervisord has the sockets of its `[fcgi-program:x]` sections.
+const SUPERVISORD: AppDaemon = AppDaemon {
+    apps: "programs",
+    list: "supervisorctl status",
+    then: "stop the program that has the socket (an [fcgi-program] or [inet_http_server] section)",
+    per_user: false,
+};
+
+/// circus has the sockets of its `[socket:x]` sections.
+const CIRCUS: AppDaemon = AppDaemon {
+    apps: "watchers",
+    list: "circusctl listsockets",
+    then: "remove the [socket] section that has the port, and stop its watcher: circusctl stop NAME",
+    per_user: false,
+};
+
+const XINETD: AppDaemon = AppDaemon {
+    apps: "services",
+    list: "grep -rnE '^service|port|disable' /etc/xinetd.conf /etc/xinetd.d",
+    then: "set disable = yes for the service that has the port, and reload xinetd",
+    per_user: false,
+};
+
+const INETD: AppDaemon = AppDaemon {
+    apps: "services",
+    list: "grep -v '^#' /etc/inetd.conf",
+    then: "comment out the service that has the port, and reload inetd",
+    per_user: false,
+};
 
 /// The claim that a name makes.
 pub fn claim(name: &str) -> Option<Claim> {
-    let own = CLAIMS.iter().find(|claim| claim.comm == name).copied();
+    let is = |claim: &&Claim| match claim.comm.strip_suffix('*') {
+        Some(head) => name.starts_with(head),
+        None => claim.comm == name,
+    };
+    let own = CLAIMS.iter().find(is).copied();
     own.or_else(|| {
         let (_, proxy) = engines::proxies(name).next()?;
         let (comm, programs) = (proxy.comm, proxy.programs);
@@ -85,9 +160,12 @@ pub fn claim_of(process: &Process) -> Option<Claim> {
 /// Whether what a process calls itself counts for `asking`. Events of before have nobody's
 /// word for it, and are read as they were meant.
 pub fn is_believed(process: &Process, asking: &Process) -> bool {
+    let of_its_own = || claim_of(process).is_some_and(|claim| claim.proof == Proof::Owner);
     match process.vouched_by {
         None | Some(Voucher::Root) => true,
-        Some(Voucher::User) => process.uid.is_some() && process.uid == asking.uid,
+        Some(Voucher::User) => {
+            of_its_own() || (process.uid.is_some() && process.uid == asking.uid)
+        }
         Some(Voucher::Nobody) => false,
     }
 }
@@ -98,7 +176,7 @@ pub fn of(process: &Process, asking: &Process) -> Option<Role> {
     let role = claim(process.comm.as_deref()?)?.role;
     let in_its_place = match role {
         Role::Systemd | Role::SystemdChild => true,
-        Role::ContainerProxy => process.container.is_none(),
+        Role::ContainerProxy | Role::AppDaemon(_) => process.container.is_none(),
         Role::KubeProxy => {
             let pod = process.workload.as_ref().and_then(|workload| workload.pod.as_ref());
             process.vouched_by.is_none()
@@ -126,7 +204,8 @@ mod tests {
         for claim in names.chain(proxies.map(|proxy| proxy.comm)).map(|name| claim(name).unwrap()) {
             let role = |by, uid| of(&named(claim.comm, by, 1000), &asking(uid));
             assert_eq!(role(Some(Voucher::Nobody), 1000), None, "{}", claim.comm);
-            assert_eq!(role(Some(Voucher::User), 1001), None, "{}", claim.comm);
+            let of_another = (claim.proof == Proof::Owner).then_some(claim.role);
+            assert_eq!(role(Some(Voucher::User), 1001), of_another, "{}", claim.comm);
             assert_eq!(role(Some(Voucher::User), 1000), Some(claim.role), "{}", claim.comm);
             assert_eq!(role(Some(Voucher::Root), 1001), Some(claim.role), "{}", claim.comm);
             assert_eq!(role(None, 1001), Some(claim.role), "an event of before");

@@ -54,8 +54,11 @@ pub struct Spec {
     pub is: fn(&str, &Cmdline) -> bool,
     /// How it calls a job.
     pub job: Job,
-    /// The command that stops a job, up to the job's name.
-    pub stop: &'static str,
+    /// The command that stops a job, up to the job's name: its program, and what follows.
+    pub stop: (&'static str, &'static str),
+    /// Its options that name its configuration, where its command takes the first of them too
+    /// and needs it.
+    pub config: &'static [&'static str],
     /// Whether each user has one, so that the command is always given as its user.
     pub per_user: bool,
 }

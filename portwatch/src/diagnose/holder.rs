@@ -3,7 +3,7 @@
 use jiff::SignedDuration;
 
 use crate::{
-    diagnose::{Holder, HolderClass, program},
+    diagnose::{Holder, HolderClass, program, responsibility},
     evidence::{
         Binder, Evidence, LastHolder, Process, Socket, State, Supervisor, SupervisorKind, Unheld,
     },
@@ -16,7 +16,8 @@ use crate::{
 const MOMENTS: SignedDuration = SignedDuration::from_secs(60);
 
 /// The process to speak of, and its class. A socket may be open in several: the
-/// one that the others descend from is to be dealt with, or else the oldest.
+/// one that the others descend from is to be dealt with, or else the one that bound it, or
+/// else the oldest: any process can send a descriptor to another.
 pub fn behind<'a>(evidence: &Evidence, socket: &'a Socket) -> (HolderClass, Option<&'a Process>) {
     let failing = &evidence.process;
     // systemd is everybody's ancestor, and holds a port for a unit.
@@ -34,14 +35,20 @@ pub fn behind<'a>(evidence: &Evidence, socket: &'a Socket) -> (HolderClass, Opti
     let inherited = |holder: &Process| {
         socket.holders.iter().any(|other| other.pid != holder.pid && holder.ppid == Some(other.pid))
     };
+    let bound = |holder: &Process| {
+        socket.binder.as_ref().is_some_and(|binder| binder.is(holder.pid, holder.started))
+    };
     let first = socket.holders.iter().min_by_key(|holder| {
-        (inherited(holder), holder.started.is_none(), holder.started, holder.pid)
+        let is_other = (!bound(holder), inherited(holder));
+        (is_other, holder.started.is_none(), holder.started, holder.pid)
     });
     match first {
         Some(holder) => {
             // Who holds it for somebody else has often been handed the socket.
             let class = match class(evidence, holder) {
-                proxy @ (HolderClass::ContainerProxy | HolderClass::KubeProxy) => proxy,
+                proxy @ (HolderClass::ContainerProxy
+                | HolderClass::KubeProxy
+                | HolderClass::AppDaemon) => proxy,
                 class => kept_open(socket, holder)
                     .or_else(|| came_back(evidence, socket, holder))
                     .unwrap_or(class),
@@ -107,17 +114,28 @@ fn kept_open(socket: &Socket, holder: &Process) -> Option<HolderClass> {
     if holder.tid.is_some() {
         return Some(HolderClass::ThreadOnly);
     }
+    let binder = socket.binder.as_ref().filter(|binder| !binder.is(holder.pid, holder.started))?;
+    if was_sent(binder, holder) {
+        return Some(HolderClass::Received);
+    }
     // A server that forks to the background is its own program still, whatever it
     // calls itself; a program that its parent has started is another.
-    let stranger = |binder: &&Binder| {
-        let then = Process {
-            comm: Some(binder.comm.clone()),
-            cmdline: binder.cmdline.clone(),
-            ..Process::default()
-        };
-        !binder.alive && program::same(&then, holder) == Some(false)
+    let then = Process {
+        comm: Some(binder.comm.clone()),
+        cmdline: binder.cmdline.clone(),
+        ..Process::default()
     };
-    socket.binder.as_ref().filter(stranger).map(|_| HolderClass::Inherited)
+    let stranger = !binder.alive && program::same(&then, holder) == Some(false);
+    stranger.then_some(HolderClass::Inherited)
+}
+
+/// Whether the holder cannot have inherited the socket from the process that bound it, so that
+/// somebody sent it (SCM_RIGHTS), asked for or not. A process inherits from one that is older,
+/// and only root's processes have descendants of other users.
+fn was_sent(binder: &Binder, holder: &Process) -> bool {
+    let is_older = matches!((holder.started, binder.started), (Some(it), Some(them)) if it < them);
+    let of_another = matches!((binder.uid, holder.uid), (Some(a), Some(b)) if a != 0 && a != b);
+    is_older || of_another
 }
 
 /// Whether its supervisor has just started it again: another of its kind left
@@ -174,6 +192,7 @@ fn class(evidence: &Evidence, holder: &Process) -> HolderClass {
         Some(Role::ContainerProxy) => return HolderClass::ContainerProxy,
         _ if has_published => return HolderClass::ContainerProxy,
         Some(Role::KubeProxy) => return HolderClass::KubeProxy,
+        Some(Role::AppDaemon(_)) => return HolderClass::AppDaemon,
         Some(Role::Systemd | Role::SystemdChild) => return HolderClass::SocketUnit,
         None => {}
     }
@@ -184,21 +203,23 @@ fn class(evidence: &Evidence, holder: &Process) -> HolderClass {
     }
     if is_same_service(failing, holder) {
         let back = just_before(evidence, holder) && younger(holder, failing);
-        let by_unit = failing.unit.is_some() && failing.unit == holder.unit;
+        let unit = responsibility::service(holder);
+        let by_unit = unit.is_some() && unit == responsibility::service(failing);
         return if back && (by_unit || restarter(evidence, holder).is_some()) {
             HolderClass::Restarted
         } else {
             HolderClass::OldInstance
         };
     }
-    if holder.session.is_some() {
+    if responsibility::is_by_hand(holder) {
         return HolderClass::Squatter;
     }
     HolderClass::OtherService
 }
 
-/// The same service: the same unit or container, or the same program where no
-/// unit or session sets the two apart.
+/// The same service: the same unit or container, or the same program of the same user where no
+/// two units set them apart. The unit is the one that answers for the process: what cron or a
+/// terminal has started is no part of cron or the terminal.
 fn is_same_service(failing: &Process, holder: &Process) -> bool {
     let same_program = program::same(failing, holder);
     // Started by hand in a login session, and the failing one was not: whatever
@@ -214,18 +235,20 @@ fn is_same_service(failing: &Process, holder: &Process) -> bool {
     if matches!((job(failing), job(holder)), (Some(a), Some(b)) if a != b) {
         return false;
     }
+    let units = (responsibility::service(failing), responsibility::service(holder));
     let same_unit = same_program != Some(false)
-        && failing.unit.is_some()
-        && failing.unit == holder.unit
+        && units.0.is_some()
+        && units.0 == units.1
         && failing.unit_owner == holder.unit_owner
-        && failing.container == holder.container
-        && holder.session.is_none();
-    let both_in_units = failing.unit.is_some() && holder.unit.is_some();
+        && failing.container == holder.container;
+    // A name is nobody's proof: another user's process of that name is another's.
+    let of_one_user = failing.uid.is_some() && failing.uid == holder.uid;
     // Two units may run one program with two configurations, and that is two
     // services; the same command but for a version is an old release.
     same_unit
         || (same_program == Some(true)
-            && (!both_in_units || program::same_command(failing, holder)))
+            && of_one_user
+            && (matches!(units, (None, _) | (_, None)) || program::same_command(failing, holder)))
 }
 
 fn younger(holder: &Process, failing: &Process) -> bool {

@@ -111,12 +111,12 @@ fn has_ended(host: &Host, owner: &Owner) -> bool {
     !processes::is_alive(host, owner) && host.hidden().is_none()
 }
 
-/// Says who bound a socket, where its holders are others. In a pid namespace of its own
+/// Says who bound a socket, where others have it open. In a pid namespace of its own
 /// /proc has other numbers than the record, and nobody can be told from another by them.
 pub fn recall_origin(host: &Host, records: &dyn Records, sockets: &mut [Socket]) {
     for socket in sockets.iter_mut().filter(|socket| !socket.holders.is_empty()) {
         let Some(owner) = socket.cookie.and_then(|cookie| records.owner(cookie)) else { continue };
-        let is_another = socket.holders.iter().all(|holder| holder.pid != owner.pid);
+        let is_another = socket.holders.iter().any(|holder| holder.pid != owner.pid);
         if is_another && host.hidden().is_none() {
             let then = process(host, records, &owner);
             socket.binder = Some(Binder {
@@ -124,6 +124,9 @@ pub fn recall_origin(host: &Host, records: &dyn Records, sockets: &mut [Socket])
                 comm: then.comm.unwrap_or_default(),
                 cmdline: then.cmdline,
                 alive: processes::is_alive(host, &owner),
+                uid: then.uid,
+                user: then.user,
+                started: then.started,
             });
         }
     }

@@ -42,6 +42,8 @@ fn voucher(host: &Host, process: &Process, claim: &Claim) -> Voucher {
             if is_child && is_roots(host, process) { Voucher::Root } else { Voucher::Nobody }
         }
         Proof::Program => by_program(host, process, claim),
+        Proof::Owner if is_roots(host, process) => Voucher::Root,
+        Proof::Owner => Voucher::User,
     }
 }
 

@@ -192,6 +192,9 @@ pub struct Supervisor {
     /// The user that it runs as, if not root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<u32>,
+    /// The path of its configuration, if its command line names one that its own command needs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<String>,
 }
 
 /// A container, from its engine or the kubelet.

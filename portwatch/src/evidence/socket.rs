@@ -2,10 +2,11 @@
 
 use std::net::SocketAddr;
 
+use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Device, Process};
+use super::{Device, Process, Time};
 use crate::redact::Cmdline;
 
 /// A socket on the port.
@@ -40,7 +41,7 @@ pub struct Socket {
     /// cannot see that.
     #[serde(default)]
     pub refused: Option<bool>,
-    /// The process that bound it, from the owner record, if it is not a holder.
+    /// The process that bound it, from the owner record, if another process has it open too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binder: Option<Binder>,
     /// Which end opened the connection, if known.
@@ -76,7 +77,7 @@ pub enum Unheld {
     Nobody,
 }
 
-/// The process that bound a socket that others have open now.
+/// The process that bound a socket that others have open.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Binder {
     /// The process.
@@ -88,6 +89,24 @@ pub struct Binder {
     pub cmdline: Cmdline,
     /// Whether it still runs.
     pub alive: bool,
+    /// The real user id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
+    /// The user's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// When it started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Time>")]
+    pub started: Option<Timestamp>,
+}
+
+impl Binder {
+    /// Whether it is the process of that number and start.
+    pub fn is(&self, pid: u32, started: Option<Timestamp>) -> bool {
+        let same_start = self.started.zip(started).is_none_or(|(bound, holds)| bound == holds);
+        self.pid == pid && same_start
+    }
 }
 
 impl Socket {

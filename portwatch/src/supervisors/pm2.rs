@@ -9,7 +9,8 @@ pub const SUPERVISOR: Spec = Spec {
     job: Job::Environment(|variable| {
         ["name", "pm_id"].into_iter().find_map(|name| variable(name).filter(|it| is_one(it)))
     }),
-    stop: "pm2 stop",
+    stop: ("pm2", "stop"),
+    config: &[],
     per_user: true,
 };
 

@@ -6,7 +6,8 @@ use super::{Job, Spec, is_any};
 pub const SUPERVISOR: Spec = Spec {
     is: |comm, argv| is_any(&["runsv"], comm, argv),
     job: Job::Folder { short: true },
-    stop: "sv down",
+    stop: ("sv", "down"),
+    config: &[],
     per_user: false,
 };
 

@@ -6,7 +6,8 @@ use super::{Job, Spec, is_any};
 pub const SUPERVISOR: Spec = Spec {
     is: |comm, argv| is_any(&["s6-supervise"], comm, argv),
     job: Job::Folder { short: false },
-    stop: "s6-svc -d",
+    stop: ("s6-svc", "-d"),
+    config: &[],
     per_user: false,
 };
 

@@ -6,7 +6,8 @@ use super::{Job, Spec, Variables, is_any, is_one};
 pub const SUPERVISOR: Spec = Spec {
     is: |comm, argv| is_any(&["supervisord", "supervisor.supervisord"], comm, argv),
     job: Job::Environment(job),
-    stop: "supervisorctl stop",
+    stop: ("supervisorctl", "stop"),
+    config: &["-c", "--configuration"],
     per_user: false,
 };
 

@@ -1,40 +1,30 @@
-//! Ending a process through whoever manages it. A supervisor disbelieves in
-//! spontaneous death: what it keeps running is stopped by telling it so.
+//! Ending a process through whoever is responsible for it. A supervisor disbelieves in
+//! spontaneous death: what it keeps running is stopped by telling it so. What nobody answers for
+//! is ended itself, and never the unit that it only happens to be in.
 
 use crate::{
     diagnose::{
         Move, Risk,
         case::Case,
-        holder,
-        moves::{command, quote},
+        moves::{command, ending::end, quote},
+        responsibility::{self, Place, Responsible},
         workloads,
     },
     evidence::{Process, Supervisor, SupervisorKind},
+    units::Machine,
 };
 
-/// Ends a process, because of `why`.
-pub fn stop(case: &Case, holder: &Process, why: &str) -> Move {
-    if let Some(step) = workloads::around(holder, why) {
-        return step;
-    }
-    let supervisor = holder::restarter(case.evidence, holder);
-    if let Some(step) = supervisor.and_then(|known| by_supervisor(holder, known, why)) {
-        return step;
-    }
-    if let Some(unit) = holder.unit.as_deref().filter(|_| holder.session.is_none()) {
-        return by_unit(case, holder, unit, why);
-    }
-    if holder.cgroup.as_ref().is_none_or(|cgroup| cgroup.path.is_none()) {
-        return command(
-            format!("systemctl status {}", holder.pid),
-            format!(
-                "{why}; what manages it is not known: this shows its unit, if it has one; stop that"
-            ),
-            Risk::None,
-        );
-    }
-    match supervisor.filter(|known| known.kind == SupervisorKind::Shell) {
-        Some(Supervisor { pid: Some(shell), name, .. }) => command(
+/// Ends a process, because of `why`: the command to begin with, and what else it takes.
+pub fn stop(case: &Case, holder: &Process, why: &str) -> Vec<Move> {
+    match responsibility::of(case.evidence, holder) {
+        Responsible::Engine => match workloads::around(holder, why) {
+            Some(step) => vec![step],
+            None => vec![status(holder, why)],
+        },
+        Responsible::Job { by, child } => job(case, holder, by, child, why),
+        Responsible::Unit(unit) => vec![by_unit(case, holder, unit, why)],
+        Responsible::Machine(machine) => vec![by_machine(&machine, why)],
+        Responsible::Loop(Supervisor { pid: Some(shell), name, .. }) => vec![command(
             format!("kill {shell} {}", holder.pid),
             format!(
                 "{why}; a shell keeps restarting it{}: this ends the shell first, or it would be \
@@ -45,12 +35,38 @@ pub fn stop(case: &Case, holder: &Process, why: &str) -> Move {
                     .unwrap_or_default()
             ),
             Risk::Interrupts,
+        )],
+        Responsible::Loop(_) => vec![end(case, holder, why)],
+        Responsible::Nobody(place) => vec![end(case, holder, &format!("{why}; {}", told(place)))],
+        Responsible::Unknown => vec![status(holder, why)],
+    }
+}
+
+fn status(holder: &Process, why: &str) -> Move {
+    command(
+        format!("systemctl status {}", holder.pid),
+        format!(
+            "{why}; what manages it is not known: this shows its unit, if it has one; stop that"
         ),
-        _ => command(
-            format!("kill {}", holder.pid),
-            format!("{why}; no unit or container manages it; TERM lets it exit cleanly"),
-            Risk::Interrupts,
+        Risk::None,
+    )
+}
+
+/// Why it is the process that is ended.
+fn told(place: Place) -> String {
+    match place {
+        Place::Launched { by, unit } => {
+            format!("{} started it, and {unit} is not its service: end the process only", by.what)
+        }
+        Place::Session | Place::NoUnit => "no unit or container manages it".to_owned(),
+        Place::Terminal => "it was started in a terminal, and nothing restarts it".to_owned(),
+        Place::Application(name) => format!(
+            "it was started from the application {name}: end the process only, since its unit has \
+             the whole application"
         ),
+        Place::Scope(unit) => {
+            format!("{unit} only groups processes and restarts nothing: end the process only")
+        }
     }
 }
 
@@ -58,19 +74,35 @@ fn in_brackets(name: &str) -> String {
     format!(" ({name})")
 }
 
-/// A program that is made for keeping others running, told by its own command;
-/// `None` for systemd and shells, and where the name that it goes by there is
-/// not known.
-fn by_supervisor(holder: &Process, supervisor: &Supervisor, why: &str) -> Option<Move> {
-    let spec = supervisor.kind.spec()?;
-    let stop = format!("{} {}", spec.stop, quote(supervisor.name.as_deref()?));
+/// A job of a program that is made for keeping others running, stopped by its own command, and
+/// then what the job has started and left running.
+fn job(case: &Case, holder: &Process, by: &Supervisor, child: bool, why: &str) -> Vec<Move> {
+    let (Some(spec), Some(name)) = (by.kind.spec(), by.name.as_deref()) else {
+        return vec![status(holder, why)];
+    };
+    let config = match (spec.config.first(), by.config.as_deref()) {
+        (Some(option), Some(path)) => format!(" {option} {}", quote(path)),
+        _ => String::new(),
+    };
+    let (program, verb) = spec.stop;
+    let stop = format!("{program}{config} {verb} {}", quote(name));
     // A user's own is told as that user: root's has other jobs, maybe of the same name.
-    let by_user = spec.per_user || supervisor.uid.is_some();
-    Some(command(
-        if by_user { as_user(holder, &stop) } else { stop },
-        format!("{why}; {} manages it and would restart it after a kill", supervisor.kind),
-        Risk::Interrupts,
-    ))
+    let by_user = spec.per_user || by.uid.is_some();
+    let stop = if by_user { as_user(holder, &stop) } else { stop };
+    let why_job = format!("{why}; {} manages it and would restart it after a kill", by.kind);
+    let mut moves = vec![command(stop, why_job, Risk::Interrupts)];
+    if !child {
+        moves.push(end(
+            case,
+            holder,
+            &format!(
+                "then, if it still runs: {} ends only the program that it started itself, not what \
+                 that has started",
+                by.kind
+            ),
+        ));
+    }
+    moves
 }
 
 fn as_user(holder: &Process, what: &str) -> String {
@@ -80,11 +112,57 @@ fn as_user(holder: &Process, what: &str) -> String {
     }
 }
 
+/// A virtual machine, or a container with a system of its own: its manager stops all of it, so
+/// it is only shown to begin with.
+fn by_machine(machine: &Machine, why: &str) -> Move {
+    let (show, stop, what) = match machine {
+        Machine::Libvirt(name) => {
+            let name = quote(name);
+            (format!("virsh dominfo {name}"), format!("virsh shutdown {name}"), "virtual machine")
+        }
+        Machine::Machined(name) => {
+            let name = quote(name);
+            (
+                format!("machinectl status {name}"),
+                format!("machinectl poweroff {name}"),
+                "machine",
+            )
+        }
+        Machine::Proxmox(number) => {
+            (format!("qm status {number}"), format!("qm shutdown {number}"), "virtual machine")
+        }
+    };
+    command(
+        show,
+        format!(
+            "{why}; it belongs to a {what}, which this shows: remove the port from its \
+             configuration, or stop all of it ({stop})"
+        ),
+        Risk::None,
+    )
+}
+
+/// The unit is stopped where that ends no more than what holds the port; else the process.
 fn by_unit(case: &Case, holder: &Process, unit: &str, why: &str) -> Move {
     let failing = case.process();
     let shared = failing.unit.as_deref() == Some(unit) && failing.unit_owner == holder.unit_owner;
-    let both =
-        if shared { "; this stops everything in the unit, the failing program too" } else { "" };
+    if shared && !case.evidence.is_untried() {
+        let known = holder.supervisor.as_ref().and_then(|known| known.main_pid);
+        let beside = match known {
+            Some(main) if main != holder.pid && holder.ppid != Some(main) => {
+                format!(" (it is a leftover there: the main process is {main})")
+            }
+            _ => String::new(),
+        };
+        return end(
+            case,
+            holder,
+            &format!(
+                "{why}; end the process only: stopping {unit} would stop the failing program \
+                 too{beside}"
+            ),
+        );
+    }
     let known = holder.supervisor.as_ref();
     let restart = known.and_then(|known| known.restart.as_deref()).filter(|&policy| policy != "no");
     let again = known.and_then(|known| known.restarts).filter(|&restarts| restarts > 0);
@@ -100,7 +178,7 @@ fn by_unit(case: &Case, holder: &Process, unit: &str, why: &str) -> Move {
     };
     command(
         format!("{} stop {}", systemctl(holder), name(unit)),
-        format!("{why}; {lasts}{both}"),
+        format!("{why}; {lasts}"),
         Risk::Interrupts,
     )
 }
@@ -115,7 +193,10 @@ fn name(unit: &str) -> String {
 pub fn systemctl(process: &Process) -> String {
     match (process.unit_owner, &process.user) {
         (None, _) => "systemctl".to_owned(),
-        (Some(_), Some(user)) => format!("systemctl --user --machine={}@", quote(user)),
-        (Some(uid), None) => format!("systemctl --user --machine={uid}@"),
+        // A root process in a user's unit belongs to that user's manager.
+        (Some(uid), Some(user)) if process.uid == Some(uid) => {
+            format!("systemctl --user --machine={}@", quote(user))
+        }
+        (Some(uid), _) => format!("systemctl --user --machine={uid}@"),
     }
 }
