@@ -50,15 +50,23 @@ fn device() -> impl Strategy<Value = Option<Device>> {
 
 fn supervisor() -> impl Strategy<Value = Supervisor> {
     let kind = select(SupervisorKind::VARIANTS);
-    (kind, option::of(text()), option::of(any::<u32>()), option::of(text()), any::<Option<u32>>())
-        .prop_map(|(kind, name, pid, restart, restarts)| Supervisor {
-            kind,
-            name,
-            pid,
-            restart,
-            restarts,
-            uid: None,
-        })
+    let numbers = (option::of(any::<u32>()), any::<Option<u32>>(), option::of(0u32..6));
+    let end = (option::of(text()), option::of(select(ExitCode::VARIANTS)), any::<Option<i32>>());
+    (kind, option::of(text()), option::of(text()), numbers, end).prop_map(
+        |(kind, name, restart, (pid, restarts, main_pid), (result, exit_code, exit_status))| {
+            Supervisor {
+                name,
+                pid,
+                restart,
+                restarts,
+                main_pid,
+                result,
+                exit_code,
+                exit_status,
+                ..Supervisor::bare(kind)
+            }
+        },
+    )
 }
 
 fn workload() -> impl Strategy<Value = Workload> {
