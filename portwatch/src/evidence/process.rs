@@ -53,6 +53,10 @@ pub struct Process {
     pub comm: Option<String>,
     /// The executable's path; ends in ` (deleted)` if the file was removed.
     pub exe: Option<String>,
+    /// Its working directory; absent if unknown. Ends in ` (deleted)` if the directory was
+    /// removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<String>,
     /// Who vouches for the process's name, if it is the name of a program that acts for
     /// others: systemd, docker-proxy, kube-proxy and the like.
     #[serde(default, skip_serializing_if = "Option::is_none")]

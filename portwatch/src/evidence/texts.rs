@@ -134,6 +134,7 @@ impl Process {
             ancestors: _,
             comm,
             exe,
+            cwd,
             cmdline: _,
             vouched_by: _,
             runtime: _,
@@ -151,7 +152,7 @@ impl Process {
             supervisor,
             workload,
         } = self;
-        let own = [comm, exe, user, unit, container, pod, session, session_user, tty];
+        let own = [comm, exe, cwd, user, unit, container, pod, session, session_user, tty];
         own.into_iter().flatten().for_each(&mut *each);
         if let Some(Cgroup { id: _, path }) = cgroup {
             path.iter_mut().for_each(&mut *each);

@@ -89,7 +89,7 @@ prop_compose! {
     fn plain_process()(
         pid in 0u32..6,
         ppid in any::<Option<u32>>(),
-        names in (option::of(text()), option::of(text()), vec(text(), 0..4)),
+        names in (option::of(text()), option::of(text()), option::of(text()), vec(text(), 0..4)),
         user in (any::<Option<u32>>(), option::of(text())),
         started in option::of(time()),
         places in [option::of(text()), option::of(text()), option::of(text())],
@@ -99,14 +99,14 @@ prop_compose! {
         signals in (option::of(select(ProcessState::VARIANTS)), option::of(select(Sigterm::VARIANTS))),
         ancestors in vec(0u32..6, 0..3),
     ) -> Process {
-        let (comm, exe, cmdline) = names;
+        let (comm, exe, cwd, cmdline) = names;
         let cmdline = cmdline.into();
         let (uid, user) = user;
         let [unit, container, session] = places;
         let (core_dumping, in_thread, of_user) = flags;
         let (state, sigterm) = signals;
         Process {
-            pid, ppid, comm, exe, cmdline, uid, user, started, unit, container, session,
+            pid, ppid, comm, exe, cwd, cmdline, uid, user, started, unit, container, session,
             supervisor, workload, core_dumping, state, sigterm, ancestors,
             tid: in_thread.then_some(1),
             unit_owner: of_user.then_some(1000),
