@@ -21,7 +21,7 @@ pub use crate::{engines::Engine, supervisors::SupervisorKind};
 pub use gap::{Fact, Gap};
 pub use port::{Connections, Ephemeral, LastHolder, LeftBy, Share, TimeWait, Usage};
 pub use process::{
-    Cgroup, Pod, Process, ProcessState, Runtime, Sigterm, Supervisor, Voucher, Workload,
+    Cgroup, ExitCode, Pod, Process, ProcessState, Runtime, Sigterm, Supervisor, Voucher, Workload,
     user_of_cgroup,
 };
 pub use socket::{Binder, Origin, Socket, State, Unheld};

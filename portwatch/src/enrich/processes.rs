@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -51,6 +52,7 @@ pub fn failing(
     match identified(host, task.pid, &task.cmdline) {
         Some(alive) if is_same(alive.started_ns, task.started_ns, raw.bind.at_ns) => {
             found.exe = alive.process.exe;
+            found.cwd = alive.process.cwd;
             found.tty = alive.process.tty;
             found.ns_pid = alive.process.ns_pid;
             found.state = alive.process.state;
@@ -139,7 +141,8 @@ fn identified(host: &Host, pid: u32, known: &Unredacted) -> Option<Identified> {
         sigterm: signals.map(state::sigterm),
         ppid: Some(ppid),
         tty: tty_name(tty),
-        exe: fs::read_link(folder.join("exe")).ok().map(|exe| exe.to_string_lossy().into_owned()),
+        exe: link(&folder.join("exe")),
+        cwd: link(&folder.join("cwd")),
         cmdline: match known.is_whole() {
             true => host.redacted(known),
             false => host.cmdline(host.who(pid, started_ns, uid)),
@@ -158,6 +161,11 @@ fn identified(host: &Host, pid: u32, known: &Unredacted) -> Option<Identified> {
     }
     name_owner(host, &mut found);
     Some(Identified { process: found, started_ns })
+}
+
+/// Where a link of a process leads; the kernel itself writes it, and asks no file system.
+fn link(path: &Path) -> Option<String> {
+    fs::read_link(path).ok().map(|target| target.to_string_lossy().into_owned())
 }
 
 fn stat(host: &Host, pid: u32) -> Option<Stat> {
@@ -289,6 +297,8 @@ pub fn real_uid(host: &Host, pid: u32) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
     use tempfile::TempDir;
 
     use super::*;
@@ -309,6 +319,16 @@ mod tests {
         fs::write(root.path().join("proc/7/status"), status).unwrap();
         assert_eq!(read().sigterm, Some(Sigterm::Caught));
         assert_eq!(read().uid, Some(1004));
+    }
+
+    #[test]
+    fn a_directory_is_known_where_it_can_be_read() {
+        let root = TempDir::new().unwrap();
+        let host = fake::host(&root, &[]);
+        fake::process(root.path(), 7, 1, 100, "/", &[]);
+        assert_eq!(by_pid(&host, 7).unwrap().cwd, None);
+        symlink("/srv/shop", root.path().join("proc/7/cwd")).unwrap();
+        assert_eq!(by_pid(&host, 7).unwrap().cwd.as_deref(), Some("/srv/shop"));
     }
 
     #[test]

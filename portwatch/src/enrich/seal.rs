@@ -175,6 +175,7 @@ fn in_brief(process: &Process) -> Process {
     let mut brief = Process {
         cmdline: Cmdline::default(),
         exe: None,
+        cwd: None,
         cgroup: None,
         supervisor: None,
         workload: None,

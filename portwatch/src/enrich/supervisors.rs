@@ -21,7 +21,7 @@ mod shell;
 pub mod systemd;
 
 use parents::{Parents, Shell};
-use systemd::{Failure, Listener, Service};
+use systemd::{Failure, Listener, Run, Service};
 
 /// Answers that are remembered, of each kind.
 const MOST_REMEMBERED: usize = 64;
@@ -203,21 +203,11 @@ impl Supervisors {
     ) -> Option<Supervisor> {
         let by_hand = process.session.is_some() || process.container.is_some();
         let unit = process.unit.as_ref().filter(|_| !by_hand && systemd::is_running(host))?;
-        let mut supervisor = Supervisor {
-            kind: SupervisorKind::Systemd,
-            name: Some(unit.clone()),
-            pid: None,
-            restart: None,
-            restarts: None,
-            uid: None,
-        };
+        let mut supervisor =
+            Supervisor { name: Some(unit.clone()), ..Supervisor::bare(SupervisorKind::Systemd) };
         if is_service(unit) {
             match self.service(host, process.unit_owner, unit, deadline) {
-                Ok(service) => {
-                    supervisor.pid = service.manager;
-                    supervisor.restart = Some(service.restart);
-                    supervisor.restarts = service.restarts;
-                }
+                Ok(service) => fill_in(&mut supervisor, service, process.started),
                 Err(why) => add_once(gaps, Fact::Supervisor, why),
             }
         }
@@ -259,6 +249,22 @@ impl Supervisors {
             }
         })
     }
+}
+
+/// Takes over what systemd says of a unit. An answer that was given before the process
+/// started is about another run of the unit.
+fn fill_in(supervisor: &mut Supervisor, service: Service, started: Option<Timestamp>) {
+    supervisor.pid = service.manager;
+    supervisor.restart = Some(service.restart);
+    supervisor.restarts = service.restarts;
+    if started.is_some_and(|started| service.asked < started) {
+        return;
+    }
+    let Run { main_pid, control_pid, result, exit } = service.run;
+    supervisor.main_pid = main_pid;
+    supervisor.control_pid = control_pid;
+    supervisor.result = result;
+    (supervisor.exit_code, supervisor.exit_status) = exit.unzip();
 }
 
 /// Whether a shell has started another of these before the process: it was its parent, and

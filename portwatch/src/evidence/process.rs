@@ -53,6 +53,10 @@ pub struct Process {
     pub comm: Option<String>,
     /// The executable's path; ends in ` (deleted)` if the file was removed.
     pub exe: Option<String>,
+    /// Its working directory; absent if unknown. Ends in ` (deleted)` if the directory was
+    /// removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<String>,
     /// Who vouches for the process's name, if it is the name of a program that acts for
     /// others: systemd, docker-proxy, kube-proxy and the like.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -189,12 +193,64 @@ pub struct Supervisor {
     pub restart: Option<String>,
     /// Number of restarts (systemd's `NRestarts`).
     pub restarts: Option<u32>,
+    /// The unit's main process (`MainPID`), 0 if it has none; absent if unknown. A user's
+    /// manager may claim any number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub main_pid: Option<u32>,
+    /// The process of the unit's `ExecStartPre=`, `ExecReload=`, `ExecStop=` and the like
+    /// (`ControlPID`), 0 if none runs; absent if unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control_pid: Option<u32>,
+    /// How the unit's last run ended (`Result`): `success`, `exit-code`, `start-limit-hit`
+    /// …; absent if unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<String>,
+    /// How its last main process ended (`ExecMainCode`); absent if it has not, or if that
+    /// is unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<ExitCode>,
+    /// The exit status, or the number of the signal (`ExecMainStatus`), if there is an
+    /// `exit_code`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_status: Option<i32>,
     /// The user that it runs as, if not root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<u32>,
     /// The path of its configuration, if its command line names one that its own command needs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<String>,
+}
+
+impl Supervisor {
+    /// A supervisor of which nothing else is known.
+    pub fn bare(kind: SupervisorKind) -> Self {
+        Self {
+            kind,
+            name: None,
+            pid: None,
+            restart: None,
+            restarts: None,
+            main_pid: None,
+            control_pid: None,
+            result: None,
+            exit_code: None,
+            exit_status: None,
+            uid: None,
+        }
+    }
+}
+
+/// How a process ended, in the words of `$EXIT_CODE` (`systemd.exec(5)`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(strum::VariantArray)]
+#[serde(rename_all = "lowercase")]
+pub enum ExitCode {
+    /// It exited.
+    Exited,
+    /// A signal ended it.
+    Killed,
+    /// A signal ended it, and its core was dumped.
+    Dumped,
 }
 
 /// A container, from its engine or the kubelet.

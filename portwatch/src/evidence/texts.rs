@@ -134,6 +134,7 @@ impl Process {
             ancestors: _,
             comm,
             exe,
+            cwd,
             cmdline: _,
             vouched_by: _,
             runtime: _,
@@ -151,14 +152,26 @@ impl Process {
             supervisor,
             workload,
         } = self;
-        let own = [comm, exe, user, unit, container, pod, session, session_user, tty];
+        let own = [comm, exe, cwd, user, unit, container, pod, session, session_user, tty];
         own.into_iter().flatten().for_each(&mut *each);
         if let Some(Cgroup { id: _, path }) = cgroup {
             path.iter_mut().for_each(&mut *each);
         }
-        if let Some(Supervisor { kind: _, name, pid: _, restart, restarts: _, uid: _ }) = supervisor
+        if let Some(Supervisor {
+            kind: _,
+            name,
+            pid: _,
+            restart,
+            restarts: _,
+            main_pid: _,
+            control_pid: _,
+            result,
+            exit_code: _,
+            exit_status: _,
+            uid: _,
+        }) = supervisor
         {
-            name.iter_mut().chain(restart).for_each(&mut *each);
+            name.iter_mut().chain(restart).chain(result).for_each(&mut *each);
         }
         if let Some(Workload { engine: _, id, name, image, pod, published }) = workload {
             [id, name, image, published].into_iter().flatten().for_each(&mut *each);

@@ -58,6 +58,10 @@ const OF_PROCESS: &[Hole<Process>] = &[
         key: r#","restarts":"#,
         fill: |process, text| put(&mut process.supervisor.as_mut()?.restarts, text),
     },
+    Hole {
+        key: r#","main_pid":"#,
+        fill: |process, text| put(&mut process.supervisor.as_mut()?.main_pid, text),
+    },
 ];
 
 fn put<T: DeserializeOwned>(field: &mut T, text: &str) -> Option<()> {
@@ -341,6 +345,7 @@ mod tests {
             event.time += jiff::SignedDuration::from_millis(7);
             if let Some(supervisor) = &mut event.process.supervisor {
                 supervisor.restarts = Some(number);
+                supervisor.main_pid = (number % 4 != 0).then_some(number);
             }
             if number == 11 {
                 event.process.supervisor = None;

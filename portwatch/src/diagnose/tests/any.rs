@@ -50,15 +50,23 @@ fn device() -> impl Strategy<Value = Option<Device>> {
 
 fn supervisor() -> impl Strategy<Value = Supervisor> {
     let kind = select(SupervisorKind::VARIANTS);
-    (kind, option::of(text()), option::of(any::<u32>()), option::of(text()), any::<Option<u32>>())
-        .prop_map(|(kind, name, pid, restart, restarts)| Supervisor {
-            kind,
-            name,
-            pid,
-            restart,
-            restarts,
-            uid: None,
-        })
+    let numbers = (option::of(any::<u32>()), any::<Option<u32>>(), option::of(0u32..6));
+    let end = (option::of(text()), option::of(select(ExitCode::VARIANTS)), any::<Option<i32>>());
+    (kind, option::of(text()), option::of(text()), numbers, end).prop_map(
+        |(kind, name, restart, (pid, restarts, main_pid), (result, exit_code, exit_status))| {
+            Supervisor {
+                name,
+                pid,
+                restart,
+                restarts,
+                main_pid,
+                result,
+                exit_code,
+                exit_status,
+                ..Supervisor::bare(kind)
+            }
+        },
+    )
 }
 
 fn workload() -> impl Strategy<Value = Workload> {
@@ -81,7 +89,7 @@ prop_compose! {
     fn plain_process()(
         pid in 0u32..6,
         ppid in any::<Option<u32>>(),
-        names in (option::of(text()), option::of(text()), vec(text(), 0..4)),
+        names in (option::of(text()), option::of(text()), option::of(text()), vec(text(), 0..4)),
         user in (any::<Option<u32>>(), option::of(text())),
         started in option::of(time()),
         places in [option::of(text()), option::of(text()), option::of(text())],
@@ -91,14 +99,14 @@ prop_compose! {
         signals in (option::of(select(ProcessState::VARIANTS)), option::of(select(Sigterm::VARIANTS))),
         ancestors in vec(0u32..6, 0..3),
     ) -> Process {
-        let (comm, exe, cmdline) = names;
+        let (comm, exe, cwd, cmdline) = names;
         let cmdline = cmdline.into();
         let (uid, user) = user;
         let [unit, container, session] = places;
         let (core_dumping, in_thread, of_user) = flags;
         let (state, sigterm) = signals;
         Process {
-            pid, ppid, comm, exe, cmdline, uid, user, started, unit, container, session,
+            pid, ppid, comm, exe, cwd, cmdline, uid, user, started, unit, container, session,
             supervisor, workload, core_dumping, state, sigterm, ancestors,
             tid: in_thread.then_some(1),
             unit_owner: of_user.then_some(1000),

@@ -5,14 +5,8 @@ use crate::evidence::{Runtime, Supervisor, SupervisorKind};
 
 /// The older release at `cgroup`, kept running by a supervisor.
 fn kept_running(cgroup: &str, kind: SupervisorKind, name: &str) -> Process {
-    let supervisor = Supervisor {
-        kind,
-        name: Some(name.to_owned()),
-        pid: Some(700),
-        restart: None,
-        restarts: None,
-        uid: None,
-    };
+    let supervisor =
+        Supervisor { name: Some(name.to_owned()), pid: Some(700), ..Supervisor::bare(kind) };
     Process { supervisor: Some(supervisor), ..java(38104, "2.4.1", cgroup, "2026-06-02T09:14:33Z") }
 }
 

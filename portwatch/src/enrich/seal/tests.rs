@@ -33,6 +33,7 @@ fn process(pid: u32, many: usize) -> Process {
         fd: Some(3),
         comm: Some(loud(many)),
         exe: Some(loud(many)),
+        cwd: Some(loud(many)),
         cmdline: Redaction::default().cmdline(&crate::redact::Unredacted::new(loud(many), false)),
         unit: Some(loud(many)),
         container: Some(loud(many)),

@@ -57,12 +57,10 @@ pub fn look(host: &Host, process: &Process, deadline: Instant) -> Parents {
         let (comm, argv) = (&parent.comm, &processes::arguments_of(host, pid, &parent));
         let uid = || processes::real_uid(host, pid);
         let supervisor = |kind, name: Option<String>, uid: Option<u32>| Supervisor {
-            kind,
             name: name.as_deref().filter(|name| !name.is_empty()).map(cut),
             pid: Some(pid),
-            restart: None,
-            restarts: None,
             uid: uid.filter(|&uid| uid != 0),
+            ..Supervisor::bare(kind)
         };
         if let (Some((kind, spec)), Some(uid)) = (supervisors::of(comm, argv), uid())
             && is_believed(host, process, pid, uid)

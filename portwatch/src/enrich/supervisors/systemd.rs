@@ -1,5 +1,5 @@
 //! What systemd says of its units (`org.freedesktop.systemd1(5)`): whether a
-//! service is started again, and where `.socket` units listen.
+//! service is started again, which are its processes, and where `.socket` units listen.
 
 use std::{
     io,
@@ -7,8 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use jiff::Timestamp;
+
 use super::cut;
-use crate::enrich::host::Host;
+use crate::{enrich::host::Host, evidence::ExitCode};
 
 mod bounded;
 mod listen;
@@ -35,6 +37,23 @@ pub struct Service {
     pub restarts: Option<u32>,
     /// The process of a user's manager; `None` for the system's.
     pub manager: Option<u32>,
+    /// Its processes.
+    pub run: Run,
+    /// When the manager was asked.
+    pub asked: Timestamp,
+}
+
+/// What its manager knows of a unit's processes. What it does not know is `None`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Run {
+    /// `MainPID`; 0 for none.
+    pub main_pid: Option<u32>,
+    /// `ControlPID`; 0 for none.
+    pub control_pid: Option<u32>,
+    /// `Result`.
+    pub result: Option<String>,
+    /// `ExecMainCode` and `ExecMainStatus` of a main process that has ended.
+    pub exit: Option<(ExitCode, i32)>,
 }
 
 /// Why there is no answer. What others say of it is bounded: it is kept for a while.
@@ -88,14 +107,36 @@ pub fn service(
     let path = object_path(unit);
     within(host, deadline, async {
         let manager = Manager::connect(host, owner).await?;
-        let (restart, restarts) = tokio::join!(
+        let asked = Timestamp::now();
+        let (restart, restarts, main_pid, control_pid, result, code, status) = tokio::join!(
             manager.property::<String>(&path, SERVICE, "Restart"),
             manager.property::<u32>(&path, SERVICE, "NRestarts"),
+            manager.property::<u32>(&path, SERVICE, "MainPID"),
+            manager.property::<u32>(&path, SERVICE, "ControlPID"),
+            manager.property::<String>(&path, SERVICE, "Result"),
+            manager.property::<i32>(&path, SERVICE, "ExecMainCode"),
+            manager.property::<i32>(&path, SERVICE, "ExecMainStatus"),
         );
         let pid = owner.and(manager.pid);
         manager.leave().await;
-        Ok(Service { restart: cut(&restart?), restarts: restarts.ok(), manager: pid })
+        let run = Run {
+            main_pid: main_pid.ok(),
+            control_pid: control_pid.ok(),
+            result: result.ok().as_deref().map(cut),
+            exit: code.ok().and_then(exit_code).zip(status.ok()),
+        };
+        Ok(Service { restart: cut(&restart?), restarts: restarts.ok(), manager: pid, run, asked })
     })
+}
+
+/// `si_code` of SIGCHLD (`sigaction(2)`); 0 where the main process has not ended.
+fn exit_code(code: i32) -> Option<ExitCode> {
+    match code {
+        1 => Some(ExitCode::Exited),
+        2 => Some(ExitCode::Killed),
+        3 => Some(ExitCode::Dumped),
+        _ => None,
+    }
 }
 
 /// `.socket` units that listen.
@@ -164,6 +205,13 @@ fn object_path(unit: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_main_process_that_runs_has_no_exit_code() {
+        let codes = [0, 1, 2, 3, 4, -1].map(exit_code);
+        let [exited, killed, dumped] = [ExitCode::Exited, ExitCode::Killed, ExitCode::Dumped];
+        assert_eq!(codes, [None, Some(exited), Some(killed), Some(dumped), None, None]);
+    }
 
     #[test]
     fn unit_names_are_escaped() {

@@ -12,6 +12,7 @@ use zbus::{Guid, ObjectPath, OwnedObjectPath, connection::Builder, interface};
 use super::*;
 
 const SERVICE: &str = "/org/freedesktop/systemd1/unit/web_401_2eservice";
+const OLD_SERVICE: &str = "/org/freedesktop/systemd1/unit/old_2eservice";
 const SSH: &str = "/org/freedesktop/systemd1/unit/ssh_2esocket";
 const SSH_OLD: &str = "/org/freedesktop/systemd1/unit/ssh_2dold_2esocket";
 const DNS: &str = "/org/freedesktop/systemd1/unit/dns_2esocket";
@@ -51,6 +52,7 @@ impl Manager {
 
 struct Service;
 
+/// A unit whose main process has exited.
 #[interface(name = "org.freedesktop.systemd1.Service")]
 impl Service {
     #[zbus(property)]
@@ -61,6 +63,42 @@ impl Service {
     #[zbus(property, name = "NRestarts")]
     fn restarts(&self) -> u32 {
         7
+    }
+
+    #[zbus(property, name = "MainPID")]
+    fn main_pid(&self) -> u32 {
+        0
+    }
+
+    #[zbus(property, name = "ControlPID")]
+    fn control_pid(&self) -> u32 {
+        71
+    }
+
+    #[zbus(property)]
+    fn result(&self) -> &str {
+        "exit-code"
+    }
+
+    #[zbus(property)]
+    fn exec_main_code(&self) -> i32 {
+        1
+    }
+
+    #[zbus(property)]
+    fn exec_main_status(&self) -> i32 {
+        98
+    }
+}
+
+/// A unit of a systemd that knows little of it.
+struct OldService;
+
+#[interface(name = "org.freedesktop.systemd1.Service")]
+impl OldService {
+    #[zbus(property)]
+    fn restart(&self) -> &str {
+        "no"
     }
 }
 
@@ -151,6 +189,7 @@ async fn serve(listener: UnixListener, manner: Manner, mut stopped: oneshot::Rec
                     .serve_at("/org/freedesktop/DBus", Bus)
                     .serve_at("/org/freedesktop/systemd1", Manager)
                     .serve_at(SERVICE, Service)
+                    .serve_at(OLD_SERVICE, OldService)
                     .serve_at(SSH, SocketUnit("Stream", "[::]:22"))
                     .serve_at(SSH_OLD, SocketUnit("Stream", "22"))
                     .serve_at(DNS, SocketUnit("Datagram", "127.0.0.53:53"))

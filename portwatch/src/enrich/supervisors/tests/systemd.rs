@@ -6,6 +6,7 @@ use super::{
     manager::{Manner, Running},
     *,
 };
+use crate::evidence::ExitCode;
 
 const PRIVATE: &str = "systemd/private";
 
@@ -27,17 +28,22 @@ fn ask(root: &TempDir, owner: Option<u32>) -> (Supervisor, Vec<Gap>) {
 
 fn answered() -> Supervisor {
     Supervisor {
-        kind: SupervisorKind::Systemd,
-        name: Some("web@1.service".to_owned()),
-        pid: None,
         restart: Some("on-failure".to_owned()),
         restarts: Some(7),
-        uid: None,
+        main_pid: Some(0),
+        control_pid: Some(71),
+        result: Some("exit-code".to_owned()),
+        exit_code: Some(ExitCode::Exited),
+        exit_status: Some(98),
+        ..unanswered()
     }
 }
 
 fn unanswered() -> Supervisor {
-    Supervisor { restart: None, restarts: None, ..answered() }
+    Supervisor {
+        name: Some("web@1.service".to_owned()),
+        ..Supervisor::bare(SupervisorKind::Systemd)
+    }
 }
 
 #[test]
@@ -54,6 +60,39 @@ fn systemd_says_whether_it_starts_the_service_again() {
         assert_eq!((process.supervisor, gaps), (Some(answered()), Vec::new()));
     }
     assert_eq!(manager.stop(), 1, "the answer is remembered");
+}
+
+/// The unit may have another main process by then.
+#[test]
+fn an_answer_from_before_a_process_names_no_processes() {
+    let root = TempDir::new().unwrap();
+    let manager = Running::start(&root, PRIVATE, Manner::Answers);
+    let (host, mut supervisors, mut gaps) = (host(&root), Supervisors::default(), Vec::new());
+    let before = Timestamp::now();
+    let after = before + jiff::SignedDuration::from_hours(1);
+    let policy = Supervisor {
+        restart: Some("on-failure".to_owned()),
+        restarts: Some(7),
+        ..unanswered()
+    };
+    for (started, expected) in [(before, answered()), (after, policy), (before, answered())] {
+        let mut process = Process { started: Some(started), ..web(None) };
+        supervisors.describe(&host, &mut process, &[], soon(), &mut gaps);
+        assert_eq!((process.supervisor, gaps.as_slice()), (Some(expected), &[][..]));
+    }
+    assert_eq!(manager.stop(), 1, "the answer is remembered");
+}
+
+#[test]
+fn what_an_older_systemd_does_not_know_is_not_there() {
+    let root = TempDir::new().unwrap();
+    let _manager = Running::start(&root, PRIVATE, Manner::Answers);
+    let (mut process, mut gaps) = (web(None), Vec::new());
+    process.unit = Some("old.service".to_owned());
+    Supervisors::default().describe(&host(&root), &mut process, &[], soon(), &mut gaps);
+    let (name, restart) = (process.unit.clone(), Some("no".to_owned()));
+    let expected = Supervisor { name, restart, ..unanswered() };
+    assert_eq!((process.supervisor, gaps), (Some(expected), Vec::new()));
 }
 
 #[test]
