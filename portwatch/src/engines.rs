@@ -76,6 +76,8 @@ pub struct Spec {
     /// The same for the engine of the user `{uid}`, called `{user}`: the first is taken that
     /// needs no more than is known. Empty where only root runs the engine.
     pub users_stop: &'static [&'static str],
+    /// The command that shows the containers of a user's engine, as in `users_stop`.
+    pub users_list: &'static [&'static str],
     /// The command that shows which container has published `{port}` with `{protocol}`, and
     /// what to do then.
     pub list: (&'static str, &'static str),
@@ -95,6 +97,7 @@ impl Spec {
         proxies: &[],
         stop: "",
         users_stop: &[],
+        users_list: &[],
         list: docker::LIST,
     };
 }

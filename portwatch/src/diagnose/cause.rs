@@ -142,7 +142,7 @@ fn connected<'a>(
         (Some(HolderClass::Itself), _) => vec![moves::advice(
             "close that connection in this program, or in its parent, before it binds the port",
         )],
-        (_, Some(holder)) => vec![moves::stop(case, holder, why)],
+        (_, Some(holder)) => moves::stop(case, holder, why),
         (_, None) => vec![moves::look(case)],
     };
     finding
@@ -191,6 +191,8 @@ fn who(
         HolderClass::Restarted => Some("a newer instance"),
         HolderClass::OtherService if !case.evidence.is_untried() => Some("another service"),
         HolderClass::Inherited => Some("which only inherited the socket"),
+        HolderClass::Received => Some("which was sent the socket"),
+        HolderClass::AppDaemon => Some("for one of its programs"),
         HolderClass::CoreDumping => Some("which is writing a core dump"),
         HolderClass::ContainerProxy => Some(behind_proxy.as_str()),
         _ => None,

@@ -6,12 +6,15 @@ use std::{fmt::Write as _, net::SocketAddr};
 use crate::{
     diagnose::{HolderClass, Move, Risk, case::Case, words, workloads},
     evidence::{Evidence, Fact, Gap, Process, Protocol, Stage},
+    roles::{self, Role},
     text::sanitize::is_harmless,
 };
 
+mod ending;
 mod manager;
 mod reuseaddr;
 
+pub use ending::end;
 pub use manager::stop;
 use manager::systemctl;
 pub use reuseaddr::set_reuseaddr;
@@ -42,7 +45,7 @@ pub fn against(case: &Case, class: HolderClass, holder: Option<&Process>) -> Vec
             words::process(case.process()),
         ))],
         HolderClass::OtherService if case.evidence.is_untried() => {
-            vec![stop(case, holder, "only if your program cannot use another port")]
+            stop(case, holder, "only if your program cannot use another port")
         }
         HolderClass::OtherService => {
             let mut moves = vec![advice(format!(
@@ -50,34 +53,32 @@ pub fn against(case: &Case, class: HolderClass, holder: Option<&Process>) -> Vec
                 case.binder(),
                 owner(holder),
             ))];
-            moves.push(stop(case, holder, "only if the other service is not needed here"));
+            moves.extend(stop(case, holder, "only if the other service is not needed here"));
             moves
         }
-        HolderClass::Restarted => {
-            vec![stop(case, holder, "it was restarted, and would be again")]
-        }
-        HolderClass::InFlight => vec![stop(
+        HolderClass::Restarted => stop(case, holder, "it was restarted, and would be again"),
+        HolderClass::InFlight => stop(
             case,
             holder,
             "it bound the socket and keeps the port through a descriptor in flight or an io_uring; \
              stopping it releases what it owns",
-        )],
-        HolderClass::Inherited => vec![
-            stop(
-                case,
-                holder,
-                "it did not bind the port: it inherited the socket from a process that has exited",
-            ),
-            advice(
+        ),
+        HolderClass::Inherited => {
+            let why = "it did not bind the port: it inherited the socket from a process that has \
+                       exited";
+            let mut moves = stop(case, holder, why);
+            moves.push(advice(
                 "open the server's sockets with SOCK_CLOEXEC, so that the programs it starts do not \
                  inherit them",
-            ),
-        ],
-        HolderClass::ThreadOnly => vec![stop(
+            ));
+            moves
+        }
+        HolderClass::Received => received(case, holder),
+        HolderClass::ThreadOnly => stop(
             case,
             holder,
             "one of its threads has the socket in a file table of its own, which ss and lsof do not show",
-        )],
+        ),
         HolderClass::CoreDumping => vec![
             command(
                 format!("while kill -0 {} 2>/dev/null; do sleep 1; done", holder.pid),
@@ -87,13 +88,12 @@ pub fn against(case: &Case, class: HolderClass, holder: Option<&Process>) -> Vec
             advice("set LimitCORE= in its unit (or ulimit -c) to limit how long that takes"),
         ],
         HolderClass::OldInstance => {
-            vec![stop(case, holder, "another instance of the program has the port open")]
+            stop(case, holder, "another instance of the program has the port open")
         }
-        HolderClass::ContainerProxy => {
-            vec![workloads::behind_proxy(holder, port, case.evidence.failure.protocol)]
-        }
+        HolderClass::ContainerProxy => workloads::behind_proxy(case, holder),
+        HolderClass::AppDaemon => app_daemon(case, holder),
         HolderClass::Container => {
-            vec![stop(case, holder, "it runs in a container that shares this network namespace")]
+            stop(case, holder, "it runs in a container that shares this network namespace")
         }
         HolderClass::KubeProxy => vec![command(
             format!("kubectl get services -A | grep -w {port}"),
@@ -102,11 +102,86 @@ pub fn against(case: &Case, class: HolderClass, holder: Option<&Process>) -> Vec
             Risk::None,
         )],
         HolderClass::SocketUnit => vec![socket_unit(holder, port)],
-        HolderClass::Squatter => {
-            vec![stop(case, holder, "it was probably started by hand: it runs in a login session")]
+        HolderClass::Squatter if shares_session(case, holder) => {
+            let mut moves = vec![look_at(holder)];
+            moves.extend(stop(case, holder, "only if nobody needs it"));
+            moves
         }
-        _ => vec![stop(case, holder, "no other process has the port open")],
+        HolderClass::Squatter => stop(case, holder, "it was probably started by hand"),
+        HolderClass::KernelSocket | HolderClass::NoProcess | HolderClass::Unknown => {
+            stop(case, holder, "no other process has the port open")
+        }
     }
+}
+
+/// Whether the failing program was started in the same login session: somebody works there.
+fn shares_session(case: &Case, holder: &Process) -> bool {
+    holder.session.is_some() && holder.session == case.process().session
+}
+
+/// What a process is, for whoever may have started it.
+fn look_at(holder: &Process) -> Move {
+    command(
+        format!("ps -o pid,ppid,user,tty,lstart,cmd -p {}", holder.pid),
+        "look first: it runs in the same login session as the failing program, so somebody may be \
+         working with it",
+        Risk::None,
+    )
+}
+
+/// The process that sent the socket is to be dealt with: the holder did not ask for it.
+fn received(case: &Case, holder: &Process) -> Vec<Move> {
+    let binder = case.first().and_then(|culprit| culprit.socket.binder.as_ref());
+    let sender = binder.map(|binder| {
+        let user = binder.user.clone().or(binder.uid.map(|uid| format!("uid {uid}")));
+        let user = user.map(|user| format!(" of user {user}")).unwrap_or_default();
+        (format!("{}[{}]{user}", binder.comm, binder.pid), binder)
+    });
+    let mut moves = Vec::new();
+    if let Some((sender, binder)) = &sender
+        && binder.alive
+    {
+        moves.push(command(
+            format!("ps -o pid,ppid,user,lstart,cmd -p {}", binder.pid),
+            format!(
+                "{sender} bound the port and sent the socket to {}: this shows it; end it, or have \
+                 it close the connection over which it was sent",
+                words::process(holder)
+            ),
+            Risk::None,
+        ));
+    }
+    let by = sender.map_or("another process".to_owned(), |(sender, _)| sender);
+    moves.extend(stop(
+        case,
+        holder,
+        &format!(
+            "only if it may be interrupted: it did not bind the port, {by} did and sent it the socket"
+        ),
+    ));
+    moves
+}
+
+/// A daemon that listens for its programs: one of those is stopped, never the daemon of all.
+fn app_daemon(case: &Case, holder: &Process) -> Vec<Move> {
+    let Some(Role::AppDaemon(daemon)) = roles::of(holder, case.process()) else {
+        return vec![look(case)];
+    };
+    let list = match daemon.per_user {
+        true => manager::as_user(holder, daemon.list),
+        false => daemon.list.to_owned(),
+    };
+    vec![command(
+        list,
+        format!(
+            "{} has the port open for one of its {}, which this shows: {}; a kill would end all of \
+             them",
+            words::process(holder),
+            daemon.apps,
+            daemon.then
+        ),
+        Risk::None,
+    )]
 }
 
 /// The unit for which systemd listens; its service would only be started again by
@@ -170,7 +245,7 @@ fn kernels_own(case: &Case) -> Vec<Move> {
     if case.evidence.failure.protocol == Protocol::Udp {
         return vec![
             command(
-                format!("{enter}ip -d link show | grep -B1 -w {port}"),
+                format!("{enter}ip -o -d link show | grep -w {port}"),
                 "probably a tunnel (vxlan, geneve, …), since the kernel itself uses the port: this \
                  shows its device, and ip link del removes it",
                 Risk::None,

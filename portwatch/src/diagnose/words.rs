@@ -157,6 +157,11 @@ pub fn age(start: Timestamp, end: Timestamp) -> Option<String> {
     Some(format!("{count} {unit}{}", if count == 1 { "" } else { "s" }))
 }
 
+/// Words one after the other.
+pub fn list(words: impl Iterator<Item = String>, between: &str) -> String {
+    words.collect::<Vec<_>>().join(between)
+}
+
 /// Whole seconds, rounded up, of a remaining time.
 pub fn seconds(ms: u64) -> u64 {
     ms.div_ceil(1000)

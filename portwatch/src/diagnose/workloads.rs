@@ -4,15 +4,17 @@
 use crate::{
     diagnose::{
         Move, Risk,
-        moves::{command, quote},
+        case::Case,
+        moves::{self, command, quote},
         words,
     },
     engines::{self, Engine, Names, Spec},
-    evidence::{Cgroup, Process, Protocol, Workload},
+    evidence::{Cgroup, Failure, Process, Workload},
 };
 
-/// Ends the container that `proxy` holds `port` for.
-pub fn behind_proxy(proxy: &Process, port: u16, protocol: Protocol) -> Move {
+/// Ends the container that `proxy` holds the port for, or the proxy where its engine knows none.
+pub fn behind_proxy(case: &Case, proxy: &Process) -> Vec<Move> {
+    let Failure { port, protocol, .. } = case.evidence.failure;
     let known = proxy.workload.as_ref();
     let published = known.and_then(|workload| workload.published.clone());
     let holds = format!("{} only keeps the port open for it", words::process(proxy));
@@ -21,25 +23,43 @@ pub fn behind_proxy(proxy: &Process, port: u16, protocol: Protocol) -> Move {
         Some(0) => None,
         uid => user_of(proxy).or(uid),
     };
+    if proxy.left_over {
+        let why = "its engine lists no container that has published the port, so this proxy was left \
+                   over: end the proxy only";
+        return vec![moves::end(case, proxy, why)];
+    }
+    let user = user.map(|uid| (uid, proxy.user.as_deref()));
     if let Some(workload) = known
-        && let Some(stop) = stop_known(workload, user.map(|uid| (uid, proxy.user.as_deref())))
+        && let Some(stop) = stop_known(workload, user)
     {
         let label = words::workload(workload).unwrap_or_else(|| "a container".to_owned());
         let image =
             workload.image.as_deref().map(|image| format!(" ({image})")).unwrap_or_default();
         let published = published.unwrap_or_else(|| format!("port {port}"));
-        return interrupts(stop, format!("{label}{image} published {published}; {holds}"));
+        return vec![interrupts(stop, format!("{label}{image} published {published}; {holds}"))];
     }
     let published = published.map(|text| format!(" as {text}")).unwrap_or_default();
     let why = format!("a container published the port{published}; {holds}");
     let by_name = || {
-        let mut proxies = engines::proxies(proxy.comm.as_deref()?);
-        proxies.find(|(_, proxy)| !proxy.shared).map(|(engine, _)| engine)
+        let mut proxies = engines::proxies(proxy.comm.as_deref()?).map(|(engine, _)| engine);
+        proxies.next()
     };
     let engine = known.map(|workload| workload.engine).or_else(by_name);
-    let (list, then) = engine.unwrap_or(engines::LIKELIEST).spec().list;
+    let spec = engine.unwrap_or(engines::LIKELIEST).spec();
+    let (list, then) = spec.list;
     let list = list.replace("{port}", &port.to_string()).replace("{protocol}", protocol.into());
-    command(list, format!("{why}; {then}"), Risk::None)
+    let list = as_its_user(spec.users_list, user).unwrap_or(list);
+    let gone = moves::end(case, proxy, "if no container has published it, the proxy was left over");
+    vec![command(list, format!("{why}; {then}"), Risk::None), gone]
+}
+
+/// A command for a user's own engine, of those of which the first is taken that needs no more
+/// than is known; `None` where it is the system's engine.
+fn as_its_user(commands: &[&str], user: Option<(u32, Option<&str>)>) -> Option<String> {
+    let (uid, user) = user?;
+    let known = |command: &&&str| user.is_some() || !command.contains("{user}");
+    let command = commands.iter().find(known)?.replace("{uid}", &uid.to_string());
+    Some(command.replace("{user}", &quote(user.unwrap_or_default())))
 }
 
 /// Ends the container or pod that `holder` runs in, because of `why`; `None` if
@@ -108,11 +128,7 @@ fn stop_command(
     let by_name = matches!(names, Names::DockerApi(_));
     let name = name.filter(|name| by_name && is_plain(name));
     let target = quote(name.or(id.map(words::short_id))?);
-    let users = user.and_then(|(uid, user)| {
-        let known = |command: &&&str| user.is_some() || !command.contains("{user}");
-        let command = users_stop.iter().find(known)?.replace("{uid}", &uid.to_string());
-        Some(command.replace("{user}", &quote(user.unwrap_or_default())))
-    });
+    let users = as_its_user(users_stop, user);
     Some(format!("{} {target}", users.as_deref().unwrap_or(stop)))
 }
 

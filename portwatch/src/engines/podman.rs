@@ -12,6 +12,8 @@ pub const ENGINE: Spec = Spec {
     proxies: &[
         CONMON,
         Proxy::new("rootlessport", &["rootlessport", "podman"]),
+        // It runs its own program again, as `/proc/self/exe`, so that only the arguments name it.
+        Proxy::new("containers-root", &["rootlessport", "podman"]),
         Proxy::new("rootlessport-ch", &["rootlessport", "podman"]),
         Proxy::shared("slirp4netns", &["slirp4netns"]),
         Proxy::shared("pasta", &["pasta", "passt"]),
@@ -21,6 +23,10 @@ pub const ENGINE: Spec = Spec {
     users_stop: &[
         "runuser -u {user} -- env XDG_RUNTIME_DIR=/run/user/{uid} podman stop",
         "podman --url unix:///run/user/{uid}/podman/podman.sock stop",
+    ],
+    users_list: &[
+        "runuser -u {user} -- env XDG_RUNTIME_DIR=/run/user/{uid} podman ps -a",
+        "podman --url unix:///run/user/{uid}/podman/podman.sock ps -a",
     ],
     // It has no filter by port.
     list: ("podman ps | grep -w {port}", "this shows which: stop it with podman stop"),

@@ -55,6 +55,8 @@ enum Subject {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Answer {
     workload: Option<Workload>,
+    /// Whether the engine knows no container behind a proxy.
+    left_over: bool,
     gap: Option<Gap>,
 }
 
@@ -146,7 +148,7 @@ impl Containers {
             Endpoint { protocol: failure.protocol, address: failure.address, port: failure.port };
         self.describe(host, process, asked, deadline, gaps);
         let failing = &*process;
-        let mut described: HashMap<u32, Option<Workload>> = HashMap::new();
+        let mut described: HashMap<u32, (Option<Workload>, bool)> = HashMap::new();
         let mut left_out = 0_usize;
         for socket in sockets {
             let held = Endpoint {
@@ -155,8 +157,9 @@ impl Containers {
                 port: socket.local.port(),
             };
             for holder in &mut socket.holders {
-                if let Some(known) = described.get(&holder.pid) {
-                    holder.workload.clone_from(known);
+                if let Some((workload, left_over)) = described.get(&holder.pid) {
+                    holder.workload.clone_from(workload);
+                    holder.left_over = *left_over;
                     continue;
                 }
                 // What calls itself a proxy and is none is not asked after.
@@ -171,7 +174,7 @@ impl Containers {
                     continue;
                 }
                 self.describe(host, holder, held, deadline, gaps);
-                described.insert(holder.pid, holder.workload.clone());
+                described.insert(holder.pid, (holder.workload.clone(), holder.left_over));
             }
         }
         if left_out > 0 {
@@ -208,6 +211,7 @@ impl Containers {
             }
         };
         process.workload = answer.workload;
+        process.left_over = answer.left_over;
         gaps.extend(answer.gap);
     }
 
@@ -260,7 +264,7 @@ fn inside_of(host: &Host, engines: &mut Engines, inside: &Inside, deadline: Inst
         let found = pods::find(&host.var_root, inside.pod.as_deref(), inside.id.as_deref());
         let gap = found.why.and_then(gap);
         (workload.pod, workload.name) = (found.pod, found.container);
-        return Answer { workload: Some(workload), gap };
+        return Answer { workload: Some(workload), gap, ..Answer::default() };
     }
     let Some(id) = inside.id.as_deref() else { return Answer::default() };
     // A user's container is no other's, and the system's is no user's, whatever its name.
@@ -269,7 +273,7 @@ fn inside_of(host: &Host, engines: &mut Engines, inside: &Inside, deadline: Inst
         Some(Ok(listed)) => match listed.into_iter().find(|listed| listed.id == id) {
             Some(Listed { name, image, .. }) => {
                 (workload.name, workload.image) = (name, image);
-                return Answer { workload: Some(workload), gap: None };
+                return Answer { workload: Some(workload), ..Answer::default() };
             }
             None => Unknown::NotListed { engine },
         },
@@ -277,7 +281,7 @@ fn inside_of(host: &Host, engines: &mut Engines, inside: &Inside, deadline: Inst
         None if inside.user.is_some() => Unknown::NoUsersSocket { engine },
         None => Unknown::NoSocket { engine },
     };
-    Answer { workload: Some(workload), gap: gap(why) }
+    Answer { workload: Some(workload), gap: gap(why), ..Answer::default() }
 }
 
 /// The container that a proxy holds a port for.
@@ -285,17 +289,21 @@ fn behind(host: &Host, engines: &mut Engines, proxy: &Proxy, deadline: Instant) 
     // What a user runs holds ports for that user's containers, and for nobody
     // else's; what root runs holds them for the system's.
     let Some(uid) = proxy.uid else {
-        return Answer { workload: proxy.workload(), gap: gap(Unknown::NoUser) };
+        let gap = gap(Unknown::NoUser);
+        return Answer { workload: proxy.workload(), gap, ..Answer::default() };
     };
     let engine = proxy.engine;
     let api = Api { engine, user: (uid != 0).then_some(uid) };
     let listed = engines.list(host, api, proxy.id.as_deref(), deadline);
     let why = match listed.map(|listed| listed.map(|listed| published::by(&listed, proxy))) {
-        Some(Ok(Ok(workload))) => return Answer { workload: Some(workload), gap: None },
+        Some(Ok(Ok(workload))) => {
+            return Answer { workload: Some(workload), ..Answer::default() };
+        }
         Some(Ok(Err(error)) | Err(error)) => error,
         None => Unknown::NoUsersSocket { engine: proxy.engine },
     };
-    Answer { workload: proxy.workload(), gap: gap(why) }
+    let left_over = matches!(why, Unknown::NotPublished { .. });
+    Answer { workload: proxy.workload(), left_over, gap: gap(why) }
 }
 
 /// Whether there is a socket of Docker's, root's or a user's.

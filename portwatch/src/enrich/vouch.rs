@@ -123,7 +123,7 @@ fn is_roots_alone(file: &Statx) -> bool {
 }
 
 /// What is known of a file without asking whoever serves it.
-fn look(path: &Path) -> Option<Statx> {
+pub fn look(path: &Path) -> Option<Statx> {
     let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
     statx(CWD, path, flags, StatxFlags::BASIC_STATS).ok()
 }

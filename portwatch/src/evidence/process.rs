@@ -236,6 +236,7 @@ impl Supervisor {
             exit_code: None,
             exit_status: None,
             uid: None,
+            config: None,
         }
     }
 }

@@ -109,8 +109,9 @@ impl Socket {
             holders,
         } = self;
         device.iter_mut().for_each(|device| device.texts(each));
-        if let Some(Binder { pid: _, comm, cmdline: _, alive: _ }) = binder {
-            each(comm);
+        if let Some(Binder { pid: _, comm, cmdline: _, alive: _, uid: _, user, started: _ }) = binder
+        {
+            std::iter::once(comm).chain(user).for_each(&mut *each);
         }
         holders.iter_mut().for_each(|holder| holder.texts(each));
     }
@@ -151,6 +152,7 @@ impl Process {
             tty,
             supervisor,
             workload,
+            left_over: _,
         } = self;
         let own = [comm, exe, cwd, user, unit, container, pod, session, session_user, tty];
         own.into_iter().flatten().for_each(&mut *each);
@@ -169,9 +171,10 @@ impl Process {
             exit_code: _,
             exit_status: _,
             uid: _,
+            config,
         }) = supervisor
         {
-            name.iter_mut().chain(restart).chain(result).for_each(&mut *each);
+            name.iter_mut().chain(restart).chain(result).chain(config).for_each(&mut *each);
         }
         if let Some(Workload { engine: _, id, name, image, pod, published }) = workload {
             [id, name, image, published].into_iter().flatten().for_each(&mut *each);

@@ -105,7 +105,8 @@ fn job(case: &Case, holder: &Process, by: &Supervisor, child: bool, why: &str) -
     moves
 }
 
-fn as_user(holder: &Process, what: &str) -> String {
+/// A command as the process's user, where that is not root.
+pub fn as_user(holder: &Process, what: &str) -> String {
     match holder.user.as_deref().filter(|_| holder.uid != Some(0)) {
         Some(user) => format!("runuser -u {} -- {what}", quote(user)),
         None => what.to_owned(),

@@ -13,6 +13,7 @@ use crate::{
     evidence::{Process, Supervisor, SupervisorKind},
     redact::Cmdline,
     supervisors::{self, Job},
+    text::bounds::ELLIPSIS,
 };
 
 /// How far up the parents are followed.
@@ -66,12 +67,16 @@ pub fn look(host: &Host, process: &Process, deadline: Instant) -> Parents {
             && is_believed(host, process, pid, uid)
         {
             let name = match spec.job {
-                Job::Folder { short } => folder(host, pid, argv, short),
+                Job::Folder { short } => folder(host, pid, argv, short && uid == 0)
+                    .filter(|_| uid == 0 || owns_its_folder(host, pid, uid)),
                 Job::Environment(read) => processes::who(host, process.pid)
                     .and_then(|who| host.environment(who))
                     .and_then(|variables| read(&|name| variables.get(name))),
             };
-            found.supervisor = Some(supervisor(kind, name, Some(uid)));
+            found.supervisor = Some(Supervisor {
+                config: configuration(host, pid, argv, spec.config),
+                ..supervisor(kind, name, Some(uid))
+            });
             break;
         }
         // An init that is a script keeps nobody in particular running.
@@ -101,6 +106,39 @@ pub fn look(host: &Host, process: &Process, deadline: Instant) -> Parents {
 /// word counts for all, that of a user for that user's processes.
 fn is_believed(host: &Host, process: &Process, pid: u32, uid: u32) -> bool {
     if uid == 0 { vouch::is_roots_process(host, pid) } else { process.uid == Some(uid) }
+}
+
+/// Whether a user's supervisor is in a folder of that user's: one that stands in another's says
+/// nothing about that one's service.
+fn owns_its_folder(host: &Host, pid: u32, uid: u32) -> bool {
+    vouch::look(&host.proc_file(pid, "cwd")).is_some_and(|folder| folder.stx_uid == uid)
+}
+
+/// The path that one of `options` names on a command line: `-c FILE`, `-cFILE`,
+/// `--configuration FILE`, `--configuration=FILE`.
+fn configuration(host: &Host, pid: u32, argv: &Cmdline, options: &[&str]) -> Option<String> {
+    let mut arguments = argv.iter().skip(1);
+    let told = loop {
+        let argument = arguments.next()?;
+        if options.contains(&argument) {
+            break arguments.next()?;
+        }
+        let attached = options.iter().find_map(|option| {
+            let rest = argument.strip_prefix(option)?;
+            if option.starts_with("--") { rest.strip_prefix('=') } else { Some(rest) }
+        });
+        if let Some(told) = attached.filter(|told| !told.is_empty()) {
+            break told;
+        }
+    };
+    if told.ends_with(ELLIPSIS) {
+        return None;
+    }
+    if told.starts_with('/') {
+        return Some(told.to_owned());
+    }
+    let there = fs::read_link(host.proc_file(pid, "cwd")).ok()?.into_os_string().into_string().ok();
+    there.filter(|path| path.starts_with('/')).map(|path| format!("{path}/{told}"))
 }
 
 /// The folder that a supervisor looks after. runit's and s6's go there at once, so that it
