@@ -28,6 +28,7 @@ pub const ENGINE: Spec = Spec {
     ],
     stop: "docker stop",
     users_stop: &["docker -H unix:///run/user/{uid}/docker.sock stop"],
+    taken: Some("port is already allocated"),
     ..Spec::PLAIN
 };
 
