@@ -7,6 +7,7 @@
 //! | [`address`] | how two addresses meet |
 //! | [`rule`] | one socket against another, with both known: [`rule::tcp_refuses`], [`rule::udp_refuses`] |
 //! | [`evidence`] | the rule applied to what is known of a failed bind: [`judge`] |
+//! | [`outcome`] | whether a bind that nobody has tried would succeed: [`Outcome::of`] |
 //!
 //! Sources, read in 5.10 to 7.3: net/ipv4/inet_connection_sock.c,
 //! net/ipv4/inet_hashtables.c, net/ipv4/udp.c, net/core/sock_reuseport.c. The
@@ -18,11 +19,13 @@
 pub mod address;
 pub mod evidence;
 pub mod kernel;
+pub mod outcome;
 pub mod rule;
 
 pub use address::Overlap;
 pub use evidence::{Verdict, clause, judge, overlap};
 pub use kernel::Kernel;
+pub use outcome::Outcome;
 pub use rule::Clause;
 
 #[cfg(test)]

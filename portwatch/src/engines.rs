@@ -26,8 +26,7 @@ pub enum Engine {
     Containerd,
     /// CRI-O.
     Crio,
-    /// LXC and Incus. No event names it: only the container's name is known.
-    #[serde(skip)]
+    /// LXC or Incus.
     Lxc,
 }
 
@@ -81,6 +80,9 @@ pub struct Spec {
     /// The command that shows which container has published `{port}` with `{protocol}`, and
     /// what to do then.
     pub list: (&'static str, &'static str),
+    /// What it says of a port that its own table has, without asking the kernel; `None` if
+    /// it has no such table.
+    pub taken: Option<&'static str>,
 }
 
 impl Spec {
@@ -99,7 +101,13 @@ impl Spec {
         users_stop: &[],
         users_list: &[],
         list: docker::LIST,
+        taken: None,
     };
+
+    /// Returns the command that shows which container has published a port.
+    pub fn listing(&self, port: u16, protocol: &str) -> String {
+        self.list.0.replace("{port}", &port.to_string()).replace("{protocol}", protocol)
+    }
 }
 
 /// Who knows containers by name.

@@ -8,6 +8,7 @@ use std::{
 
 use crate::{
     decode::{RawBind, RawCulprit, RawFailure},
+    engines::{self, Engine},
     evidence::{
         Cgroup, Connections, Ephemeral, Evidence, Fact, Failure, Gap, Netns, Origin, Process,
         State, Subject,
@@ -104,9 +105,10 @@ impl Enricher {
         self.host.sock_diag(place)
     }
 
-    /// Whether Docker may be running here: it has a socket.
-    pub fn has_docker(&self) -> bool {
-        containers::has_docker(&self.host)
+    /// The engines that may be running here and have tables of ports of their own.
+    pub fn engines_with_tables(&self) -> Vec<Engine> {
+        let with_tables = engines::all().filter(|engine| engine.spec().taken.is_some());
+        with_tables.filter(|&engine| containers::may_run(&self.host, engine)).collect()
     }
 
     /// Puts on record what was there before the agent.

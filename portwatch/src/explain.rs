@@ -11,8 +11,9 @@ use rustix::process::geteuid;
 use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 
+pub use crate::conflict::Outcome;
 use crate::{
-    conflict::{self, Kernel, Verdict},
+    conflict::Kernel,
     decode::RawBind,
     diagnose::{Diagnosis, diagnose},
     enrich::{Enricher, host::boottime_ns},
@@ -91,19 +92,6 @@ pub struct Outcomes {
     pub with_reuseaddr: Outcome,
 }
 
-/// The result of a bind, the worst last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Outcome {
-    /// The bind would succeed.
-    Passes,
-    /// Not sure: it depends on an option of the other socket, or on sockets that cannot
-    /// be listed.
-    Unknown,
-    /// The bind would fail.
-    Refused,
-}
-
 impl Explanation {
     /// What would become of the bind that was asked about.
     pub fn outcome(&self) -> Outcome {
@@ -129,21 +117,23 @@ pub fn explain(
 
 /// What the rules say.
 pub(crate) fn answer(host: &Host, asked: Question, mut evidence: Evidence) -> Explanation {
-    let unseen = !could_look(&evidence);
+    let kernel = Kernel::of(&evidence.kernel);
+    let outcome = |bind: &Failure| Outcome::of(kernel, bind, &evidence.sockets);
+    // That the kernel does not list sockets that are bound and do not listen is a gap of
+    // its own.
+    let unlisted = evidence.gaps.iter().any(|gap| gap.what.is_the_listing());
+    let best = if unlisted { Outcome::Unknown } else { Outcome::Passes };
     let worst = |reuseaddr: bool| {
-        let outcomes = binds(&asked, reuseaddr).map(|bind| outcome(&evidence, &bind));
-        match outcomes.max() {
-            Some(Outcome::Passes) | None if unseen => Outcome::Unknown,
-            outcome => outcome.unwrap_or(Outcome::Unknown),
-        }
+        let outcomes = binds(&asked, reuseaddr).map(|bind| outcome(&bind));
+        outcomes.fold(best, Outcome::max)
     };
     let bind = Outcomes { without_reuseaddr: worst(false), with_reuseaddr: worst(true) };
     // Of two that are refused the one that says more plainly by whom.
     let is_its_own =
         |bind: &Failure| evidence.sockets.iter().any(|socket| socket.local.ip() == bind.address);
     let worst_bind = binds(&asked, asked.reuseaddr)
-        .max_by_key(|bind| (outcome(&evidence, bind), is_its_own(bind)));
-    let in_the_way = worst_bind.filter(|bind| outcome(&evidence, bind) != Outcome::Passes);
+        .max_by_key(|bind| (outcome(bind), is_its_own(bind)));
+    let in_the_way = worst_bind.filter(|bind| outcome(bind) != Outcome::Passes);
     let diagnosis = in_the_way.map(|bind| {
         evidence.failure = bind;
         diagnose(&evidence)
@@ -193,24 +183,6 @@ fn binds(asked: &Question, reuseaddr: bool) -> impl DoubleEndedIterator<Item = F
     };
     // The last of equals is taken where the worst is looked for.
     addresses.into_iter().rev().map(move |(address, v6only)| untried(address, v6only))
-}
-
-/// What the sockets that are there make of one bind.
-fn outcome(evidence: &Evidence, bind: &Failure) -> Outcome {
-    let kernel = Kernel::of(&evidence.kernel);
-    let verdicts = evidence.sockets.iter().map(|row| conflict::judge(kernel, bind, row));
-    let outcomes = verdicts.map(|verdict| match verdict {
-        Verdict::Allows => Outcome::Passes,
-        Verdict::MayRefuse(_) => Outcome::Unknown,
-        Verdict::Refuses(_) => Outcome::Refused,
-    });
-    outcomes.max().unwrap_or(Outcome::Passes)
-}
-
-/// Whether the sockets were listed. That the kernel does not list those that are
-/// bound and do not listen is a gap of its own.
-fn could_look(evidence: &Evidence) -> bool {
-    !evidence.gaps.iter().any(|gap| gap.what.is_the_listing())
 }
 
 /// The bind that is asked about, as the hooks would have seen it.

@@ -3,7 +3,7 @@
 //! on to the same sinks.
 //!
 //! [`sources`] give bytes, [`lines`] makes lines of them, [`again`] reads them (its
-//! parts by [`section`]) and diagnoses; [`same`] tells whether that changed anything.
+//! parts by [`section`]) and diagnoses.
 //! Nothing but the line in hand is kept, however long the stream is.
 
 use std::path::PathBuf;
@@ -14,7 +14,6 @@ pub mod again;
 pub mod diff;
 pub mod filter;
 pub mod lines;
-mod same;
 mod section;
 pub mod sources;
 

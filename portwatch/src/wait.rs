@@ -17,7 +17,7 @@ use crate::{
     conflict::Kernel,
     enrich::{
         host::{DiagSocket, Host, NetnsRef},
-        netns::again::{Again, enter_again},
+        netns::again::{Again, NotEntered, enter_again},
         sockets::ListError,
     },
 };
@@ -26,7 +26,7 @@ pub mod look;
 pub mod pace;
 pub mod watch;
 
-use look::{Asked, Condition, Place, Standing};
+use look::{Asked, Standing};
 use pace::Pace;
 use watch::Watch;
 
@@ -45,7 +45,7 @@ pub enum WaitError {
         /// The port.
         port: u16,
         /// What became of the namespace.
-        why: String,
+        why: NotEntered,
     },
     /// sock_diag does not list.
     #[error("failed to list the sockets on port {port}: {why}")]
@@ -186,13 +186,10 @@ impl<'a> Eye<'a> {
         let kernel = self.kernel;
         if !thorough && !before.met && asked.is_tcp() {
             let listeners = self.retried(asked, |diag| look::listeners(diag, kernel, asked))?;
-            match asked.condition {
-                Condition::Free { .. } | Condition::FreeAgain(_) if !listeners.met => {
-                    return Ok(before.clone());
-                }
-                Condition::Listening if listeners.met => return Ok(listeners),
-                Condition::Listening => return Ok(before.clone()),
-                Condition::Free { .. } | Condition::FreeAgain(_) => {}
+            match (asked.is_free(), listeners.met) {
+                (_, false) => return Ok(before.clone()),
+                (false, true) => return Ok(listeners),
+                (true, true) => {}
             }
         }
         self.look(asked)
@@ -206,14 +203,14 @@ impl<'a> Eye<'a> {
         asked: &Asked,
         look: impl Fn(&mut dyn DiagSocket) -> Result<Standing, ListError>,
     ) -> Result<Standing, WaitError> {
-        let port = asked.port;
-        if let Place::Known(known) = asked.place {
-            return match enter_again(self.host, known, Instant::now() + ENTERING) {
-                Again::There(mut diag) => {
+        let port = asked.port();
+        if let Asked::FreeAgain(failed) = asked {
+            return match enter_again(self.host, failed.netns, Instant::now() + ENTERING) {
+                Ok(Again::There(mut diag)) => {
                     look(diag.as_mut()).map_err(|why| WaitError::List { port, why })
                 }
-                Again::Gone => Ok(Standing { met: true, ..Standing::default() }),
-                Again::Unknown(why) => Err(WaitError::Place { port, why }),
+                Ok(Again::Gone) => Ok(Standing { met: true, ..Standing::default() }),
+                Err(why) => Err(WaitError::Place { port, why }),
             };
         }
         if let Ok(standing) = look(self.diag.as_mut()) {

@@ -31,8 +31,8 @@ fn quoted(text: &str) -> impl Iterator<Item = &str> {
 fn the_tests_that_the_tables_name_are_there() {
     let text = diagnosis();
     let mut named = 0;
-    for (module, test) in quoted(&text).filter_map(|word| word.split_once("::")) {
-        let path = root().join("tests/live").join(format!("{module}.rs"));
+    for (module, test) in quoted(&text).filter_map(|word| word.rsplit_once("::")) {
+        let path = root().join("tests/live").join(module.replace("::", "/") + ".rs");
         let source = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{module}: {error}"));
         assert!(source.contains(&format!("fn {test}()")), "no test {module}::{test}");
         named += 1;

@@ -26,7 +26,7 @@ fn is_deaf(pid: u32) -> bool {
 
 #[test]
 fn others_are_answered_in_time() {
-    let scene = Scene::alone();
+    let scene = Scene::undisturbed();
     // What is longer than what the hooks see has to be read.
     let name = format!("deaf {}", "x".repeat(600));
     let ops = [tcp("127.0.0.1:8080").listening().into(), Op::Deaf];

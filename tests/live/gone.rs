@@ -10,7 +10,7 @@ const ROUNDS: u32 = 200;
 /// The holder is killed in the next statement after the refused bind.
 #[test]
 fn a_holder_that_is_killed_at_once_is_still_named() {
-    let scene = Scene::alone();
+    let scene = Scene::undisturbed();
     let (mut gone, mut seen) = (0, 0);
     for _ in 0..ROUNDS {
         let holder = scene.helper().holds([tcp("127.0.0.1:8080").listening()]);

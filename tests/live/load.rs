@@ -18,7 +18,7 @@ const TOTAL: u64 = PROCESSES * BINDS_EACH as u64;
 /// 1,000 refused binds from 50 short-lived processes, ten at a time.
 #[test]
 fn a_thousand_refusals_are_accounted_for() {
-    let scene = Scene::alone();
+    let scene = Scene::undisturbed();
     let holder = scene.helper().holds([tcp("127.0.0.1:8080").listening()]);
     let losses_before = scene.agent.look(|log| log.losses);
     let loop_of_binds = || {

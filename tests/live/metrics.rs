@@ -1,46 +1,27 @@
-//! Metrics: what is counted, as a real Prometheus sees it, and an endpoint that nobody
-//! can block.
+//! Metrics: what is counted, and whether the agent says that it is well.
 
 use std::{
-    collections::VecDeque,
-    fs,
-    io::Write,
     net::{SocketAddr, TcpStream},
-    os::unix::net::UnixStream,
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
-    thread,
+    process::Command,
     time::{Duration, Instant},
 };
 
 use portwatch_tests::{
-    agent::Agent,
-    cgroup::Slice,
-    http::{get, send},
-    kernel,
-    netns::Netns,
-    op::tcp,
-    patience,
-    process::Process,
-    process::resident_kib,
-    programs::portwatch,
-    say,
-    scene::Scene,
-    skip::skip,
-    stopped::Stopped,
-    stopping::Stopping,
+    agent::Agent, cgroup::Slice, http::get, kernel, netns::Netns, op::tcp, patience,
+    programs::portwatch, scene::Scene, stopped::Stopped,
 };
 use rustix::process::Signal;
-use serde_json::Value;
-use tempfile::TempDir;
+
+mod endpoint;
+mod prometheus;
+
+use prometheus::{lacks_prometheus, promtool};
 
 /// In a namespace of the test's own, so that no neighbour has it.
 const METRICS: &str = "127.0.0.1:9749";
 /// The agent watches the machine: a port that no other test is refused, so that all
 /// that is counted is told.
 const OWN_PORT: &str = "9748";
-const PROMETHEUS: &str = "127.0.0.1:9090";
 
 fn address(text: &str) -> SocketAddr {
     text.parse().unwrap()
@@ -75,28 +56,6 @@ fn wait_for_sample(netns: &Netns, name: &str, value: f64) {
         assert!(Instant::now() < deadline, "{name} is not {value}:\n{text}");
         std::thread::sleep(Duration::from_millis(10));
     }
-}
-
-fn promtool(arguments: &[&str], input: Option<&str>) -> (bool, String) {
-    let mut command = Command::new("/usr/bin/promtool");
-    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    child.stdin.take().unwrap().write_all(input.unwrap_or_default().as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.success(), text(&output.stdout) + &text(&output.stderr))
-}
-
-fn packaged(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/prometheus").join(name)
-}
-
-fn lacks_prometheus() -> bool {
-    let lacks = !Path::new("/usr/bin/prometheus").exists();
-    if lacks {
-        skip("prometheus", "/usr/bin/prometheus is not installed");
-    }
-    lacks
 }
 
 #[test]
@@ -173,169 +132,6 @@ fn what_is_ignored_is_counted() {
     assert!(agent.talk().contains("3 failed binds were ignored by unit"), "{}", agent.talk());
 }
 
-#[test]
-fn over_a_unix_socket() {
-    let folder = TempDir::new().unwrap();
-    let path = folder.path().join("metrics.sock");
-    let at = format!("unix:{}", path.display());
-    let mut agent = Agent::start(&["run", "--format", "json", "--metrics", &at]).unwrap();
-    let answer = get(UnixStream::connect(&path).unwrap(), "/healthz");
-    assert_eq!((answer.status, answer.body.as_str()), (200, "ok\n"));
-    agent.end_by(Signal::TERM);
-    assert!(!path.exists(), "the socket's file is left behind");
-}
-
-/// 200 connections that say nothing, little, or never read; and one that asks.
-#[test]
-fn two_hundred_that_hang_keep_nobody_out() {
-    let scene = Scene::new();
-    let agent = agent_in(&scene.netns, &["--metrics", METRICS, "--port", "8080"]);
-    let before = resident_kib(agent.pid());
-    let beginnings: [&[u8]; 4] = [
-        b"",
-        b"GET /metrics HTTP/1.1\r\nHost: a\r\nX-Slow: ",
-        b"POST /metrics HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\nx",
-        b"GET /met",
-    ];
-    let hanging: Vec<TcpStream> = (0..200)
-        .map(|number| {
-            let mut stream = connect(&scene.netns);
-            stream.write_all(beginnings[number % beginnings.len()]).unwrap();
-            stream
-        })
-        .collect();
-    let begun = Instant::now();
-    let answer = get(connect(&scene.netns), "/metrics");
-    let took = begun.elapsed();
-    let after = resident_kib(agent.pid());
-    say(&format!(
-        "metrics: answered in {took:.1?} while {} connections hung; RSS {before} KiB, then {after}",
-        hanging.len()
-    ));
-    assert_eq!(answer.status, 200);
-    assert!(took < Duration::from_secs(2), "{took:?}");
-    assert!(after <= before + 4096, "{before} KiB became {after} KiB");
-    let _holder = scene.helper().holds([tcp("127.0.0.1:8080").listening()]);
-    agent.event_of(&scene.helper().is_refused(tcp("127.0.0.1:8080")));
-}
-
-/// Connections as fast as they can be made, from the scraper's own address and by as
-/// many as the machine has processors for, which say nothing or ask and do not read:
-/// whoever asks is answered.
-#[test]
-fn a_flood_of_connections_keeps_nobody_out() {
-    const SCRAPES: usize = 50;
-    let scene = Scene::alone();
-    let folder = TempDir::new().unwrap();
-    let path = folder.path().join("metrics.sock");
-    let unix = format!("unix:{}", path.display());
-    for at in [METRICS, &unix] {
-        let agent = agent_in(&scene.netns, &["--metrics", at, "--port", OWN_PORT]);
-        let ends = AtomicBool::new(false);
-        let made = AtomicUsize::new(0);
-        let mut took: Vec<Duration> = thread::scope(|scope| {
-            let stopping = Stopping(&ends);
-            for kind in 0..2 {
-                let (ends, made, netns, path) = (&ends, &made, &scene.netns, &path);
-                scope.spawn(move || {
-                    netns.enter();
-                    // The newest are kept open, so that they hold a place.
-                    let mut kept: VecDeque<Box<dyn Write>> = VecDeque::new();
-                    while !ends.load(Ordering::Relaxed) {
-                        let stream: Option<Box<dyn Write>> = if at == METRICS {
-                            TcpStream::connect(address(METRICS)).ok().map(|s| Box::new(s) as _)
-                        } else {
-                            UnixStream::connect(path).ok().map(|s| Box::new(s) as _)
-                        };
-                        let Some(mut stream) = stream else { continue };
-                        if kind == 1 {
-                            stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n").ok();
-                        }
-                        made.fetch_add(1, Ordering::Relaxed);
-                        kept.push_back(stream);
-                        if kept.len() > 400 {
-                            kept.pop_front();
-                        }
-                    }
-                });
-            }
-            const REQUEST: &[u8] = b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n";
-            let mut hung_up = 0;
-            let mut scrape = || {
-                let begun = Instant::now();
-                loop {
-                    let answer = match at {
-                        METRICS => send(connect(&scene.netns), REQUEST),
-                        _ => send(UnixStream::connect(&path).unwrap(), REQUEST),
-                    };
-                    match answer {
-                        Some(answer) => break assert_eq!(answer.status, 200),
-                        // On a busy machine a request may come too late for its connection,
-                        // where nothing but that tells the scraper from the flood.
-                        None => hung_up += 1,
-                    }
-                    assert!(hung_up <= SCRAPES / 10, "{hung_up} of {SCRAPES} got no answer");
-                }
-                begun.elapsed()
-            };
-            let scrapes = (0..SCRAPES).map(|_| {
-                let took = scrape();
-                thread::sleep(Duration::from_millis(50));
-                took
-            });
-            let took = scrapes.collect();
-            drop(stopping);
-            took
-        });
-        took.sort();
-        say(&format!(
-            "metrics: {SCRAPES} scrapes of {at} under {} connections: median {:.1?}, longest {:.1?}",
-            made.load(Ordering::Relaxed),
-            took[SCRAPES / 2],
-            took[SCRAPES - 1],
-        ));
-        // Far above what it takes, for machines with other work to do.
-        assert!(took[SCRAPES - 1] < patience() / 3, "{took:?}");
-        drop(agent);
-    }
-}
-
-#[test]
-fn what_is_wrong_or_huge_is_refused_and_hurts_nobody() {
-    let scene = Scene::new();
-    let agent = agent_in(&scene.netns, &["--metrics", METRICS, "--port", "8080"]);
-    let before = resident_kib(agent.pid());
-    let huge_header = [&b"GET /metrics HTTP/1.1\r\nX: "[..], &vec![b'a'; 4 << 20]].concat();
-    let huge_path = [&b"GET /"[..], &vec![b'a'; 4 << 20], b" HTTP/1.1\r\n\r\n"].concat();
-    let huge_body = [
-        &b"POST /metrics HTTP/1.1\r\nHost: a\r\nContent-Length: 4194304\r\n\r\n"[..],
-        &vec![b'a'; 4 << 20],
-    ]
-    .concat();
-    let many_headers =
-        [&b"GET /metrics HTTP/1.1\r\n"[..], &b"a: b\r\n".repeat(500), b"\r\n"].concat();
-    for (what, request) in [
-        ("a header", &huge_header[..]),
-        ("a path", &huge_path),
-        ("a body", &huge_body),
-        ("headers", &many_headers),
-        ("no HTTP", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n"),
-        ("no version", b"GET /metrics\r\n\r\n"),
-        ("bad version", b"GET /metrics HTTP/9.9\r\n\r\n"),
-        ("bytes", b"\0\0\0\0\xff\xff\r\n\r\n"),
-        ("two lengths", b"GET /metrics HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n"),
-    ] {
-        if let Some(answer) = send(connect(&scene.netns), request) {
-            assert!((400..500).contains(&answer.status), "{what}: {answer:?}");
-        }
-        assert_eq!(get(connect(&scene.netns), "/healthz").status, 200, "after {what}");
-    }
-    assert_eq!(get(connect(&scene.netns), "/secret").status, 404);
-    let after = resident_kib(agent.pid());
-    say(&format!("metrics: RSS {before} KiB, after requests of 4 MiB {after} KiB"));
-    assert!(after <= before + 4096, "{before} KiB became {after} KiB");
-}
-
 /// Waits until the agent's health is this, and gives what it says.
 #[track_caller]
 fn wait_for_health(netns: &Netns, status: u16) -> String {
@@ -365,75 +161,4 @@ fn health_says_when_nothing_is_looked_into() {
     agent.event_of(&refused);
     // It is taken for done a moment after it is told.
     wait_for_health(&scene.netns, 200);
-}
-
-#[test]
-fn a_real_prometheus_scrapes_it() {
-    if lacks_prometheus() {
-        return;
-    }
-    let scene = Scene::new();
-    let agent = agent_in(&scene.netns, &["--metrics", METRICS, "--port", "8080"]);
-    let _holder = scene.helper().holds([tcp("127.0.0.1:8080").listening()]);
-    let folder = TempDir::new().unwrap();
-    let configuration = format!(
-        "global:\n  scrape_interval: 200ms\n  evaluation_interval: 200ms\n\
-         rule_files: ['{}']\n\
-         scrape_configs:\n  - job_name: portwatch\n    static_configs:\n      - targets: ['{METRICS}']\n",
-        packaged("portwatch.rules.yml").canonicalize().unwrap().display()
-    );
-    let file = folder.path().join("prometheus.yml");
-    fs::write(&file, configuration).unwrap();
-    let mut command = Command::new("/usr/bin/prometheus");
-    command
-        .arg(format!("--config.file={}", file.display()))
-        .arg(format!("--storage.tsdb.path={}", folder.path().join("data").display()))
-        .arg(format!("--web.listen-address={PROMETHEUS}"));
-    scene.netns.confine(&mut command);
-    let prometheus = Process::start(&mut command, Signal::KILL).unwrap();
-    // A first one, so that the next is an increase.
-    query_until(&scene.netns, &prometheus, "up{job=\"portwatch\"}", |value| value == 1.0);
-    let refused = scene.helper().is_refused(tcp("127.0.0.1:8080"));
-    agent.event_of(&refused);
-    let sum = "sum(portwatch_bind_failures_total{cause=\"listener\"})";
-    query_until(&scene.netns, &prometheus, sum, |value| value >= 1.0);
-    let firing = "count(ALERTS{alertname=\"PortwatchBindRefused\"})";
-    query_until(&scene.netns, &prometheus, firing, |value| value >= 1.0);
-}
-
-/// Asks Prometheus until `expected` holds of the first value.
-#[track_caller]
-fn query_until(netns: &Netns, prometheus: &Process, query: &str, expected: impl Fn(f64) -> bool) {
-    let escaped: String = query.bytes().map(|byte| format!("%{byte:02x}")).collect();
-    let path = format!("/api/v1/query?query={escaped}");
-    let deadline = Instant::now() + patience() * 2;
-    let mut last = String::new();
-    while Instant::now() < deadline {
-        if let Ok(stream) = netns.connect(address(PROMETHEUS)) {
-            // HTTP/1.0 is answered without chunks.
-            let request = format!("GET {path} HTTP/1.0\r\nHost: prometheus\r\n\r\n");
-            last = send(stream, request.as_bytes()).map(|answer| answer.body).unwrap_or_default();
-            let value: Value = serde_json::from_str(&last).unwrap_or_default();
-            let first = value.pointer("/data/result/0/value/1").and_then(Value::as_str);
-            if first.and_then(|value| value.parse().ok()).is_some_and(&expected) {
-                return;
-            }
-        }
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    panic!("{query}: {last}\n{}", prometheus.said());
-}
-
-#[test]
-fn the_alerts_are_right() {
-    if lacks_prometheus() {
-        return;
-    }
-    for arguments in
-        [["check", "rules", "portwatch.rules.yml"], ["test", "rules", "portwatch.rules.test.yml"]]
-    {
-        let file = packaged(arguments[2]);
-        let (fine, said) = promtool(&[arguments[0], arguments[1], file.to_str().unwrap()], None);
-        assert!(fine, "{said}");
-    }
 }

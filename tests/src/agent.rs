@@ -22,6 +22,7 @@ use serde_json::Value;
 
 use crate::{
     cgroup,
+    counted::OnlyCounted,
     event::{AGENT, EVENT, Event, LOSS},
     helper::Attempt,
     kernel, monotonic_ns,
@@ -33,13 +34,14 @@ use crate::{
 };
 
 /// No record is longer (docs/stream.md).
-const LONGEST: usize = 256 << 10;
+pub const LONGEST: usize = 256 << 10;
 
 /// A running agent.
 pub struct Agent {
     process: Process,
     ready_ns: u64,
     log: Mutex<Log>,
+    only_counted: Arc<OnlyCounted>,
 }
 
 /// The agent that all tests of this process share. It is started by the first
@@ -80,8 +82,17 @@ impl Agent {
 
     /// The same for a command that is prepared already.
     pub fn start_command(command: &mut Command) -> anyhow::Result<Self> {
+        let only_counted = Arc::new(OnlyCounted::default());
+        let taken = Arc::clone(&only_counted);
         // KILL, because nothing is left that could wait for a slow end.
-        Self::ready(Process::start(command, Signal::KILL)?)
+        let process =
+            Process::start_keeping(command, Signal::KILL, move |line| !taken.take(line))?;
+        Self::ready(process, only_counted)
+    }
+
+    /// Keeps no event in `netns` from now on, but counts them.
+    pub fn only_count(&self, netns: &Netns) {
+        self.only_counted.begin(netns.place());
     }
 
     /// The same with nobody who reads its stdout, until the gate is dropped.
@@ -119,12 +130,15 @@ impl Agent {
     /// One whose stdout is read in this manner, and both streams as the gates say.
     pub fn start_gated(command: &mut Command, stdout: Manner) -> anyhow::Result<(Self, Gates)> {
         let (process, gates) = Process::start_gated(command, Signal::KILL, stdout)?;
-        Ok((Self::ready(process)?, gates))
+        Ok((Self::ready(process, Arc::default())?, gates))
     }
 
-    fn ready(process: Process) -> anyhow::Result<Self> {
+    fn ready(process: Process, only_counted: Arc<OnlyCounted>) -> anyhow::Result<Self> {
         match process.stderr.wait_for_text(patience(), "ready") {
-            Ok(_) => Ok(Self { process, ready_ns: monotonic_ns(), log: Mutex::default() }),
+            Ok(_) => {
+                let log = Log { only_counted: Arc::clone(&only_counted), ..Log::default() };
+                Ok(Self { process, ready_ns: monotonic_ns(), log: log.into(), only_counted })
+            }
             Err(Silence::Ended) => bail!("it ended before it was ready\n{}", process.said()),
             Err(Silence::TimedOut) => bail!("it was not ready in time\n{}", process.said()),
         }
@@ -291,6 +305,7 @@ pub struct Log {
     pub losses_of_anybody: u64,
     faults: Vec<String>,
     seen: usize,
+    only_counted: Arc<OnlyCounted>,
 }
 
 impl Log {
@@ -302,7 +317,8 @@ impl Log {
     /// The refusals told of in `netns`: an event may stand for several.
     #[must_use]
     pub fn told_in(&self, netns: &Netns) -> u64 {
-        self.events_in(netns).map(|event| event.count).sum()
+        let told: u64 = self.events_in(netns).map(|event| event.count).sum();
+        told + self.only_counted.told_in(netns.place())
     }
 
     fn go_on(&mut self, lines: &[Line]) {
@@ -331,26 +347,26 @@ impl Log {
         if line.text.len() > LONGEST {
             self.faults.push(format!("a line of {} bytes", line.text.len()));
         }
-        let schema = line.json().and_then(|value| value.get("schema")).and_then(Value::as_str);
-        match (schema, line.json()) {
-            (Some(EVENT), Some(value)) => {
-                let event = Event::new(value.clone(), line.at_ns);
+        let value: Value = serde_json::from_str(&line.text).unwrap_or_default();
+        match value.get("schema").and_then(Value::as_str) {
+            Some(EVENT) => {
+                let event = Event::new(value, line.at_ns);
                 let faults = event.faults();
                 if !faults.is_empty() {
                     self.faults.push(format!("{faults}{event}"));
                 }
                 self.events.push(Arc::new(event));
             }
-            (Some(LOSS), Some(value)) => match value.get("count").and_then(Value::as_u64) {
+            Some(LOSS) => match value.get("count").and_then(Value::as_u64) {
                 Some(count) => {
                     self.losses += count;
-                    if is_anybodys(value) {
+                    if is_anybodys(&value) {
                         self.losses_of_anybody += count;
                     }
                 }
                 None => self.faults.push(format!("a loss without a count: {}", line.text)),
             },
-            (Some(AGENT), Some(_)) => {}
+            Some(AGENT) => {}
             _ => self.faults.push(format!("no event: {}", line.text)),
         }
     }

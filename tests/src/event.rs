@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 
+use serde::Deserialize as _;
 use serde_json::Value;
 
-use crate::netns::Netns;
+use crate::netns::{Netns, Place};
 
 /// The schema of an event.
 pub const EVENT: &str = "portwatch/bind-failure/v1";
@@ -23,8 +24,7 @@ pub struct Event {
     pub pid: Option<u32>,
     /// How many refusals it stands for.
     pub count: u64,
-    netns_cookie: Option<u64>,
-    netns_inode: Option<u64>,
+    netns: Place,
 }
 
 impl Event {
@@ -35,9 +35,8 @@ impl Event {
         let number = |pointer| value.pointer(pointer).and_then(Value::as_u64);
         let pid = number("/process/pid").and_then(|pid| u32::try_from(pid).ok());
         let count = number("/count").unwrap_or(0);
-        let netns_cookie = number("/netns/cookie");
-        let netns_inode = number("/netns/inode");
-        Self { value, at_ns, pid, count, netns_cookie, netns_inode }
+        let netns = value.get("netns").and_then(|netns| Place::deserialize(netns).ok());
+        Self { at_ns, pid, count, netns: netns.unwrap_or_default(), value }
     }
 
     /// The value at `pointer` (RFC 6901); null where there is none.
@@ -67,10 +66,7 @@ impl Event {
     /// Whether it happened in `netns`.
     #[must_use]
     pub fn is_in(&self, netns: &Netns) -> bool {
-        match netns.cookie {
-            Some(cookie) => self.netns_cookie == Some(cookie),
-            None => self.netns_inode == Some(u64::from(netns.inode)),
-        }
+        netns.place().is(self.netns)
     }
 
     /// The command and the reason of move `number`, as one text.

@@ -17,6 +17,7 @@ pub mod agent;
 pub mod captured;
 pub mod cgroup;
 pub mod command;
+mod counted;
 pub mod docker;
 pub mod event;
 pub mod golden;

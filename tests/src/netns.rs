@@ -22,6 +22,7 @@ use rustix::{
     },
     thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe},
 };
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::kernel;
@@ -40,6 +41,25 @@ pub struct Netns {
     /// Its cookie, where the kernel tells it.
     pub cookie: Option<u64>,
     name: Option<String>,
+}
+
+/// How an event names a namespace.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+pub struct Place {
+    inode: Option<u64>,
+    cookie: Option<u64>,
+}
+
+impl Place {
+    /// Whether an event names this one: by its cookie, or by its inode where the kernel
+    /// does not tell cookies.
+    #[must_use]
+    pub fn is(self, named: Self) -> bool {
+        match self.cookie {
+            Some(_) => named.cookie == self.cookie,
+            None => named.inode == self.inode,
+        }
+    }
 }
 
 impl Netns {
@@ -84,6 +104,12 @@ impl Netns {
             });
             inside.join().expect("a namespace can be made")
         })
+    }
+
+    /// How an event names it.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        Place { inode: Some(self.inode.into()), cookie: self.cookie }
     }
 
     /// What an event says of it, as far as it is known here.

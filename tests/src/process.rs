@@ -53,6 +53,15 @@ impl Process {
         Self::launch(command, on_our_end, Stream::of, Stream::of)
     }
 
+    /// The same with the lines of its stdout alone that `keep` is true of.
+    pub fn start_keeping(
+        command: &mut Command,
+        on_our_end: Signal,
+        keep: impl FnMut(&str) -> bool + Send + 'static,
+    ) -> anyhow::Result<Self> {
+        Self::launch(command, on_our_end, |stdout| Stream::of_some(stdout, keep), Stream::of)
+    }
+
     /// The same with its streams read as the gates say: stdout in this manner from the
     /// beginning, stderr freely.
     pub fn start_gated(

@@ -37,9 +37,18 @@ impl Scene {
         Self { _turn: Turn::together(), agent: agent(), netns }
     }
 
-    /// In a namespace of its own, with no other test beside it: for floods.
+    /// In a namespace of its own, with no other test beside it: for floods. The shared
+    /// agent's events of it are counted and not kept.
     #[must_use]
     pub fn alone() -> Self {
+        let scene = Self::undisturbed();
+        scene.agent.only_count(&scene.netns);
+        scene
+    }
+
+    /// In a namespace of its own, with no other test beside it, which looks at its events.
+    #[must_use]
+    pub fn undisturbed() -> Self {
         Self { _turn: Turn::alone(), agent: agent(), netns: Netns::new() }
     }
 

@@ -129,6 +129,14 @@ pub struct Stream {
 impl Stream {
     /// Starts to read `source` to its end.
     pub fn of(source: impl Read + Send + 'static) -> Arc<Self> {
+        Self::of_some(source, |_| true)
+    }
+
+    /// The same with the lines alone that `keep` is true of.
+    pub fn of_some(
+        source: impl Read + Send + 'static,
+        mut keep: impl FnMut(&str) -> bool + Send + 'static,
+    ) -> Arc<Self> {
         let stream = Arc::new(Self::default());
         let filled = Arc::clone(&stream);
         std::thread::spawn(move || {
@@ -137,9 +145,11 @@ impl Stream {
             while matches!(source.read_until(b'\n', &mut bytes), Ok(1..)) {
                 let text = String::from_utf8_lossy(&bytes);
                 let text = text.strip_suffix('\n').unwrap_or(&text).to_owned();
-                let line = Line { text, at_ns: monotonic_ns(), json: OnceLock::new() };
                 bytes.clear();
-                filled.lock().lines.push(line);
+                if keep(&text) {
+                    let line = Line { text, at_ns: monotonic_ns(), json: OnceLock::new() };
+                    filled.lock().lines.push(line);
+                }
                 filled.changed.notify_all();
             }
             filled.lock().ended = true;

@@ -26,10 +26,7 @@ use crate::{
     redact::Redaction,
     sinks::{self, Place},
     talk,
-    wait::{
-        self,
-        look::{Asked, Condition},
-    },
+    wait::{self, look::Asked},
     watch::{self, Watch},
 };
 
@@ -192,7 +189,7 @@ async fn hold(
                 }
             },
             Err(why) => {
-                let which = why.port().and_then(|port| asked.iter().find(|one| one.port == port));
+                let which = why.port().and_then(|port| asked.iter().find(|one| one.port() == port));
                 let port = which.map_or_else(|| ports.join(", "), name);
                 say(format_args!(
                     "portwatch: cannot determine whether {port} is free: {why}; not started again"
@@ -206,9 +203,9 @@ async fn hold(
 
 /// `tcp 127.0.0.1:8080`.
 fn name(asked: &Asked) -> String {
-    match &asked.condition {
-        Condition::FreeAgain(failed) => words::target(&failed.failure).to_string(),
-        Condition::Free { .. } | Condition::Listening => asked.port.to_string(),
+    match asked {
+        Asked::FreeAgain(failed) => words::target(&failed.failure).to_string(),
+        Asked::Free { .. } | Asked::Listening(_) => asked.port().to_string(),
     }
 }
 

@@ -21,7 +21,7 @@ use crate::{
         host::{Host, NetnsRef},
     },
     event,
-    evidence::{Device, Protocol},
+    evidence::{Device, Engine, Protocol},
     explain::{Explanation, Outcome, Question, explain},
     kernel::{
         files::Soon,
@@ -150,7 +150,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     if everywhere {
         leave_out_nothing_to_say(&mut answers);
     }
-    ended(code(&answers), tell(args.format, &answers, enricher.has_docker()))
+    ended(code(&answers), tell(args.format, &answers, &enricher.engines_with_tables()))
 }
 
 /// The interface that a target names, in the namespace where it is looked at.
@@ -175,14 +175,14 @@ fn leave_out_nothing_to_say(answers: &mut Vec<Explanation>) {
     });
 }
 
-fn tell(form: Form, answers: &[Explanation], docker: bool) -> io::Result<()> {
+fn tell(form: Form, answers: &[Explanation], engines: &[Engine]) -> io::Result<()> {
     let mut stdout = Stream::Stdout;
     match form {
         Form::Json => answers.iter().try_for_each(|answer| {
             let line = serde_json::to_string(answer)? + "\n";
             stdout.write_all(line.as_bytes())
         }),
-        Form::Human => sinks::human::explanations(answers, stdout, stdout.colour(), docker),
+        Form::Human => sinks::human::explanations(answers, stdout, stdout.colour(), engines),
         Form::Markdown => sinks::markdown::explanations(answers, &mut stdout),
     }
 }

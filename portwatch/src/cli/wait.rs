@@ -21,13 +21,13 @@ use super::{
 use crate::{
     advice::HELD,
     enrich::host::{Host, NetnsRef},
-    evidence::Protocol,
+    evidence::{Device, Protocol},
     sinks::human::coloured,
     text::sanitize::printable,
     values::ValueError,
     wait::{
         self, Port, State,
-        look::{Asked, Condition, Place},
+        look::{Asked, Endpoint},
     },
 };
 
@@ -144,10 +144,6 @@ const INTERRUPTED: u8 = 130;
 impl Args {
     fn asked(&self, host: &Host) -> Result<Vec<Asked>, Failure> {
         let protocol = if self.udp { Protocol::Udp } else { Protocol::Tcp };
-        let condition = match self.listening {
-            true => Condition::Listening,
-            false => Condition::Free { reuseaddr: self.reuseaddr },
-        };
         let targets = targets(&self.targets, protocol)?;
         let asked = |Target { address, interface, port }| {
             let device = match interface {
@@ -159,13 +155,10 @@ impl Args {
                 }
                 None => None,
             };
-            Ok(Asked {
-                place: Place::Own,
-                protocol,
-                address,
-                device,
-                port,
-                condition: condition.clone(),
+            let at = Endpoint { protocol, address, device, port };
+            Ok(match self.listening {
+                true => Asked::Listening(at),
+                false => Asked::Free { at, reuseaddr: self.reuseaddr },
             })
         };
         targets.into_iter().map(asked).collect()
@@ -210,21 +203,20 @@ fn human(port: &Port, line: &Line, out: &mut impl Write) -> io::Result<()> {
 
 /// `tcp *:8080`.
 fn name(Port { asked, .. }: &Port) -> String {
-    let interface = asked.device.as_ref().map(|device| match &device.name {
-        Some(name) => Interface::Name(name.clone()),
-        None => Interface::Index(device.index),
+    let Endpoint { protocol, address, device, port } = asked.endpoint().into_owned();
+    let interface = device.map(|Device { index, name }| {
+        name.map_or(Interface::Index(index), Interface::Name)
     });
-    let target = Target { address: asked.address, interface, port: asked.port };
-    format!("{} {target}", asked.protocol)
+    format!("{protocol} {}", Target { address, interface, port })
 }
 
 fn verdict(port: &Port) -> &'static str {
-    match (&port.asked.condition, port.standing.met) {
-        (Condition::Free { .. } | Condition::FreeAgain(_), true) => "is free",
-        (Condition::Free { .. } | Condition::FreeAgain(_), false) => "is held",
-        (Condition::Listening, true) if port.asked.is_tcp() => "is listening",
-        (Condition::Listening, true) => "is bound",
-        (Condition::Listening, false) => "has no listener",
+    match (port.asked.is_free(), port.standing.met) {
+        (true, true) => "is free",
+        (true, false) => "is held",
+        (false, true) if port.asked.is_tcp() => "is listening",
+        (false, true) => "is bound",
+        (false, false) => "has no listener",
     }
 }
 

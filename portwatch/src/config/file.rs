@@ -27,15 +27,23 @@ pub enum ConfigError {
         source: io::Error,
     },
     /// What it says is not understood.
-    #[error("{}:{line}: {why}", .path.display())]
+    #[error("{}:{why}", .path.display())]
     Wrong {
         /// Which.
         path: PathBuf,
-        /// Where, from 1 on.
-        line: usize,
-        /// What, and what may have been meant.
-        why: String,
+        /// Where and why.
+        why: ParseError,
     },
+}
+
+/// Why its text is not understood.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{line}: {why}")]
+pub struct ParseError {
+    /// Where, from 1 on.
+    pub line: usize,
+    /// What, and what may have been meant.
+    pub why: String,
 }
 
 impl Advised for ConfigError {
@@ -73,11 +81,8 @@ pub fn read(named: Option<&Path>) -> Result<(Layer, Option<PathBuf>), ConfigErro
         }
         text => text.map_err(|source| ConfigError::Io { path: path.to_owned(), source })?,
     };
-    let layer = parse(&text).map_err(|(line, why)| ConfigError::Wrong {
-        path: path.to_owned(),
-        line,
-        why,
-    })?;
+    let layer = parse(&text);
+    let layer = layer.map_err(|why| ConfigError::Wrong { path: path.to_owned(), why })?;
     Ok((layer, Some(path.to_owned())))
 }
 
@@ -102,15 +107,16 @@ fn text(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// The file's text, understood; or the line that is wrong, and why.
+/// The file's text, understood.
 ///
 /// # Errors
 /// It is no TOML, or has a key or a value that there is not.
-pub fn parse(text: &str) -> Result<Layer, (usize, String)> {
+pub fn parse(text: &str) -> Result<Layer, ParseError> {
     toml::from_str(text).map_err(|error| {
         let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
         let line = before.bytes().filter(|&byte| byte == b'\n').count() + 1;
-        (line, with_suggestion(error.message().lines().next().unwrap_or_default()))
+        let message = error.message().lines().next().unwrap_or_default();
+        ParseError { line, why: with_suggestion(message) }
     })
 }
 

@@ -195,7 +195,7 @@ fn errors_say_where_and_what_was_meant() {
         ("port = [80", 1, ""),
         ("port = [80]\nport = [81]", 2, "duplicate key"),
     ] {
-        let (at, why) = file::parse(text).unwrap_err();
+        let file::ParseError { line: at, why } = file::parse(text).unwrap_err();
         assert!(at == line && why.contains(part), "{text}: {at}: {why}");
     }
 }
@@ -226,7 +226,7 @@ fn a_table_has_the_keys_of_its_type() {
         ("[[sink]]\nfolder = \"/a\"", 1, "missing field `type`"),
         ("format = [\"capture\"]", 1, "unknown value `capture`"),
     ] {
-        let (at, why) = file::parse(text).unwrap_err();
+        let file::ParseError { line: at, why } = file::parse(text).unwrap_err();
         assert!(at == line && why.contains(part), "{text}: {at}: {why}");
     }
 }

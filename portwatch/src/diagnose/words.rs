@@ -62,51 +62,7 @@ pub fn short_id(id: &str) -> &str {
 /// `tcp 0.0.0.0:8080`.
 pub fn target(failure: &Failure) -> impl Display {
     let address = SocketAddr::new(failure.address, failure.port);
-    from_fn(move |out| write!(out, "{} {}", failure.protocol, at(address)))
-}
-
-/// An address and port, as [`SocketAddr`] displays them. That puts an IPv4 address
-/// together from eight pieces, which is the dearest part of many a sentence.
-pub fn at(address: SocketAddr) -> impl Display {
-    from_fn(move |out| match address {
-        SocketAddr::V4(v4) => {
-            let mut text = Short { bytes: [0; 21], length: 0 };
-            let [a, b, c, d] = v4.ip().octets();
-            for (byte, end) in [(a, b'.'), (b, b'.'), (c, b'.'), (d, b':')] {
-                text.number(byte.into());
-                text.push(end);
-            }
-            text.number(v4.port());
-            out.write_str(text.as_str())
-        }
-        SocketAddr::V6(v6) => v6.fmt(out),
-    })
-}
-
-/// Room for `255.255.255.255:65535`.
-struct Short {
-    bytes: [u8; 21],
-    length: usize,
-}
-
-impl Short {
-    fn push(&mut self, byte: u8) {
-        if let Some(place) = self.bytes.get_mut(self.length) {
-            *place = byte;
-            self.length += 1;
-        }
-    }
-
-    fn number(&mut self, number: u16) {
-        let units = [10_000, 1_000, 100, 10, 1];
-        for unit in units.into_iter().skip_while(|&unit| unit > number.max(1)) {
-            self.push(b'0' + (number / unit % 10) as u8);
-        }
-    }
-
-    fn as_str(&self) -> &str {
-        self.bytes.get(..self.length).and_then(|text| str::from_utf8(text).ok()).unwrap_or_default()
-    }
+    from_fn(move |out| write!(out, "{} {address}", failure.protocol))
 }
 
 /// The command that shows the sockets on a port: ss(8), where it shows that protocol's.
@@ -138,8 +94,8 @@ pub fn socket(socket: &Socket) -> impl Display {
 /// `10.0.0.1:8080 with peer 10.0.0.2:51234`: the entry does not say which side connected.
 pub fn ends(socket: &Socket) -> impl Display {
     from_fn(|out| match socket.remote {
-        Some(remote) => write!(out, "{} with peer {}", at(socket.local), at(remote)),
-        None => at(socket.local).fmt(out),
+        Some(remote) => write!(out, "{} with peer {remote}", socket.local),
+        None => socket.local.fmt(out),
     })
 }
 
@@ -184,8 +140,6 @@ pub fn middle_cut(text: &str, most: usize) -> Cow<'_, str> {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
     #[test]
@@ -193,18 +147,5 @@ mod tests {
         assert_eq!(middle_cut("app.service", 11), "app.service");
         assert_eq!(middle_cut("payments-api.service", 13), "paym….service");
         assert_eq!(middle_cut("üüüüü", 4), "ü…üü");
-    }
-
-    proptest! {
-        #[test]
-        fn an_address_is_written_as_usual(address: SocketAddr) {
-            prop_assert_eq!(at(address).to_string(), address.to_string());
-        }
-
-        #[test]
-        fn an_address_of_few_digits_as_well(octets in prop::array::uniform4(0u8..12), port in 0u16..12) {
-            let address = SocketAddr::from((octets, port));
-            prop_assert_eq!(at(address).to_string(), address.to_string());
-        }
     }
 }

@@ -29,6 +29,7 @@ pub const ENGINE: Spec = Spec {
     stop: "docker stop",
     users_stop: &["docker -H unix:///run/user/{uid}/docker.sock stop"],
     users_list: &["docker -H unix:///run/user/{uid}/docker.sock ps -a"],
+    taken: Some("port is already allocated"),
     ..Spec::PLAIN
 };
 

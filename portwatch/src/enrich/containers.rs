@@ -306,12 +306,11 @@ fn behind(host: &Host, engines: &mut Engines, proxy: &Proxy, deadline: Instant) 
     Answer { workload: proxy.workload(), left_over, gap: gap(why) }
 }
 
-/// Whether there is a socket of Docker's, root's or a user's.
-pub fn has_docker(host: &Host) -> bool {
+/// Whether an engine may be running: it has a socket, root's or a user's.
+pub fn may_run(host: &Host, engine: Engine) -> bool {
     let users = std::fs::read_dir(host.run_root.join("user")).into_iter().flatten().flatten();
     let users = users.filter_map(|entry| Some(Some(entry.file_name().to_str()?.parse().ok()?)));
-    let all = std::iter::once(None).chain(users);
-    let mut apis = all.map(|user| Api { engine: Engine::Docker, user });
+    let mut apis = std::iter::once(None).chain(users).map(|user| Api { engine, user });
     apis.any(|api| api.service().is_some_and(|service| service.exists(host)))
 }
 

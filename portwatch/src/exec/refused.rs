@@ -31,7 +31,7 @@ impl Sink for Refused {
         let again = again(event);
         let all = self.0.get();
         // For port 0 there is no port to wait for.
-        if again.port != 0 && all.len() < MOST && !all.contains(&again) {
+        if again.port() != 0 && all.len() < MOST && !all.contains(&again) {
             self.0.push(again);
         }
         Ok(())
@@ -41,10 +41,10 @@ impl Sink for Refused {
 /// Whether the bind that failed would succeed now.
 fn again(event: &Event) -> Asked {
     let listener = event.sockets.iter().find(|socket| socket.state == State::Listen);
-    let failed = FailedBind {
+    Asked::FreeAgain(Box::new(FailedBind {
         // Each socket has a cookie of its own.
         failure: Failure { cookie: None, ..event.failure.clone() },
         reuseaddr: listener.and_then(|listener| listener.reuseaddr),
-    };
-    Asked::again(failed, Known { inode: event.netns.inode, cookie: event.netns.cookie })
+        netns: Known { inode: event.netns.inode, cookie: event.netns.cookie },
+    }))
 }

@@ -2,6 +2,7 @@
 //! judged row by row with the kernel's rules.
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     net::{IpAddr, Ipv6Addr},
     time::{Duration, Instant},
@@ -9,7 +10,7 @@ use std::{
 
 use crate::{
     conflict::{
-        self, Kernel, Verdict,
+        Kernel, Outcome,
         address::{End, Wildcards, equal},
     },
     diagnose::words,
@@ -24,16 +25,31 @@ use crate::{
 
 /// What is waited for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Condition {
-    /// A bind would succeed.
+pub enum Asked {
+    /// A bind would succeed, in the network namespace of this process.
     Free {
+        /// The bind's own end.
+        at: Endpoint,
         /// A bind with SO_REUSEADDR.
         reuseaddr: bool,
     },
-    /// The bind that failed would succeed now.
+    /// A TCP socket listens, a UDP socket is bound; in the same namespace.
+    Listening(Endpoint),
+    /// The bind that failed would succeed now, in the namespace where it failed.
     FreeAgain(Box<FailedBind>),
-    /// A TCP socket listens, a UDP socket is bound.
-    Listening,
+}
+
+/// A port, where it is looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// At this address; `None` for any.
+    pub address: Option<IpAddr>,
+    /// On this interface alone.
+    pub device: Option<Device>,
+    /// The port.
+    pub port: u16,
 }
 
 /// A bind that failed, and what is known of the listener that was on the port.
@@ -44,32 +60,8 @@ pub struct FailedBind {
     /// `SO_REUSEADDR` of the listener, which all its connections have as well: of
     /// those the kernel tells it to nobody.
     pub reuseaddr: Option<bool>,
-}
-
-/// In which network namespace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// That of this process.
-    Own,
-    /// One of before, which may be gone.
-    Known(Known),
-}
-
-/// What is asked of a port.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Asked {
-    /// Where.
-    pub place: Place,
-    /// TCP or UDP.
-    pub protocol: Protocol,
-    /// At this address; `None` for any.
-    pub address: Option<IpAddr>,
-    /// On this interface alone.
-    pub device: Option<Device>,
-    /// The port.
-    pub port: u16,
-    /// What should be so.
-    pub condition: Condition,
+    /// The network namespace, which may be gone.
+    pub netns: Known,
 }
 
 impl FailedBind {
@@ -83,33 +75,48 @@ impl FailedBind {
 }
 
 impl Asked {
-    /// Whether a bind that failed would succeed now, in the namespace where it failed.
-    pub fn again(failed: FailedBind, place: Known) -> Self {
-        let Failure { protocol, address, ref device, port, .. } = failed.failure;
-        Self {
-            place: Place::Known(place),
-            protocol,
-            address: Some(address),
-            device: device.clone(),
-            port,
-            condition: Condition::FreeAgain(Box::new(failed)),
+    /// Where it is looked at.
+    pub fn endpoint(&self) -> Cow<'_, Endpoint> {
+        match self {
+            Self::Free { at, .. } | Self::Listening(at) => Cow::Borrowed(at),
+            Self::FreeAgain(failed) => {
+                let Failure { protocol, address, ref device, port, .. } = failed.failure;
+                let (address, device) = (Some(address), device.clone());
+                Cow::Owned(Endpoint { protocol, address, device, port })
+            }
         }
+    }
+
+    /// The port.
+    pub fn port(&self) -> u16 {
+        self.endpoint().port
     }
 
     /// Whether it is TCP.
     pub fn is_tcp(&self) -> bool {
-        self.protocol == Protocol::Tcp
+        self.endpoint().protocol == Protocol::Tcp
     }
 
-    /// The address to bind. Any address is `::`, and IPv4 with it: whatever is in
-    /// the way of `0.0.0.0` is in the way of that too.
-    fn address(&self) -> IpAddr {
-        self.address.unwrap_or(Ipv6Addr::UNSPECIFIED.into())
+    /// Whether it is a bind that should succeed, and no listener that should be there.
+    pub fn is_free(&self) -> bool {
+        !matches!(self, Self::Listening(_))
     }
 
-    /// The bind that is asked about; it sets no options but the one.
+    /// The bind in question.
+    fn bind(&self) -> Failure {
+        match self {
+            Self::Free { at, reuseaddr } => at.bind(*reuseaddr),
+            Self::Listening(at) => at.bind(false),
+            Self::FreeAgain(failed) => failed.failure.clone(),
+        }
+    }
+}
+
+impl Endpoint {
+    /// A bind that sets no options but the one. Any address is `::`, and IPv4 with it:
+    /// whatever is in the way of `0.0.0.0` is in the way of that too.
     fn bind(&self, reuseaddr: bool) -> Failure {
-        let address = self.address();
+        let address = self.address.unwrap_or(Ipv6Addr::UNSPECIFIED.into());
         Failure {
             // A bind to a specific address is IPv6's alone (`__inet6_bind`).
             v6only: is_v6_alone(address).map(|alone| alone && !address.is_unspecified()),
@@ -118,6 +125,20 @@ impl Asked {
             device: self.device.clone(),
             ..Failure::untried(self.protocol, address, self.port, reuseaddr)
         }
+    }
+
+    /// Whether what is sent to it arrives at the socket.
+    fn reaches(&self, socket: &Socket) -> bool {
+        let index = |device: &Option<Device>| device.as_ref().map(|device| device.index);
+        let (its, asked) = (index(&socket.device), index(&self.device));
+        if asked.is_some() && its.is_some() && its != asked {
+            return false;
+        }
+        let Some(address) = self.address else { return true };
+        let own = socket.local.ip();
+        let own = End::new(Family::of(own), own, socket.v6only == Some(true));
+        let asked = End::new(Family::of(address), address, is_v6_alone(address) == Some(true));
+        equal(own, asked, Wildcards::First)
     }
 }
 
@@ -200,13 +221,13 @@ pub fn look(
     kernel: Kernel,
     asked: &Asked,
 ) -> Result<Standing, ListError> {
-    let queries = match protocol_number(asked.protocol) {
+    let queries = match protocol_number(asked.endpoint().protocol) {
         _ if asked.is_tcp() => vec![Query::Tcp],
         Some(protocol) => {
             [Family::Ipv4, Family::Ipv6].map(|family| Query::Other { protocol, family }).to_vec()
         }
         // What cannot be listed holds nobody up who has been told what failed.
-        None if matches!(asked.condition, Condition::FreeAgain(_)) => Vec::new(),
+        None if matches!(asked, Asked::FreeAgain(_)) => Vec::new(),
         None => return Err(ListError::Protocol),
     };
     list(diag, &queries, kernel, asked)
@@ -236,7 +257,7 @@ fn list(
         for query in queries {
             let deadline = Instant::now() + PATIENT;
             let take = |entry: Entry| judge.take(entry.into());
-            torn |= dump_once(diag, *query, asked.port, deadline, take)?;
+            torn |= dump_once(diag, *query, asked.port(), deadline, take)?;
         }
         Ok::<_, ListError>((judge.end(), torn))
     };
@@ -262,36 +283,32 @@ struct Judge<'a> {
 
 impl<'a> Judge<'a> {
     fn new(kernel: Kernel, asked: &'a Asked) -> Self {
-        let bind = match &asked.condition {
-            Condition::Free { reuseaddr } => asked.bind(*reuseaddr),
-            Condition::FreeAgain(failed) => failed.failure.clone(),
-            Condition::Listening => asked.bind(false),
-        };
-        Self { kernel, asked, bind, standing: Standing::default(), lasting: false, remaining_ms: 0 }
+        let (bind, standing) = (asked.bind(), Standing::default());
+        Self { kernel, asked, bind, standing, lasting: false, remaining_ms: 0 }
     }
 
     fn take(&mut self, row: Socket) {
-        match &self.asked.condition {
-            Condition::Free { reuseaddr } => self.against_bind(*reuseaddr, row),
+        match self.asked {
+            Asked::Free { reuseaddr, .. } => self.against_bind(*reuseaddr, row),
             // It has met what nobody could see, so that nothing is taken for granted.
-            Condition::FreeAgain(failed) => self.against_bind(false, failed.recalled(row)),
-            Condition::Listening => self.for_listening(row),
+            Asked::FreeAgain(failed) => self.against_bind(false, failed.recalled(row)),
+            Asked::Listening(at) => self.for_listening(at, row),
         }
     }
 
-    fn against_bind(&mut self, reuseaddr: bool, row: Socket) {
-        let is_remnant = self.asked.is_tcp() && !matches!(row.state, State::Listen | State::Bound);
-        match conflict::judge(self.kernel, &self.bind, &row) {
-            Verdict::Allows => return,
-            // It is on no list of owners, unless it is a rare kind of child.
-            Verdict::MayRefuse(_) if row.state == State::SynRecv => return,
-            // Whoever sets the option has set it on the listener before, from which
-            // its connections have it.
-            Verdict::MayRefuse(_) if reuseaddr && is_remnant => {
+    /// With `presumes`, what connections have left behind had SO_REUSEADDR where nothing
+    /// tells: whoever sets the option has set it on the listener before, from which its
+    /// connections have it.
+    fn against_bind(&mut self, presumes: bool, row: Socket) {
+        let is_tcp = self.bind.protocol == Protocol::Tcp;
+        let is_remnant = is_tcp && !matches!(row.state, State::Listen | State::Bound);
+        match Outcome::of(self.kernel, &self.bind, [&row]) {
+            Outcome::Passes => return,
+            Outcome::Unknown if presumes && is_remnant => {
                 self.standing.passed = self.standing.passed.saturating_add(1);
                 return;
             }
-            Verdict::Refuses(_) | Verdict::MayRefuse(_) => {}
+            Outcome::Unknown | Outcome::Refused => {}
         }
         match row.expires_ms {
             Some(ms) => self.remaining_ms = self.remaining_ms.max(ms),
@@ -300,9 +317,9 @@ impl<'a> Judge<'a> {
         self.standing.add(row);
     }
 
-    fn for_listening(&mut self, row: Socket) {
-        let open = if self.asked.is_tcp() { State::Listen } else { State::Unconn };
-        if row.state == open && self.takes_in(&row) {
+    fn for_listening(&mut self, at: &Endpoint, row: Socket) {
+        let open = if at.protocol == Protocol::Tcp { State::Listen } else { State::Unconn };
+        if row.state == open && at.reaches(&row) {
             if !self.standing.met {
                 self.standing.kinds.clear();
             }
@@ -313,23 +330,9 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// Whether what is sent to the address asked for arrives at the socket.
-    fn takes_in(&self, row: &Socket) -> bool {
-        let index = |device: &Option<Device>| device.as_ref().map(|device| device.index);
-        let (its, asked) = (index(&row.device), index(&self.asked.device));
-        if asked.is_some() && its.is_some() && its != asked {
-            return false;
-        }
-        let Some(address) = self.asked.address else { return true };
-        let own = row.local.ip();
-        let own = End::new(Family::of(own), own, row.v6only == Some(true));
-        let asked = End::new(Family::of(address), address, is_v6_alone(address) == Some(true));
-        equal(own, asked, Wildcards::First)
-    }
-
     fn end(self) -> Standing {
         let mut standing = self.standing;
-        if self.asked.condition != Condition::Listening {
+        if self.asked.is_free() {
             standing.met = standing.kinds.is_empty();
             let ends = !standing.met && !self.lasting;
             standing.ends_in = ends.then(|| Duration::from_millis(self.remaining_ms));

@@ -8,7 +8,7 @@ use rustix::{
 };
 use tokio::{io::unix::AsyncFd, sync::oneshot};
 
-use super::look::{Asked, Condition, Place};
+use super::look::Asked;
 use crate::{
     enrich::sock_diag::{Query, read_reply},
     evidence::Protocol,
@@ -60,25 +60,19 @@ impl Watch {
     /// What tells of the ports. All are asked the same, of one protocol. Needs a
     /// tokio runtime.
     pub fn of(asked: &[Asked]) -> Self {
-        let ports: Vec<u16> = asked.iter().map(|asked| asked.port).collect();
-        let Some(Asked { protocol, condition, .. }) = asked.first() else { return Self::Nothing };
-        // They tell of this process's namespace alone.
-        if asked.iter().any(|asked| asked.place != Place::Own) {
-            return Self::Nothing;
-        }
-        match (condition, protocol) {
-            (Condition::Free { .. } | Condition::FreeAgain(_), protocol) => {
-                match Destroyed::open(*protocol, ports) {
-                    Ok(destroyed) => Self::Destroyed(destroyed),
-                    Err(error) => {
-                        tracing::debug!(%error, "sock_diag does not report destroyed sockets");
-                        Self::Nothing
-                    }
+        let ports: Vec<u16> = asked.iter().map(Asked::port).collect();
+        match asked.first() {
+            Some(Asked::Free { at, .. }) => match Destroyed::open(at.protocol, ports) {
+                Ok(destroyed) => Self::Destroyed(destroyed),
+                Err(error) => {
+                    tracing::debug!(%error, "sock_diag does not report destroyed sockets");
+                    Self::Nothing
                 }
-            }
-            (Condition::Listening, Protocol::Tcp) => Self::ListensLater(ports),
-            // No hook that all kernels permit tells of UDP's binds.
-            (Condition::Listening, _) => Self::Nothing,
+            },
+            Some(Asked::Listening(at)) if at.protocol == Protocol::Tcp => Self::ListensLater(ports),
+            // No hook that all kernels permit tells of UDP's binds, and none of these tells
+            // of other namespaces.
+            Some(Asked::Listening(_) | Asked::FreeAgain(_)) | None => Self::Nothing,
         }
     }
 

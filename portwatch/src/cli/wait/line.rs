@@ -8,7 +8,7 @@ use crate::{
     enrich::host::Host,
     wait::{
         Port, State,
-        look::{Asked, Condition, Standing},
+        look::{Asked, Endpoint, Standing},
     },
 };
 
@@ -50,12 +50,13 @@ impl Line {
         let Port { asked, standing, met_after } = port;
         let waited = met_after.unwrap_or(state.waited);
         let (count, max_remaining_ms) = standing.time_wait();
-        let listens = asked.condition == Condition::Listening;
+        let listens = !asked.is_free();
+        let Endpoint { protocol, address, device, port } = asked.endpoint().into_owned();
         Self {
-            port: asked.port,
-            address: asked.address,
-            device: asked.device.as_ref().and_then(|device| device.name.clone()),
-            protocol: asked.protocol.into(),
+            port,
+            address,
+            device: device.and_then(|device| device.name),
+            protocol: protocol.into(),
             free: (!listens).then_some(standing.met),
             listening: listens.then_some(standing.met),
             waited_ms: u64::try_from(waited.as_millis()).unwrap_or(u64::MAX),
@@ -70,12 +71,10 @@ impl Line {
 /// Why the condition does not hold, in words.
 pub fn in_the_way(asked: &Asked, standing: &Standing) -> String {
     let words = standing.words();
-    match asked.condition {
-        Condition::Free { .. } | Condition::FreeAgain(_) => words.unwrap_or_default(),
-        Condition::Listening => match words {
-            Some(others) => format!("no socket is listening; found {others}"),
-            None => "no socket is listening".to_owned(),
-        },
+    match (asked.is_free(), words) {
+        (true, words) => words.unwrap_or_default(),
+        (false, Some(others)) => format!("no socket is listening; found {others}"),
+        (false, None) => "no socket is listening".to_owned(),
     }
 }
 
@@ -88,8 +87,7 @@ fn notes(asked: &Asked, standing: &Standing, host: &Host) -> Vec<String> {
             standing.passed
         ));
     }
-    let of_binds = asked.is_tcp() && asked.condition != Condition::Listening;
-    if of_binds && standing.met && !host.shows_bound_sockets() {
+    if asked.is_tcp() && asked.is_free() && standing.met && !host.shows_bound_sockets() {
         notes.push(
             "before Linux 6.8 the kernel does not list sockets that are bound but not listening; \
              one may block the bind"

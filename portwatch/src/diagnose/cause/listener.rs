@@ -4,7 +4,7 @@ use crate::diagnose::{
     Cause,
     case::{Case, Culprit},
     cause::{Finding, held},
-    moves, words,
+    moves,
 };
 use crate::evidence::State;
 
@@ -15,7 +15,7 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
 
 /// What all causes have in common that a listener is behind.
 pub fn finding<'a>(case: &Case<'a>, culprit: &Culprit<'a>, cause: Cause) -> Finding<'a> {
-    let doing = format!("is listening on {}", words::at(culprit.socket.local));
+    let doing = format!("is listening on {}", culprit.socket.local);
     let mut finding = held(case, culprit, cause, &doing);
     finding.notes.extend(moves::aftermath(case, finding.class));
     finding

@@ -6,7 +6,10 @@ use std::{
 };
 
 use super::{any_process, cookie, differ, inode, named, open};
-use crate::enrich::host::{DiagSocket, Host, NetnsRef};
+use crate::{
+    enrich::host::{DiagSocket, Host, NetnsRef},
+    kernel::nsfs::Hidden,
+};
 
 /// What names a namespace. An inode goes to another one when the first is gone, a cookie
 /// never does.
@@ -24,21 +27,41 @@ pub enum Again {
     There(Box<dyn DiagSocket>),
     /// It is gone, and all its sockets are.
     Gone,
-    /// Nobody knows; why.
-    Unknown(String),
+}
+
+/// Why nobody knows what has become of it.
+#[derive(Debug, thiserror::Error)]
+pub enum NotEntered {
+    /// Neither its inode nor its cookie.
+    #[error("its network namespace is not known")]
+    Unnamed,
+    /// None that was found has the cookie. A socket keeps its namespace without any
+    /// process there.
+    #[error("its network namespace was not found")]
+    NoCookie,
+    /// Processes that may be in it are not visible.
+    #[error("{}", .0.why())]
+    Hidden(Hidden),
+    /// It may not be entered, or nothing was found before the deadline.
+    #[error("its network namespace was not found: {0}")]
+    NotFound(io::Error),
+    /// It was entered.
+    #[error("the sockets there cannot be listed: {0}")]
+    NotListed(io::Error),
 }
 
 /// Looks for a namespace and enters it.
-pub fn enter_again(host: &Host, known: Known, deadline: Instant) -> Again {
+///
+/// # Errors
+/// Nobody knows what has become of it.
+pub fn enter_again(host: &Host, known: Known, deadline: Instant) -> Result<Again, NotEntered> {
     let own = host.proc_root.join("self/ns/net");
     let wanted = match (known.inode, known.cookie) {
         (Some(wanted), _) => wanted,
-        (None, Some(cookie)) => match cookie::find(host, cookie, &own, deadline) {
-            Ok(wanted) => wanted,
-            // A socket keeps its namespace without any process there.
-            Err(_) => return Again::Unknown("its network namespace was not found".to_owned()),
-        },
-        (None, None) => return Again::Unknown("its network namespace is not known".to_owned()),
+        (None, Some(cookie)) => {
+            cookie::find(host, cookie, &own, deadline).map_err(|_| NotEntered::NoCookie)?
+        }
+        (None, None) => return Err(NotEntered::Unnamed),
     };
     let way = match inode(&own) == Some(wanted) {
         true => Ok(NetnsRef::Own),
@@ -47,16 +70,16 @@ pub fn enter_again(host: &Host, known: Known, deadline: Instant) -> Again {
     let way = match way {
         Ok(way) => way,
         Err(why) if why.kind() == ErrorKind::NotFound => match host.hidden() {
-            None => return Again::Gone,
-            Some(hidden) => return Again::Unknown(hidden.why().to_owned()),
+            None => return Ok(Again::Gone),
+            Some(hidden) => return Err(NotEntered::Hidden(hidden)),
         },
-        Err(why) => return Again::Unknown(format!("its network namespace was not found: {why}")),
+        Err(why) => return Err(NotEntered::NotFound(why)),
     };
-    match host.sock_diag(&way) {
-        Ok(diag) if differ(known.cookie, diag.netns_cookie()) => Again::Gone,
-        Ok(diag) => Again::There(diag),
-        Err(why) => Again::Unknown(format!("the sockets there cannot be listed: {why}")),
-    }
+    let diag = host.sock_diag(&way).map_err(NotEntered::NotListed)?;
+    Ok(match differ(known.cookie, diag.netns_cookie()) {
+        true => Again::Gone,
+        false => Again::There(diag),
+    })
 }
 
 fn way_into(host: &Host, wanted: u32, deadline: Instant) -> io::Result<std::fs::File> {
@@ -80,9 +103,9 @@ mod tests {
         let host = host(&root, &[]);
         let own = own_netns(&root);
         match enter_again(&host, known(own), Instant::now() + Duration::from_secs(5)) {
-            Again::There(_) => "there",
-            Again::Gone => "gone",
-            Again::Unknown(_) => "unknown",
+            Ok(Again::There(_)) => "there",
+            Ok(Again::Gone) => "gone",
+            Err(_) => "unknown",
         }
     }
 

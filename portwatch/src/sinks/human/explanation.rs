@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use super::{Block, HEAD, LABEL, coloured, columns, process_line};
 use crate::{
     diagnose::words,
-    evidence::{Device, Fact, Gap, LastHolder, Socket, State},
+    evidence::{Device, Engine, Fact, Gap, LastHolder, Socket, State},
     explain::{Explanation, Outcome, Question},
     text::sanitize::printable,
 };
@@ -23,8 +23,7 @@ const FREE: Style = AnsiColor::Green.on_default().bold();
 const UNSURE: Style = AnsiColor::Yellow.on_default().bold();
 
 /// Writes a block for each answer: in colour and as wide as the window on a
-/// terminal, plain elsewhere. Of Docker it is spoken where `docker` says that it is
-/// here.
+/// terminal, plain elsewhere. `engines` are here and have tables of ports of their own.
 ///
 /// # Errors
 /// `out` cannot be written.
@@ -32,11 +31,11 @@ pub fn explanations(
     answers: &[Explanation],
     mut out: impl Write + AsFd,
     colour: ColorChoice,
-    docker: bool,
+    engines: &[Engine],
 ) -> io::Result<()> {
     let columns = columns(&out);
     for answer in answers {
-        out.write_all(coloured(block(answer, columns, docker), colour).as_bytes())?;
+        out.write_all(coloured(block(answer, columns, engines), colour).as_bytes())?;
     }
     out.flush()
 }
@@ -44,11 +43,11 @@ pub fn explanations(
 /// The blocks of all answers.
 #[cfg(test)]
 pub fn told(answers: &[Explanation]) -> String {
-    answers.iter().map(|answer| block(answer, None, true)).collect()
+    answers.iter().map(|answer| block(answer, None, &[Engine::Docker])).collect()
 }
 
 /// The block of one answer.
-pub(super) fn block(answer: &Explanation, columns: Option<usize>, docker: bool) -> String {
+pub(super) fn block(answer: &Explanation, columns: Option<usize>, engines: &[Engine]) -> String {
     let mut out = Block { text: String::new(), columns };
     let Explanation { diagnosis, sockets, connections, .. } = answer;
     head(&mut out, answer);
@@ -78,7 +77,7 @@ pub(super) fn block(answer: &Explanation, columns: Option<usize>, docker: bool) 
     }
     match diagnosis {
         Some(diagnosis) => out.what_to_do(diagnosis),
-        None => notes(answer, docker).iter().for_each(|note| out.row("note", note)),
+        None => notes(answer, engines).iter().for_each(|note| out.row("note", note)),
     }
     // A diagnosis that nobody can make has them among its notes.
     // Where nothing is found that explains it, the diagnosis has said them.
@@ -174,8 +173,8 @@ fn before(last: &LastHolder, now: Timestamp) -> Option<String> {
     Some(format!("released {until}{ago} by {}", process_line(&last.process)))
 }
 
-/// What is worth knowing of a free port; of Docker where it is.
-fn notes(answer: &Explanation, docker: bool) -> Vec<String> {
+/// What is worth knowing of a free port.
+fn notes(answer: &Explanation, engines: &[Engine]) -> Vec<String> {
     let mut notes = Vec::new();
     let port = answer.asked.port;
     if answer.outcome() != Outcome::Passes {
@@ -188,11 +187,14 @@ fn notes(answer: &Explanation, docker: bool) -> Vec<String> {
             range.low, range.high
         ));
     }
-    if docker {
-        notes.push(format!(
-            "if Docker says \"port is already allocated\", that comes from its own table, not from \
-             the kernel: docker ps --filter publish={port}"
-        ));
-    }
+    notes.extend(engines.iter().filter_map(|engine| {
+        let spec = engine.spec();
+        Some(format!(
+            "if {} says \"{}\", that comes from its own table, not from the kernel: {}",
+            spec.name,
+            spec.taken?,
+            spec.listing(port, answer.asked.protocol.into())
+        ))
+    }));
     notes
 }

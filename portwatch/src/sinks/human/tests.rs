@@ -10,7 +10,7 @@ use super::*;
 use crate::{
     diagnose::{Cause, HolderClass, diagnose},
     event::Host,
-    evidence::{Evidence, Fact, Protocol, Subject},
+    evidence::{Engine, Evidence, Fact, Protocol, Subject},
     explain::{self, Question},
 };
 
@@ -196,7 +196,7 @@ fn asked_about() {
             evidence.subject = Subject::Asked;
             evidence.sockets.iter_mut().for_each(|socket| socket.refused = None);
             let answer = explain::answer(&host, asked, evidence);
-            format!("── {name}\n{}", strip_str(&explanation::block(&answer, Some(WIDTH), true)))
+            format!("── {name}\n{}", strip_str(&explanation::block(&answer, Some(WIDTH), &[Engine::Docker])))
         })
         .collect();
     insta::assert_snapshot!(told);
@@ -217,6 +217,9 @@ fn docker_is_spoken_of_where_it_is() {
     let mut evidence = event.into_evidence();
     evidence.sockets.clear();
     let answer = explain::answer(&host, asked, evidence);
-    let told = |docker| strip_str(&explanation::block(&answer, None, docker)).to_string();
-    assert!(told(true).contains("docker ps") && !told(false).to_lowercase().contains("docker"));
+    let told = |engines: &[Engine]| {
+        strip_str(&explanation::block(&answer, None, engines)).to_string()
+    };
+    assert!(told(&[Engine::Docker]).contains("docker ps"));
+    assert!(!told(&[]).to_lowercase().contains("docker"));
 }

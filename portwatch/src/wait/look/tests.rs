@@ -17,16 +17,17 @@ fn row(state: State, local: &str) -> Socket {
     }
 }
 
-fn asked(target: &str, condition: Condition) -> Asked {
+fn at(protocol: Protocol, target: &str) -> Endpoint {
     let address: Option<SocketAddr> = target.parse().ok();
-    Asked {
-        place: Place::Own,
-        protocol: Protocol::Tcp,
-        address: address.map(|address| address.ip()),
-        device: None,
-        port: 80,
-        condition,
-    }
+    Endpoint { protocol, address: address.map(|address| address.ip()), device: None, port: 80 }
+}
+
+fn free(target: &str, reuseaddr: bool) -> Asked {
+    Asked::Free { at: at(Protocol::Tcp, target), reuseaddr }
+}
+
+fn listening(target: &str) -> Asked {
+    Asked::Listening(at(Protocol::Tcp, target))
 }
 
 fn judged(asked: &Asked, rows: impl IntoIterator<Item = Socket>) -> Standing {
@@ -36,7 +37,7 @@ fn judged(asked: &Asked, rows: impl IntoIterator<Item = Socket>) -> Standing {
 }
 
 fn is_free(target: &str, reuseaddr: bool, row: Socket) -> bool {
-    judged(&asked(target, Condition::Free { reuseaddr }), [row]).met
+    judged(&free(target, reuseaddr), [row]).met
 }
 
 #[test]
@@ -78,8 +79,7 @@ fn reuseaddr_passes_what_connections_leave_and_nothing_else() {
         assert!(!is_free("80", false, row(state, "127.0.0.1:80")), "{state:?}");
         assert_eq!(is_free("80", true, row(state, "127.0.0.1:80")), passes, "{state:?}");
     }
-    let condition = Condition::Free { reuseaddr: true };
-    let standing = judged(&asked("80", condition), [row(State::TimeWait, "127.0.0.1:80")]);
+    let standing = judged(&free("80", true), [row(State::TimeWait, "127.0.0.1:80")]);
     assert_eq!((standing.passed, standing.kinds.len()), (1, 0));
 }
 
@@ -87,8 +87,7 @@ fn reuseaddr_passes_what_connections_leave_and_nothing_else() {
 #[test]
 fn reuseaddr_passes_no_udp_socket() {
     for state in [State::Unconn, State::Established] {
-        let condition = Condition::Free { reuseaddr: true };
-        let asked = Asked { protocol: Protocol::Udp, ..asked("80", condition) };
+        let asked = Asked::Free { at: at(Protocol::Udp, "80"), reuseaddr: true };
         assert!(!judged(&asked, [row(state, "127.0.0.1:80")]).met, "{state:?}");
     }
 }
@@ -101,7 +100,7 @@ fn a_request_for_a_connection_holds_nothing() {
 
 #[test]
 fn what_ends_by_itself_is_told_from_what_does_not() {
-    let asked = asked("80", Condition::Free { reuseaddr: false });
+    let asked = free("80", false);
     let dying = |ms| Socket { expires_ms: Some(ms), ..row(State::TimeWait, "127.0.0.1:80") };
     let standing = judged(&asked, [dying(5_000), dying(41_001), dying(7)]);
     assert_eq!(standing.ends_in, Some(Duration::from_millis(41_001)));
@@ -114,7 +113,7 @@ fn what_ends_by_itself_is_told_from_what_does_not() {
 
 #[test]
 fn words_name_one_and_count_many() {
-    let asked = asked("80", Condition::Free { reuseaddr: false });
+    let asked = free("80", false);
     let child = |n: u16| Socket {
         remote: Some(SocketAddr::new([10, 0, 0, 2].into(), n)),
         ..row(State::Established, "10.0.0.1:80")
@@ -132,7 +131,7 @@ fn words_name_one_and_count_many() {
 #[test]
 fn a_listener_must_take_in_the_address() {
     let listens = |target: &str, holder: &str| {
-        judged(&asked(target, Condition::Listening), [row(State::Listen, holder)]).met
+        judged(&listening(target), [row(State::Listen, holder)]).met
     };
     for (target, holder, met) in [
         ("80", "127.0.0.2:80", true),
@@ -154,13 +153,13 @@ fn a_listener_must_take_in_the_address() {
         assert_eq!(listens(target, holder), met, "{target} {holder}");
     }
     let v6only = Socket { v6only: Some(true), ..row(State::Listen, "[::]:80") };
-    assert!(!judged(&asked("127.0.0.1:80", Condition::Listening), [v6only.clone()]).met);
-    assert!(judged(&asked("[::1]:80", Condition::Listening), [v6only]).met);
+    assert!(!judged(&listening("127.0.0.1:80"), [v6only.clone()]).met);
+    assert!(judged(&listening("[::1]:80"), [v6only]).met);
 }
 
 #[test]
 fn who_is_there_and_does_not_listen_is_named() {
-    let asked = asked("127.0.0.1:80", Condition::Listening);
+    let asked = listening("127.0.0.1:80");
     let (bound, elsewhere) =
         (row(State::Bound, "127.0.0.1:80"), row(State::Listen, "127.0.0.2:80"));
     let standing = judged(&asked, [elsewhere.clone(), bound.clone()]);
@@ -173,7 +172,7 @@ fn who_is_there_and_does_not_listen_is_named() {
 
 #[test]
 fn a_bound_udp_socket_is_enough() {
-    let asked = Asked { protocol: Protocol::Udp, ..asked("127.0.0.1:80", Condition::Listening) };
+    let asked = Asked::Listening(at(Protocol::Udp, "127.0.0.1:80"));
     assert!(judged(&asked, [row(State::Unconn, "0.0.0.0:80")]).met);
     assert!(!judged(&asked, [row(State::Established, "127.0.0.1:80")]).met);
 }
