@@ -9,6 +9,7 @@ use strum::VariantArray as _;
 mod containerd;
 mod crio;
 mod docker;
+mod incus;
 mod lxc;
 mod podman;
 
@@ -28,6 +29,8 @@ pub enum Engine {
     Crio,
     /// LXC or Incus.
     Lxc,
+    /// Incus or LXD, by the helper that holds a port for one of its instances.
+    Incus,
 }
 
 impl Engine {
@@ -39,6 +42,7 @@ impl Engine {
             Self::Containerd => &containerd::ENGINE,
             Self::Crio => &crio::ENGINE,
             Self::Lxc => &lxc::ENGINE,
+            Self::Incus => &incus::ENGINE,
         }
     }
 }
@@ -129,8 +133,10 @@ pub struct Proxy {
     pub comm: &'static str,
     /// The programs that rightly call themselves so.
     pub programs: &'static [&'static str],
-    /// Whether others start it too, so that by its name alone it is nobody's.
-    pub shared: bool,
+    /// Whether users run it for containers of their own, so that it says nothing about others'.
+    pub rootless: bool,
+    /// The argument without which the program is something else.
+    pub argument: Option<&'static str>,
     /// What the container's name begins with, where another engine has the same program.
     pub names: Option<&'static str>,
     /// Its options that say something about the container, each by all of its names.
@@ -141,11 +147,12 @@ pub struct Proxy {
 
 impl Proxy {
     const fn new(comm: &'static str, programs: &'static [&'static str]) -> Self {
-        Self { comm, programs, shared: false, names: None, options: &[], until: None }
+        let (rootless, argument) = (false, None);
+        Self { comm, programs, rootless, argument, names: None, options: &[], until: None }
     }
 
-    const fn shared(comm: &'static str, programs: &'static [&'static str]) -> Self {
-        Self { shared: true, ..Self::new(comm, programs) }
+    const fn rootless(comm: &'static str, programs: &'static [&'static str]) -> Self {
+        Self { rootless: true, ..Self::new(comm, programs) }
     }
 }
 

@@ -144,17 +144,21 @@ pub fn claim(name: &str) -> Option<Claim> {
     own.or_else(|| {
         let (_, proxy) = engines::proxies(name).next()?;
         let (comm, programs) = (proxy.comm, proxy.programs);
-        Some(Claim { comm, role: Role::ContainerProxy, proof: Proof::Program, programs })
+        let proof = if proxy.rootless { Proof::Owner } else { Proof::Program };
+        Some(Claim { comm, role: Role::ContainerProxy, proof, programs })
     })
 }
 
 /// What a process calls itself: its name, or else the program in its first argument.
 pub fn claim_of(process: &Process) -> Option<Claim> {
     let by_comm = process.comm.as_deref().and_then(claim);
-    by_comm.or_else(|| {
+    let claim = by_comm.or_else(|| {
         let first = process.cmdline.first()?;
         claim(first.rsplit('/').next().unwrap_or(first))
-    })
+    })?;
+    let argument = engines::proxies(claim.comm).next().and_then(|(_, proxy)| proxy.argument);
+    let has = |wanted| process.cmdline.iter().any(|argument| argument == wanted);
+    argument.is_none_or(has).then_some(claim)
 }
 
 /// Whether what a process calls itself counts for `asking`. Events of before have nobody's
@@ -173,7 +177,7 @@ pub fn is_believed(process: &Process, asking: &Process) -> bool {
 /// What a process is by its name, so far as that counts for `asking`. What calls itself so
 /// inside a container is nobody's proxy; kube-proxy runs in a pod of the cluster's own.
 pub fn of(process: &Process, asking: &Process) -> Option<Role> {
-    let role = claim(process.comm.as_deref()?)?.role;
+    let role = claim_of(process)?.role;
     let in_its_place = match role {
         Role::Systemd | Role::SystemdChild => true,
         Role::ContainerProxy | Role::AppDaemon(_) => process.container.is_none(),

@@ -3,8 +3,14 @@
 //! is in use.
 
 use crate::{
-    diagnose::{HolderClass, Judgement, SafeToStop, case::Case, holder, program, words},
-    evidence::{Fact, Gap, Process, State, SupervisorKind},
+    diagnose::{
+        HolderClass, Judgement, SafeToStop,
+        case::Case,
+        holder, program,
+        responsibility::{self, Place},
+        words,
+    },
+    evidence::{Fact, Gap, Process, ProcessState, State, SupervisorKind, Voucher},
 };
 
 /// Weighs what is known; `None` where there is no process to stop.
@@ -34,6 +40,9 @@ pub fn of(case: &Case, class: HolderClass, holder: Option<&Process>) -> Option<J
             Some(unit) => format!("it is another service ({unit}) that others may use"),
             None => "it is another program that others may use".to_owned(),
         }),
+        HolderClass::ContainerProxy if holder.left_over => {
+            pro.push("its engine lists no container for which it could hold the port".to_owned());
+        }
         HolderClass::ContainerProxy => {
             contra.push(
                 "it is only the proxy of a container: stopping it does not free the port for long"
@@ -50,6 +59,12 @@ pub fn of(case: &Case, class: HolderClass, holder: Option<&Process>) -> Option<J
         HolderClass::Inherited => {
             pro.push("its program did not bind the port, it inherited the socket".to_owned());
         }
+        HolderClass::Received => {
+            contra.push("it was sent the socket, and may not even use it".to_owned());
+        }
+        HolderClass::AppDaemon => {
+            contra.push("it runs other programs, which would be stopped too".to_owned());
+        }
         HolderClass::Restarted => {
             contra.push("it was restarted moments ago, and would be again".to_owned());
         }
@@ -60,6 +75,14 @@ pub fn of(case: &Case, class: HolderClass, holder: Option<&Process>) -> Option<J
         of_the_program(case, holder, &mut pro, &mut contra);
     }
     of_its_start(case, holder, &mut pro, &mut contra);
+    let failing = case.process();
+    let of_another = !case.evidence.is_untried() && holder.uid != failing.uid;
+    if of_another && let Some(user) = &holder.user {
+        contra.push(format!("it runs as another user, {user}"));
+    }
+    if holder.session.is_some() && holder.session == failing.session {
+        contra.push("somebody works in the same login session".to_owned());
+    }
     // By itself this says little: the one that works may be the older one.
     let strong = !pro.is_empty();
     pro.extend(older(case, holder).filter(|_| same_program));
@@ -73,10 +96,17 @@ pub fn of(case: &Case, class: HolderClass, holder: Option<&Process>) -> Option<J
         HolderClass::OtherService if case.evidence.is_untried() => SafeToStop::Check,
         HolderClass::Itself
         | HolderClass::OtherService
-        | HolderClass::ContainerProxy
         | HolderClass::KubeProxy
         | HolderClass::SocketUnit => SafeToStop::No,
-        _ if contra.is_empty() && strong => SafeToStop::Likely,
+        // A user's own word protects nothing from others.
+        HolderClass::ContainerProxy | HolderClass::AppDaemon
+            if of_another && holder.vouched_by == Some(Voucher::User) =>
+        {
+            SafeToStop::Check
+        }
+        HolderClass::ContainerProxy | HolderClass::AppDaemon if !holder.left_over => SafeToStop::No,
+        // A name is no proof between users.
+        _ if contra.is_empty() && strong && !of_another => SafeToStop::Likely,
         _ => SafeToStop::Check,
     };
     Some(Judgement { safe_to_stop, pro, contra })
@@ -106,16 +136,31 @@ fn older(case: &Case, holder: &Process) -> Option<String> {
 
 /// Who started it, and who would start it again.
 fn of_its_start(case: &Case, holder: &Process, pro: &mut Vec<String>, contra: &mut Vec<String>) {
-    let managed = (holder.unit.is_some() && holder.session.is_none()) || holder.container.is_some();
-    if let Some(session) = &holder.session {
-        let user = holder.session_user.as_ref().or(holder.user.as_ref());
-        let user = user.map(|user| format!(" of {user}")).unwrap_or_default();
-        let tty = holder.tty.as_ref().map(|tty| format!(" on {tty}")).unwrap_or_default();
-        pro.push(format!(
-            "it runs in login session {session}{user}{tty}, not under a service manager"
-        ));
-    } else if !managed && holder.ppid == Some(1) && on_systemd(case, holder) {
-        pro.push("its parent is pid 1 and no unit manages it: probably an orphan".to_owned());
+    match responsibility::place(holder) {
+        _ if holder.container.is_some() => {}
+        Some(Place::Session) => {
+            let session = holder.session.as_deref().unwrap_or_default();
+            let user = holder.session_user.as_ref().or(holder.user.as_ref());
+            let user = user.map(|user| format!(" of {user}")).unwrap_or_default();
+            let tty = holder.tty.as_ref().map(|tty| format!(" on {tty}")).unwrap_or_default();
+            pro.push(format!(
+                "it runs in login session {session}{user}{tty}, not under a service manager"
+            ));
+        }
+        Some(Place::Terminal) => {
+            let user = holder.user.as_ref().map(|user| format!(" of {user}")).unwrap_or_default();
+            pro.push(format!("it was started by hand in a terminal{user}"));
+        }
+        Some(Place::Launched { by, unit }) if responsibility::service(holder).is_none() => {
+            pro.push(format!("{} started it ({unit}), and no service manager runs it", by.what));
+        }
+        Some(Place::NoUnit) if holder.ppid == Some(1) && on_systemd(case, holder) => {
+            pro.push("its parent is pid 1 and no unit manages it: probably an orphan".to_owned());
+        }
+        _ => {}
+    }
+    if holder.state == Some(ProcessState::Stopped) {
+        pro.push("it is stopped (Ctrl-Z or SIGSTOP), so it serves nobody now".to_owned());
     }
     if let Some(supervisor) = holder::restarter(case.evidence, holder) {
         let name = supervisor.name.as_deref().unwrap_or("it");

@@ -10,6 +10,7 @@ use crate::{
     text::sanitize::is_harmless,
 };
 
+pub mod addresses;
 mod ending;
 mod manager;
 mod reuseaddr;

@@ -46,9 +46,9 @@ pub fn behind_proxy(case: &Case, proxy: &Process) -> Vec<Move> {
     };
     let engine = known.map(|workload| workload.engine).or_else(by_name);
     let spec = engine.unwrap_or(engines::LIKELIEST).spec();
-    let (list, then) = spec.list;
-    let list = list.replace("{port}", &port.to_string()).replace("{protocol}", protocol.into());
-    let list = as_its_user(spec.users_list, user).unwrap_or(list);
+    let (_, then) = spec.list;
+    let list = as_its_user(spec.users_list, user)
+        .unwrap_or_else(|| spec.listing(port, protocol.into()));
     let gone = moves::end(case, proxy, "if no container has published it, the proxy was left over");
     vec![command(list, format!("{why}; {then}"), Risk::None), gone]
 }

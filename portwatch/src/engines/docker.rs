@@ -24,7 +24,7 @@ pub const ENGINE: Spec = Spec {
         },
         // Newer Dockers bind in the daemon itself, rootless ones in this.
         Proxy::new("dockerd", &["dockerd"]),
-        Proxy::new("rootlesskit", &["rootlesskit"]),
+        Proxy::rootless("rootlesskit", &["rootlesskit"]),
     ],
     stop: "docker stop",
     users_stop: &["docker -H unix:///run/user/{uid}/docker.sock stop"],

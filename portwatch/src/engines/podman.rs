@@ -11,13 +11,14 @@ pub const ENGINE: Spec = Spec {
     names: Names::DockerApi("podman/podman.sock"),
     proxies: &[
         CONMON,
-        Proxy::new("rootlessport", &["rootlessport", "podman"]),
-        // It runs its own program again, as `/proc/self/exe`, so that only the arguments name it.
-        Proxy::new("containers-root", &["rootlessport", "podman"]),
-        Proxy::new("rootlessport-ch", &["rootlessport", "podman"]),
-        Proxy::shared("slirp4netns", &["slirp4netns"]),
-        Proxy::shared("pasta", &["pasta", "passt"]),
-        Proxy::shared("pasta.avx2", &["pasta.avx2", "passt.avx2"]),
+        Proxy::rootless("rootlessport", &["rootlessport", "podman"]),
+        Proxy::rootless("rootlessport-ch", &["rootlessport", "podman"]),
+        // It runs its own program again, as `/proc/self/exe`: its arguments have its name.
+        Proxy::rootless("containers-rootlessport", &["rootlessport", "podman"]),
+        Proxy::rootless("containers-rootlessport-child", &["rootlessport", "podman"]),
+        Proxy::rootless("slirp4netns", &["slirp4netns"]),
+        Proxy::rootless("pasta", &["pasta", "passt"]),
+        Proxy::rootless("pasta.avx2", &["pasta.avx2", "passt.avx2"]),
     ],
     stop: "podman stop",
     users_stop: &[

@@ -1,10 +1,10 @@
-//! The port is the source of an outgoing connection: the kernel gave it away,
-//! because it is in the ephemeral range.
+//! The port is the source of a client's connection: the kernel gave it away, because it is in the
+//! ephemeral range, or the client chose it itself.
 
 use crate::{
     diagnose::{
         Cause, Move, Risk,
-        case::Case,
+        case::{Case, Culprit},
         cause::{Finding, connected},
         moves,
     },
@@ -16,27 +16,67 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     if is_outgoing(case, culprit.socket) != Some(true) {
         return None;
     }
-    let local = culprit.socket.local;
     let remote = culprit.socket.remote.map(|remote| format!(" to {remote}")).unwrap_or_default();
-    let doing = format!("has a connection from {local}{remote}");
-    let why = "its connection uses the port until it is closed";
-    let mut finding = connected(case, culprit, Cause::ClientPort, &doing, why);
-    let port = local.port();
+    let doing = format!("has a connection from {}{remote}", culprit.socket.local);
+    Some(finding(case, culprit, &doing, "its connection uses the port until it is closed"))
+}
+
+/// A connected UDP socket on a port of the ephemeral range: a client, whose port the kernel
+/// chose.
+pub fn of_udp<'a>(case: &Case<'a>, culprit: &Culprit<'a>) -> Option<Finding<'a>> {
+    let remote = culprit.socket.remote?;
+    let ephemeral = case.evidence.ephemeral.as_ref()?;
+    let chosen = |port| (ephemeral.low..=ephemeral.high).contains(&port);
+    if !chosen(culprit.socket.local.port()) || chosen(remote.port()) {
+        return None;
+    }
+    let doing = format!("is connected from {} to {remote}", culprit.socket.local);
+    Some(finding(case, culprit, &doing, "its socket uses the port until it is closed"))
+}
+
+fn finding<'a>(case: &Case<'a>, culprit: &Culprit<'a>, doing: &str, why: &str) -> Finding<'a> {
+    let mut finding = connected(case, culprit, Cause::ClientPort, doing, why);
+    let port = culprit.socket.local.port();
+    let by_kernel =
+        case.evidence.ephemeral.as_ref().is_none_or(|range| (range.low..=range.high).contains(&port));
     let stop = std::mem::replace(&mut finding.moves, keep_out(case));
+    if !by_kernel {
+        finding.moves.push(moves::advice(by_itself(port)));
+    }
     finding.moves.extend(stop);
-    finding.moves.push(moves::advice(format!(
-        "move this service to a port outside net.ipv4.ip_local_port_range{}",
-        range(case).map(|range| format!(" ({range})")).unwrap_or_default(),
-    )));
+    if by_kernel {
+        finding.moves.push(moves::advice(format!(
+            "move this service to a port outside net.ipv4.ip_local_port_range{}",
+            range(case).map(|range| format!(" ({range})")).unwrap_or_default(),
+        )));
+    }
     finding.notes.push(format!(
-        "nothing is listening on port {port}: it is the source port of an outgoing connection"
+        "nothing is listening on port {port}: it is the source port of {}{}",
+        if culprit.socket.state == State::Unconn { "a client" } else { "an outgoing connection" },
+        if by_kernel { "" } else { ", which the program chose itself: it is outside the range from \
+                                   which the kernel chooses" }
     ));
-    Some(finding)
+    finding
+}
+
+/// How to keep a program from choosing the port that chooses its ports itself.
+fn by_itself(port: u16) -> String {
+    const RESERVED: u16 = 1024;
+    if port < RESERVED {
+        return format!(
+            "keep RPC and NFS clients, which choose a port below 1024 themselves (bindresvport), \
+             from this one: list {port} in /etc/bindresvport.blacklist; for the kernel's clients \
+             raise sunrpc.min_resvport"
+        );
+    }
+    "have the client use another source port, or none of its own choice: it binds this one before it \
+     connects"
+        .to_owned()
 }
 
 /// Whether this end began the connection; `None` if that cannot be told. What
-/// the hooks saw comes first. A port that the kernel does not give away has been
-/// listened on, and a peer on such a port is a server.
+/// the hooks saw comes first. A peer on a port that the kernel does not give away is a server,
+/// and so is this end where only its own port is such.
 pub fn is_outgoing(case: &Case, socket: &Socket) -> Option<bool> {
     if let Some(origin) = socket.origin {
         return Some(origin == Origin::Outgoing);
@@ -45,11 +85,13 @@ pub fn is_outgoing(case: &Case, socket: &Socket) -> Option<bool> {
         return Some(true);
     }
     let ephemeral = case.evidence.ephemeral.as_ref()?;
-    if !(ephemeral.low..=ephemeral.high).contains(&socket.local.port()) {
-        return Some(false);
+    let given = |port| (ephemeral.low..=ephemeral.high).contains(&port);
+    match (given(socket.local.port()), given(socket.remote?.port())) {
+        (false, true) => Some(false),
+        (true, false) => Some(true),
+        // Both ends chose their ports, or neither did.
+        (true, true) | (false, false) => None,
     }
-    let remote = socket.remote?.port();
-    (!(ephemeral.low..=ephemeral.high).contains(&remote)).then_some(true)
 }
 
 /// Keeps the kernel from giving the port away again.

@@ -3,16 +3,23 @@
 
 use std::net::IpAddr;
 
-use crate::diagnose::{
-    Cause,
-    case::Case,
-    cause::{Finding, listener},
-    moves, words,
+use crate::{
+    conflict::Overlap,
+    diagnose::{
+        Cause,
+        case::Case,
+        cause::{Finding, listener},
+        moves, words,
+    },
+    evidence::{Device, Fact, State},
 };
-use crate::evidence::{Device, Fact, State};
 
 pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     let culprit = case.first_in(State::Listen)?;
+    // Where one address covers the other, that is what they can do something about.
+    if culprit.overlap != Overlap::Same {
+        return None;
+    }
     // A link-local address brings a device of its own (its scope id).
     let link_local =
         |address: IpAddr| matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());

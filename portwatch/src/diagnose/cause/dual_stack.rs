@@ -7,9 +7,9 @@ use crate::{
         Cause, HolderClass,
         case::Case,
         cause::{Finding, listener},
-        moves,
+        moves::addresses,
     },
-    evidence::{Family, State},
+    evidence::State,
 };
 
 pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
@@ -17,22 +17,19 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     if culprit.overlap != Overlap::DualStack {
         return None;
     }
+    let (v6only, note) = addresses::narrower(case, culprit)?;
     let mut finding = listener::finding(case, culprit, Cause::DualStack);
-    finding.notes.insert(
-        0,
-        "a socket on [::] without IPV6_V6ONLY also covers every IPv4 address".to_owned(),
-    );
-    let whose = match case.evidence.failure.family {
-        Family::Ipv6 => "this program's IPv6 socket",
-        Family::Ipv4 => "the existing IPv6 socket",
-    };
-    let v6only = moves::advice(format!(
-        "set IPV6_V6ONLY on {whose} before it binds (nginx: listen [::]:{port} ipv6only=on), or \
-         keep only the listener on [::], which serves both families",
-        port = case.evidence.failure.port
-    ));
-    // One program that binds both families only has to be told.
-    let first = matches!(finding.class, Some(HolderClass::Itself | HolderClass::OtherService));
-    finding.moves.insert(if first { 0 } else { finding.moves.len() }, v6only);
+    finding.notes.insert(0, note);
+    finding.moves.insert(place(&finding), v6only);
     Some(finding)
+}
+
+/// Where the option stands among the other moves: one program that binds both families only has
+/// to set it. Two services of one port are first of all two services.
+pub fn place(finding: &Finding) -> usize {
+    match finding.class {
+        Some(HolderClass::Itself) => 0,
+        Some(HolderClass::OtherService) => 1.min(finding.moves.len()),
+        _ => finding.moves.len(),
+    }
 }

@@ -6,8 +6,7 @@ use std::net::SocketAddr;
 use crate::{
     conflict,
     diagnose::{
-        Cause, Confidence, HolderClass, Move, Risk, case::Case, cause::Finding, holder, moves,
-        words,
+        Cause, Confidence, HolderClass, case::Case, cause::Finding, holder, moves, words,
     },
     evidence::{LastHolder, Process, Protocol, Socket, State},
 };
@@ -104,6 +103,7 @@ fn named<'a>(case: &Case<'a>, process: Option<&'a Process>, what: String) -> Fin
     let as_what = match class {
         Some(HolderClass::OldInstance) => ", an older instance,",
         Some(HolderClass::OtherService) => ", another service,",
+        Some(HolderClass::Itself) => ", the failing process itself,",
         _ => "",
     };
     Finding {
@@ -114,14 +114,14 @@ fn named<'a>(case: &Case<'a>, process: Option<&'a Process>, what: String) -> Fin
         },
         class,
         holder: process,
-        moves: vec![
-            Move {
-                command: None,
-                why: "try again: nothing has the port open any more".to_owned(),
-                risk: Risk::None,
-            },
-            moves::look(case),
-        ],
+        moves: match class {
+            // It would fail again.
+            Some(class @ HolderClass::Itself) => moves::against(case, class, process),
+            _ => vec![
+                moves::advice("try again: nothing has the port open any more"),
+                moves::look(case),
+            ],
+        },
         notes: Vec::new(),
         confidence: Confidence::Likely,
     }

@@ -2,7 +2,7 @@
 //! several may bind one address, and one of them may listen.
 
 use crate::diagnose::{
-    Cause,
+    Cause, HolderClass,
     case::Case,
     cause::{Finding, listener},
     moves,
@@ -20,8 +20,11 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
         "bind() succeeded because both sockets set SO_REUSEADDR; only one of them can listen"
             .to_owned(),
     );
-    finding.moves.push(moves::advice(
-        "start only one instance: of two that start at once both can bind, and the second listen() fails",
-    ));
+    if finding.class != Some(HolderClass::Itself) {
+        finding.moves.push(moves::advice(
+            "start only one instance: of two that start at once both can bind, and the second \
+             listen() fails",
+        ));
+    }
     Some(finding)
 }

@@ -5,7 +5,7 @@ use crate::{
         Cause, Confidence, HolderClass, Move, Risk, case::Case, cause::Finding, holder, moves,
         words,
     },
-    evidence::{Ephemeral, Usage},
+    evidence::{Ephemeral, Protocol, Usage},
 };
 
 pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
@@ -25,10 +25,13 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
             most.of
         )));
     }
-    moves.push(moves::advice(
-        "set IP_BIND_ADDRESS_NO_PORT in programs that bind before they connect: then connections to \
-         different destinations share a port",
-    ));
+    // `inet_bind` and `inet_autobind` of UDP give each socket a port of its own (ip(7)).
+    if case.evidence.failure.protocol == Protocol::Tcp {
+        moves.push(moves::advice(
+            "set IP_BIND_ADDRESS_NO_PORT in programs that bind before they connect: then connections \
+             to different destinations share a port",
+        ));
+    }
     moves.extend(range.and_then(|range| widen(case, range)));
     Some(Finding {
         cause: Cause::PortExhausted,

@@ -4,7 +4,7 @@
 use crate::{
     conflict::Clause,
     diagnose::{
-        Cause,
+        Cause, HolderClass,
         case::Case,
         cause::{Finding, listener},
         holder, moves, words,
@@ -19,6 +19,18 @@ pub fn uid<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
         return None;
     }
     let mut finding = listener::finding(case, culprit, Cause::ReuseportUid);
+    // systemd has bound it for a unit whose service is to use that descriptor.
+    if finding.class == Some(HolderClass::SocketUnit) {
+        let unit = finding.holder.and_then(|holder| holder.unit.as_deref()).unwrap_or("the unit");
+        finding.moves.insert(
+            0,
+            moves::advice(format!(
+                "use the descriptor that {unit} passes (LISTEN_FDS, sd_listen_fds(3)) instead of \
+                 binding the port, or do without that .socket unit"
+            )),
+        );
+        return Some(finding);
+    }
     let user = |uid: Option<u32>| uid.map_or("unknown".to_owned(), |uid| uid.to_string());
     let same_user = moves::advice(format!(
         "run both as the same user: the existing socket belongs to uid {}, this one to uid {}; or \

@@ -5,10 +5,10 @@
 use crate::{
     conflict::Overlap,
     diagnose::{
-        Cause,
+        Cause, HolderClass,
         case::Case,
-        cause::{Finding, held},
-        moves,
+        cause::{Finding, client_port, dual_stack, held},
+        moves::{self, addresses},
     },
     evidence::Protocol,
 };
@@ -21,6 +21,9 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
         return None;
     }
     let culprit = case.first()?;
+    if let Some(finding) = client_port::of_udp(case, culprit) {
+        return Some(finding);
+    }
     let doing = format!("is bound to {}", culprit.socket.local);
     let mut finding = held(case, culprit, Cause::Udp, &doing);
     let port = case.evidence.failure.port;
@@ -32,15 +35,17 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
                  multicast DNS listener must",
             ),
         );
-    } else if matches!(culprit.overlap, Overlap::BindWildcard | Overlap::HolderWildcard) {
-        finding.notes.push(format!(
-            "one socket is bound to every address, the other to {}: they conflict only there",
-            if culprit.overlap == Overlap::BindWildcard {
-                culprit.socket.local.ip()
-            } else {
-                case.evidence.failure.address
-            }
-        ));
+    } else if let Some((advice, note)) = addresses::narrower(case, culprit) {
+        let place = match (culprit.overlap, finding.class) {
+            (Overlap::DualStack, _) => dual_stack::place(&finding),
+            (_, Some(HolderClass::OtherService | HolderClass::Itself)) => 0,
+            _ => finding.moves.len(),
+        };
+        finding.moves.insert(place, advice);
+        if let Some(advice) = addresses::of_the_resolver(finding.holder) {
+            finding.moves.insert(place + 1, advice);
+        }
+        finding.notes.insert(0, note);
     }
     Some(finding)
 }

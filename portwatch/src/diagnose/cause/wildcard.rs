@@ -7,32 +7,17 @@ use crate::{
         Cause, HolderClass,
         case::Case,
         cause::{Finding, listener},
-        moves,
+        moves::addresses,
     },
     evidence::State,
 };
 
 pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     let culprit = case.first_in(State::Listen)?;
-    let local = culprit.socket.local;
-    let (note, advice) = match culprit.overlap {
-        Overlap::HolderWildcard => (
-            format!("the listener on {local} covers every address"),
-            moves::advice(format!(
-                "bind the listening program to the one address that it needs: that frees {} for this \
-                 program",
-                case.evidence.failure.address
-            )),
-        ),
-        Overlap::BindWildcard => (
-            format!("the bind asks for every address, and {} is one of them", local.ip()),
-            moves::advice(format!(
-                "bind the one address that is needed (not {}) instead of every address",
-                local.ip()
-            )),
-        ),
-        _ => return None,
-    };
+    if !matches!(culprit.overlap, Overlap::HolderWildcard | Overlap::BindWildcard) {
+        return None;
+    }
+    let (advice, note) = addresses::narrower(case, culprit)?;
     let mut finding = listener::finding(case, culprit, Cause::Wildcard);
     finding.notes.insert(0, note);
     // Two services can live side by side; what should not be there is stopped
@@ -40,8 +25,17 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     let first = !case.evidence.is_untried()
         && matches!(
             finding.class,
-            Some(HolderClass::OtherService | HolderClass::Container | HolderClass::ContainerProxy)
+            Some(
+                HolderClass::OtherService
+                    | HolderClass::Container
+                    | HolderClass::ContainerProxy
+                    | HolderClass::Itself
+            )
         );
-    finding.moves.insert(if first { 0 } else { finding.moves.len() }, advice);
+    let place = if first { 0 } else { finding.moves.len() };
+    finding.moves.insert(place, advice);
+    if let Some(advice) = addresses::of_the_resolver(finding.holder) {
+        finding.moves.insert(place + 1, advice);
+    }
     Some(finding)
 }
