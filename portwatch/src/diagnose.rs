@@ -15,6 +15,7 @@ mod judgement;
 mod moves;
 pub(crate) mod program;
 mod responsibility;
+mod side_port;
 mod summary;
 pub(crate) mod words;
 mod workloads;

@@ -4,7 +4,7 @@
 use std::{fmt::Write as _, net::SocketAddr};
 
 use crate::{
-    diagnose::{HolderClass, Move, Risk, case::Case, words, workloads},
+    diagnose::{HolderClass, Move, Risk, case::Case, responsibility, side_port, words, workloads},
     evidence::{Evidence, Fact, Gap, Process, Protocol, Stage},
     roles::{self, Role},
     text::sanitize::is_harmless,
@@ -38,6 +38,9 @@ pub fn against(case: &Case, class: HolderClass, holder: Option<&Process>) -> Vec
     if class == HolderClass::KernelSocket {
         return kernels_own(case);
     }
+    if let Some(only) = of_the_failing(case, class) {
+        return only;
+    }
     let Some(holder) = holder else { return vec![look(case)] };
     match class {
         HolderClass::Itself => vec![advice(format!(
@@ -49,11 +52,17 @@ pub fn against(case: &Case, class: HolderClass, holder: Option<&Process>) -> Vec
             stop(case, holder, "only if your program cannot use another port")
         }
         HolderClass::OtherService => {
-            let mut moves = vec![advice(format!(
-                "move {} or {} to another port: both are configured to use port {port}",
-                case.binder(),
-                owner(holder),
-            ))];
+            let mut moves = vec![match roles::of(case.process(), case.process()) {
+                Some(Role::ContainerProxy) => advice(format!(
+                    "publish the container's port as another port of the host: {} has port {port}",
+                    owner(holder),
+                )),
+                _ => advice(format!(
+                    "move {} or {} to another port: both are configured to use port {port}",
+                    case.binder(),
+                    owner(holder),
+                )),
+            }];
             moves.extend(stop(case, holder, "only if the other service is not needed here"));
             moves
         }
@@ -88,11 +97,27 @@ pub fn against(case: &Case, class: HolderClass, holder: Option<&Process>) -> Vec
             ),
             advice("set LimitCORE= in its unit (or ulimit -c) to limit how long that takes"),
         ],
+        HolderClass::OldInstance if is_the_service(case, holder) => {
+            let unit = holder.unit.as_deref().unwrap_or_default();
+            let mut moves = vec![advice(format!(
+                "start this program by its unit only: it already runs as {unit}, and {} started it \
+                 once more",
+                responsibility::launcher(case.process()).unwrap_or("somebody"),
+            ))];
+            moves.extend(stop(case, holder, "only if the unit's own is to go"));
+            moves
+        }
         HolderClass::OldInstance => {
             stop(case, holder, "another instance of the program has the port open")
         }
         HolderClass::ContainerProxy => workloads::behind_proxy(case, holder),
         HolderClass::AppDaemon => app_daemon(case, holder),
+        HolderClass::Container if holder.pod.is_some() && holder.pod == case.process().pod => {
+            vec![advice(format!(
+                "give one of the two containers another port than {port}: they are in one pod, whose \
+                 containers share its network namespace"
+            ))]
+        }
         HolderClass::Container => {
             stop(case, holder, "it runs in a container that shares this network namespace")
         }
@@ -113,6 +138,38 @@ pub fn against(case: &Case, class: HolderClass, holder: Option<&Process>) -> Vec
             stop(case, holder, "no other process has the port open")
         }
     }
+}
+
+/// What to change about the failing program, where that is all there is to be done: its own
+/// command line is what wants the port, or it is not meant to be started beside its service.
+fn of_the_failing(case: &Case, class: HolderClass) -> Option<Vec<Move>> {
+    let failing = case.process();
+    let other = matches!(
+        class,
+        HolderClass::OldInstance | HolderClass::OtherService | HolderClass::Restarted
+    );
+    if case.evidence.is_untried() || !other {
+        return None;
+    }
+    let port = case.evidence.failure.port;
+    let (option, what) = side_port::of(failing, port)?;
+    Some(vec![
+        advice(format!(
+            "take {} out of the failing command, or give it another port: it wants port {port} for \
+             {what}; the running program is to stay",
+            quote(option)
+        )),
+        advice(
+            "if a service's environment adds the option to every program that its scripts start, \
+             set it only for the server",
+        ),
+    ])
+}
+
+/// Whether the holder is the program as its unit runs it, and the failing one was launched
+/// beside that.
+fn is_the_service(case: &Case, holder: &Process) -> bool {
+    responsibility::service(holder).is_some() && responsibility::launcher(case.process()).is_some()
 }
 
 /// Whether the failing program was started in the same login session: somebody works there.

@@ -115,6 +115,19 @@ pub fn service(process: &Process) -> Option<&str> {
     }
 }
 
+/// What launched a process that is no service's own: `cron`, `a terminal`.
+pub fn launcher(process: &Process) -> Option<&'static str> {
+    if service(process).is_some() || process.container.is_some() {
+        return None;
+    }
+    match place(process)? {
+        Place::Launched { by, .. } => Some(by.what),
+        Place::Session => Some("somebody in a login session"),
+        Place::Terminal => Some("somebody in a terminal"),
+        Place::Application(_) | Place::Scope(_) | Place::NoUnit => None,
+    }
+}
+
 /// Whether somebody started it by hand: in a login session or a terminal's tab.
 pub fn is_by_hand(process: &Process) -> bool {
     matches!(place(process), Some(Place::Session | Place::Terminal))

@@ -8,7 +8,7 @@ use crate::{
         cause::{Finding, connected},
         moves,
     },
-    evidence::{Origin, Socket, State},
+    evidence::{Origin, Protocol, Socket, State},
 };
 
 pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
@@ -52,7 +52,7 @@ fn finding<'a>(case: &Case<'a>, culprit: &Culprit<'a>, doing: &str, why: &str) -
     }
     finding.notes.push(format!(
         "nothing is listening on port {port}: it is the source port of {}{}",
-        if culprit.socket.state == State::Unconn { "a client" } else { "an outgoing connection" },
+        if case.evidence.failure.protocol == Protocol::Tcp { "an outgoing connection" } else { "a client" },
         if by_kernel { "" } else { ", which the program chose itself: it is outside the range from \
                                    which the kernel chooses" }
     ));
