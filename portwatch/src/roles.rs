@@ -167,9 +167,7 @@ pub fn is_believed(process: &Process, asking: &Process) -> bool {
     let of_its_own = || claim_of(process).is_some_and(|claim| claim.proof == Proof::Owner);
     match process.vouched_by {
         None | Some(Voucher::Root) => true,
-        Some(Voucher::User) => {
-            of_its_own() || (process.uid.is_some() && process.uid == asking.uid)
-        }
+        Some(Voucher::User) => of_its_own() || (process.uid.is_some() && process.uid == asking.uid),
         Some(Voucher::Nobody) => false,
     }
 }

@@ -425,14 +425,20 @@ mod tests {
             ("ptyxis-spawn-0f7c2f3e-53d9-4f0e-8a7d-4a5a1c0e1234.scope", Kind::Terminal),
             ("app-org.kde.konsole-4a5a1c0e.scope", Kind::Terminal),
             ("app-gnome-code-31337.scope", Kind::Application("code")),
-            ("app-flatpak-org.mozilla.firefox-2131.scope", Kind::Application("org.mozilla.firefox")),
+            (
+                "app-flatpak-org.mozilla.firefox-2131.scope",
+                Kind::Application("org.mozilla.firefox"),
+            ),
             ("app-gnome-org.gnome.Builder-2131.scope", Kind::Application("org.gnome.Builder")),
             ("app-firefox@3fa8c1.service", Kind::Application("firefox")),
             (
                 "snap.code.code-11111111-2222-3333-4444-555555555555.scope",
                 Kind::Application("code"),
             ),
-            ("dbus-:1.2-org.gnome.Epiphany@0.service", Kind::Application("dbus-:1.2-org.gnome.Epiphany")),
+            (
+                "dbus-:1.2-org.gnome.Epiphany@0.service",
+                Kind::Application("dbus-:1.2-org.gnome.Epiphany"),
+            ),
             ("run-r0f7c2f3e53d94f0e8a7d.scope", Kind::Scope),
             ("run-p812-i813.scope", Kind::Scope),
             ("init.scope", Kind::Scope),
@@ -441,7 +447,8 @@ mod tests {
             assert_eq!(kind(unit), is, "{unit}");
             assert!(!kind(unit).answers(), "{unit}");
         }
-        for unit in ["run-u12.service", "snap.nextcloud.apache.service", "app.service", "a.socket"] {
+        for unit in ["run-u12.service", "snap.nextcloud.apache.service", "app.service", "a.socket"]
+        {
             assert!(kind(unit).answers(), "{unit}");
         }
     }

@@ -204,9 +204,8 @@ fn human(port: &Port, line: &Line, out: &mut impl Write) -> io::Result<()> {
 /// `tcp *:8080`.
 fn name(Port { asked, .. }: &Port) -> String {
     let Endpoint { protocol, address, device, port } = asked.endpoint().into_owned();
-    let interface = device.map(|Device { index, name }| {
-        name.map_or(Interface::Index(index), Interface::Name)
-    });
+    let interface =
+        device.map(|Device { index, name }| name.map_or(Interface::Index(index), Interface::Name));
     format!("{protocol} {}", Target { address, interface, port })
 }
 

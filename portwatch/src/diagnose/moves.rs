@@ -12,12 +12,13 @@ use crate::{
 
 pub mod addresses;
 mod ending;
+mod kernel;
 mod manager;
+mod on_behalf;
 mod reuseaddr;
 
 pub use ending::end;
 pub use manager::stop;
-use manager::systemctl;
 pub use reuseaddr::set_reuseaddr;
 
 /// A command to paste. One that has anything in it that is not seen is left out: it would
@@ -36,7 +37,7 @@ pub fn advice(why: impl Into<String>) -> Move {
 pub fn against(case: &Case, class: HolderClass, holder: Option<&Process>) -> Vec<Move> {
     let port = case.evidence.failure.port;
     if class == HolderClass::KernelSocket {
-        return kernels_own(case);
+        return kernel::own(case);
     }
     if let Some(only) = of_the_failing(case, class) {
         return only;
@@ -83,7 +84,7 @@ pub fn against(case: &Case, class: HolderClass, holder: Option<&Process>) -> Vec
             ));
             moves
         }
-        HolderClass::Received => received(case, holder),
+        HolderClass::Received => on_behalf::received(case, holder),
         HolderClass::ThreadOnly => stop(
             case,
             holder,
@@ -111,7 +112,7 @@ pub fn against(case: &Case, class: HolderClass, holder: Option<&Process>) -> Vec
             stop(case, holder, "another instance of the program has the port open")
         }
         HolderClass::ContainerProxy => workloads::behind_proxy(case, holder),
-        HolderClass::AppDaemon => app_daemon(case, holder),
+        HolderClass::AppDaemon => on_behalf::app_daemon(case, holder),
         HolderClass::Container if holder.pod.is_some() && holder.pod == case.process().pod => {
             vec![advice(format!(
                 "give one of the two containers another port than {port}: they are in one pod, whose \
@@ -127,7 +128,7 @@ pub fn against(case: &Case, class: HolderClass, holder: Option<&Process>) -> Vec
              give it another nodePort, or move this program to another port",
             Risk::None,
         )],
-        HolderClass::SocketUnit => vec![socket_unit(holder, port)],
+        HolderClass::SocketUnit => vec![on_behalf::socket_unit(holder, port)],
         HolderClass::Squatter if shares_session(case, holder) => {
             let mut moves = vec![look_at(holder)];
             moves.extend(stop(case, holder, "only if nobody needs it"));
@@ -187,82 +188,6 @@ fn look_at(holder: &Process) -> Move {
     )
 }
 
-/// The process that sent the socket is to be dealt with: the holder did not ask for it.
-fn received(case: &Case, holder: &Process) -> Vec<Move> {
-    let binder = case.first().and_then(|culprit| culprit.socket.binder.as_ref());
-    let sender = binder.map(|binder| {
-        let user = binder.user.clone().or(binder.uid.map(|uid| format!("uid {uid}")));
-        let user = user.map(|user| format!(" of user {user}")).unwrap_or_default();
-        (format!("{}[{}]{user}", binder.comm, binder.pid), binder)
-    });
-    let mut moves = Vec::new();
-    if let Some((sender, binder)) = &sender
-        && binder.alive
-    {
-        moves.push(command(
-            format!("ps -o pid,ppid,user,lstart,cmd -p {}", binder.pid),
-            format!(
-                "{sender} bound the port and sent the socket to {}: this shows it; end it, or have \
-                 it close the connection over which it was sent",
-                words::process(holder)
-            ),
-            Risk::None,
-        ));
-    }
-    let by = sender.map_or("another process".to_owned(), |(sender, _)| sender);
-    moves.extend(stop(
-        case,
-        holder,
-        &format!(
-            "only if it may be interrupted: it did not bind the port, {by} did and sent it the socket"
-        ),
-    ));
-    moves
-}
-
-/// A daemon that listens for its programs: one of those is stopped, never the daemon of all.
-fn app_daemon(case: &Case, holder: &Process) -> Vec<Move> {
-    let Some(Role::AppDaemon(daemon)) = roles::of(holder, case.process()) else {
-        return vec![look(case)];
-    };
-    let list = match daemon.per_user {
-        true => manager::as_user(holder, daemon.list),
-        false => daemon.list.to_owned(),
-    };
-    vec![command(
-        list,
-        format!(
-            "{} has the port open for one of its {}, which this shows: {}; a kill would end all of \
-             them",
-            words::process(holder),
-            daemon.apps,
-            daemon.then
-        ),
-        Risk::None,
-    )]
-}
-
-/// The unit for which systemd listens; its service would only be started again by
-/// the next connection.
-fn socket_unit(holder: &Process, port: u16) -> Move {
-    let systemctl = systemctl(holder);
-    match holder.unit.as_deref().filter(|unit| unit.ends_with(".socket")) {
-        Some(unit) => command(
-            format!("{systemctl} stop {}", quote(unit)),
-            format!(
-                "systemd is listening for {unit} and starts its service when a client connects; stop \
-                 the socket unit: stopping the service alone does not free the port"
-            ),
-            Risk::Interrupts,
-        ),
-        None => command(
-            format!("{systemctl} list-sockets | grep -w {port}"),
-            "systemd has the port open for a socket unit: this shows which; stop that .socket unit",
-            Risk::None,
-        ),
-    }
-}
-
 /// What comes after a holder has been stopped: its connections enter TIME-WAIT,
 /// and whether that matters is this program's SO_REUSEADDR, and was the holder's.
 pub fn aftermath(case: &Case, class: Option<HolderClass>) -> Option<String> {
@@ -294,33 +219,6 @@ pub fn aftermath(case: &Case, class: Option<HolderClass>) -> Option<String> {
             wait_free(case).map(|wait| format!("; wait first: {wait}")).unwrap_or_default()
         ),
     })
-}
-
-/// What shows who has made the kernel take a port, by what usually does.
-fn kernels_own(case: &Case) -> Vec<Move> {
-    let port = case.evidence.failure.port;
-    let Some(enter) = enter(case) else { return vec![look(case)] };
-    if case.evidence.failure.protocol == Protocol::Udp {
-        return vec![
-            command(
-                format!("{enter}ip -o -d link show | grep -w {port}"),
-                "probably a tunnel (vxlan, geneve, …), since the kernel itself uses the port: this \
-                 shows its device, and ip link del removes it",
-                Risk::None,
-            ),
-            command(
-                format!("{enter}wg show all listen-port"),
-                "or WireGuard: this shows its devices with their ports; ip link set DEVICE down releases one",
-                Risk::None,
-            ),
-        ];
-    }
-    vec![command(
-        format!("{enter}rpcinfo -p | grep -w {port}"),
-        "probably a server in the kernel (NFS, lockd), since the kernel itself uses the port: this \
-         shows which; stop its service",
-        Risk::None,
-    )]
 }
 
 /// Wait until the port is free, for so long as what the kernel keeps may last.

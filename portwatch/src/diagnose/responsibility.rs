@@ -68,10 +68,8 @@ pub fn of<'a>(evidence: &Evidence, process: &'a Process) -> Responsible<'a> {
         match units::kind(unit) {
             Kind::Machine(machine) => return Responsible::Machine(machine),
             Kind::Launcher(by) if !is_own(process, by) => {
-                return shell.map_or(
-                    Responsible::Nobody(Place::Launched { by, unit }),
-                    Responsible::Loop,
-                );
+                return shell
+                    .map_or(Responsible::Nobody(Place::Launched { by, unit }), Responsible::Loop);
             }
             Kind::Service | Kind::Launcher(_) if process.session.is_none() => {
                 return Responsible::Unit(unit);

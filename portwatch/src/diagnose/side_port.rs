@@ -25,9 +25,18 @@ const OPTIONS: &[Switch] = &[
     Switch { head: "-Ddebug.port=", before: &[""], what: "the debugger" },
 ];
 
-const ADDRESS: &[&str] = &["address=", "address=*:", "address=localhost:", "address=127.0.0.1:", "address=0.0.0.0:"];
-const INSPECT: &[&str] =
-    &["=", "=127.0.0.1:", "=0.0.0.0:", "=localhost:", "-brk=", "-brk=127.0.0.1:", "-brk=0.0.0.0:", "-wait="];
+const ADDRESS: &[&str] =
+    &["address=", "address=*:", "address=localhost:", "address=127.0.0.1:", "address=0.0.0.0:"];
+const INSPECT: &[&str] = &[
+    "=",
+    "=127.0.0.1:",
+    "=0.0.0.0:",
+    "=localhost:",
+    "-brk=",
+    "-brk=127.0.0.1:",
+    "-brk=0.0.0.0:",
+    "-wait=",
+];
 
 /// The argument of the process that has `port` for something beside its service, and what for.
 pub fn of(process: &Process, port: u16) -> Option<(&str, &'static str)> {
@@ -65,9 +74,21 @@ mod tests {
         for (argument, port, what) in [
             ("-Dcom.sun.management.jmxremote.port=9010", 9010, Some("JMX")),
             ("-Dcom.sun.management.jmxremote.port=9010", 901, None),
-            ("-agentlib:jdwp=transport=dt_socket,server=y,suspend=n,address=*:5005", 5005, Some("the debugger (JDWP)")),
-            ("-agentlib:jdwp=transport=dt_socket,address=5005,server=y", 5005, Some("the debugger (JDWP)")),
-            ("-javaagent:/opt/jmx_prometheus_javaagent.jar=9404:/opt/config.yaml", 9404, Some("a Java agent")),
+            (
+                "-agentlib:jdwp=transport=dt_socket,server=y,suspend=n,address=*:5005",
+                5005,
+                Some("the debugger (JDWP)"),
+            ),
+            (
+                "-agentlib:jdwp=transport=dt_socket,address=5005,server=y",
+                5005,
+                Some("the debugger (JDWP)"),
+            ),
+            (
+                "-javaagent:/opt/jmx_prometheus_javaagent.jar=9404:/opt/config.yaml",
+                9404,
+                Some("a Java agent"),
+            ),
             ("--inspect=9229", 9229, Some("the debugger (V8)")),
             ("--inspect-brk=0.0.0.0:9229", 9229, Some("the debugger (V8)")),
             ("--port=9229", 9229, None),

@@ -47,8 +47,8 @@ pub fn behind_proxy(case: &Case, proxy: &Process) -> Vec<Move> {
     let engine = known.map(|workload| workload.engine).or_else(by_name);
     let spec = engine.unwrap_or(engines::LIKELIEST).spec();
     let (_, then) = spec.list;
-    let list = as_its_user(spec.users_list, user)
-        .unwrap_or_else(|| spec.listing(port, protocol.into()));
+    let list =
+        as_its_user(spec.users_list, user).unwrap_or_else(|| spec.listing(port, protocol.into()));
     let gone = moves::end(case, proxy, "if no container has published it, the proxy was left over");
     vec![command(list, format!("{why}; {then}"), Risk::None), gone]
 }

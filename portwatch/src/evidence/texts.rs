@@ -109,7 +109,8 @@ impl Socket {
             holders,
         } = self;
         device.iter_mut().for_each(|device| device.texts(each));
-        if let Some(Binder { pid: _, comm, cmdline: _, alive: _, uid: _, user, started: _ }) = binder
+        if let Some(Binder { pid: _, comm, cmdline: _, alive: _, uid: _, user, started: _ }) =
+            binder
         {
             std::iter::once(comm).chain(user).for_each(&mut *each);
         }

@@ -37,8 +37,11 @@ pub fn of_udp<'a>(case: &Case<'a>, culprit: &Culprit<'a>) -> Option<Finding<'a>>
 fn finding<'a>(case: &Case<'a>, culprit: &Culprit<'a>, doing: &str, why: &str) -> Finding<'a> {
     let mut finding = connected(case, culprit, Cause::ClientPort, doing, why);
     let port = culprit.socket.local.port();
-    let by_kernel =
-        case.evidence.ephemeral.as_ref().is_none_or(|range| (range.low..=range.high).contains(&port));
+    let by_kernel = case
+        .evidence
+        .ephemeral
+        .as_ref()
+        .is_none_or(|range| (range.low..=range.high).contains(&port));
     let stop = std::mem::replace(&mut finding.moves, keep_out(case));
     if !by_kernel {
         finding.moves.push(moves::advice(by_itself(port)));
@@ -52,9 +55,17 @@ fn finding<'a>(case: &Case<'a>, culprit: &Culprit<'a>, doing: &str, why: &str) -
     }
     finding.notes.push(format!(
         "nothing is listening on port {port}: it is the source port of {}{}",
-        if case.evidence.failure.protocol == Protocol::Tcp { "an outgoing connection" } else { "a client" },
-        if by_kernel { "" } else { ", which the program chose itself: it is outside the range from \
-                                   which the kernel chooses" }
+        if case.evidence.failure.protocol == Protocol::Tcp {
+            "an outgoing connection"
+        } else {
+            "a client"
+        },
+        if by_kernel {
+            ""
+        } else {
+            ", which the program chose itself: it is outside the range from \
+                                   which the kernel chooses"
+        }
     ));
     finding
 }

@@ -5,9 +5,7 @@ use std::net::SocketAddr;
 
 use crate::{
     conflict,
-    diagnose::{
-        Cause, Confidence, HolderClass, case::Case, cause::Finding, holder, moves, words,
-    },
+    diagnose::{Cause, Confidence, HolderClass, case::Case, cause::Finding, holder, moves, words},
     evidence::{LastHolder, Process, Protocol, Socket, State},
 };
 

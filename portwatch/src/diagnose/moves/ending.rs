@@ -80,8 +80,9 @@ fn together<'a>(case: &Case<'a>, holder: &'a Process) -> Vec<&'a Process> {
     let unmanaged = |other: &Process| {
         matches!(responsibility::of(case.evidence, other), Responsible::Nobody(_))
     };
-    let is_below =
-        |one: &Process| holders.iter().any(|other| one.ppid == Some(other.pid) && one.pid != other.pid);
+    let is_below = |one: &Process| {
+        holders.iter().any(|other| one.ppid == Some(other.pid) && one.pid != other.pid)
+    };
     let mut ended = vec![holder];
     let rest = holders.iter().filter(|other| {
         other.pid != holder.pid

@@ -123,11 +123,7 @@ fn by_machine(machine: &Machine, why: &str) -> Move {
         }
         Machine::Machined(name) => {
             let name = quote(name);
-            (
-                format!("machinectl status {name}"),
-                format!("machinectl poweroff {name}"),
-                "machine",
-            )
+            (format!("machinectl status {name}"), format!("machinectl poweroff {name}"), "machine")
         }
         Machine::Proxmox(number) => {
             (format!("qm status {number}"), format!("qm shutdown {number}"), "virtual machine")

@@ -1,0 +1,93 @@
+//! Holders that have a port open for somebody else, or because of somebody else: the one behind
+//! is to be dealt with.
+
+use crate::{
+    diagnose::{
+        Move, Risk,
+        case::Case,
+        moves::{
+            command, look,
+            manager::{as_user, stop, systemctl},
+            quote,
+        },
+        words,
+    },
+    evidence::Process,
+    roles::{self, Role},
+};
+
+/// The process that sent the socket is to be dealt with: the holder did not ask for it.
+pub fn received(case: &Case, holder: &Process) -> Vec<Move> {
+    let binder = case.first().and_then(|culprit| culprit.socket.binder.as_ref());
+    let sender = binder.map(|binder| {
+        let user = binder.user.clone().or(binder.uid.map(|uid| format!("uid {uid}")));
+        let user = user.map(|user| format!(" of user {user}")).unwrap_or_default();
+        (format!("{}[{}]{user}", binder.comm, binder.pid), binder)
+    });
+    let mut moves = Vec::new();
+    if let Some((sender, binder)) = &sender
+        && binder.alive
+    {
+        moves.push(command(
+            format!("ps -o pid,ppid,user,lstart,cmd -p {}", binder.pid),
+            format!(
+                "{sender} bound the port and sent the socket to {}: this shows it; end it, or have \
+                 it close the connection over which it was sent",
+                words::process(holder)
+            ),
+            Risk::None,
+        ));
+    }
+    let by = sender.map_or("another process".to_owned(), |(sender, _)| sender);
+    moves.extend(stop(
+        case,
+        holder,
+        &format!(
+            "only if it may be interrupted: it did not bind the port, {by} did and sent it the socket"
+        ),
+    ));
+    moves
+}
+
+/// A daemon that listens for its programs: one of those is stopped, never the daemon of all.
+pub fn app_daemon(case: &Case, holder: &Process) -> Vec<Move> {
+    let Some(Role::AppDaemon(daemon)) = roles::of(holder, case.process()) else {
+        return vec![look(case)];
+    };
+    let list = match daemon.per_user {
+        true => as_user(holder, daemon.list),
+        false => daemon.list.to_owned(),
+    };
+    vec![command(
+        list,
+        format!(
+            "{} has the port open for one of its {}, which this shows: {}; a kill would end all of \
+             them",
+            words::process(holder),
+            daemon.apps,
+            daemon.then
+        ),
+        Risk::None,
+    )]
+}
+
+/// The unit for which systemd listens; its service would only be started again by
+/// the next connection.
+pub fn socket_unit(holder: &Process, port: u16) -> Move {
+    let systemctl = systemctl(holder);
+    match holder.unit.as_deref().filter(|unit| unit.ends_with(".socket")) {
+        Some(unit) => command(
+            format!("{systemctl} stop {}", quote(unit)),
+            format!(
+                "systemd is listening for {unit} and starts its service when a client connects; stop \
+                 the socket unit: stopping the service alone does not free the port"
+            ),
+            Risk::Interrupts,
+        ),
+        None => command(
+            format!("{systemctl} list-sockets | grep -w {port}"),
+            "systemd has the port open for a socket unit: this shows which; stop that .socket unit",
+            Risk::None,
+        ),
+    }
+}
