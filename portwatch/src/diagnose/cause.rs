@@ -5,7 +5,7 @@ use crate::diagnose::{
     case::{Case, Culprit},
     holder, judgement, moves, summary, words,
 };
-use crate::evidence::{Process, Socket, Stage};
+use crate::evidence::{Process, ProcessState, Socket, Stage};
 
 mod bound_not_listening;
 mod client_port;
@@ -199,7 +199,8 @@ fn who(
     };
     let age = holder.started.and_then(|at| words::age(at, case.evidence.time));
     let age = age.map(|age| format!("up {age}"));
-    let about: Vec<&str> = what.into_iter().chain(age.as_deref()).collect();
+    let stopped = (holder.state == Some(ProcessState::Stopped)).then_some("stopped");
+    let about: Vec<&str> = what.into_iter().chain(age.as_deref()).chain(stopped).collect();
     let about = match about.as_slice() {
         [] => String::new(),
         parts => format!(", {},", parts.join(", ")),

@@ -11,6 +11,7 @@ use crate::evidence::{
 
 mod any;
 mod managers;
+mod responsibility;
 mod workloads;
 
 fn at(text: &str) -> Timestamp {

@@ -32,9 +32,14 @@ pub fn uid<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
         return Some(finding);
     }
     let user = |uid: Option<u32>| uid.map_or("unknown".to_owned(), |uid| uid.to_string());
+    let of_root = if culprit.socket.uid == Some(0) {
+        "; if systemd bound the existing one for a .socket unit with ReusePort=, use the descriptor \
+         that it passes (LISTEN_FDS) or do without that unit"
+    } else {
+        "; or use a systemd .socket unit, which binds as root for both"
+    };
     let same_user = moves::advice(format!(
-        "run both as the same user: the existing socket belongs to uid {}, this one to uid {}; or \
-         use a systemd .socket unit, which binds as root for both",
+        "run both as the same user: the existing socket belongs to uid {}, this one to uid {}{of_root}",
         user(culprit.socket.uid),
         user(case.evidence.failure.uid),
     ));
