@@ -78,7 +78,7 @@ pub fn failing(
         }
     }
     name_cgroup(host, records, &mut found);
-    found.ancestors = ancestors(host, found.ppid);
+    found.ancestors = line(host, found.ppid);
     found
 }
 
@@ -241,10 +241,10 @@ fn tty_name((major, minor): (u32, u32)) -> Option<String> {
     })
 }
 
-/// The parents, nearest first, without pid 1.
-fn ancestors(host: &Host, parent: Option<u32>) -> Vec<u32> {
+/// A process and its parents, nearest first, without pid 1.
+pub fn line(host: &Host, pid: Option<u32>) -> Vec<u32> {
     let mut found = Vec::new();
-    let mut next = parent;
+    let mut next = pid;
     while let Some(pid) = next.filter(|&pid| pid > 1 && found.len() < MOST_ANCESTORS) {
         found.push(pid);
         next = parent_of(host, pid).map(|parent| parent.ppid);

@@ -11,7 +11,7 @@ use std::{
 use jiff::Timestamp;
 
 use crate::{
-    enrich::host::Host,
+    enrich::{cgroups, host::Host, processes},
     evidence::{Evidence, Fact, Gap, Process, Protocol, Supervisor, SupervisorKind},
     roles::{self, Role},
 };
@@ -207,7 +207,11 @@ impl Supervisors {
             Supervisor { name: Some(unit.clone()), ..Supervisor::bare(SupervisorKind::Systemd) };
         if is_service(unit) {
             match self.service(host, process.unit_owner, unit, deadline) {
-                Ok(service) => fill_in(&mut supervisor, service, process.started),
+                Ok(service) => {
+                    fill_in(&mut supervisor, service, process.started);
+                    let is_main = supervisor.main_pid == Some(process.pid);
+                    supervisor.others = (!is_main).then(|| others(host, process)).flatten();
+                }
                 Err(why) => add_once(gaps, Fact::Supervisor, why),
             }
         }
@@ -265,6 +269,22 @@ fn fill_in(supervisor: &mut Supervisor, service: Service, started: Option<Timest
     supervisor.control_pid = control_pid;
     supervisor.result = result;
     (supervisor.exit_code, supervisor.exit_status) = exit.unzip();
+}
+
+/// How many processes are in the control group of a process that are neither above it nor
+/// below it; `None` if there are too many to look at, or the group is not known.
+fn others(host: &Host, process: &Process) -> Option<u32> {
+    let path = process.cgroup.as_ref()?.path.as_deref()?;
+    let members = cgroups::members(host, cgroups::id_of(host, path)?);
+    let above = processes::line(host, process.ppid);
+    let is_other = |pid: &&u32| {
+        **pid != process.pid
+            && !above.contains(pid)
+            && !processes::line(host, Some(**pid)).contains(&process.pid)
+    };
+    // Its own group has it; none at all were too many to be listed.
+    let listed = members.contains(&process.pid);
+    listed.then(|| u32::try_from(members.iter().filter(is_other).count()).unwrap_or(u32::MAX))
 }
 
 /// Whether a shell has started another of these before the process: it was its parent, and

@@ -213,6 +213,10 @@ pub struct Supervisor {
     /// `exit_code`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_status: Option<i32>,
+    /// Number of processes in the unit that are neither this process, nor above or below it,
+    /// where this is not the unit's main process; absent if unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub others: Option<u32>,
     /// The user that it runs as, if not root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<u32>,
@@ -235,6 +239,7 @@ impl Supervisor {
             result: None,
             exit_code: None,
             exit_status: None,
+            others: None,
             uid: None,
             config: None,
         }

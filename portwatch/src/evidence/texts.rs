@@ -171,6 +171,7 @@ impl Process {
             result,
             exit_code: _,
             exit_status: _,
+            others: _,
             uid: _,
             config,
         }) = supervisor

@@ -161,6 +161,16 @@ fn by_unit(case: &Case, holder: &Process, unit: &str, why: &str) -> Move {
         );
     }
     let known = holder.supervisor.as_ref();
+    if let Some(others @ 1..) = known.and_then(|known| known.others) {
+        let others = match others {
+            1 => "another process".to_owned(),
+            more => format!("{more} other processes"),
+        };
+        let why = format!(
+            "{why}; end the process only: {unit} also runs {others}, which stopping it would end too"
+        );
+        return end(case, holder, &why);
+    }
     let restart = known.and_then(|known| known.restart.as_deref()).filter(|&policy| policy != "no");
     let again = known.and_then(|known| known.restarts).filter(|&restarts| restarts > 0);
     let lasts = match (restart, again) {
