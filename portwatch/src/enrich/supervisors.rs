@@ -277,9 +277,16 @@ fn others(host: &Host, process: &Process) -> Option<u32> {
     let path = process.cgroup.as_ref()?.path.as_deref()?;
     let members = cgroups::members(host, cgroups::id_of(host, path)?);
     let above = processes::line(host, process.ppid);
+    // Workers of one program, of which each has a socket of its own.
+    let is_sibling = |pid: u32| {
+        processes::parent_of(host, pid).is_some_and(|it| {
+            Some(it.ppid) == process.ppid && Some(&it.comm) == process.comm.as_ref()
+        })
+    };
     let is_other = |pid: &&u32| {
         **pid != process.pid
             && !above.contains(pid)
+            && !is_sibling(**pid)
             && !processes::line(host, Some(**pid)).contains(&process.pid)
     };
     // Its own group has it; none at all were too many to be listed.
