@@ -14,6 +14,7 @@ mod causes;
 mod classes;
 mod clock;
 mod closed;
+mod commands;
 mod containers;
 mod cost;
 mod deaf;

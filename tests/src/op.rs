@@ -56,6 +56,12 @@ pub enum Op {
     /// Send the last socket to another end that does not receive it, and close it;
     /// `send`.
     Send,
+    /// Receive a socket of whoever sends one to this path, and keep it; `receive/PATH`. The
+    /// answer is the listener's there.
+    Receive(PathBuf),
+    /// Send the last socket to this path, and close it when it was received; `send-to/PATH`.
+    /// There is no answer.
+    SendTo(PathBuf),
     /// Crash, with a large core that is written to this folder; `dump/PATH`. There
     /// is no answer.
     Dump(PathBuf),
@@ -146,6 +152,8 @@ impl Display for Op {
             Self::Daemon => f.write_str("daemon"),
             Self::Become(program) => write!(f, "become/{}", program.display()),
             Self::Send => f.write_str("send"),
+            Self::Receive(path) => write!(f, "receive/{}", path.display()),
+            Self::SendTo(path) => write!(f, "send-to/{}", path.display()),
             Self::Dump(folder) => write!(f, "dump/{}", folder.display()),
             Self::Ring => f.write_str("ring"),
             Self::Terminal => f.write_str("terminal"),
@@ -191,6 +199,8 @@ impl FromStr for Op {
             "daemon" => Self::Daemon,
             "become" => Self::Become(rest.into()),
             "send" => Self::Send,
+            "receive" => Self::Receive(rest.into()),
+            "send-to" => Self::SendTo(rest.into()),
             "dump" => Self::Dump(rest.into()),
             "ring" => Self::Ring,
             "terminal" => Self::Terminal,

@@ -2,26 +2,63 @@
 //! what must stay open, or the socket is gone.
 
 use std::{
-    io::{self, IoSlice},
+    io::{self, IoSlice, IoSliceMut, Read as _, Write as _},
     mem::MaybeUninit,
-    os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd},
+    os::{
+        fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+        unix::net::{UnixListener, UnixStream},
+    },
+    path::Path,
 };
 
 use rustix::net::{
-    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
-    sendmsg, socketpair,
+    AddressFamily, RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
 
 /// Sent to the other end of a pair, which does not receive it.
 pub fn under_way(socket: OwnedFd) -> anyhow::Result<Vec<OwnedFd>> {
     let (ours, theirs) =
         socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    let descriptors = [socket.as_fd()];
+    send(ours.as_fd(), socket.as_fd())?;
+    Ok(vec![ours, theirs])
+}
+
+fn send(to: BorrowedFd<'_>, socket: BorrowedFd<'_>) -> anyhow::Result<()> {
+    let descriptors = [socket];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     anyhow::ensure!(control.push(SendAncillaryMessage::ScmRights(&descriptors)), "no room");
-    sendmsg(&ours, &[IoSlice::new(b"x")], &mut control, SendFlags::empty())?;
-    Ok(vec![ours, theirs])
+    sendmsg(to, &[IoSlice::new(b"x")], &mut control, SendFlags::empty())?;
+    Ok(())
+}
+
+/// Sent to whoever listens at `path`, who has received it when this returns.
+pub fn sent_to(path: &Path, socket: OwnedFd) -> anyhow::Result<()> {
+    let mut stream = UnixStream::connect(path)?;
+    send(stream.as_fd(), socket.as_fd())?;
+    stream.read_exact(&mut [0])?;
+    Ok(())
+}
+
+/// Keeps what one connection to `path` sends, for as long as this process is there.
+pub fn receive(path: &Path) -> anyhow::Result<()> {
+    let listener = UnixListener::bind(path)?;
+    std::thread::spawn(move || -> anyhow::Result<()> {
+        let (mut stream, _) = listener.accept()?;
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let mut byte = [0];
+        let mut into = [IoSliceMut::new(&mut byte)];
+        recvmsg(&stream, &mut into, &mut control, RecvFlags::CMSG_CLOEXEC)?;
+        let received: Vec<_> = control.drain().collect();
+        stream.write_all(b"x")?;
+        loop {
+            std::thread::park();
+            std::hint::black_box(&received);
+        }
+    });
+    Ok(())
 }
 
 /// Registered with an io_uring (io_uring_register(2)).

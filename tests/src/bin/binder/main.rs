@@ -105,6 +105,15 @@ impl Binder {
                 Err(Command::new(program).arg("hold").exec().into())
             }
             Op::Send => self.hide(hide::under_way),
+            Op::Receive(path) => {
+                hide::receive(path)?;
+                let socket = prepare(&portwatch_tests::op::tcp("127.0.0.1:0"))?;
+                self.stay(socket)
+            }
+            Op::SendTo(path) => {
+                let socket = self.sockets.pop().context("no socket to send")?;
+                hide::sent_to(path, socket)
+            }
             Op::Dump(folder) => own::dump_core(folder),
             Op::Ring => self.hide(hide::in_ring),
             Op::Terminal => {
