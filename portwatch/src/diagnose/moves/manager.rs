@@ -10,7 +10,7 @@ use crate::{
         responsibility::{self, Place, Responsible},
         workloads,
     },
-    evidence::{Process, Supervisor, SupervisorKind},
+    evidence::{Process, Supervisor},
     units::Machine,
 };
 
