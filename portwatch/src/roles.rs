@@ -195,7 +195,9 @@ mod tests {
     use crate::evidence::{Engine, Pod, Workload};
 
     fn named(comm: &str, vouched_by: Option<Voucher>, uid: u32) -> Process {
-        Process { comm: Some(comm.to_owned()), uid: Some(uid), vouched_by, ..Process::default() }
+        let cmdline = [comm, "forkproxy"].map(str::to_owned).into_iter().collect();
+        let comm = Some(comm.to_owned());
+        Process { comm, cmdline, uid: Some(uid), vouched_by, ..Process::default() }
     }
 
     #[test]

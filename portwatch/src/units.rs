@@ -233,13 +233,14 @@ fn matches(name: &str, pattern: &str) -> bool {
     }
 }
 
-/// What a unit is, by its name as systemd shows it.
-pub fn kind(unit: &str) -> Kind<'_> {
+/// What a unit is, by its name as systemd shows it; `of_user` says whether a user's manager
+/// runs it, which has the desktop's applications.
+pub fn kind(unit: &str, of_user: bool) -> Kind<'_> {
     if let Some(machine) = machine(unit) {
         return Kind::Machine(machine);
     }
     if let Some(name) = unit.strip_suffix(".service") {
-        if is_application(name) {
+        if of_user && name.contains('@') && is_application(name) {
             return Kind::Application(application(name));
         }
         let found = LAUNCHERS.iter().find(|it| it.units.iter().any(|unit| matches(name, unit)));
@@ -301,7 +302,9 @@ fn is_application(name: &str) -> bool {
 fn application(name: &str) -> &str {
     const DESKTOPS: &[&str] =
         &["gnome-", "KDE-", "kde-", "flatpak-", "dbus-", "cinnamon-", "xfce-", "sway-", "uwsm-"];
-    let rest = name.strip_prefix("app-").unwrap_or(name);
+    let on_bus =
+        || name.strip_prefix("dbus-:")?.split_once('-').map(|(_, application)| application);
+    let rest = name.strip_prefix("app-").or_else(on_bus).unwrap_or(name);
     let rest = DESKTOPS.iter().find_map(|desktop| rest.strip_prefix(desktop)).unwrap_or(rest);
     if let Some(snap) = rest.strip_prefix("snap.") {
         return snap.split('.').next().unwrap_or(snap);
@@ -380,7 +383,7 @@ mod tests {
     use super::*;
 
     fn launcher_of(unit: &str) -> Option<&'static str> {
-        match kind(unit) {
+        match kind(unit, false) {
             Kind::Launcher(launcher) => Some(launcher.what),
             _ => None,
         }
@@ -409,9 +412,9 @@ mod tests {
             assert_eq!(launcher_of(unit), Some(what), "{unit}");
         }
         for unit in ["nginx.service", "cronolog.service", "sshguard.service", "app@cron.service"] {
-            assert_eq!(kind(unit), Kind::Service, "{unit}");
+            assert_eq!(kind(unit, false), Kind::Service, "{unit}");
         }
-        let Kind::Launcher(sshd) = kind("ssh.service") else { panic!("sshd") };
+        let Kind::Launcher(sshd) = kind("ssh.service", false) else { panic!("sshd") };
         assert!(sshd.is_own("sshd") && sshd.is_own("sshd-session") && !sshd.is_own("node"));
     }
 
@@ -435,21 +438,18 @@ mod tests {
                 "snap.code.code-11111111-2222-3333-4444-555555555555.scope",
                 Kind::Application("code"),
             ),
-            (
-                "dbus-:1.2-org.gnome.Epiphany@0.service",
-                Kind::Application("dbus-:1.2-org.gnome.Epiphany"),
-            ),
+            ("dbus-:1.2-org.gnome.Epiphany@0.service", Kind::Application("org.gnome.Epiphany")),
             ("run-r0f7c2f3e53d94f0e8a7d.scope", Kind::Scope),
             ("run-p812-i813.scope", Kind::Scope),
             ("init.scope", Kind::Scope),
             ("libpod-conmon-9f81c2e4.scope", Kind::Scope),
         ] {
-            assert_eq!(kind(unit), is, "{unit}");
-            assert!(!kind(unit).answers(), "{unit}");
+            assert_eq!(kind(unit, true), is, "{unit}");
+            assert!(!kind(unit, true).answers(), "{unit}");
         }
         for unit in ["run-u12.service", "snap.nextcloud.apache.service", "app.service", "a.socket"]
         {
-            assert!(kind(unit).answers(), "{unit}");
+            assert!(kind(unit, false).answers(), "{unit}");
         }
     }
 
@@ -463,19 +463,19 @@ mod tests {
             ("systemd-nspawn@web.service", Machine::Machined("web".into())),
             ("100.scope", Machine::Proxmox("100")),
         ] {
-            assert_eq!(kind(unit), Kind::Machine(is), "{unit}");
+            assert_eq!(kind(unit, false), Kind::Machine(is), "{unit}");
         }
     }
 
     proptest! {
         #[test]
         fn any_name_is_read(name: String, suffix in "(\\.service|\\.scope|\\.socket|)") {
-            let _ = kind(&format!("{name}{suffix}"));
+            let _ = kind(&format!("{name}{suffix}"), true);
         }
 
         #[test]
         fn any_escape_is_read(name in "machine-(\\\\x[0-9a-g]{0,2}|[a-z-]|ü){0,8}\\.scope") {
-            let _ = kind(&name);
+            let _ = kind(&name, false);
         }
     }
 }

@@ -70,14 +70,27 @@ pub fn of(case: &Case, class: HolderClass, holder: Option<&Process>) -> Option<J
         }
         _ => {}
     }
-    let same_program = program::same(holder, case.process()) == Some(true);
+    let failing = case.process();
+    // A name is no proof between users.
+    let of_another = !case.evidence.is_untried() && holder.uid != failing.uid;
+    let same_program = !of_another && program::same(holder, failing) == Some(true);
     if same_program {
         of_the_program(case, holder, &mut pro, &mut contra);
     }
     of_its_start(case, holder, &mut pro, &mut contra);
-    let failing = case.process();
-    let of_another = !case.evidence.is_untried() && holder.uid != failing.uid;
-    if of_another && let Some(user) = &holder.user {
+    let could_go = !matches!(
+        class,
+        HolderClass::Itself
+            | HolderClass::OtherService
+            | HolderClass::ContainerProxy
+            | HolderClass::KubeProxy
+            | HolderClass::SocketUnit
+            | HolderClass::AppDaemon
+    );
+    if of_another
+        && could_go
+        && let Some(user) = &holder.user
+    {
         contra.push(format!("it runs as another user, {user}"));
     }
     if holder.session.is_some() && holder.session == failing.session {
@@ -105,7 +118,6 @@ pub fn of(case: &Case, class: HolderClass, holder: Option<&Process>) -> Option<J
             SafeToStop::Check
         }
         HolderClass::ContainerProxy | HolderClass::AppDaemon if !holder.left_over => SafeToStop::No,
-        // A name is no proof between users.
         _ if contra.is_empty() && strong && !of_another => SafeToStop::Likely,
         _ => SafeToStop::Check,
     };

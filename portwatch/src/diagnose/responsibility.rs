@@ -65,7 +65,7 @@ pub fn of<'a>(evidence: &Evidence, process: &'a Process) -> Responsible<'a> {
     }
     let shell = supervisor.filter(|by| by.kind == SupervisorKind::Shell);
     if let Some(unit) = process.unit.as_deref() {
-        match units::kind(unit) {
+        match kind_of(process, unit) {
             Kind::Machine(machine) => return Responsible::Machine(machine),
             Kind::Launcher(by) if !is_own(process, by) => {
                 return shell
@@ -83,6 +83,10 @@ pub fn of<'a>(evidence: &Evidence, process: &'a Process) -> Responsible<'a> {
     place(process).map_or(Responsible::Unknown, Responsible::Nobody)
 }
 
+fn kind_of<'a>(process: &Process, unit: &'a str) -> Kind<'a> {
+    units::kind(unit, process.unit_owner.is_some())
+}
+
 /// Where a process is that no manager answers for; `None` if its control group is not known.
 pub fn place(process: &Process) -> Option<Place<'_>> {
     if process.session.is_some() {
@@ -92,7 +96,7 @@ pub fn place(process: &Process) -> Option<Place<'_>> {
         let known = process.cgroup.as_ref().is_some_and(|cgroup| cgroup.path.is_some());
         return known.then_some(Place::NoUnit);
     };
-    Some(match units::kind(unit) {
+    Some(match kind_of(process, unit) {
         Kind::Terminal => Place::Terminal,
         Kind::Session => Place::Session,
         Kind::Application(name) => Place::Application(name),
@@ -105,7 +109,7 @@ pub fn place(process: &Process) -> Option<Place<'_>> {
 /// only launched it.
 pub fn service(process: &Process) -> Option<&str> {
     let unit = process.unit.as_deref().filter(|_| process.session.is_none())?;
-    match units::kind(unit) {
+    match kind_of(process, unit) {
         Kind::Service => Some(unit),
         Kind::Launcher(by) => is_own(process, by).then_some(unit),
         Kind::Machine(_) => Some(unit),

@@ -148,7 +148,7 @@ fn the_process_itself() {
 #[test]
 fn a_proxy_is_not_the_culprit() {
     let mut proxy = java(2219, "0", "/system.slice/docker.service", "2026-06-01T00:00:00Z");
-    proxy.comm = Some("docker-proxy".to_owned());
+    (proxy.comm, proxy.uid) = (Some("docker-proxy".to_owned()), Some(0));
     let diagnosis = diagnose(&listener(proxy));
     assert_eq!(diagnosis.holder.unwrap().class, HolderClass::ContainerProxy);
     let command = diagnosis.moves[0].command.as_deref().unwrap();

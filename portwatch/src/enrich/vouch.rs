@@ -174,8 +174,12 @@ mod tests {
     #[test]
     fn a_name_is_not_the_program() {
         let python = Path::new("/usr/bin/env");
-        for comm in ["docker-proxy", "conmon", "kube-proxy", "systemd", "(sd-listen)", "pasta"] {
+        for comm in ["docker-proxy", "conmon", "kube-proxy", "systemd", "(sd-listen)"] {
             assert_eq!(vouched(comm, 1000, python, |_| ()), Voucher::Nobody, "{comm}");
+        }
+        // What says something about that user's own processes only.
+        for comm in ["pasta", "rootlessport", "PM2 v5.3.0: God", "supervisord"] {
+            assert_eq!(vouched(comm, 1000, python, |_| ()), Voucher::User, "{comm}");
         }
         for comm in ["docker-proxy", "conmon", "kube-proxy"] {
             assert_eq!(vouched(comm, 0, python, |_| ()), Voucher::Root, "{comm}: root's word");
@@ -186,10 +190,10 @@ mod tests {
     fn a_users_own_program_has_that_users_word_only() {
         let folder = TempDir::new().unwrap();
         let of = |name, owner, mode| program(&folder, name, owner, mode);
-        let (own, roots) = (of("rootlesskit", 1000, 0o755), of("conmon", 0, 0o755));
-        assert_eq!(vouched("rootlesskit", 1000, &own, |_| ()), Voucher::User);
-        assert_eq!(vouched("rootlesskit", 1001, &own, |_| ()), Voucher::Nobody);
-        assert_eq!(vouched("docker-proxy", 1000, &own, |_| ()), Voucher::Nobody);
+        let (own, roots) = (of("docker-proxy", 1000, 0o755), of("conmon", 0, 0o755));
+        assert_eq!(vouched("docker-proxy", 1000, &own, |_| ()), Voucher::User);
+        assert_eq!(vouched("docker-proxy", 1001, &own, |_| ()), Voucher::Nobody);
+        assert_eq!(vouched("conmon", 1000, &own, |_| ()), Voucher::Nobody);
         // Root's file of that name, where everybody may have put it.
         assert_eq!(vouched("conmon", 1000, &roots, |_| ()), Voucher::Nobody);
     }

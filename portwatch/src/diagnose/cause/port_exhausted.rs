@@ -25,13 +25,14 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
             most.of
         )));
     }
-    // `inet_bind` and `inet_autobind` of UDP give each socket a port of its own (ip(7)).
-    if case.evidence.failure.protocol == Protocol::Tcp {
-        moves.push(moves::advice(
+    moves.push(moves::advice(match case.evidence.failure.protocol {
+        Protocol::Tcp => {
             "set IP_BIND_ADDRESS_NO_PORT in programs that bind before they connect: then connections \
-             to different destinations share a port",
-        ));
-    }
+             to different destinations share a port"
+        }
+        // Only TCP's connect() takes a port that another socket has.
+        _ => "use fewer sockets at a time: each of them needs a port of its own, wherever it sends to",
+    }));
     moves.extend(range.and_then(|range| widen(case, range)));
     Some(Finding {
         cause: Cause::PortExhausted,

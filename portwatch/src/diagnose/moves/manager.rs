@@ -58,7 +58,8 @@ fn told(place: Place) -> String {
         Place::Launched { by, unit } => {
             format!("{} started it, and {unit} is not its service: end the process only", by.what)
         }
-        Place::Session | Place::NoUnit => "no unit or container manages it".to_owned(),
+        Place::Session => "it runs in a login session, and nothing restarts it".to_owned(),
+        Place::NoUnit => "no unit or container manages it".to_owned(),
         Place::Terminal => "it was started in a terminal, and nothing restarts it".to_owned(),
         Place::Application(name) => format!(
             "it was started from the application {name}: end the process only, since its unit has \
