@@ -31,12 +31,12 @@ pub fn of(case: &Case, class: HolderClass, holder: Option<&Process>) -> Option<J
             );
         }
         HolderClass::OtherService if case.evidence.is_untried() => {
-            contra.push(match &holder.unit {
+            contra.push(match responsibility::service(holder) {
                 Some(unit) => format!("it is a service ({unit}) that others may use"),
                 None => "others may use it".to_owned(),
             });
         }
-        HolderClass::OtherService => contra.push(match &holder.unit {
+        HolderClass::OtherService => contra.push(match responsibility::service(holder) {
             Some(unit) => format!("it is another service ({unit}) that others may use"),
             None => "it is another program that others may use".to_owned(),
         }),

@@ -304,7 +304,9 @@ pub fn enter(case: &Case) -> Option<String> {
 
 /// Whose it is, or else what it is called.
 fn owner(process: &Process) -> String {
-    words::belongs_to(process).unwrap_or_else(|| words::process(process).to_string())
+    let of_none = process.container.is_none() && responsibility::service(process).is_none();
+    let owner = words::belongs_to(process).filter(|_| !of_none || process.session.is_some());
+    owner.unwrap_or_else(|| words::process(process).to_string())
 }
 
 /// Quoted for a shell where it needs to be: as POSIX has it, and what is not seen by its

@@ -10,6 +10,7 @@ use crate::{
     },
     engines::{self, Engine, Names, Spec},
     evidence::{Cgroup, Failure, Process, Workload},
+    roles,
 };
 
 /// Ends the container that `proxy` holds the port for, or the proxy where its engine knows none.
@@ -40,10 +41,8 @@ pub fn behind_proxy(case: &Case, proxy: &Process) -> Vec<Move> {
     }
     let published = published.map(|text| format!(" as {text}")).unwrap_or_default();
     let why = format!("a container published the port{published}; {holds}");
-    let by_name = || {
-        let mut proxies = engines::proxies(proxy.comm.as_deref()?).map(|(engine, _)| engine);
-        proxies.next()
-    };
+    let by_name =
+        || engines::proxies(roles::claim_of(proxy)?.comm).map(|(engine, _)| engine).next();
     let engine = known.map(|workload| workload.engine).or_else(by_name);
     let spec = engine.unwrap_or(engines::LIKELIEST).spec();
     let (_, then) = spec.list;

@@ -300,7 +300,8 @@ fn behind(host: &Host, engines: &mut Engines, proxy: &Proxy, deadline: Instant) 
             return Answer { workload: Some(workload), ..Answer::default() };
         }
         Some(Ok(Err(error)) | Err(error)) => error,
-        None => Unknown::NoUsersSocket { engine: proxy.engine },
+        None if uid == 0 => Unknown::NoSocket { engine },
+        None => Unknown::NoUsersSocket { engine },
     };
     let left_over = matches!(why, Unknown::NotPublished { .. });
     Answer { workload: proxy.workload(), left_over, gap: gap(why) }

@@ -35,16 +35,17 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
                  multicast DNS listener must",
             ),
         );
-    } else if let Some((advice, note)) = addresses::narrower(case, culprit) {
+    } else if let Some((advice, note)) = addresses::narrower(case, culprit)
+        && finding.class != Some(HolderClass::KernelSocket)
+    {
+        let resolver = addresses::of_the_resolver(finding.holder);
         let place = match (culprit.overlap, finding.class) {
+            _ if resolver.is_some() => 0,
             (Overlap::DualStack, _) => dual_stack::place(&finding),
             (_, Some(HolderClass::OtherService | HolderClass::Itself)) => 0,
             _ => finding.moves.len(),
         };
-        finding.moves.insert(place, advice);
-        if let Some(advice) = addresses::of_the_resolver(finding.holder) {
-            finding.moves.insert(place + 1, advice);
-        }
+        finding.moves.splice(place..place, std::iter::once(advice).chain(resolver));
         finding.notes.insert(0, note);
     }
     Some(finding)

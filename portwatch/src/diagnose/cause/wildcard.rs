@@ -32,10 +32,8 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
                     | HolderClass::Itself
             )
         );
-    let place = if first { 0 } else { finding.moves.len() };
-    finding.moves.insert(place, advice);
-    if let Some(advice) = addresses::of_the_resolver(finding.holder) {
-        finding.moves.insert(place + 1, advice);
-    }
+    let resolver = addresses::of_the_resolver(finding.holder);
+    let place = if first || resolver.is_some() { 0 } else { finding.moves.len() };
+    finding.moves.splice(place..place, std::iter::once(advice).chain(resolver));
     Some(finding)
 }
