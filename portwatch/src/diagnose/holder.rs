@@ -224,7 +224,8 @@ fn is_same_service(failing: &Process, holder: &Process) -> bool {
     let same_program = program::same(failing, holder);
     // Started by hand in a login session, and the failing one was not: whatever
     // the program, a person left it there.
-    if holder.session.is_some() && holder.session != failing.session {
+    let left_there = holder.session.is_some() && holder.session != failing.session;
+    if left_there || responsibility::in_another_machine(failing, holder) {
         return false;
     }
     // Jobs of one supervisor have its unit in common and are not one service.

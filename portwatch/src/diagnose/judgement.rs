@@ -93,8 +93,8 @@ pub fn of(case: &Case, class: HolderClass, holder: Option<&Process>) -> Option<J
     {
         contra.push(format!("it runs as another user, {user}"));
     }
-    if holder.session.is_some() && holder.session == failing.session {
-        contra.push("somebody works in the same login session".to_owned());
+    if could_go && !case.evidence.is_untried() && responsibility::work_together(holder, failing) {
+        contra.push("somebody works in the same session".to_owned());
     }
     // By itself this says little: the one that works may be the older one.
     let strong = !pro.is_empty();

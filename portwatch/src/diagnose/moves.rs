@@ -129,7 +129,7 @@ pub fn against(case: &Case, class: HolderClass, holder: Option<&Process>) -> Vec
             Risk::None,
         )],
         HolderClass::SocketUnit => vec![on_behalf::socket_unit(holder, port)],
-        HolderClass::Squatter if shares_session(case, holder) => {
+        HolderClass::Squatter if responsibility::work_together(holder, case.process()) => {
             let mut moves = vec![look_at(holder)];
             moves.extend(stop(case, holder, "only if nobody needs it"));
             moves
@@ -173,16 +173,11 @@ fn is_the_service(case: &Case, holder: &Process) -> bool {
     responsibility::service(holder).is_some() && responsibility::launcher(case.process()).is_some()
 }
 
-/// Whether the failing program was started in the same login session: somebody works there.
-fn shares_session(case: &Case, holder: &Process) -> bool {
-    holder.session.is_some() && holder.session == case.process().session
-}
-
 /// What a process is, for whoever may have started it.
 fn look_at(holder: &Process) -> Move {
     command(
         format!("ps -o pid,ppid,user,tty,lstart,cmd -p {}", holder.pid),
-        "look first: it runs in the same login session as the failing program, so somebody may be \
+        "look first: it was started in the same session as the failing program, so somebody may be \
          working with it",
         Risk::None,
     )

@@ -112,8 +112,30 @@ pub fn service(process: &Process) -> Option<&str> {
     match kind_of(process, unit) {
         Kind::Service => Some(unit),
         Kind::Launcher(by) => is_own(process, by).then_some(unit),
-        Kind::Machine(_) => Some(unit),
-        Kind::Session | Kind::Terminal | Kind::Application(_) | Kind::Scope => None,
+        Kind::Machine(_) | Kind::Session | Kind::Terminal | Kind::Application(_) | Kind::Scope => {
+            None
+        }
+    }
+}
+
+/// Whether one of them runs in a machine in which the other does not.
+pub fn in_another_machine(a: &Process, b: &Process) -> bool {
+    let machine = |process: &'_ Process| {
+        let unit = process.unit.clone()?;
+        matches!(kind_of(process, &unit), Kind::Machine(_)).then_some(unit)
+    };
+    machine(a) != machine(b)
+}
+
+/// Whether both were started by hand by one user: in one login session, or in terminals of one
+/// desktop. Somebody works there.
+pub fn work_together(a: &Process, b: &Process) -> bool {
+    match (place(a), place(b)) {
+        (Some(Place::Session), Some(Place::Session)) => a.session == b.session,
+        (Some(Place::Terminal), Some(Place::Terminal)) => {
+            a.unit_owner.is_some() && a.unit_owner == b.unit_owner
+        }
+        _ => false,
     }
 }
 
