@@ -1,5 +1,5 @@
-//! Who descends of the process that is watched, where programs do not see a task's
-//! parents (up to Linux 5.10).
+//! The descendants of the watched process, where programs cannot read a task's parents (up to
+//! Linux 5.10).
 
 use aya_ebpf::{bindings::task_struct, macros::btf_tracepoint, programs::BtfTracePointContext};
 
@@ -17,7 +17,7 @@ pub fn pw_fork(ctx: BtfTracePointContext) -> i32 {
         // A thread.
         return 0;
     }
-    // Of very many the one that was not seen for longest makes room.
+    // If the map is full, the entry that was least recently used is replaced.
     let _ = if tree::has(parent) { FAMILY.insert(child, 1, 0) } else { FAMILY.remove(child) };
     0
 }

@@ -1,5 +1,5 @@
-//! Tells somebody who waits for it that a port is about to be listened on. Loaded
-//! alone, with a ring of its own.
+//! Notifies `portwatch wait` that a socket is about to listen on a port. Loaded alone, with
+//! its own ring.
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 

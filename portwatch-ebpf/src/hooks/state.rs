@@ -1,5 +1,5 @@
-//! Changes of a TCP socket's state that the [`record`] needs: both sets of hooks
-//! have this one.
+//! State changes of TCP sockets that the owner [`record`] needs. Both hook sets have this
+//! program.
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 
@@ -19,7 +19,7 @@ pub fn pw_state(ctx: BtfTracePointContext) -> i32 {
     let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
     let sk: *const Sock = ctx.arg(0);
     if new == i32::from(sock::TCP_ESTABLISHED) {
-        // Only the end that began it comes from SYN-SENT.
+        // Only the end that started the connection comes from SYN-SENT.
         record::connected(load!(sk, sk_num, u16), old == i32::from(sock::TCP_SYN_SENT));
     } else if old == i32::from(sock::TCP_LISTEN) && new == i32::from(sock::TCP_CLOSE) {
         record::left(sock::cookie(sk));

@@ -1,4 +1,4 @@
-//! A network namespace of before, by what is known of it.
+//! Finds a network namespace again by what is known of it.
 
 use std::{
     io::{self, ErrorKind},
@@ -8,27 +8,27 @@ use std::{
 use super::{any_process, cookie, differ, inode, named, open};
 use crate::enrich::host::{DiagSocket, Host, NetnsRef};
 
-/// What names a namespace. An inode goes to another one when the first is gone, a cookie
-/// never does.
+/// The identifiers of a namespace. An inode may be reused after the namespace was removed, a
+/// cookie never is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Known {
     /// Its inode.
     pub inode: Option<u32>,
-    /// Its cookie, where the kernel tells it.
+    /// Its cookie, if the kernel reports it.
     pub cookie: Option<u64>,
 }
 
-/// What has become of it.
+/// What became of it.
 pub enum Again {
-    /// It is there, and a socket in it.
+    /// It exists; a socket in it.
     There(Box<dyn DiagSocket>),
-    /// It is gone, and all its sockets are.
+    /// It was removed, and all its sockets with it.
     Gone,
-    /// Nobody knows; why.
+    /// It is not known; the reason.
     Unknown(String),
 }
 
-/// Looks for a namespace and enters it.
+/// Searches a namespace and enters it.
 pub fn enter_again(host: &Host, known: Known, deadline: Instant) -> Again {
     let own = host.proc_root.join("self/ns/net");
     let wanted = match (known.inode, known.cookie) {
