@@ -1,4 +1,4 @@
-//! `portwatch history`: the squatters that come back.
+//! `portwatch history`: finds recurring holders.
 
 use std::process::ExitCode;
 
@@ -37,7 +37,7 @@ enum Format {
     Markdown,
 }
 
-/// Reads everything, then tells.
+/// Reads all input, then prints the result.
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let mut history = History::default();
     let tally = args.input.read(

@@ -1,4 +1,4 @@
-//! Which set of hooks, as the command line asks for it.
+//! The option that selects the hook set.
 
 use clap::{ValueEnum, builder::PossibleValue};
 

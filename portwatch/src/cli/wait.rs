@@ -1,5 +1,5 @@
-//! `portwatch wait`: holds a script until ports are free, or until something
-//! listens on them.
+//! `portwatch wait`: blocks a script until ports are free, or until a socket is listening on
+//! them.
 
 use std::{
     io::{self, Write},
@@ -94,7 +94,7 @@ stderr, the result to stdout.
 Exit codes: 0 condition met, 3 timed out, 1 the tool failed, 2 bad usage,
 130 interrupted.";
 
-/// Waits, then tells.
+/// Waits, then prints the result.
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let host = Host::current();
     let asked = args.asked(&host)?;
@@ -102,7 +102,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         .enable_all()
         .build()
         .map_err(SystemError::at("start the runtime"))?;
-    // Before anything is printed, so that whoever reads it can stop it at once.
+    // Before any output, so that a reader of the output can interrupt the program at once.
     let mut interrupt = {
         let _inside = runtime.enter();
         signal(SignalKind::interrupt()).map_err(SystemError::at("watch for SIGINT"))?
@@ -123,7 +123,8 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         Ok(text) => text,
         Err(error) => return ended(code, Err(error)),
     };
-    // SIGINT does not end a process that watches for it, and a terminal may take nothing.
+    // A signal handler for SIGINT is installed, so SIGINT does not end a blocked write to a
+    // terminal.
     let written = runtime.block_on(async {
         let write = move || Stream::Stdout.write_all(text.as_bytes());
         tokio::select! {
@@ -138,7 +139,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     }
 }
 
-/// As shells have it: 128 and the signal's number.
+/// The shells' convention: 128 plus the signal's number.
 const INTERRUPTED: u8 = 130;
 
 impl Args {
@@ -188,7 +189,7 @@ impl Args {
     }
 }
 
-/// Less is no wait.
+/// A shorter wait is not mentioned.
 const WORTH_TELLING: Duration = Duration::from_millis(50);
 const GOOD: Style = AnsiColor::Green.on_default().bold();
 const BAD: Style = AnsiColor::Red.on_default().bold();
@@ -233,7 +234,7 @@ fn seconds(time: Duration) -> String {
     format!("{:.1} s", time.as_secs_f64())
 }
 
-/// A span as the other options have it, or whole seconds, as sleep(1) does.
+/// Parses a time span like other options, or whole seconds like sleep(1).
 fn duration(text: &str) -> Result<Duration, ValueError> {
     if let Ok(seconds) = text.parse() {
         return Ok(Duration::from_secs(seconds));

@@ -1,5 +1,5 @@
-//! What is on a port, and whether the condition holds: a sock_diag listing,
-//! judged row by row with the kernel's rules.
+//! Decides whether the condition is met for a port: a sock_diag listing, compared entry by
+//! entry with the kernel's rules.
 
 use std::{
     collections::BTreeMap,
@@ -22,7 +22,7 @@ use crate::{
     evidence::{Device, Failure, Family, Protocol, Socket, State},
 };
 
-/// What is waited for.
+/// The condition to wait for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Condition {
     /// A bind would succeed.
@@ -32,48 +32,48 @@ pub enum Condition {
     },
     /// The bind that failed would succeed now.
     FreeAgain(Box<FailedBind>),
-    /// A TCP socket listens, a UDP socket is bound.
+    /// A TCP socket is listening, a UDP socket is bound.
     Listening,
 }
 
-/// A bind that failed, and what is known of the listener that was on the port.
+/// A bind that failed, and what is known of the previous listener on the port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailedBind {
-    /// What was asked of the kernel.
+    /// The request.
     pub failure: Failure,
-    /// `SO_REUSEADDR` of the listener, which all its connections have as well: of
-    /// those the kernel tells it to nobody.
+    /// `SO_REUSEADDR` of the listener, which all its connections inherit: the kernel does not
+    /// report it for connections.
     pub reuseaddr: Option<bool>,
 }
 
-/// In which network namespace.
+/// A network namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// That of this process.
+    /// This process's.
     Own,
-    /// One of before, which may be gone.
+    /// A recorded one, which may have been removed.
     Known(Known),
 }
 
-/// What is asked of a port.
+/// A port and its condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asked {
-    /// Where.
+    /// The namespace.
     pub place: Place,
     /// TCP or UDP.
     pub protocol: Protocol,
-    /// At this address; `None` for any.
+    /// The address; `None` for any.
     pub address: Option<IpAddr>,
-    /// On this interface alone.
+    /// The interface, if the bind is limited to one.
     pub device: Option<Device>,
     /// The port.
     pub port: u16,
-    /// What should be so.
+    /// The condition.
     pub condition: Condition,
 }
 
 impl FailedBind {
-    /// The socket with what is known of the listener that it may come from.
+    /// Returns the socket with what is known of the listener that it may come from.
     fn recalled(&self, mut socket: Socket) -> Socket {
         if self.failure.protocol == Protocol::Tcp {
             socket.reuseaddr = socket.reuseaddr.or(self.reuseaddr);
@@ -83,7 +83,8 @@ impl FailedBind {
 }
 
 impl Asked {
-    /// Whether a bind that failed would succeed now, in the namespace where it failed.
+    /// Creates the question whether a bind that failed would succeed now, in the namespace
+    /// where it failed.
     pub fn again(failed: FailedBind, place: Known) -> Self {
         let Failure { protocol, address, ref device, port, .. } = failed.failure;
         Self {
@@ -101,19 +102,19 @@ impl Asked {
         self.protocol == Protocol::Tcp
     }
 
-    /// The address to bind. Any address is `::`, and IPv4 with it: whatever is in
-    /// the way of `0.0.0.0` is in the way of that too.
+    /// Returns the address to bind. Any address is `::`, which includes IPv4: whatever blocks
+    /// `0.0.0.0` blocks `::` too.
     fn address(&self) -> IpAddr {
         self.address.unwrap_or(Ipv6Addr::UNSPECIFIED.into())
     }
 
-    /// The bind that is asked about; it sets no options but the one.
+    /// Returns the bind in question; SO_REUSEADDR is the only option it may set.
     fn bind(&self, reuseaddr: bool) -> Failure {
         let address = self.address();
         Failure {
-            // A bind to a specific address is IPv6's alone (`__inet6_bind`).
+            // A bind to a specific address is IPv6 only (`__inet6_bind`).
             v6only: is_v6_alone(address).map(|alone| alone && !address.is_unspecified()),
-            // Asked only of those that set SO_REUSEPORT.
+            // Relevant only for binds that set SO_REUSEPORT.
             uid: Some(0),
             device: self.device.clone(),
             ..Failure::untried(self.protocol, address, self.port, reuseaddr)
@@ -121,7 +122,7 @@ impl Asked {
     }
 }
 
-/// Whether an IPv6 address is no IPv4 address in IPv6's form.
+/// Returns whether an IPv6 address is not an IPv4-mapped one.
 fn is_v6_alone(address: IpAddr) -> Option<bool> {
     match address {
         IpAddr::V4(_) => None,
@@ -136,34 +137,33 @@ pub struct Kind {
     pub count: u32,
     /// One of them.
     pub example: Socket,
-    /// When the kernel forgets the last of them, in milliseconds (a lower bound).
+    /// Milliseconds until the kernel removes the last of them (a lower bound).
     pub max_remaining_ms: Option<u64>,
 }
 
-/// How a port stands.
+/// The state of a port.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
-    /// Whether the condition holds.
+    /// Whether the condition is met.
     pub met: bool,
-    /// What is in the way of the bind; or who listens; or who is on the port and
-    /// does not listen where it was asked.
+    /// The sockets that block the bind; or the listeners; or the sockets on the port that do
+    /// not listen on the address.
     pub kinds: BTreeMap<State, Kind>,
-    /// Remnants of connections that the bind passes only if they had
-    /// SO_REUSEADDR, which the kernel tells nobody.
+    /// Closing connections that the bind passes only if they had SO_REUSEADDR, which the
+    /// kernel does not report.
     pub passed: u32,
-    /// All that is in the way ends by the kernel's own timers, the last after
-    /// this (a lower bound).
+    /// The kernel's own timers end all that blocks, the last after this time (a lower bound).
     pub ends_in: Option<Duration>,
 }
 
 impl Standing {
-    /// How many are in TIME-WAIT, and how long the last still is, in milliseconds.
+    /// Returns how many are in TIME-WAIT, and the remaining time of the last, in milliseconds.
     pub fn time_wait(&self) -> (u32, Option<u64>) {
         let kind = self.kinds.get(&State::TimeWait);
         kind.map_or((0, None), |kind| (kind.count, kind.max_remaining_ms))
     }
 
-    /// The sockets in words; `None` if there are none.
+    /// Returns the sockets as text; `None` if there are none.
     pub fn words(&self) -> Option<String> {
         let kinds: Vec<_> = self.kinds.iter().map(|(state, kind)| kind.words(*state)).collect();
         (!kinds.is_empty()).then(|| kinds.join("; "))
@@ -191,7 +191,7 @@ impl Kind {
     }
 }
 
-/// Looks at everything on the port.
+/// Checks all sockets on the port.
 ///
 /// # Errors
 /// The kernel does not list its sockets, or not all of them.
@@ -205,14 +205,15 @@ pub fn look(
         Some(protocol) => {
             [Family::Ipv4, Family::Ipv6].map(|family| Query::Other { protocol, family }).to_vec()
         }
-        // What cannot be listed holds nobody up who has been told what failed.
+        // A bind that failed has been explained already: sockets that cannot be listed do not
+        // delay the retry.
         None if matches!(asked.condition, Condition::FreeAgain(_)) => Vec::new(),
         None => return Err(ListError::Protocol),
     };
     list(diag, &queries, kernel, asked)
 }
 
-/// Looks at TCP listeners alone, which costs next to nothing on any machine.
+/// Checks TCP listeners only, which is cheap on any machine.
 ///
 /// # Errors
 /// As [`look`].
@@ -240,22 +241,22 @@ fn list(
         }
         Ok::<_, ListError>((judge.end(), torn))
     };
-    // Once more if the table changed under the walk; after that what is seen counts,
-    // or a busy server would never be seen at all.
+    // Repeated once if the table changed during the walk. After that the result counts,
+    // because on a busy server every walk may be disturbed.
     match walk(diag)? {
         (standing, false) => Ok(standing),
         (_, true) => Ok(walk(diag)?.0),
     }
 }
 
-/// Judges row after row. Pure.
+/// Judges entry by entry. Pure.
 struct Judge<'a> {
     kernel: Kernel,
     asked: &'a Asked,
-    /// The bind that is to pass every row.
+    /// The bind to compare with every entry.
     bind: Failure,
     standing: Standing,
-    /// A socket is in the way that nothing but its owner ends.
+    /// Whether a socket blocks that only its owner can close.
     lasting: bool,
     remaining_ms: u64,
 }
@@ -273,7 +274,7 @@ impl<'a> Judge<'a> {
     fn take(&mut self, row: Socket) {
         match &self.asked.condition {
             Condition::Free { reuseaddr } => self.against_bind(*reuseaddr, row),
-            // It has met what nobody could see, so that nothing is taken for granted.
+            // The bind has failed because of what could not be seen, so nothing is assumed.
             Condition::FreeAgain(failed) => self.against_bind(false, failed.recalled(row)),
             Condition::Listening => self.for_listening(row),
         }
@@ -285,8 +286,8 @@ impl<'a> Judge<'a> {
             Verdict::Allows => return,
             // It is on no list of owners, unless it is a rare kind of child.
             Verdict::MayRefuse(_) if row.state == State::SynRecv => return,
-            // Whoever sets the option has set it on the listener before, from which
-            // its connections have it.
+            // A program that sets the option has set it on the listener too, from which its
+            // connections inherit it.
             Verdict::MayRefuse(_) if reuseaddr && is_remnant => {
                 self.standing.passed = self.standing.passed.saturating_add(1);
                 return;
@@ -313,7 +314,7 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// Whether what is sent to the address asked for arrives at the socket.
+    /// Returns whether the socket receives what is sent to the requested address.
     fn takes_in(&self, row: &Socket) -> bool {
         let index = |device: &Option<Device>| device.as_ref().map(|device| device.index);
         let (its, asked) = (index(&row.device), index(&self.asked.device));
