@@ -1,10 +1,9 @@
-//! The stream read back, from wherever it went: files, folders of a capture,
-//! stdin, the journal. Every event is diagnosed again, by today's rules, and goes
-//! on to the same sinks.
+//! Reads the stream back from its outputs: files, directories of a capture, stdin, the
+//! journal. Every event is diagnosed again with the current rules, and goes to the same sinks.
 //!
-//! [`sources`] give bytes, [`lines`] makes lines of them, [`again`] reads them (its
-//! parts by [`section`]) and diagnoses; [`same`] tells whether that changed anything.
-//! Nothing but the line in hand is kept, however long the stream is.
+//! [`sources`] provide bytes, [`lines`] splits them into lines, [`again`] reads them (by
+//! [`section`]) and diagnoses; [`same`] detects whether that changed anything. Only the
+//! current line is in memory, however long the stream is.
 
 use std::path::PathBuf;
 
@@ -18,7 +17,7 @@ mod same;
 mod section;
 pub mod sources;
 
-/// A line that is not a record, and where it stands.
+/// A line that is not a record, and its position.
 #[derive(Debug, thiserror::Error)]
 #[error("{name}:{line}: {why}")]
 pub struct BadLine {
@@ -26,22 +25,22 @@ pub struct BadLine {
     pub name: String,
     /// Counted from 1.
     pub line: u64,
-    /// What is wrong with it.
+    /// The error.
     pub why: String,
 }
 
 /// Why a source cannot be read at all.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// It is not there, or may not be read.
+    /// It does not exist, or access was denied.
     #[error("failed to read {}", .path.display())]
     Open {
-        /// What was asked for.
+        /// The path.
         path: PathBuf,
-        /// The answer.
+        /// The error.
         source: std::io::Error,
     },
-    /// The folder has no capture in it.
+    /// The directory has no capture in it.
     #[error("no capture files in {}", .0.display())]
     Empty(PathBuf),
     /// There is no `journalctl`, or it failed.
