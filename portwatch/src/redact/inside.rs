@@ -34,7 +34,7 @@ struct Named {
     kind: Kind,
     /// What ends the value: the separators before the name's field.
     ends: &'static [char],
-    /// It stands where a URL has its host.
+    /// It is at the position of a URL's host.
     is_host: bool,
 }
 
