@@ -1,4 +1,4 @@
-//! The kernel that runs.
+//! The running kernel.
 
 /// Whether its version is this or a later one.
 #[must_use]
