@@ -45,7 +45,7 @@ const TICKS_PER_NAMESPACE: u32 = 4;
 
 /// An output that is read page by page.
 const PAGES: Manner = Manner::Pages(Duration::from_millis(600));
-/// How long the other output is not read, in each third of its time.
+/// Length of a period; in every third one, the other output is not read.
 const STOP: Duration = Duration::from_secs(60);
 /// Interval between reloads.
 const RELOADS: Duration = Duration::from_secs(10);

@@ -120,7 +120,7 @@ pub fn mount_point() -> PathBuf {
     mounted().expect("cgroup2 is mounted")
 }
 
-/// Whether there is such a hierarchy.
+/// Returns whether there is such a hierarchy.
 #[must_use]
 pub fn is_mounted() -> bool {
     mounted().is_some()

@@ -64,7 +64,7 @@ impl Event {
         self.at(pointer).as_array().map_or(&[], Vec::as_slice)
     }
 
-    /// Whether it happened in `netns`.
+    /// Returns whether it happened in `netns`.
     #[must_use]
     pub fn is_in(&self, netns: &Netns) -> bool {
         match netns.cookie {

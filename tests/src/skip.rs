@@ -71,7 +71,7 @@ pub fn skip(test: &str, lacks: &str) {
     }
 }
 
-/// Whether `test` is skipped because the kernel is older than this.
+/// Returns whether `test` is skipped because the kernel is older than this.
 #[must_use]
 pub fn needs(test: &str, (major, minor): (u32, u32)) -> bool {
     let lacks = !kernel::is_at_least(major, minor);

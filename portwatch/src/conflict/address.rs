@@ -84,7 +84,7 @@ impl End {
         self.v4().is_unspecified()
     }
 
-    /// Whether it is an IPv4 address, mapped or not.
+    /// Returns whether it is an IPv4 address, mapped or not.
     fn is_v4(self) -> bool {
         self.kind() == Kind::Mapped
     }

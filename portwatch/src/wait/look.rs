@@ -97,7 +97,7 @@ impl Asked {
         }
     }
 
-    /// Whether it is TCP.
+    /// Returns whether it is TCP.
     pub fn is_tcp(&self) -> bool {
         self.protocol == Protocol::Tcp
     }

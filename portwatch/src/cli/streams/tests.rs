@@ -15,7 +15,7 @@ fn terminals() -> (OwnedFd, OwnedFd) {
     unsafe { (OwnedFd::from_raw_fd(screen), OwnedFd::from_raw_fd(line)) }
 }
 
-/// Whether it comes to an end.
+/// Returns whether it comes to an end.
 fn ends(what: impl FnOnce() + Send + 'static) -> bool {
     let (done, ended) = mpsc::channel();
     thread::spawn(move || {

@@ -103,8 +103,8 @@ mod tests {
         Process { pid, ppid: Some(60), container: Some(ID.to_owned()), ..Process::default() }
     }
 
-    /// Whether the namespace of the container's first process 60 is called after it, where
-    /// its children 70 fails and 80 holds the port.
+    /// Returns whether the namespace of the container's first process 60 is called after it,
+    /// where its children 70 fails and 80 holds the port.
     fn is_named(change: impl FnOnce(&Path, &mut u32, &mut Process, &mut Process)) -> bool {
         let root = TempDir::new().unwrap();
         let host = Host::fake(root.path(), Box::new(|_| Err(io::ErrorKind::Unsupported.into())));

@@ -142,7 +142,7 @@ pub fn systemctl(arguments: &[&str]) -> String {
     output(Command::new("systemctl").args(arguments)).trim().to_owned()
 }
 
-/// Whether `systemctl` succeeds.
+/// Returns whether `systemctl` succeeds.
 pub fn try_systemctl(arguments: &[&str]) -> bool {
     let mut command = Command::new("systemctl");
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
