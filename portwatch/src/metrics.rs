@@ -81,7 +81,7 @@ impl Metrics {
             )?,
             lost: counters(
                 "portwatch_events_lost_total",
-                "Failed binds that are missing in the stream, or in that of one sink",
+                "Failed binds that were lost and have no event in the stream, or in that of one sink",
                 &["where"],
             )?,
             ignored: counters(

@@ -252,7 +252,7 @@ fn missing(ctx: &BtfTracePointContext, regs: *const Regs, asked: u8) {
         count_not_attempted();
     } else {
         count_loss(loss::ATTEMPT_MISSING);
-        debug!(ctx, "refused call without an attempt, family {}", family);
+        debug!(ctx, "failed call without an attempt, family {}", family);
     }
 }
 

@@ -99,7 +99,7 @@ impl Clause {
                 "sets SO_REUSEPORT; both sockets must, and this bind does not"
             }
             Self::BindHasReusePortGroup => {
-                "has SO_REUSEPORT as this bind has, but this bind's socket is in a group of its own"
+                "sets SO_REUSEPORT like this bind, but this bind's socket is already in another group"
             }
             Self::OneLacksReuseAddr => {
                 "blocks any bind unless both sockets set SO_REUSEADDR; which of the two does not \

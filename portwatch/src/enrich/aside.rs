@@ -79,10 +79,10 @@ impl Who {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unanswered {
     /// It did not answer in time.
-    #[error("it did not answer within {} ms", PATIENCE.as_millis())]
+    #[error("it did not respond within {} ms", PATIENCE.as_millis())]
     Late,
     /// It, or other processes of its user, did not answer before.
-    #[error("it was not asked, since its user's processes did not answer before")]
+    #[error("it was skipped, because processes of its user did not respond before")]
     LeftAlone,
     /// No thread is available.
     #[error("no thread could be started")]

@@ -177,7 +177,7 @@ impl Containers {
         if left_out > 0 {
             gaps.push(Gap::new(
                 Fact::Workload,
-                format!("only {MOST_DESCRIBED} holders were looked into, {left_out} were not"),
+                format!("the containers of only {MOST_DESCRIBED} holders were looked up, {left_out} were not"),
             ));
         }
         // Two processes of one container have the same gaps.

@@ -25,7 +25,7 @@ pub fn failure(bind: &RawBind, gaps: &mut Vec<Gap>) -> Failure {
         gaps.push(Gap::new(Fact::Device, "the hooks do not see the address's scope id"));
     }
     if !bind.address_seen {
-        gaps.push(Gap::new(Fact::Address, "an IPv6 address is out of the hooks' reach here"));
+        gaps.push(Gap::new(Fact::Address, "the hooks cannot read an IPv6 address on this kernel"));
     }
     Failure {
         stage: bind.stage,

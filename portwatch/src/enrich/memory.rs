@@ -136,8 +136,8 @@ impl Host {
             more => format!(" and {more} more"),
         };
         let why = format!(
-            "the arguments of pid {}{more} could not be read: the memory of the process does not \
-             answer",
+            "the arguments of pid {}{more} could not be read in time: the process's memory did \
+             not respond",
             pids.join(", ")
         );
         (!pids.is_empty()).then(|| Gap::new(Fact::Cmdline, why))

@@ -103,7 +103,7 @@ impl Namespaces {
             Some(open) if differ(bind.netns_cookie, open.cookie) => {
                 gaps.push(Gap::new(
                     Fact::Netns,
-                    "it was gone when it was looked for, and its inode is another namespace's",
+                    "it was removed before it could be entered, and another namespace has its inode",
                 ));
                 let inode = Some(wanted);
                 (Netns { inode, cookie: bind.netns_cookie, ..Netns::default() }, None)
@@ -140,7 +140,7 @@ impl Namespaces {
             None => host.proc_root.join("self/ns/net"),
         };
         let gone =
-            || Gap::new(Fact::Netns, "the process was gone before its namespace could be read");
+            || Gap::new(Fact::Netns, "the process had exited before its namespace could be read");
         let Some(cookie) = bind.netns_cookie else { return inode(&of_task).ok_or_else(gone) };
         let at_hand = self.open.iter().find(|(_, open)| open.cookie == Some(cookie));
         if let Some((&inode, _)) = at_hand {
@@ -156,8 +156,8 @@ impl Namespaces {
                 let inode = inode(&of_task).ok_or_else(gone)?;
                 gaps.push(Gap::new(
                     Fact::NetnsCookie,
-                    "taken for the failing process's namespace: before Linux 5.14 that cannot be \
-                     compared",
+                    "assumed to be the failing process's namespace: before Linux 5.14 that cannot \
+                     be verified",
                 ));
                 return Ok(inode);
             }
@@ -247,15 +247,15 @@ fn find(
     if let Err(why) = &way {
         gaps.push(if why.kind() == ErrorKind::PermissionDenied && (!gone || may_be_denied()) {
             Gap::denied(Fact::Netns, if gone {
-                "the failing process was gone, and those that may share its namespace may not be \
-                 looked at"
+                "the failing process had exited, and access to those that may share its namespace \
+                 was denied"
             } else {
-                "the namespace of the failing process may not be looked into"
+                "access to the failing process's namespace was denied"
             })
         } else if why.kind() == ErrorKind::TimedOut {
             Gap::new(Fact::Netns, "no process in it was found before the deadline")
         } else {
-            let gone = "its last process was gone and it has no name, so it could not be entered";
+            let gone = "its last process had exited and it has no name, so it could not be entered";
             Gap::new(Fact::Netns, host.hidden().map_or(gone, Hidden::why))
         });
     }
@@ -280,7 +280,7 @@ fn describe(
     if init.is_none() {
         gaps.push(Gap::new(
             Fact::NetnsHost,
-            "pid 1's namespace may not be read; the agent's own is taken for the host's",
+            "access to pid 1's namespace was denied; the agent's own is assumed to be the host's",
         ));
     }
     let host = init.or(own).map(|host| host == wanted);

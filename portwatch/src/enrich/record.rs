@@ -92,10 +92,10 @@ pub fn recall_binder(
         if let Some(owner) = owner.filter(|_| socket.state != State::TimeWait) {
             let ended = has_ended(host, &owner);
             let why = match (ended, searches.of(socket)) {
-                (true, _) => "had bound the socket and has ended",
-                (false, Some(Searched::Nobody)) => "had bound the socket and no longer has it open",
+                (true, _) => "bound the socket and has exited",
+                (false, Some(Searched::Nobody)) => "bound the socket and no longer has it open",
                 (false, Some(Searched::Found | Searched::Incomplete) | None) => {
-                    "had bound the socket; whether it still has it open was not seen"
+                    "bound the socket; whether it still has it open is not known"
                 }
             };
             socket.holders.push(Process { ended, ..process(host, records, &owner) });

@@ -51,10 +51,10 @@ pub enum ListError {
     #[error("sock_diag: {0}")]
     Reply(#[source] ReplyError),
     /// There are more than the limit.
-    #[error("sock_diag: more rows than are read")]
+    #[error("sock_diag: more sockets than are read")]
     TooMany,
     /// The deadline has passed.
-    #[error("sock_diag: listing took longer than its deadline ({rows} rows)")]
+    #[error("sock_diag: listing took longer than its deadline ({rows} sockets)")]
     Late {
         /// Entries that had been listed by then.
         rows: usize,
@@ -282,7 +282,7 @@ impl Search<'_> {
             } else {
                 gaps.push(Gap::new(
                     Fact::Bound,
-                    "the kernel shows sockets that are bound and do not listen only from 6.8 on",
+                    "before Linux 6.8 it does not list sockets that are bound but not listening",
                 ));
             }
         }

@@ -87,7 +87,8 @@ pub fn explain(
     gaps.extend(receivers.and_then(|receivers| gap(&receivers)));
     if unknown > 0 {
         let why = format!(
-            "what keeps {unknown} sockets that no process has open was not seen before the deadline"
+            "the deadline was reached before it was known what keeps {unknown} sockets that no \
+             process has open"
         );
         gaps.push(Gap::new(Fact::Unheld, why));
     }
@@ -101,14 +102,14 @@ fn gap(receivers: &Result<Vec<u32>, SearchError>) -> Option<Gap> {
         Ok(pids) => {
             let pids: Vec<String> = pids.iter().map(u32::to_string).collect();
             format!(
-                "no process has the socket open; descriptors are under way to pid {}, and whether \
-                 it is among them cannot be seen",
+                "no process has the socket open; descriptors are in flight to pid {}, and the \
+                 kernel does not show whether it is among them",
                 pids.join(", ")
             )
         }
         Err(why) => format!(
-            "no process has the socket open; whether its descriptor is under way to one was not \
-             seen: {why}"
+            "no process has the socket open; whether its descriptor is in flight to one is not \
+             known: {why}"
         ),
     };
     Some(Gap::new(Fact::Unheld, why))

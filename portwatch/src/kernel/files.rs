@@ -47,7 +47,7 @@ pub enum SearchError {
     #[error("the kernel shows this pid namespace's processes only")]
     PidNamespace,
     /// Descriptors in flight could not be told apart from the kernel's own sockets.
-    #[error("the kernel does not count descriptors that are under way")]
+    #[error("the kernel does not count descriptors in flight")]
     NotCounted,
     /// The deadline has passed.
     #[error("the search took longer than its deadline")]

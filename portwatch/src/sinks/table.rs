@@ -136,7 +136,7 @@ pub enum Clash {
     #[error("{0} is named twice")]
     Twice(Kind),
     /// They would remove each other's files.
-    #[error("two captures are to be kept in {}", .0.display())]
+    #[error("two captures use the directory {}", .0.display())]
     OneFolder(PathBuf),
 }
 
@@ -147,7 +147,7 @@ impl Advised for Clash {
                 "choose one of them; journald and --capture do not use stdout"
             }
             Self::Twice(_) => "name each sink once: by a flag or key, or in a [[sink]] table",
-            Self::OneFolder(_) => "give each capture a folder of its own",
+            Self::OneFolder(_) => "give each capture a directory of its own",
         }
     }
 

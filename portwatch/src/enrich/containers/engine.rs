@@ -36,7 +36,7 @@ pub enum Error {
     #[error("{0}")]
     Http(#[from] hyper::Error),
     /// The engine returned an error status.
-    #[error("it answers {0}")]
+    #[error("it returned {0}")]
     Refused(StatusCode),
     /// The answer does not match the API.
     #[error("its response could not be parsed: {0}")]

@@ -31,8 +31,8 @@ pub fn find(var_root: &Path, uid: Option<&str>, id: Option<&str>) -> Found {
         return linked;
     }
     let Some(uid) = uid else {
-        let why = "the kubelet has no log of that container, and containerd and CRI-O are not \
-                   asked for its name";
+        let why = "the kubelet has no log of that container; its name is not requested from \
+                   containerd or CRI-O";
         return Found { why: Some(why), ..Found::default() };
     };
     let pods = var_root.join("log/pods");
@@ -41,7 +41,7 @@ pub fn find(var_root: &Path, uid: Option<&str>, id: Option<&str>) -> Found {
         return Found { why: Some("the kubelet has no logs of that pod"), ..Found::default() };
     };
     let container = container(&pods.join(name), id);
-    let why = container.is_none().then_some("which container of the pod it is, no log says");
+    let why = container.is_none().then_some("no log says which container of the pod it is");
     Found { pod: Some(pod), container, why }
 }
 

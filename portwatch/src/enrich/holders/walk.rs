@@ -122,7 +122,7 @@ impl Walk {
             };
             gaps.push(Gap::denied(
                 Fact::Holders,
-                format!("the descriptors of pid {}{more} may not be read", names.join(", ")),
+                format!("access to the descriptors of pid {}{more} was denied", names.join(", ")),
             ));
         }
         if self.late {

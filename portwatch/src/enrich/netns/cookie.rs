@@ -35,17 +35,18 @@ pub enum NotFound {
 impl NotFound {
     /// Returns the gap for it.
     pub fn gap(self) -> Gap {
-        const BEGINS: &str = "the socket is of another network namespace than its process";
+        const BEGINS: &str = "the socket is in another network namespace than its process";
         match self {
-            Self::Untried { denied: true } => {
-                Gap::denied(Fact::Netns, format!("{BEGINS}, and not all may be looked into"))
-            }
+            Self::Untried { denied: true } => Gap::denied(
+                Fact::Netns,
+                format!("{BEGINS}, and access to some namespaces was denied"),
+            ),
             Self::Untried { denied: false } => {
                 Gap::new(Fact::Netns, format!("{BEGINS}, which was not found before the deadline"))
             }
             Self::Gone | Self::Unasked => Gap::new(
                 Fact::Netns,
-                format!("{BEGINS}, which has no process and no name to enter by"),
+                format!("{BEGINS}, which has no process and no name to enter it by"),
             ),
         }
     }
