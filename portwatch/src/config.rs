@@ -49,8 +49,8 @@ settings! { said:
         default: (Size(Limits::DEFAULT.file_size)),
         reload: no,
         values: "`64MiB`",
-        sample: "Start a new file at this size or age; remove the oldest files when all together \
-                 exceed the last value.",
+        sample: "Start a new file at this size or age; remove the oldest files when their total \
+                 size exceeds the last value.",
     }
     /// Start a new file at this age [default: 24h]
     capture_file_age: Time {
@@ -61,7 +61,7 @@ settings! { said:
         values: "`24h`",
         sample: "",
     }
-    /// Remove the oldest files when all together exceed this size [default: 1GiB]
+    /// Remove the oldest files when their total size exceeds this [default: 1GiB]
     capture_size: Size {
         flag: "SIZE",
         variable: "PORTWATCH_CAPTURE_SIZE",

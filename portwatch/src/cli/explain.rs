@@ -69,8 +69,8 @@ pub struct Args {
     /// The binding program sets SO_REUSEADDR
     #[arg(long)]
     reuseaddr: bool,
-    /// Look in another network namespace: of a process, by name (ip-netns(8)), by file;
-    /// or in all
+    /// Explain a bind in another network namespace: of a process, by name (ip-netns(8)),
+    /// by file; or in all of them
     #[arg(long, value_name = "PID|NAME|PATH|all")]
     netns: Option<String>,
     /// Output format

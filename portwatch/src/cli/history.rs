@@ -33,7 +33,7 @@ enum Format {
     Human,
     /// One JSON object
     Json,
-    /// A table to paste
+    /// A Markdown table, ready to paste
     Markdown,
 }
 

@@ -38,7 +38,8 @@ Examples:
   grep -h portwatch/bind-failure *.log | portwatch replay -
       from any log that contains the records
 
-replay reports lines that are not records on stderr, and then exits with code 1.";
+replay reports lines that are not records on stderr and continues. It exits with code 1
+if there were any.";
 
 /// Reads, diagnoses and writes.
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {

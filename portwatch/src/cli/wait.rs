@@ -57,8 +57,8 @@ pub struct Args {
     /// Longest wait: 30s, 2m, or a number of seconds; 0 checks once
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     timeout: Duration,
-    /// The bind will set SO_REUSEADDR, and so did the previous program: what connections
-    /// leave behind (TIME-WAIT) does not block it
+    /// The bind will set SO_REUSEADDR, and so did the previous program: its
+    /// connections, including those in TIME-WAIT, do not block the bind
     #[arg(long, conflicts_with = "listening")]
     reuseaddr: bool,
     /// UDP instead of TCP

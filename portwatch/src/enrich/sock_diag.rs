@@ -78,7 +78,7 @@ impl Query {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReplyError {
     /// The kernel rejected the request: an errno.
-    #[error("the kernel answers errno {0}")]
+    #[error("the kernel returned errno {0}")]
     Refused(i32),
     /// The bytes end in the middle of a message.
     #[error("the kernel's reply is cut short")]

@@ -35,7 +35,7 @@ pub enum Choice {
     /// Function exits if the kernel permits them, otherwise tracepoints.
     #[default]
     Auto,
-    /// Function exits, or fail.
+    /// Function exits only.
     Fexit,
     /// Tracepoints, even if function exits are permitted.
     Tracepoint,

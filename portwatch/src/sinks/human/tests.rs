@@ -53,7 +53,7 @@ fn undetermined() -> Event {
         evidence.last_holder = None;
         evidence.gaps.push(crate::evidence::Gap::new(
             Fact::Sockets,
-            "sock_diag: the kernel answers errno 12",
+            "sock_diag: the kernel returned errno 12",
         ));
     })
 }
