@@ -98,7 +98,7 @@ pub struct Attempt {
     pub device: u32,
     /// The socket's owner (`sk_uid`).
     pub uid: u32,
-    /// The requested port in host byte order; 0 asks for any.
+    /// The requested port in host byte order; 0 requests any free port.
     pub port: u16,
     /// `AF_INET` or `AF_INET6`.
     pub family: u16,
@@ -127,7 +127,7 @@ pub struct Culprit {
     pub uid: u32,
     /// The interface of `SO_BINDTODEVICE`; 0 for none.
     pub device: u32,
-    /// `AF_INET` or `AF_INET6`; 0 means that there is no culprit.
+    /// `AF_INET` or `AF_INET6`; 0 means that there is no blocking socket.
     pub family: u16,
     /// See [`flag`].
     pub flags: u16,
@@ -166,7 +166,7 @@ pub struct OpenFile {
 /// Sockets that one pass over all open files looks for. One failed bind rarely has more on its
 /// port, so one pass is enough.
 pub const WANTED: u32 = 512;
-/// Stands in for an inode: every socket. No file has inode 0.
+/// Instead of an inode: every socket. No file has inode 0.
 pub const ANY_SOCKET: u64 = 0;
 
 /// The task whose bind failed. It is read in the kernel because it has often exited a

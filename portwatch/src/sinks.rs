@@ -45,7 +45,7 @@ define::sinks! { |keys, out, colour|
         Journald { name: "journald", stdout: false, open: Journald }
     }
     table {
-        /// The stream kept in a folder, for portwatch replay
+        /// The stream kept in a directory, for portwatch replay
         Capture {
             name: "capture",
             stdout: false,

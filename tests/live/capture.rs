@@ -244,7 +244,7 @@ fn a_full_disk_is_survived() {
     };
     refused();
     let ballast = inside.join("ballast");
-    // As much as there is room for.
+    // As much as fits.
     fs::write(&ballast, vec![0; 64 * 1024]).unwrap_err();
     let missed: Vec<_> = (0..5).map(|_| refused()).collect();
     agent.output_with(&[missed[4].text("/id")]);

@@ -118,7 +118,7 @@ impl Process {
 
     /// Sends it a signal; does nothing once it has ended.
     pub fn signal(&self, signal: Signal) {
-        // ESRCH is the only error there can be, and is what was wanted.
+        // ESRCH is the only possible error: the process has already exited.
         pidfd_send_signal(&self.pidfd, signal).ok();
     }
 

@@ -80,7 +80,7 @@ impl<R> Gated<R> {
         loop {
             match *now {
                 Manner::Freely => return usize::MAX,
-                // The end, to whoever owns this.
+                // The end, for the owner of this.
                 Manner::Gone => return 0,
                 Manner::Stuck => now = changed.wait(now).unwrap_or_else(|e| e.into_inner()),
                 Manner::Pages(pause) => {

@@ -20,7 +20,7 @@ const USERS: &[u8] = b"/user.slice/";
 #[unsafe(no_mangle)]
 static PLAIN: [u8; 3] = *b"%s\0";
 
-/// Called after the group is gone, with its path from the hierarchy's root.
+/// Called after the group is removed, with its path from the hierarchy's root.
 ///
 /// match-proto: `void (struct cgroup *cgrp, const char *path)`
 #[btf_tracepoint(function = "cgroup_rmdir")]

@@ -30,9 +30,9 @@ pub fn pw_conflict(ctx: FExitContext) -> i32 {
     0
 }
 
-/// Asked last by the checks for TCP up to 5.x and for UDP, and for wildcard
-/// addresses by the newer check for TCP. Without `match_wildcard` the question
-/// comes from elsewhere: who may join a SO_REUSEPORT group.
+/// Called last by the checks for TCP up to 5.x and for UDP, and for wildcard addresses by the
+/// newer check for TCP. Without `match_wildcard` the caller is not a conflict check: it looks
+/// for a SO_REUSEPORT group to join.
 ///
 /// match-proto: `bool inet_rcv_saddr_equal(const struct sock *sk,
 /// const struct sock *sk2, bool match_wildcard)`

@@ -1,5 +1,5 @@
 //! The processes that have a socket open: walks every task's descriptor table, and outputs
-//! only the sockets that are looked for.
+//! only the wanted sockets.
 
 use aya_ebpf::{
     bindings::{seq_file, task_struct},
@@ -70,9 +70,8 @@ pub extern "C" fn pw_files(context: *const TaskFile) -> i32 {
     0
 }
 
-/// Called as [`pw_files`]. What comes out are the unix sockets to which
-/// descriptors have been sent that nobody has received yet (unix(7),
-/// SCM_RIGHTS).
+/// Called as [`pw_files`]. Outputs the unix sockets to which descriptors have been sent that
+/// are not received yet (unix(7), SCM_RIGHTS).
 ///
 /// match-proto: `struct socket *bpf_sock_from_file(struct file *file)` (5.11),
 /// `struct unix_sock *bpf_skc_to_unix_sock(void *sk)` (5.16)

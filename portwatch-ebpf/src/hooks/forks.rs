@@ -5,8 +5,8 @@ use aya_ebpf::{bindings::task_struct, macros::btf_tracepoint, programs::BtfTrace
 
 use crate::{layout::load, maps::FAMILY, tree};
 
-/// The child of one of the family is one, and a number that was one's may be a
-/// stranger's now.
+/// Adds the child of a recorded process, and removes a child whose reused pid was recorded for
+/// another.
 ///
 /// match-proto: `void (struct task_struct *parent, struct task_struct *child)`
 #[btf_tracepoint(function = "sched_process_fork")]

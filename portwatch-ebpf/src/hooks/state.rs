@@ -9,9 +9,9 @@ use crate::{
     sock::{self, Sock},
 };
 
-/// A listener's end, and every connection's beginning: all later states of a
-/// connection, TIME-WAIT among them, come after it. An accepted child shows
-/// LISTEN → SYN_RECV on a socket of its own, which is not on record.
+/// A listener's end, and the start of every connection: all later states of a connection,
+/// TIME-WAIT among them, follow it. An accepted child shows LISTEN → SYN_RECV on a socket of
+/// its own, which is not recorded.
 ///
 /// match-proto: `void (const struct sock *sk, const int old, const int new)`
 #[btf_tracepoint(function = "inet_sock_set_state")]

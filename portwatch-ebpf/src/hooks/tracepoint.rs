@@ -154,8 +154,8 @@ fn store(attempt: &Attempt) {
     }
 }
 
-/// `listen(2)` asks for the port once more: `inet_csk_listen_start` sets LISTEN
-/// first and calls `get_port` then.
+/// `listen(2)` gets the port once more: `inet_csk_listen_start` sets LISTEN first and then
+/// calls `get_port`.
 ///
 /// match-proto: `void (const struct sock *sk, const int old, const int new)`
 #[btf_tracepoint(function = "inet_sock_set_state")]

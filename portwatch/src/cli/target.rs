@@ -151,9 +151,9 @@ pub fn targets(texts: &[String], protocol: Protocol) -> Result<Vec<Target>, Targ
     texts.iter().map(|text| parse(text, protocol, port_of)).collect()
 }
 
-/// Reads `8080`, `:8080`, `*:8080`, `127.0.0.1:8080`, `[::1]:8080`, and an
-/// interface behind an address as ss(8) and others have it: `[fe80::1]%lo:8080`,
-/// `[fe80::1%lo]:8080`, `127.0.0.53%lo:53`, `*%eth0:80`. `service` gives the port of a name.
+/// Parses `8080`, `:8080`, `*:8080`, `127.0.0.1:8080`, `[::1]:8080`, and an interface after an
+/// address as in ss(8) and other tools: `[fe80::1]%lo:8080`, `[fe80::1%lo]:8080`,
+/// `127.0.0.53%lo:53`, `*%eth0:80`. `service` returns the port of a name.
 fn parse(
     text: &str,
     protocol: Protocol,

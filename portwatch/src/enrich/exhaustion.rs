@@ -18,7 +18,7 @@ use crate::{
     kernel::files::Files,
 };
 
-/// Sockets whose holders are looked for.
+/// Sockets whose holders are searched.
 const SAMPLE: usize = 64;
 /// A smaller sample is meaningful only if it contains all sockets.
 const FEWEST: usize = 16;

@@ -8,7 +8,7 @@ use crate::{
 
 /// Ancestors that are followed.
 const MOST_PARENTS: usize = 32;
-/// Processes that are looked at.
+/// Processes that are checked.
 const MOST_LOOKED_AT: usize = 8;
 
 /// Names a nameless namespace after the pod, or else the container, of the failing process, if
