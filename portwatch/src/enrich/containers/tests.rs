@@ -250,7 +250,7 @@ fn pods_of_containerd_and_crio() {
     let outside = in_container(&format!("/default/nerdctl-{PW_APP}"), PW_APP);
     let (found, why) = describe(&host(&root), outside, tcp("0.0.0.0:80"));
     assert_eq!(found.unwrap().engine, Engine::Containerd);
-    assert!(why.contains("not asked"), "{why}");
+    assert!(why.contains("not requested"), "{why}");
 }
 
 #[test]
