@@ -1,5 +1,5 @@
-//! Builds the kernel side and embeds it. `PORTWATCH_EBPF_OBJECT` gives a ready
-//! object instead, for packagers who build it once.
+//! Builds the kernel side and embeds it. `PORTWATCH_EBPF_OBJECT` names a prebuilt object
+//! instead, for packagers who build it once.
 
 #![allow(clippy::print_stdout, reason = "cargo reads it")]
 

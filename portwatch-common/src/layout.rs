@@ -1,11 +1,10 @@
-//! Where a kernel keeps what the programs read.
+//! Offsets of the kernel fields that the programs read.
 
 use bytemuck::{Pod, Zeroable};
 
-/// Where this kernel keeps the fields that are read, resolved from its BTF at
-/// load and handed over as a read-only global, so that one object file serves
-/// every kernel. Byte offsets, unless a field says otherwise; [`ABSENT`] where
-/// the kernel lacks the field.
+/// Offsets of the fields that the programs read. The agent resolves them from the kernel's BTF
+/// at load and passes them as a read-only global, so one object file serves every kernel. Byte
+/// offsets, unless a field says otherwise; [`ABSENT`] if the kernel lacks the field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Layout {
@@ -31,7 +30,7 @@ pub struct Layout {
     pub sk_v6_rcv_saddr: u32,
     /// `sock_common.skc_num`, u16 in host order.
     pub sk_num: u32,
-    /// `sock_common.skc_cookie`, u64; 0 before somebody has asked for it.
+    /// `sock_common.skc_cookie`, u64; 0 until it is first asked for.
     pub sk_cookie: u32,
     /// `sock.sk_protocol`, u16.
     pub sk_protocol: u32,
@@ -71,7 +70,7 @@ pub struct Layout {
     pub cred_user_ns: u32,
     /// `user_namespace.parent`, a pointer; null in the initial one.
     pub user_ns_parent: u32,
-    /// `user_namespace.owner`, u32: who has made it.
+    /// `user_namespace.owner`, u32: the user who created it.
     pub user_ns_owner: u32,
     /// `user_namespace.ns.inum`, u32.
     pub user_ns_inum: u32,
@@ -109,23 +108,23 @@ pub struct Layout {
     pub regs_syscall: u32,
     /// `pt_regs`: the system call's second argument, u64.
     pub regs_second: u32,
-    /// `pt_regs`: where the system call's result will be, u64.
+    /// `pt_regs`: the system call's result after it has run, u64.
     pub regs_result: u32,
-    /// `pt_regs`: what stands there before (arm64: the first argument), u64; [`ABSENT`]
-    /// where that is `-ENOSYS`.
+    /// `pt_regs`: the value in that field before the call (arm64: the first argument), u64;
+    /// [`ABSENT`] if that is `-ENOSYS`.
     pub regs_before: u32,
     /// `pt_regs`: the first argument of a 32-bit program's system call, u64.
     pub regs_compat_first: u32,
     /// `pt_regs`: its second argument, u64.
     pub regs_compat_second: u32,
-    /// `pt_regs.pstate`, u64 (arm64), which says whether the program is a 32-bit one.
+    /// `pt_regs.pstate`, u64 (arm64): whether the program is a 32-bit one.
     pub regs_pstate: u32,
     /// `task_struct.thread_info.status`, u32 (x86-64): whether the system call is a 32-bit
     /// program's.
     pub task_status: u32,
-    /// `task_struct.seccomp.mode`, i32: not 0 where system calls are filtered.
+    /// `task_struct.seccomp.mode`, i32: not 0 if system calls are filtered.
     pub task_seccomp: u32,
-    /// `task_struct.ptrace`, u32: not 0 where a tracer may answer them.
+    /// `task_struct.ptrace`, u32: not 0 if a tracer may answer system calls.
     pub task_ptrace: u32,
     /// Helpers that this kernel has, see [`helper`].
     pub helpers: u32,
@@ -139,7 +138,8 @@ pub struct Layout {
     pub compat_bind: u32,
     /// A 32-bit program's number of `listen`.
     pub compat_listen: u32,
-    /// A 32-bit program's number of `socketcall`, or of no call.
+    /// A 32-bit program's number of `socketcall`; no valid number if the architecture lacks
+    /// it.
     pub compat_socketcall: u32,
 }
 
@@ -153,7 +153,7 @@ pub mod helper {
     /// `bpf_get_socket_cookie` in tracing programs (5.12).
     pub const TRACING_SOCKET_COOKIE: u32 = 1 << 1;
     /// `bpf_probe_read_user`. Every kernel has it, but under lockdown=confidentiality the
-    /// loader puts a helper in its place that is refused there.
+    /// loader substitutes a helper that the verifier rejects.
     pub const READ_USER: u32 = 1 << 2;
     /// `bpf_getsockopt` in `cgroup/bind4|6` (5.11).
     pub const BIND_OPTIONS: u32 = 1 << 3;

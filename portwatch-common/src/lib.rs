@@ -1,7 +1,7 @@
-//! The records that cross from the kernel side to the user side.
+//! The records that the kernel side sends to user space.
 //!
-//! `Pod` is derived, so a type with implicit padding does not compile; the
-//! sizes are asserted below, so neither side can drift from the other.
+//! `Pod` is derived, so a type with implicit padding does not compile. The sizes are asserted
+//! below, so the two sides cannot differ.
 
 #![no_std]
 
@@ -28,14 +28,14 @@ pub const CMDLINE_LEN: usize = 512;
 
 /// Values of [`Attempt::stage`].
 pub mod stage {
-    /// The attempt has been dealt with.
+    /// The attempt has been reported or dropped.
     pub const NONE: u8 = 0;
-    /// `bind(2)` was refused.
+    /// `bind(2)` failed.
     pub const BIND: u8 = 1;
-    /// `listen(2)` was refused, after `bind(2)` had passed.
+    /// `listen(2)` failed, after `bind(2)` had succeeded.
     pub const LISTEN: u8 = 2;
-    /// Between two system calls of the thread, where an attempt could not be told from one
-    /// of the next call's (tracepoint set).
+    /// The thread is between two system calls: an attempt recorded now could be mistaken for
+    /// one of the next call (tracepoint set).
     pub const UNPROVABLE: u8 = 3;
 }
 
@@ -56,10 +56,9 @@ pub mod flag {
     pub const UID_KNOWN: u16 = 1 << 5;
     /// [`Attempt::device`](super::Attempt::device) could be read.
     pub const DEVICE_KNOWN: u16 = 1 << 6;
-    /// A socket of the kernel's own: no file goes with it, so that no process
-    /// can have it open.
+    /// A socket of the kernel's own: it has no file, so no process can have it open.
     pub const KERNELS_OWN: u16 = 1 << 7;
-    /// [`Attempt::address`](super::Attempt::address) was out of reach.
+    /// [`Attempt::address`](super::Attempt::address) could not be read.
     pub const ADDRESS_UNSEEN: u16 = 1 << 8;
 }
 
@@ -71,24 +70,23 @@ pub mod task_flag {
     pub const CMDLINE_CUT: u16 = 1 << 1;
 }
 
-/// Indexes into the per-CPU array of losses, by the place where they happen.
+/// Indexes into the per-CPU array of losses, by stage of the pipeline.
 pub mod loss {
-    /// The ring buffer had no room for a record.
+    /// The ring buffer had no space for a record.
     pub const RING_FULL: u32 = 0;
-    /// A refusal whose attempt was not on record (tracepoint set only).
+    /// A bind failed whose attempt was not recorded (tracepoint set only).
     pub const ATTEMPT_MISSING: u32 = 1;
     /// The attempt could not be recorded (tracepoint set only).
     pub const ATTEMPT_UNRECORDED: u32 = 2;
-    /// How many places there are.
+    /// Number of these indexes.
     pub const PLACES: u32 = 3;
 }
 
-/// The socket side of a refusal: what was asked of the kernel, and with which
-/// options.
+/// The socket side of a failed bind: the request and the socket's options.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Attempt {
-    /// The socket's cookie (`sock_gen_cookie`); 0 where it cannot be had.
+    /// The socket's cookie (`sock_gen_cookie`); 0 if not available.
     pub socket_cookie: u64,
     /// The cookie of the socket's network namespace; 0 where unknown.
     pub netns_cookie: u64,
@@ -100,7 +98,7 @@ pub struct Attempt {
     pub device: u32,
     /// The socket's owner (`sk_uid`).
     pub uid: u32,
-    /// The requested port in host byte order; 0 asks for any.
+    /// The requested port in host byte order; 0 requests any free port.
     pub port: u16,
     /// `AF_INET` or `AF_INET6`.
     pub family: u16,
@@ -114,14 +112,14 @@ pub struct Attempt {
     pub reserved: [u8; 3],
 }
 
-/// The socket that refused, as the kernel's own conflict check had it in hand
-/// (fexit set only). All zero where it was not caught.
+/// The blocking socket, as the kernel's conflict check matched it (fexit set only). All zero
+/// if it was not caught.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Culprit {
-    /// Its cookie; 0 where it cannot be had.
+    /// Its cookie; 0 if not available.
     pub socket_cookie: u64,
-    /// Its inode in sockfs; 0 where no process has it.
+    /// Its inode in sockfs; 0 if no process has it open.
     pub inode: u64,
     /// Its own address, as [`Attempt::address`].
     pub address: [u8; 16],
@@ -129,7 +127,7 @@ pub struct Culprit {
     pub uid: u32,
     /// The interface of `SO_BINDTODEVICE`; 0 for none.
     pub device: u32,
-    /// `AF_INET` or `AF_INET6`; 0 means that there is no culprit.
+    /// `AF_INET` or `AF_INET6`; 0 means that there is no blocking socket.
     pub family: u16,
     /// See [`flag`].
     pub flags: u16,
@@ -139,17 +137,17 @@ pub struct Culprit {
     pub reserved: [u8; 3],
 }
 
-/// Descendants that are on record where only the record tells of them.
+/// Descendants that are recorded, where parents cannot be read from the task.
 pub const FAMILY: u32 = 16_384;
-/// Control groups that are gone and remembered: 0.6 MiB.
+/// Paths of removed control groups that are kept: 0.6 MiB.
 pub const GONE_CGROUPS: u32 = 1024;
-/// The same below `user.slice`, where users make and remove as many as they like.
+/// The same below `user.slice`, where users create and remove control groups as they like.
 pub const GONE_OF_USERS: u32 = 512;
-/// How much is remembered of the path of one, its NUL included: that of a container
-/// in a pod in a container has some 350 bytes.
+/// Bytes of such a path that are kept, its NUL included. The path of a container in a pod in a
+/// container has some 350 bytes.
 pub const CGROUP_PATH: usize = 512;
 
-/// An open socket file, as the search of all tasks' tables finds it.
+/// An open socket file, as the search of all tasks' descriptor tables finds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct OpenFile {
@@ -157,7 +155,7 @@ pub struct OpenFile {
     pub inode: u64,
     /// The process.
     pub pid: u32,
-    /// The thread whose table it is in.
+    /// The thread that has the descriptor table.
     pub tid: u32,
     /// The descriptor.
     pub fd: u32,
@@ -165,13 +163,13 @@ pub struct OpenFile {
     pub reserved: u32,
 }
 
-/// Sockets that one pass over all open files looks for: more than one failed bind has
-/// on its port as a rule, so that one pass is enough.
+/// Sockets that one pass over all open files looks for. One failed bind rarely has more on its
+/// port, so one pass is enough.
 pub const WANTED: u32 = 512;
-/// In place of an inode: every socket. No file has inode 0.
+/// Instead of an inode: every socket. No file has inode 0.
 pub const ANY_SOCKET: u64 = 0;
 
-/// The task that was refused, read in the kernel because it is often gone a
+/// The task whose bind failed. It is read in the kernel because it has often exited a
 /// millisecond later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
@@ -193,7 +191,7 @@ pub struct Task {
     pub flags: u16,
     /// Valid bytes of `cmdline`; 0 where it could not be read.
     pub cmdline_len: u16,
-    /// Whose share of the agent it uses, see [`Tenant::user`].
+    /// The user whose share of the agent it uses, see [`Tenant::user`].
     pub user: u32,
     /// The thread's name, NUL padded.
     pub comm: [u8; COMM_LEN],
@@ -202,7 +200,7 @@ pub struct Task {
     pub cmdline: [u8; CMDLINE_LEN],
 }
 
-/// One refused bind or listen: the only record in the ring buffer.
+/// One failed bind or listen: the only record in the ring buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct BindFailure {
@@ -210,7 +208,7 @@ pub struct BindFailure {
     pub at_ns: u64,
     /// The socket side.
     pub attempt: Attempt,
-    /// The socket that refused.
+    /// The blocking socket.
     pub culprit: Culprit,
     /// The task side.
     pub task: Task,

@@ -1,26 +1,27 @@
-//! The record of who holds which port. Its tables are arrays, and each entry has one
-//! slot that it can be in, so that writing costs no more than the stores: what is newer
-//! takes the slot of what is older.
+//! The owner record: which process bound which port. Its tables are arrays, and each key has
+//! one slot, so a write costs no more than the stores. A newer entry replaces an older one in
+//! its slot.
 
 use bytemuck::{Pod, Zeroable};
 
 use crate::COMM_LEN;
 
-/// Sockets whose owner is on record, a power of two: 3.8 MiB of kernel memory.
+/// Sockets whose owner is recorded, a power of two: 3.8 MiB of kernel memory.
 pub const OWNERS: u32 = 32_768;
-/// Processes whose arguments are, a power of two: 1.2 MiB.
+/// Processes whose arguments are recorded, a power of two: 1.2 MiB.
 pub const ARGUMENTS: u32 = 8_192;
-/// Ports that are, a power of two: 2.5 MiB.
+/// Ports that are recorded, a power of two: 2.5 MiB.
 pub const PORTS: u32 = 65_536;
 /// All port numbers.
 pub const PORT_NUMBERS: u32 = 65_536;
 
-/// Who bound a socket, or listens on it: written when the kernel has agreed, and
-/// kept beyond the socket's end, until another socket takes the slot.
+/// The process that bound a socket, or listens on it. Written after the call has succeeded,
+/// and kept after the socket has closed, until another socket takes the slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Owner {
-    /// The socket's: written before what follows, and 0 in a slot that was never used.
+    /// The socket's cookie: written before the other fields, and 0 in a slot that was never
+    /// used.
     pub cookie: u64,
     /// When, in nanoseconds of `CLOCK_BOOTTIME`; 0 if before the agent's start.
     pub at_ns: u64,
@@ -30,7 +31,7 @@ pub struct Owner {
     pub started_ns: u64,
     /// The process's cgroup2 id.
     pub cgroup_id: u64,
-    /// What it has bound.
+    /// The port that it has bound.
     pub port: Port,
     /// The address that it has bound, as [`Attempt::address`](crate::Attempt::address).
     pub address: [u8; 16],
@@ -44,21 +45,22 @@ pub struct Owner {
     pub ppid: u32,
     /// Its real user id.
     pub uid: u32,
-    /// Which program it ran (`self_exec_id`, the lower half, which each `execve(2)`
-    /// raises); 0 where unknown.
+    /// The program it ran (`self_exec_id`, the lower half, which each `execve(2)` raises); 0
+    /// where unknown.
     pub program: u32,
     /// Zero.
     pub reserved: u32,
     /// The thread's name, NUL padded.
     pub comm: [u8; COMM_LEN],
-    /// The cookie once more: zeroed before all else, and written last.
+    /// The cookie once more: zeroed first, and written last.
     pub seal: u64,
 }
 
 impl Owner {
-    /// Where the owner of a socket is. Each processor hands out cookies in ascending order
-    /// from blocks of its own (`gen_cookie_next`): a block goes round the table as it is,
-    /// and begins elsewhere in each round, so that those of many processors do not meet.
+    /// Returns the slot of a socket's owner. Each processor assigns cookies in ascending order
+    /// from blocks of its own (`gen_cookie_next`). A block fills consecutive slots, and starts
+    /// at another slot in each round of the table, so that blocks of many processors do not
+    /// collide.
     #[inline(always)]
     pub const fn slot(cookie: u64) -> u32 {
         /// `COOKIE_LOCAL_BATCH` (include/linux/cookie.h).
@@ -68,17 +70,17 @@ impl Owner {
         (cookie % OWNERS) ^ round
     }
 
-    /// Whether it is that of the socket, and whole: while it is written its two ends
-    /// differ.
+    /// Returns whether the entry is the socket's and complete: while it is written, `cookie`
+    /// and `seal` differ.
     pub const fn is_of(&self, cookie: u64) -> bool {
         self.cookie == cookie && self.seal == cookie && cookie != 0
     }
 }
 
-/// 2^32 / the golden ratio: near numbers, multiplied by it, come far apart.
+/// 2^32 / the golden ratio: products of near numbers are far apart.
 const PHI: u32 = 0x9e37_79b9;
 
-/// Bytes of a command line that are kept on record.
+/// Bytes of a command line that are recorded.
 pub const RECORD_CMDLINE_LEN: usize = 128;
 
 /// The arguments of a process that has bound a socket.
@@ -100,16 +102,16 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    /// Where those of a process are.
+    /// Returns the slot of a process's arguments.
     #[inline(always)]
     pub const fn slot(pid: u32) -> u32 {
         pid % ARGUMENTS
     }
 
-    /// Whether they are those that the process of the record had then.
+    /// Returns whether these are the arguments of `owner`'s process at that time.
     pub const fn are_of(&self, owner: &Owner) -> bool {
-        // What is older than the agent is known from /proc: in ticks of 10 ms, and
-        // without the number of programs.
+        // Entries older than the agent come from /proc: in ticks of 10 ms, and without
+        // `self_exec_id`.
         const TICK_NS: u64 = 10_000_000;
         let known = if owner.program == 0 {
             self.started_ns.abs_diff(owner.started_ns) < TICK_NS
@@ -135,8 +137,7 @@ pub struct Port {
 }
 
 impl Port {
-    /// Where what is known of it is: no two ports of a namespace and a protocol share a
-    /// slot.
+    /// Returns the port's slot: no two ports of one namespace and protocol share a slot.
     #[inline(always)]
     pub const fn slot(&self) -> u32 {
         let others = self.netns_cookie as u32 ^ (self.protocol as u32) << 16;
@@ -144,29 +145,29 @@ impl Port {
     }
 }
 
-/// What is on record of a port.
+/// What is recorded about a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct PortUse {
-    /// Which.
+    /// The port.
     pub port: Port,
     /// The cookie of the last socket that was bound to it.
     pub last_cookie: u64,
     /// The one before that; 0 if there was none.
     pub previous_cookie: u64,
-    /// Sockets that were bound to it and are not known to have closed: no fewer
-    /// than there are.
+    /// Sockets that were bound to it and are not known to have closed: an upper limit of those
+    /// that exist.
     pub bound: u32,
     /// Zero.
     pub reserved: u32,
 }
 
 impl PortUse {
-    /// More than there can be: what has taken another port's slot may have been there
-    /// before.
+    /// More than can exist: a port that takes another port's slot may have older sockets that
+    /// were not counted.
     const MANY: u32 = 1 << 31;
 
-    /// What is known of a port by its first socket in a slot that was `before`.
+    /// Returns the entry for a port's first socket in a slot that contained `before`.
     #[inline(always)]
     pub const fn first(port: Port, cookie: u64, before: &Self) -> Self {
         let bound = if before.last_cookie == 0 { 1 } else { Self::MANY };
@@ -174,14 +175,14 @@ impl PortUse {
     }
 }
 
-/// What TCP connections a port has had, in any namespace. Each byte is 0 or 1 and
-/// is written by itself, so that two processors cannot undo each other's.
+/// TCP connections that a port has had, in any namespace. Each byte is 0 or 1 and is written
+/// separately, so that two processors cannot undo each other's writes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Connected {
-    /// This end began them: the port was their source.
+    /// This end started them: the port was their source.
     pub outgoing: u8,
-    /// The other end began them, and a listener took them.
+    /// The other end started them, and a listener accepted them.
     pub accepted: u8,
     /// They are older than the agent.
     pub older: u8,

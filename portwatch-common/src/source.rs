@@ -1,11 +1,11 @@
-//! Who fails too often: what is more than their share of the ring is counted, not sent.
+//! Rate limits: failed binds above a source's share of the ring are counted, not sent.
 
 use bytemuck::{Pod, Zeroable};
 
 use crate::Attempt;
 
-/// Whose refusals are counted, not told one by one, when there are too many: a
-/// process at one address.
+/// A process that fails at one address: above the limit, its failed binds are counted and not
+/// sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
 #[repr(C)]
 pub struct Source {
@@ -30,7 +30,7 @@ pub struct Source {
 }
 
 impl Source {
-    /// Whose an attempt by the process `pid` is.
+    /// Returns the source of an attempt by the process `pid`.
     #[inline(always)]
     pub fn of(attempt: &Attempt, pid: u32) -> Self {
         Self {
@@ -47,58 +47,59 @@ impl Source {
     }
 }
 
-/// What a [`Source`], a [`Crowd`], a [`Tenant`] or a user has done on one processor.
+/// Usage by a [`Source`], a [`Crowd`], a [`Tenant`] or a user on one processor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct SourceUse {
-    /// When its present second began, in nanoseconds of `CLOCK_BOOTTIME`.
+    /// Start of its current second, in nanoseconds of `CLOCK_BOOTTIME`.
     pub second_ns: u64,
     /// Records sent in that second.
     pub sent: u64,
     /// Failed binds that were only counted, since the beginning.
     pub counted: u64,
-    /// When the last of them was.
+    /// Time of the last of them.
     pub last_ns: u64,
-    /// Whose it is; written by the processor that met it first, zero on the others.
+    /// Its tenant; written by the processor that met it first, zero on the others.
     pub tenant: Tenant,
 }
 
-/// Who shares the agent with others: fairness is between users first, and then between
-/// the control groups of one user.
+/// A control group of a user. Fairness is between users first, and then between the control
+/// groups of one user.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Pod, Zeroable)]
 #[repr(C)]
 pub struct Tenant {
     /// The cgroup2 id.
     pub cgroup_id: u64,
-    /// The real user id; in a user namespace that an ordinary user has made, that user's,
-    /// who has many numbers in there.
+    /// The real user id; in a user namespace that an unprivileged user created, that user's,
+    /// because such a user has many ids in there.
     pub user: u32,
     /// Zero.
     pub reserved: u32,
 }
 
-/// Processes of one tenant that fail at the same address: a crash loop has another process
-/// each time, and is no less a flood for it.
+/// Processes of one tenant that fail at the same address: a crash loop has a new process each
+/// time and sends as many records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
 #[repr(C)]
 pub struct Crowd {
-    /// Whose processes.
+    /// Tenant of the processes.
     pub tenant: Tenant,
-    /// What they share; its process is 0.
+    /// Their address; the process in it is 0.
     pub source: Source,
 }
 
 impl Crowd {
-    /// The one that `source` is a part of.
+    /// Returns the crowd that `source` is a part of.
     #[inline(always)]
     pub fn of(tenant: Tenant, source: &Source) -> Self {
         Self { tenant, source: Source { pid: 0, ..*source } }
     }
 }
 
-/// Sources that are told apart, at most; the failed binds of more count as their crowd's.
+/// Sources that are counted separately, at most; failed binds of others count as their
+/// crowd's.
 pub const SOURCES: u32 = 8192;
-/// Crowds and tenants that are told apart, at most.
+/// Crowds and tenants that are counted separately, at most.
 pub const CROWDS: u32 = 4096;
 /// Records that a source may send in a second from one processor.
 pub const SENT_A_SECOND: u64 = 32;

@@ -20,15 +20,15 @@ const ENOSYS: i64 = 38;
 /// `struct pt_regs`, opaque.
 pub enum Regs {}
 
-/// The number that the call was made by. It fits 32 bits on every architecture, and both
-/// kinds that are read here are little-endian.
+/// The system call's number. It fits 32 bits on every architecture, and both widths that are
+/// read here are little-endian.
 #[inline(always)]
 pub fn number(regs: *const Regs) -> u32 {
     load!(regs, regs_syscall, u32)
 }
 
-/// Whether the number may be that of bind or listen: to be asked first of every call that
-/// there is. Whose number it is, [`asks_for`] tells.
+/// Returns whether the number may be that of bind or listen. Checked first, because it runs
+/// for every system call. [`asks_for`] decides which ABI's number it is.
 #[inline(always)]
 pub fn may_be_one(number: u32) -> bool {
     let native = number & offset!(syscall_mask);
@@ -39,8 +39,8 @@ pub fn may_be_one(number: u32) -> bool {
         || number == offset!(compat_socketcall)
 }
 
-/// The [`stage`] that the current thread's call is about: [`stage::NONE`] for any but bind
-/// and listen.
+/// Returns the [`stage`] of the current thread's call: [`stage::NONE`] for any but bind and
+/// listen.
 #[inline(always)]
 pub fn asks_for(regs: *const Regs) -> u8 {
     let number = number(regs);
@@ -53,11 +53,11 @@ pub fn asks_for(regs: *const Regs) -> u8 {
     } else {
         (number == offset!(compat_bind), number == offset!(compat_listen))
     };
-    // Without branches, for the verifier's sake.
+    // Without branches, which the verifier would multiply.
     bind as u8 * stage::BIND + listen as u8 * stage::LISTEN
 }
 
-/// The second argument of bind: where the caller's `sockaddr` is.
+/// The second argument of bind: the address of the caller's `sockaddr`.
 #[inline(always)]
 pub fn address_of(regs: *const Regs) -> Address {
     let number = number(regs);
@@ -69,16 +69,17 @@ pub fn address_of(regs: *const Regs) -> Address {
     }
 }
 
-/// Where a `sockaddr` is in user space.
+/// Location of a `sockaddr` in user space.
 #[derive(Clone, Copy)]
 pub struct Address {
-    /// The address of it.
+    /// Its address.
     pub at: u64,
-    /// Not of it, but of three arguments of 32 bits, of which the second is its address.
+    /// The address of three 32-bit arguments, of which the second is the address of the
+    /// `sockaddr`.
     pub is_second_of: bool,
 }
 
-/// Whether the call is a 32-bit program's, whose numbers are others.
+/// Returns whether the call is a 32-bit program's, which has other numbers.
 #[inline(always)]
 fn is_compat(regs: *const Regs, number: u32) -> bool {
     if has!(regs_pstate) {
@@ -87,19 +88,19 @@ fn is_compat(regs: *const Regs, number: u32) -> bool {
     if has!(task_status) && offset!(helpers) & helper::CURRENT_TASK_BTF != 0 {
         return load!(current(), task_status, u32) & TS_COMPAT != 0;
     }
-    // The numbers of bind and listen are no native call's.
+    // No native call has these numbers of bind and listen.
     number == offset!(compat_bind)
         || number == offset!(compat_listen)
         || number == offset!(compat_socketcall)
 }
 
-/// Whether an attempt that the kernel makes now is one of the current thread's bind or
-/// listen. It is not if it comes from an io_uring, also one that the thread works off
-/// between two calls, nor if the kernel binds in the course of another call.
+/// Returns whether an attempt that the kernel makes now belongs to the current thread's bind
+/// or listen. It does not if it comes from an io_uring, which the thread may also process
+/// between two calls, or if the kernel binds during another call.
 #[inline(always)]
 pub fn is_for(stage: u8) -> bool {
     if offset!(helpers) & helper::TASK_REGS == 0 {
-        // Up to 5.14. No io_uring can bind there.
+        // Up to 5.14, where no io_uring can bind.
         return true;
     }
     // SAFETY: the kernel has both helpers.
@@ -107,8 +108,8 @@ pub fn is_for(stage: u8) -> bool {
     has_no_result(regs) && asks_for(regs) == stage
 }
 
-/// Whether the place of the call's result has what entering the kernel leaves there. That
-/// is so until the call ends; and afterwards, when its result is the same.
+/// Returns whether the field of the call's result still has the value that kernel entry
+/// writes. It has until the call ends, and afterwards if the result is the same value.
 #[inline(always)]
 pub fn has_no_result(regs: *const Regs) -> bool {
     let result = load!(regs, regs_result, u64);
@@ -119,8 +120,8 @@ pub fn has_no_result(regs: *const Regs) -> bool {
     }
 }
 
-/// Whether something else than the kernel may answer the current thread's calls: a seccomp
-/// filter, or a tracer. `false` where that is not known, up to 5.10.
+/// Returns whether something other than the kernel may answer the current thread's calls: a
+/// seccomp filter or a tracer. `false` where that is not known, up to 5.10.
 #[inline(always)]
 pub fn may_be_answered_by_others() -> bool {
     if offset!(helpers) & helper::CURRENT_TASK_BTF == 0 {
@@ -131,9 +132,9 @@ pub fn may_be_answered_by_others() -> bool {
     filtered || has!(task_ptrace) && load!(task, task_ptrace, u32) != 0
 }
 
-/// Only where the kernel has the helper.
+/// Only if the kernel has the helper.
 #[inline(always)]
 fn current() -> *const task_struct {
-    // SAFETY: the callers have asked for it.
+    // SAFETY: the callers have checked that the kernel has the helper.
     unsafe { bpf_get_current_task_btf() }
 }

@@ -1,8 +1,8 @@
 //! Reads of kernel structs, at offsets that user space resolved from BTF.
 //!
-//! The loads are direct, through pointers whose BTF type the verifier knows,
-//! so that no `bpf_probe_read_kernel` is needed and lockdown=confidentiality is
-//! no obstacle. A faulting load reads as zero (`BPF_PROBE_MEM`).
+//! The loads are direct, through pointers whose BTF type the verifier knows. So no
+//! `bpf_probe_read_kernel` is needed, which lockdown=confidentiality rejects. A faulting load
+//! reads as zero (`BPF_PROBE_MEM`).
 
 use core::mem::MaybeUninit;
 
@@ -33,12 +33,12 @@ pub(crate) use {load, offset};
 /// Loads a `T`, `offset` bytes behind `base`.
 #[inline(always)]
 pub fn load_at<T: Copy, B>(base: *const B, offset: u32) -> T {
-    // SAFETY: `base` came out of the context or of another such load, and the
-    // offset from the kernel's own BTF; the verifier checks both.
+    // SAFETY: `base` came from the context or from another such load, and the offset from the
+    // kernel's own BTF; the verifier checks both.
     unsafe { core::ptr::read_volatile(base.cast::<u8>().add(offset as usize).cast::<T>()) }
 }
 
-/// Whether the kernel has the field.
+/// Returns whether the kernel has the field.
 macro_rules! has {
     ($field:ident) => {
         $crate::layout::offset!($field) != portwatch_common::ABSENT

@@ -1,9 +1,9 @@
-//! Fair shares of the ring. Who fails again and again sends some records a second;
-//! what is more is counted here, exactly, and does not fill the ring.
+//! Fair shares of the ring. A process that fails repeatedly sends some records a second.
+//! Failed binds above that are counted here, exactly, and do not fill the ring.
 //!
-//! A share is looked at from near to far: the process at one address, its crowd (other
-//! processes of the same tenant at that address), the tenant (user and control group), the
-//! user. What exceeds a share is counted where most is known of it.
+//! Shares are checked from the narrowest to the widest: the process at one address, its crowd
+//! (other processes of the same tenant at that address), the tenant (user and control group),
+//! the user. A failed bind above a share is counted at the narrowest level that has an entry.
 
 use core::ptr::{self, null_mut};
 
@@ -21,14 +21,13 @@ use crate::{
 const SECOND: u64 = 1_000_000_000;
 /// Do not overwrite (include/uapi/linux/bpf.h).
 const BPF_NOEXIST: u64 = 1;
-/// How much of the ring is not yet read (include/uapi/linux/bpf.h).
+/// Bytes of the ring that are not yet read (include/uapi/linux/bpf.h).
 const BPF_RB_AVAIL_DATA: u64 = 0;
-/// While the ring is half full, a share is so much smaller: what is left of it is for
-/// those who send little.
+/// Divides the shares while the ring is half full: the rest is for those who send few records.
 const PRESSED: u64 = 4;
 
-/// What one processor may send in a second. Set by user space before load; the first is
-/// `u64::MAX` where every failed bind is to be reported.
+/// Records that one processor may send in a second. Set by user space before load; the first
+/// is `u64::MAX` if every failed bind is to be reported.
 #[unsafe(no_mangle)]
 static SENT_A_SECOND: u64 = portwatch_common::SENT_A_SECOND;
 #[unsafe(no_mangle)]
@@ -47,7 +46,7 @@ macro_rules! share {
     }};
 }
 
-/// Whether the failed bind has been counted and is not to be sent.
+/// Returns whether the failed bind has been counted and must not be sent.
 #[inline(always)]
 pub fn only_counts(attempt: &Attempt) -> bool {
     let most = share!(SENT_A_SECOND);
@@ -62,7 +61,7 @@ pub fn only_counts(attempt: &Attempt) -> bool {
     }
     let tenant = task::tenant();
     let crowd = Crowd::of(tenant, &source);
-    // Of a user who is over the limit nothing new is noted down: the tables are shared too.
+    // No new entries for a user above the limit: the tables are shared too.
     let user = get_or_insert(&USERS, &tenant.user, tenant, now);
     let pressed = if FAILURES.query(BPF_RB_AVAIL_DATA) > FAILURES_SIZE / 2 { PRESSED } else { 1 };
     let over = tenant.user != 0 && sent(user, now) >= share!(USER_A_SECOND) / pressed;
@@ -92,7 +91,7 @@ pub fn only_counts(attempt: &Attempt) -> bool {
     if known.is_null() {
         if limited {
             let first = SourceUse { second_ns: now, sent: 1, counted: 0, last_ns: 0, tenant };
-            // Where there is no room, or another thread was first, its crowd has it.
+            // If the table is full, or another thread was first, the crowd counts it.
             let _ = SOURCES.insert(source, first, BPF_NOEXIST);
         }
     } else {
@@ -106,7 +105,7 @@ fn get<K>(map: &PerCpuHashMap<K, SourceUse>, key: &K) -> *mut SourceUse {
     map.get_ptr_mut(key).unwrap_or(null_mut())
 }
 
-/// Null where there is no room.
+/// Null if the table is full.
 #[inline(always)]
 fn get_or_insert<K>(
     map: &PerCpuHashMap<K, SourceUse>,
@@ -128,7 +127,7 @@ fn get_or_insert<K>(
 // the same processor before it has returned. (Another that counts may be, where a task is
 // preempted between load and store; Rust has no atomic addition for this target.)
 
-/// What has been sent in the present second; 0 of nobody.
+/// Returns what was sent in the current second; 0 without an entry.
 #[inline(always)]
 fn sent(used: *mut SourceUse, now: u64) -> u64 {
     if used.is_null() {
@@ -138,7 +137,7 @@ fn sent(used: *mut SourceUse, now: u64) -> u64 {
     unsafe { if now.wrapping_sub((*used).second_ns) >= SECOND { 0 } else { (*used).sent } }
 }
 
-/// One more is sent.
+/// Counts one more record as sent.
 #[inline(always)]
 fn send(used: *mut SourceUse, now: u64) {
     if used.is_null() {
@@ -155,7 +154,7 @@ fn send(used: *mut SourceUse, now: u64) {
     }
 }
 
-/// One more is only counted.
+/// Counts one more failed bind that is not sent.
 #[inline(always)]
 fn count(used: *mut SourceUse, now: u64) {
     // SAFETY: see above.

@@ -1,13 +1,11 @@
-//! The kernel side: catches every refused bind and listen, and reports it in
-//! one [`portwatch_common::BindFailure`]. It observes and never interferes.
+//! The kernel side: catches every failed bind and listen, and reports it in one
+//! [`portwatch_common::BindFailure`]. It observes and never interferes.
 //!
-//! Two sets of hooks, of which user space attaches one: [`hooks::fexit`], to
-//! which [`hooks::culprit`] adds the socket that refused, and
-//! [`hooks::tracepoint`]. Both have [`hooks::state`], for the [`record`] of who
-//! holds which port, [`hooks::cgroups`], which remembers those that are gone, and
-//! [`hooks::files`], which searches when asked.
-//! [`hooks::cookie`] helps the fexit set on old kernels, [`hooks::forks`] both sets there.
-//! [`hooks::listens`] is for `portwatch wait` alone.
+//! User space attaches one of two hook sets: [`hooks::fexit`], to which [`hooks::culprit`]
+//! adds the blocking socket, or [`hooks::tracepoint`]. Both have [`hooks::state`], for the
+//! owner [`record`], [`hooks::cgroups`], which keeps the paths of removed control groups, and
+//! [`hooks::files`], which runs on request. [`hooks::cookie`] supports the fexit set on old
+//! kernels, [`hooks::forks`] both sets. [`hooks::listens`] is for `portwatch wait` only.
 
 #![no_std]
 #![no_main]
@@ -33,7 +31,7 @@ mod sock;
 mod task;
 mod tree;
 
-/// Lets the verifier hand out GPL-only helpers.
+/// Allows GPL-only helpers.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,4 +1,4 @@
-//! All maps. Each is bounded; what does not fit is counted in [`LOSSES`].
+//! All maps. Each has a fixed size; records that do not fit are counted in [`LOSSES`].
 
 use aya_ebpf::{
     macros::map,
@@ -9,28 +9,28 @@ use portwatch_common::{
     Source, SourceUse, Tenant, loss,
 };
 
-/// The way to user space: about 1,600 records.
+/// The ring buffer to user space: about 1,600 records.
 #[map]
 pub static FAILURES: RingBuf = RingBuf::with_byte_size(FAILURES_SIZE as u32, 0);
 
 /// Its bytes.
 pub const FAILURES_SIZE: u64 = 1 << 20;
 
-/// Attempts under way, by thread (tracepoint set). LRU, so that attempts that
-/// never see their system call end (io_uring, the kernel's own) cannot fill it.
+/// Attempts in progress, by thread (tracepoint set). LRU, so that attempts without the end of
+/// a system call (io_uring, the kernel's own) cannot fill it.
 #[map]
 pub static ATTEMPTS: LruHashMap<u64, Attempt> = LruHashMap::with_max_entries(4096, 0);
 
-/// The last refusal of a thread that was reported (fexit set), so that it is not
-/// reported again by an outer function.
+/// A thread's last failed bind that was reported (fexit set), so that an outer function does
+/// not report it again.
 #[map]
 pub static REPORTED: LruHashMap<u64, Reported> = LruHashMap::with_max_entries(4096, 0);
 
-/// A value of [`REPORTED`]. It stays behind where the kernel skips the outer program.
+/// A value of [`REPORTED`]. It remains if the kernel skips the outer program.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Reported {
-    /// The `struct sock`; the next one may be made in the same place.
+    /// The `struct sock`; the next one may be allocated at the same address.
     pub sk: u64,
     /// Its cookie.
     pub cookie: u64,
@@ -38,8 +38,8 @@ pub struct Reported {
     pub at_ns: u64,
 }
 
-/// The last socket that a thread's bind met in conflict, and for which of its
-/// own sockets that was (fexit set).
+/// The last conflicting socket of a thread's bind, and the thread's own socket in that
+/// conflict (fexit set).
 #[map]
 pub static CULPRITS: LruHashMap<u64, Met> = LruHashMap::with_max_entries(4096, 0);
 
@@ -47,13 +47,13 @@ pub static CULPRITS: LruHashMap<u64, Met> = LruHashMap::with_max_entries(4096, 0
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Met {
-    /// The `struct sock` being bound; the next one may be made in the same place.
+    /// The `struct sock` being bound; the next one may be allocated at the same address.
     pub by: u64,
     /// Its cookie.
     pub cookie: u64,
     /// When, in nanoseconds of `CLOCK_BOOTTIME`.
     pub at_ns: u64,
-    /// The port over which they met.
+    /// The port of the conflict.
     pub port: u16,
     /// Zero.
     pub reserved: [u8; 6],
@@ -61,52 +61,52 @@ pub struct Met {
     pub culprit: Culprit,
 }
 
-/// The descendants of the process that is watched, by their number.
+/// The descendants of the watched process, by process id.
 #[map]
 pub static FAMILY: LruHashMap<u32, u8> = LruHashMap::with_max_entries(1, 0);
 
-/// Who holds a socket, by [`Owner::slot`].
+/// The owners of sockets, by [`Owner::slot`].
 #[map]
 pub static OWNERS: Array<Owner> = Array::with_max_entries(portwatch_common::OWNERS, 0);
 
-/// The arguments of those, by [`Arguments::slot`].
+/// The arguments of their processes, by [`Arguments::slot`].
 #[map]
 pub static ARGUMENTS: Array<Arguments> = Array::with_max_entries(portwatch_common::ARGUMENTS, 0);
 
-/// What is known of a port, by [`Port::slot`](portwatch_common::Port::slot).
+/// What is recorded about a port, by [`Port::slot`](portwatch_common::Port::slot).
 #[map]
 pub static PORTS: Array<PortUse> = Array::with_max_entries(portwatch_common::PORTS, 0);
 
-/// What TCP connections there have been by their own port, in any namespace.
+/// The kinds of TCP connections there have been, by local port, in any namespace.
 #[map]
 pub static CONNECTED: Array<Connected> = Array::with_max_entries(PORT_NUMBERS, 0);
 
-/// The paths of control groups that are gone, by their id; they end with a NUL.
+/// The paths of removed control groups, by their id; they end with a NUL.
 #[map]
 pub static GONE_CGROUPS: LruHashMap<u64, [u8; CGROUP_PATH]> =
     LruHashMap::with_max_entries(portwatch_common::GONE_CGROUPS, 0);
 
-/// Those below `user.slice`: what a user does there takes nothing from the services.
+/// Those below `user.slice`: users cannot use up the services' entries.
 #[map]
 pub static GONE_OF_USERS: LruHashMap<u64, [u8; CGROUP_PATH]> =
     LruHashMap::with_max_entries(portwatch_common::GONE_OF_USERS, 0);
 
-/// Where such a path is put together.
+/// Scratch space to build such a path.
 #[map]
 pub static PATH: PerCpuArray<[u8; CGROUP_PATH]> = PerCpuArray::with_max_entries(1, 0);
 
-/// How often each source has failed on each processor. User space reads the counts and
-/// removes those that are idle; one for which there is no room counts as its crowd's.
+/// How often each source has failed on each processor. User space reads the counts and removes
+/// idle sources. If the table is full, a source counts as its crowd's.
 #[map]
 pub static SOURCES: PerCpuHashMap<Source, SourceUse> =
     PerCpuHashMap::with_max_entries(portwatch_common::SOURCES, 0);
 
-/// The same of crowds; one for which there is no room counts as its tenant's.
+/// The same of crowds; if the table is full, a crowd counts as its tenant's.
 #[map]
 pub static CROWDS: PerCpuHashMap<Crowd, SourceUse> =
     PerCpuHashMap::with_max_entries(portwatch_common::CROWDS, 0);
 
-/// The same of tenants; one for which there is no room counts as its user's.
+/// The same of tenants; if the table is full, a tenant counts as its user's.
 #[map]
 pub static TENANTS: PerCpuHashMap<Tenant, SourceUse> =
     PerCpuHashMap::with_max_entries(portwatch_common::CROWDS, 0);
@@ -120,16 +120,16 @@ pub static USERS: PerCpuHashMap<u32, SourceUse> =
 #[map]
 pub static WANTED: HashMap<u64, u8> = HashMap::with_max_entries(portwatch_common::WANTED, 0);
 
-/// The file operations that all sockets share, once a search has met one.
+/// The file operations that all sockets share, once a search has found one.
 #[map]
 pub static SOCKET_OPERATIONS: Array<u64> = Array::with_max_entries(1, 0);
 
-/// Records lost, by [`loss`] place and CPU.
+/// Records lost, by [`loss`] index and CPU.
 #[map]
 pub static LOSSES: PerCpuArray<u64> = PerCpuArray::with_max_entries(loss::PLACES, 0);
 
-/// Calls of threads whose calls something else may answer, that were refused and never got
-/// to a socket, by CPU (tracepoint set).
+/// Failed calls that never reached a socket, of threads whose calls something else may answer,
+/// by CPU (tracepoint set).
 #[map]
 pub static NOT_ATTEMPTED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
@@ -148,9 +148,8 @@ pub fn count_not_attempted() {
 #[inline(always)]
 fn add_one(counts: &PerCpuArray<u64>, at: u32) {
     if let Some(count) = counts.get_ptr_mut(at) {
-        // SAFETY: the pointer is to this CPU's own slot, and a program of this
-        // kind is not preempted by another on the same CPU between load and
-        // store in a way that loses more than a count.
+        // SAFETY: the pointer is to this CPU's own slot. If another program of this kind
+        // preempts this one between load and store, only a count is lost.
         unsafe { *count += 1 };
     }
 }

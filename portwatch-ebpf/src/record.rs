@@ -1,6 +1,5 @@
-//! The record of who holds which port: written when the kernel has agreed to a
-//! bind or listen, read by user space only when a later one is refused. It
-//! answers at once who the holder is, and also when the holder is gone.
+//! The owner record: written when a bind or listen succeeds, and read by user space only when
+//! a later one fails. It names the holder at once, also after the holder has exited.
 
 use core::sync::atomic::{Ordering, compiler_fence};
 
@@ -12,11 +11,11 @@ use crate::{
     task,
 };
 
-/// The current task holds the port of `attempt` now.
+/// Records the current task as the holder of `attempt`'s port.
 #[inline(always)]
 pub fn agreed(attempt: &Attempt) {
-    // Without a cookie nothing could find it, and port 0 is not the port that
-    // the kernel chose: listen comes later and knows it.
+    // Without a cookie no lookup finds the entry, and port 0 is not the port that the kernel
+    // chose: the listen that follows has it.
     let cookie = attempt.socket_cookie;
     if cookie == 0 || attempt.port == 0 {
         return;
@@ -30,11 +29,11 @@ pub fn agreed(attempt: &Attempt) {
         protocol: attempt.protocol,
         reserved: 0,
     };
-    // Two processes that share a socket, and an execve between bind and listen.
+    // Two processes may share a socket, or one calls execve between bind and listen.
     let again = is_open(owner, cookie);
-    // SAFETY: aligned accesses to the map's value, which stays valid while this
-    // program runs. Another program may write to it at the same time; whoever finds at
-    // its end that the other has come does not seal what is of both.
+    // SAFETY: aligned accesses to the map's value, which stays valid while this program runs.
+    // Another program may write to it at the same time; a program that then finds the other's
+    // cookie does not seal the mixed entry.
     unsafe {
         (*owner).seal = 0;
         compiler_fence(Ordering::SeqCst);
@@ -56,15 +55,14 @@ pub fn agreed(attempt: &Attempt) {
     use_port(port, cookie, again);
 }
 
-/// One socket more on a port, unless it was counted before.
+/// Counts one more socket on a port, unless it was counted before.
 #[inline(always)]
 fn use_port(port: Port, cookie: u64, again: bool) {
     let Some(in_use) = PORTS.get_ptr_mut(port.slot()) else {
         return;
     };
-    // Two processors that bind to one port at once may count one socket too
-    // few. Then a socket beside the one that refused is not listed; which one
-    // refused is found all the same.
+    // Two processors that bind to one port at once may count one socket too few. Then a socket
+    // that does not block is not listed; the blocking socket is found in any case.
     // SAFETY: aligned accesses to the map's value, which stays valid while this
     // program runs.
     unsafe {
@@ -82,8 +80,8 @@ fn use_port(port: Port, cookie: u64, again: bool) {
     }
 }
 
-/// Whether the new listener is on record as it is: bound by the process that listens, as
-/// nearly all are. Its options may have been set since.
+/// Returns whether the new listener's entry is up to date: bound by the process that listens,
+/// as nearly all are. Its options may have changed since.
 #[inline(always)]
 pub fn is_known(cookie: u64, flags: u16) -> bool {
     let Some(owner) = OWNERS.get_ptr_mut(Owner::slot(cookie)) else {
@@ -98,7 +96,7 @@ pub fn is_known(cookie: u64, flags: u16) -> bool {
     known
 }
 
-/// A listener with this cookie has closed.
+/// Records that the listener with this cookie has closed.
 #[inline(always)]
 pub fn left(cookie: u64) {
     let Some(owner) = OWNERS.get_ptr_mut(Owner::slot(cookie)) else {
@@ -122,12 +120,12 @@ pub fn left(cookie: u64) {
     }
 }
 
-/// A TCP connection has begun whose own port is this.
+/// Records that a TCP connection with this local port has started.
 #[inline(always)]
 pub fn connected(port: u16, outgoing: bool) {
     if let Some(seen) = CONNECTED.get_ptr_mut(u32::from(port)) {
-        // SAFETY: one byte of the map's own. Read first: a line of the cache
-        // that is only read can be shared by all processors.
+        // SAFETY: one byte of the map's own. Read first: all processors can share a cache line
+        // that is only read.
         unsafe {
             let byte = if outgoing { &raw mut (*seen).outgoing } else { &raw mut (*seen).accepted };
             if *byte == 0 {
@@ -137,7 +135,7 @@ pub fn connected(port: u16, outgoing: bool) {
     }
 }
 
-/// Whether the slot is the socket's, and it is not known to have closed.
+/// Returns whether the slot is the socket's, and the socket is not known to have closed.
 #[inline(always)]
 fn is_open(owner: *const Owner, cookie: u64) -> bool {
     // SAFETY: aligned loads from a map's value, which stays valid while the program runs.

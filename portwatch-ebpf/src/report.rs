@@ -1,4 +1,4 @@
-//! One refusal into the ring buffer.
+//! Writes one failed bind into the ring buffer.
 
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use portwatch_common::{Attempt, BindFailure, Culprit, loss};
@@ -9,7 +9,7 @@ use crate::{
     task,
 };
 
-/// No culprit was caught.
+/// No blocking socket was caught.
 pub const UNKNOWN: Culprit = Culprit {
     socket_cookie: 0,
     inode: 0,
@@ -22,7 +22,7 @@ pub const UNKNOWN: Culprit = Culprit {
     reserved: [0; 3],
 };
 
-/// Reports that `attempt` by the current task was refused by `culprit`.
+/// Reports that `attempt` by the current task failed because of `culprit`.
 #[inline(always)]
 pub fn refused(attempt: &Attempt, culprit: &Culprit) {
     if limit::only_counts(attempt) {

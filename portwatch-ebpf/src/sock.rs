@@ -1,4 +1,4 @@
-//! A socket, as the kernel's `struct sock` has it at the moment of refusal.
+//! A socket, as the kernel's `struct sock` describes it when the bind fails.
 
 use aya_ebpf::helpers::bpf_get_socket_cookie;
 use portwatch_common::{Attempt, flag, helper};
@@ -16,7 +16,7 @@ pub const TCP_LISTEN: u8 = 10;
 /// `TCP_CLOSE`.
 pub const TCP_CLOSE: u8 = 7;
 
-/// `struct sock`, opaque: its fields are found through the layout.
+/// `struct sock`, opaque: its fields are read through the layout.
 pub enum Sock {}
 
 /// `struct net`, opaque.
@@ -40,8 +40,8 @@ pub const fn empty() -> Attempt {
     }
 }
 
-/// The address that the socket is being bound to. Inside `get_port` it is set;
-/// when `inet_bind` returns it has been zeroed again.
+/// The address that the socket is being bound to. It is set inside `get_port`, and zeroed
+/// again when `inet_bind` returns.
 #[inline(always)]
 pub fn address(sk: *const Sock, family: u16) -> [u8; 16] {
     let mut address = [0; 16];
@@ -57,7 +57,7 @@ pub fn address(sk: *const Sock, family: u16) -> [u8; 16] {
     address
 }
 
-/// Writes what `struct sock` tells, except address, port and stage.
+/// Fills in what `struct sock` contains, except address, port and stage.
 #[inline(always)]
 pub fn describe(sk: *const Sock, attempt: &mut Attempt) {
     attempt.family = load!(sk, sk_family, u16);
@@ -69,8 +69,8 @@ pub fn describe(sk: *const Sock, attempt: &mut Attempt) {
     (attempt.netns_inode, attempt.netns_cookie) = netns(net);
 }
 
-/// Reuse and v6only bits as [`flag`]s. Without branches: up to 6.1 the verifier follows
-/// every combination of them through all that comes after.
+/// Reuse and v6only bits as [`flag`]s. Without branches: up to 6.1 the verifier follows every
+/// combination of them through all later code.
 #[inline(always)]
 pub fn options(sk: *const Sock) -> u16 {
     let byte = u32::from(load!(sk, sk_options, u8));
@@ -86,9 +86,9 @@ pub fn options(sk: *const Sock) -> u16 {
     flag::REUSE_KNOWN | flag::V6ONLY_KNOWN | (set[0] | set[1] | set[2]) as u16
 }
 
-/// The inode in sockfs, and whether the socket is one of the kernel's own: it
-/// has a `struct socket`, and no file goes with that. What no process has any
-/// more, or none has accepted yet, has neither.
+/// The inode in sockfs, and whether the socket is one of the kernel's own: it has a `struct
+/// socket` without a file. A socket that no process has open any more, or that is not accepted
+/// yet, has neither.
 #[inline(always)]
 pub fn file(sk: *const Sock) -> (u64, bool) {
     let socket = load!(sk, sk_socket, *const u8);
@@ -111,9 +111,8 @@ pub fn netns(net: *const Net) -> (u32, u64) {
     (inode, cookie)
 }
 
-/// The socket's cookie, generated if need be where the helper may be called from a
-/// tracing program. Elsewhere 0, if nobody has asked for it yet
-/// ([`crate::hooks::cookie`] does).
+/// The socket's cookie, generated if necessary where tracing programs may call the helper.
+/// Elsewhere 0 until it is first asked for ([`crate::hooks::cookie`] does).
 #[inline(always)]
 pub fn cookie(sk: *const Sock) -> u64 {
     let known = if has!(sk_cookie) { load!(sk, sk_cookie, u64) } else { 0 };

@@ -49,7 +49,7 @@ pub unsafe fn describe_current(task: *mut Task) {
     }
 }
 
-/// What only `task_struct` tells.
+/// Fills in what only `task_struct` contains.
 ///
 /// # Safety
 /// As [`describe_current`]; `current` is the BTF pointer to the current task.
@@ -81,7 +81,7 @@ unsafe fn describe_struct(current: *const task_struct, task: *mut Task) {
     }
 }
 
-/// Whose share of the agent the current task uses.
+/// The tenant of the current task.
 #[inline(always)]
 pub fn tenant() -> Tenant {
     let uid = bpf_get_current_uid_gid() as u32;
@@ -95,13 +95,12 @@ pub fn tenant() -> Tenant {
     Tenant { cgroup_id: unsafe { bpf_get_current_cgroup_id() }, user, reserved: 0 }
 }
 
-/// Who has made the outermost user namespace that the task is in, since they have many
-/// numbers in there. A namespace that root has made, for a container, is a user of its own,
-/// called by its inode. Without a namespace it is the task's own number.
+/// Returns the user who created the outermost user namespace of the task, because that user
+/// has many ids in there. A namespace that root created, for a container, counts as a user of
+/// its own, named by its inode. Without a namespace it is the task's own user id.
 #[inline(always)]
 fn user_of(task: *const task_struct, uid: u32) -> u32 {
-    /// Namespaces within one another that are looked through; whoever has more shares
-    /// with all who have.
+    /// Levels of nested namespaces that are checked; deeper ones share one user.
     const MOST: u32 = 4;
     const DEEPER: u32 = u32::MAX - 1;
     let known =
@@ -126,7 +125,7 @@ fn user_of(task: *const task_struct, uid: u32) -> u32 {
     DEEPER
 }
 
-/// Fills in the task's side of a record, and sees to it that its arguments are kept.
+/// Fills in the task's side of an owner record, and records its arguments.
 ///
 /// # Safety
 /// `owner` points to writable memory of that size.
@@ -144,7 +143,7 @@ pub unsafe fn describe_owner(owner: *mut Owner) {
         ppid = load!(parent, task_tgid, u32);
         program = load!(current, task_exec_id, u64) as u32;
         keep_arguments(current, pid, started_ns, program);
-        // A helper would copy and translate them: that costs as much as all else here.
+        // A helper would copy and translate the ids, at the cost of everything else here.
         let cred = load!(current, task_cred, *const u8);
         uid = load!(cred, cred_uid, u32);
         comm = name_of(current);
@@ -176,7 +175,7 @@ fn name_of(task: *const task_struct) -> [u8; COMM_LEN] {
     comm
 }
 
-/// Whether the record is of the current process, with the program that it runs now.
+/// Returns whether the record is of the current process and the program that it runs now.
 ///
 /// # Safety
 /// `owner` points to an [`Owner`].
@@ -201,9 +200,9 @@ fn keep_arguments(current: *const task_struct, pid: u32, started_ns: u64, progra
     let Some(kept) = ARGUMENTS.get_ptr_mut(Arguments::slot(pid)) else {
         return;
     };
-    // SAFETY: aligned accesses to the map's value, which stays valid while this
-    // program runs. A process whose number is a multiple of the table's size away may
-    // write to it at the same moment: then a command line may be the other's.
+    // SAFETY: aligned accesses to the map's value, which stays valid while this program runs.
+    // A process with the same slot may write to it at the same moment: then a command line may
+    // be the other's.
     unsafe {
         if (*kept).pid == pid && (*kept).started_ns == started_ns && (*kept).program == program {
             return;
@@ -215,13 +214,13 @@ fn keep_arguments(current: *const task_struct, pid: u32, started_ns: u64, progra
         let (len, _) = read_arguments::<RECORD_CMDLINE_LEN>(current, &raw mut (*kept).cmdline);
         (*kept).len = len;
         compiler_fence(Ordering::SeqCst);
-        // What could not be read now is tried again by the next bind.
+        // The next bind tries again what could not be read now.
         (*kept).pid = if len == 0 { 0 } else { pid };
     }
 }
 
-/// Copies the beginning of the arguments. Gives the bytes copied, none if they
-/// cannot be read, and whether there are more.
+/// Copies the beginning of the arguments. Returns the bytes copied, none if they cannot be
+/// read, and whether there are more.
 ///
 /// # Safety
 /// `to` is writable; `current` is the BTF pointer to the current task.

@@ -1,5 +1,5 @@
-//! Whose refusals are wanted: everybody's, or only those of one process and of
-//! all that it has started.
+//! The processes whose failed binds are reported: all, or only one process and its
+//! descendants.
 
 use aya_ebpf::{
     bindings::task_struct,
@@ -12,20 +12,19 @@ use crate::{
     maps::FAMILY,
 };
 
-/// Generations that are looked through.
+/// Generations that are checked.
 const MOST: u32 = 32;
 
-/// The process whose descendants are watched, in the initial pid namespace; 0
-/// for everybody's. Set by user space before load.
+/// The process whose descendants are watched, in the initial pid namespace; 0 for all
+/// processes. Set by user space before load.
 #[unsafe(no_mangle)]
 static ROOT: u32 = 0;
 
-/// Whether the current task's refusals are wanted. The parents are asked while the
-/// task is here, so that it does not matter how soon it is gone.
+/// Returns whether the current task's failed binds are reported. The parents are read while
+/// the task is running, so that it does not matter how soon it exits.
 ///
-/// To be asked before all else: the verifier goes through all generations for every
-/// way that leads here, and looks for the parent's type in all the kernel's types each
-/// time (1.5 ms).
+/// Call it before all else: the verifier follows all generations on every path that leads
+/// here, and searches all the kernel's types for the parent's type each time (1.5 ms).
 #[inline(always)]
 pub fn has_current() -> bool {
     let root = root();
@@ -46,7 +45,7 @@ pub fn has_current() -> bool {
     false
 }
 
-/// Whether the process is the root or on record as one of its descendants.
+/// Returns whether the process is the root or recorded as one of its descendants.
 #[inline(always)]
 pub fn has(pid: u32) -> bool {
     // SAFETY: the reference is not kept.

@@ -1,4 +1,4 @@
-//! The object without what only a debugger reads, which is three quarters of it.
+//! Removes from the object what only debuggers read, three quarters of it.
 
 use std::{error::Error, fs, path::Path};
 
@@ -10,7 +10,7 @@ use object::{
 /// Writes `built` to `object` without its DWARF sections; BTF stays.
 ///
 /// # Errors
-/// One cannot be read, or the other not be written, or it is no ELF file.
+/// `built` cannot be read or is not an ELF file, or `object` cannot be written.
 pub fn strip_debug_info(built: &Path, object: &Path) -> Result<(), Box<dyn Error>> {
     let whole = fs::read(built)?;
     let mut builder = Builder::read(whole.as_slice())?;
@@ -19,7 +19,7 @@ pub fn strip_debug_info(built: &Path, object: &Path) -> Result<(), Box<dyn Error
         section.delete = name.starts_with(b".debug") || name.starts_with(b".rel.debug");
     }
     builder.delete_orphans();
-    // LLVM has one table for the names of symbols and sections; the builder wants two.
+    // LLVM writes one table for the names of symbols and sections; the builder needs two.
     let names = builder.sections.add();
     names.name = b".shstrtab".as_slice().into();
     names.sh_type = SHT_STRTAB;

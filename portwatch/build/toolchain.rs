@@ -26,16 +26,16 @@ pub enum Compiler {
     Nightly,
 }
 
-/// All that a build needs.
+/// The programs that a build needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Toolchain {
     /// The compiler.
     pub compiler: Compiler,
-    /// The folder that bpf-linker is in.
+    /// The directory of bpf-linker.
     pub linker_dir: PathBuf,
 }
 
-/// What is missing, in words, and nothing about how to get it.
+/// Returns the toolchain, or what is missing, as text without advice.
 pub fn find() -> Result<Toolchain, String> {
     let compiler = find_compiler().ok_or_else(|| {
         format!("no Rust compiler with core for {TARGET}, and no nightly with rust-src")
@@ -44,7 +44,7 @@ pub fn find() -> Result<Toolchain, String> {
     Ok(Toolchain { compiler, linker_dir })
 }
 
-/// The compiler, packaged ones first: they take no time to make `core`.
+/// Returns the compiler, packaged ones first: they have `core` precompiled.
 pub fn find_compiler() -> Option<Compiler> {
     let (cargo, rustc) = (PathBuf::from("/usr/bin/cargo"), PathBuf::from("/usr/bin/rustc"));
     if cargo.exists() && has_core(&rustc) {
@@ -53,7 +53,7 @@ pub fn find_compiler() -> Option<Compiler> {
     has_nightly_source().then_some(Compiler::Nightly)
 }
 
-/// The folder of bpf-linker: on PATH, or where cargo installs to.
+/// Returns the directory of bpf-linker: on PATH, or where cargo installs programs.
 pub fn find_linker() -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let home = env::var_os("CARGO_HOME")
@@ -83,8 +83,8 @@ fn sysroot(mut rustc: Command) -> Option<PathBuf> {
     output.status.success().then(|| PathBuf::from(path.trim()))
 }
 
-/// A cargo inside a cargo must not take over the outer one's compiler, flags
-/// and wrappers (clippy's, for one).
+/// Removes the variables of an outer cargo: an inner one must not use its compiler, flags and
+/// wrappers (for example clippy's).
 pub fn without_outer_cargo(command: &mut Command) -> &mut Command {
     for (name, _) in env::vars_os() {
         let Some(name) = name.to_str() else { continue };

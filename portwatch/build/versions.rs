@@ -1,8 +1,9 @@
-//! Every version of a program that building, checking and packaging take, in one table. The
-//! build script and xtask read it; docs/building.md shows it, and a test of xtask compares.
+//! Every version of a program that building, checking and packaging use, in one table. The
+//! build script and xtask read it; docs/building.md shows it, and a test of xtask compares
+//! them.
 
-/// The toolchain of rustup that builds the kernel side where no package has `core` for it.
-/// Not pinned to a day: its LLVM must be the one that [`BPF_LINKER`] expects.
+/// The toolchain of rustup that builds the kernel side if no package has `core` for it. Not
+/// pinned to a date: its LLVM must be the one that [`BPF_LINKER`] expects.
 pub const NIGHTLY: &str = "nightly";
 
 /// Debian's compiler with `core` for the kernel side's target. Its LLVM decides which
@@ -12,19 +13,20 @@ pub const PACKAGED_COMPILER: [&str; 3] = ["rustc-web", "cargo-web", "libstd-rust
 /// bpf-linker, from source.
 pub const BPF_LINKER: &str = "0.13.0";
 
-/// cargo-deb, from source. Its maintainer scripts were tried in a guest.
+/// cargo-deb, from source. Its maintainer scripts were tested in a guest.
 pub const CARGO_DEB: &str = "3.8.0";
 
-/// The oldest QEMU that boots the guests. 7.2, which Debian 12 has, goes on running a translation
-/// of code that another processor has changed since. Where that was the breakpoint by which the
-/// kernel patches a function's entry, the guest dies of it (`Oops: int3` at `inet_bind+0x5`):
-/// within 200 attachments to a function that is in use, and not within 1,400 with 10.0.
+/// The oldest QEMU that boots the guests. 7.2, which Debian 12 has, keeps running the
+/// translation of code that another processor has changed. If that was the breakpoint with
+/// which the kernel patches a function's entry, the guest crashes (`Oops: int3` at
+/// `inet_bind+0x5`): within 200 attachments to a function that is in use, and not within 1,400
+/// with 10.0.
 pub const OLDEST_QEMU: u32 = 10;
 
-/// A program that comes ready-made in a Python wheel, which pip checks against its sum.
+/// A program from a Python wheel, whose checksum pip verifies.
 #[derive(Debug)]
 pub struct Wheel {
-    /// The program, and what it calls itself in `--version`.
+    /// The program, and its name in the output of `--version`.
     pub program: &'static str,
     /// The Python package.
     pub package: &'static str,

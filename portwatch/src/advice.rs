@@ -1,22 +1,22 @@
-//! What every error that ends the program brings along: what to do about it, and the
-//! exit code for its kind. Said where the error is made; the command line can only be
-//! ended by one that says it.
+//! What every error that ends the program provides: a hint what to do about it, and the exit
+//! code for its kind. Each error type defines both where it is defined, and only such errors
+//! can end the command line.
 
 /// The tool failed.
 pub const FAILED: u8 = 1;
-/// It was asked for what makes no sense.
+/// A usage error.
 pub const USAGE: u8 = 2;
-/// The port is held.
+/// The port is in use.
 pub const HELD: u8 = 3;
-/// Rights are missing.
+/// Permissions are missing.
 pub const NOT_PERMITTED: u8 = 4;
 
-/// An error that says what to do.
+/// An error with advice.
 pub trait Advised: std::error::Error + Send + Sync + 'static {
-    /// What to do, as it stands behind `hint:`.
+    /// Returns what to do, as printed after `hint:`.
     fn hint(&self) -> &'static str;
 
-    /// The exit code for its kind.
+    /// Returns the exit code for its kind.
     fn exit_code(&self) -> u8 {
         FAILED
     }

@@ -73,8 +73,8 @@ Exit codes: 0 done, 1 the tool failed, 2 bad usage, 3 the port is held, 4 not pe
 stay the same if the reader closes the pipe early (| head).
 PORTWATCH_LOG=debug prints log messages about portwatch itself to stderr.";
 
-/// The command line as it is defined, for what is made from it: help, completions,
-/// manual, docs/cli.md.
+/// Returns the definition of the command line, from which help, completions, manual pages and
+/// docs/cli.md are made.
 pub fn command() -> clap::Command {
     Cli::command()
 }
@@ -111,13 +111,13 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => error::report(&error),
     };
-    // What is said on another thread would end with this one.
+    // Messages of other threads would be lost with this one.
     talk::settle();
     code
 }
 
-/// Clap's own words: help that was asked for is a result; an error ends with a hint as
-/// every other does.
+/// Prints clap's message: requested help is a result; an error ends with a hint like all
+/// others.
 fn usage(error: &clap::Error) -> ExitCode {
     let said = error.render();
     match error.kind() {
@@ -151,7 +151,7 @@ fn log_to_stderr() {
         }
         Err(_) => warnings,
     };
-    // Without colours, as all talk; and what cannot be written is not told of by a panic.
+    // Without colours, like all messages; a failed write does not panic.
     let stderr =
         fmt::layer().with_ansi(false).with_writer(|| streams::Log).log_internal_errors(false);
     tracing_subscriber::registry().with(stderr).with(filter).init();

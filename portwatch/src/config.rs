@@ -1,7 +1,7 @@
-//! What the agent is told to do: by a file, the environment and flags, in this order,
-//! each over the one before.
+//! The agent's settings: from a file, the environment and flags, in this order; later ones
+//! override earlier ones.
 //!
-//! One type is all three: a key of the file is a flag's name, and the environment's is
+//! One type is all three: a key of the file is a flag's name, and the environment variable is
 //! the same in capitals after `PORTWATCH_`.
 
 use std::{num::NonZeroU16, path::PathBuf, time::Duration};
@@ -49,8 +49,8 @@ settings! { said:
         default: (Size(Limits::DEFAULT.file_size)),
         reload: no,
         values: "`64MiB`",
-        sample: "Start a new file at this size or age; remove the oldest files when all together \
-                 exceed the last value.",
+        sample: "Start a new file at this size or age; remove the oldest files when their total \
+                 size exceeds the last value.",
     }
     /// Start a new file at this age [default: 24h]
     capture_file_age: Time {
@@ -61,7 +61,7 @@ settings! { said:
         values: "`24h`",
         sample: "",
     }
-    /// Remove the oldest files when all together exceed this size [default: 1GiB]
+    /// Remove the oldest files when their total size exceeds this [default: 1GiB]
     capture_size: Size {
         flag: "SIZE",
         variable: "PORTWATCH_CAPTURE_SIZE",
@@ -156,14 +156,14 @@ settings! { said:
     }
 }
 
-/// Events are told to somebody, unless they are kept.
+/// Events go to stdout, unless a capture keeps them.
 fn human_unless(kept: bool) -> Vec<Format> {
     if kept { Vec::new() } else { vec![Format::Human] }
 }
 
 impl Layer {
-    /// The tables of the layer below that this leaves: `format` is over all of sinks that
-    /// it could name, and `capture` over those of captures.
+    /// Returns the tables of the lower layer that remain: `format` replaces all sinks that it
+    /// could name, and `capture` replaces captures.
     fn tables_over(&self, below: Option<Vec<Table>>) -> Option<Vec<Table>> {
         let stays = |table: &Table| match table.kind() {
             Kind::Capture => self.capture.is_none(),
@@ -174,12 +174,12 @@ impl Layer {
 }
 
 impl Settings {
-    /// What is taken out of command lines.
+    /// Returns what is redacted in command lines.
     pub fn redaction(&self) -> Redaction {
         Redaction::with(self.redact.iter().map(|pattern| pattern.0.clone()).collect())
     }
 
-    /// Where events go, by whatever key.
+    /// Returns the sinks of all keys.
     pub fn sinks(&self) -> Vec<Table> {
         let Self { capture_file_size, capture_file_age, capture_size, .. } = *self;
         let capture = self.capture.clone().map(|folder| {

@@ -1,5 +1,5 @@
-//! The kernel's bind-conflict rules as pure functions: would this socket have
-//! refused that bind, and by which clause?
+//! The kernel's bind conflict rules as pure functions: would this socket have blocked
+//! that bind, and by which rule?
 //!
 //! | module | what is in it |
 //! |---|---|
@@ -12,9 +12,9 @@
 //! Sources, read in 5.10 to 7.3: net/ipv4/inet_connection_sock.c,
 //! net/ipv4/inet_hashtables.c, net/ipv4/udp.c, net/core/sock_reuseport.c. The
 //! differential test (tests/differential) compares the rules with the running
-//! kernel. What decides beside them and cannot be seen from outside (TCP's memory
-//! of a port, the order in which UDP asks the sockets, SO_REUSEPORT groups) is
-//! modelled there alone.
+//! kernel. Some decisions also depend on state that is not visible from outside (TCP's
+//! state of a port, the order in which UDP compares the sockets, SO_REUSEPORT groups).
+//! Only that test models it.
 
 pub mod address;
 pub mod evidence;

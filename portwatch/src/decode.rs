@@ -1,5 +1,5 @@
-//! Ring-buffer bytes to a typed refusal. Total: any bytes give a value or an
-//! error, never a panic.
+//! Decodes bytes of the ring buffer into a typed failed bind. Total: any bytes give a value or
+//! an error, never a panic.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -15,17 +15,17 @@ use crate::{
 /// One failed bind or listen as the kernel side saw it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawFailure {
-    /// What was asked of the kernel.
+    /// The request.
     pub bind: RawBind,
-    /// The socket that refused, where the kernel's own check named it.
+    /// The blocking socket, if the kernel's own check named it.
     pub culprit: Option<RawCulprit>,
     /// The failing task.
     pub task: RawTask,
-    /// Whose failure it is, as the kernel side counts.
+    /// The source, by which the kernel side counts.
     pub source: Source,
 }
 
-/// A bind or listen, whether the kernel was asked or nobody has tried it yet.
+/// A bind or listen, tried or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawBind {
     /// When, in nanoseconds of `CLOCK_BOOTTIME`.
@@ -36,7 +36,7 @@ pub struct RawBind {
     pub protocol: Protocol,
     /// The socket's family.
     pub family: Family,
-    /// The requested address; unspecified where the hooks did not see it.
+    /// The requested address; unspecified if the hooks did not see it.
     pub address: IpAddr,
     /// Whether they saw it.
     pub address_seen: bool,
@@ -61,23 +61,23 @@ pub struct RawBind {
 }
 
 impl RawFailure {
-    /// Whose share of the agent it uses.
+    /// Returns the tenant of the failing process.
     pub fn tenant(&self) -> Tenant {
         Tenant { cgroup_id: self.task.cgroup_id, user: self.task.user, reserved: 0 }
     }
 
-    /// What it has in common with other processes of its tenant.
+    /// Returns its crowd: other processes of its tenant at the same address.
     pub fn crowd(&self) -> Crowd {
         Crowd::of(self.tenant(), &self.source)
     }
 }
 
-/// The socket that refused, as the kernel's conflict check had it in hand.
+/// The blocking socket, as the kernel's conflict check matched it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawCulprit {
     /// Its cookie.
     pub cookie: Option<u64>,
-    /// Its inode in sockfs; `None` where no process has it.
+    /// Its inode in sockfs; `None` if no process has it open.
     pub inode: Option<u64>,
     /// A socket of the kernel's own, which no process can have open.
     pub kernels_own: bool,
@@ -97,7 +97,7 @@ pub struct RawCulprit {
     pub device: u32,
 }
 
-/// The refused task as the kernel side saw it.
+/// The failing task as the kernel side saw it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RawTask {
     /// The process.
@@ -108,7 +108,7 @@ pub struct RawTask {
     pub ppid: Option<u32>,
     /// The real user id.
     pub uid: u32,
-    /// Whose share of the agent it uses, see [`Tenant::user`].
+    /// The user whose share of the agent it uses, see [`Tenant::user`].
     pub user: u32,
     /// Start of the process, nanoseconds of `CLOCK_BOOTTIME`.
     pub started_ns: Option<u64>,
@@ -116,13 +116,13 @@ pub struct RawTask {
     pub cgroup_id: u64,
     /// The thread's name.
     pub comm: String,
-    /// The arguments; empty where they could not be read.
+    /// The arguments; empty if they could not be read.
     pub cmdline: Unredacted,
-    /// A thread of the kernel's own.
+    /// A kernel thread.
     pub kernel_thread: bool,
 }
 
-/// Why some bytes are not a refusal.
+/// Why some bytes are not a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// The record has another size.
@@ -248,7 +248,7 @@ pub(crate) const AF_INET: u16 = 2;
 /// `AF_INET6`.
 pub(crate) const AF_INET6: u16 = 10;
 
-/// An address as the kernel side writes it.
+/// Returns an address that the kernel side has written.
 ///
 /// # Errors
 /// It is of another family.
@@ -261,7 +261,7 @@ pub(crate) fn address_of(family: u16, bytes: [u8; 16]) -> Result<(Family, IpAddr
     }
 }
 
-/// `IPPROTO_*` by name. MPTCP is reported by its TCP subflow.
+/// Returns an `IPPROTO_*` by name. MPTCP is reported by its TCP subflow.
 fn protocol_of(number: u16) -> Protocol {
     match number {
         6 | 262 => Protocol::Tcp,

@@ -1,6 +1,5 @@
-//! Container engines: what is known of each, as plain data, in a file of its own
-//! (docs/extending.md). Whoever reads control groups, asks an engine or names its commands
-//! looks here.
+//! Container engines: plain data for each, in a file of its own (docs/extending.md). All code
+//! that reads control groups, calls an engine or names its commands uses this data.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -47,28 +46,28 @@ impl Engine {
     }
 }
 
-/// The engine of a container of which nothing tells whose it is.
+/// The engine of a container if nothing shows which it is.
 pub const LIKELIEST: Engine = Engine::Docker;
-/// The engine that the kubelet has where no shim's socket shows another.
+/// The engine of the kubelet, unless a shim's socket shows another.
 const OF_PODS: Engine = Engine::Containerd;
 
 /// What is known of an engine.
 #[derive(Debug)]
 pub struct Spec {
-    /// Its name for people.
+    /// Its display name.
     pub name: &'static str,
-    /// What stands before a container's id in the name of its control group.
+    /// Prefixes of a container's id in the name of its control group.
     pub prefixes: &'static [&'static str],
-    /// Groups in which a container's own is called by its id alone.
+    /// Groups in which a container's group is named by its id alone.
     pub parents: &'static [&'static str],
     /// Whether an id may be any name; otherwise it is hexadecimal.
     pub any_id: bool,
-    /// Parts of the names of units that have its containers below them.
+    /// Parts of the names of units below which it has its containers.
     pub units: &'static [&'static str],
-    /// Who knows its containers by name.
+    /// The source of its containers' names.
     pub names: Names,
-    /// The socket below `/run` of what the kubelet speaks to it through, where control groups
-    /// in pods are called by the container's id alone.
+    /// The socket below `/run` over which the kubelet talks to it. It decides where control
+    /// groups in pods are named by the container's id alone.
     pub shim: Option<&'static str>,
     /// The directory below `/run` with a file for each network namespace of a container.
     pub netns: Option<&'static str>,
@@ -76,13 +75,13 @@ pub struct Spec {
     pub proxies: &'static [Proxy],
     /// The command that stops a container, up to the container.
     pub stop: &'static str,
-    /// The same for the engine of the user `{uid}`, called `{user}`: the first is taken that
-    /// needs no more than is known. Empty where only root runs the engine.
+    /// The same for the engine of the user `{uid}`, called `{user}`: the first whose
+    /// placeholders are all known is used. Empty if only root runs the engine.
     pub users_stop: &'static [&'static str],
     /// The command that shows the containers of a user's engine, as in `users_stop`.
     pub users_list: &'static [&'static str],
     /// The command that shows which container has published `{port}` with `{protocol}`, and
-    /// what to do then.
+    /// the next step.
     pub list: (&'static str, &'static str),
     /// What it says of a port that its own table has, without asking the kernel; `None` if
     /// it has no such table.
@@ -90,7 +89,7 @@ pub struct Spec {
 }
 
 impl Spec {
-    /// What an engine has that says nothing else.
+    /// The defaults.
     const PLAIN: Self = Self {
         name: "",
         prefixes: &[],
@@ -114,15 +113,15 @@ impl Spec {
     }
 }
 
-/// Who knows containers by name.
+/// The source of containers' names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Names {
     /// The engine itself, by the Docker Engine API, on this socket below `/run` or below a
-    /// user's directory there. Its commands take these names as well as ids.
+    /// user's directory there. Its commands accept these names as well as ids.
     DockerApi(&'static str),
     /// The kubelet, by its directories of logs.
     Kubelet,
-    /// Nobody who is asked.
+    /// None.
     Nobody,
 }
 
@@ -131,7 +130,7 @@ pub enum Names {
 pub struct Proxy {
     /// The process's name, of which the kernel keeps 15 characters.
     pub comm: &'static str,
-    /// The programs that rightly call themselves so.
+    /// The programs that have this name legitimately.
     pub programs: &'static [&'static str],
     /// Whether users run it for containers of their own, so that it says nothing about others'.
     pub rootless: bool,
@@ -139,7 +138,7 @@ pub struct Proxy {
     pub argument: Option<&'static str>,
     /// What the container's name begins with, where another engine has the same program.
     pub names: Option<&'static str>,
-    /// Its options that say something about the container, each by all of its names.
+    /// Its options that say something about the container, each with all of its names.
     pub options: &'static [(&'static [&'static str], Says)],
     /// The argument after which options of other programs follow.
     pub until: Option<&'static str>,
@@ -180,10 +179,10 @@ pub fn all() -> impl Iterator<Item = Engine> {
     Engine::VARIANTS.iter().copied()
 }
 
-/// Reads a part of a control group's path, which stands below `parent`: the id of the
-/// container whose group that is, and its engine unless the name is an id alone. In a pod
-/// ids may be shorter. Below a user's slice that user makes groups of any name: containers
-/// there are those of engines that users run, by the engine's name.
+/// Reads a part of a control group's path below `parent`: the container's id, and its engine
+/// unless the name is an id alone. In a pod ids may be shorter. Below a user's slice the user
+/// creates groups of any name: containers there belong to engines that users run, and only a
+/// prefix identifies them.
 pub fn container<'a>(
     part: &'a str,
     parent: &str,
@@ -209,7 +208,7 @@ pub fn container<'a>(
 }
 
 /// Returns the engine of the container `id`, by the path of a control group in it. The
-/// outermost group of that id counts: what is below has names that the container gives.
+/// outermost group of that id counts: the container chooses the names below it.
 pub fn of_container(path: &str, id: &str) -> Option<Engine> {
     let mut parent = "";
     let mut parts = path.split('/').filter(|part| !part.is_empty());
@@ -221,25 +220,25 @@ pub fn of_container(path: &str, id: &str) -> Option<Engine> {
         .0
 }
 
-/// Returns the engine whose commands reach the container `id`. Where nothing in the path
-/// tells, it is the kubelet's below the kubelet's groups, and the likeliest elsewhere.
+/// Returns the engine whose commands reach the container `id`. If the path does not show it,
+/// it is the kubelet's engine below the kubelet's groups, and the likeliest elsewhere.
 pub fn commanding(path: &str, id: &str) -> Engine {
     let in_pod = || path.split_once(id).is_some_and(|(above, _)| above.contains("kubepods"));
     of_container(path, id).unwrap_or_else(|| if in_pod() { OF_PODS } else { LIKELIEST })
 }
 
-/// Returns the engine of a pod's container whose group is called by its id alone; `exists`
-/// says whether there is a socket of that name below `/run`.
+/// Returns the engine of a pod's container whose group is named by its id alone; `exists` says
+/// whether a socket of that name exists below `/run`.
 pub fn of_pod(exists: impl Fn(&str) -> bool) -> Engine {
     all().find(|engine| engine.spec().shim.is_some_and(&exists)).unwrap_or(OF_PODS)
 }
 
-/// Whether the groups below a unit may be containers.
+/// Returns whether the groups below a unit may be containers.
 pub fn is_unit(unit: &str) -> bool {
     all().flat_map(|engine| engine.spec().units).any(|part| unit.contains(part))
 }
 
-/// Returns the proxies that go by `comm`, of all engines.
+/// Returns the proxies with the name `comm`, of all engines.
 pub fn proxies(comm: &str) -> impl Iterator<Item = (Engine, &'static Proxy)> {
     all()
         .flat_map(|engine| engine.spec().proxies.iter().map(move |proxy| (engine, proxy)))
@@ -254,7 +253,7 @@ mod tests {
 
     pub const ID: &str = "9f81c2e4a77b9f81c2e4a77b9f81c2e4a77b9f81c2e4a77b9f81c2e4a77b1234";
 
-    /// Checks that each path, `ID` standing for a container's id, is read as that engine's.
+    /// Checks that each path, with `ID` for a container's id, is read as that engine's.
     pub fn names(engine: Option<Engine>, paths: &[&str]) {
         for path in paths {
             assert_eq!(of_container(&path.replace("ID", ID), ID), engine, "{path}");
@@ -272,7 +271,7 @@ mod tests {
         for engine in all() {
             let Spec { name, stop, users_stop, proxies, .. } = engine.spec();
             assert!(!name.is_empty() && !stop.is_empty(), "{engine:?}");
-            // Which the last of them needs is always known.
+            // What the last of them needs is always known.
             assert!(users_stop.last().is_none_or(|last| !last.contains("{user}")), "{engine:?}");
             assert!(
                 proxies.iter().all(|proxy| proxy.rootless || proxy.comm.len() <= 15),

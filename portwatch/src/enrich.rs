@@ -1,5 +1,5 @@
-//! A refusal to evidence: all that the host can tell about it now. Never fails;
-//! what cannot be had becomes a gap.
+//! Collects evidence about a failed bind: all that the host can say about it now. Never fails;
+//! what is not available becomes a gap.
 
 use std::{
     io,
@@ -46,14 +46,14 @@ use holders::Searches;
 use host::{DiagSocket, Host, NetnsRef};
 use supervisors::Supervisors;
 
-/// How long one refusal may be looked into, unless it is said otherwise.
+/// Default time limit to collect evidence about one failed bind.
 pub const DEADLINE: Duration = Duration::from_millis(250);
 
-/// How long is waited for processes that do not answer for their own memory, or for
-/// their files, for one refusal.
+/// Time limit per failed bind to wait for processes that do not respond when their memory or
+/// their files are read.
 const MOST_IN_VAIN: Duration = Duration::from_millis(100);
 
-/// Turns refusals into evidence.
+/// Turns failed binds into evidence.
 pub struct Enricher {
     host: Host,
     records: Box<dyn Records>,
@@ -64,8 +64,8 @@ pub struct Enricher {
 }
 
 impl Enricher {
-    /// Looks at `host`, at who is on record, and, where nothing else helps, at
-    /// all open files.
+    /// Creates an enricher for `host` that reads owners from `records`, and uses `files` to
+    /// search all open files if nothing else finds a holder.
     pub fn new(host: Host, records: Box<dyn Records>, files: Box<dyn Files>) -> Self {
         let holders = holders::Holders::new(files);
         Self {
@@ -78,29 +78,29 @@ impl Enricher {
         }
     }
 
-    /// Takes out of command lines what `redaction` says.
+    /// Sets what is redacted in command lines.
     pub fn redact_by(&mut self, redaction: Redaction) {
         self.host.redacting(redaction);
     }
 
-    /// Every network namespace that can be found, at most `most`, the own first; and
-    /// whether that is all of them.
+    /// Returns every network namespace that can be found, at most `most`, the agent's own
+    /// first, and whether that is all of them.
     pub fn all_netns(&self, most: usize) -> (Vec<NetnsRef>, bool) {
         netns::all(&self.host, most)
     }
 
-    /// Enters a network namespace, for binds that are asked about in it.
+    /// Enters a network namespace, to explain binds in it.
     ///
     /// # Errors
-    /// It may not be entered.
+    /// Access was denied.
     pub fn enter(&mut self, way: &NetnsRef) -> io::Result<Netns> {
         self.namespaces.admit(&self.host, way)
     }
 
-    /// A socket in a network namespace, which knows its interfaces.
+    /// Returns a socket in a network namespace, to list its interfaces.
     ///
     /// # Errors
-    /// It may not be entered.
+    /// Access was denied.
     pub fn socket(&self, place: &NetnsRef) -> io::Result<Box<dyn DiagSocket>> {
         self.host.sock_diag(place)
     }
@@ -111,44 +111,43 @@ impl Enricher {
         with_tables.filter(|&engine| containers::may_run(&self.host, engine)).collect()
     }
 
-    /// Puts on record what was there before the agent.
+    /// Writes owners of sockets that are older than the agent into the owner record.
     pub fn seed(&mut self) {
         seed::seed(&self.host, &mut *self.records, self.holders.files());
         self.host.rest();
     }
 
-    /// How soon [`rest`](Self::rest) is due; `None` if there is no need.
+    /// Returns the time until [`rest`](Self::rest) is due; `None` if it is not needed.
     pub fn next_rest(&self) -> Option<Duration> {
         self.namespaces.next_release()
     }
 
-    /// Lets go of what was kept at hand for the next refusal.
+    /// Releases what was kept for the next failed bind.
     pub fn rest(&mut self) {
         self.namespaces.release_idle();
     }
 
-    /// Whether a group's id and path are of one group, and not the hierarchy's root.
+    /// Returns whether id and path belong to one group that is not the hierarchy's root.
     pub fn is_one_group(&self, group: &Cgroup) -> bool {
         cgroups::is_one(&self.host, group)
     }
 
-    /// Finds out what can be found out of a failed bind in as long as `patience`.
+    /// Collects the evidence of a failed bind within `patience`.
     pub fn enrich(&mut self, raw: &RawFailure, patience: Duration) -> Evidence {
         self.look(&raw.bind, Some(raw), patience)
     }
 
-    /// Finds out what can be found out of a bind that nobody has tried in as long as
-    /// `patience`.
+    /// Collects the evidence of a bind that nobody has tried within `patience`.
     pub fn look_at(&mut self, bind: &RawBind, patience: Duration) -> Evidence {
         self.look(bind, None, patience)
     }
 
-    /// Each phase takes what the one before has come to.
+    /// Runs the phases. Each takes the result of the one before.
     fn look(&mut self, bind: &RawBind, by: Option<&RawFailure>, patience: Duration) -> Evidence {
         let deadline = Instant::now() + patience;
         self.host.begin((patience / 2).min(MOST_IN_VAIN));
         let look = Look { host: &self.host, records: &*self.records, bind, by, deadline };
-        // The sockets first: they are what changes fastest.
+        // Sockets come first because they change fastest.
         let listed = look.list(&mut self.namespaces);
         let held = look.hold(listed, &mut self.holders);
         if held.found.broken {
@@ -156,22 +155,22 @@ impl Enricher {
         }
         let recalled = look.recall(held);
         let described = look.describe(recalled, &mut self.supervisors, &mut self.containers);
-        // What leaves here has no secrets in it, and is not too large.
+        // Removes secrets, and limits the size.
         seal::seal(described)
     }
 }
 
-/// One bind that is looked into.
+/// One bind about which evidence is collected.
 struct Look<'a> {
     host: &'a Host,
     records: &'a dyn Records,
     bind: &'a RawBind,
-    /// Who has tried it; `None` if nobody has.
+    /// The failed bind; `None` if nobody has tried it.
     by: Option<&'a RawFailure>,
     deadline: Instant,
 }
 
-/// What is on the port, and who was refused it.
+/// The sockets on the port, and the failing process.
 struct Listed<'n> {
     failure: Failure,
     process: Process,
@@ -181,8 +180,8 @@ struct Listed<'n> {
     gaps: Vec<Gap>,
 }
 
-/// The same with the processes that have the sockets open. The kernel's listing is not
-/// needed any more.
+/// The same with the processes that have the sockets open. The kernel's listing is not needed
+/// any more.
 struct Held {
     failure: Failure,
     process: Process,
@@ -193,14 +192,14 @@ struct Held {
     gaps: Vec<Gap>,
 }
 
-/// All that the host itself knows. What is not yet in it: units, supervisors, containers.
+/// All that the host itself knows. Still missing: units, supervisors, containers.
 struct Recalled(Evidence);
 
-/// All that can be told. There may be secrets in its texts still.
+/// All evidence. Its texts may still contain secrets.
 pub struct Described(Evidence);
 
 impl<'a> Look<'a> {
-    /// The namespace, the sockets on the port in it, and the failing process.
+    /// Finds the namespace, the sockets on the port in it, and the failing process.
     fn list<'n>(&self, namespaces: &'n mut netns::Namespaces) -> Listed<'n> {
         let &Self { host, records, bind, by, deadline } = self;
         let mut gaps = Vec::new();
@@ -221,8 +220,8 @@ impl<'a> Look<'a> {
         Listed { failure, process: process.unwrap_or_default(), netns, diag, found, gaps }
     }
 
-    /// Who has the sockets open, or why nobody has, and how the range of ephemeral ports
-    /// is used if the bind asked for any port.
+    /// Finds the processes that have the sockets open, or why none has, and the use of the
+    /// ephemeral port range if the bind asked for any port.
     fn hold(&self, listed: Listed<'_>, holders: &mut holders::Holders) -> Held {
         let &Self { host, records, bind, deadline, .. } = self;
         let Listed { mut failure, process, netns, mut diag, mut found, mut gaps } = listed;
@@ -251,7 +250,7 @@ impl<'a> Look<'a> {
         Held { failure, process, netns, ephemeral, found, searches, gaps }
     }
 
-    /// What the owner record adds of the sockets, and of those who had the port before.
+    /// Adds what the owner record knows about the sockets and the previous holders.
     fn recall(&self, held: Held) -> Recalled {
         let &Self { host, records, bind, by, deadline } = self;
         let Held { failure, mut process, netns, ephemeral, mut found, searches, mut gaps } = held;
@@ -263,8 +262,8 @@ impl<'a> Look<'a> {
         if found.time_wait.count > 0 && !outgoing {
             found.time_wait.left_by = record::left_by([&last_holder, &previous_holder]);
         }
-        // Only for the advice to set the option, which helps against anything but a
-        // listener; and after what matters more.
+        // Only for the advice to set the option, which helps except against a listener; so
+        // what matters more is looked up first.
         let left_over = found.time_wait.count > 0 || found.connections != Connections::default();
         let listens = found.sockets.iter().any(|socket| socket.state == State::Listen);
         let advised = bind.reuseaddr != Some(true) && left_over && !listens;
@@ -288,7 +287,7 @@ impl<'a> Look<'a> {
         })
     }
 
-    /// What managers and engines know of the processes.
+    /// Adds what service managers and engines know about the processes.
     fn describe(
         &self,
         Recalled(mut evidence): Recalled,
@@ -316,14 +315,14 @@ impl<'a> Look<'a> {
         }
     }
 
-    /// The socket that refused, where the hooks saw it.
+    /// Returns the blocking socket if the hooks saw it.
     fn culprit(&self) -> Option<&'a RawCulprit> {
         self.by?.culprit.as_ref()
     }
 }
 
-/// In the middle between now and the deadline: until then goes on what would else leave
-/// no time for what comes after it.
+/// Returns the time halfway to the deadline: a step that could use all of the time must end
+/// there.
 fn halfway(deadline: Instant) -> Instant {
     let now = Instant::now();
     now + deadline.saturating_duration_since(now) / 2

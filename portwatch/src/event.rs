@@ -1,8 +1,7 @@
 //! The versioned records of the stream.
 //!
-//! Fields may be added to a record within its version, optional and with a
-//! default. Any other change is a new version, with a fix-up that lets lines of
-//! the old one be read ([`versions`]).
+//! Fields may be added to a record within its version, optional and with a default. Any other
+//! change makes a new version, with a fix-up that reads lines of the old one ([`versions`]).
 
 use std::fs;
 
@@ -154,7 +153,7 @@ pub enum Record {
 }
 
 impl Record {
-    /// How many refusals are not told if this is lost.
+    /// Returns how many failed binds are lost with this record.
     pub fn refusals(&self) -> u64 {
         match self {
             Self::BindFailure(event) => event.count,
@@ -165,14 +164,14 @@ impl Record {
 }
 
 impl Loss {
-    /// A loss that is being said now.
+    /// Creates a record of a loss that is reported now.
     pub fn now(place: &str, count: u64) -> Self {
         Self { schema: LOSS.to_owned(), time: Timestamp::now(), place: place.to_owned(), count }
     }
 }
 
 impl AgentNotice {
-    /// This agent, now.
+    /// Creates a notice of this agent, now.
     pub fn now(state: AgentState, host: &Host) -> Self {
         Self {
             schema: AGENT.to_owned(),
@@ -186,12 +185,12 @@ impl AgentNotice {
 }
 
 impl Host {
-    /// The running host, looked at without hooks.
+    /// Returns the running host, without hooks.
     pub fn unwatched() -> Self {
         Self::current("none")
     }
 
-    /// Reads the running host's identity; `hooks` is the name of the set that watches it.
+    /// Reads the running host's identity; `hooks` is the name of the attached hook set.
     pub fn current(hooks: &str) -> Self {
         let uname = rustix::system::uname();
         Self {
@@ -206,13 +205,13 @@ impl Host {
 }
 
 impl Event {
-    /// Puts an event together.
+    /// Creates an event from its parts.
     pub fn new(host: &Host, raw: &RawFailure, evidence: Evidence, diagnosis: Diagnosis) -> Self {
         let boot = host.boot_id.as_deref().and_then(|id| id.get(..8)).unwrap_or("0");
         let id = format!("{boot}-{:x}-{:x}", raw.bind.at_ns, raw.task.tid);
         let Evidence {
             time,
-            // The host has it.
+            // The host record has it.
             kernel: _,
             subject: _,
             failure,
@@ -248,8 +247,7 @@ impl Event {
         }
     }
 
-    /// What was known, without what was made of it: all that it takes to
-    /// diagnose it again.
+    /// Returns the evidence, without the diagnosis: all that a new diagnosis needs.
     pub fn into_evidence(self) -> Evidence {
         Evidence {
             time: self.time,
@@ -268,7 +266,7 @@ impl Event {
         }
     }
 
-    /// The same event with the diagnosis that today's rules make of it.
+    /// Returns the same event with the diagnosis by the current rules.
     pub fn diagnosed_again(self) -> Self {
         let diagnosis = diagnose(&self.clone().into_evidence());
         Self { diagnosis, ..self }

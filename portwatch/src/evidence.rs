@@ -1,8 +1,8 @@
-//! What is known about one refused bind: plain data, no behaviour.
+//! What is known about one failed bind: plain data, no behaviour.
 //!
-//! Every fact is known, or `None` with a [`Gap`] that says why. These types
-//! are the wire form as well: an event line carries them as they stand
-//! ([`crate::event`]), so a captured event is all that a later diagnosis needs.
+//! Every fact is known, or `None` with a [`Gap`] that says why. These types are also the wire
+//! format: an event contains them unchanged ([`crate::event`]), so a captured event is all
+//! that a later diagnosis needs.
 
 use std::net::IpAddr;
 
@@ -27,52 +27,51 @@ pub use process::{
 pub use socket::{Binder, Origin, Socket, State, Unheld};
 pub use time::Time;
 
-/// Everything that [`crate::diagnose`] may look at.
+/// Everything that [`crate::diagnose`] may use.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Evidence {
     /// When the kernel returned EADDRINUSE.
     #[schemars(with = "Time")]
     pub time: Timestamp,
-    /// The kernel's release, `uname -r`: its rules differ between versions. In an
-    /// event it stands in `host`.
+    /// The kernel's release, `uname -r`: its rules differ between versions. An event has it in
+    /// `host`.
     pub kernel: String,
-    /// Whether somebody has tried it.
+    /// Whether the bind was tried.
     pub subject: Subject,
     /// The failed system call and its socket.
     pub failure: Failure,
-    /// Who asked; nothing is known of it where nobody has tried.
+    /// The failing process; empty if nobody has tried the bind.
     pub process: Process,
     /// The network namespace of the failing socket.
     pub netns: Netns,
-    /// Every socket on that port there. TIME-WAIT rows beyond a few are only
-    /// counted in `time_wait`.
+    /// Every socket on that port there. Beyond a few, TIME-WAIT entries are only counted in
+    /// `time_wait`.
     pub sockets: Vec<Socket>,
     /// All TIME-WAIT entries on the port.
     pub time_wait: TimeWait,
     /// Number of connections on the port.
     #[serde(default)]
     pub connections: Connections,
-    /// The ports that the kernel gives away by itself there; `None` if they could
-    /// not be read.
+    /// The ephemeral port range there; `None` if it could not be read.
     #[serde(default)]
     pub ephemeral: Option<Ephemeral>,
-    /// Who was on the port last, by the agent's own record; `None` if nobody was
-    /// since it has started, or the record has made room for newer ones.
+    /// The last holder of the port, by the agent's own owner record; `None` if there was none
+    /// since the agent started, or newer entries have replaced it.
     pub last_holder: Option<LastHolder>,
-    /// Who was on the port before that one.
+    /// The holder before that one.
     #[serde(default)]
     pub previous_holder: Option<LastHolder>,
     /// Missing evidence, and why it is missing.
     pub gaps: Vec<Gap>,
 }
 
-/// What evidence is about.
+/// The subject of evidence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Subject {
-    /// A process has tried it, and the kernel refused.
+    /// A process has tried it, and the kernel returned EADDRINUSE.
     Failed,
-    /// Nobody has tried it: it is asked what would block it ([`crate::explain`]).
+    /// Nobody has tried it: the question is what would block it ([`crate::explain`]).
     Asked,
 }
 
@@ -148,15 +147,15 @@ pub enum Family {
 }
 
 impl Family {
-    /// The family of an address.
+    /// Returns the family of an address.
     pub fn of(address: IpAddr) -> Self {
         if address.is_ipv6() { Self::Ipv6 } else { Self::Ipv4 }
     }
 }
 
 impl Failure {
-    /// A bind that nobody has tried: with SO_REUSEADDR or without, and with no other
-    /// option. Its user is not known.
+    /// Returns a bind that nobody has tried: with SO_REUSEADDR or without, and without other
+    /// options. Its user is not known.
     pub fn untried(protocol: Protocol, address: IpAddr, port: u16, reuseaddr: bool) -> Self {
         Self {
             stage: Stage::Bind,
@@ -197,14 +196,14 @@ pub struct Netns {
     pub host: Option<bool>,
 }
 
-/// For facts that are left out where they are not so.
+/// Skips facts in JSON that are false.
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
 fn is_false(value: &bool) -> bool {
     !value
 }
 
 impl Evidence {
-    /// Whether nobody has tried this bind.
+    /// Returns whether nobody has tried this bind.
     pub fn is_untried(&self) -> bool {
         self.subject == Subject::Asked
     }
@@ -212,7 +211,7 @@ impl Evidence {
 
 #[cfg(test)]
 impl Evidence {
-    /// A TCP bind of 0.0.0.0:80 by `process`, refused beside `sockets`.
+    /// A TCP bind of 0.0.0.0:80 by `process`, blocked by `sockets`.
     pub fn refused(process: Process, sockets: Vec<Socket>) -> Self {
         Self {
             time: Timestamp::UNIX_EPOCH,

@@ -1,13 +1,13 @@
-//! A command that is run and watched: it and all that it starts are told of their
-//! refused binds, and it notices nothing else.
+//! Runs and watches a command: reports the failed binds of the command and its
+//! descendants, and does not disturb them.
 //!
-//! | room | what passes through it |
+//! | module | what it does |
 //! |---|---|
-//! | [`signals`] | what is sent to this process while the command runs |
-//! | [`child`] | the command, from its start to its end |
-//! | [`guardian`] | the process that ends the command where this one is killed |
-//! | [`descent`] | whether a process comes of this one |
-//! | [`refused`] | the ports that it was refused |
+//! | [`signals`] | receives the signals to this process while the command runs |
+//! | [`child`] | starts the command, and waits for its end |
+//! | [`guardian`] | ends the command if this process is killed |
+//! | [`descent`] | finds out whether a process descends from this one |
+//! | [`refused`] | collects the ports that the command could not bind |
 
 pub mod child;
 pub mod descent;

@@ -1,5 +1,4 @@
-//! What would stop a bind here now? The evidence and the diagnosis that a refusal
-//! has, for a bind that nobody has tried.
+//! Collects the evidence and the diagnosis of a failed bind for a bind that nobody has tried.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -27,7 +26,7 @@ use crate::{
 /// The schema of [`Explanation`].
 pub const EXPLANATION: &str = "portwatch/explanation/v1";
 
-/// What every answer of `portwatch explain` is valid against.
+/// Returns the schema of all answers of `portwatch explain`.
 pub fn schema() -> Schema {
     event::schema::of::<Explanation>("An answer of portwatch explain")
 }
@@ -54,16 +53,16 @@ pub struct Question {
 pub struct Explanation {
     /// `portwatch/explanation/v1`.
     pub schema: String,
-    /// When it was looked at.
+    /// When the evidence was collected.
     #[schemars(with = "Time")]
     pub time: Timestamp,
     /// The host.
     pub host: Host,
-    /// What was asked.
+    /// The bind in question.
     pub asked: Question,
-    /// What would become of a bind.
+    /// The result that the bind would have.
     pub bind: Outcomes,
-    /// In which network namespace.
+    /// The network namespace.
     pub netns: Netns,
     /// Every socket on the port in that namespace.
     pub sockets: Vec<Socket>,
@@ -73,13 +72,13 @@ pub struct Explanation {
     pub connections: Connections,
     /// The ephemeral port range of the namespace.
     pub ephemeral: Option<Ephemeral>,
-    /// Who was on the port last, by a running agent's record.
+    /// The last holder of the port, from a running agent's owner record.
     pub last_holder: Option<LastHolder>,
-    /// Who was on the port before that one.
+    /// The holder before that one.
     pub previous_holder: Option<LastHolder>,
     /// Missing evidence, and why it is missing.
     pub gaps: Vec<Gap>,
-    /// What is in the way; `None` if nothing is.
+    /// What blocks the bind; `None` if nothing does.
     pub diagnosis: Option<Diagnosis>,
 }
 
@@ -93,7 +92,7 @@ pub struct Outcomes {
 }
 
 impl Explanation {
-    /// What would become of the bind that was asked about.
+    /// Returns the result of the bind in question.
     pub fn outcome(&self) -> Outcome {
         match self.asked.reuseaddr {
             true => self.bind.with_reuseaddr,
@@ -102,8 +101,8 @@ impl Explanation {
     }
 }
 
-/// Looks at the port for as long as `patience`, in a namespace that the enricher has
-/// entered, and puts the question to the rules.
+/// Collects the evidence within `patience`, in a namespace that the enricher has entered, and
+/// applies the rules to it.
 pub fn explain(
     enricher: &mut Enricher,
     host: &Host,
@@ -115,7 +114,7 @@ pub fn explain(
     answer(host, asked, evidence)
 }
 
-/// What the rules say.
+/// Applies the rules to the evidence.
 pub(crate) fn answer(host: &Host, asked: Question, mut evidence: Evidence) -> Explanation {
     let kernel = Kernel::of(&evidence.kernel);
     let outcome = |bind: &Failure| Outcome::of(kernel, bind, &evidence.sockets);
@@ -128,7 +127,7 @@ pub(crate) fn answer(host: &Host, asked: Question, mut evidence: Evidence) -> Ex
         outcomes.fold(best, Outcome::max)
     };
     let bind = Outcomes { without_reuseaddr: worst(false), with_reuseaddr: worst(true) };
-    // Of two that are refused the one that says more plainly by whom.
+    // Of two failing binds, the one whose diagnosis names the blocking socket more directly.
     let is_its_own =
         |bind: &Failure| evidence.sockets.iter().any(|socket| socket.local.ip() == bind.address);
     let worst_bind =
@@ -168,8 +167,8 @@ pub(crate) fn answer(host: &Host, asked: Question, mut evidence: Evidence) -> Ex
     }
 }
 
-/// The binds that a question is about: one for each family where it names no
-/// address, the more usual first.
+/// Returns the binds of a question: one for each family if it has no address, the more usual
+/// first.
 fn binds(asked: &Question, reuseaddr: bool) -> impl DoubleEndedIterator<Item = Failure> {
     let untried = move |address: IpAddr, v6only| Failure {
         v6only: address.is_ipv6().then_some(v6only),
@@ -181,7 +180,7 @@ fn binds(asked: &Question, reuseaddr: bool) -> impl DoubleEndedIterator<Item = F
         Some(address) => vec![(address, false)],
         None => vec![(Ipv4Addr::UNSPECIFIED.into(), false), (Ipv6Addr::UNSPECIFIED.into(), true)],
     };
-    // The last of equals is taken where the worst is looked for.
+    // The search for the worst takes the last of equals.
     addresses.into_iter().rev().map(move |(address, v6only)| untried(address, v6only))
 }
 

@@ -1,4 +1,4 @@
-//! What comes back: refusals by port and by who held it, over days and deploys.
+//! Recurring failed binds, by port and holder, over days and deploys.
 
 use std::collections::BTreeMap;
 
@@ -15,13 +15,13 @@ pub mod render;
 
 use deploys::Deploys;
 
-/// Patterns and programs that are told apart; what else there is, is counted.
+/// Patterns and programs that are kept separately; others are only counted.
 const MOST: usize = 10_000;
 
-/// Refusals that a program must have been seen in before it is said what it never does.
+/// Failed binds of a program that are needed to say that it never sets an option.
 const FEWEST: u64 = 3;
 
-/// Everything seen so far, in a bounded form.
+/// All events so far, in limited memory.
 #[derive(Debug, Default)]
 pub struct History {
     patterns: BTreeMap<Key, Pattern>,
@@ -29,23 +29,23 @@ pub struct History {
     left_out: u64,
 }
 
-/// What a program is known by, and what tells it from others of that name.
+/// A program's name, and what distinguishes it from others of that name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Identity {
     name: String,
     program: String,
 }
 
-/// What makes two refusals the same pattern.
+/// What two failed binds of one pattern have in common.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 struct Key {
     port: u16,
     protocol: &'static str,
     /// `host`, or the namespace's name.
     netns: String,
-    /// The holder's unit, container or program; without one, what is in the way.
+    /// The holder's unit, container or program; without a holder, the cause.
     holder: String,
-    /// Which program of that name.
+    /// The program of that name.
     #[serde(skip)]
     program: String,
     /// Its class.
@@ -59,28 +59,28 @@ struct Pattern {
     last: Timestamp,
     causes: BTreeMap<&'static str, u64>,
     deploys: Deploys,
-    /// The holder's process, as long as it is always the same one.
+    /// The holder's process, if it is always the same one.
     process: Option<(u32, Option<Timestamp>)>,
     one_process: bool,
 }
 
-/// How a program binds.
+/// The options of a program's binds.
 #[derive(Clone, Copy, Debug, Default)]
 struct Options {
     with_reuseaddr: u64,
     without_reuseaddr: u64,
-    /// How many refusals were looked into; the others are taken to be like them.
+    /// Failed binds with evidence; the others are assumed to be like them.
     looked_into: u64,
 }
 
-/// The history in a form to be told.
+/// The history, ready to print.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// Refusals by port and holder, the most first.
+    /// Failed binds by port and holder, the most frequent first.
     pub patterns: Vec<Row>,
-    /// Who was seen several times, and never to set SO_REUSEADDR.
+    /// Programs that failed several times and never set SO_REUSEADDR.
     pub never_sets_reuseaddr: Vec<Program>,
-    /// Refusals of patterns for which there was no room.
+    /// Failed binds of patterns above the limit.
     pub left_out: u64,
 }
 
@@ -91,35 +91,35 @@ pub struct Row {
     key: Key,
     /// How often.
     pub count: u64,
-    /// Since when.
+    /// The first time.
     pub first: Timestamp,
     /// The last time.
     pub last: Timestamp,
-    /// In how many separate deploys of those that failed.
+    /// Separate deploys of the programs that failed.
     pub deploys: u64,
-    /// Whether the holder was one and the same process each time.
+    /// Whether the holder was the same process each time.
     pub same_process: bool,
-    /// Who failed.
+    /// The failing programs.
     pub failing: Vec<String>,
-    /// Refusals by cause.
+    /// Failed binds by cause.
     pub causes: BTreeMap<&'static str, u64>,
-    /// In a sentence, if there is something to learn from it.
+    /// A conclusion in a sentence, if there is one.
     pub finding: Option<String>,
 }
 
-/// A program and how often it was refused.
+/// A program and how often its binds failed.
 #[derive(Debug, Serialize)]
 pub struct Program {
     /// Its unit, container or name.
     pub name: String,
-    /// How often it was refused without the option.
+    /// Failed binds without the option.
     pub count: u64,
-    /// How many of these were looked into; the others were equal to them.
+    /// How many of these had evidence; the others were identical to them.
     pub samples: u64,
 }
 
 impl History {
-    /// Takes in `count` equal refusals.
+    /// Adds `count` identical failed binds.
     pub fn add(&mut self, evidence: &Evidence, diagnosis: &Diagnosis, count: u64) {
         let failing = identity_of(&evidence.process);
         self.note_options(&failing, evidence.failure.reuseaddr, count);
@@ -137,7 +137,7 @@ impl History {
             causes: BTreeMap::new(),
             deploys: Deploys::default(),
             process,
-            // A number alone may have gone to another.
+            // A pid alone may have been reused.
             one_process: process.is_some_and(|(_, started)| started.is_some()),
         });
         pattern.count += count;
@@ -162,7 +162,7 @@ impl History {
         }
     }
 
-    /// What is to be told of it.
+    /// Returns the report.
     pub fn report(self) -> Report {
         let mut patterns: Vec<_> =
             self.patterns.into_iter().map(|(key, pattern)| row(key, pattern)).collect();
@@ -186,7 +186,7 @@ impl History {
 fn row(key: Key, pattern: Pattern) -> Row {
     let Pattern { count, first, last, causes, deploys, process: _, one_process } = pattern;
     let class = key.class.unwrap_or("holder").replace('_', " ");
-    // Of one program: that several have failed once each is no row.
+    // Deploys of one program: several programs that failed once each are no series.
     let (program, times) = deploys.most().unwrap_or_default();
     let names = deploys.names();
     let of_whom = if names.len() > 1 { format!(" of {program}") } else { String::new() };
@@ -235,8 +235,8 @@ fn key(evidence: &Evidence, diagnosis: &Diagnosis) -> Key {
     }
 }
 
-/// Its name, and the program: by the image of a container, of a unit nothing more, and
-/// otherwise by its file, since many programs are called `java`.
+/// Returns its name, and the program: by the image of a container, for a unit nothing more,
+/// and otherwise by its file, because many programs are called `java`.
 fn identity_of(process: &Process) -> Identity {
     let name = name_of(process);
     let image = process.workload.as_ref().and_then(|workload| workload.image.clone());
@@ -247,8 +247,7 @@ fn identity_of(process: &Process) -> Identity {
     Identity { name, program: image.unwrap_or_else(by_file) }
 }
 
-/// What a process is known by over its restarts: a login session has another number
-/// each time.
+/// Returns a name that survives restarts: a login session has another number each time.
 fn name_of(process: &Process) -> String {
     let workload = process.workload.as_ref().and_then(|workload| workload.name.clone());
     let container = process.container.as_ref().map(|id| id.chars().take(12).collect());

@@ -1,4 +1,4 @@
-//! Every place where a person reads, with a process that says the worst of itself.
+//! Tests every output for people with a process whose texts are as hostile as possible.
 
 use std::fs;
 
@@ -14,13 +14,13 @@ use crate::{
     text::sanitize::is_harmless,
 };
 
-/// Clears the screen, turns the text around, rings, begins a line of its own, and says
-/// what is not seen: by each kind of character.
+/// Clears the screen, reverses the text, rings the bell, starts a new line, and contains
+/// invisible characters: one of each kind.
 const HOSTILE: &str = "x\u{1b}[2J\u{202e}\u{9b}31m\u{7}\r\n  do  kill 1\u{ad}\u{34f}\u{115f}\u{17b4}\
     \u{180e}\u{200b}\u{2028}\u{2066}\u{3164}\u{fe0f}\u{feff}\u{ffa0}\u{fff9}\u{1d173}\u{e0041}\u{e0100} \
     @team #123 https://evil.example www.evil.example";
 
-/// What is named by processes, or by who runs them.
+/// Fields whose text comes from processes, or from the users who run them.
 const SAID: [&str; 22] = [
     "comm",
     "exe",
@@ -64,7 +64,7 @@ fn spoil(value: &mut Value) {
     }
 }
 
-/// All that was ever captured, spoilt.
+/// All golden events, with hostile texts.
 fn events() -> Vec<Event> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/events");
     let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
@@ -81,7 +81,7 @@ fn events() -> Vec<Event> {
 
 #[track_caller]
 fn assert_harmless(what: &str, text: &str) {
-    // Its own colours and lines are what it may have.
+    // Its own colours and line breaks are allowed.
     let harmful = |char: &char| !is_harmless(*char) && !matches!(char, '\n' | '\u{1b}');
     let found: Vec<char> = text.chars().filter(harmful).collect();
     assert!(found.is_empty(), "{what}: {found:?} in {}", text.escape_debug());

@@ -1,7 +1,6 @@
-//! From the running kernel to a stream of records: probe once
-//! ([`features`]), decide ([`plan`]), attach ([`attach`]), read ([`ring`]). When
-//! a refusal asks who holds the port, [`records`] and [`files`] answer.
-//! [`listens`] is apart: a hook for `portwatch wait`.
+//! From the running kernel to a stream of records: probe once ([`features`]), decide
+//! ([`plan`]), attach ([`attach`]), read ([`ring`]). [`records`] and [`files`] find the
+//! holders of a failed bind's port. [`listens`] is separate: a hook for `portwatch wait`.
 
 pub mod attach;
 pub mod btf;
@@ -20,22 +19,22 @@ pub mod skips;
 
 use crate::advice::{Advised, FAILED, NOT_PERMITTED};
 
-/// Why a set of hooks cannot be used.
+/// Why a hook set cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unusable {
-    /// It was not tried, since rights are missing.
+    /// It was not tried, because capabilities are missing.
     #[error("needs {}", .missing.join(", "))]
     NotPermitted {
         /// The names of the capabilities.
         missing: Vec<&'static str>,
     },
-    /// The kernel does not take one of its programs.
+    /// The kernel rejects one of its programs.
     #[error("{answer}")]
     Refused {
-        /// What it says, and the end of its verifier's log.
+        /// The kernel's error, and the end of its verifier's log.
         answer: String,
     },
-    /// Nothing to attach programs to.
+    /// There is no cgroup2 hierarchy to attach programs to.
     #[error("no cgroup2 hierarchy is mounted")]
     NoCgroup2,
 }
@@ -49,18 +48,18 @@ pub enum KernelError {
         /// The names of the capabilities that are not effective.
         missing: Vec<&'static str>,
     },
-    /// The kernel's type information is not there.
+    /// The kernel's type information does not exist.
     #[error("the kernel has no type information (BTF) at {path}")]
     NoBtf {
-        /// Where it was looked for.
+        /// The path.
         path: String,
-        /// What opening it gave.
+        /// The error of opening it.
         source: std::io::Error,
     },
     /// The kernel's type information could not be used.
     #[error("the kernel's type information (BTF) cannot be used")]
     Btf(#[from] btf::BtfError),
-    /// Neither set of hooks can be used.
+    /// Neither hook set can be used.
     #[error("the kernel permits neither hook set: fexit ({fexit}); tracepoint ({tracepoint})")]
     NoHooks {
         /// Why function exits cannot be hooked.
@@ -68,20 +67,20 @@ pub enum KernelError {
         /// Why the tracepoint set cannot be used.
         tracepoint: Unusable,
     },
-    /// The set of hooks that was asked for cannot be used.
+    /// The requested hook set cannot be used.
     #[error("the {set} hooks are not available: {why}")]
     NotThisSet {
         /// The set's name.
         set: &'static str,
-        /// Why not.
+        /// The reason.
         why: Unusable,
     },
-    /// The kernel refused the object or one of its programs.
+    /// The kernel rejected the object or one of its programs.
     #[error("failed to {step}")]
     Aya {
-        /// What was being done.
+        /// The step that failed.
         step: String,
-        /// The loader's or the verifier's answer.
+        /// The error of the loader or the verifier.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
@@ -120,7 +119,7 @@ impl Advised for KernelError {
 }
 
 impl KernelError {
-    /// Wraps what the loader said while doing `step`.
+    /// Wraps the loader's error at `step`.
     pub(crate) fn aya(
         step: impl Into<String>,
     ) -> impl FnOnce(Box<dyn std::error::Error + Send + Sync>) -> Self {

@@ -1,6 +1,5 @@
-//! portwatch catches every EADDRINUSE the moment the kernel returns it, and
-//! says who holds the port, which socket refused by which rule of the kernel,
-//! and what to do.
+//! portwatch catches every EADDRINUSE at the moment the kernel returns it, and reports who
+//! holds the port, which socket blocks the bind by which rule of the kernel, and what to do.
 //!
 //! Data flows one way: [`kernel`] → [`decode`] → [`enrich`] → [`mod@diagnose`] →
 //! [`sinks`], put together by [`pipeline`].

@@ -1,13 +1,13 @@
-//! What was dropped, by place, until it has been said in the stream.
+//! Counts what was dropped, by place, until the stream reports it.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// The places before the sinks; each sink is one more.
+/// The places before the sinks; each sink is another place.
 pub const PLACES: [&str; 7] =
     ["ring", "attempt_missing", "attempt_unrecorded", "decode", "queue", "source", "share"];
 
-/// Counts of losses that one stream does not know of yet. Nobody waits for anybody
-/// here: what is being said has been taken out, and comes back if it could not be.
+/// Losses that one stream has not reported yet. Nothing here blocks: a count that is being
+/// reported is taken out, and added again if that failed.
 #[derive(Debug)]
 pub struct Losses {
     before: [AtomicU64; PLACES.len()],
@@ -16,7 +16,7 @@ pub struct Losses {
 }
 
 impl Losses {
-    /// None yet, of the stream of the sink at `own_place`.
+    /// Creates the counts for the stream of the sink at `own_place`.
     pub fn of(own_place: &'static str) -> Self {
         Self { before: Default::default(), own_place, own: AtomicU64::new(0) }
     }
@@ -25,11 +25,11 @@ impl Losses {
     pub fn add(&self, place: &'static str, count: u64) {
         let known = self.all().find(|(known, _)| *known == place);
         debug_assert!(known.is_some(), "{place} is missing in PLACES");
-        // Under a wrong name rather than not at all.
+        // A wrong place is better than no count.
         known.map_or(&self.own, |(_, pending)| pending).fetch_add(count, Relaxed);
     }
 
-    /// Offers each pending count to `say`; what it does not take stays.
+    /// Offers each pending count to `say`; a count that it does not take stays.
     pub fn report(&self, mut say: impl FnMut(&'static str, u64) -> bool) {
         for (place, pending) in self.all() {
             let count = pending.swap(0, Relaxed);
@@ -39,7 +39,7 @@ impl Losses {
         }
     }
 
-    /// How many are to be reported.
+    /// Returns how many are pending.
     pub fn pending(&self) -> u64 {
         self.all().map(|(_, pending)| pending.load(Relaxed)).sum()
     }
@@ -63,7 +63,7 @@ mod tests {
         assert_eq!(losses.pending(), 6);
         let mut said = Vec::new();
         losses.report(|place, count| {
-            // What comes meanwhile is said the next time.
+            // What is added meanwhile is reported the next time.
             losses.add("ring", 7);
             said.push((place, count));
             true

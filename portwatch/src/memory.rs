@@ -1,21 +1,21 @@
-//! How much memory the agent keeps: what it uses, and not what it has used.
+//! Limits how much memory the agent keeps: what it uses, not what it used once.
 
-/// Gives back what the allocator would keep for good (malloc_trim(3)): reading the
-/// kernel's types takes some 20 MiB for a moment, full queues a few.
+/// Returns unused memory that the allocator would keep (malloc_trim(3)): reading the kernel's
+/// types takes some 20 MiB for a moment, full queues a few.
 pub fn give_back() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: it only looks at the allocator's own free memory, under its locks.
+    // SAFETY: it only accesses the allocator's own free memory, under its locks.
     unsafe {
         libc::malloc_trim(0);
     }
 }
 
-/// For a process that stays: the kernel would fill the holes in the heap with huge pages,
-/// and the allocator would give each thread that has to wait for another a heap of its
-/// own (`M_ARENA_MAX`, mallopt(3)). What the process starts would inherit the first.
+/// Configures memory for a long-running process: the kernel would fill gaps in the heap with
+/// huge pages, and the allocator would give each thread that waits for another a heap of its
+/// own (`M_ARENA_MAX`, mallopt(3)). Child processes would inherit the first setting.
 pub fn stay_small() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: a number of the allocator's, which it reads when it would make a heap.
+    // SAFETY: sets a number that the allocator reads when it creates a heap.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 2);
     }

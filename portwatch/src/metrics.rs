@@ -1,6 +1,5 @@
-//! What the agent counts of itself, for Prometheus. Every label has few values, and
-//! those that are alerted on are there from the start with zero: the first refusal is
-//! then an increase.
+//! The agent's metrics for Prometheus. Every label has few values, and the series of the
+//! alerts exist from the start with zero, so that the first failed bind is an increase.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -30,11 +29,10 @@ pub mod stage;
 
 use stage::{Stage, Stuck};
 
-/// Upper bounds in seconds: what a refusal usually takes is some milliseconds, its
-/// deadline 250.
+/// Upper bounds in seconds: enrichment usually takes some milliseconds, its deadline is 250.
 const ENRICHMENT: [f64; 10] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5];
 
-/// All counts.
+/// All metrics.
 pub struct Metrics {
     registry: Registry,
     failures: IntCounterVec,
@@ -57,10 +55,10 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// All at zero.
+    /// Creates all metrics with zero.
     ///
     /// # Errors
-    /// A name is not one; none is known.
+    /// A name is invalid; none is known to be.
     pub fn new() -> Result<Self, Error> {
         let registry = Registry::new();
         let counters = |name, help, labels: &[&str]| {
@@ -83,7 +81,7 @@ impl Metrics {
             )?,
             lost: counters(
                 "portwatch_events_lost_total",
-                "Failed binds that are missing in the stream, or in that of one sink",
+                "Failed binds that were lost and have no event in the stream, or in that of one sink",
                 &["where"],
             )?,
             ignored: counters(
@@ -180,7 +178,7 @@ impl Metrics {
         }
     }
 
-    /// The hooks are attached.
+    /// Records the attached hooks.
     pub fn attached(&self, plan: &Plan, attached: &Attached, host: &Host) {
         for probe in &plan.probes {
             let is_attached = attached.probes.contains(probe);
@@ -193,7 +191,7 @@ impl Metrics {
         self.reloaded(true);
     }
 
-    /// The configuration was read, and taken over or not.
+    /// Records a reload, and whether it took effect.
     pub fn reloaded(&self, taken_over: bool) {
         self.reloaded.set(i64::from(taken_over));
         if taken_over {
@@ -201,7 +199,7 @@ impl Metrics {
         }
     }
 
-    /// An event goes to the sinks.
+    /// Counts an event that goes to the sinks.
     pub fn told(&self, event: &Event) {
         let Event { count, failure, diagnosis, .. } = event;
         let labels: [&str; 3] =
@@ -209,49 +207,49 @@ impl Metrics {
         self.failures.with_label_values(&labels).inc_by(*count);
     }
 
-    /// Refusals are missing.
+    /// Counts lost failed binds.
     pub fn lost(&self, place: &'static str, count: u64) {
         self.lost.with_label_values(&[place]).inc_by(count);
     }
 
-    /// Refusals are not wanted.
+    /// Counts failed binds that a filter ignores.
     pub fn ignored(&self, by: Ignored, count: u64) {
         self.ignored.with_label_values(&[<&str>::from(by)]).inc_by(count);
     }
 
-    /// How many refusals were not wanted so far.
+    /// Returns how many failed binds a filter has ignored so far.
     pub fn ignored_by(&self, by: Ignored) -> u64 {
         self.ignored.with_label_values(&[<&str>::from(by)]).get()
     }
 
-    /// Refusals were only counted by the kernel side.
+    /// Counts failed binds that the kernel side has only counted.
     pub fn ratelimited(&self, count: u64) {
         self.ratelimited.inc_by(count);
     }
 
-    /// One refusal was looked into.
+    /// Records the enrichment of one failed bind.
     pub fn enriched(&self, took: Duration) {
         self.enrichment.observe(took.as_secs_f64());
     }
 
-    /// A queue and who works it off, to be watched from now on.
+    /// Adds a queue and its thread, whose progress is watched from now on.
     pub fn stage(&self, name: &'static str) -> Arc<Stage> {
         let stage = Arc::new(Stage::new(name));
         self.stages.push(Arc::clone(&stage));
         stage
     }
 
-    /// Whether what waits is worked off, of the stage of that name or of all.
+    /// Checks whether what waits makes progress, for the stage of that name or all stages.
     ///
     /// # Errors
-    /// The first that is not.
+    /// The first that makes none.
     pub fn health(&self, name: Option<&str>) -> Result<(), Stuck> {
         let stages = self.stages.get();
         let mut wanted = stages.iter().filter(|stage| name.is_none_or(|name| name == stage.name));
         wanted.try_for_each(|stage| stage.health(Instant::now()))
     }
 
-    /// The refusals that each stage still has to tell of, in words.
+    /// Returns the failed binds that each stage still has to report, as text.
     pub fn unfinished(&self) -> String {
         let stages = self.stages.get();
         let owing = stages.iter().filter(|stage| stage.owed() > 0);
@@ -260,15 +258,15 @@ impl Metrics {
         words.join(", ")
     }
 
-    /// Everything, in Prometheus's text format.
+    /// Returns all metrics in Prometheus's text format.
     ///
     /// # Errors
-    /// A name is not one; none is known.
+    /// A name is invalid; none is known to be.
     pub fn text(&self) -> Result<String, Error> {
         let length = |stage: &Arc<Stage>| i64::try_from(stage.waiting()).unwrap_or(i64::MAX);
         let stages = self.stages.get();
         for stage in &stages {
-            // Several captures are one name.
+            // Several captures share one name.
             let same = stages.iter().filter(|other| other.name == stage.name);
             self.queues.with_label_values(&[stage.name]).set(same.map(length).sum());
         }

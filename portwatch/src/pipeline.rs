@@ -1,8 +1,8 @@
-//! The agent: kernel hook → decode → enrich → diagnose → sinks, one direction.
+//! The agent: kernel hook → decode → enrich → diagnose → sinks, in one direction.
 //!
-//! Joined by bounded queues, so that nothing behind the ring can hold it up: this
-//! task reads and decodes, one thread enriches and diagnoses, one for each sink
-//! writes ([`outlet`]). What a full queue drops is counted and said in the stream.
+//! Bounded queues connect the stages, so that no later stage can block the ring: this task
+//! reads and decodes, one thread enriches and diagnoses, one for each sink writes
+//! ([`outlet`]). What a full queue drops is counted and reported in the stream.
 
 use std::{pin::pin, sync::Arc, thread, time::Duration};
 
@@ -45,38 +45,38 @@ pub use outlet::AllEnded;
 use outlet::Outlets;
 use storms::Storms;
 
-/// Decoded refusals that wait for enrichment: 2.5 MiB at most.
+/// Decoded failed binds that wait for enrichment: 2.5 MiB at most.
 const RAW_QUEUE: usize = 4096;
-/// How soon counts of the kernel side are read again.
+/// Interval between reads of the kernel side's counts.
 const COUNT_INTERVAL: Duration = Duration::from_millis(250);
 /// How long a stop waits for what is still queued.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
-/// What the agent is made of.
+/// The parts of the agent.
 pub struct Agent {
     /// The attached programs.
     pub attached: Attached,
-    /// Fills evidence in.
+    /// The enricher.
     pub enricher: Enricher,
     /// The host, as events carry it.
     pub host: Host,
-    /// Where records go.
+    /// The sinks.
     pub sinks: Vec<(Place, Box<dyn Sink>)>,
-    /// What may be changed later.
+    /// Settings that can change while it runs.
     pub tuning: Tuning,
-    /// What is counted.
+    /// The metrics.
     pub metrics: Arc<Metrics>,
 }
 
-/// What whoever runs the pipeline can do meanwhile.
+/// What the caller can do while the pipeline runs.
 pub struct Controls {
-    /// Is told when the readers of all sinks are gone.
+    /// Completes when the outputs of all sinks are closed.
     pub ended: AllEnded,
     tunings: mpsc::Sender<Tuning>,
 }
 
 impl Controls {
-    /// Changes what may be changed; nothing is lost by that.
+    /// Changes the tuning; no record is lost by that.
     pub async fn tune(&self, tuning: Tuning) {
         if self.tunings.send(tuning).await.is_err() {
             tracing::debug!("the agent is stopping");
@@ -90,12 +90,12 @@ pub enum AgentError {
     /// The ring buffer cannot be opened.
     #[error(transparent)]
     Kernel(#[from] crate::kernel::KernelError),
-    /// The operating system refused something the loop needs.
+    /// The operating system rejected something that the loop needs.
     #[error("failed to {step}")]
     Io {
-        /// What was being done.
+        /// The step that failed.
         step: &'static str,
-        /// The answer.
+        /// The error.
         source: std::io::Error,
     },
 }
@@ -119,8 +119,8 @@ impl Advised for AgentError {
     }
 }
 
-/// Runs for as long as `meanwhile` does, which is begun once everything is attached. What has been refused by
-/// its end has been written when this returns.
+/// Runs for as long as `meanwhile`, which starts once everything is attached. When this
+/// returns, all binds that failed before its end have been written.
 ///
 /// # Errors
 /// The ring cannot be opened or polled, or a thread cannot be started.
@@ -174,7 +174,7 @@ pub async fn run<T>(
     let mut intake = Intake { ring, limits, filter, slot, queue, outlets, metrics, stage };
     let result = {
         let mut meanwhile = pin!(meanwhile(&mut controls));
-        // When the counts are due; never, where nothing has been sent that could be counted.
+        // When the counts are read next; `None` while nothing can have been counted.
         let mut counts: Option<Instant> = None;
         loop {
             tokio::select! {
@@ -193,12 +193,12 @@ pub async fn run<T>(
         }
     };
     let Controls { ended: mut all_ended, .. } = controls;
-    // Detach first, so that what is drained now is all there will be.
+    // Detach first, so that the following drain gets all records.
     drop(attached);
     intake.take_counted();
     drop(intake);
-    // The enriching thread ends when its queue is empty, the writing ones after
-    // it. A reader that does not read must not keep the agent from stopping.
+    // The enriching thread ends when its queue is empty, the writing ones after it. A stuck
+    // output must not keep the agent from stopping.
     if timeout(STOP_DEADLINE, all_ended.wait()).await.is_err() {
         let unwritten = counted.unfinished();
         tracing::error!("an output is stuck; failed binds that were not reported: {unwritten}");
@@ -206,13 +206,13 @@ pub async fn run<T>(
     Ok(result)
 }
 
-/// Messages of the kernel side join our own on stderr.
+/// Writes messages of the kernel side to the agent's own log.
 fn forward_kernel_log(attached: &mut Attached) {
     match EbpfLogger::init(&mut attached.ebpf) {
         Ok(logger) => {
             tokio::spawn(async move {
-                // SAFETY: the descriptor is the log map's own, open for as long
-                // as the logger lives, and always the same one.
+                // SAFETY: the descriptor belongs to the log map. It is open as long as the
+                // logger lives, and always the same one.
                 let Ok(mut logger) = (unsafe { AsyncFd::register(logger) }) else { return };
                 while let Ok(mut ready) = logger.readable_mut().await {
                     ready.get_inner_mut().flush();
@@ -237,8 +237,7 @@ struct Intake {
 }
 
 impl Intake {
-    /// Moves the records that the kernel side has sent to the enriching thread, and never
-    /// waits for it.
+    /// Moves the sent records to the enriching thread, and never waits for it.
     fn take_sent(&mut self) {
         let Self { ring, filter, queue, outlets, metrics, stage, .. } = self;
         ring.drain(|bytes| match decode(bytes) {
@@ -256,11 +255,11 @@ impl Intake {
         }
     }
 
-    /// The same, and what it has only counted as well. Returns whether there is somebody
-    /// whose failed binds may be only counted.
+    /// The same, and what was only counted. Returns whether failed binds may still be only
+    /// counted.
     fn take_counted(&mut self) -> bool {
-        // What somebody has sent before they were counted is in the ring by now, and comes
-        // to the enriching thread first.
+        // What a source sent before it was counted is in the ring by now, and reaches the
+        // enriching thread first.
         let (counted, none_left) = self.limits.collect(boottime_ns());
         self.take_sent();
         for counted in counted {
@@ -283,7 +282,7 @@ impl Intake {
         !none_left
     }
 
-    /// Takes another tuning over, and has the enriching thread look for it.
+    /// Stores a new tuning, and wakes the enriching thread.
     fn tune(&mut self, tuning: Tuning) {
         self.filter = tuning.filter.clone();
         self.slot.replace(Some(tuning));
@@ -297,7 +296,7 @@ impl Drop for Intake {
     }
 }
 
-/// Queues work; what has to make room for it is lost, and may be the work itself.
+/// Queues work; what is displaced by it is lost, and may be the work itself.
 fn pass_on(queue: &FairQueue<Work>, stage: &Stage, outlets: &Outlets, tenant: Tenant, work: Work) {
     stage.add();
     if let Some(dropped) = queue.push(tenant, work) {

@@ -1,9 +1,8 @@
-//! Secrets in command lines never leave the process: they are taken out of the
-//! evidence before anybody looks at it, so that diagnosis, sinks and captures know
-//! the same text and none of them has to care.
+//! Redacts secrets in command lines. Secrets are removed before any other code sees the
+//! evidence, so diagnosis, sinks and captures have the same text.
 //!
-//! What is a secret is told by the name that it is given under ([`names`]) or by its
-//! own form ([`tokens`]). Who runs the agent adds patterns for what neither tells.
+//! A secret is recognized by its name ([`names`]) or by its own format ([`tokens`]). Users of
+//! the agent add patterns for other secrets.
 
 use regex_lite::Regex;
 
@@ -20,23 +19,23 @@ pub use cmdline::{Cmdline, MOST_BYTES, Unredacted};
 use scan::Scan;
 use scripts::Scripts;
 
-/// What stands in a secret's place.
+/// Replaces a secret.
 pub const MARK: &str = "[redacted]";
 
-/// What is taken out.
+/// What is redacted.
 #[derive(Clone, Debug, Default)]
 pub struct Redaction {
     patterns: Vec<Regex>,
 }
 
 impl Redaction {
-    /// Takes out what `patterns` match as well: their first group, or all of it where
-    /// they have none. Each argument is looked at by itself.
+    /// Creates a redaction that also removes what `patterns` match: their first group, or the
+    /// whole match if they have none. Each argument is matched separately.
     pub fn with(patterns: Vec<Regex>) -> Self {
         Self { patterns }
     }
 
-    /// What an event may have of a command line.
+    /// Redacts a command line for an event.
     pub fn cmdline(&self, raw: &Unredacted) -> Cmdline {
         let is_plain = |word: &str| !word.contains("://") && !tokens::may_begin_in(word);
         let mut arguments = raw.arguments(|word| self.patterns.is_empty() && is_plain(word));
@@ -44,8 +43,8 @@ impl Redaction {
         Cmdline::bounded(arguments, raw.is_cut())
     }
 
-    /// Takes the secrets out of a name, a path, a reason: of what is no command line, where
-    /// a colon says nothing about what stands behind it.
+    /// Redacts a name, a path or a reason: a text that is no command line, where a colon does
+    /// not separate a name and a secret.
     pub fn name(text: &mut String) {
         let safe = Scan::of_names().text(text);
         if safe != *text {
@@ -53,14 +52,14 @@ impl Redaction {
         }
     }
 
-    /// Takes the secrets out of one command line, the program's name first.
+    /// Redacts the arguments of one command line, the program's name first.
     fn arguments(&self, cmdline: &mut [String]) {
         let is_title = cmdline.len() == 1;
         let mut scan = Scan::default();
         let mut scripts = Scripts::default();
         for argument in cmdline.iter_mut() {
-            // A title that a program has written, and a shell's script, are many words
-            // in one argument; any other argument is one value, spaces and all.
+            // A title that a program has written, and a shell's script, are many words in one
+            // argument; any other argument is one value, with its spaces.
             let safe = match scripts.is_next(argument) {
                 true => scan.script(argument),
                 false if is_title => scan.text(argument),

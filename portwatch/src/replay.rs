@@ -1,6 +1,5 @@
-//! The stream read back, from wherever it went: files, folders of a capture,
-//! stdin, the journal. Every event is diagnosed again, by today's rules, and goes
-//! on to the same sinks.
+//! Reads the stream back from its outputs: files, directories of a capture, stdin, the
+//! journal. Every event is diagnosed again with the current rules, and goes to the same sinks.
 //!
 //! [`sources`] give bytes, [`lines`] makes lines of them, [`again`] reads them (its
 //! parts by [`section`]) and diagnoses.
@@ -17,7 +16,7 @@ pub mod lines;
 mod section;
 pub mod sources;
 
-/// A line that is not a record, and where it stands.
+/// A line that is not a record, and its position.
 #[derive(Debug, thiserror::Error)]
 #[error("{name}:{line}: {why}")]
 pub struct BadLine {
@@ -25,22 +24,22 @@ pub struct BadLine {
     pub name: String,
     /// Counted from 1.
     pub line: u64,
-    /// What is wrong with it.
+    /// The error.
     pub why: String,
 }
 
 /// Why a source cannot be read at all.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// It is not there, or may not be read.
+    /// It does not exist, or access was denied.
     #[error("failed to read {}", .path.display())]
     Open {
-        /// What was asked for.
+        /// The path.
         path: PathBuf,
-        /// The answer.
+        /// The error.
         source: std::io::Error,
     },
-    /// The folder has no capture in it.
+    /// The directory has no capture in it.
     #[error("no capture files in {}", .0.display())]
     Empty(PathBuf),
     /// There is no `journalctl`, or it failed.

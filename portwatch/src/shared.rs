@@ -1,7 +1,6 @@
-//! What threads have in common. Nothing that may take time is ever done under a lock,
-//! because nobody gets hold of one: these types take a value or give one, and run no
-//! code of their users'. Clippy knows locks of the standard library in this module
-//! only (clippy.toml).
+//! Data that threads share. No slow operation can run under a lock, because no lock is visible
+//! outside: these types take a value or return one, and run no code of their callers. Clippy
+//! allows locks of the standard library in this module only (clippy.toml).
 
 #![allow(clippy::disallowed_types, reason = "this is the module that has them")]
 
@@ -10,17 +9,17 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub mod fair_queue;
 pub mod queue;
 
-/// A value that is replaced, looked at by a copy, or added to.
+/// A value that is replaced, copied, or appended to.
 #[derive(Debug, Default)]
 pub struct Shared<T>(Mutex<T>);
 
 impl<T> Shared<T> {
-    /// Puts another value there, and gives the one that was.
+    /// Stores another value, and returns the previous one.
     pub fn replace(&self, value: T) -> T {
         std::mem::replace(&mut *self.lock(), value)
     }
 
-    /// A copy, as it is now.
+    /// Returns a copy.
     pub fn get(&self) -> T
     where
         T: Clone,
@@ -28,14 +27,14 @@ impl<T> Shared<T> {
         self.lock().clone()
     }
 
-    /// Nothing that panics is done under the lock.
+    /// Nothing panics under the lock.
     fn lock(&self) -> MutexGuard<'_, T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<T> Shared<Vec<T>> {
-    /// Adds one at the end.
+    /// Appends one.
     pub fn push(&self, one: T) {
         self.lock().push(one);
     }

@@ -1,4 +1,4 @@
-//! Where records go: what a sink is, and the registry of all.
+//! Sinks: the trait, and the registry of all.
 
 use std::{
     io::{self, Write},
@@ -45,7 +45,7 @@ define::sinks! { |keys, out, colour|
         Journald { name: "journald", stdout: false, open: Journald }
     }
     table {
-        /// The stream kept in a folder, for portwatch replay
+        /// The stream kept in a directory, for portwatch replay
         Capture {
             name: "capture",
             stdout: false,
@@ -56,11 +56,11 @@ define::sinks! { |keys, out, colour|
     }
 }
 
-/// What the registry says of a sink.
+/// A sink's entry in the registry.
 pub struct Entry {
-    /// As it stands in the file and on the command line.
+    /// Its name in the file and on the command line.
     pub name: &'static str,
-    /// Where its losses are counted.
+    /// The place of its losses.
     pub place: Place,
     /// Whether `format` may name it.
     pub is_format: bool,
@@ -68,52 +68,52 @@ pub struct Entry {
     pub is_on_stdout: bool,
     /// The keys that its table must have.
     pub needs: &'static [&'static str],
-    /// Those that it may have.
+    /// The keys that it may have.
     pub takes: &'static [&'static str],
 }
 
-/// The keys of a `[[sink]]` table, of whatever sink they are.
+/// The keys of a `[[sink]]` table, for all sinks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Keys {
-    /// What it is.
+    /// The sink's type.
     #[serde(rename = "type")]
     pub kind: Kind,
-    /// Where a capture is kept.
+    /// The directory of a capture.
     pub folder: Option<PathBuf>,
-    /// When its files are closed, by size.
+    /// The size at which a file is closed.
     pub file_size: Option<Size>,
-    /// When they are closed, by age.
+    /// The age at which a file is closed.
     pub file_age: Option<Time>,
-    /// What all of them may take.
+    /// The limit for all files together.
     pub size: Option<Size>,
 }
 
-/// One destination. Called from a thread of its own.
+/// An output. Each is called from a thread of its own.
 pub trait Sink: Send {
-    /// Writes one record and lets its reader see it.
+    /// Writes one record so that its reader can see it.
     ///
     /// # Errors
-    /// The destination does not take it. `BrokenPipe` means that it never will
-    /// again; after any other error the next record is tried.
+    /// The output rejects it. `BrokenPipe` means that the output is closed permanently; after
+    /// any other error the next record is tried.
     fn write(&mut self, record: &Record) -> io::Result<()>;
 
-    /// Called after each record, and when nothing waits to be written. Gives how soon
-    /// it wants to be called again; `None` if there is no need.
+    /// Called after each record, and when nothing waits to be written. Returns when it wants
+    /// to be called again; `None` if it does not need to.
     ///
     /// # Errors
-    /// What was to be done did not succeed; it is tried again with the next record.
+    /// The postponed work failed; it is tried again with the next record.
     fn rest(&mut self) -> io::Result<Option<Duration>> {
         Ok(None)
     }
 
-    /// Refusals that were written and have not lasted, since the last time it was asked.
+    /// Returns the failed binds that were written and then lost, since the last call.
     fn lost(&mut self) -> u64 {
         0
     }
 }
 
-/// The name under which a sink's losses are counted: `sink.` and what it is.
+/// The name under which a sink's losses are counted: `sink.` and its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place(pub &'static str);
 

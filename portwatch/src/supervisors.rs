@@ -1,6 +1,5 @@
-//! Supervisors: what is known of each, as plain data, in a file of its own
-//! (docs/extending.md). systemd's units and a shell's loops are no data: they are found in
-//! [`crate::enrich::supervisors`].
+//! Supervisors: plain data for each, in a file of its own (docs/extending.md). systemd's units
+//! and a shell's loops are not data: [`crate::enrich::supervisors`] finds them.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -34,8 +33,8 @@ pub enum SupervisorKind {
 }
 
 impl SupervisorKind {
-    /// Returns what is known of a program that keeps jobs of its own running; `None` for
-    /// systemd and shells.
+    /// Returns the data of a program that keeps its own jobs running; `None` for systemd and
+    /// shells.
     pub fn spec(self) -> Option<&'static Spec> {
         match self {
             Self::Systemd | Self::Shell => None,
@@ -47,12 +46,12 @@ impl SupervisorKind {
     }
 }
 
-/// What is known of a program that keeps jobs running, and starts again what ends by itself.
+/// A program that keeps jobs running, and restarts those that end by themselves.
 #[derive(Debug)]
 pub struct Spec {
     /// Whether a process is one, by its name and its arguments.
     pub is: fn(&str, &Cmdline) -> bool,
-    /// How it calls a job.
+    /// How it names a job.
     pub job: Job,
     /// The command that stops a job, up to the job's name: its program, and what follows.
     pub stop: (&'static str, &'static str),
@@ -63,14 +62,14 @@ pub struct Spec {
     pub per_user: bool,
 }
 
-/// Where a supervisor's name for a job is found.
+/// The source of a supervisor's name for a job.
 #[derive(Clone, Copy, Debug)]
 pub enum Job {
-    /// In variables that it sets for what it starts; read from the job by this.
+    /// Variables that it sets in a job's environment; the function reads the name.
     Environment(fn(&Variables<'_>) -> Option<String>),
-    /// It is the directory that its first argument names.
+    /// The directory that its first argument names.
     Folder {
-        /// Whether the command takes a name that is no path as well.
+        /// Whether the command also accepts a name that is no path.
         short: bool,
     },
 }
@@ -78,7 +77,8 @@ pub enum Job {
 /// Returns the value of a variable of a process's environment.
 pub type Variables<'a> = dyn Fn(&str) -> Option<String> + 'a;
 
-/// Whether a process's name, its program or the script that Python runs is one of `names`.
+/// Returns whether a process's name, its program or the script that Python runs is one of
+/// `names`.
 fn is_any(names: &[&str], comm: &str, argv: &Cmdline) -> bool {
     let program = base(argv.first().unwrap_or_default());
     let script = argv.iter().skip(1).find(|argument| !argument.starts_with('-'));
@@ -86,15 +86,15 @@ fn is_any(names: &[&str], comm: &str, argv: &Cmdline) -> bool {
     [comm, program].into_iter().chain(script).any(|name| names.contains(&name))
 }
 
-/// Returns the kind of a program that is made for keeping others running.
+/// Returns the kind of a program that is made to keep others running.
 pub fn of(comm: &str, argv: &Cmdline) -> Option<(SupervisorKind, &'static Spec)> {
     let mut all = SupervisorKind::VARIANTS.iter().filter_map(|&kind| Some((kind, kind.spec()?)));
     all.find(|(_, spec)| (spec.is)(comm, argv))
 }
 
-/// Whether a name stands for one job and no more: `all`, `GROUP:` and `GROUP:*` do not, nor
-/// do options and pm2's `/PATTERN/`. A job may write into its environment what its
-/// supervisor would take for another.
+/// Returns whether a name selects exactly one job: `all`, `GROUP:` and `GROUP:*` do not, nor
+/// do options and pm2's `/PATTERN/`. A job may write into its own environment what its
+/// supervisor would accept for another job.
 fn is_one(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
     !name.is_empty() && name != "all" && !name.starts_with('-') && name.bytes().all(plain)
@@ -111,7 +111,7 @@ mod tests {
 
     use super::*;
 
-    /// Returns the kind of a process whose arguments stand between bars.
+    /// Returns the kind of a process whose arguments are separated by bars.
     pub fn kind(comm: &str, line: &str) -> Option<SupervisorKind> {
         let argv = line.split('|').map(str::to_owned).collect();
         of(comm, &argv).map(|(kind, _)| kind)

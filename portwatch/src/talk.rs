@@ -1,6 +1,6 @@
-//! What the agent says about itself, on stderr. Once there are threads, none of them
-//! waits for whoever reads that: a thread of its own writes, and what it has no room
-//! for is counted and said when there is room again.
+//! The agent's log messages, on stderr. Once there are threads, none of them waits for stderr:
+//! a thread of its own writes. Messages that do not fit in its queue are counted, and the
+//! count is logged when there is space again.
 
 use std::{
     sync::{
@@ -17,36 +17,36 @@ use strum::VariantArray as _;
 
 use crate::shared::queue::{Budget, Next, Receiver, Sender, queue};
 
-/// What may wait to be said.
+/// Messages that may wait.
 const ROOM: Budget = Budget { most: 1024, cost: 256 << 10 };
-/// How long is waited, where it matters, for what was not said yet.
+/// How long to wait for messages that are not written yet, where it matters.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
-/// There from [`start`] on.
+/// Set by [`start`].
 static TALK: OnceLock<Sender<Word>> = OnceLock::new();
-/// Messages that there was no room for, since that was last said.
+/// Messages that were dropped since that was last logged.
 static UNSAID: AtomicU64 = AtomicU64::new(0);
-/// Messages that were dropped, by who would have heard them.
+/// Messages that were dropped, by recipient.
 static DROPPED: [AtomicU64; Ear::VARIANTS.len()] =
     [const { AtomicU64::new(0) }; Ear::VARIANTS.len()];
 
-/// Who hears what the agent says about itself.
+/// The recipients of the agent's messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
 #[strum(serialize_all = "snake_case")]
 pub enum Ear {
-    /// Whoever reads stderr.
+    /// The reader of stderr.
     Stderr,
-    /// The one at `NOTIFY_SOCKET`.
+    /// The owner of `NOTIFY_SOCKET`.
     ServiceManager,
 }
 
 impl Ear {
-    /// A message was dropped, since it was not taken.
+    /// Counts a message that was dropped because it was not taken.
     pub fn missed_one(self) {
         self.count().fetch_add(1, Relaxed);
     }
 
-    /// How many were dropped so far.
+    /// Returns how many were dropped so far.
     pub fn missed(self) -> u64 {
         self.count().load(Relaxed)
     }
@@ -62,11 +62,11 @@ impl Ear {
 
 enum Word {
     Said(Vec<u8>),
-    /// Asks whether everything before was said.
+    /// Asks whether everything before was written.
     All(mpsc::Sender<()>),
 }
 
-/// From now on nobody waits for what they say. Starts a thread, the first time.
+/// Starts the thread, the first time: from now on no caller waits for stderr.
 pub fn start() {
     if TALK.get().is_some() {
         return;
@@ -75,23 +75,23 @@ pub fn start() {
     if TALK.set(sender).is_ok() {
         let started = thread::Builder::new().name("talk".to_owned()).spawn(move || run(&words));
         if let Err(error) = started {
-            // What is said from now on is not heard.
+            // Later messages are lost.
             write(format!("portwatch: cannot write more log messages: {error}\n").as_bytes());
         }
     }
 }
 
-/// Waits a moment until everything is said.
+/// Waits a moment until everything is written.
 pub fn settle() {
     let Some(talk) = TALK.get() else { return };
     let (done, all) = mpsc::channel();
     if talk.offer(Word::All(done), 0).is_ok() {
-        // Whoever should read does not, and it stays unsaid.
+        // If stderr is stuck, the messages stay unwritten.
         let _ = all.recv_timeout(LAST_WORDS);
     }
 }
 
-/// Whether the thread is there, and has what is to be said.
+/// Returns whether the thread is running and has taken the text.
 pub fn takes(text: &[u8]) -> bool {
     let Some(talk) = TALK.get() else { return false };
     if talk.offer(Word::Said(text.to_vec()), text.len()).is_err() {
@@ -111,7 +111,7 @@ fn run(words: &Receiver<Word>) {
                     write(format!("portwatch: {unsaid} messages were dropped here\n").as_bytes());
                 }
             }
-            // Nobody may be waiting any more.
+            // The caller may have stopped waiting.
             Next::One(Word::All(done)) => _ = done.send(()),
             Next::Nothing => {}
             Next::End => return,
@@ -119,8 +119,8 @@ fn run(words: &Receiver<Word>) {
     }
 }
 
-/// Not by the standard library's stderr, whose lock others would wait for. There is
-/// nobody to whom an error could be told.
+/// Does not use the standard library's stderr, for whose lock others would wait. An error
+/// could not be reported to anybody.
 fn write(mut bytes: &[u8]) {
     let stderr = stdio::stderr();
     while !bytes.is_empty() {

@@ -1,4 +1,4 @@
-//! Text from outside: how much room it takes, and what of it may be shown as it is.
+//! Text from outside: its size, and the escapes for what must not be shown as it is.
 
 pub mod bounds;
 pub mod sanitize;

@@ -1,5 +1,5 @@
-//! The values of settings: each is read from the same text in the file, in the
-//! environment and on the command line, and written as that text.
+//! The values of settings: the file, the environment and the command line use the same text
+//! for each, and it is written as that text.
 
 use std::{
     fmt,
@@ -14,24 +14,24 @@ use jiff::SignedDuration;
 use regex_lite::Regex;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// No setting lasts longer: a year.
+/// The longest time of any setting: a year.
 const LONGEST: Duration = Duration::from_hours(366 * 24);
 
 /// Why a text is not a value.
 #[derive(Debug, thiserror::Error)]
 pub enum ValueError {
-    /// No number of bytes.
+    /// Not a number of bytes.
     #[error("{why}")]
     Size {
-        /// What the reader of sizes says.
+        /// The parser's message.
         why: String,
     },
-    /// No span of time.
+    /// Not a span of time.
     #[error("`{text}` is not a time such as 10s, 250ms or 24h")]
     Time {
-        /// What was given.
+        /// The text.
         text: String,
-        /// What is wrong with it.
+        /// The error.
         source: jiff::Error,
     },
     /// A span of time that is too long.
@@ -40,56 +40,56 @@ pub enum ValueError {
     /// A span of time that is negative.
     #[error("the time is negative")]
     Negative,
-    /// A span of time that is too short or too long to be waited for.
+    /// A time limit that is too short or too long.
     #[error("`{text}` is not between 1ms and 5s")]
     Deadline {
-        /// What was given.
+        /// The text.
         text: String,
     },
-    /// No moment or span, or one that no calendar has.
+    /// Neither a time nor a span, or one that no calendar has.
     #[error(transparent)]
     Calendar(#[from] jiff::Error),
-    /// Neither a moment nor a span.
+    /// Neither a time nor a span.
     #[error("expected a time, or a span such as 2h or 3 days")]
     Moment {
-        /// Why it is no span.
+        /// Why it is not a span.
         source: jiff::Error,
     },
-    /// A name that nothing has.
+    /// An empty name.
     #[error("the pattern is empty")]
     Empty,
-    /// A pattern of names that is too large.
+    /// A glob that is too large.
     #[error(transparent)]
     Names(#[from] regex_lite::Error),
-    /// No text.
+    /// Not UTF-8.
     #[error("the value is not UTF-8")]
     NotUtf8,
-    /// It would put its mark between any two characters.
+    /// It would insert its mark between any two characters.
     #[error("`{text}` matches the empty string")]
     MatchesEmpty {
-        /// What was given.
+        /// The text.
         text: String,
     },
-    /// No regular expression.
+    /// Not a regular expression.
     #[error("`{text}` is not a regular expression: {source}")]
     Pattern {
-        /// What was given.
+        /// The text.
         text: String,
-        /// What is wrong with it.
+        /// The error.
         source: regex_lite::Error,
     },
-    /// A path that depends on the current folder.
+    /// A path that depends on the current directory.
     #[error("`{path}` is not an absolute path")]
     Relative {
-        /// What was given.
+        /// The path.
         path: String,
     },
-    /// No place to listen at.
+    /// Not an address to listen on.
     #[error("`{text}` is not ADDRESS:PORT, PORT or unix:PATH")]
     Listen {
-        /// What was given.
+        /// The text.
         text: String,
-        /// Why it is no address.
+        /// Why it is not an address.
         source: AddrParseError,
     },
 }
@@ -102,7 +102,7 @@ pub struct Size(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Time(pub Duration);
 
-/// A span within which something can be done and is not waited for for long.
+/// A time limit for an operation: it has a minimum and a maximum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadline(pub Duration);
 
@@ -117,12 +117,12 @@ pub struct Glob {
 #[derive(Clone, Debug)]
 pub struct Pattern(pub Regex);
 
-/// Where something is served.
+/// An address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listen {
-    /// At an address.
+    /// An IP address and a port.
     Tcp(SocketAddr),
-    /// At a path.
+    /// A path of a unix socket.
     Unix(PathBuf),
 }
 
@@ -136,7 +136,7 @@ impl FromStr for Size {
 }
 
 impl fmt::Display for Size {
-    /// In the largest unit that leaves nothing over, so that it is read back exactly.
+    /// In the largest unit without a remainder, so that parsing returns the same value.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const UNITS: [(u64, &str); 4] =
             [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
@@ -209,12 +209,12 @@ impl fmt::Display for Glob {
 }
 
 impl Glob {
-    /// Whether a character is in it.
+    /// Returns whether it contains a character.
     pub fn has(&self, wanted: char) -> bool {
         self.text.contains(wanted)
     }
 
-    /// Whether it stands for `name`.
+    /// Returns whether it matches `name`.
     pub fn matches(&self, name: &str) -> bool {
         self.names.0.is_match(name)
     }
@@ -329,7 +329,7 @@ mod tests {
         assert!(!matches("nginx", "nginx.service") && !matches("a*b", "a-b-c"));
         assert!(!matches("?", "") && !matches("app@*.service", "app.service"));
         assert!(matches("*b", "a\nb") && !matches("a", "a\n"));
-        // Nothing else is special: systemd has backslashes in the names of units.
+        // No other characters are special: systemd uses backslashes in the names of units.
         assert!(matches(r"a\x2d*.[s]", r"a\x2db.[s]") && !matches("[a]", "a"));
         assert!(!matches(r"\*", "*") && matches(r"\*", r"\a\nb"));
     }

@@ -1,9 +1,8 @@
-//! Waits until ports are free, or until something listens on them.
+//! Waits until ports are free, or until a socket is listening on them.
 //!
-//! [`watch`] says when something may have changed, [`look`] lists what is on a
-//! port and decides, [`pace`] says when to look without being told. An event
-//! never decides: it may come a moment before the port is free, and what it
-//! does not tell (the end of TIME-WAIT) is still seen.
+//! [`watch`] reports when something may have changed, [`look`] lists the sockets on a port and
+//! decides, [`pace`] says when to check without an event. An event never decides: it may
+//! arrive a moment before the port is free, and the end of TIME-WAIT has no event.
 
 use std::{
     io,
@@ -30,16 +29,16 @@ use look::{Asked, Standing};
 use pace::Pace;
 use watch::Watch;
 
-/// How long a way into a namespace is looked for.
+/// Time limit to find a namespace.
 const ENTERING: Duration = Duration::from_secs(1);
 
 /// Why the wait cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum WaitError {
-    /// sock_diag cannot be had.
+    /// sock_diag is not available.
     #[error("failed to open sock_diag, the kernel's socket listing")]
     Open(#[source] io::Error),
-    /// It is not known where to look.
+    /// The namespace is not known.
     #[error("{why}")]
     Place {
         /// The port.
@@ -47,18 +46,18 @@ pub enum WaitError {
         /// What became of the namespace.
         why: NotEntered,
     },
-    /// sock_diag does not list.
+    /// sock_diag returned an error.
     #[error("failed to list the sockets on port {port}: {why}")]
     List {
         /// The port.
         port: u16,
-        /// Why not.
+        /// The reason.
         why: ListError,
     },
 }
 
 impl WaitError {
-    /// The port that it is about; `None` for all of them.
+    /// Returns the port of the error; `None` if it affects all of them.
     pub fn port(&self) -> Option<u16> {
         match self {
             Self::Open(_) => None,
@@ -73,35 +72,35 @@ impl Advised for WaitError {
     }
 }
 
-/// A port and how it stands.
+/// A port and its state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Port {
-    /// What is asked of it.
+    /// The port and the condition.
     pub asked: Asked,
-    /// As it was found last.
+    /// The last result.
     pub standing: Standing,
-    /// How long it took until the condition held, as it still does.
+    /// Time until the condition was met, if it still is.
     pub met_after: Option<Duration>,
 }
 
-/// How the ports stand after some time.
+/// The state of all ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
-    /// In the order in which they were asked for.
+    /// In the order of the command line.
     pub ports: Vec<Port>,
     /// The time since the beginning.
     pub waited: Duration,
 }
 
 impl State {
-    /// Whether nothing is left to wait for.
+    /// Returns whether all conditions are met.
     pub fn is_met(&self) -> bool {
         self.ports.iter().all(|port| port.standing.met)
     }
 }
 
-/// Waits until the condition holds for all ports at once, or for `timeout`; zero
-/// looks once. `tell` is called after each look that may have found something new.
+/// Waits until the condition is met for all ports at once, or for `timeout`; zero checks once.
+/// `tell` is called after each check that may have a new result.
 ///
 /// # Errors
 /// The kernel does not list its sockets.
@@ -112,9 +111,9 @@ pub async fn wait(
     mut tell: impl FnMut(&State),
 ) -> Result<State, WaitError> {
     let begin = Instant::now();
-    // What is too far off to be told from never is not waited for exactly.
+    // Limits the timeout, so that the addition cannot overflow; nobody waits that long.
     let deadline = begin + timeout.min(Duration::from_secs(u32::MAX.into()));
-    // Before the first look, so that nothing falls between.
+    // Before the first check, so that no change falls in between.
     let mut watch = Watch::of(asked);
     let mut eye = Eye::open(host)?;
     let mut state = State { ports: Vec::new(), waited: Duration::ZERO };
@@ -137,11 +136,11 @@ pub async fn wait(
         tell(&state);
         let next = now + pace.next(watch.tells(), ends_in(&state));
         let told = timeout_at(next.min(deadline).into(), watch.event()).await.is_ok();
-        // Events may come faster than they can be followed.
+        // Events may arrive faster than they can be processed.
         sleep_until(rested.min(deadline).into()).await;
         let looking = Instant::now();
-        // What each connection's end brings is not worth a walk over all sockets
-        // while there is a listener; the slow looks find the rest.
+        // While there is a listener, the end of a connection is not worth a walk over all
+        // sockets; the slow checks find the rest.
         let thorough = pace.wakes(told, looking - now);
         for port in &mut state.ports {
             port.standing = eye.look_again(&port.asked, &port.standing, thorough)?;
@@ -150,7 +149,7 @@ pub async fn wait(
     }
 }
 
-/// When nothing is in the way any more by the kernel's own timers alone.
+/// Returns when the kernel's own timers alone end all that blocks.
 fn ends_in(state: &State) -> Option<Duration> {
     let unmet = state.ports.iter().filter(|port| !port.standing.met);
     unmet
@@ -158,7 +157,7 @@ fn ends_in(state: &State) -> Option<Duration> {
         .try_fold(Duration::ZERO, |longest, ends_in| Some(longest.max(ends_in?)))
 }
 
-/// Looks at ports, by a sock_diag socket that is made anew when it has failed.
+/// Checks ports, with a sock_diag socket that is opened again after an error.
 struct Eye<'a> {
     host: &'a Host,
     kernel: Kernel,
@@ -176,7 +175,7 @@ impl<'a> Eye<'a> {
         self.retried(asked, |diag| look::look(diag, kernel, asked))
     }
 
-    /// Where listeners alone tell that nothing has changed, that is the answer.
+    /// If the listeners alone show that nothing has changed, that is the answer.
     fn look_again(
         &mut self,
         asked: &Asked,
@@ -195,8 +194,8 @@ impl<'a> Eye<'a> {
         self.look(asked)
     }
 
-    /// Once more, on a new socket: an old one may have a part of a reply left. In another
-    /// namespace each socket is a new one, because the namespace may be gone by then, and
+    /// Repeats it on a new socket: an old one may still have a part of a reply. In another
+    /// namespace every socket is new, because the namespace may have been removed by then, and
     /// all its sockets with it.
     fn retried(
         &mut self,

@@ -1,5 +1,5 @@
-//! The agent's two ends at the kernel, made ready: the hooks, and the enricher that
-//! answers for what they report.
+//! Prepares both kernel interfaces of the agent: the hooks, and the enricher for what they
+//! report.
 
 use std::path::Path;
 
@@ -17,31 +17,30 @@ use crate::{
     memory,
 };
 
-/// What is ready.
+/// The attached hooks and the enricher.
 pub struct Watch {
     /// The attached programs.
     pub attached: Attached,
-    /// Fills evidence in.
+    /// The enricher.
     pub enricher: Enricher,
     /// The host, as events carry it.
     pub host: Host,
-    /// What was decided.
+    /// The plan.
     pub plan: Plan,
 }
 
 impl Watch {
-    /// Watches everybody's binds.
+    /// Watches all processes' binds.
     ///
     /// # Errors
-    /// The rights are not there, or the kernel refuses the hooks.
+    /// Capabilities are missing, or the kernel rejects the hooks.
     pub fn everybody(hooks: Choice, limit: SourceLimit) -> Result<Self, KernelError> {
         memory::stay_small();
         Self::open(hooks, |_| Whose::Everybodys, limit)
     }
 
-    /// Watches the binds of what this process starts, and of all that comes of it.
-    /// It must be a child subreaper (prctl(2)), so that it stays an ancestor of
-    /// those whose parents end.
+    /// Watches the binds of this process's descendants. It must be a child subreaper
+    /// (prctl(2)), so that it stays an ancestor of those whose parents exit.
     ///
     /// # Errors
     /// As [`everybody`](Self::everybody).
@@ -72,10 +71,10 @@ impl Watch {
     }
 }
 
-/// Asks for the rights that watching needs, before anything is done.
+/// Checks for the capabilities that watching needs, before anything is done.
 ///
 /// # Errors
-/// They are not there.
+/// They are missing.
 pub fn need_rights() -> Result<(), KernelError> {
     let missing = features::missing_capabilities();
     if missing.is_empty() { Ok(()) } else { Err(KernelError::NotPermitted { missing }) }

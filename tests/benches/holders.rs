@@ -1,6 +1,6 @@
-//! From the refused bind to the event on stdout, on a machine as full as a busy
-//! server, beside what `ss -tlnp` and `lsof` take there for less of an answer.
-//! All in one run, so that the ratios hold whatever the machine.
+//! The time from the failed bind to the event on stdout, on a machine as full as a busy
+//! server, compared with `ss -tlnp` and `lsof`, which show less. All in one run, so that the
+//! ratios hold on any machine.
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 #![allow(
@@ -65,7 +65,7 @@ fn main() {
         (0..100).map(|n| passed_on(&agent, Helper::new(&netns), 11_000 + n)).collect(),
     );
 
-    // What a person asks, with no agent there.
+    // The tools for people, without an agent.
     drop(agent);
     println!("\n{:42}{:>8}{:>12}{:>12}", "portwatch explain", "runs", "p50 ms", "p99 ms");
     let explain_near = row(
@@ -105,8 +105,7 @@ fn crowd() -> Process {
     process
 }
 
-/// One holder that the agent has seen bind, one process that fails again and
-/// again.
+/// One holder that the agent has seen bind, one process that fails repeatedly.
 fn on_record(agent: &Agent, netns: &Netns) -> Vec<f64> {
     let _holder = Helper::new(netns).holds([tcp("127.0.0.1:8080").listening()]);
     let mut prober = Helper::new(netns).holds([tcp("127.0.0.1:8081")]);
@@ -123,9 +122,9 @@ fn on_record(agent: &Agent, netns: &Netns) -> Vec<f64> {
         .collect()
 }
 
-/// A holder that is not the one on record: it has inherited the socket, and the
-/// process that bound it is gone. A new one each time, so that nothing is
-/// remembered; on a port of its own, because the child ends when it may.
+/// A holder that is not the recorded one: it inherited the socket, and the process that bound
+/// it has exited. A new one each time, so that nothing is cached; on a port of its own,
+/// because the child exits at any time.
 fn passed_on(agent: &Agent, helper: Helper<'_>, port: u16) -> f64 {
     let netns = helper.netns();
     let address = format!("127.0.0.1:{port}");
@@ -137,7 +136,7 @@ fn passed_on(agent: &Agent, helper: Helper<'_>, port: u16) -> f64 {
     milliseconds(event.at_ns.saturating_sub(refused.last().at_ns))
 }
 
-/// The same holder, asked about: from the start of the program to its end.
+/// The same holder, by `explain`: from the start of the program to its end.
 fn explained(helper: Helper<'_>, port: u16) -> f64 {
     let netns = helper.netns();
     let address = format!("127.0.0.1:{port}");
@@ -157,7 +156,7 @@ fn is_explained(event: &Arc<Event>) {
     assert!(event.number("/diagnosis/holder/pid").is_some(), "{event}");
 }
 
-/// Prints a row and gives its median.
+/// Prints a row and returns its median.
 fn row(name: &str, mut taken: Vec<f64>) -> f64 {
     taken.sort_by(f64::total_cmp);
     let at = |share: usize| taken[(taken.len() * share / 100).min(taken.len() - 1)];

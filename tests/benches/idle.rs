@@ -1,5 +1,5 @@
-//! What an agent costs that has nothing to do: processor time, wake-ups and memory
-//! in a minute in which no bind is refused, and the size of its file.
+//! The cost of an idle agent: processor time, wake-ups and memory in a minute in which no bind
+//! fails, and the size of its file.
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 #![allow(
@@ -17,7 +17,7 @@ const TIME: Duration = Duration::from_secs(60);
 
 fn main() {
     let agent = Agent::start(&["run", "--format", "json"]).expect("the agent starts");
-    // What it does once, after its start.
+    // Work that it does once, after its start.
     thread::sleep(Duration::from_secs(2));
     let (before, woken) = threads(agent.pid());
     thread::sleep(TIME);
@@ -35,8 +35,8 @@ fn main() {
     }
 }
 
-/// Nanoseconds on a processor (the first number of /proc/PID/task/TID/schedstat), and
-/// how often a thread has come back to one (proc_pid_status(5)).
+/// Returns nanoseconds on a processor (the first number of /proc/PID/task/TID/schedstat), and
+/// how often a thread was scheduled (proc_pid_status(5)).
 fn threads(pid: u32) -> (u64, u64) {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
     let one = |folder: std::path::PathBuf| {

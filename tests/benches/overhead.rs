@@ -1,6 +1,6 @@
-//! What the agent costs those who do nothing wrong: a bind that succeeds, and any
-//! other system call. The same loops with the agent and without it, in turns, so
-//! that whatever else the machine does falls on both.
+//! The agent's cost for other processes: for a bind that succeeds, and for any other system
+//! call. The same loops with the agent and without it, in turns, so that other work on the
+//! machine affects both.
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 #![allow(
@@ -25,7 +25,7 @@ use rustix::{
 const TURNS: usize = 15;
 /// How long each loop runs in a turn.
 const TURN: Duration = Duration::from_millis(300);
-/// Nobody else's, in a namespace of the benchmark's own.
+/// A port that nobody else has, in a namespace of the benchmark's own.
 const PORT: u16 = 8080;
 /// System calls of the loop around a bind.
 const CALLS_PER_BIND: f64 = 5.0;
@@ -36,7 +36,7 @@ fn main() {
     let mut without = [Vec::new(), Vec::new()];
     let mut with = [Vec::new(), Vec::new()];
     let mut hooks = String::new();
-    // Fewer do where nothing else disturbs.
+    // Fewer are enough where nothing else runs.
     let turns = std::env::var("OVERHEAD_TURNS").map_or(TURNS, |turns| turns.parse().unwrap());
     for _ in 0..turns {
         measure(&mut without);
@@ -76,10 +76,10 @@ fn measure(taken: &mut [Vec<f64>; 2]) {
     }));
 }
 
-/// Nanoseconds for each of the rounds that fit into a turn, looked at the clock
-/// every so many.
+/// Returns nanoseconds for each of the rounds that fit into a turn; the clock is read after
+/// each `at_once`.
 fn rounds(at_once: u32, mut round: impl FnMut()) -> f64 {
-    // Warm, and beside an agent that has settled.
+    // With warm caches, and after the agent's start-up work.
     (0..at_once * 20).for_each(|_| round());
     let begin = Instant::now();
     let mut done = 0u32;

@@ -1,6 +1,6 @@
-//! How many recorded events are diagnosed again in a second, on one processor and
-//! beside what `jq -c .` takes for reading and writing the same file; and what
-//! memory that takes for a file ten times as large.
+//! How many recorded events are diagnosed again in a second, on one processor and compared
+//! with `jq -c .`, which reads and writes the same file; and the memory that it takes for a
+//! file ten times as large.
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 #![allow(
@@ -34,12 +34,12 @@ fn main() {
         .unwrap()
         .map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap().trim_end().to_owned())
         .collect();
-    // They are kept with their keys in order, as many a log store has them.
+    // The golden events have sorted keys, like those of many log stores.
     let as_written = |line: &String| {
         serde_json::to_string(&serde_json::from_str::<Event>(line).unwrap()).unwrap()
     };
     let written: Vec<String> = golden.iter().map(as_written).collect();
-    // A crash loop meets one holder; a crowd has another for each.
+    // A crash loop has one holder; a crowd has another for each.
     write(&at("loop"), EVENTS, |n| of_process(&listener, n));
     write(&at("loop10"), EVENTS * 10, |n| of_process(&listener, n));
     write(&at("crowd"), EVENTS, |n| {
@@ -47,8 +47,7 @@ fn main() {
     });
     write(&at("kinds"), EVENTS, |n| of_process(&written[n % written.len()], n));
     write(&at("sorted"), EVENTS, |n| golden[n % golden.len()].clone());
-    // As an agent of today captures them; what is left as it is was diagnosed by
-    // other rules.
+    // As a current agent captures them; unchanged, they have diagnoses of other rules.
     let replay = programs::portwatch().unwrap();
     fs::copy(at("loop"), at("other")).unwrap();
     for name in ["loop", "loop10", "crowd", "kinds"] {
@@ -72,7 +71,7 @@ fn main() {
     }
 }
 
-/// The event with another failing process, as the next start of a service makes it.
+/// The event with another failing process, like the next start of a service.
 fn of_process(event: &str, number: usize) -> String {
     let mut event: Event = serde_json::from_str(event).unwrap();
     let pid = 1_000 + u32::try_from(number).unwrap();
@@ -98,7 +97,7 @@ fn write(path: &Path, events: usize, line: impl Fn(usize) -> String) {
     file.flush().unwrap();
 }
 
-/// Makes the diagnoses in a file those of today.
+/// Replaces the diagnoses in a file by current ones.
 fn diagnose_again(replay: &Path, file: &Path) {
     let again = file.with_extension("again");
     let out = File::create(&again).unwrap();
@@ -136,12 +135,12 @@ fn row(name: &str, program: &Path, arguments: &[&str], file: &Path, events: usiz
     );
 }
 
-/// Waits for its success, and gives the most memory that it had.
+/// Waits for its success, and returns its peak memory.
 fn wait_for_peak_kib(child: std::process::Child) -> i64 {
     let pid = i32::try_from(child.id()).unwrap();
     let mut status = 0;
-    // SAFETY: the structure is plain data, and wait4(2) fills it in; the child is
-    // waited for nowhere else.
+    // SAFETY: the structure is plain data, and wait4(2) fills it in; nothing else waits for
+    // the child.
     let usage = unsafe {
         let mut usage: libc::rusage = std::mem::zeroed();
         assert_eq!(libc::wait4(pid, &raw mut status, 0, &raw mut usage), pid);

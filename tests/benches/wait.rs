@@ -1,6 +1,6 @@
-//! How soon `portwatch wait` has returned, beside the loop that people write, and
-//! after the last TIME-WAIT has ended. Times are from before the listener's close,
-//! or bind, to the end of the process that waits.
+//! How soon `portwatch wait` returns, compared with the usual shell loop, and after the last
+//! TIME-WAIT has ended. Times are from before the listener's close, or bind, to the end of the
+//! waiting process.
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 #![allow(
@@ -24,7 +24,7 @@ use rustix::process::Signal;
 
 const PATIENCE: Duration = Duration::from_secs(90);
 const RUNS: u32 = 100;
-/// The loop is slow, and known.
+/// The loop is slow, and its time is known.
 const LOOP_RUNS: u32 = 20;
 
 fn main() {
@@ -40,7 +40,7 @@ fn main() {
     row("bind, listen -> wait --listening", RUNS, |run| {
         listens(&netns, address, &mut waits(&["--listening"]), 20 + run % 20)
     });
-    // After a second the hook is there that tells of it, where the rights allow one.
+    // After a second the hook that reports it is attached, if permissions allow one.
     row("the same, after a second", LOOP_RUNS, |_| {
         listens(&netns, address, &mut waits(&["--listening"]), 1000)
     });
@@ -51,7 +51,7 @@ fn main() {
     time_wait(&netns);
 }
 
-/// A listener is closed.
+/// A listener closes.
 fn closes(netns: &Netns, address: SocketAddr, command: &mut Command, run: u32) -> Duration {
     let listener = netns.listen(address);
     let mut waits = started(netns, command);
@@ -61,7 +61,7 @@ fn closes(netns: &Netns, address: SocketAddr, command: &mut Command, run: u32) -
     ended(&mut waits, begin)
 }
 
-/// A listener comes, `after` so many milliseconds.
+/// A listener starts after this many milliseconds.
 fn listens(netns: &Netns, address: SocketAddr, command: &mut Command, after: u32) -> Duration {
     let mut waits = started(netns, command);
     thread::sleep(Duration::from_millis(after.into()));
@@ -70,7 +70,7 @@ fn listens(netns: &Netns, address: SocketAddr, command: &mut Command, after: u32
     ended(&mut waits, begin)
 }
 
-/// At another moment of a loop's second each time, in milliseconds.
+/// Another moment of a loop's second each time, in milliseconds.
 fn spread(run: u32) -> u32 {
     20 + run * 389 % 1000
 }
@@ -86,7 +86,7 @@ fn looped(not: &str, pause: &str) -> Command {
     command
 }
 
-/// One that has begun to wait.
+/// A process that has started to wait.
 fn started(netns: &Netns, command: &mut Command) -> Process {
     netns.confine(command);
     let process = Process::start(command, Signal::KILL).unwrap();
@@ -105,12 +105,12 @@ fn ended(process: &mut Process, begin: Instant) -> Duration {
 fn row(name: &str, runs: u32, run: impl FnMut(u32) -> Duration) {
     let mut taken: Vec<f64> = (0..runs).map(run).map(|took| took.as_secs_f64() * 1e3).collect();
     taken.sort_by(f64::total_cmp);
-    // The smallest that so many percent do not exceed.
+    // The smallest that this share does not exceed.
     let at = |share: usize| taken[(taken.len() * share).div_ceil(100) - 1];
     println!("{name:52}{runs:>6}{:>10.2}{:>10.2}{:>10.2}", at(50), at(99), at(100));
 }
 
-/// Three ports with TIME-WAIT, watched by the rows of /proc/net/tcp as well.
+/// Three ports with TIME-WAIT, also watched in /proc/net/tcp.
 fn time_wait(netns: &Netns) {
     let watched: Vec<_> = (8081u16..8084)
         .map(|port| {
@@ -120,7 +120,7 @@ fn time_wait(netns: &Netns) {
             thread::spawn(move || {
                 let rows = format!("/proc/{}/net/tcp", waits.pid());
                 let own = format!("0100007F:{port:04X} ");
-                // Once the process has ended there is nothing to be read either.
+                // After the process has exited, its file cannot be read either.
                 let own_rows = || fs::read_to_string(&rows).is_ok_and(|rows| rows.contains(&own));
                 while own_rows() {
                     thread::sleep(Duration::from_millis(1));

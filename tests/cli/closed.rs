@@ -1,5 +1,5 @@
-//! Every verb with nobody who reads what it says: a pipe whose reader has gone, a
-//! descriptor that is closed, a disk that is full.
+//! Every verb without a reader: a pipe whose reader has closed it, a closed descriptor, a full
+//! disk.
 
 use std::{
     fs::File,
@@ -18,7 +18,7 @@ use tempfile::TempDir;
 /// What is wrong with a stream.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fault {
-    /// The reader of the pipe has gone.
+    /// The reader of the pipe has closed it.
     Pipe,
     /// `>&-`
     Descriptor,
@@ -56,8 +56,8 @@ fn spoil(command: &mut Command, stream: Stream, fault: Fault) {
     }
 }
 
-/// A run of each verb that comes to its end by itself. Those that attach for longer are
-/// tried in tests/live/closed.rs.
+/// A run of each verb that ends by itself. tests/live/closed.rs tests those that attach for
+/// longer.
 fn verbs(folder: &TempDir) -> Vec<Vec<String>> {
     let man = folder.path().join("man1").display().to_string();
     let config = folder.path().join("config.toml").display().to_string();
@@ -67,7 +67,7 @@ fn verbs(folder: &TempDir) -> Vec<Vec<String>> {
     let events = concat!(env!("CARGO_MANIFEST_DIR"), "/golden/listener.jsonl");
     let bad = folder.path().join("bad.jsonl").display().to_string();
     std::fs::write(&bad, "{}\nno record\n").unwrap();
-    // More than a pipe and every buffer on the way hold.
+    // More than a pipe and all buffers hold.
     let many = folder.path().join("many.jsonl").display().to_string();
     std::fs::write(&many, std::fs::read_to_string(events).unwrap().repeat(300)).unwrap();
     [
@@ -115,7 +115,7 @@ fn verbs(folder: &TempDir) -> Vec<Vec<String>> {
 fn said(verb: &[String], faults: &[(Stream, Fault)]) -> Said {
     let arguments: Vec<_> = verb.iter().map(String::as_str).collect();
     let mut command = portwatch(&arguments);
-    // What the agent itself says is talk as well.
+    // The agent's log messages must not matter either.
     command.env("PORTWATCH_LOG", "debug");
     faults.iter().for_each(|&(stream, fault)| spoil(&mut command, stream, fault));
     let said = run(&mut command);
@@ -124,7 +124,7 @@ fn said(verb: &[String], faults: &[(Stream, Fault)]) -> Said {
     said
 }
 
-/// The end is the same as with readers that stay.
+/// The exit code is the same as with readers that stay.
 #[test]
 fn nobody_reads() {
     let folder = TempDir::new().unwrap();
@@ -138,7 +138,7 @@ fn nobody_reads() {
                 &[(Stream::Stdout, fault), (Stream::Stderr, fault)],
             ] {
                 let closed = said(&verb, faults);
-                // What is read no further says nothing of the rest of it.
+                // A verb that stops reading early cannot know the rest.
                 let partly = verb.iter().any(|word| word.contains("bad.jsonl"));
                 assert!(closed.code == expected.code || partly && closed.code == 0, "{closed}");
                 assert!(!closed.stderr.contains("Broken pipe"), "{fault:?}: {closed}");
@@ -149,7 +149,7 @@ fn nobody_reads() {
     }
 }
 
-/// A result that is lost for want of room is an error.
+/// A result that is lost on a full disk is an error.
 #[test]
 fn no_room_for_the_result() {
     let folder = TempDir::new().unwrap();
@@ -168,7 +168,7 @@ fn no_room_for_the_result() {
     }
 }
 
-/// There is no terminal, so there are no colours, whatever a reader could make of them.
+/// Files have no colours, whatever their reader could display.
 #[test]
 fn no_colours_in_files() {
     let folder = TempDir::new().unwrap();

@@ -49,7 +49,7 @@ fn each_layer_is_over_the_one_before() {
     assert_line(&said, "port = [80]", "file");
 }
 
-/// What is shown is a file that says the same.
+/// The output is a file with the same settings.
 #[test]
 fn what_is_shown_can_be_read() {
     let folder = Folder::new();
@@ -87,7 +87,7 @@ fn run_does_not_start_with_a_wrong_file() {
     assert!(said.stderr.contains("config.toml:1: `soon` is not a time"), "{said}");
 }
 
-/// In the file they may stand beside no capture, on the command line it is a mistake.
+/// In the file they are allowed without a capture, on the command line they are an error.
 #[test]
 fn limits_need_a_capture() {
     let folder = Folder::new();
@@ -96,7 +96,7 @@ fn limits_need_a_capture() {
     show(&["--capture-size", "1GiB"], &[]).is_error(2);
 }
 
-/// What is no regular file is neither waited for nor read to an end that may not come.
+/// Other files than regular ones are neither opened nor read to an end that may never come.
 #[test]
 fn only_a_regular_file_is_read() {
     let folder = Folder::new();
@@ -139,7 +139,7 @@ fn sinks_have_tables() {
     let captures =
         format!("{CAPTURE}\"/a\"\nfile-size = \"1MiB\"\n{CAPTURE}\"/b\"\nfile-age = \"1h\"");
     check(&folder, &format!("{tables}{captures}\nsize = \"1GiB\"")).is_result();
-    // Beside the keys: other sinks.
+    // Other sinks in addition to the keys.
     check(&folder, &format!("format = [\"json\"]\ncapture = \"/c\"\n{captures}")).is_result();
 }
 
@@ -183,7 +183,7 @@ fn each_sink_is_named_once_and_one_has_stdout() {
     }
 }
 
-/// A flag or a variable is over all tables of its kind, and over no other.
+/// A flag or a variable replaces all tables of its kind, and no others.
 #[test]
 fn flags_and_variables_replace_tables() {
     let folder = Folder::new();
@@ -198,7 +198,7 @@ fn flags_and_variables_replace_tables() {
     let said = show(&["--config", &path], &[("PORTWATCH_CAPTURE", "/c")]);
     assert!(has_table(&said, "json") && !has_table(&said, "capture"), "{said}");
     assert_line(&said, "capture = \"/c\"", "environment");
-    // The limits are those of the capture that is named beside them.
+    // The limits apply to the capture that is given with them.
     show(&["--config", &path, "--capture-size", "1GiB"], &[]).is_error(2);
 }
 

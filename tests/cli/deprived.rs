@@ -1,5 +1,5 @@
-//! Takes something from the program before it starts: rights, or a part of the
-//! kernel. Mounts change in a mount namespace of its own only.
+//! Removes something from the program before it starts: capabilities, or a part of the kernel.
+//! Mounts change only in a mount namespace of its own.
 
 use std::{
     ffi::CString,
@@ -22,13 +22,13 @@ pub fn without_btf(command: &mut Command) -> &mut Command {
     })
 }
 
-/// With cgroup2 mounted nowhere.
+/// Without a cgroup2 mount.
 pub fn without_cgroup2(command: &mut Command) -> &mut Command {
     let mount_point = CString::new(cgroup::mount_point().as_os_str().as_bytes()).unwrap();
     in_own_mounts(command, move || Ok(unmount(mount_point.as_c_str(), UnmountFlags::DETACH)?))
 }
 
-/// With a /proc that shows its own processes only, and without the right to see others.
+/// With a /proc that shows its own processes only, and without the capability to see others.
 pub fn with_hidden_processes(command: &mut Command) -> &mut Command {
     in_own_mounts(command, || {
         mount(c"proc", c"/proc", c"proc", MountFlags::empty(), Some(c"hidepid=invisible"))?;
@@ -40,8 +40,8 @@ fn in_own_mounts(
     command: &mut Command,
     change: impl Fn() -> io::Result<()> + Send + Sync + 'static,
 ) -> &mut Command {
-    // SAFETY: a few system calls, which are safe between fork and exec; no
-    // memory is allocated, and no descriptors are shared less.
+    // SAFETY: a few system calls, which are safe between fork and exec; no memory is
+    // allocated, and the sharing of descriptors does not change.
     unsafe {
         command.pre_exec(move || {
             unshare_unsafe(UnshareFlags::NEWNS)?;
@@ -52,7 +52,7 @@ fn in_own_mounts(
     }
 }
 
-/// With a kernel that does not know bpf(2): a filter answers ENOSYS for it.
+/// With a kernel without bpf(2): a filter answers ENOSYS.
 pub fn without_bpf(command: &mut Command) -> &mut Command {
     // SAFETY: two system calls, which are safe between fork and exec.
     unsafe { command.pre_exec(refuse_bpf) }

@@ -1,4 +1,4 @@
-//! `portwatch doctor` on this machine, and where something was taken from it.
+//! `portwatch doctor` on this machine, and with something removed from it.
 
 use portwatch_tests::command::{as_nobody, portwatch, run};
 use serde_json::Value;

@@ -1,4 +1,4 @@
-//! `portwatch history` of what stands in files.
+//! `portwatch history` of files.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 const EVENT: &str = include_str!("../golden/listener.jsonl");
 
-/// The same squatter in the way of three releases.
+/// The same squatter blocks three releases.
 fn three_deploys(folder: &TempDir) -> String {
     let path = folder.path().join("capture.jsonl");
     let releases = ["app-2.4.2", "app-2.4.3", "app-2.5.0"];

@@ -1,4 +1,4 @@
-//! A kernel that lacks what is needed: exit code 1, and what to look for.
+//! A kernel that lacks something required: exit code 1, and a hint.
 
 use portwatch_tests::{
     agent::Agent,
@@ -35,7 +35,7 @@ fn no_cgroup2() {
     assert!(said.stderr.contains("cgroup2") || said.stderr.contains("cgroup v2"), "{said}");
 }
 
-/// The doctor is asked on just these machines.
+/// The doctor must work on just these machines.
 #[test]
 fn doctor_tells_what_is_missing() {
     for (prepare, what) in [

@@ -1,5 +1,5 @@
-//! The command line: what a user gets wrong, what a machine lacks, and what
-//! `portwatch` says about it.
+//! The command line: user errors, missing features of a machine, and what `portwatch` prints
+//! about them.
 
 #![allow(
     clippy::unwrap_used,

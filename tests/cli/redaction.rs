@@ -1,4 +1,4 @@
-//! What is to be taken out of command lines and is not understood: nothing is shown.
+//! Invalid patterns for redaction: nothing is printed.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! `portwatch replay` of what stands in files.
+//! `portwatch replay` of files.
 
 use std::{fs, io::Write as _, process::Stdio};
 
@@ -28,7 +28,7 @@ fn json(arguments: &[&str]) -> Said {
     run(&mut portwatch(&[&["replay", "--format", "json"], arguments].concat()))
 }
 
-/// Today's diagnosis of the golden event.
+/// The current diagnosis of the golden event.
 fn today() -> String {
     let files = Files::new();
     let said = json(&[&files.with("a", EVENT)]);
@@ -58,8 +58,8 @@ fn from_files_folders_stdin_and_compressed() {
     }
 }
 
-/// A folder is read by whoever wants to know, root too, and others may have been there:
-/// nothing but its files is opened.
+/// Any user may read a directory, root too, and others may have written to it: only its
+/// regular files are opened.
 #[test]
 fn what_is_no_file_in_a_folder_is_not_waited_at() {
     let files = Files::new();
@@ -77,7 +77,7 @@ fn what_is_no_file_in_a_folder_is_not_waited_at() {
     assert_eq!(counted.code, 0, "{counted}");
 }
 
-/// All but the diagnosis stays as it is, in whatever order and with whatever else.
+/// Everything but the diagnosis stays as it is, in any order and with additional fields.
 #[test]
 fn a_line_of_another_form_is_the_same_event() {
     let value: serde_json::Value = serde_json::from_str(EVENT).unwrap();
@@ -85,7 +85,7 @@ fn a_line_of_another_form_is_the_same_event() {
     let said = json(&[&files.with("a", format!("{value}\n"))]);
     said.is_result();
     let again = Event::new(serde_json::from_str(&said.stdout).unwrap(), 0);
-    // Fields that are younger than the recorded event are there as well.
+    // Fields that are newer than the recorded event are there as well.
     again.includes(&serde_json::from_str(&today()).unwrap());
 }
 

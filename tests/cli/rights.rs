@@ -1,4 +1,4 @@
-//! Without the rights: exit code 4, and how to get them.
+//! Without the capabilities: exit code 4, and how to get them.
 
 use portwatch_tests::command::{as_nobody, run};
 
@@ -10,7 +10,7 @@ fn run_needs_rights() {
     assert!(hint.contains("root") || hint.contains("sudo") || hint.contains("CAP_"), "{said}");
 }
 
-/// The command is not started: it would not be watched.
+/// The command is not started, because it would not be watched.
 #[test]
 fn exec_needs_rights_before_it_starts_anything() {
     let said = run(as_nobody(None, &["exec", "--", "sh", "-c", "echo started"]).command());
@@ -18,8 +18,7 @@ fn exec_needs_rights_before_it_starts_anything() {
     assert!(said.stderr.contains("CAP_"), "{said}");
 }
 
-/// The doctor is the one to ask when something is missing, so it must not fail
-/// for what is missing.
+/// The doctor explains what is missing, so it must not fail because of it.
 #[test]
 fn doctor_tells_which_rights_are_missing() {
     let said = run(as_nobody(None, &["doctor"]).command());

@@ -1,11 +1,11 @@
-//! What is made from the command line's definition: completions and the manual.
+//! What is generated from the command line's definition: completions and manual pages.
 
 use std::{collections::BTreeSet, fs, io::Write as _, process::Stdio};
 
 use portwatch_tests::command::{portwatch, run};
 use tempfile::TempDir;
 
-/// Each shell that is installed must be able to read its own.
+/// Each installed shell must be able to read its own.
 #[test]
 fn completions() {
     for (shell, program) in [("bash", "bash"), ("zsh", "zsh"), ("fish", "fish")] {

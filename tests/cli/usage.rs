@@ -26,7 +26,7 @@ fn bad_arguments() {
         &["exec", "--format", "markdown", "true"],
         &["completions"],
         &["completions", "tcsh"],
-        // Where a port is taken, these are none.
+        // These are not ports.
         &["run", "--port", "70000"],
         &["run", "--port", "0"],
         &["run", "--port=-1"],
@@ -64,7 +64,7 @@ fn bad_arguments() {
     }
 }
 
-/// The message names what was wrong.
+/// The message names the invalid argument.
 #[test]
 fn the_culprit_is_named() {
     for (arguments, culprit) in [

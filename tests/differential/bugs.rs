@@ -1,30 +1,28 @@
-//! Bugs of kernels, under which one answers other than by its own rules. Each is
-//! named, belongs to known kernels, and says what the answer is then: nothing
-//! else is excused.
+//! Kernel bugs: cases in which a kernel deviates from its own rules. Each has a name, known
+//! kernels, and the deviating answer; no other deviation is accepted.
 
 use rustix::system::uname;
 
-/// A version in full.
+/// A full version.
 pub type Version = (u32, u32, u32);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, strum::VariantArray)]
 pub enum Bug {
-    /// With more than 10 sockets in a port's slot UDP looked for the owners of
-    /// the bind's address and of the wildcards: for a wildcard that is no more
-    /// than the wildcards. Fixed by "udp: Fix wildcard bind conflict check when
-    /// using hash2". Measured in 5.10.262, 6.16.12 and 6.18.15.
+    /// With more than 10 sockets in a port's slot UDP searched the owners of the bind's
+    /// address and of the wildcards: for a wildcard bind these are only the wildcards. Fixed
+    /// by "udp: Fix wildcard bind conflict check when using hash2". Measured in 5.10.262,
+    /// 6.16.12 and 6.18.15.
     UdpWildcardAboveTen,
-    /// A bind to a specific v4-mapped address does not find a socket at
-    /// `::ffff:0.0.0.0`, nor one at `0.0.0.0` that came after it and is filed with
-    /// it: 6.1.168 searches by address for mapped ones too, but still matches
-    /// wildcards as before (`inet_bind2_bucket_match_addr_any`). Measured in
-    /// 6.1.192.
+    /// A bind to a specific v4-mapped address does not find a socket at `::ffff:0.0.0.0`, nor
+    /// a later one at `0.0.0.0` that is stored with it: 6.1.168 searches by address for mapped
+    /// ones too, but still matches wildcards as before (`inet_bind2_bucket_match_addr_any`).
+    /// Measured in 6.1.192.
     MappedWildcardUnseen,
-    /// The same search for the owners of an address and of the wildcards, where both
-    /// happen to be in one slot of the second hash: the first socket of either that
-    /// shares hides one of the other that would refuse. Which addresses these are is
-    /// drawn for each namespace, one in as many as the table has slots: measured in
-    /// 6.18.44 in 5 of 600 namespaces with 128 slots, and met in 6.12.118.
+    /// The same search for the owners of an address and of the wildcards, if both happen to be
+    /// in one slot of the second hash: the first socket of either that shares hides one of the
+    /// other that would block. The hash differs for each namespace, so the chance is one in
+    /// the number of slots: measured in 6.18.44 in 5 of 600 namespaces with 128 slots, and
+    /// seen in 6.12.118.
     UdpSlotsMeet,
 }
 
@@ -43,8 +41,8 @@ impl Bug {
     }
 }
 
-/// The running kernel's version. Debian's releases hide the patch level, and say
-/// it in the text about the build.
+/// Returns the running kernel's version. Debian's releases hide the patch level, and have it
+/// in the text about the build.
 pub fn version() -> Version {
     let names = uname();
     let (release, build) = (names.release().to_string_lossy(), names.version().to_string_lossy());

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{machine::Id, model::Group};
 
-/// Which socket is in which group, and whether it has stopped listening.
+/// The group of each socket, and whether it has stopped listening.
 #[derive(Clone, Default)]
 pub struct Groups {
     members: BTreeMap<Id, Member>,
@@ -22,7 +22,7 @@ struct Member {
 pub struct Busy;
 
 impl Groups {
-    /// What a bind or listen of the socket asks.
+    /// Returns the socket's group as a bind or listen sees it.
     pub fn of(&self, id: Id) -> Group {
         match self.members.get(&id) {
             None => Group::None,
@@ -31,8 +31,8 @@ impl Groups {
         }
     }
 
-    /// `reuseport_alloc`: for a listener that finds nobody to join, and for a
-    /// socket that is given a program.
+    /// `reuseport_alloc`: for a listener without a group to join, and for a socket that gets a
+    /// program.
     pub fn found(&mut self, id: Id) {
         if self.of(id) != Group::Open {
             self.made += 1;

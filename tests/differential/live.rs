@@ -1,5 +1,5 @@
-//! The running kernel's side: every step is taken for real, in a network
-//! namespace that the calling thread has to itself.
+//! The running kernel's side: runs every step in a network namespace that only the calling
+//! thread uses.
 
 use std::{
     collections::BTreeMap,
@@ -30,20 +30,20 @@ use crate::{
     steps::Step,
 };
 
-/// Listeners that sockets with a port of the kernel's choice connect to.
+/// Listeners to which sockets with a port of the kernel's choice connect.
 pub const SERVERS: u16 = 4;
 const FIRST_SERVER: u16 = 1001;
-/// Ports of scenarios: below those that the kernel hands out by itself.
+/// Ports of scenarios: below the ephemeral range.
 const PORTS: Range<u16> = 2000..3000;
 const EPHEMERAL: (u16, u16) = (32768, 60999);
 const BACKLOG: i32 = 64;
 /// The vxlan device takes this one.
 const TUNNEL_PORT: u16 = 999;
-/// Where UDP sockets connect to; nobody is there.
+/// The port to which UDP sockets connect; nobody listens.
 const DISCARD: u16 = 9;
 
-/// A namespace in which one scenario after the other runs, each on a port of
-/// its own: what one leaves in TIME-WAIT is in no other's way.
+/// A namespace in which scenarios run one after the other, each on a port of its own, so that
+/// TIME-WAIT of one does not block another.
 pub struct Namespace {
     servers: Vec<OwnedFd>,
     pub other_device: u32,
@@ -53,7 +53,7 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// The calling thread moves into a fresh one.
+    /// Moves the calling thread into a new one.
     pub fn enter() -> Self {
         netns::enter_fresh();
         netns::add_vxlan(TUNNEL_PORT);
@@ -72,13 +72,13 @@ impl Namespace {
         }
     }
 
-    /// Whether another scenario can run here.
+    /// Returns whether another scenario can run here.
     pub fn is_fresh(&self) -> bool {
         !self.ports.is_empty()
     }
 
-    /// Another scenario. The settings may turn out other than asked for, where
-    /// the kernel does not have them.
+    /// Starts another scenario. The settings may differ from `wanted`, if the kernel does not
+    /// have them.
     pub fn begin(&mut self, wanted: Settings) -> Live<'_> {
         let Settings { migrates, autobind_reuses } = wanted;
         if migrates != self.settings.migrates {
@@ -99,7 +99,7 @@ impl Namespace {
         }
     }
 
-    /// While `ask` runs, `port` is the only one that the kernel hands out.
+    /// While `ask` runs, `port` is the only one that the kernel can choose.
     fn with_port_only<T>(&self, port: u16, ask: impl FnOnce() -> T) -> T {
         self.hand_out((port, port));
         let answer = ask();
@@ -111,8 +111,7 @@ impl Namespace {
         self.port_range.write_all_at(format!("{low} {high}").as_bytes(), 0).unwrap();
     }
 
-    /// Takes what has come to the servers off their queues, which would be full
-    /// at some time.
+    /// Empties the servers' queues, which would be full at some time.
     fn empty_queues(&self) {
         for server in &self.servers {
             while let Ok(connection) = accept_with(server, SocketFlags::CLOEXEC) {
@@ -122,7 +121,7 @@ impl Namespace {
     }
 }
 
-/// A scenario under way.
+/// A running scenario.
 pub struct Live<'a> {
     namespace: &'a Namespace,
     pub settings: Settings,
@@ -245,8 +244,7 @@ impl Live<'_> {
                 shutdown(&child, Shutdown::Write).unwrap();
                 wait_for(peer.as_fd(), PollFlags::RDHUP);
                 shutdown(&peer, Shutdown::Write).unwrap();
-                // Both ways are shut once the kernel has put a minisock in its
-                // place.
+                // Both directions are shut down once the kernel has replaced it by a minisock.
                 wait_for(child.as_fd(), PollFlags::HUP);
             }
             Fate::FinWait2 => {
@@ -263,7 +261,7 @@ impl Live<'_> {
     }
 }
 
-/// Nothing of it is left, but for what is in TIME-WAIT.
+/// Closes everything, except what is in TIME-WAIT.
 impl Drop for Live<'_> {
     fn drop(&mut self) {
         let sockets = std::mem::take(&mut self.sockets).into_values();
@@ -297,13 +295,13 @@ fn localhost(family: Family) -> IpAddr {
 
 /// Closes without FIN and TIME-WAIT.
 fn close_at_once(socket: OwnedFd) {
-    // UDP has no such option and no need of it.
+    // UDP has no such option, and does not need it.
     sockopt::set_socket_linger(&socket, Some(Duration::ZERO)).ok();
 }
 
-/// A socket belongs to the user that the calling thread is to filesystems.
+/// A socket belongs to the fsuid of the calling thread.
 fn by_user<T>(uid: u32, make: impl FnOnce() -> T) -> T {
-    // SAFETY: it changes the calling thread and nothing else.
+    // SAFETY: it changes only the calling thread.
     let switch_to = |uid| unsafe { libc::setfsuid(uid) };
     switch_to(uid);
     let made = make();
@@ -312,7 +310,7 @@ fn by_user<T>(uid: u32, make: impl FnOnce() -> T) -> T {
 }
 
 fn set_option<T>(socket: BorrowedFd, option: libc::c_int, value: &T) -> Answer {
-    // SAFETY: the value is plain data of the size that is given.
+    // SAFETY: the value is plain data of the given size.
     let failed = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
@@ -337,8 +335,8 @@ fn wait_for(socket: BorrowedFd, event: PollFlags) {
     assert!(ready == 1 && sockets[0].revents().contains(event), "{:?}", sockets[0].revents());
 }
 
-/// The acknowledgement of a FIN is no event, but it comes with the kernel's
-/// answer to one that is.
+/// The acknowledgement of a FIN is no event, but it arrives with the kernel's answer to one
+/// that is.
 fn wait_for_fin_wait2(child: &OwnedFd, peer: &OwnedFd) {
     wait_for(peer.as_fd(), PollFlags::RDHUP);
     sockopt::set_tcp_quickack(peer, true).unwrap();
@@ -354,7 +352,7 @@ const FIN_WAIT2: u8 = 5;
 fn tcp_state(socket: &OwnedFd) -> u8 {
     let mut state = 0u8;
     let mut size = 1;
-    // SAFETY: of TCP_INFO the first byte is asked for, and `size` says so.
+    // SAFETY: the first byte of TCP_INFO is requested, and `size` says so.
     let failed = unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),
@@ -368,7 +366,7 @@ fn tcp_state(socket: &OwnedFd) -> u8 {
     state
 }
 
-/// Writes until the other side takes no more.
+/// Writes until the other side accepts no more.
 fn fill(socket: &OwnedFd) {
     sockopt::set_socket_send_buffer_size(socket, 4096).unwrap();
     rustix::io::ioctl_fionbio(socket, true).unwrap();
@@ -386,7 +384,7 @@ fn sysctl(name: &str) -> String {
     format!("/proc/sys/net/{name}")
 }
 
-/// Whether the kernel has it.
+/// Returns whether the kernel has it.
 fn set_sysctl(name: &str, on: bool) -> bool {
     fs::write(sysctl(name), if on { "1" } else { "0" }).is_ok()
 }

@@ -1,5 +1,5 @@
-//! The model's side: all that happened to the port, so that it can be said of
-//! every bind and listen how it ends ([`Machine::expects`]).
+//! The model's side: everything that happened to the port, so that it can predict the result
+//! of every bind and listen ([`Machine::expects`]).
 
 use std::{
     collections::BTreeMap,
@@ -32,20 +32,20 @@ pub use expected::Expected;
 
 use entry::{bound_end, unspecified};
 
-/// A socket's number in its scenario.
+/// A socket's index in its scenario.
 pub type Id = usize;
 
 /// `::ffff:0.0.0.0`.
 pub const MAPPED_WILDCARD: Ipv6Addr = Ipv4Addr::UNSPECIFIED.to_ipv6_mapped();
 
-/// How a step ends.
+/// The result of a step.
 pub type Answer = Result<(), Errno>;
 
-/// All sockets of a scenario, and what the kernel remembers of their port.
+/// All sockets of a scenario, and the kernel's state of their port.
 #[derive(Clone)]
 pub struct Machine {
     kernel: Kernel,
-    /// A bug that the kernel is taken to have.
+    /// A bug that the kernel is assumed to have.
     bug: Option<Bug>,
     settings: Settings,
     other_device: u32,
@@ -90,14 +90,14 @@ impl Machine {
         &self.sockets[&id]
     }
 
-    /// One of the sockets that are so.
+    /// Returns one of the sockets with a property.
     pub fn pick(&self, pick: Pick, so: impl Fn(&Entry) -> bool) -> Option<(Id, &Entry)> {
         let those: Vec<_> = self.sockets.iter().filter(|(_, entry)| so(entry)).collect();
         let place = usize::from(pick).checked_rem(those.len())?;
         those.get(place).map(|(id, entry)| (**id, *entry))
     }
 
-    /// The TCP listener, if there is one only.
+    /// Returns the TCP listener, if there is exactly one.
     pub fn only_listener(&self) -> Option<(Id, &Entry)> {
         match self.listening[..] {
             [id] => Some((id, &self.sockets[&id])),
@@ -109,13 +109,13 @@ impl Machine {
         self.sockets.values().any(|entry| entry.role == Role::Unaccepted { of })
     }
 
-    /// A server to which nobody has connected, so that the connection is another
-    /// than those before it.
+    /// Returns a server without a connection, so that the new connection differs from earlier
+    /// ones.
     pub fn unused_server(&self) -> Option<u16> {
         (self.clients < SERVERS).then_some(self.clients)
     }
 
-    /// Whether UDP no longer asks all sockets on the port.
+    /// Returns whether UDP no longer checks all sockets on the port.
     pub fn is_crowded(&self) -> bool {
         self.by_port.len() > udp::FEW
     }
@@ -124,7 +124,7 @@ impl Machine {
         self.settings.migrates
     }
 
-    /// What the kernel has answered becomes what is.
+    /// Updates the state with the kernel's answer.
     pub fn learns(&mut self, step: &Step, answer: Answer, address: Option<IpAddr>) {
         match *step {
             Step::Open { id, new } => self.open(id, new),
@@ -182,7 +182,7 @@ impl Machine {
                 entry.keeps_port |= !any_port;
                 self.took(id);
             }
-            // It never got so far as to have an address.
+            // It failed before it had an address.
             Err(Errno::INVAL) => {}
             Err(_) => entry.sock.end = entry.any(),
         }
@@ -198,7 +198,7 @@ impl Machine {
         let entry = self.sockets[&id];
         if entry.sock.reuseport {
             match self.fellow(id) {
-                // That it is busy is in the answer.
+                // A busy group is part of the answer.
                 Some(other) => self.groups.join(id, other).unwrap_or(()),
                 None => self.groups.found(id),
             }
@@ -209,7 +209,7 @@ impl Machine {
         }
     }
 
-    /// The listener whose group one more would join (`inet_reuseport_add_sock`).
+    /// Returns the listener whose group one more would join (`inet_reuseport_add_sock`).
     fn fellow(&self, id: Id) -> Option<Id> {
         let entry = &self.sockets[&id];
         self.listening.iter().copied().find(|other| {
@@ -311,7 +311,7 @@ impl Machine {
         }
     }
 
-    /// A UDP socket's address has changed (`udp_lib_rehash`).
+    /// Updates a UDP socket whose address has changed (`udp_lib_rehash`).
     fn moved(&mut self, id: Id, address: Option<IpAddr>) {
         let entry = self.entry(id);
         let slot = |end: End| (!end.is_wildcard()).then(|| end.key());
@@ -325,7 +325,7 @@ impl Machine {
         }
     }
 
-    /// It has been given the port, or may listen on the one that it has.
+    /// The socket has got the port, or may listen on the one that it has.
     fn took(&mut self, id: Id) {
         let entry = self.sockets[&id];
         if entry.transport == Transport::Udp {
@@ -346,7 +346,7 @@ impl Machine {
         }
     }
 
-    /// It has the port no longer.
+    /// The socket has released the port.
     fn released(&mut self, id: Id) {
         let entry = self.entry(id);
         entry.bound = false;
@@ -364,7 +364,7 @@ impl Machine {
         }
     }
 
-    /// The TCP sockets on the port.
+    /// Returns the TCP sockets on the port.
     fn owners(&self) -> impl Iterator<Item = (Id, &Entry)> {
         let owns = |entry: &Entry| entry.bound && entry.transport == Transport::Tcp;
         self.sockets.iter().map(|(id, entry)| (*id, entry)).filter(move |(_, entry)| owns(entry))
@@ -374,7 +374,7 @@ impl Machine {
         self.owners().map(|(_, entry)| (entry.sock.end, entry.role == Role::Client)).collect()
     }
 
-    /// The socket as it asks for a port.
+    /// Returns the socket as it requests a port.
     fn asker(&self, id: Id, sock: Sock) -> Asker {
         Asker { sock, group: self.groups.of(id) }
     }

@@ -1,8 +1,8 @@
-//! The conflict rules against the running kernel: random scenarios are played to
-//! both, and the model must foresee how each bind and listen ends. What it says
-//! of a refusal is then held against what an observer could have known.
+//! Compares the conflict rules with the running kernel. Both run random scenarios, and the
+//! model must predict the result of each bind and listen. Its reason for a failure is then
+//! compared with what an observer could have known.
 //!
-//! `PORTWATCH_SCENARIOS=100000` plays so many, `PORTWATCH_SEED=7` others.
+//! `PORTWATCH_SCENARIOS=100000` runs this many, `PORTWATCH_SEED=7` selects others.
 
 #![allow(
     clippy::unwrap_used,
@@ -43,7 +43,7 @@ const SEED: u32 = 1;
 fn the_model_foresees_the_kernel() {
     let scenarios = number("PORTWATCH_SCENARIOS").unwrap_or(SCENARIOS);
     let seed = number("PORTWATCH_SEED").unwrap_or(SEED);
-    // A namespace is its thread's, so no other test is in it.
+    // The namespace belongs to the thread, so no other test is in it.
     let played = thread::spawn(move || play(scenarios, seed));
     if let Err(mismatch) = played.join().unwrap() {
         panic!("{mismatch}");
@@ -96,8 +96,8 @@ fn runner(cases: u32, seed: u32) -> TestRunner {
     TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes))
 }
 
-/// Plays a scenario to both, and gives what happened, and what should have
-/// happened instead if they differ.
+/// Runs a scenario on both, and returns what happened, and what should have happened instead
+/// if they differ.
 fn play_one(
     scenario: &Scenario,
     namespace: &mut Namespace,
@@ -127,7 +127,8 @@ fn play_one(
     (trace, Ok(()))
 }
 
-/// The kernel's answer must be the model's, and the judgement of who refused too.
+/// Compares the kernel's answer with the model's, and checks the judgement of the blocking
+/// socket.
 fn compare(
     machine: &Machine,
     step: &Step,
@@ -151,7 +152,7 @@ fn compare(
     }
 }
 
-/// The bug of this kernel by which it answers so, and what it makes of the step.
+/// Returns the bug of this kernel that explains the answer, and the model's result with it.
 fn excuse(
     machine: &Machine,
     step: &Step,
@@ -164,7 +165,7 @@ fn excuse(
     })
 }
 
-/// Where a UDP socket's connect(2) has moved it.
+/// Returns the address that connect(2) has given a UDP socket.
 fn new_address(live: &Live, step: &Step) -> Option<std::net::IpAddr> {
     matches!(step, Step::Narrow { .. } | Step::Widen { .. }).then(|| live.address(step.id()))
 }

@@ -1,7 +1,6 @@
-//! The rest of the kernel's rules: what the product cannot see and therefore does
-//! not model. The product's rule decides between two sockets; around it are here
-//! SO_REUSEPORT groups, TCP's memory of a port ([`bucket`]) and the order in which
-//! UDP asks the sockets ([`udp`]).
+//! The kernel's other rules, which depend on state that the product cannot see. The product's
+//! rule compares two sockets; this module adds SO_REUSEPORT groups, TCP's state of a port
+//! ([`bucket`]) and the order in which UDP checks the sockets ([`udp`]).
 
 use portwatch::conflict::{
     self, Clause,
@@ -29,11 +28,11 @@ pub struct Kernel {
     /// (`num_closed_socks`, 5.14). 5.10.262 has the setting for it,
     /// net.ipv4.tcp_migrate_req, without the effect.
     pub groups_keep_closed: bool,
-    /// Whether a port's memory is reset when only the sockets of connect(2) are
-    /// left on it (`inet_bind_bucket_destroy`, 6.18).
+    /// Whether a port's state is reset when only the sockets of connect(2) are left on it
+    /// (`inet_bind_bucket_destroy`, 6.18).
     pub buckets_recover: bool,
-    /// Whether a socket without a file keeps its user: `sk_uid` (6.16), where
-    /// older kernels ask the file and take root if there is none (`sock_i_uid`).
+    /// Whether a socket without a file keeps its user: `sk_uid` (6.16); older kernels use the
+    /// file's, or root without a file (`sock_i_uid`).
     pub uid_outlives_file: bool,
 }
 
@@ -50,17 +49,16 @@ impl Kernel {
     }
 }
 
-/// A socket that asks for a port.
+/// A socket that requests a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asker {
     pub sock: Sock,
-    /// Its own group (`sk_reuseport_cb`). That of the others is never asked for.
+    /// Its own group (`sk_reuseport_cb`). The kernel does not check that of the others.
     pub group: Group,
 }
 
-/// A socket's SO_REUSEPORT group. A socket has one from when it listens (TCP),
-/// is bound (UDP), or is given a program (SO_ATTACH_REUSEPORT_CBPF); one that
-/// only asks for a port has none as a rule.
+/// A socket's SO_REUSEPORT group. A socket gets one when it listens (TCP), is bound (UDP), or
+/// gets a program (SO_ATTACH_REUSEPORT_CBPF); one that only requests a port usually has none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {
     None,
@@ -71,33 +69,32 @@ pub enum Group {
     HasClosed,
 }
 
-/// How a port is asked for.
+/// How a port is requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ask {
     /// By its number, by bind or by listen: `relax` and `reuseport_ok`.
     Port,
-    /// As any port: neither of the two (`inet_csk_find_open_port`).
+    /// As any free port: neither of the two (`inet_csk_find_open_port`).
     Any,
-    /// As any port, when all are taken and net.ipv4.ip_autobind_reuse is 1:
-    /// `relax` alone.
+    /// As any port, when all are in use and net.ipv4.ip_autobind_reuse is 1: only `relax`.
     AnyRelaxed,
 }
 
-/// What UDP makes of another socket on the port.
+/// The result of UDP's comparison with another socket on the port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Meeting {
     /// They do not conflict, and the search goes on.
     Apart,
     /// They share the port by SO_REUSEPORT.
     Shared,
-    /// The other one refuses.
+    /// The other one blocks.
     Refuses(Clause),
 }
 
 /// `inet_bind_conflict`, after the addresses have met.
 pub fn refuses(kernel: Kernel, sk: &Asker, other: &Sock, ask: Ask) -> Option<Clause> {
     let may_join = sk.group != Group::Open;
-    // By which of its options a bind to the port would pass.
+    // The options with which a bind to the port would succeed.
     let passes_by = |reuseaddr: bool, reuseport: bool| {
         let sock = Sock {
             reuseaddr: sk.sock.reuseaddr && reuseaddr,

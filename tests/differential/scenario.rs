@@ -1,4 +1,4 @@
-//! What a scenario is: some sockets on one port, and what happens to them.
+//! A scenario: some sockets on one port, and what happens to them.
 
 use std::{
     fmt,
@@ -9,7 +9,7 @@ use portwatch::evidence::Family;
 use proptest::prelude::*;
 use strum::VariantArray;
 
-/// A scenario, before it is known which of its steps can be taken.
+/// A scenario, before it is known which of its steps are possible.
 #[derive(Clone, Debug)]
 pub struct Scenario {
     pub settings: Settings,
@@ -21,17 +21,17 @@ pub struct Scenario {
 pub struct Settings {
     /// net.ipv4.tcp_migrate_req: groups keep those that have stopped listening.
     pub migrates: bool,
-    /// net.ipv4.ip_autobind_reuse: port 0 asks twice.
+    /// net.ipv4.ip_autobind_reuse: port 0 searches twice.
     pub autobind_reuses: bool,
 }
 
-/// Something that happens. A `Pick` says to which socket: one of those to which
-/// it can, so that few steps are in vain.
+/// An event. A `Pick` selects the socket among those to which it can happen, so that few steps
+/// have no effect.
 #[derive(Clone, Debug)]
 pub enum Op {
-    /// A new socket asks for a port.
+    /// A new socket requests a port.
     Bind { new: New, to: To },
-    /// One that was refused asks again.
+    /// A socket whose bind failed tries again.
     Again { pick: Pick, to: To },
     /// listen(2), on a socket without a port too.
     Listen(Pick),
@@ -41,9 +41,9 @@ pub enum Op {
     Shutdown(Pick),
     /// close(2).
     Close(Pick),
-    /// A connection to the port's only listener, and what becomes of it.
+    /// A connection to the port's only listener, and its fate.
     Child { v4: bool, uid: u32, fate: Fate },
-    /// connect(2) to elsewhere, with the port as the source.
+    /// connect(2) to another port, with the port as the source.
     Client(New),
     /// connect(2) on a UDP socket.
     Narrow { pick: Pick, v4: bool },
@@ -53,7 +53,7 @@ pub enum Op {
 
 pub type Pick = u8;
 
-/// A socket to be.
+/// A socket to create.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct New {
     pub transport: Transport,
@@ -81,17 +81,17 @@ pub enum Device {
     Other,
 }
 
-/// What is asked for.
+/// What is requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct To {
     pub v4: Ipv4Addr,
     pub v6: Ipv6Addr,
-    /// Port 0, while the port is the only one to be had.
+    /// Port 0, while the port is the only free one.
     pub any_port: bool,
 }
 
 impl To {
-    /// The address, for a socket of `family`.
+    /// Returns the address, for a socket of `family`.
     pub fn address(self, family: Family) -> IpAddr {
         match family {
             Family::Ipv4 => self.v4.into(),
@@ -109,7 +109,7 @@ pub enum Setting {
     Program,
 }
 
-/// What becomes of a connection that a listener got.
+/// The fate of a connection to a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, VariantArray)]
 pub enum Fate {
     /// It waits to be accepted.
@@ -126,9 +126,8 @@ pub enum Fate {
     FinWait1,
 }
 
-/// Addresses that meet in every way. 127.0.0.6 is what the kernel keeps beside
-/// an IPv6 address that has no equivalent. Most of these are not local: the
-/// namespace allows that.
+/// Addresses that overlap in every way. 127.0.0.6 is the kernel's substitute for an IPv6
+/// address without an equivalent. Most of these are not local: the namespace allows that.
 const V4: [Ipv4Addr; 5] = [
     Ipv4Addr::UNSPECIFIED,
     Ipv4Addr::LOCALHOST,
@@ -147,9 +146,8 @@ const V6: [Ipv6Addr; 7] = [
     Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1),
 ];
 
-/// Scenarios of TCP, of UDP, and of both, with options rare, common, or on nearly
-/// all sockets; some begin with a crowd of UDP sockets, on which UDP asks in
-/// another way.
+/// Scenarios of TCP, of UDP, and of both, with options rare, common, or on nearly all sockets;
+/// some begin with many UDP sockets, with which UDP's check differs.
 pub fn scenarios() -> impl Strategy<Value = Scenario> {
     let transports = prop_oneof![6 => Just(0.0), 3 => Just(1.0), 1 => Just(0.3)];
     let chances = || prop_oneof![1 => Just(0.2), 2 => Just(0.6), 1 => Just(0.95)];
@@ -167,7 +165,7 @@ fn some_ops(udp: f64, reuseaddr: f64, reuseport: f64) -> impl Strategy<Value = V
     prop::collection::vec(ops(news(udp, reuseaddr, reuseport).boxed()), 2..30)
 }
 
-/// A UDP socket that is in no other's way if that has SO_REUSEADDR too.
+/// A UDP socket that does not block others with SO_REUSEADDR.
 fn shared_binds() -> impl Strategy<Value = Op> {
     (news(1.0, 1.0, 0.3), tos()).prop_map(|(new, to)| Op::Bind { new, to })
 }

@@ -1,5 +1,5 @@
-//! What the agent would say of a refusal. It sees less than the kernel: of the
-//! other socket it may not know the options.
+//! The agent's view of a failed bind. It sees less than the kernel: it may not know the
+//! options of the other socket.
 
 use std::net::SocketAddr;
 
@@ -16,8 +16,8 @@ use crate::{
 
 const PORT: u16 = 80;
 
-/// The socket that refused must be judged to refuse if all is known of it, by the
-/// same clause, and must not be cleared if its options are unknown.
+/// The blocking socket must be judged to block if everything about it is known, by the same
+/// rule, and must not be cleared if its options are unknown.
 pub fn check(
     kernel: Kernel,
     machine: &Machine,
@@ -25,7 +25,7 @@ pub fn check(
     by: Id,
     clause: Clause,
 ) -> Result<(), String> {
-    // Nobody can see a group, so that is not judged.
+    // Groups are not visible, so that is not judged.
     let Some(failure) = failure(machine, step) else { return Ok(()) };
     if clause == Clause::BindHasReusePortGroup {
         return Ok(());

@@ -1,4 +1,4 @@
-//! A scenario's steps as they are taken, with everything about them said.
+//! A scenario's steps as they are run, with all details.
 
 use std::{
     fmt::{self, Display, Formatter},
@@ -28,7 +28,7 @@ pub enum Step {
 }
 
 impl Step {
-    /// The socket that it is about.
+    /// Returns its socket.
     pub fn id(&self) -> Id {
         match *self {
             Self::Open { id, .. }
@@ -44,7 +44,7 @@ impl Step {
         }
     }
 
-    /// Whether it makes that socket.
+    /// Returns whether it creates that socket.
     pub fn is_of_new(&self) -> bool {
         matches!(self, Self::Open { .. } | Self::Child { .. })
     }
@@ -104,8 +104,8 @@ impl Display for New {
     }
 }
 
-/// The steps that an op comes to, for a machine in this state: none if there is
-/// no socket that it could be about. New sockets are numbered from `next`.
+/// Returns the steps of an op, for a machine in this state: none if there is no suitable
+/// socket. New sockets are numbered from `next`.
 pub fn steps(machine: &Machine, op: &Op, next: Id) -> Vec<Step> {
     let step = match *op {
         Op::Bind { new, to } => {
@@ -143,8 +143,7 @@ fn bind(id: Id, family: Family, to: To) -> Step {
     Step::Bind { id, address: to.address(family), any_port: to.any_port }
 }
 
-/// A socket keeps its port beyond a disconnect only if it has asked for it by
-/// its number.
+/// A socket keeps its port after a disconnect only if it requested it by its number.
 fn is_udp(entry: &Entry) -> bool {
     entry.transport == Transport::Udp && entry.bound && entry.keeps_port
 }
@@ -160,7 +159,7 @@ fn client(machine: &Machine, id: Id, new: New) -> Vec<Step> {
     }
 }
 
-/// With several listeners it would be open which of them gets the connection.
+/// With several listeners, it would be open which of them gets the connection.
 fn child(machine: &Machine, id: Id, v4: bool, uid: u32, fate: Fate) -> Option<Step> {
     let (of, listener) = machine.only_listener()?;
     let to = match listener.sock.end.address {
@@ -173,14 +172,14 @@ fn child(machine: &Machine, id: Id, v4: bool, uid: u32, fate: Fate) -> Option<St
         _ if listener.sock.end.is_wildcard() => to(listener, v4),
         _ => return None,
     };
-    // Those of a group go over to another of its listeners.
+    // Those of a group move to another of its listeners.
     let stays = fate != Fate::Unaccepted || !machine.migrates();
-    // The one that waits already would be the next to be accepted.
+    // A connection that already waits would be accepted first.
     let is_next = !machine.has_unaccepted(of);
     (stays && is_next).then_some(Step::Child { id, of, to, uid, fate })
 }
 
-/// A local address that a wildcard socket can be at.
+/// Returns a local address that a wildcard socket can have.
 fn to(entry: &Entry, v4: bool) -> IpAddr {
     let mapped = entry.sock.end.key().to_ipv4_mapped().is_some();
     match entry.family {

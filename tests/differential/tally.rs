@@ -1,4 +1,4 @@
-//! What a run has come across: a run that meets nothing proves nothing.
+//! Counts what a run covers: a run that covers nothing proves nothing.
 
 use std::{
     collections::BTreeMap,
@@ -15,7 +15,7 @@ pub struct Tally {
     steps: u32,
     successes: u32,
     refusals: u32,
-    /// Refused by the rule, but let pass by the bucket.
+    /// Blocked by the rule, but allowed by the bucket.
     passes: u32,
     clauses: BTreeMap<Clause, u32>,
     of_listen: u32,
@@ -55,8 +55,8 @@ impl Tally {
         *self.bugs.entry(bug).or_default() += 1;
     }
 
-    /// Every clause and fate must have been met, and refusals as often as a
-    /// random test of binds should.
+    /// Every rule and fate must have occurred, and failures as often as a random test of binds
+    /// should have them.
     pub fn assert_not_vacuous(&self, scenarios: u32) {
         let at_least = |count: u32, per_mille: u32, what: &str| {
             let least = u64::from(scenarios) * u64::from(per_mille) / 1000;
@@ -72,7 +72,8 @@ impl Tally {
         at_least(self.clients, 100, "a port of connect(2)");
         at_least(self.of_listen, 50, "refusal of listen");
         at_least(self.of_any_port, 50, "refusal of port 0");
-        // The rule itself never returns these two: they are for what is not known of a socket.
+        // The rule itself never returns these two: they are for sockets that are partly
+        // unknown.
         let guessed = [Clause::OneLacksReuseAddr, Clause::ReusePortNotShared];
         for clause in Clause::VARIANTS.iter().filter(|clause| !guessed.contains(clause)) {
             at_least(self.clauses.get(clause).copied().unwrap_or(0), 2, &format!("{clause:?}"));

@@ -1,5 +1,4 @@
-//! What fails in the library says so by a type: a text is for the one who reads it, and
-//! tells a caller nothing.
+//! Errors of the library are types: a text is for people, and of no use to a caller.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! docs/architecture.md, "Layers": a module uses only those that stand before it.
+//! docs/architecture.md, "Layers": a module imports only modules that are listed before it.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +12,7 @@ use syn::{Attribute, Item};
 
 use crate::{quoted, root};
 
-/// The modules of the library as the document lists them, lowest first.
+/// Returns the modules of the library as the document lists them, lowest first.
 fn listed() -> Vec<String> {
     let text = fs::read_to_string(root().join("docs/architecture.md")).unwrap();
     let (_, section) = text.split_once("\n## Layers\n").unwrap();
@@ -85,8 +85,8 @@ fn is_for_tests(attributes: &[Attribute]) -> bool {
     })
 }
 
-/// What stands after `crate::`, or after as many `super::` as the file is deep: an
-/// identifier, or several in braces. In macros too.
+/// Collects what follows `crate::`, or as many `super::` as the file is deep: an identifier,
+/// or several in braces. In macros too.
 fn collect(tokens: TokenStream, depth: usize, used: &mut Vec<String>) {
     let tokens: Vec<_> = tokens.into_iter().collect();
     let mut supers = 0;
@@ -116,7 +116,7 @@ fn collect(tokens: TokenStream, depth: usize, used: &mut Vec<String>) {
     }
 }
 
-/// The identifier, or those that begin each part between braces.
+/// Returns the identifier, or the first of each part in braces.
 fn first_of(token: &TokenTree) -> Vec<String> {
     match token {
         TokenTree::Ident(ident) if ident != "super" => vec![ident.to_string()],
@@ -151,7 +151,7 @@ fn a_module_uses_only_those_before_it() {
         for path in files.iter().filter(|path| !is_tests(path)) {
             for used in used_by(path).into_iter().filter(|used| used != name) {
                 uses += 1;
-                // What the root itself has is no module.
+                // Items of the root itself are no modules.
                 if modules.contains_key(&used) && place(&used).is_none_or(|used| used >= own) {
                     breaches.push(format!("{} uses {used}", path.display()));
                 }
@@ -164,7 +164,7 @@ fn a_module_uses_only_those_before_it() {
     assert!(gone.is_empty(), "there is no module {gone:?}");
 }
 
-/// Modules at the top that are for tests only.
+/// Returns top-level modules that are for tests only.
 fn test_modules() -> Vec<String> {
     let file = fs::read_to_string(root().join("portwatch/src/lib.rs")).unwrap();
     let items = syn::parse_file(&file).unwrap().items;

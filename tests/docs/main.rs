@@ -1,4 +1,4 @@
-//! What the documents say is so.
+//! Statements in documents are true.
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test and says where")]
 
@@ -22,7 +22,7 @@ fn diagnosis() -> String {
     fs::read_to_string(root().join("docs/diagnosis.md")).unwrap()
 }
 
-/// The words between backticks.
+/// Returns the words between backticks.
 fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
@@ -49,7 +49,7 @@ fn every_cause_and_class_stands_in_the_tables() {
     }
 }
 
-/// docs/security.md: each test that a statement names. The last part of a path is its
+/// docs/security.md: each test that a statement names exists. The last part of a path is its
 /// function.
 #[test]
 fn the_tests_that_security_names_are_there() {
@@ -67,7 +67,7 @@ fn the_tests_that_security_names_are_there() {
     assert!(named > 10, "{named} tests are named");
 }
 
-/// Every source file below a folder.
+/// Returns every source file below a directory.
 fn sources(folder: &Path) -> Vec<PathBuf> {
     let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let (folders, files): (Vec<_>, Vec<_>) = paths.partition(|path| path.is_dir());

@@ -1,8 +1,8 @@
-//! Any bytes as a capture: lines and errors that say where, never a panic.
+//! Any bytes as a capture: lines and errors with a position, never a panic.
 //!
-//! Real events, whole files of them and compressed ones are changed at random and
-//! read as replay and history read them. `PORTWATCH_FUZZ_SECONDS` says for how long
-//! (`cargo xtask fuzz`); what makes it panic is kept below `target/fuzz`.
+//! Real events, whole files of them and compressed ones are changed at random and read like
+//! replay and history read them. `PORTWATCH_FUZZ_SECONDS` sets the time (`cargo xtask fuzz`);
+//! input that causes a panic is kept below `target/fuzz`.
 
 #![allow(
     clippy::unwrap_used,
@@ -35,7 +35,7 @@ const OTHERS: &str = r#"{"schema":"portwatch/loss/v1","time":"2026-06-08T10:02:1
 {"schema":"portwatch/agent/v1","time":"2026-06-08T10:02:17Z","state":"started","version":"0.1.0","pid":7,"host":{"hostname":"a","kernel":"6.12","boot_id":null,"hooks":"fexit"}}
 "#;
 
-/// What a capture may be.
+/// The kinds of a capture.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Plain,
@@ -96,7 +96,7 @@ fn capture(random: &mut Random, lines: &[Vec<u8>]) -> (Kind, Vec<u8>) {
         let text = String::from_utf8_lossy(&bytes).into_owned();
         bytes = serde_json::json!({"PORTWATCH_EVENT": text.trim_end()}).to_string().into_bytes();
     }
-    // Within the text as well, not only within its compressed form.
+    // In the text as well, not only in its compressed form.
     if random.below(4) > 0 {
         change(random, &mut bytes);
     }

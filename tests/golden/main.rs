@@ -1,9 +1,9 @@
-//! Events from real refusals, kept for ever (`events/`, one JSON line each):
-//! each is diagnosed again, and the diagnosis must be the one on record, byte for
-//! byte. A captured event becomes such a test by being copied there.
+//! Events of real failed binds, kept permanently (`events/`, one JSON line each): each is
+//! diagnosed again, and the diagnosis must equal the recorded one, byte for byte. A captured
+//! event becomes such a test when it is copied there.
 //!
-//! `PORTWATCH_GOLDEN=1` writes today's diagnosis into them, for a change of the
-//! rules that is meant; what it changes is then seen in the diff.
+//! `PORTWATCH_GOLDEN=1` writes the current diagnoses into them, after an intended change of
+//! the rules; the diff then shows what changed.
 
 #![allow(
     clippy::unwrap_used,
@@ -45,7 +45,7 @@ fn today_they_are_diagnosed_as_they_were() {
         let today = diagnose(&event.clone().into_evidence());
         if golden::is_asked_for() {
             let renewed = Event { diagnosis: today, ..event };
-            // By way of a value, whose keys are sorted as in a capture of the tests.
+            // Through a value, whose keys are sorted as in a capture of the tests.
             let line = serde_json::to_value(&renewed).unwrap().to_string();
             fs::write(golden::folder().join(format!("{name}.json")), line + "\n").unwrap();
             continue;
@@ -56,8 +56,8 @@ fn today_they_are_diagnosed_as_they_were() {
     }
 }
 
-/// A fixture for every word that a test can make real. The others need a rights
-/// or a machine that the tests have not.
+/// A fixture for every word that a test can make real. The others need permissions or a
+/// machine that the tests do not have.
 #[test]
 fn every_cause_and_class_is_there() {
     let all = events();
@@ -75,7 +75,7 @@ fn every_cause_and_class_is_there() {
     }
 }
 
-/// What people and metrics are shown is what stands in the events.
+/// People and metrics get the same words as the events.
 #[test]
 fn a_name_is_the_same_in_text_and_in_json() {
     fn check<T: VariantArray + Serialize + Display>() {

@@ -1,5 +1,5 @@
-//! What this kernel answers to the helper program, with no agent in sight: the
-//! live tests rest on it, so a surprise here explains theirs.
+//! What this kernel answers to the helper program, without an agent. The live tests depend on
+//! it, so a failure here explains theirs.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! A socket is bound and never listened: no tool shows it, the kernel refuses.
+//! A socket is bound and never listened: no tool shows it, and the kernel's bind fails.
 
 use portwatch_tests::{
     cgroup::Slice,
@@ -73,8 +73,8 @@ pub fn kernel_shows_them() -> bool {
     kernel::is_at_least(6, 8)
 }
 
-/// There the hooks may name the socket and the record its binder; what is not
-/// known is said.
+/// There the hooks may name the socket and the owner record its binder; what is not known is a
+/// gap.
 fn assert_not_guessed(event: &Event, holder: u32) {
     event.has_one_of("/diagnosis/cause", &["bound_not_listening", "undetermined"]);
     let told = event.number("/diagnosis/holder/pid");

@@ -1,4 +1,4 @@
-//! The stream kept in a folder.
+//! The stream kept in a directory.
 
 use std::{
     collections::BTreeMap,
@@ -56,8 +56,7 @@ fn started(folder: &Path, more: impl IntoIterator<Item = String>) -> Agent {
     Agent::start(&arguments).unwrap()
 }
 
-/// The causes that are easily had, through a capture and back: the same, byte for
-/// byte.
+/// The causes that are easy to produce, through a capture and back: the same, byte for byte.
 #[test]
 fn what_was_captured_is_diagnosed_the_same() {
     let scene = Scene::new();
@@ -93,7 +92,7 @@ fn what_was_captured_is_diagnosed_the_same() {
     assert_eq!((diff.code, diff.stdout.as_str()), (0, ""), "{diff}");
 }
 
-/// Small files, and few: the oldest go.
+/// Small files, and few: the oldest are removed.
 #[test]
 fn it_is_bounded() {
     let scene = Scene::new();
@@ -131,7 +130,7 @@ fn a_folder_is_one_agents() {
     assert!(said.stderr.contains("another portwatch"), "{said}");
 }
 
-/// Files of somebody else's are in danger where the oldest are removed.
+/// Files of other users would be in danger where the oldest are removed.
 #[test]
 fn a_folder_with_anything_else_in_it_is_refused() {
     let folder = TempDir::new().unwrap();
@@ -148,7 +147,7 @@ fn a_folder_with_anything_else_in_it_is_refused() {
     }
 }
 
-/// Its owner could put anything in the place of its files.
+/// Its owner could replace its files by anything.
 #[test]
 fn a_folder_of_another_user_is_refused() {
     let folder = TempDir::new().unwrap();
@@ -159,7 +158,7 @@ fn a_folder_of_another_user_is_refused() {
     assert!(said.stderr.contains("belongs to user 1000"), "{said}");
 }
 
-/// Its open file is swapped for a FIFO that nobody writes to: no stop waits for that.
+/// Its open file is replaced by a FIFO without a writer: no stop waits for that.
 #[test]
 fn a_file_that_is_swapped_for_a_fifo_holds_nothing_up() {
     let folder = TempDir::new().unwrap();
@@ -174,8 +173,8 @@ fn a_file_that_is_swapped_for_a_fifo_holds_nothing_up() {
     assert!(open.exists());
 }
 
-/// Removed, and moved away with another in its place: what was in it is counted, and
-/// all else is kept.
+/// Removed, and moved away with another in its place: lost records are counted, and all others
+/// are kept.
 #[test]
 fn a_folder_that_is_taken_away_is_no_silent_loss() {
     let scene = Scene::alone();
@@ -209,25 +208,25 @@ fn a_folder_that_is_taken_away_is_no_silent_loss() {
     let (moved, kept) = (replay(&parent.path().join("moved")), replay(&folder));
     let (told, lost) = told_and_lost(&[moved, kept].concat());
     say(&format!("capture: of 17 refusals {told} are there, {lost} told to be lost"));
-    // Of what was there when it was removed, some may have been seen on the disk.
+    // Of the records in it when it was removed, some may have been found on the disk.
     assert!((14..=17).contains(&(told + lost)), "{told} and {lost}\n{}", agent.talk());
     assert!(told >= 9, "{told}");
     assert_eq!(agent.talk().matches(" was removed: ").count(), 2, "{}", agent.talk());
 }
 
-/// The disk is full for a while: counted, and told in the capture itself when there
-/// is room again. Other outputs have all of it.
+/// The disk is full for a while: losses are counted, and reported in the capture itself when
+/// there is space again. Other outputs have everything.
 #[test]
 fn a_full_disk_is_survived() {
-    // Alone: the capture has everybody's refusals of the port.
+    // Alone: the capture has all failed binds on the port.
     let scene = Scene::alone();
     let folder = TempDir::new().unwrap();
     let at = CString::new(folder.path().as_os_str().as_bytes()).unwrap();
     let mut command = Command::new(programs::portwatch().unwrap());
     let path = folder.path().to_str().unwrap();
     command.args(["run", "--format", "json", "--capture", path, "--port", "8080"]);
-    // SAFETY: system calls that are safe between fork and exec; no memory is
-    // allocated, and no descriptors are shared less.
+    // SAFETY: system calls that are safe between fork and exec; no memory is allocated, and
+    // the sharing of descriptors does not change.
     unsafe {
         command.pre_exec(move || {
             unshare_unsafe(UnshareFlags::NEWNS)?;
@@ -245,7 +244,7 @@ fn a_full_disk_is_survived() {
     };
     refused();
     let ballast = inside.join("ballast");
-    // As much as there is room for.
+    // As much as fits.
     fs::write(&ballast, vec![0; 64 * 1024]).unwrap_err();
     let missed: Vec<_> = (0..5).map(|_| refused()).collect();
     agent.output_with(&[missed[4].text("/id")]);
@@ -282,7 +281,7 @@ fn told_and_lost(lines: &str) -> (u64, u64) {
     (told, lost)
 }
 
-/// SIGKILL at any moment: every complete line reads back, and the next agent goes on.
+/// SIGKILL at any moment: every complete line reads back, and the next agent continues.
 #[test]
 fn killed_again_and_again_it_loses_no_complete_line() {
     let kills: usize = match std::env::var("PORTWATCH_KILLS") {
@@ -307,14 +306,14 @@ fn killed_again_and_again_it_loses_no_complete_line() {
         run(&mut portwatch(&["replay", folder.path().to_str().unwrap(), "--format", "json"]));
     assert_eq!(said.code, 0, "{said}");
     let events = said.stdout.lines().filter(|line| line.contains("bind-failure")).count();
-    // What was on stdout was not always in the capture yet, and the other way
-    // round; but each line that is there is whole.
+    // A line on stdout was not always in the capture yet, and the other way round; but each
+    // line that is there is complete.
     for line in said.stdout.lines() {
         let value: Value = serde_json::from_str(line).unwrap();
         assert_ne!(value.get("schema"), None, "{line}");
     }
-    // The last kill may have come while a file was compressed: an unfinished copy, or
-    // one beside what it is a copy of, is no line more.
+    // The last kill may have come while a file was compressed: an unfinished copy, or one next
+    // to its original, adds no line.
     let mut raw = BTreeMap::new();
     for path in files(folder.path()) {
         let name = path.file_name().unwrap().to_str().unwrap().to_owned();

@@ -1,5 +1,5 @@
-//! Who is behind it: the classes whose holders need more than a process. The
-//! others stand in `holder`, `kept`, `gone` and `containers`.
+//! The class of the holder: classes that need more than a process. The others are in `holder`,
+//! `kept`, `gone` and `containers`.
 
 use std::process::Command;
 
@@ -29,8 +29,8 @@ fn assert_class(event: &Event, class: &str, pid: u32, advice: &str) {
     golden::keep(&format!("class-{class}"), event);
 }
 
-/// Kills the first server that `supervisor` has started, waits for the second,
-/// and has another program fail on its port.
+/// Kills the first server that `supervisor` has started, waits for the second, and lets
+/// another program fail on its port.
 fn killed_and_back(
     scene: &Scene,
     supervisor: &mut Command,
@@ -53,7 +53,7 @@ fn killed_and_back(
     (supervisor, back, event)
 }
 
-/// The script that somebody wrote years ago and everybody forgot.
+/// A forgotten script that restarts its server.
 #[test]
 fn a_shell_that_starts_it_again() {
     if needs("arguments_of_the_gone", (5, 11)) {
@@ -73,7 +73,7 @@ fn a_shell_that_starts_it_again() {
     }));
 }
 
-/// A supervisor that is made for it.
+/// A supervisor program.
 #[test]
 fn runit_starts_it_again() {
     let Some(runsv) = programs::installed("runsv") else {
@@ -104,7 +104,7 @@ fn kube_proxy() {
     assert_class(&event, "kube_proxy", holder.pid(), "kubectl get services -A | grep -w 30080");
 }
 
-/// Whatever a user's process calls itself: it is not what root would have started.
+/// A user's process may have any name: it is not what root would have started.
 #[test]
 fn a_name_is_no_proof() {
     for name in ["systemd", "docker-proxy", "kube-proxy", "conmon", "(sd-listen)"] {
@@ -119,7 +119,7 @@ fn a_name_is_no_proof() {
     }
 }
 
-/// Every user makes control groups of any name below their own manager.
+/// Every user creates control groups of any name below their own manager.
 #[test]
 fn a_name_of_a_group_is_no_proof() {
     let id = "9f81c2e4a77b".repeat(6)[..64].to_owned();
@@ -128,7 +128,7 @@ fn a_name_of_a_group_is_no_proof() {
         (format!("app.slice/cri-containerd-{id}.scope"), None),
         (format!("{pod}/crio-{id}.scope"), None),
         ("lxc.payload.web".to_owned(), None),
-        // Perhaps one of the user's own engine, and none of the system's.
+        // Perhaps a container of the user's own engine, but none of the system's.
         (format!("app.slice/docker-{id}.scope"), Some(&id)),
     ] {
         let (scene, slice) = (Scene::new(), Slice::new());
@@ -149,7 +149,7 @@ fn a_name_of_a_group_is_no_proof() {
     }
 }
 
-/// The parent shell of a script starts nothing again.
+/// The parent shell of a script restarts nothing.
 #[test]
 fn a_shell_that_runs_it_once() {
     if needs("arguments_of_the_gone", (5, 11)) {
@@ -169,7 +169,7 @@ fn a_shell_that_runs_it_once() {
     assert!(supervisor.is_none_or(|it| it["kind"] != "shell"), "{event}");
 }
 
-/// By its cgroup alone, where no engine answers: said, and stopped by its id.
+/// By its cgroup alone, if no engine answers: reported, and stopped by its id.
 #[test]
 fn a_container_without_its_engine() {
     let (scene, slice) = (Scene::new(), Slice::new());
@@ -191,8 +191,8 @@ fn a_core_dump_in_progress() {
         return skip("a_core_dump_in_progress", "a program takes the cores");
     }
     let (scene, folder) = (Scene::new(), TempDir::new().unwrap());
-    // The kernel stops at a fifo's end that nobody reads only for pipes, so the
-    // dump is made long by its size.
+    // The kernel detects a fifo without a reader only for pipes, so the dump is made long by
+    // its size.
     let mut holder = scene.helper().holds([tcp(ADDRESS).listening()]);
     let pid = holder.pid();
     holder.tells(Op::Dump(folder.path().to_owned()));
@@ -202,7 +202,7 @@ fn a_core_dump_in_progress() {
     assert_class(&event, "core_dumping", pid, &format!("while kill -0 {pid}"));
 }
 
-/// The kernel says it in `CoreDumping` of /proc/PID/status, and to nobody else.
+/// The kernel reports it only in `CoreDumping` of /proc/PID/status.
 fn wait_for_dump(pid: u32) {
     let deadline = std::time::Instant::now() + patience();
     loop {

@@ -1,5 +1,5 @@
-//! Somebody sets the wall clock, as ntpd does after a boot: events carry the time that
-//! it shows then, and those that are captured stay in order and whole.
+//! The wall clock is set, as ntpd does after a boot: events have the time that it shows then,
+//! and captured events stay in order and complete.
 
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ fn it_is_set_back() {
     let scene = Scene::alone();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().to_str().unwrap();
-    // Hardly two events to a file, and the files have their names from the clock.
+    // Few events per file, and the files have their names from the clock.
     let arguments = "run --format json --port 8080 --storm-window 0s --capture-file-size 4KiB";
     let arguments: Vec<_> = arguments.split(' ').chain(["--capture", path]).collect();
     let mut agent = Agent::start(&arguments).unwrap();

@@ -1,6 +1,5 @@
-//! With nobody who reads its talk: a pipe whose reader has gone or reads nothing, a
-//! descriptor that is closed, a disk that is full. The verbs that end by themselves are
-//! tried in tests/cli/closed.rs.
+//! With a stderr that nobody reads: a pipe whose reader has closed it or reads nothing, a
+//! closed descriptor, a full disk. tests/cli/closed.rs tests the verbs that end by themselves.
 
 use std::{
     fs::{self, File},
@@ -27,7 +26,7 @@ use rustix::{
 /// What is wrong with stderr.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
-    /// The reader of the pipe has gone.
+    /// The reader of the pipe has closed it.
     Pipe,
     /// The pipe is full, and its reader reads nothing.
     Stuck,
@@ -39,7 +38,7 @@ enum Fault {
 
 const FAULTS: [Fault; 4] = [Fault::Pipe, Fault::Stuck, Fault::Descriptor, Fault::Full];
 
-/// Gives the reader of the stuck pipe.
+/// Returns the reader of the stuck pipe.
 fn spoil(command: &mut Command, fault: Fault) -> Option<OwnedFd> {
     let mut reader = None;
     let instead: Option<OwnedFd> = match fault {
@@ -82,7 +81,7 @@ fn exec_starts_the_command() {
     }
 }
 
-/// It reads its configuration again, says so to nobody, and goes on.
+/// It reloads its configuration, without anybody to report it to, and continues.
 #[test]
 fn run_goes_on() {
     let scene = Scene::alone();
@@ -98,7 +97,7 @@ fn run_goes_on() {
         command.env("PORTWATCH_LOG", "trace");
         let _reader = spoil(&mut command, fault);
         let mut process = Process::start(&mut command, Signal::KILL).unwrap();
-        // Signals mean something to it by the time that it reports.
+        // Once it reports events, it handles signals.
         wait_for_event(&scene, &process, "127.0.0.1:8081", || {});
         fs::write(&file, "storm-window = \"0s\"").unwrap();
         wait_for_event(&scene, &process, "127.0.0.1:8080", || process.signal(Signal::HUP));

@@ -1,5 +1,5 @@
-//! Ports that a real Docker engine has published, ports inside a container, and
-//! a container without a network of its own.
+//! Ports that a real Docker engine has published, ports inside a container, and a container
+//! without its own network.
 
 use portwatch_tests::{
     agent::Agent, docker::Docker, event::Event, golden, op::tcp, patience, process::Process,
@@ -46,7 +46,7 @@ fn containers_of_docker() {
     is_taken_beside(&scene, &docker, &agent, "pw-host", 18083);
 }
 
-/// Somebody outside wants the port that is published for container `name`.
+/// A process outside wants the port that is published for container `name`.
 fn is_published(scene: &Scene, agent: &Agent, name: &str, port: u16) {
     let refused = scene.helper().is_refused(tcp(&format!("127.0.0.1:{port}")));
     let event = agent.event_of(&refused);
@@ -85,8 +85,8 @@ fn is_taken_inside(docker: &Docker, agent: &Agent, name: &str) {
     is_to_be_stopped(&event, name);
 }
 
-/// Somebody outside wants the port of container `name`, which is on the same
-/// network as everybody, and serves IPv4 by its IPv6 socket.
+/// A process outside wants the port of container `name`, which is on the host's network, and
+/// serves IPv4 by its IPv6 socket.
 fn is_taken_beside(scene: &Scene, docker: &Docker, agent: &Agent, name: &str, port: u16) {
     let refused = scene.helper().is_refused(tcp(&format!("127.0.0.1:{port}")));
     let event = agent.event_of(&refused);

@@ -5,11 +5,11 @@ use std::time::Instant;
 use aya::programs::loaded_programs;
 use portwatch_tests::{agent::Agent, kernel, say, turn::Turn};
 
-/// Far below the million that the kernel permits: so much room is left for a verifier
-/// that takes more steps than any that was tried.
+/// Far below the kernel's limit of a million: a margin for a verifier that takes more steps
+/// than any tested one.
 const MOST_VERIFIED: u32 = 100_000;
 
-/// Both of an agent that watches everybody, and of one that asks each failing task's
+/// For an agent that watches all processes, and for one that checks each failing task's
 /// parents, whose programs are longer.
 #[test]
 fn the_verifier_has_little_to_do() {
@@ -34,7 +34,7 @@ fn the_verifier_has_little_to_do() {
         .as_ref()
         .map_or(String::new(), |(count, name)| format!(" verified={count} program={name}"));
     say(&format!("measured: ready_ms={}{told}", ready.as_millis()));
-    // The kernel counts them from 5.16 on.
+    // The kernel reports them from 5.16 on.
     assert_eq!(most.is_some(), kernel::is_at_least(5, 16));
     assert!(most.is_none_or(|(count, _)| count < MOST_VERIFIED), "{told}");
 }

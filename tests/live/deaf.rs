@@ -1,4 +1,4 @@
-//! A process that never answers for its own memory holds up nobody.
+//! An unresponsive process, whose memory cannot be read in time, does not delay others.
 
 use std::{
     fs,
@@ -17,7 +17,7 @@ use portwatch_tests::{
 };
 use rustix::process::Signal;
 
-/// Whoever reads it waits, or the test says nothing.
+/// A reader must block, or the test proves nothing.
 fn is_deaf(pid: u32) -> bool {
     let (say, said) = mpsc::channel();
     thread::spawn(move || say.send(fs::read(format!("/proc/{pid}/cmdline")).is_ok()));
@@ -50,7 +50,7 @@ fn others_are_answered_in_time() {
     let gaps = event.at("/gaps").to_string();
     assert!(gaps.contains(&format!("the arguments of pid {}", deaf.pid())), "{gaps}");
 
-    // It is there when another agent starts, and when somebody asks.
+    // It exists when another agent starts, and when `explain` runs.
     let began = Instant::now();
     let mut agent = Agent::start(&["run", "--format", "json"]).unwrap();
     let mut explain = portwatch(&["explain", "127.0.0.1:8080", "--format", "json"]);

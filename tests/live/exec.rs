@@ -1,5 +1,4 @@
-//! `portwatch exec`: a command that notices nothing, and whose every refused bind
-//! is explained.
+//! `portwatch exec`: the command is not disturbed, and each of its failed binds is explained.
 
 use std::{
     process::Command,
@@ -62,7 +61,7 @@ fn to_its_end(mut process: Process) -> Ran {
     Ran { code: code(status), stdout, stderr, events }
 }
 
-/// The events among its talk.
+/// The events on its stderr.
 fn events(lines: &[Line]) -> Vec<Event> {
     let of = |line: &Line, schema| line.json().is_some_and(|value| value["schema"] == schema);
     assert!(!lines.iter().any(|line| of(line, LOSS)), "there are losses");
@@ -76,7 +75,7 @@ fn event_of(process: &Process) -> Arc<Event> {
     Arc::new(found.unwrap_or_else(|why| panic!("no event ({why:?})\n{}", process.said())))
 }
 
-/// Waits until there is no such process. Nobody is told of a stranger's end.
+/// Waits until there is no such process. The end of another's child cannot be waited for.
 fn wait_until_gone(pid: u32) {
     let deadline = Instant::now() + patience();
     while std::fs::exists(format!("/proc/{pid}")).unwrap() {
@@ -85,7 +84,7 @@ fn wait_until_gone(pid: u32) {
     }
 }
 
-/// It fails, is told why, and has its own exit code.
+/// It fails, its failed bind is explained, and it keeps its own exit code.
 #[test]
 fn a_command_that_ends_at_once() {
     let scene = Scene::new();
@@ -125,8 +124,8 @@ fn it_is_told_as_text() {
     assert_eq!(ran.stdout.lines().count(), 1, "{}", ran.stdout);
 }
 
-/// Files, signals, limits, rights, process group, surroundings: all is as it would be
-/// without.
+/// Files, signals, limits, capabilities, process group, environment: everything is as without
+/// `exec`.
 #[test]
 fn the_command_is_started_as_it_would_be() {
     const SCRIPT: &str = "ls /proc/self/fd; cat /proc/self/limits; pwd; env; umask; \
@@ -175,8 +174,8 @@ fn a_command_that_cannot_be_started() {
     }
 }
 
-/// A neighbour that fails at the same time is somebody else's business. The shared
-/// agent has seen it, so it was there to be seen.
+/// A neighbour that fails at the same time is not reported. The shared agent has seen it, so
+/// it was visible.
 #[test]
 fn only_what_it_started_is_told_of() {
     let scene = Scene::new();
@@ -199,7 +198,7 @@ fn only_what_it_started_is_told_of() {
     assert_eq!(pids, [event.pid], "{}", ran.stderr);
 }
 
-/// A flood of others' refusals costs it none of its own.
+/// A flood of others' failed binds loses none of its own.
 #[test]
 fn a_flood_of_others() {
     let scene = Scene::alone();
@@ -217,7 +216,7 @@ fn a_flood_of_others() {
     assert_eq!(ran.events.iter().map(|event| event.count).sum::<u64>(), 1, "{}", ran.stderr);
 }
 
-/// Whose parents have ended is still one of the command's.
+/// A process whose parents have exited still belongs to the command.
 #[test]
 fn a_grandchild_whose_parent_has_ended() {
     let scene = Scene::new();
@@ -234,13 +233,13 @@ fn a_grandchild_whose_parent_has_ended() {
     if !needs("arguments_of_the_gone", (5, 11)) {
         event.includes(&json!({"process": {"ppid": process.pid()}}));
     }
-    // It is the one that has to see to its end.
+    // It has to reap it.
     wait_until_gone(event.pid.unwrap());
     process.tell("");
     assert_eq!(to_its_end(process).code, 3);
 }
 
-/// What a command leaves behind goes on, and is not waited for.
+/// Processes that a command leaves behind continue, and are not waited for.
 #[test]
 fn what_is_left_behind_goes_on() {
     let script = "sleep 600 </dev/null >/dev/null 2>&1 & echo $!";
@@ -251,8 +250,7 @@ fn what_is_left_behind_goes_on() {
     rustix::process::kill_process(left, Signal::KILL).expect("it is still there");
 }
 
-/// In a pid namespace of its own processes have other numbers than the kernel side
-/// sees.
+/// In a pid namespace of its own, processes have other pids than the kernel side reports.
 #[test]
 fn in_a_pid_namespace() {
     let Some(unshare) = installed("unshare") else {

@@ -1,7 +1,7 @@
-//! What one user does to the agent costs that user, not the others: their failed binds are
-//! reported beside any flood, and the flood's own are counted exactly.
+//! The load that one user puts on the agent costs that user, not the others: the others'
+//! failed binds are reported during any flood, and the flood's own are counted exactly.
 //!
-//! `PORTWATCH_RUNS` says how often each attack is made (`cargo xtask attacks`).
+//! `PORTWATCH_RUNS` sets how often each attack is made (`cargo xtask attacks`).
 
 use std::{
     fs,
@@ -45,7 +45,7 @@ fn beside_a_crash_loop_of_processes() {
     );
 }
 
-/// A container has as many users as it likes, and all of them are one to others.
+/// A container has any number of users, and all of them count as one.
 #[test]
 fn beside_the_users_of_a_container() {
     let address = ([127, 0, 0, 1], FLOODED).into();
@@ -61,7 +61,7 @@ fn beside_the_users_of_a_container() {
 
 #[test]
 fn beside_six_hundred_ports() {
-    // More than there are groups of storms, but where each takes a while to be looked into.
+    // More than there are groups of storms, except where enrichment is slow.
     let ports: u16 = if in_guest() { 60 } else { 600 };
     an_attack(
         "ports",
@@ -73,7 +73,7 @@ fn beside_six_hundred_ports() {
     );
 }
 
-/// What never reached a socket is no failed bind, and no loss.
+/// A call that never reached a socket is no failed bind, and no loss.
 #[test]
 fn beside_a_filter_that_says_that_addresses_are_in_use() {
     let address = ([127, 0, 0, 1], FLOODED).into();
@@ -91,7 +91,7 @@ fn beside_a_filter_that_says_that_addresses_are_in_use() {
     );
 }
 
-/// Command lines as long as the kernel lets them be, in every holder of several sockets.
+/// Command lines of the maximum length, in every holder of several sockets.
 #[test]
 fn beside_processes_with_two_megabytes_of_arguments() {
     const SOCKETS: u16 = 4;
@@ -120,7 +120,7 @@ fn beside_processes_with_two_megabytes_of_arguments() {
     );
 }
 
-/// Holders whose memory is not read, which whoever tries finds out too late.
+/// Holders whose memory cannot be read, which takes a time-out to find out.
 #[test]
 fn beside_processes_that_never_answer_for_their_memory() {
     let deaf: u16 = if in_guest() { 2 } else { 8 };
@@ -129,7 +129,7 @@ fn beside_processes_that_never_answer_for_their_memory() {
         |scene| {
             Prepared::of((0..deaf).map(|number| {
                 let address = format!("127.0.0.1:{}", FLOODED + number);
-                // What is longer than what the hooks see has to be read.
+                // A command line that is longer than what the hooks copy has to be read.
                 let name = format!("deaf {number} {}", "x".repeat(600));
                 let ops = [tcp(&address).listening().into(), Op::Deaf];
                 scene.helper().called(&name).holds(ops)
@@ -142,7 +142,7 @@ fn beside_processes_that_never_answer_for_their_memory() {
     );
 }
 
-/// Each of the containers is another question, and nobody answers.
+/// Each of the containers needs another request, and the engine never answers.
 #[test]
 fn beside_an_engine_that_never_answers() {
     let slice = Slice::new();
@@ -180,7 +180,7 @@ fn beside_an_engine_that_never_answers() {
     );
 }
 
-/// Sockets that nobody has open, where looking for them takes longest.
+/// Sockets that no process has open, where the search for them takes longest.
 #[test]
 fn beside_eight_hundred_thousand_descriptors() {
     const ORPHANS: u16 = 150;
@@ -200,12 +200,12 @@ fn beside_eight_hundred_thousand_descriptors() {
     );
 }
 
-/// The holder has so many descriptors before that of its socket that looking at each takes
-/// longer than an event may, and so many sockets that each failed bind is at another.
+/// The holder has so many descriptors before that of its socket that reading all takes longer
+/// than an event may, and so many sockets that each failed bind is at another.
 #[test]
 fn beside_a_holder_with_many_descriptors() {
     const PORTS: u16 = 200;
-    // A little less than what distributions let a process have.
+    // A little less than the default limit of distributions.
     let files = Op::Files(many(18_000));
     an_attack(
         "table",

@@ -1,6 +1,6 @@
-//! What goes wrong around the agent while it runs: whom it asks does not answer,
-//! what it looks at is gone or elsewhere, there is no more memory to be had. Events
-//! come all the same, and afterwards it is right.
+//! Faults around the agent while it runs: services do not answer, files are removed or moved,
+//! there is no more memory. Events are reported in any case, and afterwards the agent works
+//! correctly.
 
 use std::{
     fs::{self, File},
@@ -35,7 +35,7 @@ const CONTAINER: &str = "3f4e9c1d7a8b3f4e9c1d7a8b3f4e9c1d7a8b3f4e9c1d7a8b3f4e9c1
 
 const RUN: [&str; 7] = ["run", "--format", "json", "--port", "8080", "--port", "8081"];
 
-/// systemd, the bus and the container engine take calls and never answer.
+/// systemd, the bus and the container engine accept calls and never answer.
 #[test]
 fn managers_that_hang() {
     let run = tempfile::tempdir().unwrap();
@@ -74,7 +74,7 @@ fn managers_that_hang() {
     drop(silent);
 }
 
-/// Namespaces in which a bind is refused, and which are gone at once.
+/// Namespaces in which a bind fails, and which are removed at once.
 #[test]
 fn namespaces_that_come_and_go() {
     const NAMESPACES: usize = 50;
@@ -94,7 +94,7 @@ fn namespaces_that_come_and_go() {
         pids.iter().map(of).collect::<Option<Vec<_>>>()
     });
     for event in &events {
-        // By the time that it is looked at, the process may have ended.
+        // By the time of the enrichment, the process may have exited.
         event.has_one_of("/diagnosis/cause", &["listener", "gone"]);
     }
     let listeners = events.iter().filter(|event| event.text("/diagnosis/cause") == "listener");
@@ -111,7 +111,7 @@ fn namespaces_that_come_and_go() {
     }));
 }
 
-/// cgroup2 is taken away and mounted elsewhere under the agent's feet.
+/// cgroup2 is unmounted and mounted elsewhere while the agent runs.
 #[test]
 fn cgroups_that_are_mounted_anew() {
     let agent = Agent::start_with_own_mounts(&RUN, || Ok(())).unwrap();
@@ -141,13 +141,13 @@ fn cgroups_that_are_mounted_anew() {
     explained();
 }
 
-/// Runs with the mounts of another process, on a thread of its own.
+/// Runs `work` with the mounts of another process, on a thread of its own.
 fn inside_mounts_of(pid: u32, work: impl FnOnce() + Send) {
     let mounts = File::open(format!("/proc/{pid}/ns/mnt")).unwrap();
     thread::scope(|scope| {
         let inside = scope.spawn(|| {
-            // SAFETY: what this thread no longer shares, the working directory and
-            // the root, ends with it.
+            // SAFETY: this thread stops sharing the working directory and the root, and ends
+            // after this.
             unsafe { unshare_unsafe(UnshareFlags::FS) }.unwrap();
             let kind = Some(LinkNameSpaceType::Mount);
             move_into_link_name_space(mounts.as_fd(), kind).unwrap();
@@ -157,8 +157,8 @@ fn inside_mounts_of(pid: u32, work: impl FnOnce() + Send) {
     });
 }
 
-/// A limit that leaves little more than the agent and its maps need, and a crowd of
-/// failures that are all different.
+/// A limit that leaves little more than the agent and its maps need, and many different
+/// failures.
 #[test]
 fn little_memory() {
     const LIMIT: u64 = 64 << 20;
@@ -177,7 +177,7 @@ fn little_memory() {
     let _holders = scene
         .helper()
         .holds((9_000..9_200).map(|port| Op::from(tcp(&format!("127.0.0.1:{port}")).listening())));
-    // Emulation takes a minute for so many.
+    // Emulation takes a minute for this many.
     let processes = if in_guest() { 2 } else { 5 };
     let pids: Vec<u32> = (0..processes)
         .map(|_| {
@@ -198,8 +198,7 @@ fn little_memory() {
     }));
 }
 
-/// A control group with a limit on memory, in whichever hierarchy has that
-/// controller.
+/// A control group with a memory limit, in the hierarchy that has that controller.
 struct Limited(std::path::PathBuf);
 
 impl Limited {
@@ -223,7 +222,7 @@ impl Limited {
 
 impl Drop for Limited {
     fn drop(&mut self) {
-        // The agent in it has been waited for; the kernel may be a moment later.
+        // The agent in it has been reaped; the kernel may need a moment more.
         for _ in 0..100 {
             if fs::remove_dir(&self.0).is_ok() {
                 return;

@@ -1,4 +1,4 @@
-//! `run --port`: other ports' refusals are not told.
+//! `run --port`: failed binds on other ports are not reported.
 
 use std::sync::Arc;
 

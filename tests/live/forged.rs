@@ -1,5 +1,5 @@
-//! Calls that never reach a socket, answered by a seccomp filter: whatever the same thread
-//! has done before by other ways, no event comes of them, no owner, and no loss.
+//! Calls that never reach a socket, answered by a seccomp filter: whatever the same thread has
+//! done before without a system call of its own, they cause no event, no owner, and no loss.
 
 use std::os::unix::net::UnixStream;
 
@@ -20,18 +20,18 @@ use crate::protocols::ring_lacks;
 const ADDRESS: &str = "127.0.0.1:8080";
 const FILTERED: u16 = 98;
 
-/// The ways in which a thread gets a bind done that none of its system calls is for.
+/// Ways in which a thread's bind is done outside of its bind calls.
 fn other_ways() -> [Op; 2] {
     [tcp(ADDRESS).through_ring().into(), Op::RingLater(ADDRESS.parse().unwrap())]
 }
 
-/// What the io_uring has tried is not what the filter has answered.
+/// An attempt of an io_uring is not the one that the filter has answered.
 #[test]
 fn an_attempt_of_an_io_uring_is_not_another_calls() {
     if let Some(lacks) = ring_lacks() {
         return skip("io_uring", &lacks);
     }
-    // Not another program's either way: the fexit set tells of the io_uring's own.
+    // Not another program's attempt either: the fexit set reports the io_uring's own.
     if portwatch_tests::agent::agent().hooks() != "tracepoint" {
         return;
     }
@@ -47,7 +47,7 @@ fn an_attempt_of_an_io_uring_is_not_another_calls() {
     }
 }
 
-/// Nor does a call that never was bind the socket that the io_uring could not.
+/// A call that never happened does not bind the socket that the io_uring could not bind.
 #[test]
 fn an_attempt_of_an_io_uring_makes_nobody_an_owner() {
     if let Some(lacks) = ring_lacks() {
@@ -67,8 +67,8 @@ fn an_attempt_of_an_io_uring_makes_nobody_an_owner() {
     }
 }
 
-/// Calls that a filter answers are nobody's failed binds: they are counted apart, and no
-/// loss is.
+/// Calls that a filter answers are no failed binds: they are counted separately, and not as
+/// losses.
 #[test]
 fn what_a_filter_answers_is_no_loss() {
     const CALLS: u32 = 20_000;

@@ -1,5 +1,5 @@
-//! The holder ends right after the refusal: often before anyone can look, and it
-//! is still named.
+//! The holder exits right after the failed bind, often before it can be examined, and is still
+//! named.
 
 use portwatch_tests::{
     agent::Agent, cgroup::Slice, golden, op::tcp, say, scene::Scene, skip::needs, stopped::Stopped,
@@ -7,7 +7,7 @@ use portwatch_tests::{
 
 const ROUNDS: u32 = 200;
 
-/// The holder is killed in the next statement after the refused bind.
+/// The holder is killed in the next statement after the failed bind.
 #[test]
 fn a_holder_that_is_killed_at_once_is_still_named() {
     let scene = Scene::undisturbed();
@@ -33,7 +33,7 @@ fn a_holder_that_is_killed_at_once_is_still_named() {
     say(&format!("killed at once: {ROUNDS} of {ROUNDS} named, {gone} gone, {seen} still seen"));
 }
 
-/// Whose connections these are that the kernel remembers.
+/// The process that left these connections in TIME-WAIT.
 #[test]
 fn who_left_time_wait_behind() {
     let scene = Scene::new();
@@ -46,8 +46,8 @@ fn who_left_time_wait_behind() {
     golden::keep("class-no_process", &event);
 }
 
-/// systemd removes a service's control group as soon as the service has ended. Here it
-/// is gone before anybody has looked.
+/// systemd removes a service's control group as soon as the service has exited. Here it is
+/// removed before the enrichment.
 #[test]
 fn a_service_that_is_gone_has_its_unit() {
     if needs("groups_that_are_gone", (5, 13)) {
@@ -67,7 +67,7 @@ fn a_service_that_is_gone_has_its_unit() {
     assert_eq!(event.text("/process/cgroup/path"), group.path, "{event}");
 }
 
-/// The unit that was stopped to make room, and whose connections are in the way now.
+/// The unit that was stopped, and whose connections block now.
 #[test]
 fn a_unit_that_was_stopped_is_named() {
     if needs("groups_that_are_gone", (5, 13)) {

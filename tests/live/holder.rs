@@ -1,4 +1,4 @@
-//! Who is behind the holder, and what to do about it.
+//! The holder's class, and the suggested actions.
 
 use std::net::SocketAddr;
 
@@ -15,7 +15,7 @@ use serde_json::json;
 
 const ADDRESS: &str = "127.0.0.1:8080";
 
-/// The same program, older, that no manager knows of.
+/// The same program, older, without a service manager.
 #[test]
 fn old_instance_without_a_manager() {
     let scene = Scene::new();
@@ -33,7 +33,7 @@ fn old_instance_without_a_manager() {
     assert!(event.advice(0).contains(&format!("kill {}", holder.pid())), "{event}");
 }
 
-/// A process of the same unit is in the way: the unit is stopped, not the pid.
+/// A process of the same unit blocks: the unit is stopped, not the pid.
 #[test]
 fn old_instance_in_a_unit() {
     let (scene, slice) = (Scene::new(), Slice::new());
@@ -42,7 +42,7 @@ fn old_instance_in_a_unit() {
     let refused = scene.helper().within(&unit).is_refused(tcp(ADDRESS));
 
     let event = scene.event_of(&refused);
-    // Seconds old and of the same unit, it may be taken for a restarted one.
+    // It is seconds old and of the same unit, so it may be classified as restarted.
     event.is_explained().has_one_of("/diagnosis/holder/class", &["old_instance", "restarted"]);
     event.includes(&json!({
         "process": {"unit": "app.service", "cgroup": {"path": unit.path, "id": unit.id}},
@@ -82,7 +82,7 @@ fn other_service() {
             },
         },
     }));
-    // Nobody needs killing: one of the two has to move, so both are named.
+    // No process needs to be killed: one of the two needs another port, so both are named.
     let diagnosis = event.at("/diagnosis").to_string();
     assert!(diagnosis.contains("app-a.service") && diagnosis.contains("app-b.service"), "{event}");
     assert!(!event.list("/diagnosis/moves").is_empty(), "{event}");
@@ -90,7 +90,7 @@ fn other_service() {
     golden::keep("class-other_service", &event);
 }
 
-/// One interpreter can run two services: the unit tells them apart.
+/// One interpreter can run two services: the unit distinguishes them.
 #[test]
 fn other_service_of_the_same_program() {
     let (scene, slice) = (Scene::new(), Slice::new());
@@ -105,7 +105,7 @@ fn other_service_of_the_same_program() {
     }));
 }
 
-/// Started by hand in somebody's login session.
+/// Started by hand in a login session.
 #[test]
 fn squatter() {
     let (scene, slice) = (Scene::new(), Slice::new());
@@ -134,8 +134,8 @@ fn squatter() {
     golden::keep("class-squatter", &event);
 }
 
-/// The previous release, started by hand: both words are true of it, and the
-/// move is the same.
+/// The previous release, started by hand: both classes apply, and the suggested action is the
+/// same.
 #[test]
 fn squatter_of_the_same_program() {
     let (scene, slice) = (Scene::new(), Slice::new());
@@ -150,7 +150,7 @@ fn squatter_of_the_same_program() {
     assert!(event.advice(0).contains(&format!("kill {}", holder.pid())), "{event}");
 }
 
-/// The process holds the port itself: it is configured to take it twice.
+/// The process holds the port itself: it is configured to bind it twice.
 #[test]
 fn the_process_itself() {
     let scene = Scene::new();
@@ -181,8 +181,8 @@ fn an_ancestor() {
     }));
 }
 
-/// Two listeners share the port, and a third that does not share is refused by
-/// both: neither may be lost.
+/// Two listeners share the port, and both block a third that does not share: neither may be
+/// missing.
 #[test]
 fn two_holders() {
     let scene = Scene::within(Netns::new());

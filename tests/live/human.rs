@@ -13,8 +13,8 @@ fn a_block_to_act_on() {
     assert!(!output.contains('\u{1b}'), "there is colour, and no terminal\n{output}");
 }
 
-/// A process may be called anything. Neither control characters nor those that
-/// turn the line's direction may reach the terminal.
+/// A process may have any name. Neither control characters nor those that change the text's
+/// direction may reach the terminal.
 #[test]
 fn a_hostile_name_is_harmless() {
     let scene = Scene::new();

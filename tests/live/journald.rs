@@ -1,4 +1,4 @@
-//! The systemd journal as an output, and back from there.
+//! The systemd journal as an output and as a source.
 
 use portwatch_tests::{
     agent::Agent, cgroup::Slice, command::run, journal::Journal, op::tcp, scene::Scene, skip::skip,
@@ -26,7 +26,7 @@ fn the_journal_has_it_by_unit_and_replay_reads_it_back() {
     let _holder = scene.helper().holds([tcp("127.0.0.1:8097").listening()]);
     let alive = scene.helper().within(&group).is_refused(tcp("127.0.0.1:8097"));
     let event = agent.event_of(&alive);
-    // So much that a datagram does not hold it.
+    // More than a datagram can hold.
     let long = "x".repeat(300_000);
     let large = scene.helper().called(&long[..100_000]).is_refused(tcp("127.0.0.1:8097"));
     agent.event_of(&large);
@@ -44,7 +44,7 @@ fn the_journal_has_it_by_unit_and_replay_reads_it_back() {
         assert_eq!(entry["PRIORITY"], "3", "{entry:#}");
         assert_eq!(entry["SYSLOG_IDENTIFIER"], "portwatch", "{entry:#}");
     }
-    // What journald has added by itself for the one that is there.
+    // journald itself has added these for the running process.
     assert_eq!(by_unit[0]["OBJECT_PID"], alive.pid.to_string(), "{:#}", by_unit[0]);
     assert_eq!(by_unit[0]["OBJECT_COMM"], "binder", "{:#}", by_unit[0]);
 
@@ -59,8 +59,8 @@ fn the_journal_has_it_by_unit_and_replay_reads_it_back() {
     assert_eq!(replayed, live);
 }
 
-/// A journal that is restarted is found again, and what it missed meanwhile is in it
-/// as a number.
+/// After a restart of the journal, the sink continues, and the entries that it missed are
+/// counted in it.
 #[test]
 fn a_restart_of_the_journal_loses_nothing_in_silence() {
     let mut journal = match Journal::start() {

@@ -1,5 +1,5 @@
-//! Holders that do not show where one looks first: sockets passed on, tables of
-//! files that only a thread has, processes that the agent may not look at.
+//! Holders that a simple search does not find: sockets passed on, descriptor tables of single
+//! threads, processes that the agent may not read.
 
 use portwatch_tests::{
     golden,
@@ -12,8 +12,8 @@ use serde_json::json;
 
 const ADDRESS: &str = "127.0.0.1:8080";
 
-/// The process that bound it is gone, its child goes on: one program, so it is
-/// an old instance as any other.
+/// The process that bound it has exited, and its child continues: one program, so it is an old
+/// instance like any other.
 #[test]
 fn a_server_that_went_to_the_background() {
     let scene = Scene::new();
@@ -28,7 +28,7 @@ fn a_server_that_went_to_the_background() {
     }));
 }
 
-/// Another program has the socket, because whoever started it did not close it.
+/// Another program has the socket, because its parent did not close it.
 #[test]
 fn a_socket_that_was_inherited() {
     let scene = Scene::new();
@@ -66,13 +66,13 @@ fn only_a_thread_has_it() {
     }
 }
 
-/// Sent to somebody who does not take it out of the queue.
+/// Sent to a process that does not receive it.
 #[test]
 fn a_socket_under_way() {
     assert_in_flight(&Op::Send);
 }
 
-/// Registered with an io_uring, which is in the table; the socket is not.
+/// Registered with an io_uring, which is in the descriptor table; the socket is not.
 #[test]
 fn a_socket_of_an_io_uring() {
     assert_in_flight(&Op::Ring);
@@ -93,11 +93,11 @@ fn assert_in_flight(gone: &Op) {
     }
 }
 
-/// No process has it or could have it.
+/// No process has it open or could have it.
 #[test]
 fn a_port_of_the_kernels_own() {
     let scene = Scene::new();
-    // In the fexit set the kernel says itself that it is its own.
+    // In the fexit set the kernel itself reports that it is its own.
     if scene.agent.hooks() == "tracepoint" && needs("descriptors_under_way", (5, 16)) {
         return;
     }

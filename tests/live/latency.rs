@@ -1,5 +1,5 @@
-//! How long it takes from the refusal to the event on stdout. It is told, not
-//! judged: what else runs on the machine has too large a part in it.
+//! The time from the failed bind to the event on stdout. It is printed, not asserted: other
+//! work on the machine affects it too much.
 
 use portwatch_tests::{op::tcp, say, scene::Scene};
 

@@ -1,4 +1,4 @@
-//! The agent's own life: ready means attached, and its end leaves nothing.
+//! The agent's start and end: ready means attached, and its end leaves nothing.
 
 use std::{
     collections::BTreeSet,
@@ -29,17 +29,17 @@ fn programs_of(pid: u32) -> BTreeSet<u32> {
         .collect()
 }
 
-/// The programs in the kernel, by id, whoever has them.
+/// The programs in the kernel, by id, of any process.
 fn loaded_programs() -> Vec<(u32, String)> {
     aya::programs::loaded_programs()
-        // One that goes away between being listed and being looked at is an error.
+        // A program that is freed between listing and opening is an error.
         .filter_map(Result::ok)
         .map(|program| (program.id(), program.name_as_str().unwrap_or_default().to_owned()))
         .collect()
 }
 
-/// The kernel frees programs a moment after their last reference is gone, and
-/// says so to nobody: so it is looked for.
+/// The kernel frees programs a moment after their last reference, without a notification: so
+/// this polls.
 fn assert_gone(programs: &BTreeSet<u32>) {
     let deadline = Instant::now() + patience();
     loop {
@@ -77,7 +77,7 @@ fn asked_to_end_it_ends_well() {
     }
 }
 
-/// The very first refusal after `ready` is seen, and by each of two agents.
+/// The first failed bind after `ready` is reported, by each of two agents.
 #[test]
 fn ready_means_attached() {
     let scene = Scene::new();
@@ -88,8 +88,7 @@ fn ready_means_attached() {
     scene.event_of(&refused);
 }
 
-/// `portwatch run | head -n 1` must not leave an agent behind that talks to
-/// nobody.
+/// `portwatch run | head -n 1` must not leave an agent without a reader behind.
 #[test]
 fn it_ends_when_its_reader_has_gone() {
     let mut command = std::process::Command::new("sh");
@@ -100,7 +99,7 @@ fn it_ends_when_its_reader_has_gone() {
     pipeline.stderr.wait_for_text(patience(), "ready").unwrap();
     let scene = Scene::new();
     let _holder = scene.helper().holds([tcp("127.0.0.1:8080").listening()]);
-    // The first is read; the reader's end shows when a later one is written.
+    // The first is read; a closed reader is noticed when a later one is written.
     let deadline = Instant::now() + patience();
     while pipeline.wait(Duration::from_millis(100)).is_none() {
         assert!(Instant::now() < deadline, "it goes on\n{}", pipeline.said());

@@ -1,4 +1,4 @@
-//! bind() passed, listen() was refused: two SO_REUSEADDR sockets.
+//! bind() succeeded, listen() failed: two SO_REUSEADDR sockets.
 
 use portwatch_tests::{
     op::{Op, Stage, tcp},

@@ -1,4 +1,4 @@
-//! Nothing is lost in silence.
+//! No failed bind is lost without being counted.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,7 +15,7 @@ const PROCESSES: u64 = 50;
 const BINDS_EACH: u32 = 20;
 const TOTAL: u64 = PROCESSES * BINDS_EACH as u64;
 
-/// 1,000 refused binds from 50 short-lived processes, ten at a time.
+/// 1,000 failed binds of 50 short-lived processes, ten at a time.
 #[test]
 fn a_thousand_refusals_are_accounted_for() {
     let scene = Scene::undisturbed();
@@ -37,7 +37,7 @@ fn a_thousand_refusals_are_accounted_for() {
         let losses = log.losses - losses_before;
         (log.told_in(&scene.netns) + losses >= TOTAL).then_some(losses)
     });
-    // What was told twice would have come before this one.
+    // Duplicates would have come before this one.
     let sentinel = scene.helper().is_refused(tcp("127.0.0.1:8080"));
     scene.event_of(&sentinel);
     let is_ours = |event: &&Arc<Event>| event.pid != Some(sentinel.pid);
@@ -62,12 +62,12 @@ fn a_thousand_refusals_are_accounted_for() {
     assert_eq!(pids.len() as u64, PROCESSES, "a pid was used twice");
     assert!(told.keys().all(|pid| pids.contains(pid)), "a stranger is named: {told:?}");
     assert!(told.values().all(|count| *count <= u64::from(BINDS_EACH)), "{told:?}");
-    // Losses have no place, so another program's may be among them.
+    // Losses have no port, so another program's may be among them.
     assert!(all <= TOTAL && all + losses >= TOTAL, "{told:?}");
 }
 
-/// More than the agent may keep, while nobody reads what it says: it goes on,
-/// and in the end tells how much it had to drop.
+/// More than the agent may keep, while nobody reads its output: it continues, and in the end
+/// reports how much it had to drop.
 #[test]
 fn a_reader_that_stalls_is_told_what_it_missed() {
     let scene = Scene::alone();
@@ -75,11 +75,11 @@ fn a_reader_that_stalls_is_told_what_it_missed() {
     let (mut stalled, gate) = Agent::start_stalled(&arguments).unwrap();
     let _holder = scene.helper().holds([tcp("127.0.0.1:8080").listening()]);
     let losses_before = scene.agent.look(|log| log.losses);
-    // An emulated guest would take minutes to say so much.
+    // An emulated guest would take minutes for so much output.
     let binds = if in_guest() { 200 } else { 2_400 };
     let refused = scene.helper().runs([tcp("127.0.0.1:8080").repeated(binds)]);
     assert_eq!(refused.last().refused, binds);
-    // The shared agent has had the same to do, so both are through by now.
+    // The shared agent has had the same work, so both are done by now.
     scene.agent.wait_until("all refusals", patience() * 3, |log| {
         let lost = log.losses - losses_before;
         (log.told_in(&scene.netns) + lost >= u64::from(binds)).then_some(())
@@ -93,8 +93,8 @@ fn a_reader_that_stalls_is_told_what_it_missed() {
     assert!(told <= binds && told + lost >= binds, "lost in silence:\n{}", stalled.talk());
 }
 
-/// Nobody reads until it has ended: it does not wait for ever, and says how much it
-/// has not got rid of.
+/// Nobody reads until it has ended: it does not wait forever, and reports how much it could
+/// not write.
 #[test]
 fn a_reader_that_never_comes_does_not_keep_it() {
     let binds: u32 = if in_guest() { 200 } else { 1_200 };

@@ -1,5 +1,5 @@
-//! Real processes fail to take ports on the running kernel, and the agent must
-//! say why. One file per topic.
+//! Real processes fail to bind ports on the running kernel, and the agent must report why. One
+//! file per topic.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,5 +1,4 @@
-//! A daemon's manners: what it says to its service manager, a configuration that is
-//! read again, rights that it gives away.
+//! The agent as a daemon: its messages to the service manager, reloads, dropped capabilities.
 
 use std::{
     fs,
@@ -25,7 +24,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use tempfile::TempDir;
 
-/// A service manager's ear.
+/// The socket of a service manager.
 struct Manager {
     folder: TempDir,
     socket: UnixDatagram,
@@ -53,14 +52,14 @@ impl Manager {
         path.display().to_string()
     }
 
-    /// Whether there is room for a message.
+    /// Returns whether there is space for a message.
     fn takes_one(&self) -> bool {
         let sender = UnixDatagram::unbound().unwrap();
         sender.set_nonblocking(true).unwrap();
         sender.send_to(b"-", self.folder.path().join("notify")).is_ok()
     }
 
-    /// The next message; `None` if none comes within `limit`.
+    /// Returns the next message; `None` if none comes within `limit`.
     fn hears(&self, limit: Duration) -> Option<String> {
         let mut message = [0; 4096];
         self.socket.set_read_timeout(Some(limit)).unwrap();
@@ -83,7 +82,7 @@ impl Manager {
         panic!("nothing with {part}, but {heard:?}");
     }
 
-    /// Has the agent read its configuration again, and waits until it has.
+    /// Reloads the agent's configuration, and waits until that is done.
     #[track_caller]
     fn reloads(&self, agent: &Agent) {
         signal(agent, Signal::HUP);
@@ -116,8 +115,8 @@ fn it_pings_while_all_is_well_and_says_that_it_stops() {
     manager.hears_one_with("STOPPING=1");
 }
 
-/// It is a reader like any other: what it does not take is dropped, but for the word that
-/// it waits for.
+/// The agent does not wait for the manager: what it does not take is dropped, except the
+/// message that it waits for.
 #[test]
 fn a_manager_that_does_not_read_holds_nothing_up() {
     let scene = Scene::new();
@@ -139,7 +138,7 @@ fn a_manager_that_does_not_read_holds_nothing_up() {
     assert!(begun.elapsed() < patience() / 2, "the stop took {:?}", begun.elapsed());
 }
 
-/// Whoever does not ask for pings gets none.
+/// Without WATCHDOG_USEC there are no pings.
 #[test]
 fn without_a_watchdog_it_says_nothing() {
     let manager = Manager::new();
@@ -168,7 +167,7 @@ fn a_changed_file_is_taken_over() {
     let event = agent.event_of(&seen);
     assert_eq!(event.text("/process/cmdline/0"), "app --pin=[redacted] x");
 
-    // What is wrong changes nothing.
+    // An invalid file changes nothing.
     manager.config("prt = [1]");
     manager.reloads(&agent);
     agent.event_of(&scene.helper().is_refused(tcp("127.0.0.1:8080")));
@@ -178,8 +177,8 @@ fn a_changed_file_is_taken_over() {
     assert!(!told, "{}", agent.said());
 }
 
-/// Its file system takes for ever: all goes on as it was meanwhile, and what comes of it in
-/// the end is taken for what it is.
+/// Its file system never answers: meanwhile nothing changes, and the late result is handled
+/// like any other.
 #[test]
 fn a_file_that_is_never_read_to_its_end_holds_nothing_up() {
     let scene = Scene::new();
@@ -198,7 +197,7 @@ fn a_file_that_is_never_read_to_its_end_holds_nothing_up() {
     let seen = format!("/proc/{}/root{}", silent.pid(), file.display());
     std::os::unix::fs::symlink(seen, &path).unwrap();
 
-    // The first read fails, the second waits; whoever asks again does, too.
+    // The first read fails, the second waits; so do further requests.
     for _ in 0..3 {
         manager.reloads(&agent);
         agent.event_of(&scene.helper().is_refused(tcp("127.0.0.1:8080")));
@@ -209,7 +208,8 @@ fn a_file_that_is_never_read_to_its_end_holds_nothing_up() {
     assert!(talk.contains("not reloaded: the file could not be read within 5 s"), "{talk}");
     assert!(talk.contains("not reloaded: the file is still being read"), "{talk}");
 
-    // Then it fails, or nobody could end who waits for it; and is read once more.
+    // Then it fails, because otherwise nothing could end the waiting thread; and it is read
+    // once more.
     fs::remove_file(&path).unwrap();
     manager.config("port = [8081]");
     drop(silent);
@@ -220,7 +220,7 @@ fn a_file_that_is_never_read_to_its_end_holds_nothing_up() {
     assert!(agent.talk().contains("configuration reloaded"), "{}", agent.talk());
 }
 
-/// 100 times under load: what is refused meanwhile is told, all of it.
+/// 100 reloads under load: all failed binds meanwhile are reported.
 #[test]
 fn a_hundred_reloads_lose_nothing() {
     const RELOADS: usize = 100;
@@ -245,7 +245,7 @@ fn a_hundred_reloads_lose_nothing() {
         load.join().unwrap()
     });
     assert_eq!(refused, 100 * u64::from(BINDS));
-    // A machine with other work to do takes its time.
+    // A busy machine takes its time.
     agent.wait_until("all refusals", patience() * 6, |log| {
         (log.told_in(&scene.netns) + log.losses >= refused).then_some(())
     });
@@ -254,14 +254,14 @@ fn a_hundred_reloads_lose_nothing() {
         agent.look(|log| (log.told_in(&scene.netns), log.losses, log.losses_of_anybody));
     say(&format!("reloads: {RELOADS}, {refused} refused, {told} told, {lost} lost"));
     assert_eq!(lost, anybodys, "{}", agent.talk());
-    // Where others' failed binds have filled the ring, some of these may be among them.
+    // If others' failed binds have filled the ring, some of these may be among the lost ones.
     assert!(told <= refused && told + anybodys >= refused, "{}", agent.talk());
 }
 
-/// CAP_DAC_OVERRIDE, DAC_READ_SEARCH, SYS_PTRACE, SYS_ADMIN, BPF: what is kept.
+/// CAP_DAC_OVERRIDE, DAC_READ_SEARCH, SYS_PTRACE, SYS_ADMIN, BPF: those that are kept.
 const KEPT: u64 = 1 << 1 | 1 << 2 | 1 << 19 | 1 << 21 | 1 << 39;
 
-/// The names of the threads of a process; none has more rights than are kept.
+/// Returns the names of a process's threads; none has more capabilities than are kept.
 #[track_caller]
 fn threads_with_few_rights(pid: u32) -> Vec<String> {
     let mut names = Vec::new();
@@ -282,7 +282,7 @@ fn threads_with_few_rights(pid: u32) -> Vec<String> {
     names
 }
 
-/// Whatever makes threads: they are made when the rights are gone.
+/// Every thread is created after the capabilities were dropped.
 #[test]
 fn no_thread_has_kept_the_rights() {
     let scene = Scene::new();
@@ -311,7 +311,7 @@ fn no_thread_has_kept_the_rights() {
         for _ in 0..3 {
             let _refused = scene.helper().is_refused(tcp("127.0.0.1:8091"));
         }
-        // Those that are made when there is something to do are there by now or soon.
+        // Threads that are created on demand exist by now or soon.
         let wanted = if options.contains(&"--capture") { "capture-close" } else { "enrich" };
         let deadline = Instant::now() + patience();
         loop {
@@ -326,7 +326,7 @@ fn no_thread_has_kept_the_rights() {
     }
 }
 
-/// What attaching takes is given away; what naming others' processes takes is kept.
+/// Capabilities for attaching are dropped; those for naming others' processes are kept.
 #[test]
 fn rights_are_given_away_and_holders_still_named() {
     let scene = Scene::new();
@@ -343,8 +343,8 @@ fn rights_are_given_away_and_holders_still_named() {
         assert_eq!(mask(name) & !kept, 0, "{name} {:x}", mask(name));
     }
     assert_eq!(mask("CapInh:") | mask("CapAmb:"), 0);
-    // Another user's, in another namespace, and found in every way there is: on
-    // record, and without.
+    // Another user's, in another namespace, and found in every way: with an owner record, and
+    // without.
     let before = scene.helper().by(1000).holds([tcp("127.0.0.1:8080").listening()]);
     let refused = scene.helper().by(1001).is_refused(tcp("127.0.0.1:8080"));
     let netns = Netns::new();
@@ -355,7 +355,7 @@ fn rights_are_given_away_and_holders_still_named() {
         event.is_explained().includes(&json!({
             "diagnosis": {"cause": "listener", "holder": {"pid": holder}},
         }));
-        // Its descriptor was seen, not only its name on record.
+        // Its descriptor was found, not only its recorded name.
         assert!(event.number("/diagnosis/holder/fd").is_some(), "{event}");
     }
 }

@@ -1,4 +1,4 @@
-//! What a busy machine does leaves the agent as small as it was.
+//! After work on a busy machine, the agent is as small as before.
 
 use portwatch_tests::{
     agent::Agent,
@@ -11,14 +11,14 @@ use portwatch_tests::{
 };
 use serde_json::json;
 
-/// Sockets come and go on every port, and the record of who has them makes room
-/// for the newest.
+/// Sockets open and close on every port, and newer ones replace older ones in the owner
+/// record.
 #[test]
 fn a_million_binds_leave_it_flat() {
     let scene = Scene::alone();
-    // Emulation is many times slower; more than the record has room for, all the same.
+    // Emulation is many times slower; still more than the record can hold.
     let binds = if in_guest() { 100_000 } else { 1_000_000 };
-    // What others are refused meanwhile would take memory of its own.
+    // Others' failed binds meanwhile would take memory too.
     let last_port = Op::last_port_of_churn(binds / 10).to_string();
     let agent = Agent::start(&["run", "--format", "json", "--port", &last_port]).unwrap();
     scene.helper().succeeds([Op::Churn(binds / 10)]);
@@ -31,7 +31,7 @@ fn a_million_binds_leave_it_flat() {
     say(&format!("memory: RSS {before} KiB, after {binds} more binds {after} KiB"));
     assert!(after <= before + 1024, "{before} KiB became {after} KiB");
 
-    // And what is newest is still on record.
+    // The newest is still recorded.
     let port = last.last().port;
     assert_eq!(port.to_string(), last_port);
     let holder = Helper::new(&scene.netns).holds([tcp(&format!("127.0.0.1:{port}"))]);

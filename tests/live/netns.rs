@@ -1,5 +1,5 @@
-//! The same port in different network namespaces: the holder is looked for
-//! where the bind was refused.
+//! The same port in different network namespaces: the holder is searched where the bind
+//! failed.
 
 use portwatch_tests::{
     helper::Helper,
@@ -51,15 +51,14 @@ fn the_hosts_namespace() {
         "netns": {"host": true, "name": null},
         "diagnosis": {"cause": "listener", "holder": {"pid": holder.pid()}},
     }));
-    // Where pid 1 lets nobody look, that this is the host's is said to be a
-    // conclusion.
+    // If pid 1 cannot be read, that this is the host's is reported as a conclusion.
     let unread = std::fs::metadata("/proc/1/ns/net").is_err();
     let told = event.list("/gaps").iter().any(|gap| gap["what"] == "netns.host");
     assert_eq!(told, unread, "{event}");
 }
 
-/// One port, twenty namespaces, each with a holder of its own: refused in turn
-/// and out of turn, none is taken for another.
+/// One port, twenty namespaces, each with its own holder: with failures in order and out of
+/// order, none is confused with another.
 #[test]
 fn twenty_namespaces_with_one_port() {
     let scenes: Vec<_> = (0..20).map(|_| Scene::new()).collect();
@@ -83,8 +82,8 @@ fn twenty_namespaces_with_one_port() {
 
 const ADDRESSES: [fn(&str) -> Socket; 2] = [tcp, udp];
 
-/// A socket stays in the namespace that it was made in, wherever its process is when it
-/// binds: a stranger with the port there is not in its way.
+/// A socket stays in the namespace that it was created in, wherever its process is when it
+/// binds: a socket on the port in the process's namespace does not block it.
 #[test]
 fn a_socket_that_is_bound_from_another_namespace() {
     if needs("sockets_of_another_namespace", (5, 14)) {
@@ -106,8 +105,8 @@ fn a_socket_that_is_bound_from_another_namespace() {
     }
 }
 
-/// Nobody lives where the socket is, so who has the port is not known; whoever has it
-/// where its process is now, has not.
+/// No process lives in the socket's namespace, so the holder is not known; a holder of the
+/// port in the process's namespace is not it.
 #[test]
 fn a_socket_of_a_namespace_that_nobody_is_in() {
     if needs("sockets_of_another_namespace", (5, 14)) {
@@ -118,20 +117,20 @@ fn a_socket_of_a_namespace_that_nobody_is_in() {
         let address = "127.0.0.1:8080";
         let stranger = Helper::new(&beside).holds([make(address)]);
         let twice = make(address).bound_beside(stranger.pid());
-        // The first is made and bound over there, and only then it leaves.
+        // The first is created and bound there, and only then the process leaves.
         let ops = [Op::from(make(address)), Op::from(twice)];
         let refused = scene.helper().runs(ops);
         let event = scene.agent.event_of(&refused);
         event.includes(&json!({"netns": {"cookie": scene.netns.cookie, "name": null}}));
         if scene.agent.hooks() == "fexit" {
-            // The kernel's own check has named the socket, which is on record.
+            // The kernel's own check has named the socket, which is recorded.
             event.includes(&json!({"diagnosis": {"holder": {"pid": refused.pid}}}));
         } else {
             event.includes(&json!({
                 "sockets": [],
                 "diagnosis": {"holder": {"class": "unknown", "pid": null}},
             }));
-            // Where not every process may be looked at, that may be why.
+            // If not every process could be read, that may be why.
             event.has_one_of("/diagnosis/cause", &["undetermined", "unseen"]);
         }
         assert_ne!(event.at("/netns/inode"), &json!(beside.inode), "{event}");

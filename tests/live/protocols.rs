@@ -1,4 +1,4 @@
-//! What binds by another way than TCP's and UDP's own system calls.
+//! Binds by other paths than TCP's and UDP's own system calls.
 
 use io_uring::{IoUring, Probe, opcode};
 use portwatch_tests::{
@@ -15,7 +15,7 @@ use serde_json::json;
 
 const ADDRESS: &str = "127.0.0.1:8080";
 
-/// Why io_uring cannot bind here, if it cannot.
+/// Returns why io_uring cannot bind here, if it cannot.
 pub(crate) fn ring_lacks() -> Option<String> {
     let mut probe = Probe::new();
     let asked = IoUring::new(1).and_then(|ring| ring.submitter().register_probe(&mut probe));
@@ -69,7 +69,7 @@ fn io_uring_listen() {
     }));
 }
 
-/// With tracepoints such a bind is seen by nobody; the agent says so at its start.
+/// The tracepoint set does not see such a bind; the agent says so at its start.
 fn not_seen(scene: &Scene) -> Option<String> {
     let misses = scene.agent.hooks() == "tracepoint";
     if misses {
@@ -78,8 +78,7 @@ fn not_seen(scene: &Scene) -> Option<String> {
     misses.then(|| "the tracepoint set does not see it".to_owned())
 }
 
-/// Its port is that of its first subflow, a TCP socket: both kinds are in each
-/// other's way.
+/// Its port is that of its first subflow, a TCP socket: both kinds block each other.
 #[test]
 fn mptcp_and_tcp() {
     if let Some(lacks) = kernel_lacks(Protocol::Mptcp) {
@@ -104,8 +103,8 @@ fn mptcp_and_tcp() {
     }
 }
 
-/// It binds in a way of its own, and no listing has its sockets: the refusal is told,
-/// who holds the port is a gap.
+/// It has a bind function of its own, and no listing has its sockets: the failed bind is
+/// reported, and the holder is a gap.
 #[test]
 fn sctp_is_told_with_a_gap() {
     if let Some(lacks) = kernel_lacks(Protocol::Sctp) {
@@ -132,8 +131,8 @@ fn sctp_is_told_with_a_gap() {
     }
 }
 
-/// 32-bit programs and x32 ones bind by calls with numbers of their own. They are told of,
-/// and on record as owners.
+/// 32-bit programs and x32 ones bind by calls with numbers of their own. They are reported,
+/// and recorded as owners.
 #[test]
 fn programs_of_another_kind() {
     const ENOSYS: i32 = 38;
@@ -143,7 +142,7 @@ fn programs_of_another_kind() {
         (Op::SocketCall(address), "32-bit"),
         (Op::X32(address), "x32"),
     ] {
-        // A test that asks whether it can be has no event to wait for.
+        // A trial whether it is possible has no event to wait for.
         let tried = Helper::new(&Netns::new()).runs([bind.clone()]);
         if tried.last().errno == ENOSYS {
             skip("programs_of_another_kind", &format!("no calls of {kind} programs"));
@@ -160,7 +159,7 @@ fn programs_of_another_kind() {
             "process": process_of(&refused),
             "last_holder": {"process": {"pid": holder.pid()}},
         }));
-        // Before Linux 6.8 nobody is shown what is bound and does not listen.
+        // Before Linux 6.8 no listing shows sockets that are bound but not listening.
         if kernel::is_at_least(6, 8) || agent.hooks() == "fexit" {
             let named = event.is_explained().number("/diagnosis/holder/pid");
             assert_eq!(named, Some(u64::from(holder.pid())), "{event}");

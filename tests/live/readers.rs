@@ -1,6 +1,5 @@
-//! Readers that are slow, stuck, gone or take a page now and then, while binds go on
-//! being refused: whoever reads one output badly takes nothing from the others, from
-//! the endpoint or from the end of the agent.
+//! Outputs that are slow, stuck, closed or read page by page, while binds keep failing: one
+//! bad output does not affect the others, the endpoint or the end of the agent.
 
 use std::{
     process::Command,
@@ -27,15 +26,14 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 const METRICS: &str = "127.0.0.1:9749";
-/// A port that no other test is refused: what is captured is this one's.
+/// A port on which no other test fails: the capture has only this test's.
 const PORT: &str = "8093";
 const ADDRESS: &str = "127.0.0.1:8093";
 
-/// How long a stop may take (docs/stream.md), whoever reads.
+/// How long a stop may take with any output (docs/stream.md).
 const STOPS_WITHIN: Duration = Duration::from_secs(11);
 
-/// So often at once, in which there are more than all queues have room for; and then
-/// some for as long as it is looked at.
+/// Failed binds in a burst that exceeds all queues; then some for as long as the test runs.
 const BURSTS: u32 = 5;
 const BURST: u32 = 2_400;
 const ROUNDS: u32 = 15;
@@ -62,8 +60,8 @@ impl Place {
         Self { scene, folder, agent, gates }
     }
 
-    /// Refuses binds in a burst and then steadily, 250 a second. Gives how many, and the
-    /// longest that the endpoint took meanwhile.
+    /// Makes binds fail in a burst and then steadily, 250 a second. Returns how many, and the
+    /// longest time that the endpoint took meanwhile.
     fn storm(&self) -> (u64, Duration) {
         let _holder = self.scene.helper().holds([tcp(ADDRESS).listening()]);
         let (burst, rounds) = if in_guest() { (200, 3) } else { (BURST, ROUNDS) };
@@ -79,7 +77,7 @@ impl Place {
         (refused, longest)
     }
 
-    /// How long an answer takes.
+    /// Returns how long an answer takes.
     #[track_caller]
     fn scrape(&self) -> Duration {
         let begun = Instant::now();
@@ -87,7 +85,7 @@ impl Place {
         begun.elapsed()
     }
 
-    /// Waits until the capture accounts for all that was refused.
+    /// Waits until the capture accounts for all failed binds.
     #[track_caller]
     fn captured(&self, refused: u64) {
         let deadline = Instant::now() + patience() * 4;
@@ -103,7 +101,7 @@ impl Place {
         }
     }
 
-    /// Asks it to stop while more is refused, and gives how long that took.
+    /// Stops it while more binds fail, and returns how long that took.
     #[track_caller]
     fn stops(&mut self) -> Duration {
         let _holder = self.scene.helper().holds([tcp(ADDRESS).listening()]);
@@ -133,7 +131,7 @@ fn connect(netns: &Netns) -> std::net::TcpStream {
     netns.connect(METRICS.parse().unwrap()).expect("the agent listens")
 }
 
-/// A reader of stdout in this manner changes nothing for anybody else.
+/// A stdout that is read in this manner does not affect others.
 #[track_caller]
 fn is_survived(what: &str, manner: Manner) {
     let mut place = Place::new(manner, "warn");
@@ -163,12 +161,12 @@ fn one_that_is_stuck() {
     is_survived("stuck", Manner::Stuck);
 }
 
-/// Nobody reads what the agent says about itself, which is a lot.
+/// Nobody reads the agent's log messages, of which there are many.
 #[test]
 fn one_of_stderr_that_is_stuck() {
     let mut place = Place::new(Manner::Freely, "trace");
     place.gates.stderr.set(Manner::Stuck);
-    // More than a pipe holds: it says of each that it makes no sense.
+    // More than a pipe holds: each failing reload is logged.
     for _ in 0..1_000 {
         let _answer = send(connect(&place.scene.netns), b"\x16\x03\x01\r\n\r\n");
     }
@@ -181,7 +179,7 @@ fn one_of_stderr_that_is_stuck() {
     ));
 }
 
-/// Its end of the pipe is closed, and the agent goes on for the capture.
+/// Its end of the pipe is closed, and the agent continues for the capture.
 #[test]
 fn one_that_is_gone() {
     let mut place = Place::new(Manner::Gone, "warn");

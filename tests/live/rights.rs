@@ -1,5 +1,4 @@
-//! An agent that may watch and may not look everywhere: what it cannot see is
-//! said to be so.
+//! An agent that may watch but not read everything: what it cannot see is reported as a gap.
 
 use std::{os::unix::process::CommandExt as _, process::Command};
 
@@ -17,7 +16,7 @@ use serde_json::json;
 const KEPT: CapabilitySet =
     CapabilitySet::BPF.union(CapabilitySet::PERFMON).union(CapabilitySet::NET_ADMIN);
 
-/// An agent of root's with these rights alone.
+/// An agent of root's with these capabilities only.
 fn with_few_rights() -> Agent {
     let mut command = Command::new(portwatch().unwrap());
     command.args(["run", "--format", "json", "--port", "8080"]);
@@ -25,13 +24,13 @@ fn with_few_rights() -> Agent {
     // SAFETY: system calls, which are safe between fork and exec.
     unsafe {
         command.pre_exec(move || {
-            // As the unit has it.
+            // As in the unit.
             if maps_are_locked_memory {
                 setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None })?;
             }
             for capability in CapabilitySet::all().difference(KEPT).iter() {
                 match remove_capability_from_bounding_set(capability) {
-                    // One that this kernel does not have.
+                    // A capability that this kernel does not have.
                     Ok(()) | Err(rustix::io::Errno::INVAL) => {}
                     Err(error) => return Err(error.into()),
                 }
@@ -49,11 +48,11 @@ fn a_namespace_that_may_not_be_entered() {
     let _holder = Helper::new(&netns).holds([tcp("127.0.0.1:8080").listening()]);
     let refused = Helper::new(&netns).is_refused(tcp("127.0.0.1:8080"));
     let event = agent.event_of(&refused);
-    // Nor by another of its processes, where the one that was refused is gone.
+    // Not by another of its processes either, if the failing one has exited.
     let gone = Helper::new(&netns).vanishing().runs([tcp("127.0.0.1:8080")]);
     let event_of_gone = agent.event_of(&gone);
     if event.text("/host/hooks") == "fexit" {
-        // There the kernel itself has said which socket refused.
+        // There the kernel itself has named the blocking socket.
         for event in [event, event_of_gone] {
             event.is_explained().includes(&json!({"diagnosis": {"cause": "listener"}}));
         }

@@ -1,4 +1,4 @@
-//! Real events are as `portwatch schema` says.
+//! Real events match `portwatch schema`.
 
 use jsonschema::Validator;
 use portwatch_tests::{
@@ -51,7 +51,7 @@ fn every_line_of_a_real_stream_is_valid() {
     for line in lines.lines() {
         assert_valid(&valid, line);
     }
-    // And the schema is not one that takes anything.
+    // The schema does not accept everything.
     assert!(!valid.is_valid(&serde_json::json!({"schema": "portwatch/bind-failure/v1"})));
 }
 

@@ -1,5 +1,5 @@
-//! What was there before the agent: a record that begins with it would know
-//! nothing of the servers that have run for years.
+//! Sockets that are older than the agent: without them, its owner record would not know the
+//! servers that have run for years.
 
 use portwatch_tests::{agent::Agent, helper::Helper, netns::Netns, op::tcp, skip::needs};
 use serde_json::json;
@@ -20,7 +20,7 @@ fn holders_that_are_older_than_the_agent() {
     event.is_explained().includes(&json!({
         "diagnosis": {"cause": "listener", "holder": {"pid": pid}},
     }));
-    // Without SO_NETNS_COOKIE nothing can be put on record.
+    // Without SO_NETNS_COOKIE nothing can be recorded.
     if needs("what_was_before", (5, 14)) {
         return;
     }
@@ -29,14 +29,14 @@ fn holders_that_are_older_than_the_agent() {
     }));
     let refused = Helper::new(&netns).is_refused(tcp("127.0.0.1:8081"));
     let event = agent.event_of(&refused);
-    // Where no listing of the kernel has it, it cannot be put on record.
+    // If no listing of the kernel has it, it cannot be recorded.
     if kernel_shows_them() {
         event.includes(&json!({"last_holder": {"process": {"pid": bound_only.pid()}}}));
     }
 }
 
-/// Connections that are older than the agent are seen though the listener alone
-/// explains the refusal.
+/// Connections that are older than the agent are listed although the listener alone explains
+/// the failed bind.
 #[test]
 fn connections_that_are_older_than_the_agent() {
     let netns = Netns::new();

@@ -20,7 +20,7 @@ use rustix::process::Signal;
 use serde_json::json;
 use tempfile::TempDir;
 
-/// A server that is ready, and one that could not be.
+/// A server that is ready, and one that failed to start.
 struct Twice {
     first: Process,
     second_pid: u32,
@@ -29,8 +29,8 @@ struct Twice {
     _folders: [TempDir; 2],
 }
 
-/// Starts `command` twice, each in a folder of its own, the second when the
-/// first says `ready` on the stream that it talks to.
+/// Starts `command` twice, each in a directory of its own, the second when the first prints
+/// `ready` on its log stream.
 fn start_twice(
     talk: fn(&Process) -> &Stream,
     ready: &str,
@@ -40,7 +40,7 @@ fn start_twice(
     let start = |folder: &TempDir| {
         let mut command = command(folder.path());
         scene.netns.confine(&mut command);
-        // TERM, so that a master process takes its workers along.
+        // TERM, so that a master process ends its workers.
         Process::start(&mut command, Signal::TERM).unwrap()
     };
     let folders = [TempDir::new().unwrap(), TempDir::new().unwrap()];
@@ -52,7 +52,7 @@ fn start_twice(
     Twice { second_pid: second.pid(), second_status, first, scene, _folders: folders }
 }
 
-/// A server may try several times: as many attempts must be told.
+/// A server may try several times: every attempt must be reported.
 fn first_event(twice: &Twice, attempts: u64) -> Arc<Event> {
     let netns = &twice.scene.netns;
     twice.scene.agent.wait_until("the second server", patience(), |log| {

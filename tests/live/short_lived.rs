@@ -1,4 +1,4 @@
-//! A refused process is often gone before anyone can look at it.
+//! The failing process has often exited before it can be examined.
 
 use portwatch_tests::{
     cgroup::Slice,
@@ -18,15 +18,14 @@ fn a_process_that_exits_at_once_is_still_named() {
         let refused = scene.helper().vanishing().runs([tcp("127.0.0.1:8080")]);
         assert_eq!(refused.code, Some(EADDRINUSE));
 
-        // Only /proc tells the executable's path, so it may be missing, but then
-        // a gap says so.
+        // Only /proc has the executable's path, so it may be missing, but then a gap says so.
         let event = scene.event_of(&refused);
         let mut process = process_of(&refused);
         if event.at("/process/exe").is_null() {
             process.as_object_mut().unwrap().remove("exe");
             assert!(event.at("/gaps").to_string().contains("exe"), "no gap for it\n{event}");
         }
-        // Then /proc has to tell, which forgets one after the other as a process ends.
+        // Then /proc is the source, which drops one entry after the other as a process exits.
         if !sees_tasks {
             let missing = |key: &str| match event.at(&format!("/process/{key}")) {
                 Value::Array(arguments) => arguments.is_empty(),
@@ -45,7 +44,7 @@ fn a_process_that_exits_at_once_is_still_named() {
     }
 }
 
-/// The cgroup's id is taken in the kernel, and its folder outlives the process.
+/// The cgroup's id is read in the kernel, and its directory outlives the process.
 #[test]
 fn its_unit_is_named_too() {
     let (scene, slice) = (Scene::new(), Slice::new());
@@ -58,8 +57,8 @@ fn its_unit_is_named_too() {
     }));
 }
 
-/// What a program puts in its arguments is carried as it is, and cut where it
-/// is longer than what the kernel side copies.
+/// A program's arguments are reported unchanged, and cut if they are longer than what the
+/// kernel side copies.
 #[test]
 fn a_strange_command_line() {
     if needs("arguments_of_the_gone", (5, 11)) {
@@ -77,8 +76,8 @@ fn a_strange_command_line() {
     assert!(event.text("/process/cmdline/0").starts_with("xxxxxxxx"), "{event}");
 }
 
-/// With the last process of a namespace its sockets can no longer be asked for:
-/// that is said, and nothing is guessed.
+/// After the last process of a namespace has exited, its sockets cannot be listed: a gap says
+/// so, and nothing is guessed.
 #[test]
 fn nobody_is_left_in_its_namespace() {
     let scene = Scene::new();

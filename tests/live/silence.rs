@@ -1,5 +1,5 @@
-//! What is not a refused port gives no event, and the agent changes no outcome.
-//! After each silence one real refusal follows: its event must be the only one.
+//! Other failures cause no event, and the agent changes no result. After each silence one real
+//! failed bind follows: its event must be the only one.
 
 use portwatch_tests::{
     helper::EADDRINUSE,
@@ -36,8 +36,8 @@ fn unix_sockets_are_silent() {
     assert_silent(&scene);
 }
 
-/// An attempt that succeeded or failed otherwise must not be taken for one that
-/// is refused later by the same thread.
+/// An attempt that succeeded or failed otherwise must not be confused with a later failed one
+/// of the same thread.
 #[test]
 fn unix_sockets_are_silent_after_a_tcp_attempt() {
     let scene = Scene::new();

@@ -6,7 +6,7 @@ use portwatch_tests::{agent::Agent, op::tcp, patience, process::code, scene::Sce
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-/// Nobody reads stdout; the capture has everything all the same.
+/// Nobody reads stdout; the capture still has everything.
 #[test]
 fn one_that_nobody_reads_does_not_hold_up_another() {
     let scene = Scene::alone();

@@ -1,5 +1,5 @@
-//! Equal failures, many of them: one event at once and one with their number, and
-//! every refusal in exactly one of them.
+//! Many identical failures: one event at once and one with their count, and every failed bind
+//! in exactly one of them.
 
 use std::{
     fs,
@@ -28,15 +28,15 @@ fn told_and_lost(log: &Log, scene: &Scene) -> u64 {
     log.told_in(&scene.netns) + log.losses
 }
 
-/// A hundred thousand refusals a second for ten seconds: nothing is unaccounted, the
-/// agent stays small and slow to be stirred, and another port's event comes through.
+/// A hundred thousand failed binds a second for ten seconds: all are accounted for, the agent
+/// stays small and uses little processor time, and another port's event is reported.
 #[test]
 fn a_storm_is_counted_exactly() {
     let scene = Scene::alone();
     let agent = agent(&["--storm-window", "2s"]);
     let _holder =
         scene.helper().holds([tcp(ADDRESS).listening(), tcp("127.0.0.1:8081").listening()]);
-    // In rounds, since the helper is not waited for without end.
+    // In rounds, because waits for the helper have a time limit.
     let (seconds, processes, binds) = if in_guest() { (0, 4, 1_000) } else { (10, 4, 350_000) };
     let time = Duration::from_secs(seconds);
     let (memory, processor) = (resident_kib(agent.pid()), processor_ms(agent.pid()));
@@ -68,7 +68,7 @@ fn a_storm_is_counted_exactly() {
     let told_after = begin.elapsed();
     let busy = processor_ms(agent.pid()) - processor;
     let grown = resident_kib(agent.pid()).saturating_sub(memory);
-    // What is told twice would have come by the end of the next window.
+    // Duplicates would have come by the end of the next window.
     let sentinel = scene.helper().is_refused(tcp(ADDRESS));
     agent.event_of(&sentinel);
     let (told, lost, lines) = agent
@@ -84,16 +84,15 @@ fn a_storm_is_counted_exactly() {
     assert!(u128::from(busy) < took.as_millis() || in_guest(), "{busy} ms in {took:?}");
     assert!(grown < 8 * 1024, "{grown} KiB");
     assert!(other < 1_000 || in_guest(), "{other} ms");
-    // Each process is told once at its beginning, and by number when its last window and
-    // each full one before that ends, until all is told; the two others are the other
-    // port's and the last.
+    // Each process has one event at its beginning, and a summary at the end of its last window
+    // and of each full one before that. The two others are the other port's and the last.
     let started = usize::try_from(refused / u64::from(binds)).unwrap();
     let windows =
         usize::try_from(told_after.as_secs() / 2).unwrap() * usize::try_from(processes).unwrap();
     assert!(lines <= 2 * started + windows + 2, "{lines} events of {started} processes");
 }
 
-/// A unit that is started again and again: the first few, then their number.
+/// A unit that is started again and again: the first few events, then a summary.
 #[test]
 fn a_crash_loop_of_a_unit() {
     const PROCESSES: u64 = 20;
@@ -117,7 +116,7 @@ fn a_crash_loop_of_a_unit() {
     assert_eq!(events.iter().map(|event| event.count).sum::<u64>(), PROCESSES);
 }
 
-/// The same process, refused by somebody else: that is news.
+/// The same process, blocked by another holder: a new event.
 #[test]
 fn another_holder_is_another_event() {
     let scene = Scene::new();

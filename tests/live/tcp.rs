@@ -1,4 +1,4 @@
-//! A TCP listener in the way: what was asked, by whom, and what refused it.
+//! A TCP listener blocks: the request, the failing process, and the blocking socket.
 
 use portwatch_tests::{
     op::tcp,
@@ -75,7 +75,7 @@ fn ipv6_listener() {
     }));
 }
 
-/// The failing socket's options decide about the cause, so each must be told.
+/// The failing socket's options decide the cause, so each must be reported.
 #[test]
 fn options_of_the_refused_socket() {
     let scene = Scene::new();
@@ -151,7 +151,7 @@ fn bound_device_is_told() {
     }));
 }
 
-/// Times come from different clocks, and must fit together.
+/// Times come from different clocks, and must be consistent.
 #[test]
 fn times_are_told() {
     let before = jiff::Timestamp::now();
@@ -190,8 +190,8 @@ fn host_is_told() {
     }));
 }
 
-/// Function exits see the very socket that the kernel's check stopped at; from
-/// tracepoints it can only be concluded.
+/// Function exits see the socket at which the kernel's check stopped; with tracepoints it can
+/// only be inferred.
 #[test]
 fn confidence_fits_the_hooks() {
     let scene = Scene::new();
@@ -202,13 +202,13 @@ fn confidence_fits_the_hooks() {
     let confidence = if event.text("/host/hooks") == "fexit" { "certain" } else { "likely" };
     event.is_explained().includes(&json!({"diagnosis": {"confidence": confidence}}));
     if confidence == "certain" {
-        // What sock_diag does not tell is read from that socket as well.
+        // What sock_diag does not report is read from that socket as well.
         event.includes(&json!({"sockets": [{"reuseaddr": true, "reuseport": false}]}));
     }
 }
 
-/// Pid and start together name a process across events, so the start must not
-/// depend on when it was looked at.
+/// Pid and start time together identify a process across events, so the start time must not
+/// depend on the time of the enrichment.
 #[test]
 fn a_start_is_the_same_in_every_event() {
     let scene = Scene::new();

@@ -1,5 +1,5 @@
-//! Nobody holds the port, but connections of the previous holder are remembered
-//! for a minute.
+//! No process holds the port, but connections of the previous holder stay in TIME-WAIT for a
+//! minute.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ fn socket(reuseaddr: bool) -> Socket {
     if reuseaddr { tcp(ADDRESS).reuseaddr() } else { tcp(ADDRESS) }
 }
 
-/// The old process leaves TIME-WAIT and ends, the new one is refused.
+/// The old process leaves TIME-WAIT and exits, the new one's bind fails.
 fn refusal(old_reuses: bool, new_reuses: bool) -> Arc<Event> {
     let scene = Scene::new();
     scene.helper().succeeds([socket(old_reuses).leaving_time_wait(CONNECTIONS)]);
@@ -43,7 +43,7 @@ fn refusal(old_reuses: bool, new_reuses: bool) -> Arc<Event> {
     event
 }
 
-/// Whether one of the moves says one of these words.
+/// Returns whether one of the suggested actions contains one of these words.
 fn advises(event: &Event, words: &[&str]) -> bool {
     (0..event.list("/diagnosis/moves").len()).any(|number| {
         let advice = event.advice(number).to_lowercase();
@@ -51,7 +51,7 @@ fn advises(event: &Event, words: &[&str]) -> bool {
     })
 }
 
-/// The cure is a change of the program; until then a wait helps.
+/// The fix is a change of the program; until then waiting helps.
 #[test]
 fn new_side_lacks_reuseaddr() {
     for old_reuses in [true, false] {
@@ -62,8 +62,8 @@ fn new_side_lacks_reuseaddr() {
     }
 }
 
-/// The new program does all it can; the old sockets were made without the
-/// option, so there is one last wait.
+/// The new program sets the option; the old sockets were created without it, so only waiting
+/// helps, once.
 #[test]
 fn old_side_lacked_reuseaddr() {
     let event = refusal(false, true);
@@ -79,14 +79,14 @@ fn both_sides_reuse() {
     let sentinel = scene.helper().is_refused(socket(true));
     scene.nothing_but(&sentinel);
 
-    // The rows are still there, and are not what refuses: the listener is.
+    // The entries are still there, and do not block: the listener does.
     scene.event_of(&sentinel).is_explained().includes(&json!({
         "time_wait": {"count": CONNECTIONS},
         "diagnosis": {"cause": "listener", "holder": {"pid": holder.pid()}},
     }));
 }
 
-/// A busy port leaves thousands of rows: all are counted, few are carried.
+/// A busy port leaves thousands of entries: all are counted, few are listed.
 #[test]
 fn many_rows_are_counted() {
     let scene = Scene::new();

@@ -1,4 +1,4 @@
-//! UDP has no states to wait for: another socket is in the way.
+//! UDP has no states to wait for: another socket blocks.
 
 use portwatch_tests::{
     op::udp,
@@ -59,12 +59,12 @@ fn udp_with_reuseaddr_on_one_side() {
     assert_eq!(is_told, !scene.agent.sees_options_of_udp4(), "{event}");
 }
 
-/// What is told of an option of an IPv4 socket that is set so.
+/// Returns what is reported of an option of an IPv4 socket with this value.
 fn seen(scene: &Scene, set: bool) -> Value {
     if scene.agent.sees_options_of_udp4() { json!(set) } else { Value::Null }
 }
 
-/// A TCP listener on the same number is not what refuses a UDP bind.
+/// A TCP listener on the same port number does not block a UDP bind.
 #[test]
 fn udp_beside_tcp() {
     let scene = Scene::new();

@@ -1,4 +1,4 @@
-//! `portwatch wait`: real sockets come and go, and it must notice.
+//! `portwatch wait`: sockets open and close, and it must detect that.
 
 use std::{
     fs::File,
@@ -34,7 +34,7 @@ fn wait(netns: &Netns, arguments: &[&str]) -> Command {
     command
 }
 
-/// One look, as JSON by port, and the exit code.
+/// One check, as JSON by port, and the exit code.
 fn look(netns: &Netns, arguments: &[&str]) -> (i32, Vec<Value>) {
     let once = ["--timeout", "0", "--format", "json"];
     let said = run(&mut wait(netns, &[arguments, &once].concat()));
@@ -42,7 +42,7 @@ fn look(netns: &Netns, arguments: &[&str]) -> (i32, Vec<Value>) {
     (said.code, lines)
 }
 
-/// One that has begun to wait because of `what`.
+/// Returns one that has started to wait because of `what`.
 fn waiting(command: &mut Command, what: &str) -> Process {
     let process = Process::start(command, Signal::KILL).unwrap();
     let told = process.stderr.wait_for_text(patience(), what);
@@ -50,7 +50,7 @@ fn waiting(command: &mut Command, what: &str) -> Process {
     process
 }
 
-/// Its end, with what it said.
+/// Waits for its end, and returns its output.
 fn ended(mut process: Process) -> Said {
     let status = process.wait_or_panic(patience());
     Said {
@@ -145,7 +145,7 @@ fn time_wait_is_counted_and_passed() {
     Helper::new(&netns).succeeds([tcp(ADDRESS).reuseaddr().listening()]);
 }
 
-/// Nobody should sit out a timeout that cannot help without a word.
+/// A timeout that cannot help is announced at once.
 #[test]
 fn time_wait_that_outlasts_the_timeout() {
     let netns = Netns::new();
@@ -156,8 +156,8 @@ fn time_wait_that_outlasts_the_timeout() {
     assert!(said.stdout.contains("is held after 0.3 s: 1 in TIME-WAIT, the last ends"), "{said}");
 }
 
-/// No event tells of the end of what only a timer of the kernel's ends. This kind
-/// has one that can be set.
+/// No event reports the end of what only a timer of the kernel ends. This kind has a timer
+/// that can be set.
 #[test]
 fn what_a_timer_ends() {
     let netns = Netns::new();
@@ -270,7 +270,7 @@ fn interrupted() {
 
 const COLUMNS: u16 = 40;
 
-/// The end of whoever looks at a terminal, and the one that is written to.
+/// Returns the end of the screen, and the one that is written to.
 fn terminal() -> (File, File) {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&master).unwrap();
@@ -282,7 +282,7 @@ fn terminal() -> (File, File) {
     (File::from(master), terminal)
 }
 
-/// Ctrl-S, or a connection that is dead: the line is not shown, and that is all.
+/// Ctrl-S, or a dead connection: the line is not shown, and nothing else changes.
 #[test]
 fn a_terminal_that_takes_nothing_holds_nothing_up() {
     let netns = Netns::new();
@@ -302,7 +302,7 @@ fn a_terminal_that_takes_nothing_holds_nothing_up() {
             }
             assert!(Instant::now() < deadline, "it waits for the terminal");
             thread::sleep(Duration::from_millis(100));
-            // It has begun to watch for it by then.
+            // It watches for it by then.
             let late = Instant::now() + patience() > deadline + Duration::from_secs(1);
             if let Some(signal) = ends_by.filter(|_| late && !signalled) {
                 kill_process(Pid::from_child(&child), signal).unwrap();
@@ -313,7 +313,7 @@ fn a_terminal_that_takes_nothing_holds_nothing_up() {
     }
 }
 
-/// The line fits into the terminal, and is gone at the end.
+/// The line fits into the terminal, and is cleared at the end.
 #[test]
 fn on_a_terminal() {
     let netns = Netns::new();
@@ -326,7 +326,7 @@ fn on_a_terminal() {
 
     let (mut drawn, mut holder) = (Vec::new(), Some(holder));
     let mut bytes = [0; 4096];
-    // Reading from a terminal that nobody has open any more is an error (EIO).
+    // Reading from a terminal that nobody has open any more returns EIO.
     while let Ok(length @ 1..) = master.read(&mut bytes) {
         drawn.extend_from_slice(&bytes[..length]);
         if String::from_utf8_lossy(&drawn).contains("waiting") {

@@ -1,5 +1,5 @@
-//! A kernel without the modules that list sockets: an event says what it lacks, and is
-//! there.
+//! A kernel without the modules that list sockets: the event is reported, and names what it
+//! lacks.
 
 use portwatch_tests::{
     op::{tcp, udp},
@@ -29,10 +29,10 @@ fn an_event_comes_with_a_gap() {
         let told =
             gaps.filter(|gap| gap["what"].as_str().is_some_and(|s| s.starts_with("sockets")));
         assert!(told.count() > 0, "no gap for the sockets\n{event}");
-        // Who is named in spite of it is the right one.
+        // If a holder is named all the same, it is the right one.
         let named = event.number("/diagnosis/holder/pid");
         assert!(named.is_none_or(|pid| pid == u64::from(holder.pid())), "{event}");
-        // The hooks have seen the socket that refused, and its inode leads to its holder.
+        // The hooks have seen the blocking socket, and its inode leads to its holder.
         if scene.agent.hooks() == "fexit" {
             event.is_explained();
             assert_eq!(named, Some(u64::from(holder.pid())), "{event}");

@@ -1,5 +1,5 @@
-//! What is packaged is what the program takes: the unit and the manifest name
-//! options that there are, and the same rights.
+//! The packaged files match the program: the unit and the manifest use existing options, and
+//! the same capabilities.
 
 #![allow(
     clippy::unwrap_used,
@@ -50,7 +50,7 @@ fn both_run_what_the_command_line_takes() {
     is_understood(&command.map(|word| word.as_str().unwrap().to_owned()).collect::<Vec<_>>());
 }
 
-/// What the service was measured to need is what the pod gets.
+/// The pod has the capabilities that the service was measured to need.
 #[test]
 fn both_have_the_same_capabilities() {
     let unit: BTreeSet<_> = unit("CapabilityBoundingSet")
@@ -89,7 +89,7 @@ fn the_pod_sees_the_node_and_changes_nothing_of_it() {
     }
 }
 
-/// `systemd-analyze` weighs what the unit leaves open, from 0 to 10.
+/// `systemd-analyze` rates the exposure of the unit, from 0 to 10.
 #[test]
 fn the_unit_is_confined() {
     let mut command = Command::new("systemd-analyze");

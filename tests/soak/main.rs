@@ -1,11 +1,10 @@
-//! Agents for a long time on a machine that does not rest: a thousand refused binds each
-//! second, by processes that come and go in network namespaces that come and go. One
-//! agent's reader takes a page now and then, another's stops for a while; the agents'
-//! configuration is read anew again and again. Afterwards every refusal is accounted for,
-//! the agents are as small as they were, have no more descriptors, have answered whoever
-//! scraped them, are right, and end when they are asked to.
+//! Long-running agents on a busy machine: a thousand failed binds each second, by short-lived
+//! processes in short-lived network namespaces. One agent's output is read page by page,
+//! another's stops for a while; the configuration is reloaded again and again. Afterwards
+//! every failed bind is accounted for, the agents are as small as they were, have no more
+//! descriptors, have answered all scrapes, report correctly, and end when they are stopped.
 //!
-//! `PORTWATCH_SOAK_SECONDS` says for how long (`cargo xtask soak`).
+//! `PORTWATCH_SOAK_SECONDS` sets the time (`cargo xtask soak`).
 
 #![allow(clippy::print_stderr, reason = "it shows what the agent says")]
 #![allow(
@@ -34,29 +33,29 @@ mod stream;
 
 use stream::Agent;
 
-/// No other test has this port, so that all that is told is this one's.
+/// No other test has this port, so that all records are this one's.
 const ADDRESS: &str = "127.0.0.1:41873";
-/// One process every so often, each refused so many times.
+/// Interval between processes, each with this many failed binds.
 const TICK: Duration = Duration::from_millis(50);
 const BINDS: u32 = 50;
-/// Namespaces that are there at the same time, and how soon another takes the place
-/// of the oldest.
+/// Namespaces that exist at the same time, and the interval after which another replaces the
+/// oldest.
 const NAMESPACES: usize = 8;
 const TICKS_PER_NAMESPACE: u32 = 4;
 
-/// A reader that has time for a page each.
+/// An output that is read page by page.
 const PAGES: Manner = Manner::Pages(Duration::from_millis(600));
-/// How long another's reader takes nothing, each third time that long.
+/// Length of a period; in every third one, the other output is not read.
 const STOP: Duration = Duration::from_secs(60);
-/// How soon the configuration is read anew.
+/// Interval between reloads.
 const RELOADS: Duration = Duration::from_secs(10);
 
 /// How long an answer to a scrape may take in a long run.
 const ANSWERS_WITHIN: Duration = Duration::from_millis(100);
-/// How long the end may take (docs/stream.md), whoever reads.
+/// How long the end may take with any output (docs/stream.md).
 const ENDS_WITHIN: Duration = Duration::from_secs(11);
 
-/// Until as much is kept in mind as will be: some windows of the default length.
+/// Until the agent's tables are as full as they get: some windows of the default length.
 const WARM: Duration = Duration::from_secs(30);
 
 /// A namespace with a server in it.
@@ -77,7 +76,7 @@ impl Place {
 fn they_stay_as_they_were() {
     let seconds = std::env::var("PORTWATCH_SOAK_SECONDS").ok().and_then(|text| text.parse().ok());
     let time = Duration::from_secs(seconds.unwrap_or(10));
-    // In a short run all comes sooner.
+    // In a short run everything comes sooner.
     let stop = STOP.min(time / 4);
     let reloads = RELOADS.min(time / 4);
     let port = ADDRESS.rsplit(':').next().unwrap();
@@ -89,8 +88,8 @@ fn they_stay_as_they_were() {
     let begin = Instant::now();
     let (mut ticks, mut made) = (0u32, NAMESPACES);
     let (mut stopped, mut reloaded) = (false, 0);
-    // What grows at the beginning only is no leak: equal failures are kept in mind for a
-    // window or two. A short run is not looked at for that.
+    // Growth at the beginning is no leak: identical failures are kept for a window or two. A
+    // short run is not checked for that.
     let warm = (time / 4).max(WARM).min(time);
     let mut samples: Vec<[Sample; 3]> = Vec::new();
     let sample = || agents.map(|agent| Sample::of(agent.pid()));
@@ -134,14 +133,14 @@ fn they_stay_as_they_were() {
         say(&format!("soak: RSS in KiB: slow {slow}, stopping {stopping}, free {free}"));
     }
 
-    // It is still right. Numbers of processes have come round by now.
+    // It still reports correctly. Pids have wrapped around by now.
     free.forget();
     let place = places.back().unwrap();
     let last = Helper::new(&place.netns).is_refused(tcp(ADDRESS));
     let event = free.wait_for(last.pid);
     assert_eq!(event["diagnosis"]["holder"]["pid"], place.holder.pid(), "{event:#}");
 
-    // And asked to end while nobody reads.
+    // Stopped while nobody reads.
     stopping.is_read(Manner::Stuck);
     let agents = [("slow", slow), ("stopping", stopping), ("free", free)];
     for (index, (name, agent)) in agents.into_iter().enumerate() {
@@ -161,14 +160,14 @@ fn they_stay_as_they_were() {
             Sample::most(&samples).resident_kib,
         ));
         let (first, most) = (samples[0], Sample::most(&samples));
-        // The one after the storm too. What was lost in the kernel may have been of others.
+        // Includes the one after the storm. Losses in the kernel may have been others'.
         assert!(ended.stdout.accounts_for(refused + 1), "{name}: {:?}", ended.stdout);
         assert!(ended.capture.accounts_for(refused + 1), "{name}: {:?}", ended.capture);
         assert!(ended.took < ENDS_WITHIN, "{name}: {:?}", ended.took);
         assert!(ended.scrapes > 0);
-        // A short run is part of the tests, beside whatever else the machine does.
+        // A short run is part of the tests, together with other work on the machine.
         assert!(time <= warm || ended.longest_scrape < ANSWERS_WITHIN, "{name} is slow to answer");
-        // What is not read is kept, up to a bound.
+        // What is not read is kept, up to a limit.
         let kept = if ended.stdout.losses == 0 { 1024 } else { 20 * 1024 };
         assert!(most.resident_kib <= first.resident_kib + kept, "{name}: {samples:?}");
         assert!(most.resident_kib < 64 * 1024, "{name}: {samples:?}");
@@ -177,7 +176,7 @@ fn they_stay_as_they_were() {
     }
 }
 
-/// How large an agent is.
+/// The agent's resource usage.
 #[derive(Clone, Copy, Debug)]
 struct Sample {
     resident_kib: u64,
@@ -185,13 +184,13 @@ struct Sample {
 }
 
 impl Sample {
-    /// As it is now; descriptors are what is in /proc/PID/fd.
+    /// Returns the current usage; descriptors are the entries of /proc/PID/fd.
     fn of(pid: u32) -> Self {
         let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
         Self { resident_kib: resident_kib(pid), descriptors: descriptors as u64 }
     }
 
-    /// The most that there ever was.
+    /// Returns the maximum of each.
     fn most(samples: &[Self]) -> Self {
         let most = |of: fn(&Self) -> u64| samples.iter().map(of).max().unwrap();
         Self {

@@ -1,5 +1,5 @@
-//! The agent under the soak: of its stream only the numbers are kept, for in half an hour
-//! it is too long for the memory.
+//! The agent in the soak test: only the counts of its stream are kept, because half an hour of
+//! it does not fit in memory.
 
 use std::{
     io::{BufRead as _, BufReader, Read},
@@ -26,10 +26,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// How often the endpoint is asked.
+/// Interval between requests to the endpoint.
 const SCRAPES: Duration = Duration::from_millis(250);
 
-/// A running agent with a reader of its stdout, a capture and an endpoint that is asked all
+/// A running agent with a reader of its stdout, a capture, and an endpoint that is scraped all
 /// the time.
 pub struct Agent {
     child: Child,
@@ -38,7 +38,7 @@ pub struct Agent {
     talk: Option<JoinHandle<u64>>,
     scraper: Option<JoinHandle<()>>,
     scraped: Arc<Scraped>,
-    /// The events about one refusal each.
+    /// The events about one failed bind each.
     events: Receiver<Value>,
     folder: TempDir,
 }
@@ -50,11 +50,11 @@ struct Scraped {
     longest_us: AtomicU64,
 }
 
-/// What came of it.
+/// The result.
 pub struct Ended {
     /// What its stdout accounts for; what it says that it had not written is a loss.
     pub stdout: Told,
-    /// What its capture does.
+    /// What its capture accounts for.
     pub capture: Told,
     /// How long its end took.
     pub took: Duration,
@@ -65,8 +65,8 @@ pub struct Ended {
 }
 
 impl Agent {
-    /// Runs `portwatch run` for the port, its stdout read in this manner, until it says that
-    /// it is ready.
+    /// Runs `portwatch run` for the port, its stdout read in this manner, until it reports
+    /// that it is ready.
     pub fn start(port: &str, manner: Manner) -> Self {
         let folder = TempDir::new().unwrap();
         let socket = folder.path().join("metrics");
@@ -76,8 +76,8 @@ impl Agent {
             .arg(format!("unix:{}", socket.display()))
             .arg("--capture")
             .arg(captures(folder.path()))
-            // All of it is looked at in the end. Closing a file takes memory, some of which
-            // stays; so files are closed long before what is measured.
+            // All of it is read in the end. Closing a file takes memory, some of which stays;
+            // so files are closed long before the measurement.
             .args(["--capture-size", "16GiB", "--capture-file-size", "4MiB"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -88,7 +88,7 @@ impl Agent {
         let (stdout, gate) = Gated::new(child.stdout.take().unwrap(), manner);
         let reader = thread::spawn(move || {
             read(stdout, |event| {
-                // Single ones are few among so many.
+                // Events about single failures are few among so many.
                 if event["count"] == 1 {
                     sender.send(event).ok();
                 }
@@ -112,7 +112,7 @@ impl Agent {
         }
     }
 
-    /// Its process id.
+    /// Returns its pid.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -122,7 +122,7 @@ impl Agent {
         self.gate.set(manner);
     }
 
-    /// Has it read its configuration anew.
+    /// Reloads its configuration.
     pub fn reloads(&self) {
         self.signal(Signal::HUP);
     }
@@ -131,7 +131,7 @@ impl Agent {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Forgets what was told so far.
+    /// Discards the events so far.
     pub fn forget(&self) {
         while self.events.try_recv().is_ok() {}
     }
@@ -149,8 +149,8 @@ impl Agent {
         }
     }
 
-    /// Asks it to end, and gives all that it told. Its stdout is read as before until it
-    /// has ended.
+    /// Stops it, and returns everything that it reported. Its stdout is read as before until
+    /// it has exited.
     pub fn end(mut self) -> Ended {
         self.scraped.ended.store(true, Relaxed);
         self.scraper.take().unwrap().join().expect("its endpoint answers");
@@ -174,7 +174,7 @@ impl Agent {
 impl Drop for Agent {
     fn drop(&mut self) {
         self.scraped.ended.store(true, Relaxed);
-        // Ended already, unless the test has failed.
+        // It has already exited, unless the test has failed.
         self.child.kill().ok();
         self.child.wait().ok();
     }
@@ -197,12 +197,12 @@ impl Scraped {
     }
 }
 
-/// Shows what it says of itself, and gives what it has not written to its stdout.
+/// Prints its log messages, and returns what it has not written to its stdout.
 fn hear(line: String) -> u64 {
     let unwritten = line.split_once("were not reported: ");
     let count = unwritten.and_then(|(_, rest)| rest.split_once(" in sink.json"));
     let count = count.and_then(|(count, _)| count.parse().ok()).unwrap_or(0);
-    // Nobody wants to read that it has been read again and again.
+    // Too frequent to print.
     if !line.contains("configuration reloaded") {
         eprintln!("{line}");
     }
@@ -214,7 +214,7 @@ fn read(stdout: impl Read, mut event: impl FnMut(Value)) -> Told {
     let mut torn = false;
     for line in BufReader::new(stdout).lines() {
         assert!(!torn, "half a line, and more behind it");
-        // Half a line at its very end was not written, and says so on stderr.
+        // Half a line at the end counts as not written, and stderr says so.
         let Ok(record) = serde_json::from_str::<Value>(&line.unwrap()) else {
             torn = true;
             continue;

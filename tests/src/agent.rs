@@ -1,7 +1,7 @@
 //! The agent under test: `portwatch run`, from its start to its end.
 //!
-//! It watches the whole machine, so one serves all tests of a process
-//! ([`agent`]); each test looks at its own events, told by the failing process.
+//! It watches the whole machine, so one serves all tests of a process ([`agent`]); each test
+//! selects its own events by the failing process.
 
 use std::{
     os::unix::process::CommandExt as _,
@@ -44,14 +44,14 @@ pub struct Agent {
     only_counted: Arc<OnlyCounted>,
 }
 
-/// The agent that all tests of this process share. It is started by the first
-/// test that asks, and ends with the process.
+/// Returns the agent that all tests of this process share. The first test that needs it starts
+/// it, and it ends with the process.
 pub fn agent() -> &'static Agent {
     static SHARED: OnceLock<Result<Agent, String>> = OnceLock::new();
     let shared = SHARED.get_or_init(|| {
         let (sender, started) = mpsc::channel();
-        // The child is told when the thread that started it ends, not the
-        // process, and a test's thread ends with the test.
+        // The child is signalled when the thread that started it ends, not the process, and a
+        // test's thread ends with the test.
         thread::spawn(move || {
             let agent = Agent::start(&["run", "--format", "json"]);
             sender.send(agent.map_err(|error| format!("{error:#}"))).ok();
@@ -67,20 +67,20 @@ pub fn agent() -> &'static Agent {
     }
 }
 
-/// Options that have an agent look at failed binds of these ports alone: so that what others
-/// on the machine are refused costs it nothing.
+/// Options for an agent that reports failed binds on these ports only, so that failed binds of
+/// others on the machine do not matter.
 pub fn only_ports(ports: impl IntoIterator<Item = u16>) -> Vec<String> {
     ports.into_iter().flat_map(|port| ["--port".to_owned(), port.to_string()]).collect()
 }
 
 impl Agent {
-    /// Runs `portwatch` with `arguments` until it says that it is ready.
+    /// Runs `portwatch` with `arguments` until it reports that it is ready.
     pub fn start(arguments: &[&str]) -> anyhow::Result<Self> {
         let mut command = Command::new(programs::portwatch()?);
         Self::start_command(command.args(arguments))
     }
 
-    /// The same for a command that is prepared already.
+    /// The same for a prepared command.
     pub fn start_command(command: &mut Command) -> anyhow::Result<Self> {
         let only_counted = Arc::new(OnlyCounted::default());
         let taken = Arc::clone(&only_counted);
@@ -94,22 +94,22 @@ impl Agent {
         self.only_counted.begin(netns.place());
     }
 
-    /// The same with nobody who reads its stdout, until the gate is dropped.
+    /// The same without a reader of its stdout, until the gate is dropped.
     pub fn start_stalled(arguments: &[&str]) -> anyhow::Result<(Self, Gate)> {
         let mut command = Command::new(programs::portwatch()?);
         let (agent, gates) = Self::start_gated(command.args(arguments), Manner::Stuck)?;
         Ok((agent, gates.stdout))
     }
 
-    /// One with mounts of its own, `prepare`d before it starts.
+    /// An agent with mounts of its own, `prepare`d before it starts.
     pub fn start_with_own_mounts(
         arguments: &[&str],
         prepare: impl Fn() -> std::io::Result<()> + Send + Sync + 'static,
     ) -> anyhow::Result<Self> {
         let mut command = Command::new(programs::portwatch()?);
         command.args(arguments);
-        // SAFETY: system calls, which are safe between fork and exec; a namespace is left, no
-        // memory or descriptor is shared less.
+        // SAFETY: system calls, which are safe between fork and exec; a namespace changes, the
+        // sharing of memory and descriptors does not.
         unsafe {
             command.pre_exec(move || {
                 unshare_unsafe(UnshareFlags::NEWNS)?;
@@ -120,13 +120,13 @@ impl Agent {
         Self::start_command(&mut command)
     }
 
-    /// One that sees this folder in the place of /run.
+    /// An agent that sees this directory as /run.
     pub fn start_with_run(arguments: &[&str], run: &Path) -> anyhow::Result<Self> {
         let run = run.to_owned();
         Self::start_with_own_mounts(arguments, move || Ok(mount_bind(&run, "/run")?))
     }
 
-    /// One whose stdout is read in this manner, and both streams as the gates say.
+    /// An agent whose stdout is read in this manner, and both streams as the gates say.
     pub fn start_gated(command: &mut Command, stdout: Manner) -> anyhow::Result<(Self, Gates)> {
         let (process, gates) = Process::start_gated(command, Signal::KILL, stdout)?;
         Ok((Self::ready(process, Arc::default())?, gates))
@@ -143,13 +143,13 @@ impl Agent {
         }
     }
 
-    /// Its process id.
+    /// Returns its pid.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.process.pid()
     }
 
-    /// How often the kernel skipped programs of its because a task was preempted in them
+    /// Returns how often the kernel skipped its programs because a task was preempted in them
     /// (`recursion_misses` of `bpf_prog_show_fdinfo`, kernel/bpf/syscall.c, 5.12).
     #[must_use]
     pub fn skipped_programs(&self) -> u64 {
@@ -167,7 +167,7 @@ impl Agent {
         self.process.signal(signal);
     }
 
-    /// Sends it a signal and waits for its end and for all that it said.
+    /// Sends it a signal, and waits for its end and all its output.
     pub fn end_by(&mut self, signal: Signal) -> ExitStatus {
         let status = self.end_unread_by(signal);
         self.process.stdout.wait_for_end(patience());
@@ -175,18 +175,18 @@ impl Agent {
         status
     }
 
-    /// The same where nobody reads yet what it has said.
+    /// The same while nobody reads its output.
     pub fn end_unread_by(&mut self, signal: Signal) -> ExitStatus {
         self.signal(signal);
         self.process.wait_or_panic(patience())
     }
 
-    /// Waits for the rest of what it has said.
+    /// Waits for the rest of its output.
     pub fn read_to_end(&self) {
         self.process.stdout.wait_for_end(patience());
     }
 
-    /// The set of hooks that it has said it uses.
+    /// Returns the hook set that it has printed.
     #[must_use]
     pub fn hooks(&self) -> String {
         let talk = self.talk();
@@ -194,33 +194,33 @@ impl Agent {
         said.expect("it says so when it is ready").0.to_owned()
     }
 
-    /// Whether it can see SO_REUSEADDR and SO_REUSEPORT of an IPv4 UDP socket that is
-    /// refused: programs at `cgroup/bind4` may ask for them from Linux 5.11 on.
+    /// Returns whether it can see SO_REUSEADDR and SO_REUSEPORT of an IPv4 UDP socket whose
+    /// bind fails: programs at `cgroup/bind4` can read them from Linux 5.11 on.
     #[must_use]
     pub fn sees_options_of_udp4(&self) -> bool {
         kernel::is_at_least(5, 11) || self.hooks() == "fexit"
     }
 
-    /// Whether the failing socket has a cookie: programs on function exits can have one
-    /// made from Linux 5.12 on, others only where there is a cgroup2 hierarchy.
+    /// Returns whether the failing socket has a cookie: programs on function exits can create
+    /// one from Linux 5.12 on, others only if there is a cgroup2 hierarchy.
     #[must_use]
     pub fn sees_cookies(&self) -> bool {
         kernel::is_at_least(5, 12) || cgroup::is_mounted()
     }
 
-    /// What it said so far, for a failure's message.
+    /// Returns its output so far, for a failure's message.
     #[must_use]
     pub fn said(&self) -> String {
         self.process.said()
     }
 
-    /// What it said so far on stderr.
+    /// Returns its output on stderr so far.
     #[must_use]
     pub fn talk(&self) -> String {
         self.process.stderr.text()
     }
 
-    /// Waits until its output contains all of `parts`, and gives all of it.
+    /// Waits until its output contains all of `parts`, and returns all of it.
     #[track_caller]
     pub fn output_with(&self, parts: &[&str]) -> String {
         let text = |lines: &[Line]| -> String {
@@ -240,7 +240,7 @@ impl Agent {
         self.wait_for(&format!("process {}", failed.pid), |event| event.pid == Some(failed.pid))
     }
 
-    /// Waits for the first event for which `matches` holds, `what` in words.
+    /// Waits for the first event for which `matches` holds; `what` describes it.
     #[track_caller]
     pub fn wait_for(&self, what: &str, mut matches: impl FnMut(&Event) -> bool) -> Arc<Event> {
         self.wait_until(what, patience(), |log| {
@@ -248,7 +248,7 @@ impl Agent {
         })
     }
 
-    /// Waits until `answer` finds what it looks for in what came so far.
+    /// Waits until `answer` returns something for the records so far.
     #[track_caller]
     pub fn wait_until<T>(
         &self,
@@ -271,36 +271,36 @@ impl Agent {
         }
     }
 
-    /// Looks at what came so far.
+    /// Calls `at` with the records so far.
     pub fn look<T>(&self, at: impl FnOnce(&Log) -> T) -> T {
         at(&self.process.stdout.look(|lines| self.read(lines)))
     }
 
-    /// Understands what is new among `lines`.
+    /// Parses the new `lines`.
     fn read(&self, lines: &[Line]) -> MutexGuard<'_, Log> {
-        // A test that has panicked meanwhile has only looked at it.
+        // A test that has panicked meanwhile has only read it.
         let mut log = self.log.lock().unwrap_or_else(|e| e.into_inner());
         log.go_on(lines);
         log
     }
 }
 
-/// Whether a loss was counted before the agent looked at the port.
+/// Returns whether a loss was counted before the agent checked the port.
 #[must_use]
 pub fn is_anybodys(loss: &Value) -> bool {
     let place = loss.get("where").and_then(Value::as_str);
     place.is_some_and(|place| ["ring", "attempt_missing", "attempt_unrecorded"].contains(&place))
 }
 
-/// The lines so far, understood.
+/// The parsed lines so far.
 #[derive(Default)]
 pub struct Log {
     /// All events.
     pub events: Vec<Arc<Event>>,
     /// The sum of all losses.
     pub losses: u64,
-    /// Those among them that may be anybody's, also with an agent that looks at some ports
-    /// alone: the kernel side has lost them before it was asked which port they were of.
+    /// Those among them that may be anybody's, also with an agent for some ports only: the
+    /// kernel side has lost them before their port was checked.
     pub losses_of_anybody: u64,
     faults: Vec<String>,
     seen: usize,
@@ -313,7 +313,7 @@ impl Log {
         self.events.iter().filter(|event| event.is_in(netns))
     }
 
-    /// The refusals told of in `netns`: an event may stand for several.
+    /// Returns the failed binds reported in `netns`: an event may count several.
     #[must_use]
     pub fn told_in(&self, netns: &Netns) -> u64 {
         let told: u64 = self.events_in(netns).map(|event| event.count).sum();

@@ -1,4 +1,4 @@
-//! What a stream accounts for, in numbers: a long one is too much for the memory.
+//! The counts that a stream accounts for: a long stream does not fit in memory.
 
 use std::{
     collections::BTreeMap,
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::{agent::is_anybodys, event};
 
-/// Refused binds that a stream accounts for.
+/// Failed binds that a stream accounts for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Told {
     /// Those in events.
@@ -23,7 +23,7 @@ pub struct Told {
 }
 
 impl Told {
-    /// Takes one record into account.
+    /// Counts one record.
     pub fn count(&mut self, record: &Value) {
         let count = record["count"].as_u64().unwrap_or(0);
         match record["schema"].as_str() {
@@ -36,15 +36,15 @@ impl Told {
         }
     }
 
-    /// What the whole lines in a capture's folder account for. A file that is gone while
-    /// this looks has been closed, and one that is there twice counts once: so it is for
-    /// an agent that goes on writing there.
+    /// Counts the complete lines in a capture's directory. A file that disappears meanwhile
+    /// has been closed, and one that exists twice counts once: so it works while an agent
+    /// writes there.
     #[must_use]
     pub fn in_capture(folder: &Path) -> Self {
         let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
         let mut files = BTreeMap::new();
         for name in names.filter_map(|name| name.into_string().ok()) {
-            // `.jsonl.zst` comes later in the order, and is whole.
+            // `.jsonl.zst` comes later in the order, and is complete.
             let stem = name.strip_suffix(".jsonl.zst").or_else(|| name.strip_suffix(".jsonl"));
             let Some(stem) = stem.map(str::to_owned) else { continue };
             let newer: &mut String = files.entry(stem).or_default();
@@ -66,7 +66,7 @@ impl Told {
         let mut source = BufReader::new(source);
         let mut line = Vec::new();
         while source.read_until(b'\n', &mut line).unwrap() > 0 {
-            // The last may not be whole yet.
+            // The last may not be complete yet.
             if line.ends_with(b"\n") {
                 self.count(&serde_json::from_slice(&line).unwrap());
             }
@@ -80,7 +80,7 @@ impl Told {
         self.events + self.losses
     }
 
-    /// Whether these account for `refused` binds, and for no others but what may be
+    /// Returns whether these account for `refused` binds, and for no others but what may be
     /// anybody's.
     #[must_use]
     pub fn accounts_for(&self, refused: u64) -> bool {

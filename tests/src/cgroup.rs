@@ -1,5 +1,5 @@
-//! Control groups of a test's own, named as systemd names them, so that a
-//! process can be in a unit or a login session where no systemd runs.
+//! Control groups of a test's own, named like systemd's, so that a process can be in a unit or
+//! a login session on a machine without systemd.
 
 use std::{
     fs::{self, File},
@@ -21,12 +21,12 @@ pub struct Cgroup {
     directory: PathBuf,
     /// Its path below the hierarchy's root, as `/proc/PID/cgroup` has it.
     pub path: String,
-    /// Its id, which is its folder's inode.
+    /// Its id, which is its directory's inode.
     pub id: u64,
 }
 
 impl Slice {
-    /// A fresh, empty one.
+    /// Creates an empty one.
     #[must_use]
     pub fn new() -> Self {
         static MADE: AtomicU32 = AtomicU32::new(0);
@@ -38,7 +38,7 @@ impl Slice {
         Self { root, mount }
     }
 
-    /// The group `path` in it, for example `app-a.service`.
+    /// Creates the group `path` in it, for example `app-a.service`.
     #[must_use]
     pub fn group(&self, path: &str) -> Cgroup {
         let directory = self.root.join(path);
@@ -56,7 +56,7 @@ impl Slice {
     /// Removes it with all that is in it.
     ///
     /// # Panics
-    /// Something still runs there.
+    /// A process still runs there.
     pub fn remove(self) {
         let root = self.root.clone();
         drop(self);
@@ -71,8 +71,8 @@ impl Default for Slice {
 }
 
 impl Drop for Slice {
-    /// The processes have been waited for, but the kernel may let go of a group
-    /// a moment later, and says so to nobody.
+    /// The processes have been reaped, but the kernel may release a group a moment later,
+    /// without a notification.
     fn drop(&mut self) {
         let deadline = Instant::now() + Duration::from_secs(2);
         while remove_tree(&self.root).is_err() && Instant::now() < deadline {
@@ -81,7 +81,7 @@ impl Drop for Slice {
     }
 }
 
-/// The files of a group go with its folder; only folders are removed.
+/// The files of a group disappear with its directory; only directories are removed.
 fn remove_tree(directory: &Path) -> std::io::Result<()> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
@@ -98,12 +98,12 @@ impl Cgroup {
         fs::write(self.directory.join("cgroup.procs"), pid.to_string()).unwrap();
     }
 
-    /// Has `command`'s process run in here.
+    /// Runs `command`'s process in here.
     pub fn confine(&self, command: &mut Command) {
         let members = File::options().write(true).open(self.directory.join("cgroup.procs"));
         let members = members.unwrap();
-        // SAFETY: one system call, which is safe between fork and exec; 0 stands
-        // for the process that writes it.
+        // SAFETY: one system call, which is safe between fork and exec; 0 means the process
+        // that writes it.
         unsafe {
             command.pre_exec(move || {
                 rustix::io::write(&members, b"0")?;
@@ -113,14 +113,14 @@ impl Cgroup {
     }
 }
 
-/// Where the cgroup2 hierarchy is mounted: `/sys/fs/cgroup`, or beside the old
-/// hierarchies in `/sys/fs/cgroup/unified`.
+/// Returns where the cgroup2 hierarchy is mounted: `/sys/fs/cgroup`, or
+/// `/sys/fs/cgroup/unified` if the old hierarchies exist too.
 #[must_use]
 pub fn mount_point() -> PathBuf {
     mounted().expect("cgroup2 is mounted")
 }
 
-/// Whether there is such a hierarchy.
+/// Returns whether there is such a hierarchy.
 #[must_use]
 pub fn is_mounted() -> bool {
     mounted().is_some()

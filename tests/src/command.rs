@@ -1,4 +1,4 @@
-//! One run of `portwatch` to its end: what it said where, and its exit code.
+//! One run of `portwatch` to its end: its output and its exit code.
 
 use std::{
     fs::File,
@@ -15,7 +15,7 @@ use crate::{
     programs,
 };
 
-/// What a finished run gave.
+/// The result of a run.
 #[must_use]
 pub struct Said {
     /// The arguments, for a failure's message.
@@ -24,7 +24,7 @@ pub struct Said {
     pub code: i32,
     /// Its results.
     pub stdout: String,
-    /// Its talk.
+    /// Its messages.
     pub stderr: String,
 }
 
@@ -32,8 +32,8 @@ pub struct Said {
 #[must_use]
 pub fn portwatch(arguments: &[&str]) -> Command {
     let mut command = Command::new(programs::portwatch().unwrap());
-    // A backtrace is for the program's authors; even one who asks for them
-    // elsewhere must not get one for a wrong flag.
+    // A backtrace is for the program's authors; even a user who requests them elsewhere must
+    // not get one for a wrong flag.
     command.args(arguments).env("RUST_BACKTRACE", "1");
     command
 }
@@ -51,8 +51,8 @@ impl ByDescriptor {
     }
 }
 
-/// `portwatch` run by a user that owns nothing, in `netns` or where the test is. The
-/// folders on the way to the program may be closed to that user, so it is run by its
+/// Returns `portwatch` run by a user that owns nothing, in `netns` or in the test's namespace.
+/// That user may not be able to read the directories above the program, so it is run by its
 /// descriptor.
 #[must_use]
 pub fn as_nobody(netns: Option<&Netns>, arguments: &[&str]) -> ByDescriptor {
@@ -86,9 +86,9 @@ pub fn run(command: &mut Command) -> Said {
 }
 
 impl Said {
-    /// Asserts that it failed as every failure must: the documented exit code,
-    /// one message that starts with `error:`, a `hint:` that says what to do,
-    /// nothing on stdout, and nothing that only a programmer can read.
+    /// Asserts that it failed as every failure must: the documented exit code, one message
+    /// that starts with `error:`, a `hint:` that says what to do, nothing on stdout, and no
+    /// text for programmers only.
     #[track_caller]
     pub fn is_error(&self, code: i32) -> &Self {
         assert_eq!(self.code, code, "{self}");
@@ -103,7 +103,7 @@ impl Said {
         self
     }
 
-    /// Asserts that it succeeded and gave a result.
+    /// Asserts that it succeeded and printed a result.
     #[track_caller]
     pub fn is_result(&self) -> &Self {
         assert_eq!(self.code, 0, "{self}");

@@ -1,5 +1,5 @@
-//! A real Docker engine of a test's own: its ports, its folder and its socket
-//! are beside those of any other on the machine.
+//! A real Docker engine of a test's own: its ports, its directory and its socket are separate
+//! from those of any other on the machine.
 
 use std::{
     fs,
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::{agent::Agent, netns::Netns, patience, process::Process, programs};
 
-/// The programs that it takes: the engine, its client, the one inside.
+/// The programs that it needs: the engine, its client, the one inside.
 const PROGRAMS: [&str; 3] = ["dockerd", "docker", "busybox"];
 
 /// A running engine without any containers.
@@ -34,7 +34,7 @@ impl Docker {
         command.args(["--host", &format!("unix://{}", at("run/docker.sock"))]);
         command.args(["--data-root", &at("data"), "--exec-root", &at("exec")]);
         command.args(["--pidfile", &at("pid")]);
-        // Nothing here leaves the machine, and the filesystem need not be fast.
+        // Nothing here leaves the machine, and the file system need not be fast.
         command.args(["--iptables=false", "--ip6tables=false", "--ip-masq=false"]);
         command.args(["--storage-driver", "vfs"]);
         netns.confine(&mut command);
@@ -44,7 +44,7 @@ impl Docker {
         Ok(Self { _daemon: daemon, folder })
     }
 
-    /// An agent that has this engine's socket where an engine's usually is.
+    /// Returns an agent that has this engine's socket at the usual path.
     #[must_use]
     pub fn agent(&self) -> Agent {
         Agent::start_with_run(&["run", "--format", "json"], &self.run_folder()).unwrap()
@@ -64,7 +64,7 @@ impl Docker {
         assert!(archive.wait().unwrap().success() && output.status.success(), "{output:?}");
     }
 
-    /// Runs `docker` with `arguments`, and gives what it says.
+    /// Runs `docker` with `arguments`, and returns its output.
     #[track_caller]
     pub fn run(&self, arguments: &[&str]) -> String {
         let output = self.client(arguments).output().unwrap();

@@ -1,4 +1,4 @@
-//! An event line, and how a test says what it must contain.
+//! An event, and assertions about its content.
 
 use std::fmt::Write as _;
 
@@ -9,9 +9,9 @@ use crate::netns::{Netns, Place};
 
 /// The schema of an event.
 pub const EVENT: &str = "portwatch/bind-failure/v1";
-/// The schema of a line that tells of losses.
+/// The schema of a loss record.
 pub const LOSS: &str = "portwatch/loss/v1";
-/// The schema of a line that tells of the agent's start or end.
+/// The schema of an agent's start or end.
 pub const AGENT: &str = "portwatch/agent/v1";
 
 /// One event line.
@@ -20,16 +20,16 @@ pub struct Event {
     pub value: Value,
     /// When it was read, as [`crate::monotonic_ns`].
     pub at_ns: u64,
-    /// The id of the process that was refused.
+    /// The pid of the failing process.
     pub pid: Option<u32>,
-    /// How many refusals it stands for.
+    /// How many failed binds it counts.
     pub count: u64,
     netns: Place,
 }
 
 impl Event {
-    /// The event in `value`. What events are looked for by is taken out once,
-    /// because thousands of them are looked through again and again.
+    /// Creates the event of `value`. What events are searched by is copied once, because
+    /// thousands of them are searched again and again.
     #[must_use]
     pub fn new(value: Value, at_ns: u64) -> Self {
         let number = |pointer| value.pointer(pointer).and_then(Value::as_u64);
@@ -63,13 +63,13 @@ impl Event {
         self.at(pointer).as_array().map_or(&[], Vec::as_slice)
     }
 
-    /// Whether it happened in `netns`.
+    /// Returns whether it happened in `netns`.
     #[must_use]
     pub fn is_in(&self, netns: &Netns) -> bool {
         netns.place().is(self.netns)
     }
 
-    /// The command and the reason of move `number`, as one text.
+    /// Returns the command and the reason of suggested action `number`, as one text.
     #[must_use]
     pub fn advice(&self, number: usize) -> String {
         let text = |key| self.text(&format!("/diagnosis/moves/{number}/{key}"));
@@ -94,7 +94,7 @@ impl Event {
         self
     }
 
-    /// Asserts that the refusal is laid to at least one socket and its rule.
+    /// Asserts that the failed bind is explained by at least one socket and its rule.
     #[track_caller]
     pub fn is_explained(&self) -> &Self {
         let reasons = self.list("/diagnosis/refused_by");
@@ -107,7 +107,7 @@ impl Event {
         self
     }
 
-    /// Asserts what holds for every event, and gives what does not.
+    /// Checks what holds for every event, and returns what does not.
     #[must_use]
     pub fn faults(&self) -> String {
         let mut faults = String::new();
@@ -117,7 +117,7 @@ impl Event {
             _ = writeln!(faults, "{pointer} is empty");
         }
         for pointer in ["/diagnosis/cause", "/diagnosis/confidence", "/diagnosis/holder/class"] {
-            // Words that are matched by machines, so they have one spelling.
+            // Programs match these words, so they have one spelling.
             let word = self.text(pointer);
             let is_word = |c: char| c.is_ascii_lowercase() || "._".contains(c);
             let optional = pointer.ends_with("class") && self.at("/diagnosis/holder").is_null();

@@ -1,26 +1,26 @@
-//! Events that were captured from real refusals and are kept for ever: whatever
-//! the rules become, what they say of these is seen.
+//! Events that were captured from real failed binds and are kept permanently: they show every
+//! change of the rules' result.
 //!
-//! `PORTWATCH_GOLDEN=1` on a live test keeps its events anew.
+//! `PORTWATCH_GOLDEN=1` on a live test replaces its events.
 
 use std::{env, fs, path::PathBuf};
 
 use crate::{event::Event, programs};
 
-/// Where they are, one JSON line in a file for each.
+/// Returns their directory, with one JSON line in a file for each.
 #[must_use]
 pub fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden/events")
 }
 
-/// Whether they are to be kept anew.
+/// Returns whether they are to be replaced.
 #[must_use]
 pub fn is_asked_for() -> bool {
     env::var_os("PORTWATCH_GOLDEN").is_some()
 }
 
-/// Keeps an event under a name, if that is asked for. Paths and names of the
-/// machine that it was captured on are replaced, in the whole line alike.
+/// Writes an event under a name, if requested. Paths and names of the machine that it was
+/// captured on are replaced in the whole line.
 pub fn keep(name: &str, event: &Event) {
     if !is_asked_for() {
         return;

@@ -1,5 +1,5 @@
-//! Runs the helper program: as a holder, or as a process that tries to take what
-//! is held. Both stay until the test lets go of them, unless they are to end.
+//! Runs the helper program: as a holder, or as a process that tries to take a held port. Both
+//! stay until the test drops them, unless they are to exit.
 
 use std::{os::unix::process::CommandExt as _, path::PathBuf, process::Command};
 
@@ -14,10 +14,10 @@ use crate::{
     programs::{self, Alias},
 };
 
-/// The errno of a refusal that portwatch is about.
+/// The errno of the failures that portwatch reports.
 pub const EADDRINUSE: i32 = 98;
 
-/// A helper process that is yet to be started.
+/// A helper process that is not started yet.
 pub struct Helper<'a> {
     netns: &'a Netns,
     cgroup: Option<&'a Cgroup>,
@@ -26,21 +26,21 @@ pub struct Helper<'a> {
     prelude: Vec<Op>,
 }
 
-/// One that has tried what it was asked to.
+/// A process that has tried its operations.
 pub struct Attempt {
     /// Its process id.
     pub pid: u32,
     /// Its arguments, its name first.
     pub cmdline: Vec<String>,
-    /// What came of each socket.
+    /// The result of each socket.
     pub outcomes: Vec<Outcome>,
-    /// Its exit code, if it has ended.
+    /// Its exit code, if it has exited.
     pub code: Option<i32>,
-    /// Ends with this.
+    /// Its process ends when this is dropped.
     _process: Process,
 }
 
-/// One that stays until this is dropped.
+/// A process that stays until this is dropped.
 pub struct Holder {
     process: Process,
     outcomes: usize,
@@ -101,14 +101,14 @@ impl<'a> Helper<'a> {
         self
     }
 
-    /// Saying nothing, and gone the moment that a call is refused.
+    /// Silent, and exits as soon as a call fails.
     #[must_use]
     pub fn vanishing(mut self) -> Self {
         self.prelude.push(Op::Vanish);
         self
     }
 
-    /// Does `ops` and ends, whatever comes of them.
+    /// Runs `ops` and exits, whatever their results.
     #[must_use]
     pub fn runs<I: Into<Op>>(self, ops: impl IntoIterator<Item = I>) -> Attempt {
         let (mut process, cmdline) = self.start(ops.into_iter().map(Into::into).collect());
@@ -126,7 +126,7 @@ impl<'a> Helper<'a> {
         }
     }
 
-    /// Is refused `op` with EADDRINUSE, and stays for a look at it.
+    /// Fails `op` with EADDRINUSE, and stays so that it can be examined.
     pub fn is_refused(self, op: impl Into<Op>) -> Attempt {
         let (process, cmdline) = self.start(vec![op.into(), Op::Hold]);
         let outcome = outcome_of(&process, 0);
@@ -135,14 +135,14 @@ impl<'a> Helper<'a> {
         Attempt { pid, cmdline, outcomes: vec![outcome], code: None, _process: process }
     }
 
-    /// Does all of `ops` and ends.
+    /// Runs all of `ops` successfully and exits.
     pub fn succeeds<I: Into<Op>>(self, ops: impl IntoIterator<Item = I>) -> Attempt {
         let attempt = self.runs(ops);
         assert_eq!(attempt.code, Some(0), "{attempt:?}");
         attempt
     }
 
-    /// Does all of `ops` and stays.
+    /// Runs all of `ops` successfully and stays.
     #[must_use]
     pub fn holds<I: Into<Op>>(self, ops: impl IntoIterator<Item = I>) -> Holder {
         let mut ops: Vec<Op> = ops.into_iter().map(Into::into).collect();
@@ -171,7 +171,7 @@ impl<'a> Helper<'a> {
 }
 
 impl Attempt {
-    /// What came of the last socket.
+    /// Returns the result of the last socket.
     #[must_use]
     pub fn last(&self) -> &Outcome {
         self.outcomes.last().expect("the helper said what came of it")
@@ -191,19 +191,19 @@ impl Holder {
         self.outcomes.checked_sub(1).map_or(self.process.pid(), |last| self.outcome(last).pid)
     }
 
-    /// What came of socket `number`.
+    /// Returns the result of socket `number`.
     #[must_use]
     pub fn outcome(&self, number: usize) -> Outcome {
         outcome_of(&self.process, number)
     }
 
-    /// Has it do one more thing, whatever comes of it.
+    /// Runs one more operation, whatever its result.
     pub fn does(&mut self, op: impl Into<Op>) -> Outcome {
         self.process.tell(&op.into().to_string());
         self.next_outcome()
     }
 
-    /// Has it do something that gives no answer.
+    /// Runs an operation without an answer.
     pub fn tells(&mut self, op: impl Into<Op>) {
         self.process.tell(&op.into().to_string());
     }

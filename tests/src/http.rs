@@ -1,4 +1,4 @@
-//! Requests to the agent's endpoint, byte by byte, so that they may be wrong ones.
+//! Requests to the agent's endpoint, byte by byte, so that they may be invalid.
 
 use std::{
     io::{Read, Write},
@@ -7,7 +7,7 @@ use std::{
 
 use crate::patience;
 
-/// A stream that can be waited at for so long only.
+/// A stream with a time limit for reads.
 pub trait Connection: Read + Write {
     /// The longest wait of a read.
     fn limit(&self, time: Duration);
@@ -25,7 +25,7 @@ impl Connection for std::os::unix::net::UnixStream {
     }
 }
 
-/// What came back.
+/// The answer.
 #[derive(Debug)]
 pub struct Answer {
     /// The status code.
@@ -36,18 +36,18 @@ pub struct Answer {
     pub body: String,
 }
 
-/// Asks for `path`.
+/// Requests `path`.
 #[track_caller]
 pub fn get(connection: impl Connection, path: &str) -> Answer {
     let request = format!("GET {path} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n");
     send(connection, request.as_bytes()).unwrap_or_else(|| panic!("no answer to {path}"))
 }
 
-/// Sends `request` and reads until the end; `None` where nothing was answered.
+/// Sends `request` and reads until the end; `None` if there was no answer.
 #[must_use]
 pub fn send(mut connection: impl Connection, request: &[u8]) -> Option<Answer> {
     connection.limit(patience());
-    // The other end may have heard enough before the end.
+    // The other end may answer and close before the request is complete.
     connection.write_all(request).ok();
     let mut answer = Vec::new();
     connection.read_to_end(&mut answer).ok();

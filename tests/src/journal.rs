@@ -1,6 +1,6 @@
-//! A real systemd-journald of a test's own: in a mount namespace in which the
-//! folders that it uses are empty ones in memory, so that the machine's own journal
-//! is neither seen nor touched.
+//! A real systemd-journald of a test's own: in a mount namespace in which the directories that
+//! it uses are empty ones in memory, so that the machine's own journal is neither read nor
+//! changed.
 
 use std::{
     ffi::OsStr,
@@ -20,8 +20,7 @@ use crate::{patience, process::Process, programs};
 
 const DAEMON: &str = "/usr/lib/systemd/systemd-journald";
 
-/// Everything in memory, nothing of the kernel's, and no limit that would make a
-/// test's entries disappear.
+/// Everything in memory, no kernel messages, and no limit that would drop a test's entries.
 const CONFIGURATION: &str = "[Journal]\\nStorage=volatile\\nReadKMsg=no\\nAudit=no\\nRateLimitBurst=0\\nForwardToSyslog=no\\n";
 
 /// A running journal.
@@ -49,8 +48,7 @@ impl Journal {
         Ok(journal)
     }
 
-    /// It tells nobody but a service manager that it is ready, so its socket is
-    /// looked for.
+    /// It notifies only a service manager that it is ready, so this polls for its socket.
     fn wait_for_socket(&self) {
         let deadline = Instant::now() + patience();
         while !self.path("run/systemd/journal/socket").exists() {
@@ -59,12 +57,12 @@ impl Journal {
         }
     }
 
-    /// A path as it is seen where the journal is.
+    /// Returns a path as it is seen in the journal's namespace.
     fn path(&self, path: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root/{path}", self.daemon.pid()))
     }
 
-    /// A command that finds this journal where a machine's usually is.
+    /// Returns a command that finds this journal at the usual path.
     #[must_use]
     pub fn beside(&self, program: impl AsRef<OsStr>, arguments: &[&str]) -> Command {
         let namespace = File::open(format!("/proc/{}/ns/mnt", self.daemon.pid())).unwrap();
@@ -81,21 +79,21 @@ impl Journal {
         command
     }
 
-    /// `portwatch` beside it.
+    /// Returns `portwatch` with this journal.
     #[must_use]
     pub fn portwatch(&self, arguments: &[&str]) -> Command {
         self.beside(programs::portwatch().unwrap(), arguments)
     }
 
-    /// What `journalctl` says, by its arguments.
+    /// Returns the output of `journalctl` with `arguments`.
     #[must_use]
     pub fn query(&self, arguments: &[&str]) -> String {
         let output = self.beside("/usr/bin/journalctl", arguments).output().unwrap();
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Waits until `answer` finds what it looks for in what a query says. A journal
-    /// does not tell when it has written something.
+    /// Waits until `answer` returns something for a query's output. A journal has no
+    /// notification after a write.
     #[track_caller]
     pub fn wait_for<T>(&self, arguments: &[&str], mut answer: impl FnMut(&str) -> Option<T>) -> T {
         let deadline = Instant::now() + patience();
@@ -109,8 +107,8 @@ impl Journal {
         }
     }
 
-    /// Restarts the daemon, as an upgrade does; its files stay. `meanwhile` happens
-    /// while there is none.
+    /// Restarts the daemon, like an upgrade; its files stay. `meanwhile` runs while there is
+    /// none.
     pub fn restart(&mut self, meanwhile: impl FnOnce()) {
         let mut next = self.beside(DAEMON, &[]);
         let socket = self.path("run/systemd/journal/socket");
@@ -122,8 +120,7 @@ impl Journal {
         self.wait_for_socket();
     }
 
-    /// The folder's compiled catalog is left alone; the text is checked by the
-    /// journal's own tool.
+    /// The machine's compiled catalog does not change; the journal's own tool checks the text.
     #[must_use]
     pub fn catalog_of(&self, catalog: &str) -> String {
         let at = "/run/log/catalog";

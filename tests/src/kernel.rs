@@ -1,6 +1,6 @@
-//! The kernel that runs.
+//! The running kernel.
 
-/// Whether its version is this or a later one.
+/// Returns whether its version is this or a later one.
 #[must_use]
 pub fn is_at_least(major: u32, minor: u32) -> bool {
     let uname = rustix::system::uname();

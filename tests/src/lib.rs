@@ -1,10 +1,9 @@
-//! The harness: real processes, real sockets, and the `portwatch` binary as a
-//! user runs it. It knows the event's documented form and nothing else of the
-//! program, so that the tests judge it from outside.
+//! The harness: real processes, real sockets, and the `portwatch` binary as a user runs it. It
+//! knows only the event's documented format, so that the tests check the program from outside.
 //!
-//! A test makes a network namespace of its own ([`netns`]), lets the helper
-//! program take a port and fail to take it again ([`helper`], [`op`]), and waits
-//! for what the one shared agent says about it ([`agent`], [`event`]).
+//! A test creates a network namespace of its own ([`netns`]), lets the helper program take a
+//! port and fail to take it again ([`helper`], [`op`]), and waits for the event of the one
+//! shared agent ([`agent`], [`event`]).
 
 #![allow(
     clippy::unwrap_used,
@@ -39,15 +38,15 @@ pub mod turn;
 
 use std::{io::Write as _, time::Duration};
 
-/// The longest that anything is waited for: far above what is needed, so that
-/// only a missing answer runs into it. An emulated guest is many times slower.
+/// Returns the longest wait: far above what is needed, so that only a missing answer takes as
+/// long. An emulated guest is many times slower.
 #[must_use]
 pub fn patience() -> Duration {
     Duration::from_secs(if skip::in_guest() { 60 } else { 15 })
 }
 
-/// Tells the person at the terminal something that is not a failure. Written to
-/// stderr itself, because the test runner swallows what `eprintln!` prints.
+/// Prints something that is not a failure for the person at the terminal. It goes directly to
+/// stderr, because the test runner captures what `eprintln!` prints.
 pub fn say(text: &str) {
     let line = format!("{text}\n");
     // A closed stderr is no reason to fail a test.

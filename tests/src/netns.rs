@@ -1,5 +1,5 @@
-//! Network namespaces of a test's own: any fixed port in one is free, whatever
-//! else runs on the machine, and the agent's event can be told by it.
+//! Network namespaces of a test's own: any fixed port in one is free, whatever else runs on
+//! the machine, and it identifies the test's events.
 
 use std::{
     ffi::CStr,
@@ -32,13 +32,12 @@ const NAMES: &str = "/run/netns";
 /// `SO_NETNS_COOKIE` (include/uapi/asm-generic/socket.h), Linux 5.14.
 const SO_NETNS_COOKIE: libc::c_int = 71;
 
-/// A network namespace. It is gone when the last process in it and this handle
-/// are.
+/// A network namespace. It is removed with the last process in it and this handle.
 pub struct Netns {
     file: File,
     /// Its inode, as `readlink /proc/PID/ns/net` shows it.
     pub inode: u32,
-    /// Its cookie, where the kernel tells it.
+    /// Its cookie, if the kernel reports it.
     pub cookie: Option<u64>,
     name: Option<String>,
 }
@@ -63,13 +62,13 @@ impl Place {
 }
 
 impl Netns {
-    /// A fresh one, in which the loopback interface is up.
+    /// Creates one in which the loopback interface is up.
     #[must_use]
     pub fn new() -> Self {
         Self::seen_by_a_thread(enter_fresh)
     }
 
-    /// A fresh one that `ip netns list` would show as `name`.
+    /// Creates one that `ip netns list` shows as `name`.
     #[must_use]
     pub fn named(name: &str) -> Self {
         let mut netns = Self::new();
@@ -96,8 +95,8 @@ impl Netns {
                 let inode = u32::try_from(file.metadata().unwrap().ino()).unwrap();
                 let cookie = own_cookie();
                 if cookie.is_none() {
-                    // Only the inode tells namespaces apart there, and it is given
-                    // away again: so each stays for as long as this process.
+                    // There only the inode distinguishes namespaces, and inodes are reused: so
+                    // each is kept open as long as this process runs.
                     std::mem::forget(file.try_clone().unwrap());
                 }
                 Self { file, inode, cookie, name: None }
@@ -122,7 +121,7 @@ impl Netns {
         told
     }
 
-    /// Writes a setting below /proc/sys/net; it shows the namespace of whoever
+    /// Writes a setting below /proc/sys/net, which shows the namespace of the thread that
     /// opens it.
     pub fn set(&self, name: &str, value: &str) {
         self.inside(|| std::fs::write(format!("/proc/sys/net/{name}"), value).unwrap());
@@ -139,12 +138,12 @@ impl Netns {
         });
     }
 
-    /// Makes the kernel itself take a UDP port in here: a vxlan device does.
+    /// Makes the kernel itself take a UDP port in here, for a vxlan device.
     pub fn add_tunnel(&self, port: u16) {
         self.inside(|| add_vxlan(port));
     }
 
-    /// Has `command`'s process run in here.
+    /// Runs `command`'s process in here.
     pub fn confine(&self, command: &mut Command) {
         let file = self.file.try_clone().unwrap();
         // SAFETY: one system call, which is safe between fork and exec.
@@ -156,7 +155,7 @@ impl Netns {
         }
     }
 
-    /// Moves the calling thread in here, for good.
+    /// Moves the calling thread in here, permanently.
     pub fn enter(&self) {
         let network = Some(LinkNameSpaceType::Network);
         move_into_link_name_space(self.file.as_fd(), network).unwrap();
@@ -199,8 +198,8 @@ impl Drop for Netns {
     fn drop(&mut self) {
         if let Some(name) = &self.name {
             let path = named_path(name);
-            // Errors would hide the test's own failure; the folder stays if
-            // others have names in it.
+            // Errors would hide the test's own failure; the directory stays if others have
+            // names in it.
             unmount(&path, UnmountFlags::DETACH).ok();
             fs::remove_file(&path).ok();
             fs::remove_dir(NAMES).ok();
@@ -208,10 +207,10 @@ impl Drop for Netns {
     }
 }
 
-/// Moves the calling thread into a fresh one, in which the loopback interface is
-/// up. It is gone when the thread has left it and nothing in it is open.
+/// Moves the calling thread into a new one, in which the loopback interface is up. It is
+/// removed when the thread has left it and nothing in it is open.
 pub fn enter_fresh() {
-    // SAFETY: a namespace is left, no memory or descriptor is shared less.
+    // SAFETY: a namespace changes; the sharing of memory and descriptors does not.
     unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.expect("unshare(2) needs root");
     raise_loopback();
 }
@@ -276,7 +275,7 @@ pub fn add_vxlan(port: u16) {
     assert_eq!(error, 0, "no vxlan device");
 }
 
-/// The cookie of the calling thread's namespace, as any socket in it tells.
+/// Returns the cookie of the calling thread's namespace, which any socket in it reports.
 fn own_cookie() -> Option<u64> {
     let socket = socket(AddressFamily::INET, SocketType::DGRAM, None).unwrap();
     let mut cookie = 0u64;

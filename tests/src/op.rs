@@ -1,5 +1,5 @@
-//! What the helper program `binder` can be asked to do, as it stands on its
-//! command line, and what it answers. Both sides of the pipe use these types.
+//! The operations of the helper program `binder`, as arguments of its command line, and its
+//! answers. Both sides of the pipe use these types.
 
 use std::{
     fmt::{self, Display, Formatter},
@@ -15,10 +15,10 @@ mod socket;
 
 pub use socket::{Leaving, Protocol, Socket, mptcp, sctp, tcp, udp};
 
-/// One thing to do.
+/// One operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
-    /// Make a socket and take a port; `tcp/127.0.0.1:80/reuseaddr,listen`.
+    /// Create a socket and take a port; `tcp/127.0.0.1:80/reuseaddr,listen`.
     Socket(Socket),
     /// Make an AF_UNIX socket with this name in the abstract space; `unix/NAME`.
     Unix(String),
@@ -31,8 +31,8 @@ pub enum Op {
     Listen(usize),
     /// The same through an io_uring; `ring-listen/N`.
     RingListen(usize),
-    /// Bind a socket through an io_uring that gets to it after another system call has
-    /// returned; `ring-later/127.0.0.1:80`.
+    /// Bind a socket through an io_uring that runs it after another system call has returned;
+    /// `ring-later/127.0.0.1:80`.
     RingLater(SocketAddr),
     /// Bind by the system call of 32-bit x86 programs; `int80/127.0.0.1:80`.
     Int80(SocketAddr),
@@ -69,11 +69,11 @@ pub enum Op {
     Ring,
     /// Become the leader of a session on a terminal of its own; `terminal`.
     Terminal,
-    /// Have memory that nobody can read, soon: whoever tries waits for as long as this
-    /// process is there; `deaf`. The answer is the last socket's.
+    /// Make this process's memory unreadable, soon: a reader waits as long as this process
+    /// runs; `deaf`. The answer is the last socket's.
     Deaf,
-    /// Make this path, for whoever looks through this process's root, a file of which no
-    /// second read is answered for as long as this process is there; `silent/PATH`.
+    /// Make this path, below this process's root, a file whose second read is not answered as
+    /// long as this process runs; `silent/PATH`.
     Silent(PathBuf),
     /// Bind and close this many TCP sockets, over 65,000 ports in turn;
     /// `churn/1000`. The answer is the last one's.
@@ -90,11 +90,11 @@ pub enum Op {
     /// this address and ends; `fork/127.0.0.1:80/1000`.
     Fork(SocketAddr, u32),
     /// Start so many processes one after the other, each in a user and network namespace of
-    /// its own, in which it listens at this address, is refused it, and ends;
+    /// its own, in which it listens at this address, fails to bind it, and exits;
     /// `namespaces/0.0.0.0:80/10`.
     Namespaces(SocketAddr, u32),
-    /// Make a user namespace with many users in it, of whom so many, one after the other, bind
-    /// a TCP socket to this address so many times each; `users/127.0.0.1:80/100/1000`.
+    /// Create a user namespace with many users, of whom so many, one after the other, bind a
+    /// TCP socket to this address so many times each; `users/127.0.0.1:80/100/1000`.
     Users(SocketAddr, u32, u32),
     /// Have so many descriptors open, half of them of sockets; `files/4000`.
     Files(u32),
@@ -103,10 +103,9 @@ pub enum Op {
     Children(u32),
     /// Nothing: it makes the command line longer; `note/TEXT`. There is no answer.
     Note(String),
-    /// From here on say nothing, and end at once when a call is refused;
-    /// `vanish`.
+    /// From here on print nothing, and exit at once when a call fails; `vanish`.
     Vanish,
-    /// Stay until stdin ends, and do what is asked on its lines; `hold`.
+    /// Stay until stdin ends, and run the operations on its lines; `hold`.
     Hold,
 }
 
@@ -247,20 +246,20 @@ impl FromStr for Op {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Stage {
-    /// The bind was refused.
+    /// The bind failed.
     Bind,
-    /// The listen was refused.
+    /// The listen failed.
     Listen,
     /// All was done.
     Done,
 }
 
-/// What came of a socket's [`Op`], one line of JSON on the helper's stdout.
+/// The result of a socket's [`Op`], one line of JSON on the helper's stdout.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
     /// Where it ended.
     pub stage: Stage,
-    /// The error of the call that was refused; 0 if none was.
+    /// The error of the call that failed; 0 if none did.
     pub errno: i32,
     /// The port that was taken; 0 if none was.
     pub port: u16,
@@ -268,9 +267,9 @@ pub struct Outcome {
     pub cookie: u64,
     /// The socket's inode.
     pub inode: u64,
-    /// How many of the sockets were refused.
+    /// How many of the sockets failed.
     pub refused: u32,
-    /// Who answers.
+    /// The process that answers.
     pub pid: u32,
     /// When the last socket's first call was made, as [`crate::monotonic_ns`].
     pub at_ns: u64,

@@ -1,5 +1,4 @@
-//! A child process that is always ended by its own handle, and whose every wait
-//! is bounded.
+//! A child process that is always ended by its own handle, with a time limit for every wait.
 
 use std::{
     io::Write as _,
@@ -22,33 +21,33 @@ use rustix::{
 
 use crate::stream::{Gate, Gated, Manner, Stream};
 
-/// How long a process has to end after it was asked to.
+/// How long a process has to exit after it was asked to.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// A running child.
 pub struct Process {
     child: Child,
-    /// Names the process for good: a process id could be another's by now.
+    /// Identifies the process for good: a pid may be reused.
     pidfd: OwnedFd,
     stdin: Option<ChildStdin>,
-    /// What it says on stdout.
+    /// Its stdout.
     pub stdout: Arc<Stream>,
-    /// What it says on stderr.
+    /// Its stderr.
     pub stderr: Arc<Stream>,
 }
 
 /// How a process's output is read.
 pub struct Gates {
-    /// What it says on stdout.
+    /// Its stdout.
     pub stdout: Gate,
-    /// What it says on stderr.
+    /// Its stderr.
     pub stderr: Gate,
 }
 
 impl Process {
-    /// Starts `command` with all its streams in hand. It gets `on_our_end` when
-    /// the calling *thread* ends (prctl(2), PR_SET_PDEATHSIG), so that it cannot
-    /// outlive the test even if that is killed.
+    /// Starts `command` with pipes for all its streams. It gets the signal `on_our_end` when
+    /// the calling *thread* ends (prctl(2), PR_SET_PDEATHSIG), so that it cannot outlive the
+    /// test even if that is killed.
     pub fn start(command: &mut Command, on_our_end: Signal) -> anyhow::Result<Self> {
         Self::launch(command, on_our_end, Stream::of, Stream::of)
     }
@@ -128,7 +127,7 @@ impl Process {
 
     /// Sends it a signal; does nothing once it has ended.
     pub fn signal(&self, signal: Signal) {
-        // ESRCH is the only error there can be, and is what was wanted.
+        // ESRCH is the only possible error: the process has already exited.
         pidfd_send_signal(&self.pidfd, signal).ok();
     }
 
@@ -140,14 +139,14 @@ impl Process {
         self.child.try_wait().ok().flatten()
     }
 
-    /// Waits for its end, or panics with what it said.
+    /// Waits for its end, or panics with its output.
     pub fn wait_or_panic(&mut self, timeout: Duration) -> ExitStatus {
         self.wait(timeout).unwrap_or_else(|| {
             panic!("process {} did not end in {timeout:?}\n{}", self.pid(), self.said())
         })
     }
 
-    /// What it said so far, for a failure's message.
+    /// Returns its output so far, for a failure's message.
     #[must_use]
     pub fn said(&self) -> String {
         format!("--- its stdout:\n{}--- its stderr:\n{}", self.stdout.text(), self.stderr.text())
@@ -171,7 +170,7 @@ pub fn code(status: ExitStatus) -> i32 {
     status.code().unwrap_or_else(|| -status.signal().unwrap_or(0))
 }
 
-/// What a process has in memory: `VmRSS` (proc_pid_status(5)).
+/// Returns a process's resident memory: `VmRSS` (proc_pid_status(5)).
 #[must_use]
 pub fn resident_kib(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it is there");

@@ -1,4 +1,4 @@
-//! Where the programs are that the tests run.
+//! Finds the programs that the tests run.
 
 use std::{
     env, fs,
@@ -7,8 +7,8 @@ use std::{
 
 use tempfile::TempDir;
 
-/// The `portwatch` binary: `PORTWATCH_BIN`, or the one that was built last
-/// beside the tests or in the workspace's target folder.
+/// The `portwatch` binary: `PORTWATCH_BIN`, or the one that was built last in the tests'
+/// directory or in the workspace's target directory.
 pub fn portwatch() -> anyhow::Result<PathBuf> {
     if let Some(path) = env::var_os("PORTWATCH_BIN") {
         return Ok(PathBuf::from(path));
@@ -47,9 +47,8 @@ pub fn installed(name: &str) -> Option<PathBuf> {
         .find(|path| path.exists())
 }
 
-/// The helper program under another name: another program to whoever looks at
-/// its path. A link, because a file that is still open for writing somewhere
-/// cannot be run.
+/// The helper program under another path, as another program. A link, because a file that is
+/// still open for writing somewhere cannot be executed.
 pub struct Alias {
     _folder: TempDir,
     /// Its path.

@@ -1,5 +1,4 @@
-//! Where a test plays: the agent watches, and a network namespace is the
-//! test's own.
+//! The environment of a test: the agent watches, and a network namespace is the test's own.
 
 use std::sync::Arc;
 
@@ -18,9 +17,9 @@ use crate::{
 pub struct Scene {
     /// The agent that watches.
     pub agent: &'static Agent,
-    /// Where it happens.
+    /// The test's namespace.
     pub netns: Netns,
-    /// Given back when all else is gone.
+    /// Returned when everything else is dropped.
     _turn: Turn,
 }
 
@@ -58,7 +57,7 @@ impl Scene {
         Helper::new(&self.netns)
     }
 
-    /// The cookie that is told of the refused socket, if one can be.
+    /// Returns the cookie that is reported for the failing socket, if there is one.
     #[must_use]
     pub fn cookie_of(&self, refused: &Attempt) -> Option<u64> {
         self.agent.sees_cookies().then(|| refused.last().cookie)
@@ -72,8 +71,8 @@ impl Scene {
         event
     }
 
-    /// Asserts that the agent has told of `refused` and of nothing else here.
-    /// Call it with a refusal that came after the silence to be shown.
+    /// Asserts that the agent has reported only `refused` here. Call it with a failed bind
+    /// that came after the silence to be shown.
     #[track_caller]
     pub fn nothing_but(&self, refused: &Attempt) {
         self.event_of(refused);
@@ -91,10 +90,10 @@ impl Default for Scene {
     }
 }
 
-/// What an event must say of a refused process that ran as the plain helper.
+/// Returns what an event must say about a failing process that is the plain helper.
 #[must_use]
 pub fn process_of(refused: &Attempt) -> Value {
-    // A guest's initramfs may have no users' names.
+    // A guest's initramfs may have no user names.
     let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
     let user = users.lines().any(|line| line.starts_with("root:")).then_some("root");
     let exe = programs::binder().canonicalize().expect("the helper is built");

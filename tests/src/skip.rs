@@ -1,5 +1,5 @@
-//! Skips that are expected, and why. A test that cannot run and does not stand
-//! here fails: a skip must never pass for a success.
+//! Expected skips, and why. A test that cannot run and is not listed here fails: a skip must
+//! not count as a success.
 
 use std::env;
 
@@ -10,15 +10,15 @@ use crate::{agent::agent, kernel};
 enum Place {
     /// In the emulated guest, whose root is an initramfs with busybox.
     Guest,
-    /// On a machine that is no such guest, whose kernel may be built in any way.
+    /// On other machines, whose kernel may have any configuration.
     Machine,
     /// On kernels before this version.
     Before(u32, u32),
-    /// Where the agent has the tracepoint set.
+    /// With an agent that uses the tracepoint set.
     Tracepoint,
 }
 
-/// A skip that is no surprise.
+/// An expected skip.
 struct Expected {
     test: &'static str,
     place: Place,
@@ -56,14 +56,14 @@ const EXPECTED: &[Expected] = &[
     expected("mptcp", Place::Machine, "a kernel may be built without MPTCP"),
 ];
 
-/// Whether this runs in the guest that `cargo xtask vm` boots.
+/// Returns whether this runs in the guest that `cargo xtask vm` boots.
 #[must_use]
 pub fn in_guest() -> bool {
     env::var_os("PORTWATCH_GUEST").is_some_and(|value| value == "1")
 }
 
-/// Says that `test` is skipped because it `lacks` something, and fails if it is
-/// not expected to be skipped here.
+/// Reports that `test` is skipped because it `lacks` something, and fails if that is not
+/// expected here.
 pub fn skip(test: &str, lacks: &str) {
     match EXPECTED.iter().find(|expected| expected.test == test && expected.place.is_here()) {
         Some(expected) => crate::say(&format!("skipped: {test}: {lacks} ({})", expected.why)),
@@ -71,7 +71,7 @@ pub fn skip(test: &str, lacks: &str) {
     }
 }
 
-/// Whether `test` is skipped because the kernel is older than this.
+/// Returns whether `test` is skipped because the kernel is older than this.
 #[must_use]
 pub fn needs(test: &str, (major, minor): (u32, u32)) -> bool {
     let lacks = !kernel::is_at_least(major, minor);

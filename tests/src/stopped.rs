@@ -1,9 +1,9 @@
-//! A thread of another process that is stopped for a while, so that a test knows what
-//! it has not yet looked at.
+//! Stops a thread of another process for a while, so that a test knows what it has not
+//! processed yet.
 
 use std::{fs, path::Path};
 
-/// A thread under ptrace(2), which goes on when this is dropped.
+/// A thread under ptrace(2), which continues when this is dropped.
 pub struct Stopped(libc::pid_t);
 
 impl Stopped {
@@ -19,8 +19,8 @@ impl Stopped {
         let tid: libc::pid_t = task.file_name().unwrap().to_str().unwrap().parse().unwrap();
         let none = std::ptr::null_mut::<libc::c_void>();
         let mut status = 0;
-        // SAFETY: ptrace(2) and waitpid(2) on another process, which need no memory of
-        // this one but `status`.
+        // SAFETY: ptrace(2) and waitpid(2) on another process, which access no memory of this
+        // one but `status`.
         unsafe {
             assert_eq!(libc::ptrace(libc::PTRACE_SEIZE, tid, none, none), 0);
             assert_eq!(libc::ptrace(libc::PTRACE_INTERRUPT, tid, none, none), 0);
@@ -33,7 +33,7 @@ impl Stopped {
 impl Drop for Stopped {
     fn drop(&mut self) {
         let none = std::ptr::null_mut::<libc::c_void>();
-        // SAFETY: as above. It fails only where the thread is gone.
+        // SAFETY: as above. It fails only if the thread has ended.
         unsafe { libc::ptrace(libc::PTRACE_DETACH, self.0, none, none) };
     }
 }

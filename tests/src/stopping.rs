@@ -1,9 +1,9 @@
-//! The end of threads that go on until they are told to stop.
+//! Ends threads that run until they are stopped.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-/// Tells them when this is dropped: also where the test has failed, since they are waited
-/// for then as well (`std::thread::scope`).
+/// Stops them when this is dropped, also if the test has failed, because `std::thread::scope`
+/// waits for them then too.
 pub struct Stopping<'a>(pub &'a AtomicBool);
 
 impl Drop for Stopping<'_> {

@@ -1,4 +1,4 @@
-//! A child's output, line by line, each with the time at which it came.
+//! A child's output, line by line, each with its time.
 
 use std::{
     io::{self, BufRead as _, BufReader, Read},
@@ -12,7 +12,7 @@ use crate::monotonic_ns;
 
 /// One line, without its end.
 pub struct Line {
-    /// What it says.
+    /// Its text.
     pub text: String,
     /// When it was read, as [`monotonic_ns`].
     pub at_ns: u64,
@@ -31,22 +31,22 @@ impl Line {
 pub enum Manner {
     /// As it comes.
     Freely,
-    /// A page, as a pipe's buffers are, and then nothing for so long.
+    /// A page, as a pipe's buffers are, and then nothing for this time.
     Pages(Duration),
     /// Not at all.
     Stuck,
-    /// No longer: the reader closes its end.
+    /// No more: the reader closes its end.
     Gone,
 }
 
-/// What a pipe takes up at a time.
+/// What a pipe takes at a time.
 const PAGE: usize = 4096;
 
-/// Says how a [`Gated`] source is read. Once this is dropped, freely.
+/// Sets how a [`Gated`] source is read. After this is dropped, freely.
 pub struct Gate(Arc<(Mutex<Manner>, Condvar)>);
 
 impl Gate {
-    /// From now on in this manner; a read that has begun comes to its end.
+    /// Changes the manner from now on; a read that has started ends normally.
     pub fn set(&self, manner: Manner) {
         let (now, changed) = &*self.0;
         *now.lock().unwrap_or_else(|e| e.into_inner()) = manner;
@@ -73,14 +73,14 @@ impl<R> Gated<R> {
         (Self { source, gate: Arc::clone(&gate) }, Gate(gate))
     }
 
-    /// Waits until something may be read, and gives how much.
+    /// Waits until something may be read, and returns how much.
     fn wait(&self) -> usize {
         let (manner, changed) = &*self.gate;
         let mut now = manner.lock().unwrap_or_else(|e| e.into_inner());
         loop {
             match *now {
                 Manner::Freely => return usize::MAX,
-                // The end, to whoever owns this.
+                // The end, for the owner of this.
                 Manner::Gone => return 0,
                 Manner::Stuck => now = changed.wait(now).unwrap_or_else(|e| e.into_inner()),
                 Manner::Pages(pause) => {
@@ -106,7 +106,7 @@ impl<R: Read> Read for Gated<R> {
 /// Why a wait ended without an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Silence {
-    /// The time was up.
+    /// The time limit was reached.
     TimedOut,
     /// The stream ended.
     Ended,
@@ -118,8 +118,8 @@ struct Received {
     ended: bool,
 }
 
-/// Everything that came so far. A thread of its own reads it, so that the child
-/// never waits for the test.
+/// Everything so far. A thread of its own reads it, so that the child never waits for the
+/// test.
 #[derive(Default)]
 pub struct Stream {
     received: Mutex<Received>,
@@ -158,7 +158,7 @@ impl Stream {
         stream
     }
 
-    /// Waits until `answer` finds what it looks for in the lines so far.
+    /// Waits until `answer` returns something for the lines so far.
     pub fn wait_until<T>(
         &self,
         timeout: Duration,
@@ -188,14 +188,14 @@ impl Stream {
         })
     }
 
-    /// Waits until the stream has ended, and gives all of it.
+    /// Waits until the stream has ended, and returns all of it.
     pub fn wait_for_end(&self, timeout: Duration) -> String {
-        // Both answers are fine here: what came is what there is.
+        // Both results are fine here: all lines are there.
         self.wait_until(timeout, |_| None::<()>).ok();
         self.text()
     }
 
-    /// Looks at the lines so far.
+    /// Calls `at` with the lines so far.
     pub fn look<T>(&self, at: impl FnOnce(&[Line]) -> T) -> T {
         at(&self.lock().lines)
     }

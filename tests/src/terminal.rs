@@ -1,4 +1,4 @@
-//! A terminal of a test's own (pty(7)): what is typed at it, and what stands on it.
+//! A terminal of a test's own (pty(7)): types text, and reads the screen.
 
 use std::{
     fs::File,
@@ -29,12 +29,12 @@ pub const CTRL_D: &str = "\u{4}";
 pub struct Terminal {
     keyboard: File,
     line: OwnedFd,
-    /// What is shown.
+    /// The screen.
     pub screen: Arc<Stream>,
 }
 
 impl Terminal {
-    /// A fresh one.
+    /// Creates a terminal.
     #[must_use]
     #[allow(clippy::new_without_default, reason = "it takes something from the machine")]
     pub fn new() -> Self {
@@ -50,7 +50,7 @@ impl Terminal {
         Self { keyboard, line, screen }
     }
 
-    /// Has `command` run as the leader of a session on it.
+    /// Runs `command` as the leader of a session on it.
     pub fn confine(&self, command: &mut Command) {
         let line = self.line.try_clone().unwrap();
         // SAFETY: a few system calls, which are safe between fork and exec.
@@ -65,24 +65,24 @@ impl Terminal {
         }
     }
 
-    /// Types.
+    /// Types text.
     pub fn types(&mut self, text: &str) {
         self.keyboard.write_all(text.as_bytes()).expect("somebody is at the other end");
     }
 
-    /// Makes its window so wide.
+    /// Sets the width of its window.
     pub fn resize(&self, columns: u16) {
         let size = Winsize { ws_row: 25, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         tcsetwinsize(&self.line, size).unwrap();
     }
 
-    /// How it is set.
+    /// Returns its settings.
     #[must_use]
     pub fn settings(&self) -> Termios {
         tcgetattr(&self.line).unwrap()
     }
 
-    /// The process group that has it.
+    /// Returns its foreground process group.
     #[must_use]
     pub fn foreground(&self) -> Option<Pid> {
         tcgetpgrp(&self.keyboard).ok()

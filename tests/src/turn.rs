@@ -1,5 +1,5 @@
-//! Whose turn it is. The agent watches the whole machine in one queue, so a test
-//! that floods it would make all others wait: such a test has the machine alone.
+//! Which tests run at the same time. The agent watches the whole machine in one queue, so a
+//! test that floods it would delay all others: such a test runs alone.
 
 use std::sync::{Condvar, Mutex, MutexGuard};
 
@@ -17,16 +17,16 @@ pub struct Turn {
 }
 
 impl Turn {
-    /// Beside others. A test may take several.
+    /// Together with others. A test may take several.
     #[must_use]
     pub fn together() -> Self {
         wait_while(|turns| turns.alone).together += 1;
         Self { alone: false }
     }
 
-    /// When nobody else has one, and none is given meanwhile. It has no
-    /// preference over others, so that a test that takes a second turn for
-    /// itself cannot be kept from it; the others come to an end.
+    /// When nobody else has one, and none is granted meanwhile. It has no preference over
+    /// others, so that a test that takes a second turn for itself can get it; the others come
+    /// to an end.
     #[must_use]
     pub fn alone() -> Self {
         wait_while(|turns| turns.alone || turns.together > 0).alone = true;
@@ -51,7 +51,7 @@ fn wait_while(held_up: impl Fn(&Turns) -> bool) -> MutexGuard<'static, Turns> {
     CHANGED.wait_while(lock(), held_up).unwrap_or_else(|e| e.into_inner())
 }
 
-/// The counts are right even where a test has panicked.
+/// The counts are correct even after a test has panicked.
 fn lock() -> MutexGuard<'static, Turns> {
     TURNS.lock().unwrap_or_else(|e| e.into_inner())
 }

@@ -1,5 +1,5 @@
-//! The Debian package: cargo-deb packs by the metadata in portwatch/Cargo.toml,
-//! after the binary has written its own manual and completions.
+//! The Debian package: cargo-deb builds it from the metadata in portwatch/Cargo.toml, after
+//! the binary has written its manual pages and completions.
 
 use std::{
     fs::{self, File},
@@ -14,7 +14,7 @@ use crate::{build, cargo, checked, root, setup};
 /// Options of `deb`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The package's revision: what is behind the version in its name
+    /// The package's revision: the part after the version in its name
     #[arg(long, default_value = "1")]
     revision: String,
 }
@@ -28,8 +28,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Packs a binary that is built already: in `target_dir`, and below that where
-/// `--target` and `--profile` say.
+/// Packs a binary that is already built, in `target_dir` or in the directory below it that
+/// `--target` and `--profile` select.
 pub fn pack(
     binary: &Path,
     target_dir: &Path,
@@ -60,7 +60,7 @@ pub fn pack(
             .arg(to)
             .args(options)
             .env("CARGO_TARGET_DIR", target_dir)
-            // The path of what was packed.
+            // cargo-deb prints the package's path.
             .stdout(Stdio::null()),
     )
 }

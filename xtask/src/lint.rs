@@ -31,9 +31,8 @@ pub fn run(where_available: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Checks both lock files against the advisory database. Apart from the other checks: it
-/// clones the database, and an advisory of today must not fail a change that has nothing to do
-/// with it.
+/// Checks both lock files against the advisory database. Separate from the other checks: it
+/// clones the database, and a new advisory must not fail an unrelated change.
 pub fn advisories() -> anyhow::Result<()> {
     setup::for_checking()?;
     for manifest in MANIFESTS {

@@ -49,7 +49,7 @@ enum Task {
     },
     /// Set up and run every test; the live tests use this machine's kernel
     Test {
-        /// Run them beside this many failed binds a second of other processes, in a separate
+        /// Run them while another process makes this many binds a second fail, in a separate
         /// network namespace
         #[arg(long, value_name = "RATE", num_args = 0..=1, default_missing_value = "2000")]
         neighbour: Option<u32>,
@@ -59,7 +59,7 @@ enum Task {
     },
     /// Check the spelling, and the licences and sources of the dependencies
     Lint {
-        /// Skip it, and say so, where the programs that it needs cannot be fetched
+        /// Skip the checks, with a message, if the programs that they need cannot be fetched
         #[arg(long)]
         where_available: bool,
     },
@@ -147,14 +147,14 @@ fn run_task(task: Task) -> anyhow::Result<()> {
     }
 }
 
-/// Builds the release binary and gives its path.
+/// Builds the release binary and returns its path.
 fn build() -> anyhow::Result<PathBuf> {
     setup::for_building()?;
     checked(cargo().args(["build", "--release", "--package", "portwatch"]))?;
     Ok(root().join("target/release/portwatch"))
 }
 
-/// Becomes the agent, so that signals and the exit code are its own.
+/// Replaces this process by the agent, so that signals and the exit code are the agent's.
 fn run(args: Vec<OsString>) -> anyhow::Result<()> {
     ensure!(
         rustix::process::geteuid().is_root(),
@@ -182,14 +182,14 @@ fn test(neighbour: Option<u32>, args: Vec<OsString>) -> anyhow::Result<()> {
     checked(cargo().args(["test", "--workspace"]).args(args).env("PORTWATCH_BIN", binary))
 }
 
-/// A process that is refused ports of its own (tests/src/bin/neighbour.rs).
+/// A process whose binds fail, in a namespace of its own (tests/src/bin/neighbour.rs).
 struct Neighbour(Child);
 
 impl Neighbour {
     fn start(rate: u32) -> anyhow::Result<Self> {
         checked(cargo().args(["build", "--package", "portwatch-tests", "--bin", "neighbour"]))?;
         let program = root().join("target/debug/neighbour");
-        // It ends when this process's end of the pipe is closed, however that happens.
+        // It exits when this process's end of the pipe is closed for any reason.
         let child = Command::new(&program)
             .arg(rate.to_string())
             .stdin(Stdio::piped())
@@ -207,20 +207,20 @@ impl Drop for Neighbour {
     }
 }
 
-/// The cargo that runs this, in the workspace's folder.
+/// The cargo that runs this, in the workspace's directory.
 fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
     command
 }
 
-/// The workspace's folder.
+/// The workspace's directory.
 fn root() -> PathBuf {
     let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     here.parent().map_or(here.clone(), PathBuf::from)
 }
 
-/// Runs a command whose output goes to the terminal, and fails as it fails.
+/// Runs a command with its output on the terminal, and returns its failure.
 fn checked(command: &mut Command) -> anyhow::Result<()> {
     let name = command.get_program().to_string_lossy().into_owned();
     let status = command.status().with_context(|| format!("failed to start {name}"))?;

@@ -1,4 +1,4 @@
-//! Distribution packages, by apt.
+//! Installs packages of the distribution with apt.
 
 use std::{
     fs,
@@ -12,7 +12,7 @@ use rustix::fs::{FlockOperation, fcntl_lock};
 
 use crate::{checked, setup::say};
 
-/// A package, known to be there by a file of it.
+/// A package, and a file that shows whether it is installed.
 #[derive(Clone, Copy)]
 pub struct Package {
     pub name: &'static str,
@@ -35,11 +35,11 @@ impl Package {
     }
 }
 
-/// What an installation changes on the machine, beside the packages themselves.
+/// What an installation changes on the machine besides the packages themselves.
 pub const CHANGES: &str = "apt-get adds the packages and what they depend on, without \
                            recommendations, and keeps no downloads";
 
-/// Returns the packages that are not there.
+/// Returns the packages that are not installed.
 pub fn missing(packages: &[Package]) -> Vec<Package> {
     packages.iter().filter(|package| !Path::new(package.file).exists()).copied().collect()
 }
@@ -61,8 +61,8 @@ pub fn apt_install(names: &[&str]) -> anyhow::Result<()> {
     apt_install_by(Command::new("apt-get"), names)
 }
 
-/// Installs packages without recommendations, and starts none of their services. Whether
-/// that can be done was asked before ([`ensure_apt`]).
+/// Installs packages without recommendations, and starts none of their services.
+/// [`ensure_apt`] has checked before whether that is possible.
 pub fn apt_install_by(mut apt: Command, names: &[&str]) -> anyhow::Result<()> {
     apt.args(["install", "--yes", "--no-install-recommends", "--quiet"])
         // Without a terminal of its own dpkg prints no percentages.
@@ -73,7 +73,7 @@ pub fn apt_install_by(mut apt: Command, names: &[&str]) -> anyhow::Result<()> {
         .with_context(|| format!("apt-get cannot install {}", names.join(", ")))
 }
 
-/// Fails where packages cannot be installed.
+/// Fails if packages cannot be installed.
 pub fn ensure_apt(names: &[&str]) -> anyhow::Result<()> {
     ensure!(
         has_apt() && rustix::process::geteuid().is_root(),
@@ -84,23 +84,23 @@ pub fn ensure_apt(names: &[&str]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// While this file is there and exits with 101, packages that bring a service do not start it
+/// While this file exists and exits with 101, packages that bring a service do not start it
 /// (policy-rc.d(8)).
 pub const POLICY: &str = "/usr/sbin/policy-rc.d";
 
-/// Ours says so, which distinguishes it from one that the machine has of its own.
+/// Marks our policy, to distinguish it from the machine's own.
 const OUR_POLICY: &str =
     "#!/bin/sh\n# Written by portwatch's set-up, which removes it again.\nexit 101\n";
 
-/// Puts the policy in place, runs the rest of its arguments, removes the policy. A shell does
-/// it, because it removes the file after Ctrl-C and after xtask's own end as well.
+/// Installs the policy, runs the rest of its arguments, removes the policy. A shell does it,
+/// because it removes the file after Ctrl-C and after xtask's own end too.
 const GUARD: &str = r#"policy=$1 text=$2; shift 2
 trap 'rm -f "$policy"' EXIT
 trap 'exit 130' INT TERM HUP
 printf '%s' "$text" >"$policy" && chmod 755 "$policy" && "$@""#;
 
-/// Returns the command that runs another while no package's service is started. A policy that
-/// the machine has of its own stays, and decides.
+/// Returns a command that runs another without starting any package's service. A policy that
+/// the machine already has stays, and decides.
 fn without_services(command: &Command, policy: &Path) -> Command {
     let foreign = policy.exists() && !is_ours(policy);
     let mut guarded = if foreign {
@@ -136,7 +136,7 @@ pub fn remove_leftover() {
     }
 }
 
-/// Whether somebody installs packages right now: then the policy may be in use.
+/// Returns whether packages are being installed: then the policy may be in use.
 fn is_installing() -> bool {
     let lock = fs::File::options().write(true).open("/var/lib/dpkg/lock-frontend");
     lock.is_ok_and(|lock| fcntl_lock(lock, FlockOperation::NonBlockingLockExclusive).is_err())
@@ -146,7 +146,7 @@ fn has_apt() -> bool {
     Path::new("/usr/bin/apt-get").exists()
 }
 
-/// The package lists, once in a run and only when something is to be installed.
+/// Fetches the package lists, once per run and only if something is to be installed.
 fn update() -> anyhow::Result<()> {
     static ONCE: Once = Once::new();
     let mut result = Ok(());
@@ -184,7 +184,7 @@ mod tests {
         assert_eq!(status.code(), Some(3), "the installation's own exit code");
         assert_eq!(fs::read_to_string(&seen).unwrap(), "101\n");
         assert!(!policy.exists());
-        // Left behind by one that was killed: replaced, and removed this time.
+        // Left by a run that was killed: replaced, and removed this time.
         fs::write(&policy, OUR_POLICY).unwrap();
         without_services(&install, &policy).status().unwrap();
         assert!(!policy.exists());

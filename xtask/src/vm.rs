@@ -1,5 +1,5 @@
-//! The live tests and the differential test on stock Debian kernels, under QEMU
-//! without KVM. Nothing is installed on the host but QEMU and busybox.
+//! Runs the live tests and the differential test on stock Debian kernels, under QEMU without
+//! KVM. On the host it installs only QEMU and busybox.
 
 use std::{
     collections::VecDeque,
@@ -45,10 +45,10 @@ pub struct Args {
     /// Only these scenarios; may be given several times
     #[arg(long = "scenario", value_name = "NAME", value_parser = scenario::names())]
     scenarios: Vec<String>,
-    /// What tells kernels apart, in place of the whole suite
+    /// Only the tests in which kernels differ, instead of the whole suite
     #[arg(long)]
     quick: bool,
-    /// Only the tests whose name contains this, in place of each scenario's own
+    /// Only the tests whose name contains this, instead of each scenario's own
     #[arg(long, value_name = "PART")]
     filter: Option<String>,
     /// How many random scenarios the differential test plays
@@ -57,18 +57,18 @@ pub struct Args {
     /// Guests at a time
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
     jobs: u8,
-    /// Enter the results into docs/kernel-support.md, in place of those that these kernels
-    /// had there
+    /// Write the results into docs/kernel-support.md, and replace earlier ones of these
+    /// kernels
     #[arg(long, conflicts_with = "filter")]
     table: bool,
 }
 
-/// A guest with a system of its own.
+/// A guest that runs a whole system.
 #[derive(clap::Subcommand)]
 enum Whole {
     /// A whole Debian with systemd, the package, and real units
     Debian(debian::Args),
-    /// What the agent costs others, with both sets of hooks, in instructions
+    /// The agent's cost for other processes, with both hook sets, in instructions
     Overhead {
         /// Kernel series
         #[arg(default_value = "6.12")]
@@ -91,8 +91,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
 }
 
-/// Installs what every guest needs and what this one needs more, and returns the folder in
-/// which things are kept.
+/// Installs what every guest needs and what this one needs in addition, and returns the cache
+/// directory.
 fn prepare(more: &[Package]) -> anyhow::Result<PathBuf> {
     setup::for_guests(&[&NEEDS[..], more].concat())?;
     let cache = root().join("target/vm");
@@ -101,7 +101,7 @@ fn prepare(more: &[Package]) -> anyhow::Result<PathBuf> {
     Ok(cache)
 }
 
-/// All that a guest needs but a kernel.
+/// What a guest needs besides a kernel.
 struct Workshop {
     cache: PathBuf,
     programs: Programs,
@@ -122,7 +122,7 @@ impl Workshop {
     }
 }
 
-/// Emulation has a speed of its own, so that instructions are counted in place of time.
+/// Counts instructions instead of time, because emulation has its own speed.
 fn overhead(series: &str) -> anyhow::Result<()> {
     let workshop = Workshop::build()?;
     let (kernel, initrd) = workshop.kernel(series)?;
@@ -194,7 +194,7 @@ fn guest(
     })
 }
 
-/// Boots so many guests at a time until each has been.
+/// Boots all guests, this many at a time.
 fn boot_all(guests: VecDeque<Guest>, jobs: u8) -> anyhow::Result<Vec<Row>> {
     let waiting = Mutex::new(guests);
     let next = || waiting.lock().map_or(None, |mut waiting| waiting.pop_front());

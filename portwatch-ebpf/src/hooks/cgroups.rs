@@ -1,6 +1,6 @@
-//! Control groups that go away. A service that cannot bind ends at once, and systemd
-//! removes its group a few milliseconds later; after that nothing but this can tell
-//! which unit it was. Both sets of hooks have it.
+//! Removed control groups. A service that cannot bind exits at once, and systemd removes its
+//! group a few milliseconds later. After that, only this map names the unit. Both hook sets
+//! have it.
 
 use aya_ebpf::{helpers::bpf_snprintf, macros::btf_tracepoint, programs::BtfTracePointContext};
 use portwatch_common::CGROUP_PATH;
@@ -10,17 +10,17 @@ use crate::{
     maps::{GONE_CGROUPS, GONE_OF_USERS, PATH},
 };
 
-/// The number of the cgroup2 hierarchy; ids are one hierarchy's.
+/// The id of the cgroup2 hierarchy; group ids are unique within one hierarchy.
 const CGROUP2: i32 = 0;
 
-/// The groups that users may make.
+/// The groups that users may create.
 const USERS: &[u8] = b"/user.slice/";
 
-/// In the read-only section, as `bpf_snprintf` (5.13) wants it.
+/// In the read-only section, as `bpf_snprintf` (5.13) requires.
 #[unsafe(no_mangle)]
 static PLAIN: [u8; 3] = *b"%s\0";
 
-/// Called after the group is gone, with its path from the hierarchy's root.
+/// Called after the group is removed, with its path from the hierarchy's root.
 ///
 /// match-proto: `void (struct cgroup *cgrp, const char *path)`
 #[btf_tracepoint(function = "cgroup_rmdir")]
@@ -37,8 +37,8 @@ pub fn pw_cgroup_gone(ctx: BtfTracePointContext) -> i32 {
     };
     let mut values = [ctx.arg::<u64>(1)];
     // SAFETY: the slot is this CPU's own, and the kernel calls this with interrupts off
-    // (`TRACE_CGROUP_PATH`). The format and the one value it takes are there for the
-    // whole call, and so is the path, which the helper reads without faulting.
+    // (`TRACE_CGROUP_PATH`). The format and its one value are valid for the whole call, and so
+    // is the path, which the helper reads without faulting.
     unsafe {
         let (to, format) = (path.cast(), PLAIN.as_ptr().cast());
         let length = bpf_snprintf(to, CGROUP_PATH as u32, format, values.as_mut_ptr(), 8);

@@ -1,5 +1,5 @@
-//! Cookies for sockets and their namespaces, before they bind: up to Linux 5.11 tracing
-//! programs can read one, and only others can have it made.
+//! Creates cookies of sockets and their namespaces before they bind: up to Linux 5.11 tracing
+//! programs can read a cookie, and only other program types can create one.
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -8,7 +8,7 @@ use aya_ebpf::{
     programs::SockAddrContext,
 };
 
-/// A cgroup program that returns anything else refuses the bind.
+/// Any other value from a cgroup program makes the bind fail.
 const ALLOW: i32 = 1;
 
 /// match-proto: BPF_CGROUP_RUN_PROG_INET4_BIND in `__inet_bind`.
@@ -25,8 +25,8 @@ pub fn pw_cookie6(ctx: SockAddrContext) -> i32 {
 
 #[inline(always)]
 fn ask(ctx: &SockAddrContext) -> i32 {
-    // SAFETY: helpers that this program type may call on its own context. Their
-    // answers stay in the socket and in its namespace.
+    // SAFETY: helpers that this program type may call on its own context. The cookies stay in
+    // the socket and in its namespace.
     unsafe {
         bpf_get_socket_cookie(ctx.as_ptr());
         bpf_get_netns_cookie(ctx.as_ptr());

@@ -1,9 +1,9 @@
-//! Which socket refused: the kernel's own conflict check has it in hand, under
-//! the lock of the port's bucket, so what is read here is true at that instant.
+//! The blocking socket. The kernel's own conflict check compares it under the lock of the
+//! port's bucket, so what is read here is true at that instant.
 //!
-//! The check goes through the sockets on the port and ends at the first in
-//! conflict. So the last socket for which one of these functions answered yes,
-//! before `get_port` failed, is the one that refused.
+//! The check iterates over the sockets on the port and ends at the first conflict. So the
+//! blocking socket is the last one for which one of these functions returned true before
+//! `get_port` failed.
 
 use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::fexit, programs::FExitContext};
 use portwatch_common::{Culprit, flag};
@@ -30,9 +30,9 @@ pub fn pw_conflict(ctx: FExitContext) -> i32 {
     0
 }
 
-/// Asked last by the checks for TCP up to 5.x and for UDP, and for wildcard
-/// addresses by the newer check for TCP. Without `match_wildcard` the question
-/// comes from elsewhere: who may join a SO_REUSEPORT group.
+/// Called last by the checks for TCP up to 5.x and for UDP, and for wildcard addresses by the
+/// newer check for TCP. Without `match_wildcard` the caller is not a conflict check: it looks
+/// for a SO_REUSEPORT group to join.
 ///
 /// match-proto: `bool inet_rcv_saddr_equal(const struct sock *sk,
 /// const struct sock *sk2, bool match_wildcard)`
@@ -65,8 +65,8 @@ fn meet(sk: *const Sock, other: *const Sock) {
         state,
         reserved: [0; 3],
     };
-    // In TIME-WAIT it is an `inet_timewait_sock`, which has no more in common
-    // with `struct sock` than `sock_common`.
+    // In TIME-WAIT it is an `inet_timewait_sock`, which shares only `sock_common` with `struct
+    // sock`.
     if state != TCP_TIME_WAIT {
         culprit.uid = load!(other, sk_uid, u32);
         culprit.flags |= flag::UID_KNOWN;
@@ -84,6 +84,6 @@ fn meet(sk: *const Sock, other: *const Sock) {
         reserved: [0; 6],
         culprit,
     };
-    // Without an entry the event names no culprit, and user space looks for it.
+    // Without an entry the event names no blocking socket, and user space determines it.
     let _ = CULPRITS.insert(bpf_get_current_pid_tgid(), met, 0);
 }

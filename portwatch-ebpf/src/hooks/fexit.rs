@@ -1,10 +1,10 @@
-//! The fexit set: exits of the functions that refuse.
+//! The fexit set: exits of the functions that return the error.
 //!
-//! `get_port` is called through a function pointer, so inlining cannot hide it,
-//! and while it runs the requested address and port are still in the socket;
-//! when `inet_bind` returns they are zeroed again. `inet_bind` is hooked for
-//! the protocols that bind by a way of their own (SCTP, ping), and for binds that the
-//! inner program is skipped for while another task is preempted in it.
+//! `get_port` is called through a function pointer, so inlining cannot hide it. While it runs,
+//! the requested address and port are still in the socket; when `inet_bind` returns they are
+//! zeroed again. `inet_bind` is hooked for the protocols with a bind function of their own
+//! (SCTP, ping), and for binds for which the kernel skips the inner program because another
+//! task is preempted in it.
 
 use aya_ebpf::{
     helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns},
@@ -22,8 +22,8 @@ use crate::{
 };
 
 const EADDRINUSE: i32 = 98;
-/// From the exit of the function that refuses, or from a question of the conflict check,
-/// to that of the outer one, the task preempted in between.
+/// Limit of the time from the inner function's exit, or from a conflict check, to the exit of
+/// the outer function, even if the task is preempted in between.
 const LONGEST_NS: u64 = 1_000_000_000;
 
 /// match-proto: `int inet_csk_get_port(struct sock *sk, unsigned short snum)`
@@ -44,7 +44,7 @@ pub fn pw_udp6_port(ctx: FExitContext) -> i32 {
     get_port_returned(&ctx)
 }
 
-/// A refusal is 1 up to 5.15 and -EADDRINUSE from 6.1 on: anything but 0.
+/// Failure is 1 up to 5.15 and -EADDRINUSE from 6.1 on: anything but 0.
 #[inline(always)]
 fn get_port_returned(ctx: &FExitContext) -> i32 {
     let result: i32 = ctx.arg(2);
@@ -64,15 +64,15 @@ fn get_port_returned(ctx: &FExitContext) -> i32 {
     attempt.socket_cookie = cookie;
     attempt.stage = if listens { stage::LISTEN } else { stage::BIND };
     if result == 0 {
-        // The kernel binds in the name of whoever made it do so, `ip link add`
-        // for example, which has nothing to do with the port any more.
+        // The kernel binds on behalf of the current task, for example `ip link add`, which
+        // does not use the port itself.
         if !sock::file(sk).1 {
             record::agreed(&attempt);
         }
         return 0;
     }
     report::refused(&attempt, &culprit_of(sk, cookie, attempt.port));
-    // A failed insert can at worst report the refusal twice.
+    // If the insert fails, the failed bind is reported twice at worst.
     let reported = Reported { sk: sk as u64, cookie, at_ns: now() };
     let _ = REPORTED.insert(bpf_get_current_pid_tgid(), reported, 0);
     0
@@ -85,13 +85,13 @@ pub fn now() -> u64 {
     unsafe { bpf_ktime_get_boot_ns() }
 }
 
-/// What the conflict check met last for this socket on this port. With port 0 it has gone
-/// through the whole range, and the last one means nothing. An entry stays behind where a
-/// conflict did not end in a refusal: another socket may be in the same place by now, or
-/// this one may ask for another port.
+/// Returns the last conflict that the check found for this socket on this port. With port 0 it
+/// has checked the whole range, and the last conflict means nothing. An entry remains after a
+/// conflict that did not make the bind fail: by now another socket may have the same address
+/// in memory, or this one may bind another port.
 #[inline(always)]
 fn culprit_of(sk: *const Sock, cookie: u64, port: u16) -> Culprit {
-    // SAFETY: only this thread writes its own entry, and it is here.
+    // SAFETY: only this thread writes its own entry, and it is running this program.
     match unsafe { CULPRITS.get(bpf_get_current_pid_tgid()) } {
         Some(met)
             if met.by == sk as u64
@@ -126,7 +126,7 @@ fn bind_returned(ctx: &FExitContext) -> i32 {
     let socket: *const u8 = ctx.arg(0);
     let sk = load!(socket, socket_sk, *const Sock);
     let thread = bpf_get_current_pid_tgid();
-    // SAFETY: only this thread writes its own entry, and it is here.
+    // SAFETY: only this thread writes its own entry, and it is running this program.
     let reported = unsafe { REPORTED.get(thread) }.copied();
     if reported.is_some() {
         let _ = REPORTED.remove(thread);
@@ -160,8 +160,8 @@ fn bind_returned(ctx: &FExitContext) -> i32 {
     0
 }
 
-/// The head of `sockaddr_in`; a `sockaddr_in6` has its port in the same place,
-/// and its address beyond what the verifier lets a `sockaddr` pointer reach.
+/// The head of `sockaddr_in`. A `sockaddr_in6` has its port at the same offset, and its
+/// address beyond what the verifier lets a `sockaddr` pointer reach.
 #[repr(C)]
 struct SockAddr {
     family: u16,

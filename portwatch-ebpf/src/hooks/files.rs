@@ -1,5 +1,5 @@
-//! Who has a socket open, asked of the kernel: every task's table of files, and
-//! of what is in it only the sockets that are looked for come out.
+//! The processes that have a socket open: walks every task's descriptor table, and outputs
+//! only the wanted sockets.
 
 use aya_ebpf::{
     bindings::{seq_file, task_struct},
@@ -45,10 +45,10 @@ pub extern "C" fn pw_files(context: *const TaskFile) -> i32 {
     }
     let operations = load!(file, file_operations, u64);
     let Some(of_sockets) = SOCKET_OPERATIONS.get_ptr_mut(0) else { return 0 };
-    // SAFETY: the entry of an array is always there.
+    // SAFETY: the entry of an array always exists.
     let known = unsafe { *of_sockets };
-    // Most files are no sockets, and their inodes are far away (`sock_alloc_file`
-    // gives all sockets the same operations).
+    // Most files are no sockets, and reading their inodes costs cache misses
+    // (`sock_alloc_file` gives all sockets the same operations).
     if known != 0 && known != operations {
         return 0;
     }
@@ -58,7 +58,7 @@ pub extern "C" fn pw_files(context: *const TaskFile) -> i32 {
         return 0;
     }
     if known == 0 {
-        // SAFETY: as above; whoever else writes it writes the same.
+        // SAFETY: as above; every writer writes the same value.
         unsafe { *of_sockets = operations };
     }
     let number = load!(inode, inode_number, u64);
@@ -70,9 +70,8 @@ pub extern "C" fn pw_files(context: *const TaskFile) -> i32 {
     0
 }
 
-/// Called as [`pw_files`]. What comes out are the unix sockets to which
-/// descriptors have been sent that nobody has received yet (unix(7),
-/// SCM_RIGHTS).
+/// Called as [`pw_files`]. Outputs the unix sockets to which descriptors have been sent that
+/// are not received yet (unix(7), SCM_RIGHTS).
 ///
 /// match-proto: `struct socket *bpf_sock_from_file(struct file *file)` (5.11),
 /// `struct unix_sock *bpf_skc_to_unix_sock(void *sk)` (5.16)
@@ -103,7 +102,7 @@ pub extern "C" fn pw_in_flight(context: *const TaskFile) -> i32 {
     0
 }
 
-/// Hands one open file to user space.
+/// Outputs one open file to user space.
 #[inline(always)]
 fn write(context: *const TaskFile, task: *const task_struct, inode: u64) {
     // SAFETY: the verifier checks the context; `meta` and `seq` are never null.
@@ -115,7 +114,7 @@ fn write(context: *const TaskFile, task: *const task_struct, inode: u64) {
         fd,
         reserved: 0,
     };
-    // SAFETY: the record is on this program's stack, of that size. What does
-    // not fit the buffer is written again by the kernel with a larger one.
+    // SAFETY: the record is on this program's stack, of that size. If it does not fit the
+    // buffer, the kernel runs this again with a larger one.
     unsafe { bpf_seq_write(seq, (&raw const found).cast(), size_of::<OpenFile>() as u32) };
 }

@@ -1,12 +1,12 @@
-//! Who descends of the process that is watched, where programs do not see a task's
-//! parents (up to Linux 5.10).
+//! The descendants of the watched process, where programs cannot read a task's parents (up to
+//! Linux 5.10).
 
 use aya_ebpf::{bindings::task_struct, macros::btf_tracepoint, programs::BtfTracePointContext};
 
 use crate::{layout::load, maps::FAMILY, tree};
 
-/// The child of one of the family is one, and a number that was one's may be a
-/// stranger's now.
+/// Adds the child of a recorded process, and removes a child whose reused pid was recorded for
+/// another.
 ///
 /// match-proto: `void (struct task_struct *parent, struct task_struct *child)`
 #[btf_tracepoint(function = "sched_process_fork")]
@@ -17,7 +17,7 @@ pub fn pw_fork(ctx: BtfTracePointContext) -> i32 {
         // A thread.
         return 0;
     }
-    // Of very many the one that was not seen for longest makes room.
+    // If the map is full, the entry that was least recently used is replaced.
     let _ = if tree::has(parent) { FAMILY.insert(child, 1, 0) } else { FAMILY.remove(child) };
     0
 }

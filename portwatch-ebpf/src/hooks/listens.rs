@@ -1,5 +1,5 @@
-//! Tells somebody who waits for it that a port is about to be listened on. Loaded
-//! alone, with a ring of its own.
+//! Notifies `portwatch wait` that a socket is about to listen on a port. Loaded alone, with
+//! its own ring.
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 
@@ -9,9 +9,8 @@ use crate::{
     sock::{self, Sock},
 };
 
-/// `inet_csk_listen_start` sets the state first and asks for the port then, so
-/// whoever waits looks again. If the ring is full, there is a reason to look in
-/// it already.
+/// `inet_csk_listen_start` sets the state before it gets the port, so the waiting process
+/// checks again. If the ring is full, it already contains a reason to check.
 ///
 /// match-proto: `void (const struct sock *sk, const int old, const int new)`
 #[btf_tracepoint(function = "inet_sock_set_state")]

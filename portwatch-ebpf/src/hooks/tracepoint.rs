@@ -1,9 +1,9 @@
-//! The tracepoint set, for kernels that refuse function hooks.
+//! The tracepoint set, for kernels that reject function hooks.
 //!
-//! The attempt is seen by `cgroup/bind4|6` or, for listen, by the state change
-//! CLOSE → LISTEN; its result when the system call returns. The two are joined
-//! by thread, and an attempt that is not the system call's own is not kept
-//! ([`call::is_for`]). What has none is missed: io_uring, and the kernel's own binds.
+//! `cgroup/bind4|6` sees the attempt of bind, and the state change CLOSE → LISTEN that of
+//! listen. The result is known when the system call returns. The two are joined by thread. An
+//! attempt that does not belong to the thread's system call is not kept ([`call::is_for`]).
+//! Binds without a system call of their own are missed: io_uring, and the kernel's own.
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -28,7 +28,7 @@ use crate::{
     tree,
 };
 
-/// A cgroup program that returns anything else refuses the bind.
+/// Any other value from a cgroup program makes the bind fail.
 const ALLOW: i32 = 1;
 const EADDRINUSE: i64 = 98;
 const IPPROTO_TCP: u32 = 6;
@@ -78,11 +78,11 @@ fn asked(ctx: &SockAddrContext, user: &bpf_sock_addr) -> Attempt {
     attempt
 }
 
-/// Adds the socket's options and stores the attempt under the thread.
+/// Adds the socket's options and stores the attempt under the thread's id.
 #[inline(always)]
 fn remember(ctx: &SockAddrContext, user: &bpf_sock_addr, mut attempt: Attempt) {
-    // SAFETY: `sk` is the context's socket pointer; the casts give a BTF
-    // pointer or null, which is checked.
+    // SAFETY: `sk` is the context's socket pointer. The casts return a BTF pointer or null,
+    // which is checked.
     let sk = unsafe {
         let sk = user.__bindgen_anon_1.sk;
         if sk.is_null() {
@@ -94,7 +94,7 @@ fn remember(ctx: &SockAddrContext, user: &bpf_sock_addr, mut attempt: Attempt) {
         }
     };
     if sk.is_null() {
-        // An IPv4 UDP socket has no such cast; its options can be asked for.
+        // An IPv4 UDP socket has no such cast; its options are read by `bpf_getsockopt`.
         reuse_by_getsockopt(ctx, &mut attempt);
     } else {
         let family = attempt.family;
@@ -122,7 +122,7 @@ fn reuse_by_getsockopt(ctx: &SockAddrContext, attempt: &mut Attempt) {
     }
 }
 
-/// A boolean socket option; `None` where this kernel does not let it be asked.
+/// A boolean socket option; `None` if this kernel does not allow reading it.
 #[inline(always)]
 fn is_set(ctx: &SockAddrContext, option: i32) -> Option<bool> {
     let mut value = 0i32;
@@ -138,10 +138,10 @@ fn store(attempt: &Attempt) {
         return;
     }
     let thread = bpf_get_current_pid_tgid();
-    // A thread's place is kept for its next attempt: writing to it costs a fifth of
-    // taking and giving back an entry of the map.
+    // A thread's entry is kept for its next attempt: a write to it costs a fifth of inserting
+    // and removing a map entry.
     if let Some(place) = ATTEMPTS.get_ptr_mut(thread) {
-        // SAFETY: only this thread writes its own entry, and it is here.
+        // SAFETY: only this thread writes its own entry, and it is running this program.
         unsafe {
             if (*place).stage != stage::UNPROVABLE {
                 *place = *attempt;
@@ -154,8 +154,8 @@ fn store(attempt: &Attempt) {
     }
 }
 
-/// `listen(2)` asks for the port once more: `inet_csk_listen_start` sets LISTEN
-/// first and calls `get_port` then.
+/// `listen(2)` gets the port once more: `inet_csk_listen_start` sets LISTEN first and then
+/// calls `get_port`.
 ///
 /// match-proto: `void (const struct sock *sk, const int old, const int new)`
 #[btf_tracepoint(function = "inet_sock_set_state")]
@@ -191,12 +191,12 @@ pub fn pw_sys_exit_again(ctx: BtfTracePointContext) -> i32 {
     exited(&ctx, Turn::Second)
 }
 
-/// Which of both programs runs for a call that has ended.
+/// Which of the two programs runs for a call that has ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Turn {
     First,
-    /// What the first has dealt with is no longer there; that there never was anything is
-    /// for the first to say.
+    /// Runs if the first was skipped. Attempts that the first has processed are no longer in
+    /// the map. Only the first counts failures without an attempt.
     Second,
 }
 
@@ -240,11 +240,11 @@ fn finish(ctx: &BtfTracePointContext, regs: *const Regs, turn: Turn) {
     }
 }
 
-/// A call was refused, and nobody saw it try.
+/// Counts a failed call whose attempt was not recorded.
 #[inline(always)]
 fn missing(ctx: &BtfTracePointContext, regs: *const Regs, asked: u8) {
     let family = if asked == stage::BIND { requested_family(regs) } else { AF_INET };
-    // Other families have reasons of their own to refuse.
+    // Other families return EADDRINUSE for reasons of their own.
     if family != AF_INET && family != AF_INET6 {
         return;
     }
@@ -252,13 +252,13 @@ fn missing(ctx: &BtfTracePointContext, regs: *const Regs, asked: u8) {
         count_not_attempted();
     } else {
         count_loss(loss::ATTEMPT_MISSING);
-        debug!(ctx, "refused call without an attempt, family {}", family);
+        debug!(ctx, "failed call without an attempt, family {}", family);
     }
 }
 
-/// Where an attempt could not be told to be the call's own when it was made (up to Linux
-/// 5.14), one of the kernel's own in another call may have been left behind. It is not this
-/// call's if this one is of another family.
+/// Where an attempt could not be tied to the call when it was made (up to Linux 5.14), an
+/// attempt of the kernel's own during another call may remain. It is not this call's if the
+/// address family differs.
 #[inline(always)]
 fn is_this_calls(attempt: &Attempt, regs: *const Regs) -> bool {
     if offset!(helpers) & helper::TASK_REGS != 0 || attempt.stage == stage::LISTEN {
@@ -268,17 +268,18 @@ fn is_this_calls(attempt: &Attempt, regs: *const Regs) -> bool {
     family == 0 || family == attempt.family
 }
 
-/// This thread's attempt; its stage is neither bind nor listen if there is none. It is done
-/// with on success too, so that a later refusal of another kind (AF_UNIX) cannot find it.
+/// Returns this thread's attempt; its stage is neither bind nor listen if there is none. The
+/// attempt ends here on success too, so that a later failure of another kind (AF_UNIX) cannot
+/// find it.
 #[inline(always)]
 fn take(regs: *const Regs, turn: Turn) -> Attempt {
-    // Until the next call has ended, what an io_uring attempts would look like that call's.
+    // Until the next call has ended, an attempt of an io_uring would look like that call's.
     let unprovable = offset!(helpers) & helper::TASK_REGS != 0 && call::has_no_result(regs);
     let next = if unprovable { stage::UNPROVABLE } else { stage::NONE };
     let thread = bpf_get_current_pid_tgid();
     let Some(place) = ATTEMPTS.get_ptr_mut(thread) else {
-        // Not an `Option`: what `None` leaves undefined may be copied, which the
-        // verifier refuses.
+        // Not an `Option`: the compiler may copy the undefined bytes of a `None`, which the
+        // verifier rejects.
         let mut none = sock::empty();
         if unprovable {
             none.stage = stage::UNPROVABLE;
@@ -287,10 +288,10 @@ fn take(regs: *const Regs, turn: Turn) -> Attempt {
         }
         return none;
     };
-    // SAFETY: only this thread writes its own entry, and it is here.
+    // SAFETY: only this thread writes its own entry, and it is running this program.
     unsafe {
         let attempt = *place;
-        // What the first has left for the next call, the second leaves alone.
+        // The second does not touch what the first has left for the next call.
         if turn == Turn::First || matches!(attempt.stage, stage::BIND | stage::LISTEN) {
             (*place).stage = next;
         }

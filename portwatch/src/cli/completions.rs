@@ -1,4 +1,4 @@
-//! `portwatch completions`: what a shell asks when Tab is pressed.
+//! `portwatch completions`: the script that a shell runs when Tab is pressed.
 
 use std::process::ExitCode;
 
@@ -38,7 +38,7 @@ Examples:
 /// Prints the script.
 ///
 /// # Errors
-/// stdout does not take it.
+/// stdout cannot be written.
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let script = match args.shell {
         Known::Bash => script(Bash),

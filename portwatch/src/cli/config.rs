@@ -1,4 +1,4 @@
-//! `portwatch config`: whether the file is right, and what holds in the end.
+//! `portwatch config`: validates the file, or prints the effective settings.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -43,7 +43,7 @@ Examples:
 
 Exit codes: 0 valid, 2 invalid, 4 not permitted to read the file.";
 
-/// Reads and tells. `given` are the matches of this verb.
+/// Runs the verb. `given` are the matches of this verb.
 pub fn run(args: &Args, given: &ArgMatches) -> Result<ExitCode, Failure> {
     let text = match &args.verb {
         Verb::Check { file } => {

@@ -1,4 +1,4 @@
-//! `portwatch doctor`: what this kernel and these rights allow.
+//! `portwatch doctor`: what this kernel and these permissions allow.
 
 use std::{fmt::Write as _, path::Path, process::ExitCode};
 
@@ -46,7 +46,7 @@ Examples:
 Exit codes: 0 portwatch run would work, 4 only capabilities are missing, 1 the
 kernel lacks a feature.";
 
-/// Whether something can be used, or why not.
+/// Whether something can be used, and why not.
 #[derive(Debug, Serialize)]
 enum Answer {
     #[serde(rename = "Ok")]
@@ -84,10 +84,10 @@ struct Report {
     problem: Option<String>,
 }
 
-/// Probes, attaches for a moment, asks the sources, and tells.
+/// Probes the kernel, attaches the hooks for a moment, probes the sources, and prints the
+/// report.
 ///
-/// Exit code 0 where the agent could run, 4 where only rights are missing, 1
-/// otherwise.
+/// Exit code 0 if the agent could run, 4 if only permissions are missing, 1 otherwise.
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let (report, code) = examine(args.hooks.choice);
     let text = match args.json {
@@ -174,7 +174,7 @@ fn chain(error: &impl std::error::Error) -> String {
     text
 }
 
-/// A row for each fact.
+/// One line for each fact.
 fn text(report: &Report) -> String {
     let mut out = String::new();
     let mut row = |label: &str, text: &str| {

@@ -9,15 +9,14 @@ use crate::{
     values::ValueError,
 };
 
-/// Why a verb ends before it is done. Only an error that says what to do can become
-/// one.
+/// Why a verb ends early. Only an error with a hint can become one.
 #[derive(Debug)]
 pub enum Failure {
-    /// Whoever read the results has seen enough; there is nobody to tell.
+    /// The output's reader has closed it, so there is nothing to report.
     Unread,
     /// Something failed.
     Failed {
-        /// What, with its causes.
+        /// The error, with its causes.
         error: Box<dyn Error + Send + Sync>,
         /// What to do.
         hint: &'static str,
@@ -33,7 +32,7 @@ impl<E: Advised> From<E> for Failure {
 }
 
 impl fmt::Display for Failure {
-    /// In one line.
+    /// On one line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unread => f.write_str("the reader of the results closed the pipe"),
@@ -46,28 +45,28 @@ impl fmt::Display for Failure {
     }
 }
 
-/// What led to an error, the nearest first.
+/// Returns the causes of an error, the nearest first.
 fn causes(error: &dyn Error) -> impl Iterator<Item = String> {
     let causes = std::iter::successors(error.source(), |&error| error.source());
     causes.map(|cause| cause.to_string().trim_end().to_owned())
 }
 
-/// What clap cannot see to be wrong.
+/// A usage error that clap cannot detect.
 #[derive(Debug, thiserror::Error)]
 pub enum UsageError {
-    /// There is no input, and nobody types events.
+    /// There is no input: stdin is a terminal.
     #[error("nothing to read")]
     NothingToRead,
-    /// Limits of a capture that there is not.
+    /// Limits of a capture without a capture.
     #[error("`{0}` limits a capture, but there is no capture")]
     NothingToLimit(&'static str),
     /// A secret might be shown.
     #[error("PORTWATCH_REDACT: {0}")]
     NotRedacted(ValueError),
-    /// A difference has other forms.
+    /// A difference has only other formats.
     #[error("--diff cannot print {0}")]
     NoDiffAs(Kind),
-    /// There is nothing to run.
+    /// There is no command.
     #[error("no command given")]
     NoCommand,
 }
@@ -90,7 +89,7 @@ impl Advised for UsageError {
     }
 }
 
-/// What was read is not as it should be.
+/// An error in the input.
 #[derive(Debug, thiserror::Error)]
 pub enum InputError {
     /// All others were read.
@@ -104,13 +103,13 @@ impl Advised for InputError {
     }
 }
 
-/// A network namespace that cannot be looked into.
+/// A network namespace that cannot be entered.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot enter network namespace `{place}`")]
 pub struct NetnsError {
-    /// As it was named.
+    /// As the user named it.
     pub place: String,
-    /// The answer.
+    /// The error.
     pub source: io::Error,
 }
 
@@ -130,7 +129,7 @@ impl Advised for NetnsError {
     }
 }
 
-/// The operating system refuses something that a verb needs.
+/// The operating system rejects something that a verb needs.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to {step}")]
 pub struct SystemError {
@@ -139,7 +138,7 @@ pub struct SystemError {
 }
 
 impl SystemError {
-    /// Wraps the answer to `step`.
+    /// Wraps the error of `step`.
     pub fn at<E: Into<Box<dyn Error + Send + Sync>>>(step: &'static str) -> impl FnOnce(E) -> Self {
         move |source| Self { step, source: source.into() }
     }
@@ -152,7 +151,7 @@ impl Advised for SystemError {
     }
 }
 
-/// stdout does not take a result.
+/// A result cannot be written to stdout.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to write to stdout")]
 struct ResultError {
@@ -165,8 +164,8 @@ impl Advised for ResultError {
     }
 }
 
-/// The failure that it is when a result cannot be written: none to speak of where its
-/// reader has gone.
+/// Returns the failure for a result that cannot be written: `Unread` if the reader has closed
+/// it.
 pub fn unwritten(error: impl Into<io::Error>) -> Failure {
     let source = error.into();
     match source.kind() {
@@ -175,8 +174,8 @@ pub fn unwritten(error: impl Into<io::Error>) -> Failure {
     }
 }
 
-/// The exit code of a verb that is done but for writing its result: it is the answer
-/// that counts, so it stays the same where the result's reader has gone.
+/// Returns the exit code of a verb that has only its result left to write. The exit code is
+/// the answer, so it stays the same if the reader has closed the output.
 pub fn ended(code: impl Into<ExitCode>, written: io::Result<()>) -> Result<ExitCode, Failure> {
     match written.map_err(unwritten) {
         Ok(()) | Err(Failure::Unread) => Ok(code.into()),
@@ -184,7 +183,7 @@ pub fn ended(code: impl Into<ExitCode>, written: io::Result<()>) -> Result<ExitC
     }
 }
 
-/// Tells of the failure on stderr and gives the exit code for its kind.
+/// Prints the failure on stderr and returns its exit code.
 pub fn report(failure: &Failure) -> ExitCode {
     let Failure::Failed { error, hint, code } = failure else { return ExitCode::SUCCESS };
     let mut text = format!("error: {}", error.to_string().trim_end());

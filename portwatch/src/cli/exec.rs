@@ -1,4 +1,4 @@
-//! `portwatch exec`: a command, and why its binds are refused.
+//! `portwatch exec`: runs a command, and explains its failed binds.
 
 use std::{ffi::OsString, process::ExitCode, sync::Arc, time::Duration};
 
@@ -74,10 +74,10 @@ Exit codes: the command's own, or 128 plus the number of the signal that ended i
 127 command not found, 126 the command cannot be run, 4 not permitted to watch binds
 (then the command is not started).";
 
-/// Equal failures within this time are told together.
+/// Identical failures within this time are reported together.
 const STORM_WINDOW: Duration = Duration::from_secs(10);
 
-/// Runs the command, and once more if that is asked for and may help.
+/// Runs the command, and once more if `--wait-free` is given and may help.
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let redaction = settings::redaction()?;
     watch::need_rights()?;
@@ -90,7 +90,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
 
 async fn starts(args: &Args, redaction: &Redaction) -> Result<ExitCode, Failure> {
     let signals = Signals::hold_back().map_err(SystemError::at("read signals"))?;
-    // Its thread holds the signals back as well.
+    // Its thread blocks the signals too.
     talk::start();
     set_child_subreaper(Some(getpid())).map_err(SystemError::at("become a child subreaper"))?;
     let locked_memory = getrlimit(Resource::Memlock);
@@ -105,8 +105,7 @@ async fn starts(args: &Args, redaction: &Redaction) -> Result<ExitCode, Failure>
     Ok(watched(args, redaction, &signals, &locked_memory, &refused, wait).await?.into())
 }
 
-/// Starts the command while its binds are watched, unless `before` that an end has
-/// come.
+/// Starts the command and watches its binds, unless an end arrives before.
 async fn watched(
     args: &Args,
     redaction: &Redaction,
@@ -139,12 +138,12 @@ async fn watched(
         if let Some(end) = before().await? {
             return Ok(end);
         }
-        // What has come until now has not reached the command, and never would.
+        // Signals until now have not reached the command, and never will.
         if let Some(end) = ended_by(signals)? {
             return Ok(end);
         }
         say("portwatch: ready");
-        // Before what the command says.
+        // Before the command's own output.
         talk::settle();
         let (program, arguments) = args.command.split_first().ok_or(UsageError::NoCommand)?;
         let child = Child::start(program, arguments, signals, *locked_memory)?;
@@ -153,8 +152,8 @@ async fn watched(
     .await?
 }
 
-/// Waits until the ports are free. Gives the end that it comes to where they are
-/// not, or where a signal ends the wait.
+/// Waits until the ports are free. Returns the end if they do not become free, or if a signal
+/// ends the wait.
 async fn hold(
     asked: &[Asked],
     timeout: SignedDuration,
@@ -209,7 +208,7 @@ fn name(asked: &Asked) -> String {
     }
 }
 
-/// A signal that would have ended the command, had it been there.
+/// Returns the end for a signal that would have ended the command, had it been running.
 fn ended_by(signals: &Signals) -> Result<Option<End>, Failure> {
     while let Some(received) = signals.pending().map_err(SystemError::at("read signals"))? {
         if received.ends() {

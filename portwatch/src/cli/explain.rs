@@ -1,4 +1,4 @@
-//! `portwatch explain`: what would stop a bind here now?
+//! `portwatch explain`: shows what would block a bind right now.
 
 use std::{
     fs::File,
@@ -30,13 +30,13 @@ use crate::{
     sinks,
 };
 
-/// How long one port may be looked into in one namespace.
+/// Time limit for one port in one namespace.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Network namespaces that are looked into; each is an open file, and by default a
-/// process may have 1,024.
+/// Network namespaces that are searched; each is an open file, and by default a process may
+/// have 1,024.
 const MOST_NETNS: usize = 512;
 
-/// How it is used.
+/// Examples.
 const EXAMPLES: &str = "\
 Examples:
   portwatch explain 8080
@@ -69,8 +69,8 @@ pub struct Args {
     /// The binding program sets SO_REUSEADDR
     #[arg(long)]
     reuseaddr: bool,
-    /// Look in another network namespace: of a process, by name (ip-netns(8)), by file;
-    /// or in all
+    /// Explain a bind in another network namespace: of a process, by name (ip-netns(8)),
+    /// by file; or in all of them
     #[arg(long, value_name = "PID|NAME|PATH|all")]
     netns: Option<String>,
     /// Output format
@@ -78,7 +78,7 @@ pub struct Args {
     format: Form,
 }
 
-/// A form of the answer.
+/// An output format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Form {
     /// A block of text per port
@@ -89,7 +89,7 @@ enum Form {
     Markdown,
 }
 
-/// Looks, tells, and exits with 3 if something is in the way.
+/// Collects the answers, prints them, and exits with 3 if a bind is blocked.
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let protocol = if args.udp { Protocol::Udp } else { Protocol::Tcp };
     let targets = target::targets(&args.targets, protocol)?;
@@ -119,7 +119,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     for place in &places {
         let netns = match enricher.enter(place) {
             Ok(netns) => netns,
-            // One of many may have ended meanwhile.
+            // A namespace may have been removed meanwhile.
             Err(error) if everywhere => {
                 say(format_args!("portwatch: cannot enter a network namespace: {error}"));
                 continue;
@@ -153,7 +153,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     ended(code(&answers), tell(args.format, &answers, &enricher.engines_with_tables()))
 }
 
-/// The interface that a target names, in the namespace where it is looked at.
+/// Returns the interface that a target names, in its namespace.
 fn device(
     enricher: &Enricher,
     place: &NetnsRef,
@@ -164,8 +164,8 @@ fn device(
     Ok(Some(interface.find(&*socket)?))
 }
 
-/// Of many namespaces, those where a port has something on it; the own one, which
-/// comes first, where none has.
+/// Keeps the namespaces in which a port is in use; the agent's own, which comes first, if
+/// there is none.
 fn leave_out_nothing_to_say(answers: &mut Vec<Explanation>) {
     let mut told = Vec::new();
     answers.retain(|answer| {
@@ -187,7 +187,7 @@ fn tell(form: Form, answers: &[Explanation], engines: &[Engine]) -> io::Result<(
     }
 }
 
-/// Held counts for more than not known.
+/// Held takes precedence over unknown.
 fn code(answers: &[Explanation]) -> ExitCode {
     match answers.iter().map(Explanation::outcome).max() {
         Some(Outcome::Refused) => ExitCode::from(3),
@@ -196,7 +196,7 @@ fn code(answers: &[Explanation]) -> ExitCode {
     }
 }
 
-/// The namespace of a process, by its number; of a name; or a file.
+/// Opens the namespace of a process, by its pid; of a name; or a file.
 fn named(place: &str) -> Result<NetnsRef, NetnsError> {
     let path = if place.bytes().all(|byte| byte.is_ascii_digit()) {
         PathBuf::from("/proc").join(place).join("ns/net")
@@ -205,7 +205,7 @@ fn named(place: &str) -> Result<NetnsRef, NetnsError> {
     } else {
         PathBuf::from("/run/netns").join(place)
     };
-    // A FIFO would be waited for.
+    // Opening a FIFO would block.
     let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
     let file = file.map_err(|source| NetnsError { place: place.to_owned(), source })?;
     Ok(NetnsRef::Other(file))

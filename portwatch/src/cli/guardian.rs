@@ -1,4 +1,4 @@
-//! `portwatch guardian`: the process beside a command of `exec`'s, which starts it.
+//! `portwatch guardian`: the process that starts the command of `exec`, and ends it.
 
 use std::process::ExitCode;
 
@@ -12,7 +12,7 @@ pub struct Args {
     pid: u32,
 }
 
-/// Guards until that process is gone.
+/// Waits until that process has exited.
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     guardian::guard(args.pid);
     Ok(ExitCode::SUCCESS)

@@ -1,4 +1,4 @@
-//! `portwatch history`: the squatters that come back.
+//! `portwatch history`: finds recurring holders.
 
 use std::process::ExitCode;
 
@@ -33,11 +33,11 @@ enum Format {
     Human,
     /// One JSON object
     Json,
-    /// A table to paste
+    /// A Markdown table, ready to paste
     Markdown,
 }
 
-/// Reads everything, then tells.
+/// Reads all input, then prints the result.
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let mut history = History::default();
     let tally = args.input.read(

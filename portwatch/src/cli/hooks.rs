@@ -1,4 +1,4 @@
-//! Which set of hooks, as the command line asks for it.
+//! The option that selects the hook set.
 
 use clap::{ValueEnum, builder::PossibleValue};
 
@@ -29,7 +29,9 @@ impl ValueEnum for Choice {
             Self::Auto => {
                 ("auto", "Function exits if the kernel permits them, otherwise tracepoints")
             }
-            Self::Fexit => ("fexit", "Function exits, or fail"),
+            Self::Fexit => {
+                ("fexit", "Function exits only; fails if the kernel does not permit them")
+            }
             Self::Tracepoint => ("tracepoint", "Tracepoints, even if function exits are permitted"),
         };
         Some(PossibleValue::new(name).help(help))

@@ -56,15 +56,15 @@ pub struct Input {
 /// What has been read.
 #[derive(Debug, Default)]
 pub struct Tally {
-    /// Events that were wanted.
+    /// Events that matched the filters.
     pub events: u64,
-    /// Lines that are no records.
+    /// Lines that are not records.
     pub bad: u64,
 }
 
 impl Tally {
-    /// The exit code; lines that are no records are an error, which has come after
-    /// all that could be read.
+    /// Returns the exit code. Lines that are not records are an error, reported after
+    /// everything else was read.
     pub fn end(&self) -> Result<ExitCode, Failure> {
         match self.bad {
             0 => Ok(ExitCode::SUCCESS),
@@ -74,8 +74,8 @@ impl Tally {
 }
 
 impl Input {
-    /// Hands each wanted event to `event`, diagnosed again, and all
-    /// other records to `other`. Lines that are no records are told on stderr.
+    /// Passes each matching event, diagnosed again, to `event`, and all other records to
+    /// `other`. Lines that are not records are reported on stderr.
     pub fn read(
         &self,
         mut event: impl FnMut(&Again) -> Result<(), Failure>,
@@ -157,7 +157,7 @@ impl Input {
     }
 }
 
-/// Each of the first few bad lines, and how many there were.
+/// Reports each of the first few bad lines, and finally their number.
 fn tell(bad: &BadLine, torn: bool, tally: &mut Tally, bar: Option<&ProgressBar>) {
     const MOST: u64 = 20;
     let say = |text: String| match bar {
@@ -176,7 +176,7 @@ fn tell(bad: &BadLine, torn: bool, tally: &mut Tally, bar: Option<&ProgressBar>)
     }
 }
 
-/// On a terminal, where there is something to wait for.
+/// A progress bar, on a terminal and for input of known size.
 fn progress(bytes: u64) -> Option<ProgressBar> {
     const WORTH_IT: u64 = 16 * 1024 * 1024;
     if bytes < WORTH_IT || !Stream::Stderr.is_terminal() || Stream::Stdout.is_terminal() {
@@ -190,7 +190,7 @@ fn progress(bytes: u64) -> Option<ProgressBar> {
     Some(bar)
 }
 
-/// A moment, or how long ago.
+/// Parses a time, or how long ago it was.
 fn moment(text: &str) -> Result<Timestamp, ValueError> {
     if let Ok(at) = text.parse() {
         return Ok(at);

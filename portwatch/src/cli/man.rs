@@ -1,4 +1,4 @@
-//! `portwatch man`: the manual, for packages.
+//! `portwatch man`: writes the manual pages, for packages.
 
 use std::{fs, io, path::PathBuf, process::ExitCode};
 

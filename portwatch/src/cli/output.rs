@@ -1,4 +1,4 @@
-//! The sinks that settings stand for.
+//! The sinks of the settings.
 
 use crate::{
     config::Settings,
@@ -7,12 +7,12 @@ use crate::{
 
 use super::{error::Failure, streams::Stream};
 
-/// Opens what is set.
+/// Opens all sinks of the settings.
 pub fn open(settings: &Settings) -> Result<Vec<Placed>, Failure> {
     settings.sinks().iter().map(|sink| open_one(sink, Stream::Stdout)).collect()
 }
 
-/// Opens one that writes to `out`, unless it writes elsewhere.
+/// Opens one. It writes to `out`, unless it has an output of its own.
 pub fn open_one(sink: &Table, out: Stream) -> Result<Placed, Failure> {
     Ok(sink.open(out, out.colour())?)
 }

@@ -1,4 +1,4 @@
-//! `portwatch replay`: what was recorded, diagnosed again by today's rules.
+//! `portwatch replay`: diagnoses recorded events again with the current rules.
 
 use std::{
     io::{BufWriter, Write as _},
@@ -38,9 +38,10 @@ Examples:
   grep -h portwatch/bind-failure *.log | portwatch replay -
       from any log that contains the records
 
-replay reports lines that are not records on stderr, and then exits with code 1.";
+replay reports lines that are not records on stderr and continues. It exits with code 1
+if there were any.";
 
-/// Reads, diagnoses, writes.
+/// Reads, diagnoses and writes.
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let tally = if args.diff {
         differences(args)
@@ -52,7 +53,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     tally.end()
 }
 
-/// The quick way: bytes that stay as they are are copied.
+/// The fast path: unchanged bytes are copied.
 fn json(input: &Input) -> Result<Tally, Failure> {
     const BUFFER: usize = 256 * 1024;
     let out = std::cell::RefCell::new(BufWriter::with_capacity(BUFFER, Stream::Stdout));

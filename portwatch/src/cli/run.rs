@@ -59,7 +59,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let settings = args.settings.read()?.settings;
     let server = settings.metrics.as_ref().map(Server::bind).transpose()?;
     let watch = Watch::everybody(args.hooks.choice, limit(&settings))?;
-    // What is started from now on has few rights, so nothing is started before.
+    // Threads started from now on have few capabilities, so none is started before.
     rights::give_away().map_err(SystemError::at("drop capabilities"))?;
     let sinks = output::open(&settings)?;
     announce(&watch);
@@ -98,7 +98,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Serves metrics where that is wanted, and ends only by an error.
+/// Serves metrics if they are enabled, and ends only by an error.
 async fn serve(server: Option<Server>, metrics: &Arc<Metrics>) -> Result<(), Failure> {
     match server {
         Some(server) => match server.serve(Arc::clone(metrics)).await? {},
@@ -106,12 +106,12 @@ async fn serve(server: Option<Server>, metrics: &Arc<Metrics>) -> Result<(), Fai
     }
 }
 
-/// The signals that mean something to the agent.
+/// The signals that the agent handles.
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
     hangup: Signal,
-    /// Whether a hangup is the terminal's.
+    /// Whether SIGHUP comes from the terminal.
     at_terminal: bool,
 }
 
@@ -125,7 +125,7 @@ impl Signals {
         })
     }
 
-    /// Does what they say until one says stop, or nobody reads any more.
+    /// Handles signals until one ends the agent, or all outputs are closed.
     async fn obey(
         &mut self,
         args: &Args,
@@ -153,7 +153,7 @@ impl Signals {
     }
 }
 
-/// What of the settings can change while the agent runs.
+/// Returns the settings that can change while the agent runs.
 fn tuning(settings: &Settings) -> Tuning {
     Tuning {
         filter: Filter::new(settings),
@@ -163,7 +163,8 @@ fn tuning(settings: &Settings) -> Tuning {
     }
 }
 
-/// What the kernel side may only count is told in a window, so there must be one.
+/// The kernel side only counts some failed binds. They are reported at the end of a window, so
+/// there must be one.
 fn limit(settings: &Settings) -> SourceLimit {
     match settings.storm_window.0.is_zero() {
         true => SourceLimit::Unlimited,
@@ -171,7 +172,7 @@ fn limit(settings: &Settings) -> SourceLimit {
     }
 }
 
-/// What was chosen, what it costs and what it cannot see.
+/// Logs which hook set was chosen, what it costs and what it cannot see.
 fn announce(watch: &Watch) {
     let plan = &watch.plan;
     if let Some(because) = &plan.because {
@@ -186,7 +187,7 @@ fn announce(watch: &Watch) {
     }
 }
 
-/// What was left out by the configuration's word.
+/// Logs what the configuration's filters have ignored.
 fn tell_ignored(metrics: &Metrics) {
     for &by in Ignored::VARIANTS {
         let count = metrics.ignored_by(by);

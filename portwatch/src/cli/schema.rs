@@ -1,4 +1,4 @@
-//! `portwatch schema`: what a reader may rely on.
+//! `portwatch schema`: prints the JSON Schemas.
 
 use std::process::ExitCode;
 
@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{event, explain};
 
-/// How it is used.
+/// Examples.
 const EXAMPLES: &str = "\
 Examples:
   portwatch schema > stream.schema.json

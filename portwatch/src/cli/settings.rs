@@ -1,4 +1,4 @@
-//! The layers of the configuration, put one over the other.
+//! Merges the layers of the configuration.
 
 use std::{ffi::OsString, path::PathBuf};
 
@@ -27,9 +27,9 @@ pub struct Given {
     said: Layer,
 }
 
-/// What holds, and what it was made of.
+/// The effective settings, and their sources.
 pub struct Configured {
-    /// What holds.
+    /// The effective settings.
     pub settings: Settings,
     /// The file that was read.
     pub path: Option<PathBuf>,
@@ -37,10 +37,10 @@ pub struct Configured {
 }
 
 impl Given {
-    /// Reads the file, and puts what was said here over it.
+    /// Reads the file, and applies the options over it.
     ///
     /// # Errors
-    /// The file cannot be read, or something in it or here makes no sense.
+    /// The file cannot be read, or the file or an option has an invalid value.
     pub fn read(&self) -> Result<Configured, Failure> {
         let (file, path) = file::read(self.config.as_deref())?;
         let settings = Settings::from(self.said.clone().over(file.clone()));
@@ -60,11 +60,11 @@ impl Given {
     }
 }
 
-/// What is taken out of command lines, for verbs that have no other settings: by the
-/// file, or by the environment over it. To be asked before anything is shown or started.
+/// Returns what is redacted in command lines, for verbs without other settings: from the
+/// environment, or else from the file. Must be called before anything is printed or started.
 ///
 /// # Errors
-/// One of them is not understood, so that a secret might be shown.
+/// One of them is invalid, so a secret might be shown.
 pub fn redaction() -> Result<Redaction, Failure> {
     let named = std::env::var_os("PORTWATCH_CONFIG").filter(|path| !path.is_empty());
     let (file, _) = file::read(named.map(PathBuf::from).as_deref())?;
@@ -79,8 +79,8 @@ fn pattern(said: OsString) -> Result<Pattern, UsageError> {
 }
 
 impl Configured {
-    /// A line of TOML for each key, with where its value is from, and a table for each sink
-    /// that has one.
+    /// Returns a line of TOML for each key, with the source of its value, and a table for each
+    /// sink that has one.
     ///
     /// # Errors
     /// A value cannot be written as TOML; none is known.
@@ -103,7 +103,7 @@ impl Configured {
         let mut keys = fields(&self.settings)?;
         keys.remove(SINK);
         let mut text: String = keys.into_iter().map(line).collect();
-        // Behind a table's head all keys are its own.
+        // After a table's head all keys belong to it.
         for sink in &self.settings.sink {
             let head = format!("[[{SINK}]]");
             text += &format!("\n{head:<40} # file\n");

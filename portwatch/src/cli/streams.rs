@@ -1,10 +1,10 @@
-//! The process's two streams, and the only place that writes to them: results go to
-//! stdout, talk goes to stderr.
+//! The process's two streams, and the only code that writes to them: results go to stdout,
+//! messages go to stderr.
 //!
-//! Results matter: a reader that has gone ends them quietly, and any other failure is
-//! an error. Talk does not: what cannot be written at once is dropped, since neither a
-//! closed pipe nor a stuck reader may keep the program from its work. Talk is plain
-//! text, and what others have said in it is escaped.
+//! Results matter: if the reader closes them, the program ends quietly, and any other failure
+//! is an error. Messages do not: what cannot be written at once is dropped, because neither a
+//! closed pipe nor a stuck reader may block the program. Messages are plain text, and texts of
+//! others in them are escaped.
 
 use std::{
     fmt::Display,
@@ -27,12 +27,12 @@ mod drawn;
 
 pub use drawn::progress;
 
-/// How long a message to a person waits for a reader that is slow.
+/// How long a message to a person waits for a slow reader.
 const PATIENCE: Duration = Duration::from_millis(100);
-/// What a pipe takes in one piece (PIPE_BUF), and has room for when it is writable.
+/// The bytes that a pipe takes atomically (PIPE_BUF), and has space for when it is writable.
 const PIECE: usize = 4096;
 
-/// One of the two, without a buffer: what is written has been written.
+/// One of the two, unbuffered: a write has taken effect when it returns.
 #[derive(Clone, Copy, Debug)]
 pub enum Stream {
     /// Results.
@@ -42,8 +42,8 @@ pub enum Stream {
 }
 
 impl Stream {
-    /// Whether it takes colours: a terminal that knows them, unless NO_COLOR is set;
-    /// anything where CLICOLOR_FORCE is.
+    /// Returns whether it takes colours: a terminal that supports them, unless NO_COLOR is
+    /// set; anything if CLICOLOR_FORCE is set.
     #[expect(clippy::disallowed_methods, reason = "this is the layer")]
     pub fn colour(self) -> ColorChoice {
         match self {
@@ -52,29 +52,29 @@ impl Stream {
         }
     }
 
-    /// Whether lines can be drawn again there.
+    /// Returns whether lines can be redrawn.
     pub fn is_terminal(self) -> bool {
         self.as_fd().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
     }
 }
 
-/// Waits until it can be written. Gives whether it can.
+/// Waits until it can be written. Returns whether it can.
 fn is_ready(stream: BorrowedFd<'_>, patience: Option<Duration>) -> bool {
     let timeout = patience.and_then(|patience| Timespec::try_from(patience).ok());
     let mut ready = [PollFd::from_borrowed_fd(stream, PollFlags::OUT)];
     retry_on_intr(|| poll(&mut ready, timeout.as_ref())).is_ok_and(|count| count > 0)
 }
 
-/// Where talk goes: the terminal that stderr is, opened once more, or stderr.
+/// The output of messages: stderr's terminal, opened again, or stderr.
 fn talked_to() -> BorrowedFd<'static> {
     static TERMINAL: OnceLock<Option<OwnedFd>> = OnceLock::new();
     let stderr = rustix::stdio::stderr();
     TERMINAL.get_or_init(|| opened_again(stderr)).as_ref().map_or(stderr, AsFd::as_fd)
 }
 
-/// A terminal that has room for less than what is written makes a writer wait who asked
-/// whether there is any. One that is opened once more does not wait, and those who share
-/// the first notice nothing. `None` where it is none, or may not be opened.
+/// Opens the terminal again. A terminal reports that it is writable, and still blocks a write
+/// for which it has too little space. The newly opened one is nonblocking, and processes that
+/// share the first do not notice. `None` if it is no terminal, or cannot be opened.
 fn opened_again(stream: BorrowedFd<'_>) -> Option<OwnedFd> {
     let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let path = format!("/proc/self/fd/{}", stream.as_raw_fd());
@@ -82,7 +82,7 @@ fn opened_again(stream: BorrowedFd<'_>) -> Option<OwnedFd> {
 }
 
 impl AsFd for Stream {
-    /// The runtime has opened /dev/null in the place of what was closed at the start.
+    /// The runtime has opened /dev/null for streams that were closed at the start.
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
             Self::Stdout => rustix::stdio::stdout(),
@@ -92,8 +92,7 @@ impl AsFd for Stream {
 }
 
 impl Write for Stream {
-    /// Waits where somebody has made it non-blocking, as a program that shares the
-    /// terminal may.
+    /// Waits if another program that shares the terminal has made it nonblocking.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             match retry_on_intr(|| rustix::io::write(&self, bytes)) {
@@ -113,17 +112,17 @@ impl Write for Stream {
 /// Writes a result.
 ///
 /// # Errors
-/// stdout does not take it.
+/// stdout cannot be written.
 pub fn result(text: &str) -> io::Result<()> {
     Stream::Stdout.write_all(text.as_bytes())
 }
 
-/// Says a line, or several, to whoever started the program.
+/// Prints one or several lines to the person who started the program.
 pub fn say(text: impl Display) {
     talk(&text.to_string(), PATIENCE);
 }
 
-/// Where log lines go: never waited for, since any thread may write one.
+/// The output of log lines: it never blocks, because any thread may write one.
 #[derive(Clone, Copy, Debug)]
 pub struct Log;
 

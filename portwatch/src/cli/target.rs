@@ -1,5 +1,5 @@
-//! What `explain` and `wait` are asked about: a port, and an address or any.
-//! Parsing is pure and total.
+//! The targets of `explain` and `wait`: a port, with or without an address. Parsing is pure
+//! and total.
 
 use std::{
     fmt::{self, Display, Formatter},
@@ -16,7 +16,7 @@ use crate::{
 /// Where services have their names (services(5)).
 const SERVICES: &str = "/etc/services";
 
-/// An interface, as it was named. Which it is depends on the network namespace.
+/// An interface as the user named it. Its index depends on the network namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Interface {
     /// By its index.
@@ -26,7 +26,7 @@ pub enum Interface {
 }
 
 impl Interface {
-    /// The interface in the namespace that `socket` is in.
+    /// Finds the interface in the namespace of `socket`.
     ///
     /// # Errors
     /// There is none.
@@ -50,13 +50,13 @@ impl Display for Interface {
     }
 }
 
-/// A port, at an address or at any.
+/// A port, with an address or without.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Target {
-    /// The address; `None` where only a port was named.
+    /// The address; `None` if only a port was named.
     pub address: Option<IpAddr>,
-    /// The interface, of which the bind is alone: that of a link-local address, or that
-    /// of SO_BINDTODEVICE.
+    /// The interface to which the bind is limited: that of a link-local address, or that of
+    /// SO_BINDTODEVICE.
     pub interface: Option<Interface>,
     /// The port, never 0.
     pub port: u16,
@@ -74,36 +74,36 @@ impl Display for Target {
     }
 }
 
-/// Why a text names no port.
+/// Why a text is no target.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TargetError {
-    /// It asks for a free one.
+    /// Port 0 requests any free port.
     #[error("port 0 in `{0}` is not a port: it asks the kernel for any free port")]
     PortZero(String),
-    /// There are 65535.
+    /// The highest port is 65535.
     #[error("`{0}` is not a port: the highest is 65535")]
     PortTooHigh(String),
-    /// No such name for the protocol.
+    /// services(5) has no such name for the protocol.
     #[error("`{name}` is not a port, and {SERVICES} has no {protocol} service of that name")]
     NoService {
         /// The name.
         name: String,
-        /// The protocol that was looked for.
+        /// The protocol.
         protocol: &'static str,
     },
-    /// There is an address, and nothing behind it.
+    /// An address without a port.
     #[error("no port in `{0}`")]
     NoPort(String),
-    /// Where such an address ends cannot be seen.
+    /// An IPv6 address without brackets: its end is ambiguous.
     #[error("the IPv6 address in `{0}` has no brackets")]
     NoBrackets(String),
-    /// No name or number that an interface can have.
+    /// Not a possible name or index of an interface.
     #[error("no valid interface after the % in `{0}`")]
     BadInterface(String),
-    /// There is none of that name or number.
+    /// No interface has that name or index.
     #[error("no network interface `{0}` in this network namespace")]
     NoInterface(Interface),
-    /// A name of a host, or nonsense.
+    /// A host name, or not an address at all.
     #[error("`{0}` is not an IP address")]
     NoAddress(String),
 }
@@ -135,12 +135,12 @@ impl Advised for TargetError {
     }
 }
 
-/// Reads each of `texts`; services are looked up by `protocol` in services(5).
+/// Parses each of `texts`; service names are looked up by `protocol` in services(5).
 ///
 /// # Errors
-/// The first that names no port.
+/// The first that is invalid.
 pub fn targets(texts: &[String], protocol: Protocol) -> Result<Vec<Target>, TargetError> {
-    // Most people write numbers, and then nothing is read.
+    // Read only if a target is not a number.
     let services = std::cell::OnceCell::new();
     let port_of = |name: &str| {
         let known = services.get_or_init(|| {
@@ -151,9 +151,9 @@ pub fn targets(texts: &[String], protocol: Protocol) -> Result<Vec<Target>, Targ
     texts.iter().map(|text| parse(text, protocol, port_of)).collect()
 }
 
-/// Reads `8080`, `:8080`, `*:8080`, `127.0.0.1:8080`, `[::1]:8080`, and an
-/// interface behind an address as ss(8) and others have it: `[fe80::1]%lo:8080`,
-/// `[fe80::1%lo]:8080`, `127.0.0.53%lo:53`, `*%eth0:80`. `service` gives the port of a name.
+/// Parses `8080`, `:8080`, `*:8080`, `127.0.0.1:8080`, `[::1]:8080`, and an interface after an
+/// address as in ss(8) and other tools: `[fe80::1]%lo:8080`, `[fe80::1%lo]:8080`,
+/// `127.0.0.53%lo:53`, `*%eth0:80`. `service` returns the port of a name.
 fn parse(
     text: &str,
     protocol: Protocol,
@@ -176,7 +176,7 @@ fn parse(
     }
 }
 
-/// Parts the address and the interface from the port's text.
+/// Splits the address and the interface from the port's text.
 fn split(text: &str) -> Result<(Option<IpAddr>, Option<Interface>, &str), TargetError> {
     let no_address = || TargetError::NoAddress(text.to_owned());
     let no_port = || TargetError::NoPort(text.to_owned());
@@ -195,7 +195,7 @@ fn split(text: &str) -> Result<(Option<IpAddr>, Option<Interface>, &str), Target
         return Ok((Some(address.into()), inner.or(outer), port));
     }
     match text.rsplit_once(':') {
-        // As `:::8080`, which netstat prints.
+        // For example `:::8080`, which netstat prints.
         Some((address, _)) if address.contains(':') => {
             Err(TargetError::NoBrackets(text.to_owned()))
         }
@@ -213,7 +213,7 @@ fn split(text: &str) -> Result<(Option<IpAddr>, Option<Interface>, &str), Target
     }
 }
 
-/// Parts `fe80::1%lo`; a name is one as the kernel takes it (`dev_valid_name`).
+/// Splits `fe80::1%lo`; a name must be valid for the kernel (`dev_valid_name`).
 fn scoped<'a>(place: &'a str, text: &str) -> Result<(&'a str, Option<Interface>), TargetError> {
     const LONGEST: usize = 15;
     let Some((address, name)) = place.split_once('%') else { return Ok((place, None)) };

@@ -1,5 +1,5 @@
-//! `portwatch wait`: holds a script until ports are free, or until something
-//! listens on them.
+//! `portwatch wait`: blocks a script until ports are free, or until a socket is listening on
+//! them.
 
 use std::{
     io::{self, Write},
@@ -57,8 +57,8 @@ pub struct Args {
     /// Longest wait: 30s, 2m, or a number of seconds; 0 checks once
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     timeout: Duration,
-    /// The bind will set SO_REUSEADDR, and so did the previous program: what connections
-    /// leave behind (TIME-WAIT) does not block it
+    /// The bind will set SO_REUSEADDR, and so did the previous program: its
+    /// connections, including those in TIME-WAIT, do not block the bind
     #[arg(long, conflicts_with = "listening")]
     reuseaddr: bool,
     /// UDP instead of TCP
@@ -94,7 +94,7 @@ stderr, the result to stdout.
 Exit codes: 0 condition met, 3 timed out, 1 the tool failed, 2 bad usage,
 130 interrupted.";
 
-/// Waits, then tells.
+/// Waits, then prints the result.
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let host = Host::current();
     let asked = args.asked(&host)?;
@@ -102,7 +102,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         .enable_all()
         .build()
         .map_err(SystemError::at("start the runtime"))?;
-    // Before anything is printed, so that whoever reads it can stop it at once.
+    // Before any output, so that a reader of the output can interrupt the program at once.
     let mut interrupt = {
         let _inside = runtime.enter();
         signal(SignalKind::interrupt()).map_err(SystemError::at("watch for SIGINT"))?
@@ -123,7 +123,8 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         Ok(text) => text,
         Err(error) => return ended(code, Err(error)),
     };
-    // SIGINT does not end a process that watches for it, and a terminal may take nothing.
+    // A signal handler for SIGINT is installed, so SIGINT does not end a blocked write to a
+    // terminal.
     let written = runtime.block_on(async {
         let write = move || Stream::Stdout.write_all(text.as_bytes());
         tokio::select! {
@@ -138,7 +139,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     }
 }
 
-/// As shells have it: 128 and the signal's number.
+/// The shells' convention: 128 plus the signal's number.
 const INTERRUPTED: u8 = 130;
 
 impl Args {
@@ -181,7 +182,7 @@ impl Args {
     }
 }
 
-/// Less is no wait.
+/// A shorter wait is not mentioned.
 const WORTH_TELLING: Duration = Duration::from_millis(50);
 const GOOD: Style = AnsiColor::Green.on_default().bold();
 const BAD: Style = AnsiColor::Red.on_default().bold();
@@ -224,7 +225,7 @@ fn seconds(time: Duration) -> String {
     format!("{:.1} s", time.as_secs_f64())
 }
 
-/// A span as the other options have it, or whole seconds, as sleep(1) does.
+/// Parses a time span like other options, or whole seconds like sleep(1).
 fn duration(text: &str) -> Result<Duration, ValueError> {
     if let Ok(seconds) = text.parse() {
         return Ok(Duration::from_secs(seconds));

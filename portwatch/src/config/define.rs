@@ -1,10 +1,9 @@
-//! The form of a setting's definition, and what follows from it: flag, environment
-//! variable, key of the file, what holds, packaging/config.toml and the table in
-//! docs/config.md.
+//! The definition of a setting, from which follow: flag, environment variable, key of the
+//! file, effective setting, packaging/config.toml and the table in docs/config.md.
 
-/// Makes [`Layer`](super::Layer) and [`Settings`](super::Settings) of all definitions. A
-/// default stands between parentheses and may use `$said`, the layers put together; `none`
-/// makes it an `Option`. `reload` says whether a running agent takes a change over.
+/// Defines [`Layer`](super::Layer) and [`Settings`](super::Settings) from all definitions. A
+/// default is in parentheses and may use `$said`, the merged layers; `none` makes it an
+/// `Option`. `reload` says whether a change takes effect in a running agent.
 macro_rules! settings {
     ($said:ident: $(
         $(#[$help:meta])+
@@ -17,7 +16,7 @@ macro_rules! settings {
             sample: $sample:expr $(, example: $example:literal)?,
         }
     )+) => {
-        /// What one of the three says; `None` is not said.
+        /// The settings of one layer; `None` if it does not set one.
         #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::Args)]
         #[serde(deny_unknown_fields, rename_all = "kebab-case")]
         #[command(next_help_heading = "Settings, also in the file and as PORTWATCH_…")]
@@ -33,13 +32,13 @@ macro_rules! settings {
                 )]
                 pub $key: Option<$type>,
             )+
-            /// Sinks with keys of their own, which only the file says.
+            /// Sinks with keys of their own, which only the file can set.
             #[arg(skip)]
             pub sink: Option<Vec<Table>>,
         }
 
         impl Layer {
-            /// This, and `below` where this says nothing.
+            /// Returns this layer, with the values of `below` where it sets none.
             #[must_use]
             pub fn over(self, below: Self) -> Self {
                 let tables = self.tables_over(below.sink);
@@ -47,7 +46,7 @@ macro_rules! settings {
             }
         }
 
-        /// What holds in the end.
+        /// The effective settings.
         #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
         #[serde(rename_all = "kebab-case")]
         pub struct Settings {
@@ -69,8 +68,8 @@ macro_rules! settings {
         }
 
         impl Settings {
-            /// What only a new start can change: where things go. The rest is taken over
-            /// by a running agent.
+            /// Returns whether the outputs are the same: they change only on restart, all
+            /// other settings in a running agent too.
             pub fn same_outputs(&self, other: &Self) -> bool {
                 self.sink == other.sink
                     $(&& settings!(@stays $reload self.$key, other.$key))+

@@ -1,4 +1,4 @@
-//! The file: TOML, with errors that say where and what was meant.
+//! Reads the file: TOML, with errors that name the line and suggest a correction.
 
 use std::{
     fmt::Write as _,
@@ -10,9 +10,9 @@ use std::{
 use super::Layer;
 use crate::advice::{Advised, NOT_PERMITTED, USAGE};
 
-/// Where it is looked for, unless another is named.
+/// The default path.
 pub const DEFAULT: &str = "/etc/portwatch/config.toml";
-/// No file that somebody has written by hand is larger.
+/// A larger file was not written by hand.
 const LARGEST: u64 = 1024 * 1024;
 
 /// Why it cannot be used.
@@ -21,15 +21,15 @@ pub enum ConfigError {
     /// It cannot be read.
     #[error("failed to read {}", .path.display())]
     Io {
-        /// Which.
+        /// The path.
         path: PathBuf,
-        /// The answer.
+        /// The error.
         source: io::Error,
     },
     /// What it says is not understood.
     #[error("{}:{why}", .path.display())]
     Wrong {
-        /// Which.
+        /// The path.
         path: PathBuf,
         /// Where and why.
         why: ParseError,
@@ -69,10 +69,10 @@ impl Advised for ConfigError {
     }
 }
 
-/// Reads `named`, or else the default file, if there is one. Gives which it was.
+/// Reads `named`, or else the default file, if it exists. Returns which it was.
 ///
 /// # Errors
-/// A file that is named cannot be read, or what one says is not understood.
+/// A file that is named cannot be read, or a file is invalid.
 pub fn read(named: Option<&Path>) -> Result<(Layer, Option<PathBuf>), ConfigError> {
     let path = named.unwrap_or(Path::new(DEFAULT));
     let text = match text(path) {
@@ -86,8 +86,8 @@ pub fn read(named: Option<&Path>) -> Result<(Layer, Option<PathBuf>), ConfigErro
     Ok((layer, Some(path.to_owned())))
 }
 
-/// Regular files only: nobody is waited for at the other end of a FIFO, and opening a
-/// device may do something. A link is followed, as those of a mounted ConfigMap.
+/// Reads regular files only: opening a FIFO would block, and opening a device may have side
+/// effects. A link is followed, as a mounted ConfigMap needs.
 fn text(path: &Path) -> io::Result<String> {
     use io::Read as _;
     let regular = |about: fs::Metadata| match about.is_file() {
@@ -96,7 +96,7 @@ fn text(path: &Path) -> io::Result<String> {
         false => Err(io::Error::other("not a regular file")),
     };
     regular(fs::metadata(path)?)?;
-    // What it is may have changed meanwhile.
+    // The path may have been replaced meanwhile.
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
     let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     regular(file.metadata()?)?;
@@ -120,7 +120,7 @@ pub fn parse(text: &str) -> Result<Layer, ParseError> {
     })
 }
 
-/// serde's words about a name that there is not, with the one that was meant.
+/// Returns serde's message about an unknown name, with the name that was probably meant.
 fn with_suggestion(message: &str) -> String {
     const LIKE: f64 = 0.7;
     let mut names = message.split('`').skip(1).step_by(2);

@@ -1,11 +1,11 @@
-//! Which refusals are told.
+//! Selects the failed binds that are reported.
 
 use std::num::NonZeroU16;
 
 use super::Settings;
 use crate::{evidence::Process, values::Glob};
 
-/// By what a refusal is not told.
+/// Why a failed bind is ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[derive(strum::Display, strum::IntoStaticStr, strum::VariantArray)]
 #[strum(serialize_all = "lowercase")]
@@ -16,7 +16,7 @@ pub enum Ignored {
     Unit,
 }
 
-/// What is to be told; by default all.
+/// What is reported; by default all.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
     ports: Vec<NonZeroU16>,
@@ -26,7 +26,7 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// As it is set.
+    /// Creates the filter of the settings.
     pub fn new(settings: &Settings) -> Self {
         Self {
             ports: settings.port.clone(),
@@ -36,22 +36,23 @@ impl Filter {
         }
     }
 
-    /// Whether refusals of a port are told.
+    /// Returns whether failed binds on a port are reported.
     pub fn wants_port(&self, port: u16) -> bool {
         let among = |ports: &[NonZeroU16]| ports.iter().any(|one| one.get() == port);
         (self.ports.is_empty() || among(&self.ports)) && !among(&self.ignored_ports)
     }
 
-    /// Whether what a process is refused is told. One without a unit is of none.
+    /// Returns whether a process's failed binds are reported. A process without a unit matches
+    /// no unit.
     pub fn wants_process(&self, process: &Process) -> bool {
         let among = |globs: &[Glob]| globs.iter().any(|glob| is_of(process, glob));
         (self.units.is_empty() || among(&self.units)) && !among(&self.ignored_units)
     }
 }
 
-/// Whether the unit of a process is one that `glob` stands for. A user may call a unit as
-/// they like, so that one is meant only where its manager is named before it:
-/// `user@1000.service/web.service`. No unit has a slash in its name.
+/// Returns whether `glob` matches the unit of a process. Users name their units as they like,
+/// so a user's unit matches only with its manager before it: `user@1000.service/web.service`.
+/// No unit has a slash in its name.
 fn is_of(process: &Process, glob: &Glob) -> bool {
     let Some(unit) = process.unit.as_deref() else { return false };
     match (process.unit_owner, glob.has('/')) {

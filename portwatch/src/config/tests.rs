@@ -8,7 +8,7 @@ use crate::sinks::{Entry, check};
 const SAMPLE: &str = "../packaging/config.toml";
 const TABLE: &str = "../docs/config.md";
 
-/// What a definition says for people.
+/// The texts of a definition.
 pub(super) struct Document {
     pub key: String,
     pub values: String,
@@ -19,8 +19,8 @@ pub(super) struct Document {
 }
 
 impl Document {
-    /// Its lines in the sample: a comment, unless the one before is about it too, and the
-    /// key with its default or, behind a #, an example.
+    /// Returns its lines in the sample: a comment, unless the previous comment covers it, and
+    /// the key with its default or, behind a #, an example.
     fn sample(&self, default: &Value) -> String {
         let Self { key, sample, example, .. } = self;
         let comment = textwrap::wrap(
@@ -49,7 +49,7 @@ impl Document {
     }
 }
 
-/// What `format` may be, each between `quote`s, in a sentence; those on stdout first.
+/// Returns a sentence with the values of `format`, each in `quote`s; those on stdout first.
 pub(super) fn formats(quote: &str, before: &str, on_stdout: &str) -> String {
     let names = |stdout| {
         let kinds = Kind::ALL.iter().filter(|kind| kind.entry().is_format);
@@ -69,7 +69,7 @@ const TABLES: &str = "
 #folder = \"/srv/portwatch\"
 ";
 
-/// The text of a file, with what `anew` makes of it; `PORTWATCH_GOLDEN=1` writes that.
+/// Compares a text with what `anew` generates from it; `PORTWATCH_GOLDEN=1` writes that.
 fn written(path: &str, anew: impl Fn(&str) -> String) -> String {
     let text = fs::read_to_string(path).unwrap();
     let wanted = anew(&text);
@@ -91,8 +91,8 @@ fn all(form: impl Fn(&Document, &Value) -> String) -> String {
     documents().iter().map(|one| form(one, &defaults[&one.key])).collect()
 }
 
-/// The first paragraph of the sample is its own. What has no default stands in it as a
-/// comment, and is right when it is none.
+/// The first paragraph of the sample is not generated. A key without a default is commented
+/// out in it, and valid if it is not.
 #[test]
 fn the_sample_is_the_definitions() {
     let sample = written(SAMPLE, |text| {
@@ -114,7 +114,7 @@ fn the_sample_is_the_definitions() {
     assert!(missing.is_empty(), "{missing:?}");
 }
 
-/// A text with the rows of the table under this head written anew.
+/// Returns a text with newly generated rows of the table under this head.
 fn with_rows(text: &str, head: &str, rows: &str) -> String {
     let (before, table) = text.split_once(head).unwrap();
     let (_, after) = table.split_once("\n\n").unwrap();
@@ -144,7 +144,8 @@ fn the_tables_are_the_definitions() {
     });
 }
 
-/// A key is the flag, and the variable is the key; the help says the default that holds.
+/// The key is the flag's name, and the variable is the key; the help names the effective
+/// default.
 #[test]
 fn names_and_defaults_in_the_help_are_the_keys_own() {
     let defaults = values(&Settings::from(Layer::default()));

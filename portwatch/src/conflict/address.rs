@@ -1,12 +1,11 @@
-//! How the addresses of two sockets meet.
+//! Whether the addresses of two sockets overlap.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::{conflict::Kernel, evidence::Family};
 
-/// A socket's own end, as the kernel compares it. An IPv4 address is one of an
-/// `AF_INET` socket; those of `AF_INET6` sockets are IPv6 addresses, v4-mapped
-/// ones too.
+/// A socket's address, as the kernel compares it. An IPv4 address belongs to an `AF_INET`
+/// socket; those of `AF_INET6` sockets are IPv6 addresses, also v4-mapped ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct End {
     /// `sk_rcv_saddr` or `sk_v6_rcv_saddr`.
@@ -16,21 +15,21 @@ pub struct End {
     pub v6only: bool,
 }
 
-/// How the addresses of holder and bind meet.
+/// How the addresses of holder and bind overlap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Overlap {
     /// The same address of one family.
     Same,
     /// The holder has the wildcard, the bind a specific address.
     HolderWildcard,
-    /// The bind wants the wildcard, the holder has a specific address.
+    /// The bind requests the wildcard, the holder has a specific address.
     BindWildcard,
-    /// One is an IPv6 wildcard that takes in IPv4, the other is IPv4.
+    /// One is an IPv6 wildcard that includes IPv4, the other is IPv4.
     DualStack,
 }
 
-/// The kernel's `ipv6_addr_type`, as far as the rule asks for it. An `AF_INET`
-/// socket counts as mapped.
+/// The kernel's `ipv6_addr_type`, as far as the rule needs it. An `AF_INET` socket counts as
+/// mapped.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Any,
@@ -38,12 +37,12 @@ enum Kind {
     Other,
 }
 
-/// The IPv4 address that the kernel keeps beside an IPv6 one that has no
-/// equivalent (LOOPBACK4_IPV6).
+/// The IPv4 address that the kernel stores for an IPv6 one without an equivalent
+/// (LOOPBACK4_IPV6).
 const NO_EQUIVALENT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 6);
 
 impl End {
-    /// An end of a socket of `family`, whichever way its address is written.
+    /// Creates the end of a socket of `family`, in whichever form its address is written.
     pub fn new(family: Family, address: IpAddr, v6only: bool) -> Self {
         match (family, address) {
             (Family::Ipv6, IpAddr::V4(v4)) => {
@@ -71,8 +70,8 @@ impl End {
         }
     }
 
-    /// The address by which the second hashes file a socket: an IPv4 address and
-    /// its mapped form are one.
+    /// Returns the address by which the second hashes store a socket: an IPv4 address and its
+    /// mapped form are one.
     pub fn key(self) -> Ipv6Addr {
         match self.address {
             IpAddr::V4(address) => address.to_ipv6_mapped(),
@@ -80,30 +79,29 @@ impl End {
         }
     }
 
-    /// Whether it takes every address: `0.0.0.0`, `::` or `::ffff:0.0.0.0`.
+    /// Returns whether it includes every address: `0.0.0.0`, `::` or `::ffff:0.0.0.0`.
     pub fn is_wildcard(self) -> bool {
         self.v4().is_unspecified()
     }
 
-    /// Whether it is an IPv4 address, mapped or not.
+    /// Returns whether it is an IPv4 address, mapped or not.
     fn is_v4(self) -> bool {
         self.kind() == Kind::Mapped
     }
 }
 
-/// Which of two wildcards takes in every address of the other side.
+/// Which of two wildcards matches every address of the other side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wildcards {
-    /// Both do: the question of a bind.
+    /// Both do: the check of a bind.
     Both,
-    /// The first one only: whether what is sent to the second's address arrives at
-    /// the first. TCP's fast path asks this too (`sk_reuseport_match`).
+    /// Only the first: whether packets to the second's address arrive at the first. TCP's fast
+    /// path checks this too (`sk_reuseport_match`).
     First,
 }
 
-/// `inet_rcv_saddr_equal`. It is not symmetric: an IPv6-only first socket takes
-/// nothing from IPv4, but only the second one's flag is asked among addresses
-/// that are both IPv4's.
+/// `inet_rcv_saddr_equal`. It is not symmetric: an IPv6-only first socket receives nothing
+/// from IPv4, but between two IPv4 addresses only the second one's flag counts.
 pub fn equal(first: End, second: End, wildcards: Wildcards) -> bool {
     let wide2 = wildcards == Wildcards::Both;
     let both_v4 = first.is_v4() && second.is_v4();
@@ -120,7 +118,7 @@ pub fn equal(first: End, second: End, wildcards: Wildcards) -> bool {
     }
 }
 
-/// Whether a TCP bind of `bind` finds `holder` in its way.
+/// Returns whether a TCP bind of `bind` conflicts with `holder`'s address.
 pub fn tcp_meet(kernel: Kernel, bind: End, holder: End) -> bool {
     // inet_use_hash2_on_bind. Before 6.8 a v4-mapped address was compared with
     // all owners, with the same outcome.
@@ -139,7 +137,7 @@ pub fn tcp_meet(kernel: Kernel, bind: End, holder: End) -> bool {
     }
 }
 
-/// How two ends meet, given that they do.
+/// Returns how two overlapping ends overlap.
 pub fn how(bind: End, holder: End) -> Overlap {
     let across = |wide: End, narrow: End| {
         wide.address.is_ipv6() && wide.is_wildcard() && narrow.kind() == Kind::Mapped

@@ -1,6 +1,6 @@
-//! The rule applied to what is known of a refused bind. The kernel tells nobody
-//! the reuse flags of the other socket, so the answer has three values: the rule
-//! is asked about every way in which the unknown may be.
+//! Applies the rule to what is known of a failed bind. The kernel does not report the reuse
+//! flags of the other socket, so the result has three values: the rule is applied to every
+//! combination of the unknown flags.
 
 use std::net::IpAddr;
 
@@ -13,12 +13,12 @@ use crate::{
     evidence::{Device, Failure, Family, Protocol, Socket, State},
 };
 
-/// Whether one socket refuses a bind.
+/// Whether one socket blocks a bind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It does, by this clause.
+    /// It does, by this rule.
     Refuses(Clause),
-    /// It does if the flags that nobody can see are so; the clause says how.
+    /// It may, depending on flags that are not visible; the clause says how.
     MayRefuse(Clause),
     /// It does not.
     Allows,
@@ -34,8 +34,8 @@ pub fn judge(kernel: Kernel, failure: &Failure, other: &Socket) -> Verdict {
             None => allowed = true,
         }
     }
-    // A request for a connection is listed beside the owners of the port but is
-    // none of them; only the rare child that is no more than that is.
+    // A connection request is listed with the owners of the port but is not one of them; only
+    // a rare kind of child is listed like it.
     allowed |= other.state == State::SynRecv;
     match (refused, allowed) {
         (Some(clause), false) => Verdict::Refuses(clause),
@@ -44,8 +44,8 @@ pub fn judge(kernel: Kernel, failure: &Failure, other: &Socket) -> Verdict {
     }
 }
 
-/// What can be said where it is one of two clauses, and what decides between them
-/// is not known. A listener refuses whatever its options are.
+/// Returns the clause if either may apply, and what decides between them is not known. A
+/// listener blocks whatever its options are.
 fn either(a: Clause, b: Clause) -> Clause {
     use Clause::{
         BindLacksReuseAddr, HolderLacksReuseAddr, HolderLacksReusePort, OneLacksReuseAddr,
@@ -59,15 +59,15 @@ fn either(a: Clause, b: Clause) -> Clause {
     }
 }
 
-/// Returns the clause by which `other` has refused although [`judge`] allows the
-/// bind: what is known of one of the two is no longer so, or not the whole.
+/// Returns the clause by which `other` has blocked the bind although [`judge`] allows it: what
+/// is known of one of the two has changed or is incomplete.
 pub fn clause(failure: &Failure, other: &Socket) -> Clause {
     let clauses = possible(failure, other).map(|(sk, holder)| rule::clause(&sk, &holder));
     clauses.reduce(either).unwrap_or(Clause::BindLacksReuseAddr)
 }
 
-/// Whether the addresses meet (`inet_rcv_saddr_equal`), and how. What is not
-/// known to be IPv6 only takes in IPv4.
+/// Returns whether the addresses overlap (`inet_rcv_saddr_equal`), and how. A socket that is
+/// not known to be IPv6 only includes IPv4.
 pub fn overlap(failure: &Failure, other: &Socket) -> Option<Overlap> {
     let bind = End::new(failure.family, failure.address, failure.v6only == Some(true));
     let holder = End::new(family(other), other.local.ip(), other.v6only == Some(true));
@@ -82,7 +82,7 @@ fn ask(kernel: Kernel, failure: &Failure, sk: &Sock, holder: &Sock) -> Option<Cl
     }
 }
 
-/// Every way in which bind and holder may be, for all that is known.
+/// Returns every possible pair of bind and holder, given what is known.
 fn possible(failure: &Failure, other: &Socket) -> impl Iterator<Item = (Sock, Sock)> {
     let bind = [failure.reuseaddr, failure.reuseport, v6only(failure.family, failure.v6only)];
     let holder = [other.reuseaddr, other.reuseport, v6only(family(other), other.v6only)];
@@ -131,8 +131,8 @@ fn v6only(family: Family, known: Option<bool>) -> Option<bool> {
     if family == Family::Ipv4 { Some(false) } else { known }
 }
 
-/// Whether the kernel has no more than a minisock of it (`tcp_time_wait`). An
-/// orphan in FIN-WAIT-2 is one unless its time there is longer than TIME-WAIT's.
+/// Returns whether the kernel keeps only a minisock of it (`tcp_time_wait`). It does for an
+/// orphan in FIN-WAIT-2, unless its time there is longer than TIME-WAIT's.
 fn is_minisock(socket: &Socket) -> Option<bool> {
     match socket.state {
         State::TimeWait => Some(true),
@@ -141,7 +141,7 @@ fn is_minisock(socket: &Socket) -> Option<bool> {
     }
 }
 
-/// All values that the unknown among `known` can take.
+/// Returns all values that the unknown among `known` can have.
 fn assignments<const N: usize>(known: [Option<bool>; N]) -> impl Iterator<Item = [bool; N]> {
     let unknown = known.iter().filter(|value| value.is_none()).count();
     (0u32..1 << unknown).map(move |mut choices| {

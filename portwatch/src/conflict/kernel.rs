@@ -1,4 +1,4 @@
-//! What differs between kernels, as one value.
+//! Differences between kernels, as one value.
 
 /// How a kernel behaves where kernels differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ impl Kernel {
     }
 }
 
-/// Major and minor. The patch level is not asked for: distributions hide it
+/// Returns major and minor. The patch level is not used: distributions hide it
 /// (`6.1.0-56-cloud-amd64` is 6.1.192).
 fn version(release: &str) -> Option<(u32, u32)> {
     let mut parts = release.split(|char: char| !char.is_ascii_digit()).map(str::parse);

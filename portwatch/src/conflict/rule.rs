@@ -1,16 +1,16 @@
-//! One socket against another, with everything about both known.
+//! Compares one socket with another, with all properties of both known.
 
 use crate::conflict::{
     Kernel,
     address::{End, Wildcards, equal, tcp_meet},
 };
 
-/// A socket, as far as the rules ask. A SO_REUSEPORT group that it is in already
-/// is not part of it: only the kernel can see that one, and because of it a bind
-/// may fail where the rule lets it share ([`Clause::BindHasReusePortGroup`]).
+/// The properties of a socket that the rules need. The SO_REUSEPORT group that it may already
+/// be in is missing, because only the kernel can see it. Because of that group a bind may fail
+/// where the rule lets it share ([`Clause::BindHasReusePortGroup`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sock {
-    /// Its own end.
+    /// Its address.
     pub end: End,
     /// `sk_bound_dev_if`: the device's index, 0 for none.
     pub device: u32,
@@ -18,14 +18,13 @@ pub struct Sock {
     pub reuseaddr: bool,
     /// `sk_reuseport`.
     pub reuseport: bool,
-    /// Its user. Before 6.16 the kernel takes root's where the socket has no file
-    /// (`sock_i_uid`).
+    /// Its user. Before 6.16 the kernel uses root if the socket has no file (`sock_i_uid`).
     pub uid: u32,
-    /// What it is doing.
+    /// Its state.
     pub phase: Phase,
 }
 
-/// The states that the rules tell apart.
+/// The states that the rules distinguish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// Any other: bound, connected, closing.
@@ -37,19 +36,19 @@ pub enum Phase {
     TimeWait,
 }
 
-/// How a port is asked for.
+/// How a port is requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ask {
     /// By its number, by bind or by listen: `relax` and `reuseport_ok`.
     Port,
-    /// As any port: neither of the two (`inet_csk_find_open_port`).
+    /// As any free port: neither of the two (`inet_csk_find_open_port`).
     Any,
 }
 
-/// The clause of the rule that refused.
+/// The conflict rule that matched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, strum::VariantArray)]
 pub enum Clause {
-    /// A listener, and SO_REUSEPORT is on neither side.
+    /// A listener, and neither side has SO_REUSEPORT.
     Listens,
     /// A listener, although the bind has SO_REUSEADDR.
     ListensDespiteReuseAddr,
@@ -65,17 +64,17 @@ pub enum Clause {
     BindLacksReusePort,
     /// Both have SO_REUSEPORT, but the bind's socket has its group already.
     BindHasReusePortGroup,
-    /// Any port was asked for, and this one is in use.
+    /// Any free port was requested, and this one is in use.
     InUse,
-    /// Not both have SO_REUSEADDR, and which of the two lacks it is not known.
+    /// One of the two lacks SO_REUSEADDR, and which one is not known.
     OneLacksReuseAddr,
-    /// The bind has SO_REUSEPORT; the holder lacks it or is another user's, and
-    /// which of it is not known.
+    /// The bind has SO_REUSEPORT; the holder lacks it or is another user's, and which is not
+    /// known.
     ReusePortNotShared,
 }
 
 impl Clause {
-    /// The clause in words, to be read after the name of the socket.
+    /// Returns the rule as text, to follow the name of the socket.
     pub fn words(self) -> &'static str {
         match self {
             Self::Listens => {
@@ -100,7 +99,7 @@ impl Clause {
                 "sets SO_REUSEPORT; both sockets must, and this bind does not"
             }
             Self::BindHasReusePortGroup => {
-                "has SO_REUSEPORT as this bind has, but this bind's socket is in a group of its own"
+                "sets SO_REUSEPORT like this bind, but this bind's socket is already in another group"
             }
             Self::OneLacksReuseAddr => {
                 "blocks any bind unless both sockets set SO_REUSEADDR; which of the two does not \
@@ -115,7 +114,7 @@ impl Clause {
     }
 }
 
-/// Returns the clause by which TCP refuses `sk` because of `other`, if it does.
+/// Returns the clause by which `other` blocks `sk` in TCP, if it does.
 pub fn tcp_refuses(kernel: Kernel, sk: &Sock, other: &Sock, ask: Ask) -> Option<Clause> {
     let refused = flags_conflict(sk, other, ask) && tcp_meet(kernel, sk.end, other.end);
     refused.then(|| if ask == Ask::Port { clause(sk, other) } else { Clause::InUse })
@@ -128,8 +127,8 @@ fn flags_conflict(sk: &Sock, other: &Sock, ask: Ask) -> bool {
     !on_other_device(sk, other) && !passes
 }
 
-/// Returns the clause by which UDP refuses `sk` because of `other`, if it does
-/// (one step of `udp_lib_lport_inuse`).
+/// Returns the clause by which `other` blocks `sk` in UDP, if it does (one step of
+/// `udp_lib_lport_inuse`).
 pub fn udp_refuses(sk: &Sock, other: &Sock) -> Option<Clause> {
     let apart = (sk.reuseaddr && other.reuseaddr)
         || on_other_device(sk, other)
@@ -137,19 +136,19 @@ pub fn udp_refuses(sk: &Sock, other: &Sock) -> Option<Clause> {
     (!apart && !shares_reuseport(sk, other)).then(|| clause(sk, other))
 }
 
-/// Devices keep sockets apart only where both are bound to one.
+/// Devices separate sockets only if both are bound to one.
 fn on_other_device(sk: &Sock, other: &Sock) -> bool {
     sk.device != 0 && other.device != 0 && sk.device != other.device
 }
 
-/// TIME-WAIT has no owner; the kernel does not ask.
+/// TIME-WAIT has no owner; the kernel does not compare it.
 fn shares_reuseport(sk: &Sock, other: &Sock) -> bool {
     let same_user = other.phase == Phase::TimeWait || sk.uid == other.uid;
     sk.reuseport && other.reuseport && same_user
 }
 
-/// The clause by which `other` refuses, given that it does. Whoever sets
-/// SO_REUSEPORT meant to share, so that comes first.
+/// Returns the clause by which `other` blocks, given that it does. A program that sets
+/// SO_REUSEPORT intends to share, so that comes first.
 pub fn clause(sk: &Sock, other: &Sock) -> Clause {
     let listens = other.phase == Phase::Listens;
     match (sk.reuseport, other.reuseport) {

@@ -78,7 +78,7 @@ fn reuseport_takes_both_sides_and_one_user() {
         tcp("127.0.0.1:80", State::Listen, "127.0.0.1:80 p"),
         Refuses(Clause::BindLacksReusePort)
     );
-    // The holder's flags are unknown, as sock_diag leaves them.
+    // The holder's flags are unknown, because sock_diag does not report them.
     assert_eq!(tcp(bind, State::Listen, "127.0.0.1:80 ?"), MayRefuse(Clause::HolderLacksReusePort));
     assert_eq!(tcp(bind, State::Listen, "127.0.0.1:80 ?u"), Refuses(Clause::ReusePortNotShared));
 }
@@ -147,18 +147,18 @@ fn port_0_shares_with_nobody() {
 
 #[test]
 fn what_is_unknown_is_not_decided() {
-    // A request for a connection is on no list of owners.
+    // A connection request is on no list of owners.
     assert_eq!(
         tcp("0.0.0.0:80", State::SynRecv, "10.0.0.1:80"),
         MayRefuse(Clause::BindLacksReuseAddr)
     );
-    // Of an orphan in FIN-WAIT-2 most often a minisock is left, which has no user.
+    // Of an orphan in FIN-WAIT-2 usually only a minisock is left, which has no user.
     let mut orphan = socket(State::FinWait2, "10.0.0.1:80 pu");
     let bind = failure("0.0.0.0:80 p", Protocol::Tcp);
     assert_eq!(newest(&bind, &orphan), Refuses(Clause::ReusePortOfOtherUser));
     orphan.inode = None;
     assert_eq!(newest(&bind, &orphan), MayRefuse(Clause::ReusePortOfOtherUser));
-    // Whether the old sockets took in IPv4 as well.
+    // Whether the old sockets included IPv4 as well.
     let mut wide = socket(State::Listen, "[::]:80");
     wide.v6only = None;
     let bind = failure("0.0.0.0:80", Protocol::Tcp);
@@ -171,7 +171,7 @@ fn a_clause_is_named_where_the_rule_allows() {
     assert_eq!(clause(&bind, &socket(State::Listen, "127.0.0.2:80")), Clause::Listens);
 }
 
-/// Before 6.1 the stand-in for an IPv6 address was compared like any other.
+/// Before 6.1 the substitute for an IPv6 address was compared like any other.
 #[test]
 fn kernels_differ_about_the_stand_in() {
     let bind = failure("127.0.0.6:80", Protocol::Tcp);

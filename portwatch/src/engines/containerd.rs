@@ -2,7 +2,7 @@
 
 use super::{Names, Spec};
 
-/// What is known of it.
+/// containerd's data.
 pub const ENGINE: Spec = Spec {
     name: "containerd",
     prefixes: &["cri-containerd-", "nerdctl-"],

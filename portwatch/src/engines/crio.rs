@@ -2,7 +2,7 @@
 
 use super::{Names, Proxy, Spec, podman};
 
-/// What is known of it.
+/// CRI-O's data.
 pub const ENGINE: Spec = Spec {
     name: "CRI-O",
     prefixes: &["crio-"],

@@ -2,7 +2,7 @@
 
 use super::{Names, Proxy, Says, Spec};
 
-/// What is known of it. Source of docker-proxy's options: `docker-proxy -help`.
+/// Docker's data. Source of docker-proxy's options: `docker-proxy -help`.
 pub const ENGINE: Spec = Spec {
     name: "Docker",
     prefixes: &["docker-"],
@@ -22,7 +22,7 @@ pub const ENGINE: Spec = Spec {
             ],
             ..Proxy::new("docker-proxy", &["docker-proxy"])
         },
-        // Newer Dockers bind in the daemon itself, rootless ones in this.
+        // Newer Dockers bind in the daemon itself, rootless ones in this program.
         Proxy::new("dockerd", &["dockerd"]),
         Proxy::rootless("rootlesskit", &["rootlesskit"]),
     ],
@@ -43,7 +43,7 @@ mod tests {
 
     #[test]
     fn its_control_groups() {
-        // A container gives a group of its own any name.
+        // A container gives any name to a group of its own.
         let inner = "/system.slice/docker-ID.scope/crio-ID.scope";
         let users = "/user.slice/user-1000.slice/user@1000.service/user.slice/docker-ID.scope";
         let paths = ["/system.slice/docker-ID.scope", "/docker/ID", "/docker/ID/app", inner, users];

@@ -1,8 +1,8 @@
-//! LXC and Incus, whose containers have a system of their own and a name for an id.
+//! LXC and Incus, whose containers run a whole system and have a name as their id.
 
 use super::Spec;
 
-/// What is known of it.
+/// The data of LXC and Incus.
 pub const ENGINE: Spec = Spec {
     name: "LXC",
     prefixes: &["lxc.payload."],

@@ -2,7 +2,7 @@
 
 use super::{Names, Proxy, Says, Spec};
 
-/// What is known of it.
+/// Podman's data.
 pub const ENGINE: Spec = Spec {
     name: "Podman",
     prefixes: &["libpod-"],

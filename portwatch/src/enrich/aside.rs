@@ -1,9 +1,9 @@
-//! What another process can hold up for as long as it likes is done on a thread that can
-//! be left behind: reading its memory (the kernel takes its mmap lock and may wait for
-//! whoever serves its pages), opening its files.
+//! Operations that another process can delay for as long as it likes run on a thread that the
+//! agent can abandon: reading its memory (the kernel takes its mmap lock and may wait for
+//! whoever serves its pages), and opening its files.
 //!
-//! What is lost by waiting is bounded: for one answer, for one event, for one user, and
-//! for everybody together.
+//! The time lost by waiting is limited: for one answer, for one event, for one user, and in
+//! total.
 
 use std::{
     cell::RefCell,
@@ -17,46 +17,48 @@ use std::{
 
 use crate::kernel::{nsfs::UserNamespace, rights};
 
-/// How long one answer is waited for. It takes some microseconds as a rule, and a thread
-/// of a busy machine some milliseconds to be run at all.
+/// Time limit for one answer. It usually takes microseconds, but a busy machine may need some
+/// milliseconds to run the thread at all.
 const PATIENCE: Duration = Duration::from_millis(50);
-/// How long a process that did not answer is left alone, and counts against its user.
+/// How long a process that did not answer is skipped, and counts against its user.
 const LEFT_ALONE: Duration = Duration::from_secs(10);
-/// An answer that came so soon after all may have been late because the machine was busy:
-/// then a user's processes are left alone for no longer than [`LEFT_ALONE_IF_BUSY`], and
-/// root's not at all.
+/// A late answer that came within this time may have been late because the machine was busy:
+/// then a user's processes are skipped for at most [`LEFT_ALONE_IF_BUSY`], and root's not at
+/// all.
 const BUSY: Duration = Duration::from_millis(500);
 const LEFT_ALONE_IF_BUSY: Duration = Duration::from_secs(1);
-/// How many of one user's processes may hold a thread.
+/// Threads that one user's processes may hold.
 const MOST_OF_USER: usize = 2;
-/// How many of root's may: most of what is asked is of services, and nobody plays with it.
+/// Threads that root's processes may hold. Most questions are about services, which root runs
+/// without bad intent.
 const MOST_OF_ROOT: usize = MOST / 2;
-/// How many threads may be held.
+/// Threads that may be held in total.
 const MOST: usize = 32;
 
-/// Who is asked.
+/// The process or user that is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Who {
     /// The process.
     pub pid: u32,
     /// When it started.
     pub started_ns: u64,
-    /// Who answers for it.
+    /// The account that it counts against.
     pub account: Account,
 }
 
-/// Whose processes are counted together.
+/// The processes that are counted together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Account {
-    /// A user's; `None` if it is not known which.
+    /// A user's; `None` if the user is not known.
     User(Option<u32>),
-    /// Those in a user namespace that root has made for others, such as a container.
+    /// Those in a user namespace that root created, such as a container.
     Namespace(u32),
 }
 
 impl Account {
-    /// Of a process with this real user, in this namespace: whoever made a user namespace
-    /// has as many numbers in there as root gave (`subuid(5)`), and is one user all the same.
+    /// Returns the account of a process with this real user in this namespace. A user who
+    /// creates a user namespace has all the ids there that root granted (`subuid(5)`), and
+    /// still counts as one user.
     pub fn of(uid: Option<u32>, outermost: Option<UserNamespace>) -> Self {
         match outermost {
             None => Self::User(uid),
@@ -77,38 +79,38 @@ impl Who {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unanswered {
     /// It did not answer in time.
-    #[error("it did not answer within {} ms", PATIENCE.as_millis())]
+    #[error("it did not respond within {} ms", PATIENCE.as_millis())]
     Late,
-    /// It, or others of its user, did not answer before.
-    #[error("it was not asked, since its user's processes did not answer before")]
+    /// It, or other processes of its user, did not answer before.
+    #[error("it was skipped, because processes of its user did not respond before")]
     LeftAlone,
-    /// No thread can be had.
+    /// No thread is available.
     #[error("no thread could be started")]
     NoThread,
 }
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// A thread that does what may not come to an end, and those that have not.
+/// A thread for operations that may never return, and the threads that did not.
 pub struct Aside(RefCell<Threads>);
 
 struct Threads {
     worker: Option<(Sender<Job>, JoinHandle<()>)>,
     late: Vec<Late>,
-    /// How long may be waited in vain yet.
+    /// Remaining time that may be spent on waits without an answer.
     in_vain: Duration,
 }
 
-/// A process that a thread was left behind for.
+/// A process for which a thread was abandoned.
 struct Late {
     who: Who,
     since: Instant,
-    /// When it answered after all.
+    /// When it answered late.
     returned: Arc<OnceLock<Instant>>,
 }
 
 impl Late {
-    /// Whether it is still to be left alone.
+    /// Returns whether it is still skipped.
     fn counts(&self) -> bool {
         let Some(returned) = self.returned.get() else { return true };
         let left_alone = match self.who.account {
@@ -127,15 +129,15 @@ impl Default for Aside {
 }
 
 impl Aside {
-    /// Begins another event, for which so long may be waited in vain.
+    /// Starts another event, with this time limit for waits without an answer.
     pub fn begin(&self, in_vain: Duration) {
         self.0.borrow_mut().in_vain = in_vain;
     }
 
-    /// The outcome of `job`, which may depend on `who`.
+    /// Returns the result of `job`, which may depend on `who`.
     ///
     /// # Errors
-    /// There was no answer in time, or it is not waited for.
+    /// There was no answer in time, or `who` is skipped.
     pub fn ask<T: Send + 'static>(
         &self,
         who: Who,
@@ -144,11 +146,11 @@ impl Aside {
         self.0.borrow_mut().ask(who, job)
     }
 
-    /// Ends the thread that has nothing to do; those that were left behind stay.
+    /// Ends the idle thread; abandoned threads remain.
     pub fn rest(&self) {
         if let Some((jobs, thread)) = self.0.borrow_mut().worker.take() {
             drop(jobs);
-            // It has panicked, and its answer was missed already.
+            // It has panicked, which `ask` has already reported as no answer.
             let _ = thread.join();
         }
     }
@@ -168,7 +170,7 @@ impl Threads {
         let returned = Arc::new(OnceLock::new());
         let has_returned = Arc::clone(&returned);
         self.start(Box::new(move || {
-            // Nobody may be waiting any more.
+            // The caller may have stopped waiting.
             let _ = say.send(job());
             let _ = has_returned.set(Instant::now());
         }))?;
@@ -204,7 +206,7 @@ impl Threads {
         };
         let (jobs, next) = mpsc::channel::<Job>();
         let thread = thread::Builder::new().name("aside".to_owned()).spawn(move || {
-            // It may stay when the others give their rights away.
+            // It stays only if it can drop its capabilities like the other threads.
             if rights::give_away_of_thread().is_ok() {
                 next.into_iter().for_each(|job| job());
             }
@@ -325,8 +327,8 @@ mod tests {
         assert_eq!(aside.ask(who(99, 99), || 1), Ok(1), "the next event is");
     }
 
-    /// Who answers late again and again takes no more of others' time than who never
-    /// does.
+    /// A process that is late again and again takes no more of others' time than one that
+    /// never answers.
     #[test]
     fn who_has_answered_late_is_left_alone_for_a_while() {
         let aside = Aside::default();

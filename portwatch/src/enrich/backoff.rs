@@ -1,6 +1,5 @@
-//! Services of the host and of users that were slow to answer are left alone for a while,
-//! each the longer the more often it happens: whoever runs one decides how long it takes,
-//! and everybody else's events wait behind it.
+//! Pauses for services of the host and of users that were slow to answer, longer each time. A
+//! service's owner decides how long an answer takes, and all other events wait for it.
 
 use std::{
     collections::HashMap,
@@ -11,10 +10,10 @@ use std::{
 
 /// An answer takes a few milliseconds.
 const SLOW: Duration = Duration::from_millis(50);
-/// How much longer than its answer took a service is left alone, the first time.
+/// Factor between the time of the answer and the first pause.
 const FACTOR: u32 = 10;
 const LONGEST: Duration = Duration::from_secs(60);
-/// Services that are kept in mind.
+/// Services that are remembered.
 const MOST: usize = 256;
 
 /// Why there is no answer.
@@ -23,15 +22,15 @@ pub enum Unanswered<E> {
     /// The service gave none.
     #[error("{0}")]
     Failed(Arc<E>),
-    /// It was not asked: it failed the last time, and took long for that.
+    /// It was not asked: it failed slowly the last time.
     #[error("{error}; it is not asked again for {left} s")]
     HasFailed {
-        /// How it failed.
+        /// The error.
         error: Arc<E>,
         /// Seconds until it is asked again.
         left: u64,
     },
-    /// It was not asked: it took long to answer the last time.
+    /// It was not asked: its last answer was slow.
     #[error("it took {} ms to answer; it is not asked again for {left} s", .took.as_millis())]
     WasSlow {
         /// How long it took.
@@ -41,14 +40,14 @@ pub enum Unanswered<E> {
     },
 }
 
-/// Services that were slow, by what they are asked at.
+/// Services that were slow, by the address at which they are asked.
 pub struct Backoff<K, E>(HashMap<K, Slow<E>>);
 
 struct Slow<E> {
     until: Instant,
     pause: Duration,
     took: Duration,
-    /// What it was slow with, if not with an answer.
+    /// The error, if it was slow to fail.
     error: Option<Arc<E>>,
 }
 
@@ -59,10 +58,10 @@ impl<K, E> Default for Backoff<K, E> {
 }
 
 impl<K: Clone + Eq + Hash, E> Backoff<K, E> {
-    /// What `ask` returns, unless the service was slow a while ago.
+    /// Returns what `ask` returns, unless the service was slow a while ago.
     ///
     /// # Errors
-    /// What `ask` returns; or, where it was not asked, the last error and that.
+    /// What `ask` returns; or, if it was not asked, the last error and the reason.
     pub fn asked<T>(
         &mut self,
         service: &K,

@@ -1,6 +1,6 @@
-//! The container behind a process: the one that it runs in, or the one that it
-//! holds a port for. Asked of the engine's own API, or read off the kubelet's
-//! log folders; what nobody says is a gap.
+//! The container of a process: the one that it runs in, or the one that it holds a port for.
+//! The engine's own API answers, or the kubelet's log directories; without an answer there is
+//! a gap.
 
 use std::{
     collections::HashMap,
@@ -34,24 +34,24 @@ use inside::Inside;
 use proxy::Proxy;
 use published::Listed;
 
-/// Answers that are remembered.
+/// Answers that are cached.
 const MOST_REMEMBERED: usize = 64;
-/// How long they are believed; refusals too, so that an engine that hangs is
-/// not waited for by every event.
+/// How long answers are cached; errors too, so that not every event waits for an engine that
+/// hangs.
 const BELIEVED: Duration = Duration::from_secs(5);
 /// How long one engine may take, within the event's own deadline.
 const PATIENCE: Duration = Duration::from_millis(150);
-/// Processes that are looked into for one event.
+/// Processes that are described for one event.
 const MOST_DESCRIBED: usize = 8;
 
-/// What is to be found out about, with all that is known of it beforehand.
+/// The process to describe, with what is already known about it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Subject {
     Inside(Inside),
     Proxy(Proxy),
 }
 
-/// What came of it.
+/// The result.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Answer {
     workload: Option<Workload>,
@@ -60,7 +60,7 @@ struct Answer {
     gap: Option<Gap>,
 }
 
-/// Asks engines, and remembers their answers for a moment.
+/// Asks engines, and caches their answers for a moment.
 #[derive(Default)]
 pub struct Containers {
     remembered: HashMap<Subject, (Instant, Answer)>,
@@ -70,14 +70,14 @@ pub struct Containers {
 /// An engine's API: the system's, or that of a user's own engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Api {
-    /// Whose engine it is.
+    /// The engine.
     pub engine: Engine,
     /// The user who runs it; `None` for the system's.
     pub user: Option<u32>,
 }
 
 impl Api {
-    /// Where it is asked; `None` if nobody asks such an engine.
+    /// Returns its service; `None` if the engine has no API.
     pub fn service(self) -> Option<Service<'static>> {
         match self.engine.spec().names {
             Names::DockerApi(name) => Some(Service { user: self.user, name }),
@@ -86,43 +86,43 @@ impl Api {
     }
 }
 
-/// Why nobody says which container it is.
+/// Why the container is not known.
 #[derive(Debug, thiserror::Error)]
 enum Unknown {
-    /// The engine's API gives no list.
+    /// The engine's API returned no list.
     #[error("{}: {error}", .path.display())]
     Unanswered {
-        /// Where it was asked.
+        /// The socket of the API.
         path: PathBuf,
         error: Unanswered<engine::Error>,
     },
     /// The container is not in the list.
     #[error("{} does not list that container", .engine.spec().name)]
     NotListed { engine: Engine },
-    /// None in the list has published the port.
+    /// No container in the list has published the port.
     #[error("{} lists no container that has published port {port}", .engine.spec().name)]
     NotPublished { engine: Engine, port: u16 },
     /// Several have.
     #[error("{} lists more than one container that has published port {port}", .engine.spec().name)]
     Ambiguous { engine: Engine, port: u16 },
-    /// The engine cannot be asked on this host.
+    /// The engine has no socket on this host.
     #[error("{} has no API socket on this host", .engine.spec().name)]
     NoSocket { engine: Engine },
-    /// The user's engine cannot be asked.
+    /// The user's engine has no socket.
     #[error("{} has no API socket for that user", .engine.spec().name)]
     NoUsersSocket { engine: Engine },
-    /// Whose engine is to be asked is not known.
+    /// It is not known which user's engine to ask.
     #[error("the proxy's user is not known")]
     NoUser,
 }
 
-/// The engines, by where they are asked.
+/// The engines, by API.
 #[derive(Default)]
 struct Engines(Backoff<Api, engine::Error>);
 
 impl Engines {
-    /// As [`engine::list`]; one that was slow is not asked for a while. `None` if it has no
-    /// socket.
+    /// Returns [`engine::list`]; an engine that was slow is not asked for a while. `None` if
+    /// it has no socket.
     fn list(
         &mut self,
         host: &Host,
@@ -162,7 +162,7 @@ impl Containers {
                     holder.left_over = *left_over;
                     continue;
                 }
-                // What calls itself a proxy and is none is not asked after.
+                // A process that only claims to be a proxy is not looked up.
                 let is_proxy = Inside::of(holder).is_none();
                 if (is_proxy && !roles::is_believed(holder, failing))
                     || subject(holder, held).is_none()
@@ -180,16 +180,16 @@ impl Containers {
         if left_out > 0 {
             gaps.push(Gap::new(
                 Fact::Workload,
-                format!("only {MOST_DESCRIBED} holders were looked into, {left_out} were not"),
+                format!("the containers of only {MOST_DESCRIBED} holders were looked up, {left_out} were not"),
             ));
         }
-        // Two processes of one container lack the same.
+        // Two processes of one container have the same gaps.
         gaps.dedup();
     }
 
-    /// Fills `process.workload`, if the process is in a container or holds the
-    /// port `held` for one; a gap `workload` says what stays unknown and why.
-    /// Ends before the deadline, but for reads of small folders.
+    /// Fills `process.workload`, if the process is in a container or holds the port `held` for
+    /// one. A gap `workload` names what is unknown, and why. Ends before the deadline, except
+    /// for reads of small directories.
     pub fn describe(
         &mut self,
         host: &Host,
@@ -229,7 +229,7 @@ impl Containers {
     }
 }
 
-/// A process in a container is nobody's proxy, whatever it calls itself.
+/// A process in a container is never a proxy, whatever its name claims.
 fn subject(process: &Process, held: Endpoint) -> Option<Subject> {
     match Inside::of(process) {
         Some(inside) => Some(Subject::Inside(inside)),
@@ -267,7 +267,8 @@ fn inside_of(host: &Host, engines: &mut Engines, inside: &Inside, deadline: Inst
         return Answer { workload: Some(workload), gap, ..Answer::default() };
     }
     let Some(id) = inside.id.as_deref() else { return Answer::default() };
-    // A user's container is no other's, and the system's is no user's, whatever its name.
+    // Users' containers are separate from each other's and from the system's, whatever their
+    // names.
     let api = Api { engine, user: inside.user };
     let why = match engines.list(host, api, Some(id), deadline) {
         Some(Ok(listed)) => match listed.into_iter().find(|listed| listed.id == id) {
@@ -286,8 +287,8 @@ fn inside_of(host: &Host, engines: &mut Engines, inside: &Inside, deadline: Inst
 
 /// The container that a proxy holds a port for.
 fn behind(host: &Host, engines: &mut Engines, proxy: &Proxy, deadline: Instant) -> Answer {
-    // What a user runs holds ports for that user's containers, and for nobody
-    // else's; what root runs holds them for the system's.
+    // A user's program holds ports for that user's containers only; root's program holds them
+    // for the system's.
     let Some(uid) = proxy.uid else {
         let gap = gap(Unknown::NoUser);
         return Answer { workload: proxy.workload(), gap, ..Answer::default() };

@@ -1,4 +1,4 @@
-//! How the range of ephemeral ports is used, for a bind that found none free.
+//! How the ephemeral port range is used, for a bind that found no free port.
 
 use std::{
     cmp::Reverse,
@@ -18,9 +18,9 @@ use crate::{
     kernel::files::Files,
 };
 
-/// Sockets whose holders are looked for.
+/// Sockets whose holders are searched.
 const SAMPLE: usize = 64;
-/// With fewer a sample says something only if nothing is left out of it.
+/// A smaller sample is meaningful only if it contains all sockets.
 const FEWEST: usize = 16;
 /// Sockets that are kept while they are listed.
 const MOST_KEPT: usize = 4096;
@@ -28,7 +28,7 @@ const MOST_KEPT: usize = 4096;
 /// Lists all sockets of the protocol in the namespace of `diag`.
 ///
 /// # Errors
-/// The kernel does not list all of them, or not in time: a part of them says nothing of the
+/// The kernel does not list all of them, or not in time: a partial list does not describe the
 /// range.
 pub fn usage(
     host: &Host,
@@ -77,11 +77,11 @@ fn queries(protocol: Protocol) -> Result<Vec<Query>, ListError> {
     Ok(families.map(|family| Query::Other { protocol: number, family }).to_vec())
 }
 
-/// Some of all that is added, from the whole length of it alike: the kernel lists
-/// its tables in order, and one corner of them may be one program's.
+/// An even sample of all that is added: the kernel lists its tables in order, and one part of
+/// them may belong to one program.
 #[derive(Default)]
 struct Spread {
-    /// Every so many of those added.
+    /// Every `every`-th of those added.
     kept: Vec<u64>,
     /// As a power of two.
     every: u32,
@@ -104,7 +104,7 @@ impl Spread {
         }
     }
 
-    /// As many as are looked for; all of them where they are no more.
+    /// Returns the sample; all sockets if there are no more than that.
     fn sample(&self) -> Vec<u64> {
         let count = self.kept.len().min(SAMPLE);
         let place = |number: usize| number * self.kept.len() / count.max(1);
@@ -112,12 +112,12 @@ impl Spread {
     }
 }
 
-/// The process that has at least half of the sockets of a sample.
+/// Returns the process that has at least half of the sockets of a sample.
 fn most_by(host: &Host, files: &mut dyn Files, sample: &[u64], deadline: Instant) -> Option<Share> {
     let places: HashMap<u64, usize> =
         sample.iter().enumerate().map(|(place, &inode)| (inode, place)).collect();
-    // Which of the sample a process has, a bit for each: one socket may have
-    // several descriptors.
+    // One bit per socket of the sample that the process has open: one socket may have several
+    // descriptors.
     let mut has: HashMap<u32, u64> = HashMap::new();
     let searched = files.search(sample, deadline, &mut |file| {
         if let Some(&place) = places.get(&file.inode) {
@@ -127,7 +127,7 @@ fn most_by(host: &Host, files: &mut dyn Files, sample: &[u64], deadline: Instant
     if let Err(why) = searched {
         tracing::debug!(%why, "the process with most ports is not known");
     }
-    // Of a program and the children that inherited its sockets the first.
+    // Of a program and the children that inherited its sockets, the first counts.
     let most = has.into_iter().map(|(pid, bits)| (bits.count_ones(), Reverse(pid))).max();
     let of = u32::try_from(sample.len()).ok()?;
     let (sockets, Reverse(pid)) = most.filter(|(sockets, _)| sockets * 2 >= of)?;

@@ -1,4 +1,4 @@
-//! Who has a socket open: the processes with a descriptor of its inode.
+//! Finds holders: the processes with a descriptor of a socket's inode.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -20,55 +20,54 @@ use descriptors::{Descriptor, Descriptors, MOST_HOLDERS};
 use paced::Paced;
 use walk::Walk;
 
-/// Holders that are looked at again, of all sockets together, before what was found
-/// is believed: a link of /proc each.
+/// Holders of all sockets together that are checked again before a cached search is used: one
+/// link of /proc each.
 const MOST_RECALLED: usize = 64;
 /// Holders that are described for all sockets together.
 const MOST_DESCRIBED: usize = 512;
-/// Sockets whose holders are remembered.
+/// Sockets whose holders are cached.
 const MOST_REMEMBERED: usize = 1024;
-/// How long they are believed without another search. In a burst of refusals by
-/// one socket, one search serves all.
+/// How long a search is cached. In a burst of failed binds because of one socket, one search
+/// serves all.
 const BELIEVED: Duration = Duration::from_secs(1);
-/// How long the likely places may be looked at.
+/// Time limit for the likely places.
 const NEAR: Duration = Duration::from_millis(50);
 
-/// Who has it open, by the inode that is looked for.
+/// Descriptors by the inode that is searched.
 type Wanted = HashMap<u64, Descriptors>;
 
-/// What the search for one socket has come to. That nobody has it open is said only
-/// where every table of files was looked at.
+/// Result of the search for one socket. `Nobody` only if every descriptor table was searched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Searched {
-    /// Some process has it open.
+    /// A process has it open.
     Found,
     /// No process has it open.
     Nobody,
-    /// Not every table of files was looked at; a gap says why.
+    /// Not every descriptor table was searched; a gap says why.
     Incomplete,
 }
 
-/// What came of it, by inode.
+/// Results by inode.
 #[derive(Debug, Default)]
 pub struct Searches(HashMap<u64, Searched>);
 
 impl Searches {
-    /// What came of the search for one socket; `None` if it has no inode to be found by.
+    /// Returns the result for one socket; `None` if it has no inode to search for.
     pub fn of(&self, socket: &Socket) -> Option<Searched> {
         self.0.get(&socket.inode?).copied()
     }
 }
 
-/// Searches, and remembers for a moment what was found.
+/// Searches, and caches the results for a moment.
 pub struct Holders {
     files: Paced,
     remembered: HashMap<u64, (Instant, Descriptors)>,
-    /// Sockets that were looked for everywhere and that nobody has open.
+    /// Sockets that no process has open, by a complete search.
     nobodys: HashMap<u64, Instant>,
 }
 
 impl Holders {
-    /// Searches with `files` where nothing nearer helps.
+    /// Creates a search that uses `files` if the likely places do not have the holder.
     pub fn new(files: Box<dyn Files>) -> Self {
         Self { files: Paced::new(files), remembered: HashMap::new(), nobodys: HashMap::new() }
     }
@@ -78,13 +77,13 @@ impl Holders {
         &mut self.files
     }
 
-    /// Writes into each socket who has it open. Returns what came of the search for
-    /// each; what was not looked at is a gap.
+    /// Adds the holders to each socket. Returns the result of the search for each; what was
+    /// not searched is a gap.
     ///
-    /// A socket that is found near is not looked for everywhere, which would take
-    /// ten times as long on a busy machine: its holders are then those near, and
-    /// not necessarily all. A process of another cgroup that inherited it is not
-    /// among them until those have let go of it.
+    /// A socket that is found in a likely place is not searched everywhere, which would take
+    /// ten times as long on a busy machine. Its holders are then those in the likely places,
+    /// not necessarily all: a process of another cgroup that inherited it appears only after
+    /// those have closed it.
     pub fn name(
         &mut self,
         host: &Host,
@@ -130,10 +129,10 @@ impl Holders {
         searches
     }
 
-    /// All open files: one pass in the kernel, or else over /proc.
+    /// Searches all open files: by one pass in the kernel, or else over /proc.
     ///
     /// # Errors
-    /// What was not looked at.
+    /// What was not searched.
     fn look_everywhere(
         &mut self,
         host: &Host,
@@ -149,7 +148,7 @@ impl Holders {
         });
         let Err(why) = searched else { return Ok(()) };
         tracing::debug!(%why, "searches /proc");
-        // What it has shown until then stays, and nobody is counted twice.
+        // Holders found before the error stay, and none is counted twice.
         let mut left: Wanted = wanted.extract_if(|_, holders| holders.is_empty()).collect();
         if left.is_empty() {
             return Ok(());
@@ -163,7 +162,7 @@ impl Holders {
         walk.complete(host)
     }
 
-    /// What a recent search has found, if the first `each` of them still have the
+    /// Returns what a recent search has found, if the first `each` holders still have the
     /// socket open.
     fn recall(
         &self,
@@ -177,7 +176,7 @@ impl Holders {
             let link = host.proc_file(pid, &format!("task/{tid}/fd/{fd}"));
             match walk::socket_inode(&link) {
                 Ok(found) => found == Some(inode),
-                // Only the kernel's search sees it; within a moment it stands.
+                // Only the kernel's search can see it; it remains valid for a moment.
                 Err(error) => error.kind() == io::ErrorKind::PermissionDenied,
             }
         };
@@ -185,7 +184,7 @@ impl Holders {
         (in_time && holders.kept().take(each).all(holds)).then(|| holders.clone())
     }
 
-    /// Moves what has been found over to what is known, and remembers it.
+    /// Moves what has been found to the known holders, and caches it.
     fn settle(&mut self, wanted: &mut Wanted, known: &mut Wanted) {
         let now = Instant::now();
         for (inode, holders) in wanted.extract_if(|_, holders| !holders.is_empty()) {
@@ -200,14 +199,14 @@ impl Holders {
     }
 }
 
-/// Holders that are looked at again for each of so many sockets.
+/// Returns how many holders of each of so many sockets are checked again.
 fn recalled_each(sockets: usize) -> usize {
     (MOST_RECALLED / sockets.max(1)).clamp(1, MOST_HOLDERS)
 }
 
-/// Looks where a holder is likely to be, before everywhere: at the process on
-/// record for the socket, and at those of the socket's own cgroup. A holder may have so
-/// many descriptors that all of the time would be lost on it, so half of it is left.
+/// Searches likely places before all others: the process in the socket's owner record, and the
+/// processes of the socket's own cgroup. A process may have so many descriptors that it takes
+/// all of the time, so half of the time is reserved.
 fn look_near(
     host: &Host,
     records: &dyn Records,
@@ -238,9 +237,9 @@ fn look_near(
     }
 }
 
-/// Of many sockets fewer holders each are described, but all that are kept of one that
-/// refused, and those first. The first of all is described even late: nothing else says
-/// as much. Gives the gap for the others.
+/// Describes the holders. With many sockets, fewer holders of each are described, but all kept
+/// holders of the blocking socket, and those first. The very first is described even after the
+/// deadline, because nothing else says as much. Returns the gap for the others.
 fn describe(host: &Host, sockets: &mut [Socket], known: &Wanted, deadline: Instant) -> Option<Gap> {
     let mut processes: HashMap<u32, Option<Process>> = HashMap::new();
     let each = (MOST_DESCRIBED / known.len().max(1)).clamp(1, MOST_HOLDERS);

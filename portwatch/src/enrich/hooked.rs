@@ -1,4 +1,4 @@
-//! What the hooks saw of a bind and of the socket that refused it, as evidence.
+//! What the hooks saw of a bind and of the blocking socket, as evidence.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -8,7 +8,7 @@ use crate::{
     evidence::{Device, Fact, Failure, Gap, Protocol, Socket, State},
 };
 
-/// What was asked of the kernel.
+/// Returns the request of the failed bind.
 pub fn failure(bind: &RawBind, gaps: &mut Vec<Gap>) -> Failure {
     for (what, known) in [
         (Fact::ReuseAddr, bind.reuseaddr.is_some()),
@@ -19,13 +19,13 @@ pub fn failure(bind: &RawBind, gaps: &mut Vec<Gap>) -> Failure {
             gaps.push(Gap::new(what, "the hooks cannot read it on this kernel"));
         }
     }
-    // The kernel takes the device from the scope id only after the tracepoint set
-    // has seen the attempt, and there is always one.
+    // The kernel takes the device from the scope id after the tracepoint set has seen the
+    // attempt, and there always is one.
     if needs_device(bind.address) && bind.device == Some(0) {
         gaps.push(Gap::new(Fact::Device, "the hooks do not see the address's scope id"));
     }
     if !bind.address_seen {
-        gaps.push(Gap::new(Fact::Address, "an IPv6 address is out of the hooks' reach here"));
+        gaps.push(Gap::new(Fact::Address, "the hooks cannot read an IPv6 address on this kernel"));
     }
     Failure {
         stage: bind.stage,
@@ -43,16 +43,16 @@ pub fn failure(bind: &RawBind, gaps: &mut Vec<Gap>) -> Failure {
     }
 }
 
-/// Whether an address means nothing without a device (`__ipv6_addr_needs_scope_id`):
-/// link-local ones, and multicast to one's own link or device.
+/// Returns whether an address has no meaning without a device (`__ipv6_addr_needs_scope_id`):
+/// link-local addresses, and multicast on the own link or device.
 fn needs_device(address: IpAddr) -> bool {
     let IpAddr::V6(v6) = address else { return false };
     let [first, second, ..] = v6.octets();
     v6.is_unicast_link_local() || (first == 0xff && matches!(second & 0xf, 1 | 2))
 }
 
-/// Adds to the row of the socket that refused what only the kernel's own check
-/// could see of it; adds the row itself where netlink does not list it.
+/// Adds to the blocking socket's entry what only the kernel's own check could see; adds the
+/// entry if netlink does not list it.
 pub fn point_out(culprit: &RawCulprit, bind: &RawBind, found: &mut sockets::Found) {
     let tcp = bind.protocol == Protocol::Tcp;
     let Some(state) = sock_diag::state_of(culprit.state, tcp) else { return };
@@ -61,7 +61,7 @@ pub fn point_out(culprit: &RawCulprit, bind: &RawBind, found: &mut sockets::Foun
         Some(cookie) => socket.cookie == Some(cookie),
         None => socket.local.ip() == culprit.address && socket.state == state,
     };
-    // Where TIME-WAIT is all that the check sees of it, netlink may list FIN-WAIT-2.
+    // Where the check reports only TIME-WAIT, netlink may list FIN-WAIT-2.
     let states = [Some(state), (state == State::TimeWait).then_some(State::FinWait2)];
     let listed = states
         .into_iter()

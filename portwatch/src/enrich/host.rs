@@ -1,5 +1,5 @@
-//! The one seam to the host: roots of file systems, the clock, netlink. A test
-//! gives other roots and recorded replies.
+//! All access to the host: roots of file systems, the clock, netlink. Tests use other roots
+//! and recorded replies.
 
 use std::{
     cell::{Cell, OnceCell, RefCell},
@@ -43,35 +43,34 @@ pub trait DiagSocket: Send {
     /// Sends a request.
     ///
     /// # Errors
-    /// The kernel does not take it.
+    /// The kernel rejects it.
     fn send(&mut self, request: &[u8]) -> io::Result<()>;
 
-    /// One datagram of the reply.
+    /// Returns one datagram of the reply.
     ///
     /// # Errors
-    /// Nothing came in time.
+    /// None arrived in time.
     fn receive(&mut self) -> io::Result<&[u8]>;
 
-    /// The name of an interface in the namespace (`SIOCGIFNAME`).
+    /// Returns the name of an interface in the namespace (`SIOCGIFNAME`).
     fn device_name(&self, index: u32) -> Option<String>;
 
-    /// The index of an interface in the namespace (`SIOCGIFINDEX`).
+    /// Returns the index of an interface in the namespace (`SIOCGIFINDEX`).
     fn device_index(&self, name: &str) -> Option<u32>;
 
-    /// The namespace's cookie (`SO_NETNS_COOKIE`, 5.14).
+    /// Returns the namespace's cookie (`SO_NETNS_COOKIE`, 5.14).
     fn netns_cookie(&self) -> Option<u64>;
 
-    /// The ports that the kernel gives away by itself in the namespace, as it was
-    /// when the socket was opened.
+    /// Returns the ephemeral port range of the namespace when the socket was opened.
     fn ephemeral(&self) -> Option<Ephemeral>;
 }
 
-/// A network namespace to look into.
+/// A network namespace to collect evidence in.
 #[derive(Debug)]
 pub enum NetnsRef {
     /// The agent's own.
     Own,
-    /// The one that this file of nsfs stands for.
+    /// The namespace of this nsfs file.
     Other(File),
 }
 
@@ -92,15 +91,15 @@ pub struct Host {
     /// `uname -r`.
     pub release: String,
     open_diag: OpenDiag,
-    /// For services that are spoken to asynchronously; made when first needed.
+    /// For services with an asynchronous API; created when first needed.
     runtime: OnceCell<Runtime>,
-    /// The users as last read.
+    /// The users when last read.
     users: RefCell<Option<(Instant, HashMap<u32, String>)>>,
-    /// The parents of processes as last read ([`processes::parent_of`]).
+    /// The parents of processes when last read ([`processes::parent_of`]).
     pub(super) parents: RefCell<HashMap<u32, (Instant, Arc<Parent>)>>,
-    /// What is read out of the memory of processes.
+    /// What is read from the memory of processes.
     pub(super) memory: Memory,
-    /// Nanoseconds from boot's beginning to the epoch's, as last taken over.
+    /// Nanoseconds between boot and the epoch, as last measured.
     boot_to_wall: Cell<i64>,
 }
 
@@ -150,11 +149,11 @@ impl Host {
         (self.open_diag)(netns)
     }
 
-    /// The outcome of a conversation with a service of the host, if it ends
-    /// before the deadline.
+    /// Returns the result of a request to a service of the host, if it arrives before the
+    /// deadline.
     ///
     /// # Errors
-    /// It took too long, or no runtime can be had.
+    /// It took too long, or no runtime is available.
     pub fn within<T>(
         &self,
         deadline: Instant,
@@ -170,8 +169,8 @@ impl Host {
             .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no answer before the deadline"))
     }
 
-    /// A user's name in passwd(5), which is read anew after a moment: one refusal asks
-    /// for several.
+    /// Returns a user's name from passwd(5). The file is cached for a moment, because one
+    /// failed bind needs several names.
     pub fn user_name(&self, uid: u32) -> Option<String> {
         const BELIEVED: Duration = Duration::from_secs(2);
         let mut users = self.users.borrow_mut();
@@ -183,7 +182,7 @@ impl Host {
                 let uid = str::from_utf8(uid).ok()?.parse().ok()?;
                 Some((uid, String::from_utf8_lossy(name).into_owned()))
             });
-            // Of several with one number the first is the one that programs show.
+            // If several users have one id, programs show the first.
             let mut first = HashMap::new();
             names.for_each(|(uid, name)| _ = first.entry(uid).or_insert(name));
             *users = Some((Instant::now(), first));
@@ -191,20 +190,19 @@ impl Host {
         users.as_ref()?.1.get(&uid).cloned()
     }
 
-    /// `/proc/PID/WHAT`. What the kernel reads out of the process's memory is not among
-    /// them ([`cmdline`](Self::cmdline), [`environment`](Self::environment)).
+    /// Reads `/proc/PID/WHAT`. Not for files that the kernel reads from the process's memory
+    /// ([`cmdline`](Self::cmdline), [`environment`](Self::environment)).
     pub fn proc_file(&self, pid: u32, what: &str) -> PathBuf {
         self.proc_root.join(pid.to_string()).join(what)
     }
 
-    /// Why /proc does not show every process of the machine; `None` if it does.
+    /// Returns why /proc does not show every process of the machine; `None` if it does.
     pub fn hidden(&self) -> Option<Hidden> {
         nsfs::hidden(&self.proc_root)
     }
 
-    /// Whether sock_diag lists sockets that are bound and do not listen (6.8,
-    /// commit 91051f003948). There is no way to ask: kernels without it ignore
-    /// the bit.
+    /// Returns whether sock_diag lists sockets that are bound but not listening (6.8, commit
+    /// 91051f003948). This cannot be probed: kernels without it ignore the bit.
     pub fn shows_bound_sockets(&self) -> bool {
         let mut numbers = self
             .release
@@ -214,11 +212,11 @@ impl Host {
         version >= (6, 8)
     }
 
-    /// Wall-clock time of an instant of `CLOCK_BOOTTIME`. The distance of the two
-    /// clocks is measured anew each time, and taken over when it has really
-    /// changed, so that one instant has one time until the wall clock is set.
+    /// Returns the wall-clock time of an instant of `CLOCK_BOOTTIME`. The distance of the two
+    /// clocks is measured each time, and replaced only when it has really changed. So one
+    /// instant has one time until the wall clock is set.
     pub fn wall_clock(&self, boot_ns: u64) -> Timestamp {
-        /// More than two readings of the clocks are ever apart.
+        /// More than two readings of the clocks ever differ.
         const STEP_NS: i64 = 10_000_000;
         let boot = clock_gettime(ClockId::Boottime);
         let boot_now = boot.tv_sec.saturating_mul(1_000_000_000).saturating_add(boot.tv_nsec);
@@ -232,19 +230,19 @@ impl Host {
     }
 }
 
-/// Now, in nanoseconds of `CLOCK_BOOTTIME`: the clock of the kernel side's times.
+/// Returns the current time in nanoseconds of `CLOCK_BOOTTIME`, the clock of the kernel side's
+/// times.
 pub fn boottime_ns() -> u64 {
     let now = clock_gettime(ClockId::Boottime);
     let (seconds, rest) = (u64::try_from(now.tv_sec), u64::try_from(now.tv_nsec));
     seconds.unwrap_or(0) * 1_000_000_000 + rest.unwrap_or(0)
 }
 
-/// The first bytes of a file, at most `most`. Files of /proc do not tell their size,
-/// so there is room from the beginning for what most of them have: one read and
-/// one that finds the end.
+/// Returns the first bytes of a file, at most `most`. Files of /proc do not report their size,
+/// so the buffer starts with the size of most of them: one read, and one that finds the end.
 ///
 /// # Errors
-/// The file is gone or may not be read.
+/// The file was removed, or access was denied.
 pub fn read_beginning(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     const USUAL: usize = 4096;
     let mut bytes = Vec::with_capacity(USUAL);
@@ -252,7 +250,7 @@ pub fn read_beginning(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// How long the kernel may take for one datagram.
+/// Time limit for one datagram of the kernel.
 const REPLY_TIMEOUT: Duration = Duration::from_millis(200);
 
 struct Netlink {
@@ -269,14 +267,14 @@ impl Netlink {
         }
     }
 
-    /// In the calling thread's namespace.
+    /// Opens it in the calling thread's namespace.
     fn open_here() -> io::Result<Self> {
         let socket = diag_socket()?;
         Ok(Self { socket, buffer: vec![0; 64 * 1024], ephemeral: ephemeral() })
     }
 
-    /// A netlink socket stays in the namespace that it was made in, so a thread
-    /// goes there to make it and ends: no way back is needed.
+    /// Opens it in another namespace. A netlink socket stays in the namespace that it was
+    /// created in, so a thread enters it, creates the socket and ends. It never has to return.
     fn open_in(netns: &File) -> io::Result<Self> {
         thread::scope(|scope| {
             let made = scope.spawn(|| {
@@ -288,8 +286,8 @@ impl Netlink {
     }
 }
 
-/// The settings of the calling thread's namespace: /proc/sys/net shows that of
-/// whoever opens it (`net_ctl_header_lookup`).
+/// Returns the settings of the calling thread's namespace: /proc/sys/net shows the namespace
+/// of the thread that opens it (`net_ctl_header_lookup`).
 fn ephemeral() -> Option<Ephemeral> {
     let setting = |name: &str| fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).ok();
     let range = setting("ip_local_port_range")?;
@@ -323,7 +321,7 @@ impl DiagSocket for Netlink {
     }
 
     fn device_name(&self, index: u32) -> Option<String> {
-        // Any socket will do: the answer is about the namespace that it is in.
+        // Any socket works: the answer is about its namespace.
         netdevice::index_to_name(&self.socket, index).ok()
     }
 

@@ -1,8 +1,8 @@
-//! What the kernel reads out of the memory of a process: its arguments and its
-//! environment. Nothing else opens these files, since whoever does may wait for as long
-//! as that process likes ([`Aside`]).
+//! What the kernel reads from the memory of a process: its arguments and its environment. No
+//! other code opens these files, because the open and the read may wait for as long as that
+//! process likes ([`Aside`]).
 //!
-//! Arguments are without secrets from here on.
+//! This module redacts the arguments.
 
 use std::{
     cell::RefCell,
@@ -21,10 +21,10 @@ use crate::{
     redact::{Cmdline, Redaction, Unredacted},
 };
 
-/// How much is read of a command line: more than an event has room for, since secrets
-/// take less of it than they did.
+/// Bytes that are read of a command line: more than fit in an event, because redacted secrets
+/// are shorter.
 const MOST_ARGUMENTS: u64 = 16 * 1024;
-/// How much is read of an environment.
+/// Bytes that are read of an environment.
 const MOST_ENVIRONMENT: u64 = 128 * 1024;
 /// Command lines that are kept for one event.
 const MOST_KNOWN: usize = 1024;
@@ -34,17 +34,17 @@ const MOST_KNOWN: usize = 1024;
 pub struct Memory {
     aside: Aside,
     redaction: Redaction,
-    /// What was read for this event, by pid and start: one copy each.
+    /// What was read for this event, by pid and start time: one copy each.
     known: RefCell<HashMap<(u32, u64), Cmdline>>,
-    /// Whose arguments could not be read.
+    /// Processes whose arguments could not be read.
     unread: RefCell<BTreeSet<u32>>,
 }
 
-/// The environment of a process, which may be full of secrets.
+/// The environment of a process, which may contain secrets.
 pub struct Environment(Vec<u8>);
 
 impl Environment {
-    /// The value of a variable.
+    /// Returns the value of a variable.
     pub fn get(&self, name: &str) -> Option<String> {
         self.0.split(|&byte| byte == 0).find_map(|variable| {
             let value = variable.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
@@ -60,31 +60,31 @@ impl fmt::Debug for Environment {
 }
 
 impl Host {
-    /// Takes out of command lines what `redaction` says, from now on.
+    /// Sets what is redacted in command lines.
     pub fn redacting(&mut self, redaction: Redaction) {
         self.memory.redaction = redaction;
     }
 
-    /// What an event may have of arguments that were read elsewhere.
+    /// Redacts arguments that were read elsewhere.
     pub fn redacted(&self, raw: &Unredacted) -> Cmdline {
         self.memory.redaction.cmdline(raw)
     }
 
-    /// Begins an event: nothing has been read for it, and so much time may be lost by
-    /// waiting for processes that do not answer.
+    /// Starts an event: clears what was read, and sets the time limit for processes that do
+    /// not respond.
     pub fn begin(&self, in_vain: Duration) {
         self.memory.aside.begin(in_vain);
         self.memory.known.borrow_mut().clear();
         self.memory.unread.borrow_mut().clear();
     }
 
-    /// A process that is asked, with this real user.
+    /// A process to read, with this real user.
     pub fn who(&self, pid: u32, started_ns: u64, uid: Option<u32>) -> Who {
         let outermost = nsfs::outermost_users(&self.proc_file(pid, "ns/user"));
         Who { pid, started_ns, account: Account::of(uid, outermost) }
     }
 
-    /// The arguments of a process, read once for an event; none if they cannot be read.
+    /// Returns the arguments of a process, read once per event; none if they cannot be read.
     pub fn cmdline(&self, who: Who) -> Cmdline {
         let key = (who.pid, who.started_ns);
         if let Some(known) = self.memory.known.borrow().get(&key) {
@@ -104,20 +104,20 @@ impl Host {
         cmdline
     }
 
-    /// The environment that a process was started with.
+    /// Returns the environment that a process was started with.
     pub fn environment(&self, who: Who) -> Option<Environment> {
         self.read(who, "environ", MOST_ENVIRONMENT).ok().map(Environment)
     }
 
-    /// Ends the thread on which it is read, until it is needed again.
+    /// Ends the reading thread until it is needed again.
     pub fn rest(&self) {
         self.memory.aside.rest();
     }
 
-    /// What may depend on a process that does not answer, such as its files.
+    /// Runs what may wait for an unresponsive process, such as access to its files.
     ///
     /// # Errors
-    /// There was no answer in time, or it is not waited for.
+    /// There was no answer in time, or the process is skipped.
     pub(super) fn aside<T: Send + 'static>(
         &self,
         who: Who,
@@ -126,7 +126,7 @@ impl Host {
         self.memory.aside.ask(who, job)
     }
 
-    /// The gap for those whose arguments could not be read for this event.
+    /// Returns the gap for the processes whose arguments could not be read for this event.
     pub fn unread(&self) -> Option<Gap> {
         const MOST: usize = 8;
         let unread = self.memory.unread.borrow();
@@ -136,15 +136,15 @@ impl Host {
             more => format!(" and {more} more"),
         };
         let why = format!(
-            "the arguments of pid {}{more} could not be read: the memory of the process does not \
-             answer",
+            "the arguments of pid {}{more} could not be read in time: the process's memory did \
+             not respond",
             pids.join(", ")
         );
         (!pids.is_empty()).then(|| Gap::new(Fact::Cmdline, why))
     }
 
-    /// The beginning of a file that the kernel fills from a process's memory. Nothing
-    /// where the process is gone or may not be looked at.
+    /// Returns the beginning of a file that the kernel fills from a process's memory. Empty if
+    /// the process has exited or access was denied.
     fn read(&self, who: Who, what: &str, most: u64) -> Result<Vec<u8>, Unanswered> {
         let file = self.proc_root.join(who.pid.to_string()).join(what);
         let read = self.memory.aside.ask(who, move || read_beginning(&file, most));
@@ -156,8 +156,8 @@ impl Host {
 mod tests {
     use std::{fs, path::Path};
 
-    /// Files of /proc/PID that the kernel fills from the process's memory, or under its
-    /// mmap lock, or that wait for its execve(2), as they would be named in the source.
+    /// Files of /proc/PID that the kernel fills from the process's memory, or under its mmap
+    /// lock, or that wait for its execve(2), as source code would name them.
     const FILES: [&str; 12] = [
         "cmdline",
         "environ",
@@ -190,13 +190,13 @@ mod tests {
         }
     }
 
-    /// Whoever opens one of them elsewhere would wait on a thread that others wait for.
+    /// Code that opens one of them elsewhere would wait on a thread that others need.
     #[test]
     fn nothing_else_opens_these_files() {
         let mut found = Vec::new();
         sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
         assert!(found.len() > 100, "{} sources", found.len());
-        // The one that opens them, and the one that names what could not be read.
+        // The code that opens them, and the code that names what could not be read.
         let may_name = ["enrich/memory.rs", "evidence/gap.rs"];
         let others =
             found.iter().filter(|(name, _)| !may_name.iter().any(|own| name.ends_with(own)));

@@ -1,5 +1,5 @@
-//! The failing socket's network namespace: whose it is, what it is called, and
-//! a sock_diag socket in it.
+//! The failing socket's network namespace: its name, how to enter it, and a sock_diag socket
+//! in it.
 
 use std::{
     collections::HashMap,
@@ -25,27 +25,27 @@ use cookie::NotFound;
 pub use places::all;
 use places::{any_process, denial, inode, named, open};
 
-/// Namespaces that are kept at hand.
+/// Namespaces that are kept open.
 const MOST_OPEN: usize = 64;
-/// How long without a refusal in it. A socket keeps its namespace alive, and an
-/// agent must not do that for longer than it needs.
+/// How long a namespace without failed binds is kept open. A socket keeps its namespace alive,
+/// and the agent must not do that for longer than it needs.
 const KEPT: Duration = Duration::from_secs(2);
-/// How long at most: names and settings may change.
+/// How long a namespace is kept open at most: names and settings may change.
 const BELIEVED: Duration = Duration::from_secs(10);
 
-/// The namespaces of recent refusals.
+/// The namespaces of recent failed binds.
 #[derive(Default)]
 pub struct Namespaces {
-    /// By inode, which cannot go to another while the socket keeps it.
+    /// By inode, which cannot be reused while the socket keeps the namespace alive.
     open: HashMap<u32, Open>,
-    /// Cookies of namespaces that a search has not found, so that it is not made again
-    /// for each refusal there.
+    /// Cookies of namespaces that a search did not find, so that the search is not repeated
+    /// for each failed bind there.
     unfound: HashMap<u64, (Instant, Gap)>,
 }
 
 struct Open {
     netns: Netns,
-    /// Its own cookie, where the kernel tells it (5.14).
+    /// Its own cookie, if the kernel reports it (5.14).
     cookie: Option<u64>,
     gaps: Vec<Gap>,
     diag: Box<dyn DiagSocket>,
@@ -61,8 +61,8 @@ impl Open {
 }
 
 impl Namespaces {
-    /// Describes the namespace of a refusal and enters it. Where that cannot be
-    /// done, the sockets there cannot be listed, which the gap says.
+    /// Describes the namespace of a failed bind and enters it. If it cannot be entered, the
+    /// sockets there cannot be listed; a gap says so.
     pub fn enter(
         &mut self,
         host: &Host,
@@ -103,7 +103,7 @@ impl Namespaces {
             Some(open) if differ(bind.netns_cookie, open.cookie) => {
                 gaps.push(Gap::new(
                     Fact::Netns,
-                    "it was gone when it was looked for, and its inode is another namespace's",
+                    "it was removed before it could be entered, and another namespace has its inode",
                 ));
                 let inode = Some(wanted);
                 (Netns { inode, cookie: bind.netns_cookie, ..Netns::default() }, None)
@@ -117,12 +117,12 @@ impl Namespaces {
         }
     }
 
-    /// The inode of the socket's namespace. Where the hooks have only seen the cookie, it
-    /// is mostly not the task's: a socket stays where it was made, and its process may
-    /// have gone elsewhere before it binds.
+    /// Returns the inode of the socket's namespace. If the hooks saw only the cookie, it
+    /// usually is not the task's namespace: a socket stays where it was created, and its
+    /// process may change its namespace before it binds.
     ///
     /// # Errors
-    /// It was not found; why.
+    /// It was not found; the reason.
     fn locate(
         &mut self,
         host: &Host,
@@ -134,13 +134,13 @@ impl Namespaces {
         if let Some(inode) = bind.netns_inode {
             return Ok(inode);
         }
-        // A bind that nobody has tried would be made from where this process is.
+        // A bind that nobody has tried would be made from this process's namespace.
         let of_task = match pid {
             Some(pid) => host.proc_file(pid, "ns/net"),
             None => host.proc_root.join("self/ns/net"),
         };
         let gone =
-            || Gap::new(Fact::Netns, "the process was gone before its namespace could be read");
+            || Gap::new(Fact::Netns, "the process had exited before its namespace could be read");
         let Some(cookie) = bind.netns_cookie else { return inode(&of_task).ok_or_else(gone) };
         let at_hand = self.open.iter().find(|(_, open)| open.cookie == Some(cookie));
         if let Some((&inode, _)) = at_hand {
@@ -151,13 +151,13 @@ impl Namespaces {
         }
         let found = match cookie::find(host, cookie, &of_task, deadline) {
             Ok(inode) => return Ok(inode),
-            // Linux before 5.14: nothing tells whether it is the task's.
+            // Linux before 5.14 cannot say whether it is the task's.
             Err(NotFound::Unasked) => {
                 let inode = inode(&of_task).ok_or_else(gone)?;
                 gaps.push(Gap::new(
                     Fact::NetnsCookie,
-                    "taken for the failing process's namespace: before Linux 5.14 that cannot be \
-                     compared",
+                    "assumed to be the failing process's namespace: before Linux 5.14 that cannot \
+                     be verified",
                 ));
                 return Ok(inode);
             }
@@ -173,11 +173,10 @@ impl Namespaces {
         Err(gap)
     }
 
-    /// Enters a namespace that is known already and keeps it at hand; gives what
-    /// it is called.
+    /// Enters a namespace that is known already, and keeps it open; returns its name.
     ///
     /// # Errors
-    /// It may not be entered.
+    /// Access was denied.
     pub fn admit(&mut self, host: &Host, way: &NetnsRef) -> io::Result<Netns> {
         let inode = match way {
             NetnsRef::Own => inode(&host.proc_root.join("self/ns/net")),
@@ -193,19 +192,19 @@ impl Namespaces {
         Ok(netns)
     }
 
-    /// Lets go of a socket that may hold a part of a reply.
+    /// Closes a socket that may still have a part of a reply.
     pub fn forget(&mut self, netns: &Netns) {
         if let Some(inode) = netns.inode {
             self.open.remove(&inode);
         }
     }
 
-    /// Lets go of what has not been used for a while.
+    /// Closes what has not been used for a while.
     pub fn release_idle(&mut self) {
         self.open.retain(|_, open| open.used.elapsed() < KEPT && open.opened.elapsed() < BELIEVED);
     }
 
-    /// How long until something is to be released; `None` if nothing is held.
+    /// Returns the time until a socket is to be closed; `None` if none is open.
     pub fn next_release(&self) -> Option<Duration> {
         self.open.values().map(|open| KEPT.saturating_sub(open.used.elapsed())).max()
     }
@@ -220,7 +219,7 @@ impl Namespaces {
     }
 }
 
-/// Describes the namespace and finds a way in.
+/// Describes the namespace and opens its file.
 fn find(
     host: &Host,
     bind: &RawBind,
@@ -235,8 +234,8 @@ fn find(
     if inode(&host.proc_root.join("self/ns/net")) == Some(wanted) {
         return (netns, Some(NetnsRef::Own));
     }
-    // Each way is opened before it is believed: the process may be gone between
-    // a look at its link and the use of it.
+    // Each candidate is opened before it is compared: the process may exit between reading its
+    // link and opening it.
     let own_way = match pid {
         Some(pid) => open(&host.proc_file(pid, "ns/net"), wanted),
         None => Err(ErrorKind::NotFound.into()),
@@ -248,23 +247,23 @@ fn find(
     if let Err(why) = &way {
         gaps.push(if why.kind() == ErrorKind::PermissionDenied && (!gone || may_be_denied()) {
             Gap::denied(Fact::Netns, if gone {
-                "the failing process was gone, and those that may share its namespace may not be \
-                 looked at"
+                "the failing process had exited, and access to those that may share its namespace \
+                 was denied"
             } else {
-                "the namespace of the failing process may not be looked into"
+                "access to the failing process's namespace was denied"
             })
         } else if why.kind() == ErrorKind::TimedOut {
             Gap::new(Fact::Netns, "no process in it was found before the deadline")
         } else {
-            let gone = "its last process was gone and it has no name, so it could not be entered";
+            let gone = "its last process had exited and it has no name, so it could not be entered";
             Gap::new(Fact::Netns, host.hidden().map_or(gone, Hidden::why))
         });
     }
     (netns, way.ok().map(NetnsRef::Other))
 }
 
-/// Whether this process lacks the right to look at others. One that is just ending is
-/// denied to everybody.
+/// Returns whether this process may lack the capability to read other processes. Access to a
+/// process that is just exiting is denied to all.
 fn may_be_denied() -> bool {
     capabilities(None).is_ok_and(|has| !has.effective.contains(CapabilitySet::SYS_PTRACE))
 }
@@ -281,24 +280,24 @@ fn describe(
     if init.is_none() {
         gaps.push(Gap::new(
             Fact::NetnsHost,
-            "pid 1's namespace may not be read; the agent's own is taken for the host's",
+            "access to pid 1's namespace was denied; the agent's own is assumed to be the host's",
         ));
     }
     let host = init.or(own).map(|host| host == wanted);
     Netns { inode: Some(wanted), cookie, name, host }
 }
 
-/// Whether both are known and not the same.
+/// Returns whether both are known and different.
 fn differ(one: Option<u64>, other: Option<u64>) -> bool {
     matches!((one, other), (Some(one), Some(other)) if one != other)
 }
 
-/// Notes of the failing process and of those that hold a socket where they live, if that
-/// is not where the socket is: such a process is no way into the socket's namespace.
+/// Notes which of the failing process and the holders live in another namespace than the
+/// socket's: such a process cannot be used to enter the socket's namespace.
 pub fn note_strangers(host: &Host, evidence: &mut Evidence) {
     const MOST: usize = 32;
     let Evidence { netns, process, sockets, .. } = evidence;
-    // Commands run in the host's without a way in.
+    // Without a path to enter it, commands run in the host's namespace.
     let Some(inside) = netns.inode.filter(|_| netns.host == Some(false)) else { return };
     let mut known = HashMap::new();
     let holders = sockets.iter_mut().flat_map(|socket| &mut socket.holders);

@@ -1,6 +1,6 @@
-//! The options of a socket, asked of the socket itself: a descriptor is borrowed
-//! from its holder (pidfd_getfd(2), 5.6). Netlink does not tell them, and what
-//! the record knows may have been changed since.
+//! The options of a socket, read from the socket itself: a descriptor is borrowed from its
+//! holder (pidfd_getfd(2), 5.6). Netlink does not report them, and recorded options may have
+//! changed since.
 
 use std::os::fd::OwnedFd;
 
@@ -11,11 +11,11 @@ use rustix::{
 
 use crate::evidence::{Socket, State};
 
-/// Sockets that are asked; each takes a few system calls.
+/// Sockets that are read; each takes a few system calls.
 const MOST_ASKED: usize = 32;
 
-/// Writes into each socket that holds the port what its options are now. Where
-/// that cannot be had, what is there stays.
+/// Adds the current options to each socket that holds the port. If they cannot be read, the
+/// known ones stay.
 pub fn ask(sockets: &mut [Socket]) {
     let holding = |socket: &&mut Socket| {
         matches!(socket.state, State::Listen | State::Bound | State::Unconn)
@@ -37,7 +37,7 @@ pub fn ask(sockets: &mut [Socket]) {
     }
 }
 
-/// A descriptor of the same socket, if it surely is the same.
+/// Returns a descriptor of the same socket, if it surely is the same.
 fn borrow(socket: &Socket) -> Option<OwnedFd> {
     let cookie = socket.cookie?;
     let (pid, fd) = socket

@@ -1,4 +1,4 @@
-//! The record of who holds which port, as processes.
+//! The owner record, as processes.
 
 use portwatch_common::{Owner, Port, PortUse, flag};
 
@@ -13,8 +13,7 @@ use crate::{
     kernel::records::Records,
 };
 
-/// The process that an entry speaks of, as it was then. Whether it is still
-/// there is not asked.
+/// Returns the process of an entry as it was then, whether or not it is still running.
 pub fn process(host: &Host, records: &dyn Records, owner: &Owner) -> Process {
     let text = owner.comm.split(|&byte| byte == 0).next().unwrap_or_default();
     let mut process = Process {
@@ -31,8 +30,8 @@ pub fn process(host: &Host, records: &dyn Records, owner: &Owner) -> Process {
     process
 }
 
-/// Who was on the port last, and who was before that; the failing socket itself
-/// is nobody.
+/// Returns the last and the second-last holder of the port; the failing socket itself does not
+/// count.
 pub fn last_holders(host: &Host, records: &dyn Records, bind: &RawBind) -> [Option<LastHolder>; 2] {
     let port = bind.netns_cookie.and_then(|netns_cookie| {
         let protocol = u16::from(sock_diag::protocol_number(bind.protocol)?);
@@ -42,7 +41,7 @@ pub fn last_holders(host: &Host, records: &dyn Records, bind: &RawBind) -> [Opti
     let Some(PortUse { last_cookie, previous_cookie, .. }) = known else { return [None, None] };
     let holder = |cookie: u64| {
         let owner = records.owner(cookie).filter(|_| Some(cookie) != bind.socket_cookie)?;
-        // Two ports that share a slot may be written to it at once.
+        // Two ports that share a slot may be written at the same time.
         let owner = Some(owner).filter(|owner| Some(owner.port) == port)?;
         let [reuseaddr, reuseport] = options(&owner);
         Some(LastHolder {
@@ -56,13 +55,14 @@ pub fn last_holders(host: &Host, records: &dyn Records, bind: &RawBind) -> [Opti
         })
     };
     if Some(last_cookie) == bind.socket_cookie {
-        // It bound the port and was refused when it listened.
+        // It bound the port, and its listen failed.
         return [holder(previous_cookie), None];
     }
     [holder(last_cookie), holder(previous_cookie)]
 }
 
-/// Who left TIME-WAIT rows behind: the last listener on the port that has closed.
+/// Returns the process that left TIME-WAIT sockets behind: the last listener on the port that
+/// has closed.
 pub fn left_by(holders: [&Option<LastHolder>; 2]) -> Option<LeftBy> {
     let last = holders.into_iter().flatten().find(|holder| holder.left.is_some())?;
     Some(LeftBy {
@@ -73,9 +73,9 @@ pub fn left_by(holders: [&Option<LastHolder>; 2]) -> Option<LeftBy> {
     })
 }
 
-/// Names the binder as holder of a socket that surely refused and that nobody
-/// was found to have open. It may have ended between refusal and search, which is
-/// said of it.
+/// Names the process that bound it as the holder of a surely blocking socket that no process
+/// was found to have open. It may have exited between the failed bind and the search; then the
+/// evidence says so.
 pub fn recall_binder(
     host: &Host,
     records: &dyn Records,
@@ -92,10 +92,10 @@ pub fn recall_binder(
         if let Some(owner) = owner.filter(|_| socket.state != State::TimeWait) {
             let ended = has_ended(host, &owner);
             let why = match (ended, searches.of(socket)) {
-                (true, _) => "had bound the socket and has ended",
-                (false, Some(Searched::Nobody)) => "had bound the socket and no longer has it open",
+                (true, _) => "bound the socket and has exited",
+                (false, Some(Searched::Nobody)) => "bound the socket and no longer has it open",
                 (false, Some(Searched::Found | Searched::Incomplete) | None) => {
-                    "had bound the socket; whether it still has it open was not seen"
+                    "bound the socket; whether it still has it open is not known"
                 }
             };
             socket.holders.push(Process { ended, ..process(host, records, &owner) });
@@ -105,8 +105,8 @@ pub fn recall_binder(
     gap
 }
 
-/// Whether a process on record is gone. Where not every process is visible, that it was
-/// not seen says nothing.
+/// Returns whether a recorded process has exited. If not every process is visible, its absence
+/// proves nothing.
 fn has_ended(host: &Host, owner: &Owner) -> bool {
     !processes::is_alive(host, owner) && host.hidden().is_none()
 }
@@ -132,7 +132,7 @@ pub fn recall_origin(host: &Host, records: &dyn Records, sockets: &mut [Socket])
     }
 }
 
-/// Adds the arguments on record to the holders whose own could not be read.
+/// Adds the recorded arguments to the holders whose own could not be read.
 pub fn recall_arguments(host: &Host, records: &dyn Records, sockets: &mut [Socket]) {
     for socket in sockets {
         let Some(unread) = socket.holders.iter_mut().find(|holder| holder.cmdline.is_empty())
@@ -147,8 +147,8 @@ pub fn recall_arguments(host: &Host, records: &dyn Records, sockets: &mut [Socke
     }
 }
 
-/// Adds the options that the hooks saw when the socket was bound. They may have
-/// been changed since, but nothing else tells of them.
+/// Adds the options that the hooks saw when the socket was bound. They may have changed since,
+/// but there is no other source.
 pub fn recall_options(records: &dyn Records, sockets: &mut [Socket]) {
     for socket in sockets.iter_mut().filter(|socket| socket.reuseaddr.is_none()) {
         let Some(owner) = socket.cookie.and_then(|cookie| records.owner(cookie)) else { continue };

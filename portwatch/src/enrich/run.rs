@@ -1,9 +1,9 @@
 //! Sockets of services below /run: the system's, and those of users.
 //!
-//! What is below `/run/user/UID` is that user's, who may put links there, or mount a file
-//! system whose server does not answer. So it is opened on a thread that can be left
-//! behind, through no link and into no other mount, and counts only if it is a socket that
-//! the user has made.
+//! The contents of `/run/user/UID` belong to that user, who may create links there, or mount a
+//! file system whose server does not answer. So a thread that the agent can abandon opens the
+//! path, through no link and into no other mount. It counts only if it is a socket that the
+//! user created.
 
 use std::{
     io,
@@ -24,14 +24,14 @@ use super::{aside::Who, host::Host};
 /// A service's socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Service<'a> {
-    /// Whose it is; `None` for the system's.
+    /// The user who runs it; `None` for the system's.
     pub user: Option<u32>,
-    /// Its path below `/run`, or below the user's folder there.
+    /// Its path below `/run`, or below the user's directory there.
     pub name: &'a str,
 }
 
 impl Service<'_> {
-    /// Its path, for people.
+    /// Returns its path, for people.
     pub fn path(self, host: &Host) -> PathBuf {
         self.folder(host).join(self.name)
     }
@@ -43,11 +43,11 @@ impl Service<'_> {
         }
     }
 
-    /// Connects to it, without waiting for it; the stream does not block.
+    /// Connects to it without blocking; the stream is nonblocking.
     ///
     /// # Errors
-    /// `NotFound` where there is no such socket; it is not the user's, nobody listens, or
-    /// the file system does not answer.
+    /// `NotFound` if there is no such socket; it is not the user's, nobody listens, or the
+    /// file system does not answer.
     pub fn connect(self, host: &Host) -> io::Result<UnixStream> {
         match self.user {
             Some(uid) => self.aside(host, uid, |socket| {
@@ -57,7 +57,7 @@ impl Service<'_> {
         }
     }
 
-    /// Whether it is there.
+    /// Returns whether it exists.
     pub fn exists(self, host: &Host) -> bool {
         match self.user {
             Some(uid) => self.aside(host, uid, |_| Ok(())).is_ok(),
@@ -65,7 +65,7 @@ impl Service<'_> {
         }
     }
 
-    /// What comes of `then` with the user's socket.
+    /// Returns the result of `then` with the user's socket.
     fn aside<T: Send + 'static>(
         self,
         host: &Host,
@@ -78,7 +78,7 @@ impl Service<'_> {
     }
 }
 
-/// The socket `name` of the user `uid` below `folder`, which root has made.
+/// Opens the socket `name` of the user `uid` below `folder`, which root created.
 fn open(folder: &Path, name: &str, uid: u32) -> io::Result<OwnedFd> {
     let path = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let folder = openat(CWD, folder, path | OFlags::DIRECTORY, Mode::empty())?;
@@ -152,7 +152,7 @@ mod tests {
             let error = of(user, name).connect(&host).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::NotFound, "{name}: {error}");
         }
-        // The folder itself is root's to make.
+        // Only root may create the directory itself.
         symlink("1000", run.join("user/1002")).unwrap();
         assert!(of(1002, "podman/podman.sock").connect(&host).is_err());
     }

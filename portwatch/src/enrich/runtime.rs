@@ -1,5 +1,5 @@
-//! What a program is written in or runs on, so that it can be told in its own
-//! words how to set a socket option.
+//! The language or runtime of a program, so that advice can show how to set a socket option in
+//! it.
 
 use std::{fs::File, os::unix::fs::FileExt as _, path::Path};
 
@@ -9,10 +9,10 @@ use crate::{
     evidence::{Process, Runtime},
 };
 
-/// By the program's name; by what its compiler has left in the file where that is a
-/// program of its own. `None` if the file cannot be looked at in time: a server or a
-/// user's process that does not answer for its file system holds up whoever opens a file
-/// there, or only asks what file system it is.
+/// Returns the runtime by the program's name, or by what its compiler has left in its file if
+/// the program is a binary of its own. `None` if the file cannot be read in time: an
+/// unresponsive file server, or a user's process that serves a file system, blocks every open
+/// and even the question for the file system's type.
 pub fn of(host: &Host, process: &Process, task: &RawTask) -> Option<Runtime> {
     let started_ns = task.started_ns.unwrap_or_default();
     let who = || host.who(process.pid, started_ns, process.uid);
@@ -47,16 +47,15 @@ fn by_name(process: &Process) -> Option<Runtime> {
     })
 }
 
-/// What compilers leave in a file: Go's build information, their own word in
-/// `.comment`.
+/// What compilers leave in a file: Go's build information, other names in `.comment`.
 fn by_file(exe: &Path) -> Option<Runtime> {
     let file = File::open(exe).ok()?;
     let on_disk = file.metadata().ok()?.is_file() && !may_hang(&file);
     on_disk.then(|| compiled(&file)).flatten()
 }
 
-/// File systems whose answers come from elsewhere, or from a process, which are
-/// not to be kept waiting upon (`statfs(2)`).
+/// File systems whose answers come from another machine or from a process, which could block
+/// the agent (`statfs(2)`).
 fn may_hang(file: &File) -> bool {
     const NFS: i64 = 0x6969;
     const FUSE: i64 = 0x6573_5546;
@@ -67,16 +66,15 @@ fn may_hang(file: &File) -> bool {
         .map_or(true, |about| [NFS, FUSE, CIFS, SMB2, CEPH].contains(&about.f_type))
 }
 
-/// Of an ELF file (elf(5)) the section headers, their names, and `.comment` are
-/// read, each no further than a bound: whoever runs a program may have made its
-/// file.
+/// Reads the section headers of an ELF file (elf(5)), their names, and `.comment`, each up to
+/// a limit: the user who runs a program may have created its file.
 fn compiled(file: &File) -> Option<Runtime> {
     const MOST_SECTIONS: u64 = 4096;
     const MOST_NAMES: u64 = 256 * 1024;
     const MOST_COMMENT: u64 = 64 * 1024;
     const SECTION: usize = 64;
     let head = read_at(file, 0, SECTION as u64)?;
-    // 64 bits, little-endian; what else there is has a compiler too.
+    // 64 bits, little-endian; other ELF files are not checked.
     if head.get(..6)? != b"\x7fELF\x02\x01" {
         return head.starts_with(b"\x7fELF").then_some(Runtime::Native);
     }

@@ -1,9 +1,9 @@
-//! The last step before evidence leaves the enricher: no secret is in any of its texts,
-//! and an event of it is no larger than [`MOST_OF_EVENT`], whatever processes call
-//! themselves and however many hold the port.
+//! The last step of the enricher: removes all secrets from texts, and limits an event to
+//! [`MOST_OF_EVENT`], however long the processes' texts are and however many processes hold
+//! the port.
 //!
-//! What is left out is left out here and nowhere later, so that a diagnosis knows what
-//! whoever reads the event knows, and a replay comes to the same.
+//! Nothing is removed later. So the diagnosis has the same evidence as the event, and a replay
+//! has the same result.
 
 use std::{cmp::Reverse, mem};
 
@@ -19,8 +19,8 @@ use crate::{
 
 /// The most bytes of an event in JSON.
 pub const MOST_OF_EVENT: usize = 256 * 1024;
-/// The most bytes of its evidence. What is left is the diagnosis's, which quotes a few
-/// of these texts.
+/// The most bytes of its evidence. The rest is for the diagnosis, which quotes a few of these
+/// texts.
 const MOST: usize = 176 * 1024;
 /// The most bytes of one text.
 const MOST_OF_TEXT: usize = 1024;
@@ -28,10 +28,10 @@ const MOST_OF_TEXT: usize = 1024;
 const MOST_IN_BRIEF: usize = 128;
 /// The most gaps.
 const MOST_GAPS: usize = 32;
-/// As much as the gap takes that says what is left out.
+/// Bytes of the gap that says what is missing.
 const GAP: usize = 512;
 
-/// Takes out secrets, and what there is no room for.
+/// Removes secrets, and what exceeds the size limit.
 pub fn seal(Described(mut evidence): Described) -> Evidence {
     sealed(&mut evidence);
     evidence
@@ -56,15 +56,15 @@ fn sealed(evidence: &mut Evidence) {
     }
 }
 
-/// Leaves out ports from the end of the list, whole ones; gives whether all are there.
+/// Removes whole ports from the end of the list; returns whether all are there.
 fn shorten(range: &mut Ephemeral) -> bool {
     let Some(beginning) = range.reserved.get(..MOST_OF_TEXT) else { return true };
     range.reserved.truncate(beginning.rfind(',').unwrap_or(0));
     false
 }
 
-/// The sockets that refuse come first, then those that are more likely to matter. Each
-/// has a share of what is left.
+/// Blocking sockets come first, then those that are more likely to matter. Each has a share of
+/// the remaining bytes.
 fn fit(evidence: &mut Evidence) {
     let ranks: Vec<_> = evidence.sockets.iter().map(|socket| rank(evidence, socket)).collect();
     let sockets = mem::take(&mut evidence.sockets);
@@ -87,7 +87,7 @@ fn fit(evidence: &mut Evidence) {
     let (mut kept, mut missing) = (Vec::new(), Missing::default());
     while let Some((place, socket)) = order.pop() {
         let share = (left / (order.len() + 1)).max(left / 4);
-        // All holders of the first, which refuses if any does.
+        // All holders of the first, which blocks if any does.
         let all = if kept.is_empty() { left } else { share };
         if let Some((socket, used)) = missing.fitted(socket, share, all) {
             left -= used;
@@ -99,7 +99,7 @@ fn fit(evidence: &mut Evidence) {
     evidence.gaps.push(Gap::new(Fact::Sockets, missing.to_string()));
 }
 
-/// How much a socket matters, the most for one that has surely refused.
+/// Returns how much a socket matters, the most for one that surely blocks.
 fn rank(evidence: &Evidence, socket: &Socket) -> u8 {
     let holds = matches!(socket.state, State::Listen | State::Bound | State::Unconn);
     if socket.refused == Some(true) {
@@ -112,7 +112,7 @@ fn rank(evidence: &Evidence, socket: &Socket) -> u8 {
     }
 }
 
-/// What there was no room for.
+/// What exceeded the limit.
 #[derive(Default)]
 struct Missing {
     sockets: usize,
@@ -135,8 +135,8 @@ impl std::fmt::Display for Missing {
 }
 
 impl Missing {
-    /// The socket with as many holders as `all` bytes have room for, in brief at least,
-    /// and the first ones as they are within `share`; and how much it takes.
+    /// Returns the socket with as many holders as fit in `all` bytes, in brief at least, and
+    /// the first ones in full within `share`; and its size.
     fn fitted(&mut self, mut socket: Socket, share: usize, all: usize) -> Option<(Socket, usize)> {
         let holders = mem::take(&mut socket.holders);
         let mut used = size(&socket) + 1;
@@ -170,7 +170,7 @@ impl Missing {
     }
 }
 
-/// Who it is, without what is long.
+/// Returns the process without its long texts.
 fn in_brief(process: &Process) -> Process {
     let mut brief = Process {
         cmdline: Cmdline::default(),
@@ -185,7 +185,7 @@ fn in_brief(process: &Process) -> Process {
     brief
 }
 
-/// The bytes of a value in JSON.
+/// Returns the bytes of a value in JSON.
 fn size(value: &impl Serialize) -> usize {
     bounds::written(value).unwrap_or(usize::MAX)
 }

@@ -1,5 +1,4 @@
-//! The record's beginning: what was bound and connected before the agent was
-//! there to see it.
+//! Fills the owner record with what was bound and connected before the agent started.
 
 use std::{
     collections::HashMap,
@@ -16,28 +15,26 @@ use crate::{
     kernel::{files::Files, records::Records},
 };
 
-/// How long it may take. What is not on record by then is found by a search when
-/// it is asked for.
+/// Time limit. What is not recorded by then is searched when it is needed.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// How long it may wait in vain for processes that do not answer for their own memory.
+/// Time limit for waits for processes that do not respond when their memory is read.
 const MOST_IN_VAIN: Duration = Duration::from_secs(1);
-/// Namespaces that are looked into.
+/// Namespaces that are listed.
 const MOST_NAMESPACES: usize = 1024;
-/// Sockets that are looked at, holders of ports among them: half of what the record of
-/// owners has room for.
+/// Sockets that are listed, holders of ports among them: half of the owner record's size.
 const MOST_SOCKETS: usize = 16_384;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 
-/// A socket that holds a port, while it is not known who has it.
+/// A socket that holds a port, before its process is known.
 struct Held {
     cookie: u64,
     port: Port,
     address: IpAddr,
 }
 
-/// Puts on record who holds which port now, in every namespace, and which ports
-/// have connections. Never fails; what cannot be had is found when it is needed.
+/// Records who holds which port now, in every namespace, and which ports have connections.
+/// Never fails; what is not available is searched when it is needed.
 pub fn seed(host: &Host, records: &mut dyn Records, files: &mut dyn Files) {
     let deadline = Instant::now() + DEADLINE;
     host.begin(MOST_IN_VAIN);
@@ -74,7 +71,7 @@ pub fn seed(host: &Host, records: &mut dyn Records, files: &mut dyn Files) {
             });
             if listed.is_err() {
                 complete = false;
-                // The old one may hold the rest of a reply.
+                // The old one may have the rest of a reply.
                 let Ok(another) = host.sock_diag(namespace) else { break };
                 diag = another;
             }
@@ -88,7 +85,7 @@ pub fn seed(host: &Host, records: &mut dyn Records, files: &mut dyn Files) {
     tracing::debug!(namespaces = namespaces.len(), sockets, complete, "seeded");
 }
 
-/// One pass over all open files says who has them.
+/// Finds their processes in one pass over all open files.
 fn seed_owners(
     host: &Host,
     records: &mut dyn Records,
@@ -98,7 +95,7 @@ fn seed_owners(
 ) {
     let mut found = Vec::new();
     let searched = files.search(&[ANY_SOCKET], deadline, &mut |file| {
-        // Of several holders the first, which is the oldest as a rule.
+        // Of several holders the first, which usually is the oldest.
         found.extend(holding.remove(&file.inode).map(|socket| (file.pid, socket)));
     });
     if let Err(why) = searched {

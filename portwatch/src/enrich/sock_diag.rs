@@ -11,8 +11,8 @@ use crate::evidence::{Device, Family, Protocol, Socket, State};
 
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
-/// The older request for TCP. It alone lists both families in one walk over the
-/// kernel's tables, and on a busy server the walk is what costs.
+/// The older request for TCP. Only this one lists both families in one walk over the kernel's
+/// tables, and on a busy server the walk is the cost.
 const TCPDIAG_GETSOCK: u16 = 18;
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const NLM_F_REQUEST: u16 = 0x1;
@@ -41,10 +41,10 @@ const TIMER_TIME_WAIT: u8 = 3;
 pub enum Query {
     /// TCP listeners: a table of their own, 20 µs on any server.
     Listeners,
-    /// TCP connections and TIME-WAIT: a walk over all there are, 6 ms for 60,000.
+    /// TCP connections and TIME-WAIT: a walk over all of them, 6 ms for 60,000.
     Connections,
-    /// TCP sockets that are bound and do neither: a walk over everything that
-    /// has a port, 13 ms for 60,000 (6.8; older kernels list none).
+    /// TCP sockets that are bound but neither listening nor connected: a walk over everything
+    /// that has a port, 13 ms for 60,000 (6.8; older kernels list none).
     Bound,
     /// All TCP sockets.
     Tcp,
@@ -77,15 +77,15 @@ impl Query {
 /// Why a reply cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReplyError {
-    /// The kernel refused the request: an errno.
-    #[error("the kernel answers errno {0}")]
+    /// The kernel rejected the request: an errno.
+    #[error("the kernel returned errno {0}")]
     Refused(i32),
     /// The bytes end in the middle of a message.
     #[error("the kernel's reply is cut short")]
     Truncated,
 }
 
-/// What one datagram of a dump brought.
+/// State of a dump after one datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
     /// More will follow.
@@ -94,7 +94,7 @@ pub enum Progress {
     Done,
 }
 
-/// The number of a protocol that sock_diag lists.
+/// Returns the number of a protocol that sock_diag lists.
 pub fn protocol_number(protocol: Protocol) -> Option<u8> {
     match protocol {
         Protocol::Tcp => Some(6),
@@ -104,10 +104,9 @@ pub fn protocol_number(protocol: Protocol) -> Option<u8> {
     }
 }
 
-/// The request for the sockets on `port`, or on any for 0: an nlmsghdr, an
-/// `inet_diag_req` (TCP) or `inet_diag_req_v2`, and a bytecode attribute that
-/// compares the port, because the walk over bound sockets ignores the port of
-/// the request.
+/// Builds the request for the sockets on `port`, or on any for 0: an nlmsghdr, an
+/// `inet_diag_req` (TCP) or `inet_diag_req_v2`, and a bytecode attribute that compares the
+/// port, because the walk over bound sockets ignores the port of the request.
 pub fn request(query: Query, port: u16) -> Vec<u8> {
     let mut body = Vec::with_capacity(80);
     match query {
@@ -125,9 +124,8 @@ pub fn request(query: Query, port: u16) -> Vec<u8> {
         }
     }
     if port != 0 {
-        // struct inet_diag_bc_op {code, yes, no}: on equality go on behind the
-        // two words, which ends the program and accepts; else jump beyond and
-        // reject.
+        // struct inet_diag_bc_op {code, yes, no}: if equal, continue behind the two words,
+        // which ends the program and accepts; else jump beyond and reject.
         const BYTECODE: u16 = 8;
         body.extend((4 + BYTECODE).to_ne_bytes());
         body.extend(INET_DIAG_REQ_BYTECODE.to_ne_bytes());
@@ -161,8 +159,7 @@ fn family_number(family: Family) -> u8 {
     }
 }
 
-/// One socket of a reply, as far as it is read without a copy: of a million most are
-/// only counted.
+/// One socket of a reply, read without a copy: of a million sockets most are only counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry<'a> {
     /// Its state.
@@ -175,7 +172,7 @@ pub struct Entry<'a> {
     pub inode: Option<u64>,
     /// Its cookie.
     pub cookie: Option<u64>,
-    /// How long a socket in TIME-WAIT has yet, in milliseconds.
+    /// The remaining time of a socket in TIME-WAIT, in milliseconds.
     pub expires_ms: Option<u64>,
     uid: u32,
     device: u32,
@@ -199,7 +196,7 @@ impl From<Entry<'_>> for Socket {
         Self {
             remote,
             inode,
-            // A minisock has no owner; the zero there is not root's.
+            // A minisock has no owner; the zero there does not mean root.
             uid: expires_ms.is_none().then_some(uid),
             cgroup_id,
             v6only: local.is_ipv6().then_some(v6only).flatten(),
@@ -210,12 +207,12 @@ impl From<Entry<'_>> for Socket {
     }
 }
 
-/// Reads one datagram of the reply and hands each socket on `port`, or on any
-/// for 0, to `take`. Returns whether more will follow, and whether the table changed under the
-/// dump (`NLM_F_DUMP_INTR`).
+/// Reads one datagram of the reply and passes each socket on `port`, or on any for 0, to
+/// `take`. Returns whether more will follow, and whether the table changed during the dump
+/// (`NLM_F_DUMP_INTR`).
 ///
 /// # Errors
-/// The kernel refused, or the bytes are no messages.
+/// The kernel rejected the request, or the bytes are no messages.
 pub fn read_reply(
     mut bytes: &[u8],
     query: Query,
@@ -229,8 +226,8 @@ pub fn read_reply(
         interrupted |= u16_at(bytes, 6)? & NLM_F_DUMP_INTR != 0;
         let body = bytes.get(NLMSGHDR..length).ok_or(ReplyError::Truncated)?;
         match kind {
-            // Of the request, or of what the dump ended with (`netlink_dump_done`): an error
-            // where the module that lists sockets of this kind is missing.
+            // The request's result, or the dump's (`netlink_dump_done`): an error if the
+            // module that lists sockets of this kind is missing.
             NLMSG_DONE | NLMSG_ERROR => match i32_at(body, 0)? {
                 0.. => return Ok((Progress::Done, interrupted)),
                 errno => return Err(ReplyError::Refused(errno.saturating_neg())),
@@ -249,8 +246,7 @@ pub fn read_reply(
     Ok((Progress::More, interrupted))
 }
 
-/// `struct inet_diag_msg` and its attributes; `None` for a family or state that
-/// is not known.
+/// Reads `struct inet_diag_msg` and its attributes; `None` for an unknown family or state.
 fn entry(body: &[u8], tcp: bool) -> Result<Option<Entry<'_>>, ReplyError> {
     let &[family, state, timer, _retrans, ..] = body else { return Err(ReplyError::Truncated) };
     if body.len() < MESSAGE {
@@ -279,7 +275,7 @@ fn entry(body: &[u8], tcp: bool) -> Result<Option<Entry<'_>>, ReplyError> {
     }))
 }
 
-/// A state by its number in include/net/tcp_states.h.
+/// Returns a state by its number in include/net/tcp_states.h.
 pub fn state_of(state: u8, tcp: bool) -> Option<State> {
     Some(match state {
         TCP_CLOSE if !tcp => State::Unconn,
@@ -290,7 +286,7 @@ pub fn state_of(state: u8, tcp: bool) -> Option<State> {
         4 => State::FinWait1,
         5 => State::FinWait2,
         TCP_TIME_WAIT => State::TimeWait,
-        // TCP_BOUND_INACTIVE comes back as the state that such a socket has.
+        // TCP_BOUND_INACTIVE is reported as the state that such a socket has.
         TCP_CLOSE | 13 => State::Bound,
         8 => State::CloseWait,
         9 => State::LastAck,
@@ -313,7 +309,7 @@ fn address(body: &[u8], family: u8, at: usize) -> Result<Option<IpAddr>, ReplyEr
     })
 }
 
-/// IPV6_V6ONLY and the cgroup id, where they are there.
+/// Reads IPV6_V6ONLY and the cgroup id, if present.
 fn attributes(mut bytes: &[u8]) -> (Option<bool>, Option<u64>) {
     let (mut v6only, mut cgroup) = (None, None);
     while let (Ok(length), Ok(kind)) = (u16_at(bytes, 0), u16_at(bytes, 2)) {
@@ -358,7 +354,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_sockets_or_an_error(mut bytes: Vec<u8>, kind in 0u16..32, tcp: bool) {
-            // Half of the time a head that fits, so that the body is looked at.
+            // Half of the time a valid head, so that the body is read.
             if tcp && bytes.len() >= NLMSGHDR {
                 let length = u32::try_from(bytes.len()).unwrap().to_ne_bytes();
                 bytes[..4].copy_from_slice(&length);

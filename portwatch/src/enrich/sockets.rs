@@ -1,4 +1,4 @@
-//! Every socket on one port of one network namespace, over sock_diag.
+//! Lists every socket on one port of one network namespace, over sock_diag.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -23,16 +23,16 @@ use crate::{
 
 /// Sockets that are kept one by one: listeners, bound and UDP sockets.
 const MOST_HOLDING: usize = 256;
-/// Connections that are kept: a few with a process, and beyond them one for each
-/// state and own address.
+/// Connections that are kept: a few with a process, and in addition one for each state and own
+/// address.
 const MOST_CONNECTIONS: usize = 64;
-/// Connections that are kept though they look alike: each may be of another
-/// process, as those of several workers whose listener is gone.
+/// Connections that are kept though they look alike: each may belong to another process, for
+/// example to several workers whose listener has closed.
 const MOST_ALIKE: usize = 8;
-/// TIME-WAIT rows that are kept: the longest-lived for each own address.
+/// TIME-WAIT entries that are kept: the longest-lived for each own address.
 const MOST_TIME_WAIT: usize = 8;
 
-/// How long is listed for somebody who waits for nothing else.
+/// Time limit of a listing that nothing else waits for.
 pub const PATIENT: Duration = Duration::from_secs(10);
 
 /// Why sockets could not be listed, or not all of them.
@@ -44,19 +44,19 @@ pub enum ListError {
     /// The kernel has no listing for them yet.
     #[error("the kernel's socket listing is not loaded (modprobe inet_diag tcp_diag udp_diag)")]
     NotLoaded,
-    /// The kernel does not take the request, or gives no answer.
+    /// The kernel rejected the request, or did not answer.
     #[error("sock_diag: {0}")]
     Io(#[from] io::Error),
-    /// The kernel's answer cannot be used.
+    /// The kernel's answer is invalid.
     #[error("sock_diag: {0}")]
     Reply(#[source] ReplyError),
-    /// There is no end of them.
-    #[error("sock_diag: more rows than are read")]
+    /// There are more than the limit.
+    #[error("sock_diag: more sockets than are read")]
     TooMany,
     /// The deadline has passed.
-    #[error("sock_diag: listing took longer than its deadline ({rows} rows)")]
+    #[error("sock_diag: listing took longer than its deadline ({rows} sockets)")]
     Late {
-        /// How many had been listed by then.
+        /// Entries that had been listed by then.
         rows: usize,
     },
 }
@@ -75,22 +75,22 @@ impl From<ReplyError> for ListError {
 /// What was found on the port.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
-    /// The rows that are kept.
+    /// The entries that are kept.
     pub sockets: Vec<Socket>,
-    /// All TIME-WAIT rows, counted.
+    /// Count of all TIME-WAIT entries.
     pub time_wait: TimeWait,
-    /// The connections, counted.
+    /// Count of the connections.
     pub connections: Connections,
-    /// The kernel did not answer as it should, or not in time; the netlink socket may
-    /// still hold a part of its reply.
+    /// The kernel's answer was invalid or late; the netlink socket may still have a part of
+    /// it.
     pub broken: bool,
-    /// Rows left out for their number, TIME-WAIT not among them.
+    /// Entries that are not kept because of their number, without TIME-WAIT.
     left_out: usize,
-    /// Cookie of a row that is kept before others like it.
+    /// Cookie of an entry that is kept before others like it.
     wanted: Option<u64>,
-    /// How many of each kind are kept.
+    /// Entries kept of each kind.
     kept: BTreeMap<Kind, usize>,
-    /// The place of the first that is kept of those that look alike.
+    /// Index of the first kept entry of those that look alike.
     first: HashMap<Look, usize>,
     /// The inodes of connections that are kept.
     inodes: Vec<u64>,
@@ -112,7 +112,7 @@ impl Kind {
         }
     }
 
-    /// How many are kept.
+    /// Returns how many are kept.
     fn most(self) -> usize {
         match self {
             Self::Holding => MOST_HOLDING,
@@ -122,11 +122,11 @@ impl Kind {
     }
 }
 
-/// State, own address, and whether a process may have it open: connections that have these
-/// in common tell nothing new.
+/// State, own address, and whether a process may have it open: another connection with the
+/// same values adds nothing.
 type Look = (State, SocketAddr, bool);
 
-/// What decides whether a row is kept.
+/// The fields that decide whether an entry is kept.
 struct Brief {
     state: State,
     local: SocketAddr,
@@ -136,14 +136,14 @@ struct Brief {
 }
 
 impl Found {
-    /// Takes one row, within bounds.
+    /// Adds one entry, up to the limits.
     pub fn add(&mut self, socket: Socket) {
         let Socket { state, local, inode, cookie, expires_ms, .. } = socket;
         self.put(&Brief { state, local, inode, cookie, expires_ms }, || socket);
     }
 
-    /// The same for one of a reply. There may be a million, and of nearly all of them
-    /// nothing is kept but their number: so it costs the same whatever is kept.
+    /// Adds one entry of a reply. There may be a million, and nearly all are only counted: so
+    /// the cost of one does not depend on how many are kept.
     fn take(&mut self, entry: Entry<'_>) {
         let Entry { state, local, inode, cookie, expires_ms, .. } = entry;
         self.put(&Brief { state, local, inode, cookie, expires_ms }, || entry.into());
@@ -161,8 +161,8 @@ impl Found {
         let has_twin = kind != Kind::Holding && !may_be_anothers;
         let twin = has_twin.then(|| self.first.get(&look)).flatten();
         match twin.and_then(|&place| self.sockets.get_mut(place)) {
-            // A connection with the same end tells nothing new; of those that
-            // run out, the longest counts, unless one is wanted.
+            // A connection with the same end adds nothing; of TIME-WAIT entries the
+            // longest-lived counts, unless one is wanted.
             Some(kept) if is_wanted(kept.cookie) => {}
             Some(kept) if kept.expires_ms < row.expires_ms || is_wanted(row.cookie) => {
                 *kept = whole();
@@ -201,7 +201,7 @@ impl Found {
         *number = number.saturating_add(1);
     }
 
-    /// The gaps for what is listed and counted only in part.
+    /// Adds the gaps for what was listed or counted only in part.
     fn incomplete(&self, why: &ListError, gaps: &mut Vec<Gap>) {
         const COUNTED: &str = "not all were listed, so there may be more";
         gaps.push(Gap::new(Fact::Sockets, why.to_string()));
@@ -214,25 +214,25 @@ impl Found {
     }
 }
 
-/// What to look for, and what is known without a look.
+/// The search, and what is known before it.
 pub struct Search<'a> {
     /// The host.
     pub host: &'a Host,
-    /// Who is on record.
+    /// The owner record.
     pub records: &'a dyn Records,
-    /// What was refused.
+    /// The failed bind.
     pub failure: &'a Failure,
-    /// The socket that refused, where the hooks saw it.
+    /// The blocking socket, if the hooks saw it.
     pub culprit: Option<&'a RawCulprit>,
     /// The namespace's cookie.
     pub netns_cookie: Option<u64>,
-    /// List also what the refusal is explained without.
+    /// List also what the diagnosis does not need.
     pub everything: bool,
 }
 
 impl Search<'_> {
-    /// Lists the sockets on the port in the namespace of `diag`. What cannot be
-    /// listed, or not until the deadline, becomes a gap.
+    /// Lists the sockets on the port in the namespace of `diag`. What cannot be listed before
+    /// the deadline becomes a gap.
     pub fn run(&self, diag: &mut dyn DiagSocket, deadline: Instant, gaps: &mut Vec<Gap>) -> Found {
         let wanted = self.culprit.and_then(|culprit| culprit.cookie);
         let mut found = Found { wanted, ..Found::default() };
@@ -260,10 +260,9 @@ impl Search<'_> {
         found
     }
 
-    /// Listeners are listed at once; the walks over everything else the kernel
-    /// has take milliseconds on a busy server, so they are left out where the
-    /// record knows that there is nothing to be found, and the refusal is
-    /// explained without.
+    /// Lists TCP sockets. Listeners are listed at once. The walks over all other sockets take
+    /// milliseconds on a busy server, so they are skipped if the owner record shows that they
+    /// would find nothing and the failed bind is explained without them.
     fn tcp(
         &self,
         diag: &mut dyn DiagSocket,
@@ -283,7 +282,7 @@ impl Search<'_> {
             } else {
                 gaps.push(Gap::new(
                     Fact::Bound,
-                    "the kernel shows sockets that are bound and do not listen only from 6.8 on",
+                    "before Linux 6.8 it does not list sockets that are bound but not listening",
                 ));
             }
         }
@@ -308,7 +307,7 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// Whether one of the rows has surely refused.
+    /// Returns whether one of the entries surely blocks.
     fn is_explained(&self, found: &mut Found) -> bool {
         record::recall_options(self.records, &mut found.sockets);
         let kernel = Kernel::of(&self.host.release);
@@ -320,8 +319,8 @@ impl Search<'_> {
         })
     }
 
-    /// Whether there may be sockets on the port that are bound and do not
-    /// listen: more were bound than are listed.
+    /// Returns whether sockets on the port may be bound but not listening: more were bound
+    /// than are listed.
     fn may_be_bound(&self, found: &Found) -> bool {
         let known = self.netns_cookie.and_then(|netns_cookie| {
             let protocol = u16::from(sock_diag::protocol_number(self.failure.protocol)?);
@@ -333,7 +332,7 @@ impl Search<'_> {
     }
 }
 
-/// One walk, made again once if the table changed under it.
+/// Runs one walk, and repeats it once if the table changed meanwhile.
 fn dump(
     diag: &mut dyn DiagSocket,
     query: Query,
@@ -350,12 +349,12 @@ fn dump(
     Ok(())
 }
 
-/// Lists what `query` asks for, at most 1,000,000 rows. Gives whether the table
-/// changed under the walk.
+/// Lists the sockets of `query`, at most 1,000,000. Returns whether the table changed during
+/// the walk.
 ///
 /// # Errors
-/// The kernel refuses, or gave no answer, or not all of it until the deadline. The rest of
-/// it may come yet, so that the socket is to be given up.
+/// The kernel rejected the request, or did not answer in full before the deadline. The rest of
+/// the answer may still arrive, so the socket must not be used again.
 pub fn dump_once(
     diag: &mut dyn DiagSocket,
     query: Query,

@@ -1,5 +1,5 @@
-//! What each source of evidence can tell on this host with these rights: asked once,
-//! for whoever wants to know why something will be missing.
+//! What each source of evidence can provide on this host with these permissions: probed once,
+//! to show in advance which evidence will be missing, and why.
 
 use std::{
     borrow::Cow,
@@ -19,19 +19,19 @@ use super::{
 };
 use crate::{engines, evidence::Engine, proc};
 
-/// How long one service is waited for.
+/// Time limit for one service.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How a source stands.
+/// State of a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, strum::Display, strum::VariantArray)]
 #[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase")]
 pub enum State {
-    /// It tells all that it can.
+    /// It provides all that it can.
     Ready,
-    /// It is not on this host, and nothing is missed by that.
+    /// It is not on this host, and no evidence is missing because of that.
     Absent,
-    /// It tells less than it could.
+    /// It provides less than it could.
     Limited,
 }
 
@@ -40,16 +40,16 @@ pub enum State {
 pub struct Source {
     /// Its stable name.
     pub name: &'static str,
-    /// How it stands.
+    /// Its state.
     pub state: State,
-    /// What was seen, or why it is so.
+    /// What was found, or the reason for the state.
     pub detail: String,
-    /// What events lack because of that, or would without it.
+    /// What events lack because of that, or would lack without it.
     pub gives: Cow<'static, str>,
 }
 
 impl Source {
-    /// One that stands as `found` says.
+    /// Creates a source with the state `found`.
     pub fn new(
         name: &'static str,
         gives: impl Into<Cow<'static, str>>,
@@ -60,7 +60,7 @@ impl Source {
     }
 }
 
-/// Asks all of them but the search of open files, which the kernel side has.
+/// Probes all sources except the search of open files, which the kernel side has.
 pub fn survey(host: &Host) -> Vec<Source> {
     let mut sources = vec![
         Source::new("sock_diag", "the sockets on the port", sock_diag(host)),
@@ -85,7 +85,7 @@ fn sock_diag(host: &Host) -> (State, String) {
     }
 }
 
-/// The own one takes the same right to be entered as any other.
+/// Entering the agent's own namespace needs the same capability as any other.
 fn namespaces(host: &Host) -> (State, String) {
     let entered = File::open(host.proc_root.join("self/ns/net"))
         .and_then(|file| host.sock_diag(&NetnsRef::Other(file)));
@@ -153,7 +153,7 @@ fn of_systemd(host: &Host) -> (State, String) {
     }
 }
 
-/// `None` for an engine that is not asked.
+/// `None` for an engine without an API.
 fn of_engine(host: &Host, engine: Engine) -> Option<Source> {
     let service = Api { engine, user: None }.service()?;
     let place = service.path(host);

@@ -1,4 +1,4 @@
-//! Enrichment of a fake host: a folder for /proc, recorded replies for netlink.
+//! Enrichment of a fake host: a directory for /proc, recorded replies for netlink.
 
 use std::{
     collections::HashMap,
@@ -31,7 +31,7 @@ use fake::{
     netlink, own_netns, process, refused,
 };
 
-/// It could not bind, has ended, and systemd has removed its group.
+/// It could not bind, has exited, and systemd has removed its group.
 #[test]
 fn a_service_that_is_gone_still_has_its_unit() {
     let root = TempDir::new().unwrap();
@@ -114,7 +114,7 @@ fn long_command_lines_are_cut_and_kept_once() {
     assert!(evidence.gaps.iter().any(|gap| gap.why.contains("described in brief")));
 }
 
-/// In what a process calls itself, and in what another user is called.
+/// In the texts of a process, and in another user's name.
 #[test]
 fn bytes_that_are_no_text_cost_nobody_else_its_name() {
     let root = TempDir::new().unwrap();
@@ -167,7 +167,7 @@ fn the_rows_that_are_kept_are_bounded() {
     assert_eq!(found.time_wait.count, 99);
 }
 
-/// Each may be of another worker; those without a process are all the kernel's.
+/// Each may be another worker's; those without a process all belong to the kernel.
 #[test]
 fn connections_of_several_processes_are_kept_apart() {
     let mut found = sockets::Found::default();
@@ -191,7 +191,7 @@ fn a_namespace_that_is_gone_is_a_gap() {
     assert!(evidence.gaps.iter().any(|gap| gap.what == Fact::Netns), "{:?}", evidence.gaps);
 }
 
-/// The numbers are those of another namespace: what is there says nothing.
+/// The inode is reused by another namespace: its sockets say nothing.
 #[test]
 fn a_namespace_with_another_cookie_is_a_gap() {
     for known in [true, false] {
@@ -285,8 +285,8 @@ fn the_culprit_fills_in_what_netlink_does_not_tell() {
     assert_eq!((sockets[1].refused, sockets[1].reuseaddr), (Some(true), Some(true)));
 }
 
-/// A minisock is in TIME-WAIT for the kernel's check, and for netlink in the state that
-/// it stands for; before Linux 5.12 there may be no cookie to tell which row it is.
+/// A minisock is in TIME-WAIT for the kernel's check, and in the state of the socket that it
+/// replaces for netlink; before Linux 5.12 there may be no cookie to identify its entry.
 #[test]
 fn a_minisock_is_the_row_that_it_stands_for() {
     const FIN_WAIT_2: u8 = 5;
@@ -314,7 +314,7 @@ fn a_minisock_is_the_row_that_it_stands_for() {
     }
 }
 
-/// In the tracepoint set the scope id is not to be seen.
+/// In the tracepoint set the scope id is not visible.
 #[test]
 fn the_device_of_a_link_local_address_is_not_known_to_be_none() {
     for (address, device, is_known) in [
@@ -335,7 +335,7 @@ fn the_device_of_a_link_local_address_is_not_known_to_be_none() {
     }
 }
 
-/// That `::` was asked for is another thing than that the address was not seen.
+/// A bind to `::` differs from a bind whose address was not seen.
 #[test]
 fn an_address_that_was_not_seen_is_a_gap() {
     for address_seen in [true, false] {
@@ -346,7 +346,7 @@ fn an_address_that_was_not_seen_is_a_gap() {
     }
 }
 
-/// A bystander with descriptors under way is not named for that.
+/// A process that only has descriptors in flight is not named.
 #[test]
 fn only_who_bound_it_is_named_where_nobody_has_it_open() {
     for (binder, under_way, unheld, named) in [

@@ -1,5 +1,5 @@
-//! Sockets that no process has open, though they are there: the kernel's own,
-//! and those whose descriptor is under way between two processes.
+//! Sockets that exist although no process has them open: the kernel's own, and those whose
+//! descriptor is in flight between two processes.
 
 use std::{collections::HashMap, fs, io::ErrorKind, time::Instant};
 
@@ -18,17 +18,16 @@ use crate::{
     },
 };
 
-/// Processes that are taken for those that may receive a descriptor.
+/// Processes that are listed as possible receivers of a descriptor.
 const MOST_RECEIVERS: usize = 32;
 
-/// Says of the sockets that nobody has open what has them. Those that
-/// have been closed meanwhile are left as they are. Returns whether `diag` may still hold a
-/// part of a reply.
+/// Explains sockets that no process has open. Sockets that have closed meanwhile stay as they
+/// are. Returns whether `diag` may still have a part of a reply.
 ///
-/// Who bound a socket and lives has sent it away, or has it in another way than
-/// by a descriptor. To whom descriptors are under way, the kernel tells, but not
-/// which: a machine may have some under way for other reasons, so that nobody
-/// is named for that alone.
+/// If the process that bound a socket is alive, it has sent the socket to another process, or
+/// keeps it without a descriptor. The kernel reports which processes have descriptors in
+/// flight to them, but not which descriptors. They may be others, so no process is named
+/// because of them alone.
 pub fn explain(
     search: &Search,
     diag: &mut dyn DiagSocket,
@@ -45,8 +44,8 @@ pub fn explain(
     if !sockets.iter().any(is_one) {
         return false;
     }
-    // First who bound them, then what is still there: who was dead by then cannot
-    // have kept it.
+    // First the processes that bound them, then what still exists: a process that had exited
+    // by then cannot have kept it open.
     let mut tables = Tables::default();
     let binders: Vec<Binder> = sockets
         .iter()
@@ -88,54 +87,55 @@ pub fn explain(
     gaps.extend(receivers.and_then(|receivers| gap(&receivers)));
     if unknown > 0 {
         let why = format!(
-            "what keeps {unknown} sockets that no process has open was not seen before the deadline"
+            "the deadline was reached before it was known what keeps {unknown} sockets that no \
+             process has open"
         );
         gaps.push(Gap::new(Fact::Unheld, why));
     }
     broken
 }
 
-/// What is not known where nobody could be named.
+/// Returns the gap if no process could be named.
 fn gap(receivers: &Result<Vec<u32>, SearchError>) -> Option<Gap> {
     let why = match receivers {
         Ok(pids) if pids.is_empty() => return None,
         Ok(pids) => {
             let pids: Vec<String> = pids.iter().map(u32::to_string).collect();
             format!(
-                "no process has the socket open; descriptors are under way to pid {}, and whether \
-                 it is among them cannot be seen",
+                "no process has the socket open; descriptors are in flight to pid {}, and the \
+                 kernel does not show whether it is among them",
                 pids.join(", ")
             )
         }
         Err(why) => format!(
-            "no process has the socket open; whether its descriptor is under way to one was not \
-             seen: {why}"
+            "no process has the socket open; whether its descriptor is in flight to one is not \
+             known: {why}"
         ),
     };
     Some(Gap::new(Fact::Unheld, why))
 }
 
-/// Whether the kernel itself has said so when the socket refused.
+/// Returns whether the kernel itself said so when the bind failed.
 fn is_kernels_own(socket: &Socket, culprit: Option<&RawCulprit>) -> bool {
     culprit.is_some_and(|culprit| {
         culprit.kernels_own && culprit.cookie.is_some() && culprit.cookie == socket.cookie
     })
 }
 
-/// Who bound a socket.
+/// The process that bound a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Binder {
-    /// Nobody on record, or a process that is gone.
+    /// No recorded process, or one that has exited.
     Gone,
-    /// A process that is ending: it has given its table of files away, and the
-    /// kernel closes what was in it one by one (`exit_files`).
+    /// A process that is exiting: it has released its descriptor table, and the kernel closes
+    /// the files in it one by one (`exit_files`).
     Ending,
-    /// A process that goes on.
+    /// A running process.
     Alive(u32),
 }
 
-/// Whether processes have no descriptors any more, looked up once each: that takes a list
-/// of the first thousand of them.
+/// Whether processes have no descriptors left, looked up once each: that lists up to the first
+/// thousand.
 type Tables = HashMap<u32, bool>;
 
 fn binder(host: &Host, records: &dyn Records, socket: &Socket, tables: &mut Tables) -> Binder {
@@ -154,8 +154,8 @@ fn binder(host: &Host, records: &dyn Records, socket: &Socket, tables: &mut Tabl
     if *is_ending { Binder::Ending } else { Binder::Alive(owner.pid) }
 }
 
-/// The processes to which descriptors are under way. Which socket those
-/// descriptors are, the kernel does not say.
+/// Returns the processes that have descriptors in flight to them. The kernel does not say
+/// which sockets those are.
 fn receivers_of_any(files: &mut dyn Files, deadline: Instant) -> Result<Vec<u32>, SearchError> {
     let mut pids = Vec::new();
     files.in_flight(deadline, &mut |file| {

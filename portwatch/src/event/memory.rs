@@ -1,4 +1,4 @@
-//! How much memory a record takes while it is kept.
+//! Estimates how much memory a record takes.
 
 use super::{Event, Record};
 use crate::{
@@ -7,13 +7,13 @@ use crate::{
     text::bounds::written,
 };
 
-/// What the allocator takes for a short text, beside what its field's name takes in JSON.
+/// Allocator overhead of a short text, in addition to the size of its field's name in JSON.
 const OF_TEXT: usize = 24;
-/// Texts that processes have, one with another.
+/// Texts of a process, on average.
 const TEXTS: usize = 8;
 
-/// The bytes that a record takes: all that is written of it, and the parts of fixed size,
-/// of which not all is. `None` for one that cannot be written.
+/// Returns the bytes that a record takes: its JSON, and the fixed-size parts that JSON may
+/// omit. `None` if it cannot be written.
 pub fn of(record: &Record) -> Option<usize> {
     let parts = match record {
         Record::BindFailure(event) => parts(event),
@@ -22,13 +22,13 @@ pub fn of(record: &Record) -> Option<usize> {
     Some(size_of::<Record>() + written(record)? + parts)
 }
 
-/// The same of an event alone.
+/// Returns the same for an event.
 pub fn of_event(event: &Event) -> usize {
-    // One that cannot be written is dropped by every sink; it has its fixed parts only.
+    // Every sink drops an event that cannot be written; only its fixed-size parts count.
     written(event).unwrap_or_default() + parts(event)
 }
 
-/// Lists grow by more than they need, and what they have is taken.
+/// Lists have spare capacity, which counts too.
 fn parts(event: &Event) -> usize {
     let holders: usize = event.sockets.iter().map(|socket| socket.holders.capacity()).sum();
     let diagnosis = &event.diagnosis;

@@ -1,4 +1,4 @@
-//! A line of the stream, read back. Total: any text gives a record or an error.
+//! Reads a line of the stream back. Total: any text gives a record or an error.
 
 use serde_json::Value;
 
@@ -8,24 +8,24 @@ use super::{
 };
 use crate::advice::Advised;
 
-/// The longest line that is read, in bytes. The largest event has a sixty-fourth of it.
+/// The longest line that is read, in bytes: 64 times the largest event.
 pub const LONGEST: usize = 16 * 1024 * 1024;
 
-/// Why a line is no record.
+/// Why a line is not a record.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// It is no JSON, or ends too early.
+    /// It is not JSON, or ends too early.
     #[error("not JSON: {0}")]
     Json(#[source] serde_json::Error),
-    /// It is of a kind or version that is not known.
+    /// It is of an unknown kind or version.
     #[error(transparent)]
     Version(#[from] VersionError),
     /// It lacks a field, or has one of another type.
     #[error("not a {schema}: {source}")]
     Form {
-        /// What it says it is.
+        /// Its schema.
         schema: &'static str,
-        /// What is wrong.
+        /// The error.
         source: serde_json::Error,
     },
 }
@@ -39,9 +39,9 @@ impl Advised for ReadError {
 /// Reads one line.
 ///
 /// # Errors
-/// It is no JSON, not of portwatch, of a newer version, or lacks something.
+/// It is not JSON, not portwatch's, of a newer version, or lacks a field.
 pub fn record(line: &str) -> Result<Record, ReadError> {
-    // By far the most lines are events as they are written today.
+    // Nearly all lines are events of the current version.
     if has_schema(line, BIND_FAILURE)
         && let Ok(event) = serde_json::from_str(line)
     {
@@ -60,7 +60,7 @@ fn typed(schema: &'static str, value: Value) -> Result<Record, serde_json::Error
     })
 }
 
-/// Whether the line begins as a record of this schema does when it is written.
+/// Returns whether the line starts like a written record of this schema.
 pub fn has_schema(line: &str, schema: &str) -> bool {
     let rest = line.strip_prefix(r#"{"schema":""#).and_then(|rest| rest.strip_prefix(schema));
     rest.is_some_and(|rest| rest.starts_with(r#"","#))
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
     use crate::event::{AgentNotice, AgentState, Event, Loss};
 
-    /// One event of each field, as it stands in a capture.
+    /// An event as a capture contains it.
     const EVENT: &str = include_str!("../../../tests/golden/listener.jsonl");
 
     fn event() -> Event {
@@ -94,7 +94,7 @@ mod tests {
         ] {
             let line = serde_json::to_string(&written).unwrap();
             assert_eq!(record(&line).unwrap(), written);
-            // Whoever passes it on may order and space it anew.
+            // Programs that pass it on may change order and spacing.
             let value: Value = serde_json::from_str(&line).unwrap();
             assert_eq!(record(&format!(" {value:#}")).unwrap(), written);
         }

@@ -1,33 +1,33 @@
-//! What became of the records' form over time. A line of an older version goes
-//! through the fix-ups, one version after the other, before it is given a type.
+//! Versions of the records. A line of an older version passes the fix-ups, one version after
+//! the other, before it is parsed into a type.
 
 use serde_json::Value;
 
 use super::{AGENT, BIND_FAILURE, LOSS};
 
-/// Makes a record of one version a record of the next. It must not fail: what it
-/// does not find it leaves to the types to complain about.
+/// Changes a record of one version into a record of the next. It must not fail: parsing
+/// reports what it does not find.
 pub type Fixup = fn(&mut Value);
 
 /// A kind of record and its history.
 pub struct Kind {
-    /// The schema as it is written today: a name and `/v` with the version.
+    /// The current schema: a name and `/v` with the version.
     pub schema: &'static str,
-    /// In order: the last makes today's version of the one before it.
+    /// In order: the last changes the previous version into the current one.
     pub fixups: &'static [Fixup],
 }
 
-/// All kinds. The first versions are today's, so there is nothing to mend yet.
+/// All kinds. The first versions are the current ones, so there are no fix-ups yet.
 pub const KINDS: [Kind; 3] = [
     Kind { schema: BIND_FAILURE, fixups: &[] },
     Kind { schema: LOSS, fixups: &[] },
     Kind { schema: AGENT, fixups: &[] },
 ];
 
-/// Why a record cannot be brought to today's form.
+/// Why a record cannot be changed into the current version.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum VersionError {
-    /// It does not say what it is.
+    /// It has no schema.
     #[error("not a portwatch record: it has no `schema`")]
     NoSchema,
     /// Something else wrote it.
@@ -36,26 +36,26 @@ pub enum VersionError {
     /// A newer portwatch wrote it.
     #[error("written by a newer portwatch: {found}; this one reads up to {known}")]
     Newer {
-        /// What the line has.
+        /// The line's schema.
         found: String,
-        /// What is known here.
+        /// The current schema.
         known: &'static str,
     },
     /// A version that was never written, or is no longer read.
     #[error("cannot read version `{found}`; this portwatch writes {known}")]
     TooOld {
-        /// What the line has.
+        /// The line's schema.
         found: String,
-        /// What is known here.
+        /// The current schema.
         known: &'static str,
     },
 }
 
-/// Applies what is needed to make `value` a record of today's form, and gives its
-/// schema.
+/// Applies the fix-ups that change `value` into a record of the current version, and returns
+/// its schema.
 ///
 /// # Errors
-/// It is no record of portwatch, or of a version that is not known.
+/// It is not portwatch's, or of an unknown version.
 pub fn bring_up_to_date(value: &mut Value, kinds: &[Kind]) -> Result<&'static str, VersionError> {
     let schema = value.get("schema").and_then(Value::as_str).ok_or(VersionError::NoSchema)?;
     if let Some(kind) = kinds.iter().find(|kind| kind.schema == schema) {
@@ -82,7 +82,7 @@ pub fn bring_up_to_date(value: &mut Value, kinds: &[Kind]) -> Result<&'static st
     Ok(known)
 }
 
-/// The version of `found`, if it is of the kind that is written as `known`.
+/// Returns the version of `found`, if it is of the kind `known`.
 fn version_of(found: &str, known: &str) -> Option<u32> {
     let (name, _) = known.rsplit_once("/v")?;
     found.strip_prefix(name)?.strip_prefix("/v")?.parse().ok()

@@ -19,19 +19,19 @@ pub struct Gap {
     pub denied: bool,
 }
 
-/// Makes the facts and their names on the wire.
+/// Defines the facts and their names on the wire.
 macro_rules! facts {
     ($($(#[$doc:meta])* $fact:ident = $name:literal,)*) => {
-        /// What a gap is about.
+        /// The fact that a gap is about.
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Fact {
             $($(#[$doc])* $fact,)*
-            /// One that another version knows.
+            /// One that only another version knows.
             Other(String),
         }
 
         impl Fact {
-            /// Its name on the wire.
+            /// Returns its name on the wire.
             pub fn name(&self) -> &str {
                 match self {
                     $(Self::$fact => $name,)*
@@ -39,7 +39,7 @@ macro_rules! facts {
                 }
             }
 
-            /// The fact of a name.
+            /// Returns the fact of a name.
             fn named(name: Cow<'_, str>) -> Self {
                 match &*name {
                     $($name => Self::$fact,)*
@@ -65,21 +65,21 @@ facts! {
     Arguments = "process.cmdline",
     /// The failing process's unit.
     Unit = "process.unit",
-    /// The network namespace, and with it all that is in there.
+    /// The network namespace, and with it everything in it.
     Netns = "netns",
-    /// That the namespace is the socket's own.
+    /// Whether the namespace is the socket's own.
     NetnsCookie = "netns.cookie",
     /// Which namespace is the host's.
     NetnsHost = "netns.host",
     /// The sockets on the port, or some of them.
     Sockets = "sockets",
-    /// Sockets that are bound and do not listen.
+    /// Sockets that are bound but not listening.
     Bound = "sockets.bound",
     /// Processes that have the sockets open.
     Holders = "sockets.holders",
     /// More processes that have the sockets open.
     MoreHolders = "sockets.holders.more",
-    /// The unit that a holder listens for.
+    /// The unit for which a holder listens.
     HolderUnit = "sockets.holders.unit",
     /// What holds a socket that no process has open.
     Unheld = "sockets.unheld",
@@ -87,13 +87,13 @@ facts! {
     TimeWait = "time_wait",
     /// All of the connections.
     Connections = "connections",
-    /// How the range of ephemeral ports is used.
+    /// The use of the ephemeral port range.
     EphemeralUsage = "ephemeral.usage",
-    /// All ports that are kept out of that range.
+    /// All ports that are reserved out of that range.
     EphemeralReserved = "ephemeral.reserved",
     /// Whether a process of the owner record still has the socket open.
     HolderFd = "holder.fd",
-    /// Arguments of processes that did not answer for their memory.
+    /// Arguments of processes that did not respond when their memory was read.
     Cmdline = "cmdline",
     /// What keeps a process running.
     Supervisor = "supervisor",
@@ -104,7 +104,7 @@ facts! {
 }
 
 impl Fact {
-    /// Whether without it nobody can say what is on the port, or whose that is.
+    /// Returns whether this fact is needed to say what is on the port, or whose it is.
     pub fn is_of_the_sockets(&self) -> bool {
         matches!(
             self,
@@ -118,7 +118,7 @@ impl Fact {
         )
     }
 
-    /// Whether without it the sockets on the port were not listed.
+    /// Returns whether the sockets on the port were not listed if this fact is missing.
     pub fn is_the_listing(&self) -> bool {
         matches!(self, Self::Netns | Self::Sockets)
     }
@@ -157,22 +157,22 @@ impl JsonSchema for Fact {
 }
 
 impl Gap {
-    /// What comes before a number that one of the `gaps` says is not all of them.
+    /// Returns the words before a count that one of the `gaps` calls incomplete.
     pub fn at_least(gaps: &[Self], what: &Fact) -> &'static str {
         if gaps.iter().any(|gap| gap.what == *what) { "at least " } else { "" }
     }
 
-    /// A gap for the fact `what`.
+    /// Creates a gap for the fact `what`.
     pub fn new(what: Fact, why: impl Into<String>) -> Self {
         Self { what, why: why.into(), denied: false }
     }
 
-    /// A gap that more rights would close.
+    /// Creates a gap that more capabilities would close.
     pub fn denied(what: Fact, why: impl Into<String>) -> Self {
         Self { denied: true, ..Self::new(what, why) }
     }
 
-    /// A gap because of `error`, which may be a matter of rights.
+    /// Creates a gap because of `error`, which may be a lack of capabilities.
     pub fn of_error(what: Fact, why: impl Into<String>, error: &io::Error) -> Self {
         let denied = error.kind() == io::ErrorKind::PermissionDenied;
         Self { denied, ..Self::new(what, why) }

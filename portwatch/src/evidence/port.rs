@@ -1,5 +1,5 @@
-//! What is known of the port beside its sockets: what is left on it, the range that
-//! it may be in, and who had it.
+//! What is known of the port besides its sockets: TIME-WAIT, the ephemeral range, and previous
+//! holders.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -47,12 +47,12 @@ pub struct Ephemeral {
 }
 
 impl Ephemeral {
-    /// Whether the kernel may give the port away.
+    /// Returns whether the kernel may choose the port.
     pub fn contains(&self, port: u16) -> bool {
         (self.low..=self.high).contains(&port) && !self.reserves(port)
     }
 
-    /// Whether the port is kept out of the range.
+    /// Returns whether the port is reserved out of the range.
     pub fn reserves(&self, port: u16) -> bool {
         self.reserved.split(',').any(|part| {
             let (first, last) = part.split_once('-').unwrap_or((part, part));

@@ -1,16 +1,16 @@
-//! Every text in the evidence of one event, whatever it is of. Each type is taken apart
-//! to its last field, so that nothing can be added to one and be left out here.
+//! Visits every text in the evidence of one event. Each type is destructured to its last
+//! field, so that a new field cannot be forgotten here.
 
 use super::{
     Binder, Cgroup, Device, Ephemeral, Evidence, Fact, Failure, Gap, LastHolder, LeftBy, Netns,
     Pod, Process, Share, Socket, Supervisor, TimeWait, Usage, Workload,
 };
 
-/// What is done to each text.
+/// The function for each text.
 type Each<'a> = &'a mut dyn FnMut(&mut String);
 
 impl Evidence {
-    /// Does `each` to every text but the command lines, which have a type of their own
+    /// Calls `each` for every text except command lines, which have their own type
     /// ([`Cmdline`](crate::redact::Cmdline)).
     pub fn texts(&mut self, each: Each<'_>) {
         let Self {
@@ -87,7 +87,7 @@ impl Device {
 }
 
 impl Socket {
-    /// Does `each` to every text of the socket and of its holders but command lines.
+    /// Calls `each` for every text of the socket and its holders except command lines.
     pub fn texts(&mut self, each: Each<'_>) {
         let Self {
             state: _,
@@ -119,7 +119,7 @@ impl Socket {
 }
 
 impl Process {
-    /// Does `each` to every text of the process but its command line.
+    /// Calls `each` for every text of the process except its command line.
     pub fn texts(&mut self, each: Each<'_>) {
         let Self {
             pid: _,

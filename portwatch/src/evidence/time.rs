@@ -1,10 +1,10 @@
-//! How a moment stands in the schema.
+//! The schema of a time stamp.
 
 use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-/// The schema of a time stamp; schemars knows jiff's only up to another version.
+/// The schema of a time stamp; schemars supports only another version of jiff.
 pub struct Time;
 
 impl JsonSchema for Time {

@@ -1,5 +1,5 @@
-//! The command: started with what this process was started with, told what this
-//! process is told, and its end is this process's.
+//! The command: it starts with this process's environment and limits, receives this process's
+//! signals, and its end is this process's end.
 
 use std::{
     ffi::OsString,
@@ -25,9 +25,9 @@ use crate::advice::Advised;
 #[derive(Debug, thiserror::Error)]
 #[error("failed to start {}", .program.display())]
 pub struct StartError {
-    /// What was to be started.
+    /// The program.
     pub program: OsString,
-    /// The answer.
+    /// The error.
     pub source: io::Error,
 }
 
@@ -39,7 +39,7 @@ impl Advised for StartError {
         }
     }
 
-    /// As a shell has it.
+    /// By the shells' convention.
     fn exit_code(&self) -> u8 {
         match self.source.kind() {
             io::ErrorKind::NotFound => 127,
@@ -48,7 +48,7 @@ impl Advised for StartError {
     }
 }
 
-/// A running command. Its id stays its own until this has seen its end.
+/// A running command. Its pid cannot be reused until this has reaped it.
 pub struct Child {
     pid: Pid,
     guardian: Option<Guardian>,
@@ -56,7 +56,7 @@ pub struct Child {
     guardians_left: u8,
 }
 
-/// How often a guardian that somebody kills is followed by another.
+/// How often a killed guardian is replaced.
 const GUARDIANS: u8 = 3;
 
 /// How it ended.
@@ -64,24 +64,24 @@ const GUARDIANS: u8 = 3;
 pub enum End {
     /// By itself, with this status.
     Exited(u8),
-    /// By this signal.
+    /// Killed by this signal.
     Killed(u8),
 }
 
 impl End {
-    /// As if by this signal.
+    /// Returns the end as if by this signal.
     pub fn of_signal(signal: nix::sys::signal::Signal) -> Self {
         Self::Killed(u8::try_from(signal as i32).unwrap_or(u8::MAX))
     }
 
-    /// Whether it did what it was to do.
+    /// Returns whether the command succeeded.
     pub fn is_success(self) -> bool {
         self == Self::Exited(0)
     }
 }
 
 impl From<End> for ExitCode {
-    /// As a shell has it: 128 and the signal's number.
+    /// By the shells' convention: 128 plus the signal's number.
     fn from(end: End) -> Self {
         match end {
             End::Exited(status) => status.into(),
@@ -92,11 +92,11 @@ impl From<End> for ExitCode {
 
 impl Child {
     /// Starts `program` in this process group, with the limit of locked memory that this
-    /// process had before it loaded maps (up to 5.10 they count). It is killed when this
-    /// process is, with all that comes of it: who kills the one that he knows means the
-    /// other, and a server that stays behind would keep its port. A guardian sees to
-    /// that; without one the kernel does, for the command alone and for as long as it
-    /// does not change its user.
+    /// process had before it loaded maps (up to 5.10 they count). When this process is killed,
+    /// the command and its descendants are killed too: a user who kills this process means the
+    /// command, and a remaining server would keep its port. A guardian does that. Without a
+    /// guardian the kernel does, but only for the command itself and only until it changes its
+    /// user.
     ///
     /// # Errors
     /// There is no such program, or it cannot be run.
@@ -112,8 +112,7 @@ impl Child {
         let words = guardian.as_ref().map(Guardian::words).transpose().map_err(error)?;
         let mut command = Command::new(program);
         command.args(arguments);
-        // SAFETY: system calls, which are safe between fork and exec; no memory is
-        // allocated.
+        // SAFETY: system calls, which are safe between fork and exec; no memory is allocated.
         unsafe {
             command.pre_exec(move || {
                 mask.thread_set_mask()?;
@@ -122,7 +121,7 @@ impl Child {
                     Some(words) => guardian::tell(words, std::process::id())?,
                     None => set_parent_process_death_signal(Some(Signal::KILL))?,
                 }
-                // Whoever ended before that is not waited for by the kernel.
+                // If the parent exited before that, the kernel sends no signal.
                 if getppid() == parent { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
             });
         }
@@ -138,14 +137,14 @@ impl Child {
         }
     }
 
-    /// Waits for its end, and meanwhile passes signals on and sees to the ends of
-    /// orphans that have become this process's children.
+    /// Waits for its end. Meanwhile passes signals on, and reaps orphans that have become this
+    /// process's children.
     ///
     /// # Errors
-    /// Signals cannot be read, or children not be waited for.
+    /// Signals cannot be read, or children cannot be reaped.
     pub async fn end(mut self, signals: &Signals) -> io::Result<End> {
         loop {
-            // Before the first signal as well: it may have ended by now.
+            // Checked before the first signal too: it may have exited by now.
             if let Some(end) = self.reap()? {
                 self.guardian.into_iter().for_each(Guardian::release);
                 return Ok(end);
@@ -154,7 +153,7 @@ impl Child {
         }
     }
 
-    /// Takes in every child that has ended.
+    /// Reaps every child that has exited.
     fn reap(&mut self) -> io::Result<Option<End>> {
         while let Some((pid, status)) = wait(WaitOptions::NOHANG)? {
             if pid.as_raw_pid() != self.pid.as_raw() {
@@ -171,7 +170,7 @@ impl Child {
         Ok(None)
     }
 
-    /// Starts another guardian where this is the end of the one there was.
+    /// Starts another guardian if `ended` was the guardian.
     fn replace_guardian(&mut self, ended: u32) {
         if self.guardian.as_ref().is_none_or(|guardian| guardian.pid() != ended) {
             return;
@@ -186,8 +185,8 @@ impl Child {
         }
     }
 
-    /// What the kernel sent the terminal's whole process group the command has
-    /// already; what the command sent its own group would come back to it.
+    /// The command has already received what the kernel sent to the terminal's whole process
+    /// group. What the command sent to its own group would return to it.
     fn pass_on(&self, received: Received) {
         let Some(sender) = received.sender else { return };
         if received.signal == nix::sys::signal::SIGCHLD || descent::is_ours(sender) {
@@ -199,7 +198,7 @@ impl Child {
     }
 }
 
-/// One, where it can be started.
+/// Starts one, if possible.
 fn guardian() -> Option<Guardian> {
     let started = Guardian::start();
     started

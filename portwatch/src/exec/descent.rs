@@ -1,19 +1,20 @@
-//! Whether a process comes of this one. It does not matter who of those between has
-//! ended: this process is a child subreaper, so their children became its own.
+//! Finds out whether a process descends from this one. Ancestors in between may have exited:
+//! this process is a child subreaper, so their children became its own.
 
 use std::{fs::File, io::Read as _};
 
 use crate::proc::{self, MOST_STAT};
 
-/// Generations that are looked through; as many as on the kernel side.
+/// Generations that are checked; as many as on the kernel side.
 const MOST: usize = 32;
 
-/// Whether the process `pid` comes of this one, by /proc; not if it is gone.
+/// Returns whether the process `pid` descends from this one, by /proc; `false` if it has
+/// exited.
 pub fn is_ours(pid: u32) -> bool {
     comes_of(pid, std::process::id(), parent)
 }
 
-/// Whether `root` is among the parents of `pid`.
+/// Returns whether `root` is an ancestor of `pid`.
 fn comes_of(pid: u32, root: u32, parent: impl Fn(u32) -> Option<u32>) -> bool {
     std::iter::successors(parent(pid), |&pid| parent(pid)).take(MOST).any(|pid| pid == root)
 }

@@ -1,12 +1,11 @@
-//! A process beside the command that outlives this one when it is killed, and then
-//! kills the command and all that comes of it.
+//! A process that outlives this one when it is killed, and then kills the command and its
+//! descendants.
 //!
-//! The kernel's own way (PR_SET_PDEATHSIG) ends with a change of credentials: `sudo -u
-//! app ./server` would live on. The guardian is this program once more, a child of this
-//! process in a session of its own, with nothing of it but the end of a pipe. Down the
-//! pipe comes the command's number, written by the command itself before it becomes
-//! another program. When the pipe ends, this process has been killed; after any other
-//! end it has killed the guardian before.
+//! The kernel's own mechanism (PR_SET_PDEATHSIG) is cleared by a change of credentials: `sudo
+//! -u app ./server` would survive. The guardian is this program once more, a child of this
+//! process in its own session, which inherits only the end of a pipe. The command writes its
+//! own pid into the pipe before it executes the program. When the pipe ends, this process has
+//! been killed; in all other cases it kills the guardian first.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,30 +24,30 @@ use rustix::{
     stdio::stdin,
 };
 
-/// The verb that is it; nobody calls it by hand.
+/// The hidden verb; users do not call it.
 pub const VERB: &str = "guardian";
-/// What it is called: not after the program, since whoever kills all of that name must
-/// not kill it too.
+/// Its process name: it differs from the program's, so that killing all processes of that name
+/// does not kill it.
 const NAME: &str = "pw-guardian";
-/// How often it looks for those whose parents have ended. They become the guarded
-/// process's children, and somebody else's as soon as that is killed.
+/// Interval between searches for orphans. They become the guarded process's children, and
+/// another process's when that is killed.
 const INTERVAL: Duration = Duration::from_millis(250);
-/// Such orphans that it knows at most.
+/// Orphans that are remembered, at most.
 const MOST: usize = 4096;
-/// How long it tries to stop what starts new processes faster than they are found.
+/// Time limit to stop processes that start new ones faster than they are found.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
 
-/// This process's side. Dropped without [`release`](Self::release), it has the command
+/// This process's side. If it is dropped without [`release`](Self::release), the command is
 /// killed.
 pub struct Guardian {
     process: Child,
     words: PipeWriter,
-    /// Kept so that nobody who writes gets SIGPIPE.
+    /// Kept open so that writers do not get SIGPIPE.
     _reader: PipeReader,
 }
 
 impl Guardian {
-    /// Starts one.
+    /// Starts a guardian.
     ///
     /// # Errors
     /// It cannot be started.
@@ -68,12 +67,12 @@ impl Guardian {
         Ok(Self { process: command.spawn()?, words, _reader: reader })
     }
 
-    /// Its number.
+    /// Returns its pid.
     pub fn pid(&self) -> u32 {
         self.process.id()
     }
 
-    /// Where the command says who it is, by [`tell`].
+    /// Returns the pipe into which the command writes its pid, with [`tell`].
     ///
     /// # Errors
     /// There are too many descriptors.
@@ -81,16 +80,16 @@ impl Guardian {
         self.words.try_clone()
     }
 
-    /// The command has ended: there is nothing to guard any more.
+    /// Ends the guardian, because the command has ended.
     pub fn release(mut self) {
-        // It may have been killed by somebody else, and then it is gone as well.
+        // If somebody else has killed it, it is reaped too.
         if self.process.kill().is_ok() {
             let _ended = self.process.wait();
         }
     }
 }
 
-/// Tells the guardian which process it is about. Safe between fork and exec.
+/// Sends the guardian the command's pid. Safe between fork and exec.
 ///
 /// # Errors
 /// The pipe is full.
@@ -98,7 +97,7 @@ pub fn tell(mut words: impl Write, pid: u32) -> io::Result<()> {
     words.write_all(&pid.to_ne_bytes())
 }
 
-/// Which process, for good: its number may be another's by and by.
+/// A process's identity: its pid alone may be reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Identity {
     pid: i32,
@@ -111,7 +110,7 @@ impl From<&Stat> for Identity {
     }
 }
 
-/// The guardian's life, beside the process `guarded`.
+/// Runs the guardian of the process `guarded`.
 pub fn guard(guarded: u32) {
     close_inherited();
     if let Err(error) = rustix::thread::set_name(c"pw-guardian") {
@@ -128,20 +127,20 @@ pub fn guard(guarded: u32) {
     }
 }
 
-/// What was not closed around the guarded process: a pipe of somebody's who waits for
-/// its end, for instance.
+/// Closes descriptors that the guarded process inherited: for example a pipe whose reader
+/// waits for its end.
 fn close_inherited() {
     // SAFETY: nothing in this process has opened anything so far.
     unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
 }
 
-/// What came through the pipe.
+/// A message from the pipe.
 enum Word {
-    /// Nothing for a while.
+    /// None for a while.
     None,
-    /// The command.
+    /// The command's pid.
     Pid(i32),
-    /// The guarded process is gone.
+    /// The guarded process has exited.
     End,
 }
 
@@ -153,15 +152,15 @@ fn next_word() -> Word {
     }
     let mut word = [0; 4];
     match rustix::io::read(stdin(), &mut word) {
-        // A word is written in one piece.
+        // A message is written in one piece.
         Ok(4) => Word::Pid(i32::from_ne_bytes(word)),
         Err(Errno::INTR | Errno::AGAIN) => Word::None,
         _ => Word::End,
     }
 }
 
-/// The children of the guarded process, the command among them; `None` if it is gone,
-/// or does not tell.
+/// Returns the children of the guarded process, the command among them; `None` if it has
+/// exited or cannot be read.
 fn children(guarded: u32) -> Option<Vec<Identity>> {
     let is_there = || getppid().map(Pid::as_raw_pid) == i32::try_from(guarded).ok();
     let own = std::process::id();
@@ -170,7 +169,7 @@ fn children(guarded: u32) -> Option<Vec<Identity>> {
     let pids = tasks.flatten().map(|task| task.children().ok()).collect::<Option<Vec<_>>>()?;
     let pids = pids.into_iter().flatten().filter(|&pid| pid != own).take(MOST);
     let found = pids.filter_map(|pid| identity(pid.try_into().ok()?)).collect();
-    // The number may have been another's meanwhile, but not this process's parent's.
+    // The pid may have been reused meanwhile, but not the one of this process's parent.
     is_there().then_some(found)
 }
 
@@ -178,8 +177,8 @@ fn identity(pid: i32) -> Option<Identity> {
     Process::new(pid).and_then(|process| process.stat()).ok().as_ref().map(Identity::from)
 }
 
-/// Kills them and all that comes of them. All are stopped first, so that none can start
-/// another, or end and leave one that is found no more.
+/// Kills them and all their descendants. All are stopped first, so that none can start
+/// another, or exit and leave an orphan that is not found.
 fn kill_all(roots: BTreeSet<Identity>) {
     let deadline = Instant::now() + STOP_DEADLINE;
     let mut all = roots.clone();
@@ -195,14 +194,14 @@ fn kill_all(roots: BTreeSet<Identity>) {
     all.into_iter().for_each(|process| send(process, Signal::KILL));
 }
 
-/// Every process and its parent's number.
+/// Returns every process and its parent's pid.
 fn parents() -> Vec<(Identity, i32)> {
     let all = all_processes().into_iter().flatten().flatten();
     let stats = all.filter_map(|process| process.stat().ok());
     stats.map(|stat| (Identity::from(&stat), stat.ppid)).collect()
 }
 
-/// The roots that are there, and all that comes of them.
+/// Returns the running roots and all their descendants.
 fn descendants(roots: &BTreeSet<Identity>, parents: &[(Identity, i32)]) -> BTreeSet<Identity> {
     let mut children: BTreeMap<i32, Vec<Identity>> = BTreeMap::new();
     for &(process, parent) in parents {
@@ -249,7 +248,7 @@ mod tests {
         let tree = [(1, 0), (5, 1), (6, 5), (7, 6), (8, 1), (9, 8), (10, 6)];
         assert_eq!(found(&[6, 9], &tree), [6, 7, 9, 10]);
         assert_eq!(found(&[4], &tree), [0; 0]);
-        // No tree is a circle, but /proc is not read at one moment.
+        // A process tree has no cycles, but /proc is not read in one moment.
         assert_eq!(found(&[2], &[(2, 3), (3, 2)]), [2, 3]);
     }
 

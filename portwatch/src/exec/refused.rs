@@ -1,4 +1,4 @@
-//! What the command was refused: a sink beside the one that tells of it.
+//! The ports that the command could not bind: an additional sink that collects them.
 
 use std::{io, sync::Arc};
 
@@ -11,15 +11,15 @@ use crate::{
     wait::look::{Asked, FailedBind},
 };
 
-/// What is kept; a command that fails on more starts again when these are free.
+/// Binds that are collected; if more fail, the command is started again when these are free.
 const MOST: usize = 64;
 
-/// What is to be asked of the ports that were refused so far, each once.
+/// The failed binds so far, each once, as conditions to wait for.
 #[derive(Clone, Default)]
 pub struct Refused(Arc<Shared<Vec<Asked>>>);
 
 impl Refused {
-    /// What is there so far.
+    /// Returns those so far.
     pub fn all(&self) -> Vec<Asked> {
         self.0.get()
     }
@@ -38,7 +38,7 @@ impl Sink for Refused {
     }
 }
 
-/// Whether the bind that failed would succeed now.
+/// Returns the condition that the bind that failed would succeed now.
 fn again(event: &Event) -> Asked {
     let listener = event.sockets.iter().find(|socket| socket.state == State::Listen);
     Asked::FreeAgain(Box::new(FailedBind {

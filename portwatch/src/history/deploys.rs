@@ -1,8 +1,8 @@
 //! Separate deploys among the failures of a pattern.
 //!
-//! A crash loop is one deploy, however often it fails. Another one shows by another
-//! command line or executable, by a restart counter of the service manager that has
-//! begun anew, or by a pause that no supervisor makes.
+//! A crash loop is one deploy, however often it fails. A new deploy has another command line
+//! or executable, a restart counter that starts again, or follows a pause that no supervisor
+//! makes.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use crate::{
     redact::Cmdline,
 };
 
-/// Those who failed that are told apart.
+/// Failing programs that are kept separately.
 const MOST: usize = 16;
 /// Supervisors try again sooner, or give up.
 const PAUSE: SignedDuration = SignedDuration::from_mins(10);
@@ -34,7 +34,7 @@ struct Last {
 }
 
 impl Deploys {
-    /// One more failure of `program`.
+    /// Adds one more failure of `program`.
     pub(super) fn note(&mut self, program: &Identity, evidence: &Evidence) {
         let Evidence { process, time, .. } = evidence;
         let now = Last {
@@ -51,18 +51,18 @@ impl Deploys {
         }
     }
 
-    /// How many there were, of all that failed.
+    /// Returns the number of deploys of all failing programs.
     pub fn count(&self) -> u64 {
         self.by_program.values().map(|last| last.deploys).sum()
     }
 
-    /// Who had the most of them, and how many.
+    /// Returns the program with the most deploys, and their number.
     pub fn most(&self) -> Option<(String, u64)> {
         let most = self.by_program.iter().max_by_key(|(_, last)| last.deploys)?;
         Some((most.0.name.clone(), most.1.deploys))
     }
 
-    /// Who failed.
+    /// Returns the failing programs.
     pub fn names(&self) -> Vec<String> {
         let mut names: Vec<_> = self.by_program.keys().map(|it| it.name.clone()).collect();
         names.dedup();

@@ -1,4 +1,4 @@
-//! The history for a terminal, and for a report.
+//! Prints the history for a terminal, and for a report.
 
 use std::fmt::Write as _;
 
@@ -10,7 +10,7 @@ use crate::{sinks::markdown::prose, text::sanitize::printable};
 const HEADS: [&str; 8] =
     ["PORT", "HOLDER", "CLASS", "TIMES", "DEPLOYS", "SINCE", "LAST", "FAILING"];
 
-/// Columns as wide as they must be, and below what is to be learnt.
+/// A table with columns as wide as needed, and the conclusions below.
 pub fn table(report: &Report) -> String {
     let rows: Vec<_> =
         report.patterns.iter().map(|row| cells(row).map(|c| printable(&c).into_owned())).collect();

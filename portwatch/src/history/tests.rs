@@ -3,7 +3,7 @@ use crate::{diagnose::diagnose, event::read};
 
 const EVENT: &str = include_str!("../../../tests/golden/listener.jsonl");
 
-/// The golden event at another time, with another release, after so many restarts.
+/// The golden event at another time, with another release, after this many restarts.
 fn refused(time: &str, release: &str, restarts: u32) -> Evidence {
     let line = EVENT.trim_end().replace("app-2.4.2", release);
     let Ok(crate::event::Record::BindFailure(event)) = read::record(&line) else { panic!() };
@@ -27,7 +27,7 @@ fn the_same_squatter_three_deploys_in_a_row() {
         refused("2026-06-08T10:02:17Z", "app-2.4.2", 0),
         refused("2026-06-08T10:02:18Z", "app-2.4.2", 1),
         refused("2026-06-08T10:02:19Z", "app-2.4.2", 2),
-        // Somebody has started the unit again.
+        // The unit was started again.
         refused("2026-06-08T10:05:00Z", "app-2.4.2", 0),
         // And then another release.
         refused("2026-06-09T10:05:00Z", "app-2.4.3", 1),
@@ -93,7 +93,7 @@ fn different_programs_are_not_one() {
     assert!(report.patterns.iter().all(|row| row.finding.is_none()));
 }
 
-/// That each of several programs fails once is nothing that comes back.
+/// One failure each of several programs is no pattern.
 #[test]
 fn failures_of_different_programs_are_no_row() {
     let of = |unit: &str| {
@@ -110,7 +110,7 @@ fn failures_of_different_programs_are_no_row() {
     assert_eq!(finding, Some("the same squatter, 2 deploys of b.service in a row"));
 }
 
-/// A number goes to another process some day.
+/// A pid may be reused.
 #[test]
 fn a_holder_of_unknown_start_is_not_said_to_be_the_same() {
     let of = |release: &str| {

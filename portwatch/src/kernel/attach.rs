@@ -1,5 +1,5 @@
-//! Loads the object and attaches the programs of a plan. All attachments are
-//! links owned by this process: when it ends, however it ends, they are gone.
+//! Loads the object and attaches the programs of a plan. All attachments are links owned by
+//! this process: when it ends for any reason, the kernel detaches them.
 
 use std::{fs::File, path::Path};
 
@@ -28,15 +28,15 @@ pub struct Attached {
     pub ebpf: Ebpf,
     /// The programs that are attached.
     pub probes: Vec<Probe>,
-    /// What cannot be seen because an optional program could not be attached,
-    /// with the kernel's answer, or for another reason of this kernel's.
+    /// What cannot be seen because an optional program could not be attached, with the
+    /// kernel's error, or for another reason on this kernel.
     pub misses: Vec<String>,
 }
 
-/// Loads the object and attaches what the plan says.
+/// Loads the object and attaches the programs of the plan.
 ///
 /// # Errors
-/// The object or a program that is required was refused.
+/// The kernel rejected the object or a required program.
 pub fn attach(
     plan: &Plan,
     types: &KernelTypes,
@@ -59,17 +59,17 @@ pub fn attach(
     Ok(Attached { ebpf, probes, misses })
 }
 
-/// What only an attempt can tell.
+/// What only a trial can show.
 pub struct Probed {
-    /// Whether function exits can be hooked, or why not.
+    /// Whether function exits can be hooked, and if not, the reason.
     pub fexit: Result<(), Unusable>,
-    /// Whether the kernel takes the program at `cgroup/bind4`, which calls what
-    /// [`helper`](portwatch_common::helper) says that it may.
+    /// Whether the kernel accepts the program at `cgroup/bind4`, which calls the helpers that
+    /// [`helper`](portwatch_common::helper) allows.
     pub bind: bool,
 }
 
-/// Attaches the smallest useful function exit, loads the program at `cgroup/bind4`, and lets
-/// go of both again.
+/// Attaches the smallest useful function exit, loads the program at `cgroup/bind4`, and
+/// removes both again.
 pub fn probe(types: &KernelTypes) -> Probed {
     let refused = |error: KernelError| Unusable::Refused { answer: reason(&error) };
     let small = load(types, &mut small_loader());
@@ -82,7 +82,8 @@ pub fn probe(types: &KernelTypes) -> Probed {
     Probed { fexit, bind: takes_bind(&mut ebpf) }
 }
 
-/// Whether the kernel takes the program at `cgroup/bind4` as `types` has it now.
+/// Returns whether the kernel accepts the program at `cgroup/bind4` with the helpers of
+/// `types`.
 pub fn probe_bind(types: &KernelTypes) -> bool {
     load(types, &mut small_loader()).is_ok_and(|mut ebpf| takes_bind(&mut ebpf))
 }
@@ -100,22 +101,22 @@ pub(super) fn attach_alone(types: &KernelTypes, probe: &Probe) -> Result<Ebpf, K
     Ok(ebpf)
 }
 
-/// Whose refusals are reported.
+/// The processes whose failed binds are reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whose {
-    /// Everybody's.
+    /// All processes.
     Everybodys,
-    /// Those of this process and its descendants (up to 5.10 those that it starts from now
-    /// on), by its number in the initial pid namespace.
+    /// This process, given by its pid in the initial pid namespace, and its descendants (up to
+    /// 5.10 those that it starts from now on).
     Tree(u32),
 }
 
-/// Whether a process that is refused very often is told of by number.
+/// Whether failed binds of one process above a limit are only counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SourceLimit {
-    /// What is more than [`SENT_A_SECOND`] is only counted.
+    /// Those above [`SENT_A_SECOND`] are only counted.
     Counted,
-    /// Every refusal is told.
+    /// Every failed bind is reported.
     Unlimited,
 }
 
@@ -148,20 +149,20 @@ fn load_object(types: &KernelTypes, whose: Whose, limit: SourceLimit) -> Result<
     load(types, &mut loader)
 }
 
-/// Records that anybody may send in a second from one processor, however many there are.
+/// Records that every source may send in a second from one processor, however many processors
+/// there are.
 const LEAST_A_SECOND: u64 = 16;
 
-/// Each entry has a value for every processor: a table has 4 MiB on any machine but the
-/// largest.
+/// Each entry has a value for every processor. This limits a table to 4 MiB, except on the
+/// largest machines.
 fn entries(most: u32, processors: usize) -> u32 {
     let all = 4 * 1024 * 1024 / size_of::<SourceUse>();
     let each = u32::try_from(all / processors).unwrap_or(most);
     each.clamp(most / 8, most)
 }
 
-/// For an instance of the object that is not there for its hooks: the large maps are
-/// as small as they can be. This alone takes a while, because aya reads the kernel's
-/// type information.
+/// Loads instances of the object that do not run the hooks: the large maps are as small as
+/// possible. This takes a while, because aya reads the kernel's type information.
 pub(super) fn small_loader() -> EbpfLoader<'static> {
     const PAGE: u32 = 4096;
     let mut loader = EbpfLoader::new();
@@ -243,8 +244,8 @@ fn attach_tracepoint(
     Ok(())
 }
 
-/// `Single` asks for a bpf link without flags, which the kernel always lets
-/// stand beside others (`cgroup_bpf_link_attach`).
+/// `Single` requests a bpf link without flags, which the kernel always allows in addition to
+/// others (`cgroup_bpf_link_attach`).
 fn attach_cgroup(program: &mut Program, root: &File) -> Result<(), ProgramError> {
     let program: &mut CgroupSockAddr = program.try_into()?;
     program.load()?;
@@ -252,7 +253,7 @@ fn attach_cgroup(program: &mut Program, root: &File) -> Result<(), ProgramError>
     Ok(())
 }
 
-/// The innermost reason, with the end of the verifier's log if there is one.
+/// Returns the innermost cause, with the end of the verifier's log if there is one.
 fn reason(error: &KernelError) -> String {
     let mut error: &dyn std::error::Error = error;
     while let Some(source) = error.source() {
@@ -278,8 +279,8 @@ mod tests {
 
     use super::OBJECT;
 
-    /// lockdown=confidentiality refuses these to every program, and some kernels' operators
-    /// do the last.
+    /// lockdown=confidentiality rejects these for every program, and some kernels' operators
+    /// reject the last.
     const REFUSED: [bpf_func_id; 7] = [
         bpf_func_id::BPF_FUNC_probe_read,
         bpf_func_id::BPF_FUNC_probe_read_str,
@@ -292,7 +293,7 @@ mod tests {
 
     /// The helpers that the object calls, by number.
     fn helpers() -> Vec<u32> {
-        /// BPF_JMP and BPF_CALL; the source register says of whom.
+        /// BPF_JMP and BPF_CALL; the source register says what kind of call.
         const CALL: u8 = 0x85;
         let object = Object::parse(OBJECT).unwrap();
         let instructions = object.functions.values().flat_map(|function| &function.instructions);

@@ -1,4 +1,4 @@
-//! Member offsets out of BTF, the kernel's description of its own types
+//! Reads member offsets from BTF, the kernel's description of its own types
 //! (Documentation/bpf/btf.rst). Total over any bytes.
 
 use std::collections::HashMap;
@@ -23,7 +23,7 @@ const KIND_ENUM64: u32 = 19;
 /// Deeper nesting of types or members than any kernel has.
 const MAX_DEPTH: u32 = 32;
 
-/// Why an offset cannot be had.
+/// Why an offset is not available.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BtfError {
     /// The bytes are not BTF of this byte order.
@@ -119,8 +119,8 @@ impl<'a> Types<'a> {
             let name = this.string(header.name);
             match header.kind {
                 KIND_STRUCT if !name.is_empty() => {
-                    // A name may stand for several types; the first is the
-                    // core kernel's in every kernel looked at.
+                    // Several types may have one name; in every kernel examined, the first is
+                    // the core kernel's.
                     this.structs.entry(name).or_insert(id);
                 }
                 KIND_FUNC => this.functions.push(name),
@@ -132,13 +132,13 @@ impl<'a> Types<'a> {
         Ok(this)
     }
 
-    /// Whether the kernel has a function of that name.
+    /// Returns whether the kernel has a function of that name.
     pub fn has_function(&self, name: &str) -> bool {
         self.functions.binary_search(&name.as_bytes()).is_ok()
     }
 
-    /// The offset of a member, given by a dotted path. Members of anonymous
-    /// structs and unions are found as in C.
+    /// Returns the offset of a member, given by a dotted path. Members of anonymous structs
+    /// and unions are found as in C.
     ///
     /// # Errors
     /// The struct or the member does not exist.

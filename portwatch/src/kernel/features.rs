@@ -1,4 +1,4 @@
-//! What this kernel and these rights allow, probed once.
+//! What this kernel and these permissions allow, probed once.
 
 use std::{
     fs,
@@ -17,19 +17,19 @@ use crate::proc;
 /// Where the kernel exports its type information.
 pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
-/// Capabilities of which one is enough, the name of that which is asked for, and what is
-/// missed without it.
+/// Capabilities of which one is enough, the name of the one to request, and what is missing
+/// without it.
 type Right = (CapabilitySet, &'static str, &'static str);
 
-/// The rights that attaching needs. CAP_SYS_ADMIN stands in for each of them
-/// (`bpf_capable`, include/linux/capability.h).
+/// The capabilities for attaching. CAP_SYS_ADMIN includes each of them (`bpf_capable`,
+/// include/linux/capability.h).
 const NEEDED: [Right; 3] = [
     (CapabilitySet::BPF.union(CapabilitySet::SYS_ADMIN), "CAP_BPF", ATTACHING),
     (CapabilitySet::PERFMON.union(CapabilitySet::SYS_ADMIN), "CAP_PERFMON", ATTACHING),
     (CapabilitySet::NET_ADMIN.union(CapabilitySet::SYS_ADMIN), "CAP_NET_ADMIN", ATTACHING),
 ];
 const ATTACHING: &str = "no hooks can be attached";
-/// The rights that looking at other users' processes needs. Nothing stands in for them.
+/// The capabilities to read other users' processes. No other capability includes them.
 const WANTED: [Right; 2] = [
     (CapabilitySet::SYS_PTRACE, "CAP_SYS_PTRACE", "processes of other users cannot be named"),
     (CapabilitySet::DAC_READ_SEARCH, "CAP_DAC_READ_SEARCH", FOUND_LATE),
@@ -38,17 +38,17 @@ const FOUND_LATE: &str = "holders of other users are found late or not at all";
 const ADMIN: Right =
     (CapabilitySet::SYS_ADMIN, "CAP_SYS_ADMIN", "other network namespaces cannot be entered");
 
-/// What may be taken from the programs at `cgroup/bind4|6`.
+/// Helpers that the programs at `cgroup/bind4|6` can do without.
 const BOTH: u32 = helper::BIND_OPTIONS | helper::TASK_REGS;
 
-/// A capability that matters, and whether it is there.
+/// A capability that matters, and whether it is effective.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Capability {
     /// Its name.
     pub name: &'static str,
-    /// Whether it is effective; CAP_SYS_ADMIN stands in for those that attaching needs.
+    /// Whether it is effective; CAP_SYS_ADMIN counts for those that attaching needs.
     pub has: bool,
-    /// What is missed without it.
+    /// What is missing without it.
     pub without: &'static str,
 }
 
@@ -59,15 +59,15 @@ pub struct Features {
     pub release: String,
     /// Capabilities without which nothing can be attached.
     pub missing: Vec<&'static str>,
-    /// Capabilities without which other users' holders stay unnamed.
+    /// Capabilities without which other users' holders cannot be named.
     pub unnamed_without: Vec<&'static str>,
-    /// The kernel's lockdown mode, where it can be read.
+    /// The kernel's lockdown mode, if it can be read.
     pub lockdown: Option<String>,
     /// The mount point of the cgroup2 hierarchy.
     pub cgroup2: Option<PathBuf>,
-    /// Whether function exits can be hooked, or why not.
+    /// Whether function exits can be hooked, and if not, the reason.
     pub fexit: Result<(), Unusable>,
-    /// Whether programs on function exits can have a socket's cookie made
+    /// Whether programs on function exits can create a socket's cookie
     /// (`bpf_get_socket_cookie` there, 5.12).
     pub cookies: bool,
     /// Whether a task can be preempted in a program at the end of a system call.
@@ -87,18 +87,18 @@ impl KernelTypes {
     /// Reads the type information at `path` (see [`VMLINUX`]).
     ///
     /// # Errors
-    /// It is not there, or lacks a type that is needed.
+    /// It does not exist, or lacks a required type.
     pub fn read(path: &Path) -> Result<Self, KernelError> {
         let bytes = fs::read(path)
             .map_err(|source| KernelError::NoBtf { path: path.display().to_string(), source })?;
         let types = Types::parse(&bytes)?;
         let mut layout = layout::resolve(&types)?;
-        // It came with what lets programs at the ends of system calls fault and be
+        // Added together with programs at the end of system calls that may fault and be
         // preempted (kernel/trace/bpf_trace.c, 7.2).
         let preempts = types.has_function("trace_call_bpf_faultable");
-        // Until it has been tried.
+        // Until it has been probed.
         layout.helpers |= helper::BIND_OPTIONS;
-        // The loader exchanges both helpers, or none.
+        // The loader replaces both helpers, or none.
         if aya::features().bpf_probe_read_kernel() {
             layout.helpers |= helper::READ_USER;
         }
@@ -108,15 +108,14 @@ impl KernelTypes {
         Ok(Self { btf, layout, preempts })
     }
 
-    /// What events lack whatever is attached, because the kernel does not let programs
-    /// see it.
+    /// Returns what events lack with any hook set, because the kernel hides it from programs.
     pub fn hidden(&self) -> Option<&'static str> {
         let reads_user = self.layout.0.helpers & helper::READ_USER != 0;
         (!reads_user)
             .then_some("arguments of processes that exit at once: the kernel is locked down")
     }
 
-    /// Whether programs of this kernel see the parents of a task
+    /// Returns whether programs of this kernel can read the parents of a task
     /// (`bpf_get_current_task_btf`, 5.11).
     pub fn tell_parents(&self) -> bool {
         self.layout.0.helpers & helper::CURRENT_TASK_BTF != 0
@@ -124,15 +123,15 @@ impl KernelTypes {
 }
 
 impl Features {
-    /// Probes everything. Attaches one function exit for a moment to learn
-    /// whether that is permitted: versions and configurations do not tell. What the
-    /// programs may not call is taken from `types`.
+    /// Probes everything. Attaches one function exit for a moment to learn whether that is
+    /// permitted, which versions and configurations do not show. Removes from `types` the
+    /// helpers that the programs may not call.
     pub fn probe(types: &mut KernelTypes) -> Self {
         let effective = effective_capabilities();
         let missing = lacking(effective, &NEEDED);
         let fexit = if missing.is_empty() {
             let attach::Probed { fexit, mut bind } = attach::probe(types);
-            // What it may call came at different times, and was taken back to older kernels.
+            // The helpers were added in different versions, and backported to older kernels.
             let helpers = types.layout.0.helpers;
             for without in [helper::BIND_OPTIONS, helper::TASK_REGS, BOTH] {
                 if !bind && helpers & without == without {
@@ -157,12 +156,12 @@ impl Features {
     }
 }
 
-/// The capabilities that attaching needs and the process lacks.
+/// Returns the capabilities that attaching needs and the process lacks.
 pub fn missing_capabilities() -> Vec<&'static str> {
     lacking(effective_capabilities(), &NEEDED)
 }
 
-/// The capabilities that matter.
+/// Returns the capabilities that matter.
 pub fn capabilities() -> Vec<Capability> {
     let effective = effective_capabilities();
     let all = NEEDED.into_iter().chain(WANTED).chain([ADMIN]);
@@ -183,23 +182,23 @@ fn lacking(effective: CapabilitySet, rights: &[Right]) -> Vec<&'static str> {
     lacked.map(|&(_, name, _)| name).collect()
 }
 
-/// Those of this thread; none where the kernel does not say.
+/// Returns those of this thread; none if the kernel does not say.
 fn effective_capabilities() -> CapabilitySet {
     thread::capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective)
 }
 
-/// The word in brackets in `/sys/kernel/security/lockdown`.
+/// Returns the word in brackets in `/sys/kernel/security/lockdown`.
 fn lockdown() -> Option<String> {
     let modes = fs::read_to_string("/sys/kernel/security/lockdown").ok()?;
     let (_, rest) = modes.split_once('[')?;
     Some(rest.split_once(']')?.0.to_owned())
 }
 
-/// Where the whole cgroup2 hierarchy is mounted. A container's own mount of it shows
-/// `/` as its root too, but is only the part below the container's group.
+/// Returns where the whole cgroup2 hierarchy is mounted. A container's own mount also shows
+/// `/` as its root, but contains only the part below the container's group.
 pub fn cgroup2() -> Option<PathBuf> {
-    /// The inode of the hierarchy's root: the first that kernfs gives away
-    /// (`kernfs_create_root`, fs/kernfs/dir.c).
+    /// The inode of the hierarchy's root: the first that kernfs assigns (`kernfs_create_root`,
+    /// fs/kernfs/dir.c).
     const ROOT: u64 = 1;
     let mounts = proc::mounts(&fs::read("/proc/self/mountinfo").ok()?);
     let mut points = mounts.into_iter().filter(|mount| mount.kind == "cgroup2");

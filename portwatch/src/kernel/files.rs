@@ -1,6 +1,6 @@
-//! Who has a socket open, asked of the kernel (`iter/task_file`, 5.8): every
-//! task's table of files in one pass, those of threads and of processes that
-//! /proc refuses to show among them.
+//! Finds the processes that have a socket open with the kernel's iterator (`iter/task_file`,
+//! 5.8): every task's descriptor table in one pass, including those of threads and of
+//! processes that /proc hides.
 
 use std::{
     error::Error,
@@ -29,30 +29,30 @@ use super::{
     nsfs,
 };
 
-/// Looks for sockets.
+/// Searches sockets.
 const FILES: &str = "pw_files";
-/// Looks for descriptors under way (5.16).
+/// Searches descriptors in flight (5.16).
 const IN_FLIGHT: &str = "pw_in_flight";
 
-/// Why not every table of files on the machine was looked at.
+/// Why not every descriptor table on the machine was searched.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum SearchError {
-    /// The kernel, or the loader, refuses the search.
+    /// The kernel, or the loader, rejects the search.
     #[error(transparent)]
     Refused(Arc<dyn Error + Send + Sync>),
-    /// The thread that loads it is not there any more.
+    /// The thread that loads it has ended.
     #[error("the thread that loads the search has failed")]
     NotLoaded,
     /// Those of other pid namespaces are not shown.
     #[error("the kernel shows this pid namespace's processes only")]
     PidNamespace,
-    /// They would not be told from the kernel's own sockets.
-    #[error("the kernel does not count descriptors that are under way")]
+    /// Descriptors in flight could not be told apart from the kernel's own sockets.
+    #[error("the kernel does not count descriptors in flight")]
     NotCounted,
     /// The deadline has passed.
     #[error("the search took longer than its deadline")]
     Late,
-    /// It was not begun, since it would end after the deadline.
+    /// It was not started, because it would end after the deadline.
     #[error("a search of all open files takes {} ms here, which is too long", .took.as_millis())]
     TooLong {
         /// How long the last one took.
@@ -61,7 +61,7 @@ pub enum SearchError {
 }
 
 impl SearchError {
-    /// Wraps what the kernel or the loader said.
+    /// Wraps an error of the kernel or the loader.
     pub fn refused(error: impl Into<Failed>) -> Self {
         Self::Refused(Arc::from(error.into()))
     }
@@ -69,13 +69,13 @@ impl SearchError {
 
 /// A search of all open files.
 pub trait Files: Send {
-    /// Hands every open file that is one of these sockets, by inode, to `take`.
-    /// [`ANY_SOCKET`] stands for all.
+    /// Passes every open file that is one of these sockets, by inode, to `take`.
+    /// [`ANY_SOCKET`] selects all.
     ///
     /// # Errors
-    /// Not every table of files on the machine was looked at for each of them: the
-    /// kernel refuses, or shows some processes only, or the deadline has passed.
-    /// What was handed out before is true all the same.
+    /// Not every descriptor table on the machine was searched: the kernel rejects the search
+    /// or shows only some processes, or the deadline has passed. What was passed before the
+    /// error is valid.
     fn search(
         &mut self,
         inodes: &[u64],
@@ -83,8 +83,8 @@ pub trait Files: Send {
         take: &mut dyn FnMut(OpenFile),
     ) -> Result<(), SearchError>;
 
-    /// Hands to `take` every unix socket to which descriptors have been sent
-    /// that nobody has received yet.
+    /// Passes to `take` every unix socket to which descriptors have been sent that are not
+    /// received yet.
     ///
     /// # Errors
     /// As [`search`](Self::search).
@@ -95,14 +95,13 @@ pub trait Files: Send {
     ) -> Result<(), SearchError>;
 }
 
-/// The kernel's own search: an instance of the object of which only the search
-/// is loaded.
+/// The kernel's own search: an instance of the object in which only the search is loaded.
 pub struct KernelFiles {
     ebpf: Ebpf,
     wanted: HashMap<MapData, u64, u8>,
-    /// Whether descriptors under way can be looked for, or why not.
+    /// Whether descriptors in flight can be searched, and if not, the reason.
     in_flight: Result<(), SearchError>,
-    /// Whether every process is seen, or why not.
+    /// Whether every process is visible, and if not, the reason.
     everybody: Result<(), SearchError>,
 }
 
@@ -112,13 +111,13 @@ impl KernelFiles {
     /// Loads the search.
     ///
     /// # Errors
-    /// The kernel refuses it.
+    /// The kernel rejects it.
     pub fn open(types: &KernelTypes) -> Result<Self, KernelError> {
         Self::load(types, attach::small_loader())
     }
 
-    /// The same where nobody has read the kernel's types yet. They are read twice, by
-    /// aya as well, and at the same time.
+    /// Loads the search, and the kernel's types first. They are read twice at the same time,
+    /// because aya reads them too.
     fn open_alone() -> Result<Self, KernelError> {
         thread::scope(|scope| {
             let loader = scope.spawn(attach::small_loader);
@@ -131,8 +130,7 @@ impl KernelFiles {
         let step = |error: Failed| KernelError::aya("load the search of open files")(error);
         let mut ebpf = attach::load(types, &mut loader)?;
         load_program(&mut ebpf, FILES, types).map_err(step)?;
-        // Without it, descriptors under way are not told from the kernel's own
-        // sockets.
+        // Without it, descriptors in flight look like the kernel's own sockets.
         let in_flight = if types.layout.0.unix_descriptors == ABSENT {
             Err(SearchError::NotCounted)
         } else {
@@ -150,9 +148,9 @@ impl KernelFiles {
         Ok(Self { ebpf, wanted, in_flight, everybody })
     }
 
-    /// This process's number in the initial pid namespace, which no file tells in a
-    /// pid namespace of its own: whoever has a socket of this process open is this
-    /// process. `None` where the search does not say.
+    /// Returns this process's pid in the initial pid namespace. No file shows it in another
+    /// pid namespace, so the process that has a socket of this process open is this process.
+    /// `None` if the search does not find it.
     pub fn own_pid(&mut self) -> Option<u32> {
         const DEADLINE: Duration = Duration::from_secs(2);
         let socket = UnixDatagram::unbound().ok()?;
@@ -166,7 +164,7 @@ impl KernelFiles {
         found
     }
 
-    /// One pass for no more sockets than the map has entries.
+    /// Makes one pass for at most as many sockets as the map has entries.
     fn portion(
         &mut self,
         inodes: &[u64],
@@ -247,15 +245,15 @@ fn read_all(
     }
 }
 
-/// The kernel's own search, which a thread loads: a look at a port takes a while until
-/// it needs it, if at all, and so do the kernel's types to read.
+/// The kernel's own search, loaded by a thread: reading the kernel's types takes a while, and
+/// the caller needs the search later, if at all.
 pub struct Soon {
     loading: Option<JoinHandle<Result<KernelFiles, SearchError>>>,
     loaded: Result<KernelFiles, SearchError>,
 }
 
 impl Soon {
-    /// Begins to load it.
+    /// Starts loading it.
     pub fn begin() -> Self {
         let load = || KernelFiles::open_alone().map_err(SearchError::refused);
         let loading = thread::Builder::new().name("load".to_owned()).spawn(load);
@@ -289,9 +287,9 @@ impl Files for Soon {
     }
 }
 
-/// No search: the kernel refuses it, or the host is a test's.
+/// No search: the kernel rejects it, or a test runs on a fake host.
 pub struct NoFiles(
-    /// Why.
+    /// The reason.
     pub SearchError,
 );
 

@@ -1,4 +1,4 @@
-//! The [`Layout`] of this kernel: where it keeps what the programs read.
+//! The [`Layout`] of this kernel: the offsets of the fields that the programs read.
 
 use portwatch_common::{ABSENT, Layout, helper};
 
@@ -7,7 +7,7 @@ use super::btf::{BtfError, Types};
 /// Resolves every offset.
 ///
 /// # Errors
-/// A member that no event can do without is missing. Others become [`ABSENT`].
+/// A member that every event needs is missing. Others become [`ABSENT`].
 pub fn resolve(types: &Types) -> Result<Layout, BtfError> {
     let need = |of: &str, path: &str| types.offset(of, path).map(|offset| offset.byte());
     let want = |of: &str, path: &str| need(of, path).unwrap_or(ABSENT);
@@ -15,7 +15,7 @@ pub fn resolve(types: &Types) -> Result<Layout, BtfError> {
     let reuseport = types.offset("sock_common", "skc_reuseport")?;
     let ipv6only = types.offset("sock_common", "skc_ipv6only")?;
     let mut helpers = 0;
-    // A helper is there where the kernel has the function behind it.
+    // The kernel has a helper if it has the function behind it.
     if types.has_function("bpf_get_current_task_btf") {
         helpers |= helper::CURRENT_TASK_BTF;
     }
@@ -38,8 +38,8 @@ pub fn resolve(types: &Types) -> Result<Layout, BtfError> {
         sk_bound_dev_if: need("sock_common", "skc_bound_dev_if")?,
         sk_net: need("sock_common", "skc_net")?,
         sk_rcv_saddr: need("sock_common", "skc_rcv_saddr")?,
-        // A kernel without IPv6 has no such sockets either; the load must only
-        // stay within the struct.
+        // A kernel without IPv6 has no such sockets; the load must only stay within the
+        // struct.
         sk_v6_rcv_saddr: need("sock_common", "skc_v6_rcv_saddr").unwrap_or(0),
         sk_num: need("sock_common", "skc_num")?,
         sk_cookie: want("sock_common", "skc_cookie"),
@@ -99,7 +99,7 @@ pub fn resolve(types: &Types) -> Result<Layout, BtfError> {
     })
 }
 
-/// A member of `pt_regs`, and which element of it where it is an array.
+/// A member of `pt_regs`, and the index of the element if it is an array.
 type Register = (&'static str, u32);
 
 /// How an architecture makes system calls.
@@ -107,7 +107,7 @@ struct Calls {
     number: Register,
     second: Register,
     result: Register,
-    /// What is in [`result`](Self::result) until there is one; `-ENOSYS` for none.
+    /// The value of [`result`](Self::result) before the call returns; `-ENOSYS` for `None`.
     before: Option<&'static str>,
     compat_first: Register,
     compat_second: Register,

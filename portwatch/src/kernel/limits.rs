@@ -1,4 +1,4 @@
-//! What the kernel side has only counted, because somebody failed too often.
+//! Failed binds that the kernel side has only counted, because of a rate limit.
 
 use std::{collections::HashMap as Known, fmt::Debug, hash::Hash};
 
@@ -11,8 +11,8 @@ use portwatch_common::{Crowd, Source, SourceUse, Tenant};
 
 use super::{KernelError, records::Shared};
 
-/// An entry that has not been used for so long is removed. No program of the kernel side
-/// can still have it in hand, and one that comes back begins by sending.
+/// An entry that has not been used for this time is removed. No kernel-side program can still
+/// have a pointer to it, and a source that fails again starts by sending.
 const IDLE_NS: u64 = 3_000_000_000;
 /// The same while a table is more than half full.
 const IDLE_SOON_NS: u64 = 1_000_000_000;
@@ -20,13 +20,13 @@ const IDLE_SOON_NS: u64 = 1_000_000_000;
 /// Failed binds that were not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counted {
-    /// Whose.
+    /// By whom.
     pub by: CountedBy,
-    /// Whose share of the agent they use.
+    /// The tenant whose share they use.
     pub tenant: Tenant,
-    /// How many since the last time.
+    /// How many since the last collection.
     pub count: u64,
-    /// When the last of them was, in nanoseconds of `CLOCK_BOOTTIME`.
+    /// Time of the last of them, in nanoseconds of `CLOCK_BOOTTIME`.
     pub last_ns: u64,
 }
 
@@ -37,7 +37,7 @@ pub enum CountedBy {
     Source(Source),
     /// Processes of one tenant at one address.
     Crowd(Crowd),
-    /// No more than whose they were.
+    /// Only the tenant is known.
     Tenant,
 }
 
@@ -63,7 +63,7 @@ impl Limits {
         })
     }
 
-    /// What has been counted since the last call, and whether there is nothing left that
+    /// Returns what has been counted since the last call, and whether no entry is left that
     /// could count more.
     pub fn collect(&mut self, now_ns: u64) -> (Vec<Counted>, bool) {
         let mut all = Vec::new();
@@ -105,12 +105,13 @@ impl<K: Pod + Eq + Hash + Debug> Table<K> {
         Ok(Self { map, most, seen: Known::new() })
     }
 
-    /// Hands over what each entry has newly counted, and removes those that are idle.
+    /// Passes on what each entry has newly counted, and removes idle entries.
     fn collect(&mut self, now_ns: u64, mut take: impl FnMut(K, SourceUse)) {
         let idle_ns = if self.seen.len() > self.most / 2 { IDLE_SOON_NS } else { IDLE_NS };
         let mut idle = Vec::new();
         for entry in self.map.iter() {
-            // One that was removed meanwhile is not there; the rest comes next time.
+            // An entry that was removed meanwhile does not exist; the rest follows at the next
+            // collection.
             let Ok((Shared(key), processors)) = entry else { break };
             let used = sum(processors.iter().map(|Shared(own)| own));
             if let Some(new) = newly(&mut self.seen, key, used) {
@@ -120,8 +121,8 @@ impl<K: Pod + Eq + Hash + Debug> Table<K> {
             }
         }
         for key in idle {
-            // The walk over all of them takes a while. What was counted in it would go with
-            // the entry, so each is read once more, as late as can be.
+            // The walk takes a while. Counts added during it would be lost with the entry, so
+            // each entry is read again just before its removal.
             let Ok(processors) = self.map.get(&Shared(key), 0) else { continue };
             let used = sum(processors.iter().map(|Shared(own)| own));
             if let Some(new) = newly(&mut self.seen, key, used) {
@@ -137,7 +138,7 @@ impl<K: Pod + Eq + Hash + Debug> Table<K> {
     }
 }
 
-/// What all processors have counted.
+/// Returns the sum over all processors.
 fn sum<'a>(processors: impl Iterator<Item = &'a SourceUse>) -> SourceUse {
     let mut used = SourceUse::zeroed();
     for own in processors {
@@ -151,7 +152,7 @@ fn sum<'a>(processors: impl Iterator<Item = &'a SourceUse>) -> SourceUse {
     used
 }
 
-/// What was counted since the last look; `None` if nothing was.
+/// Returns what was counted since the last collection; `None` if nothing was.
 fn newly<K: Eq + Hash>(seen: &mut Known<K, u64>, key: K, used: SourceUse) -> Option<SourceUse> {
     let before = seen.insert(key, used.counted).unwrap_or(0);
     let counted = used.counted.saturating_sub(before);

@@ -1,5 +1,5 @@
-//! The moments at which something begins to listen, in any network namespace: an
-//! instance of the object of which only that hook is loaded.
+//! Reports when a socket starts to listen, in any network namespace: an instance of the object
+//! in which only that hook is loaded.
 
 use std::{io, path::Path};
 
@@ -21,7 +21,7 @@ const PROBE: Probe =
 /// The loaded hook; dropping it detaches it.
 pub struct Hooked(Ebpf);
 
-/// Ports as they come to be listened on.
+/// The ports on which sockets start to listen.
 pub struct Listens {
     _hooked: Hooked,
     ports: AsyncFd<RingBuf<MapData>>,
@@ -31,7 +31,7 @@ impl Hooked {
     /// Loads and attaches the hook, which takes some tenths of a second.
     ///
     /// # Errors
-    /// The rights are missing, or the kernel refuses it.
+    /// Capabilities are missing, or the kernel rejects it.
     pub fn attach() -> Result<Self, KernelError> {
         let missing = features::missing_capabilities();
         if !missing.is_empty() {
@@ -53,13 +53,13 @@ impl Listens {
         };
         let ring = hooked.0.take_map("FAILURES").ok_or_else(|| step("no map FAILURES".into()))?;
         let ring = RingBuf::try_from(ring).map_err(|error| step(error.into()))?;
-        // SAFETY: the descriptor is the map's own, open for as long as the
-        // `RingBuf` lives, and always the same one.
+        // SAFETY: the descriptor belongs to the map. It is open as long as the `RingBuf`
+        // lives, and always the same one.
         let ports = unsafe { AsyncFd::register(ring) }.map_err(|error| step(error.into()))?;
         Ok(Self { _hooked: hooked, ports })
     }
 
-    /// Waits until one of `wanted` is listened on. May be dropped at any time.
+    /// Waits until a socket listens on one of `wanted`. May be dropped at any time.
     ///
     /// # Errors
     /// The ring cannot be polled.

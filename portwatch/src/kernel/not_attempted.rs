@@ -1,5 +1,5 @@
-//! How many calls were refused that never got to a socket: a seccomp filter or a tracer has
-//! answered them with EADDRINUSE.
+//! Counts failed calls that never reached a socket: a seccomp filter or a tracer answered them
+//! with EADDRINUSE.
 
 use std::os::fd::AsFd as _;
 
@@ -12,7 +12,7 @@ use aya::{
 pub struct NotAttempted(PerCpuArray<MapData, u64>);
 
 impl NotAttempted {
-    /// A second handle of the loaded object's map; `None` if there cannot be one.
+    /// Opens a second handle of the loaded object's map; `None` if that fails.
     pub fn of(ebpf: &Ebpf) -> Option<Self> {
         let Some(Map::PerCpuArray(map)) = ebpf.map("NOT_ATTEMPTED") else { return None };
         let descriptor = map.fd().as_fd().try_clone_to_owned().ok()?;
@@ -20,7 +20,7 @@ impl NotAttempted {
         Map::PerCpuArray(map).try_into().ok().map(Self)
     }
 
-    /// How many so far; `None` if it cannot be read.
+    /// Returns the count so far; `None` if it cannot be read.
     pub fn count(&self) -> Option<u64> {
         self.0.get(&0, 0).ok().map(|processors| processors.iter().sum())
     }

@@ -1,4 +1,4 @@
-//! Namespaces by their files, and whether this process sees every process.
+//! Reads namespaces from their files, and detects whether this process sees all processes.
 
 use std::{
     fs::{self, File},
@@ -17,13 +17,13 @@ const INITIAL_PIDS: u32 = 0xefff_fffc;
 /// The initial user namespace's (`PROC_USER_INIT_INO`).
 const INITIAL_USERS: u32 = 0xefff_fffd;
 
-/// The inode of a namespace's file, following the link.
+/// Returns the inode of a namespace's file, following the link.
 ///
 /// # Errors
-/// It does not exist or may not be read.
+/// It does not exist, or access was denied.
 pub fn inode(path: &Path) -> io::Result<u32> {
     let inode = fs::metadata(path)?.ino();
-    // Where 5.10.y denies that a link is followed, it gives a file of /proc in place of the
+    // Where 5.10.y denies following the link, it returns a file of /proc instead of the
     // namespace's (`proc_ns_get_link`, whose error is lost).
     if statfs(path)?.f_type == PROC_SUPER_MAGIC {
         return Err(ErrorKind::PermissionDenied.into());
@@ -31,19 +31,19 @@ pub fn inode(path: &Path) -> io::Result<u32> {
     u32::try_from(inode).map_err(|_| ErrorKind::NotFound.into())
 }
 
-/// A user namespace that whoever made it has many numbers in.
+/// A user namespace, in which its creator has many user ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UserNamespace {
     /// Its inode.
     pub inode: u32,
-    /// Who made it, as a number outside of it.
+    /// The user who created it, as an id outside of it.
     pub owner: u32,
 }
 
-/// The outermost user namespace around the one of this file that is not this process's
-/// own; `None` if there is none, or it may not be asked (ioctl_ns(2)).
+/// Returns the outermost user namespace around the one of this file that is not this process's
+/// own; `None` if there is none, or access was denied (ioctl_ns(2)).
 pub fn outermost_users(path: &Path) -> Option<UserNamespace> {
-    /// As deep as the kernel lets them be within one another.
+    /// The kernel's limit for nested namespaces.
     const MOST: usize = 33;
     if inode(path).ok()? == INITIAL_USERS {
         return None;
@@ -51,7 +51,8 @@ pub fn outermost_users(path: &Path) -> Option<UserNamespace> {
     let mut namespace = File::open(path).ok()?;
     let mut outermost = None;
     for _ in 0..MOST {
-        // Of the process's own, or of one that is not within it, nothing is told.
+        // The kernel does not answer for the process's own namespace, or for one that is not
+        // inside it.
         let Some(parent) = parent_of(&namespace) else { break };
         let inode = u32::try_from(namespace.metadata().ok()?.ino()).ok()?;
         outermost = Some(UserNamespace { inode, owner: owner_of(&namespace)? });
@@ -61,16 +62,16 @@ pub fn outermost_users(path: &Path) -> Option<UserNamespace> {
 }
 
 fn parent_of(namespace: &File) -> Option<File> {
-    // SAFETY: the request takes no argument, and the kernel gives a new descriptor.
+    // SAFETY: the request takes no argument, and the kernel returns a new descriptor.
     let parent = unsafe { libc::ioctl(namespace.as_raw_fd(), libc::NS_GET_PARENT) };
-    // SAFETY: nobody else has it.
+    // SAFETY: nothing else owns it.
     (parent >= 0).then(|| unsafe { File::from_raw_fd(parent) })
 }
 
 fn owner_of(namespace: &File) -> Option<u32> {
     let mut uid: libc::uid_t = 0;
     let asked = namespace.as_raw_fd();
-    // SAFETY: the kernel writes one uid_t to where `uid` is.
+    // SAFETY: the kernel writes one uid_t to `uid`.
     let failed = unsafe { libc::ioctl(asked, libc::NS_GET_OWNER_UID, &raw mut uid) };
     (failed == 0).then_some(uid)
 }
@@ -78,15 +79,15 @@ fn owner_of(namespace: &File) -> Option<u32> {
 /// Why /proc does not show every process of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hidden {
-    /// It shows those of a pid namespace other than the initial one, and by other
-    /// numbers than the kernel side sees.
+    /// It shows those of a pid namespace other than the initial one, with other pids than the
+    /// kernel side reports.
     PidNamespace,
-    /// It is mounted so that it shows a user's own only.
+    /// It is mounted so that it shows only a user's own processes.
     OtherUsers,
 }
 
 impl Hidden {
-    /// The reason in words.
+    /// Returns the reason as text.
     pub fn why(self) -> &'static str {
         match self {
             Self::PidNamespace => {
@@ -97,23 +98,23 @@ impl Hidden {
     }
 }
 
-/// Why not every process is below `proc_root`; `None` if all are.
+/// Returns why not every process is below `proc_root`; `None` if all are.
 pub fn hidden(proc_root: &Path) -> Option<Hidden> {
     let first = proc_root.join("1");
     match inode(&first.join("ns/pid")) {
         Ok(INITIAL_PIDS) => None,
         Ok(_) => Some(Hidden::PidNamespace),
-        // The mount's own namespace cannot be asked for, so this process's is taken for it.
+        // The mount's own namespace cannot be read, so this process's is used instead.
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {
             is_elsewhere(proc_root).then_some(Hidden::PidNamespace)
         }
-        // A kernel without pid namespaces has a first process all the same.
+        // A kernel without pid namespaces has a first process too.
         Err(_) if first.exists() => None,
         Err(_) => Some(Hidden::OtherUsers),
     }
 }
 
-/// Whether this process is in another than the initial pid namespace: the kernel's
+/// Returns whether this process is in another than the initial pid namespace: the kernel's
 /// walks over processes (`init_seq_pidns`, kernel/bpf/task_iter.c) end at its border.
 pub fn is_elsewhere(proc_root: &Path) -> bool {
     inode(&proc_root.join("self/ns/pid")).is_ok_and(|own| own != INITIAL_PIDS)
@@ -129,7 +130,7 @@ mod tests {
 
     use super::*;
 
-    /// However many are within one another: each of them has numbers of its own.
+    /// However deeply they are nested: each has ids of its own.
     #[test]
     fn whoever_made_the_outermost_of_several_is_found() {
         let own = Path::new("/proc/self/ns/user");
@@ -146,7 +147,7 @@ mod tests {
             || fs::read_to_string(format!("{folder}/comm")).is_ok_and(|comm| comm == "sleep\n");
         while !runs() && began.elapsed() < Duration::from_secs(10) {
             if let Ok(Some(_)) = child.try_wait() {
-                // Not everybody may make one here.
+                // Not every user may create one here.
                 return;
             }
             thread::sleep(Duration::from_millis(5));
@@ -166,7 +167,7 @@ mod tests {
         assert_eq!(hidden(root.path()), Some(Hidden::OtherUsers));
         fs::create_dir_all(root.path().join("1/ns")).unwrap();
         assert_eq!(hidden(root.path()), None);
-        // Any file has another inode than the initial namespace.
+        // Any other file has another inode than the initial namespace.
         fs::write(root.path().join("1/ns/pid"), "").unwrap();
         assert_eq!(hidden(root.path()), Some(Hidden::PidNamespace));
     }

@@ -1,10 +1,10 @@
-//! What to attach, decided from what was probed. Pure.
+//! Decides from the probed features which programs to attach. Pure.
 
 use std::path::PathBuf;
 
 use super::{KernelError, Unusable, features::Features};
 
-/// A set of hooks.
+/// A hook set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, strum::Display, strum::IntoStaticStr)]
 #[strum(serialize_all = "lowercase")]
 pub enum HookSet {
@@ -15,7 +15,7 @@ pub enum HookSet {
 }
 
 impl HookSet {
-    /// What events of this set cannot show.
+    /// Returns what events of this set cannot show.
     pub fn misses(self) -> &'static [&'static str] {
         match self {
             Self::Fexit => &[],
@@ -29,13 +29,13 @@ impl HookSet {
     }
 }
 
-/// Which set somebody asks for.
+/// The hook set that the user requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Choice {
     /// Function exits if the kernel permits them, otherwise tracepoints.
     #[default]
     Auto,
-    /// Function exits, or fail.
+    /// Function exits only.
     Fexit,
     /// Tracepoints, even if function exits are permitted.
     Tracepoint,
@@ -57,27 +57,27 @@ pub enum Hook {
 pub struct Probe {
     /// The program's name in the object.
     pub program: &'static str,
-    /// Where it goes.
+    /// The hook.
     pub hook: Hook,
-    /// What events lack without it; `None` if there can be none without it.
+    /// What events lack without it; `None` if it is required.
     pub optional: Option<&'static str>,
 }
 
-/// What to attach, and why this.
+/// The programs to attach, and the reason for the choice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     /// The chosen set.
     pub set: HookSet,
-    /// Why not the preferred set; `None` also where the other was asked for.
+    /// Why not the preferred set; `None` also if the other was requested.
     pub because: Option<Unusable>,
     /// The programs.
     pub probes: Vec<Probe>,
-    /// Where cgroup programs attach.
+    /// The root of the cgroup2 hierarchy.
     pub cgroup2: Option<PathBuf>,
 }
 
 impl Plan {
-    /// What it costs the machine (measured; docs/performance.md).
+    /// Returns what it costs the machine (measured; docs/performance.md).
     pub fn cost(&self) -> &'static str {
         match self.set {
             HookSet::Fexit => {
@@ -132,15 +132,15 @@ pub const FEXIT: [Probe; 9] = [
     CGROUPS,
 ];
 
-/// Beside the fexit set where that cannot have cookies made: without them nothing is on
-/// record. Without a cgroup2 hierarchy they cannot be attached, which is said.
+/// Added to the fexit set where that cannot create cookies: without cookies nothing is
+/// recorded. Without a cgroup2 hierarchy they cannot be attached, which is reported.
 pub const COOKIES: [Probe; 2] = [
     optional("pw_cookie4", Hook::CgroupBind, "previous holders of IPv4 ports"),
     optional("pw_cookie6", Hook::CgroupBind, "previous holders of IPv6 ports"),
 ];
 
-/// Beside either set where one process's descendants are watched and programs do not see
-/// a task's parents.
+/// Added to both sets where one process's descendants are watched and programs cannot read a
+/// task's parents.
 pub const FORKS: Probe = required("pw_fork", Hook::TpBtf("sched_process_fork"));
 
 /// The tracepoint set.
@@ -153,14 +153,14 @@ pub const TRACEPOINT: [Probe; 6] = [
     CGROUPS,
 ];
 
-/// Beside the tracepoint set where a task can be preempted in `pw_sys_exit`.
+/// Added to the tracepoint set where a task can be preempted in `pw_sys_exit`.
 pub const AGAIN: Probe = required("pw_sys_exit_again", Hook::TpBtf("sys_exit"));
 
-/// Chooses.
+/// Chooses the programs.
 ///
 /// # Errors
-/// The rights are missing, or the set that was asked for cannot be used; without
-/// such a wish, neither set.
+/// Capabilities are missing, or the requested set cannot be used; without a request, neither
+/// set.
 pub fn plan(features: &Features, choice: Choice) -> Result<Plan, KernelError> {
     if !features.missing.is_empty() {
         return Err(KernelError::NotPermitted { missing: features.missing.clone() });

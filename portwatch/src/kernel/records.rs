@@ -1,5 +1,4 @@
-//! The kernel side's record of who holds which port, read only when a bind was
-//! refused.
+//! The kernel side's owner record, read only when a bind has failed.
 
 use aya::{
     Ebpf,
@@ -13,7 +12,7 @@ use portwatch_common::{
 use super::KernelError;
 use crate::{evidence::Origin, redact::Unredacted};
 
-/// A shared record seen by aya, whose `Pod` is not bytemuck's.
+/// A shared record as aya needs it, whose `Pod` is not bytemuck's.
 #[repr(transparent)]
 #[derive(Clone, Copy)]
 pub(super) struct Shared<T>(pub T);
@@ -21,37 +20,37 @@ pub(super) struct Shared<T>(pub T);
 // SAFETY: `T` is plain data without padding, and the wrapper is transparent.
 unsafe impl<T: bytemuck::Pod> aya::Pod for Shared<T> {}
 
-/// Who holds what.
+/// Access to the owner record.
 pub trait Records: Send {
-    /// Who bound the socket with this cookie, or listens on it.
+    /// Returns the process that bound the socket with this cookie, or listens on it.
     fn owner(&self, cookie: u64) -> Option<Owner>;
 
-    /// The beginning of the arguments that the process had; none if they are not on
-    /// record.
+    /// Returns the beginning of the process's arguments; none if they are not recorded.
     fn arguments(&self, owner: &Owner) -> Unredacted;
 
-    /// What is known of a port; `None` if nobody bound it that is on record.
+    /// Returns what is recorded about a port; `None` if no recorded socket was bound to it.
     fn port(&self, port: Port) -> Option<PortUse>;
 
-    /// The path of a control group that is gone, from the hierarchy's root, by its id.
+    /// Returns the path of a removed control group, from the hierarchy's root, by its id.
     fn gone_cgroup(&self, id: u64) -> Option<String>;
 
-    /// Whether there may have been a TCP connection whose own port has this
-    /// number, in any namespace.
+    /// Returns whether there may have been a TCP connection with this local port, in any
+    /// namespace.
     fn may_have_connected(&self, port: u16) -> bool;
 
-    /// Which end began the TCP connections of a port; `None` if there were some
-    /// of both kinds, or the record cannot tell.
+    /// Returns which end started the TCP connections of a port; `None` if there were both
+    /// kinds, or the record cannot say.
     fn origin(&self, port: u16) -> Option<Origin>;
 
-    /// Puts a socket on record that is older than the agent, and what the process had
-    /// for arguments. What the kernel side has written itself is left alone.
+    /// Records a socket that is older than the agent, and its process's arguments. Entries
+    /// that the kernel side has written stay unchanged.
     fn seed(&mut self, owner: Owner, arguments: &Arguments);
 
-    /// Puts a connection on record that is older than the agent.
+    /// Records a connection that is older than the agent.
     fn seed_connected(&mut self, port: u16);
 
-    /// From now on connections that are not on record are known not to be.
+    /// Declares the record complete: from now on, a connection that is not recorded never
+    /// existed.
     fn seeded(&mut self);
 }
 
@@ -81,9 +80,8 @@ impl KernelRecords {
         Self::of(arrays, gone).map_err(|error| step(error.into()))
     }
 
-    /// The record that a running agent keeps; of several agents the one that has
-    /// been there longest. `None` if none runs, or its maps may not be opened
-    /// (CAP_SYS_ADMIN).
+    /// Opens the record of a running agent; of several agents, that of the oldest. `None` if
+    /// none runs, or its maps cannot be opened (CAP_SYS_ADMIN).
     pub fn of_running_agent() -> Option<Self> {
         let mut found = [
             ("OWNERS", OWNERS),
@@ -94,8 +92,8 @@ impl KernelRecords {
             ("CONNECTED", PORT_NUMBERS),
         ]
         .map(|(name, entries)| (name, entries, None));
-        // In the order in which they were made. A search of files has maps of these
-        // names too, as small as they can be.
+        // In the order of creation. A search of files has maps with these names too, as small
+        // as possible.
         for map in loaded_maps().filter_map(Result::ok) {
             for (name, entries, first) in &mut found {
                 if map.name_as_str() == Some(*name) && map.max_entries() == *entries {
@@ -106,7 +104,7 @@ impl KernelRecords {
         let [owners, arguments, ports, gone, gone_of_users, connected] =
             found.map(|(_, _, id)| id.and_then(|id| MapData::from_id(id).ok()));
         let arrays = [owners?, arguments?, ports?, connected?].map(Map::Array);
-        // It has long been seeded when it says that it is ready.
+        // An agent that reports itself ready has completed its seeding.
         let gone = [gone?, gone_of_users?].map(Map::LruHashMap);
         Some(Self { seeded: true, ..Self::of(arrays, gone).ok()? })
     }
@@ -130,13 +128,12 @@ impl KernelRecords {
     }
 }
 
-/// What is in a slot, unless it is written meanwhile: then it differs when it is read
-/// again.
+/// Returns the content of a slot, unless it is being written: then a second read differs.
 fn whole<T: bytemuck::Pod + PartialEq>(table: &Array<MapData, Shared<T>>, at: u32) -> Option<T> {
     slot(table, at).filter(|there| slot(table, at).as_ref() == Some(there))
 }
 
-/// What is in a slot, as it is.
+/// Returns the content of a slot, even if it is being written.
 fn slot<T: bytemuck::Pod>(table: &Array<MapData, Shared<T>>, at: u32) -> Option<T> {
     table.get(&at, 0).ok().map(|Shared(there)| there)
 }
@@ -218,7 +215,7 @@ impl Records for KernelRecords {
     }
 }
 
-/// Nothing is on record: for a look without the agent's hooks.
+/// An empty record: to collect evidence without the agent's hooks.
 pub struct NoRecords;
 
 impl Records for NoRecords {

@@ -1,5 +1,5 @@
-//! The capabilities that are given away once everything is attached: what is left is
-//! what looking at other users' processes and namespaces takes.
+//! Drops capabilities after everything is attached. What remains is needed to read other
+//! users' processes and namespaces.
 
 use std::{fs, io, thread, time::Duration};
 
@@ -11,17 +11,18 @@ use rustix::{
     },
 };
 
-/// What stays, where it was there; docs/architecture.md says what each is for.
+/// The capabilities that remain, if they were there; docs/architecture.md says what each is
+/// for.
 const KEPT: CapabilitySet = CapabilitySet::DAC_OVERRIDE
     .union(CapabilitySet::DAC_READ_SEARCH)
     .union(CapabilitySet::SYS_PTRACE)
     .union(CapabilitySet::SYS_ADMIN)
     .union(CapabilitySet::BPF);
 
-/// Why they are all still there.
+/// Why the capabilities were not dropped.
 #[derive(Debug, thiserror::Error)]
 pub enum RightsError {
-    /// Each thread has its own, and none can take those of another.
+    /// Each thread has its own capabilities, and no thread can drop another's.
     #[error("{0} other threads would keep them")]
     Threads(usize),
     /// /proc cannot be read.
@@ -32,22 +33,23 @@ pub enum RightsError {
     Refused(#[from] Errno),
 }
 
-/// Gives away all capabilities but those that are kept, for this thread and those that
-/// it starts, for good.
+/// Drops all capabilities but those in `KEPT`, for this thread and those that it starts,
+/// permanently.
 ///
 /// # Errors
-/// Another thread has more and would keep them, or the kernel refuses it.
+/// Another thread has more and would keep them, or the kernel rejects it.
 pub fn give_away() -> Result<(), RightsError> {
     nobody_has_more()?;
     Ok(give_away_of_thread()?)
 }
 
-/// The same for this thread alone, which was started before the process gives its own away.
+/// The same for this thread only, which was started before the process dropped its own.
 ///
 /// # Errors
-/// The kernel refuses it.
+/// The kernel rejects it.
 pub fn give_away_of_thread() -> Result<(), Errno> {
-    // Where this thread may not, the sets below keep the others from coming back.
+    // If this thread may not drop them from its bounding set, the sets below keep the others
+    // from coming back.
     for capability in CapabilitySet::all().difference(KEPT).iter() {
         match remove_capability_from_bounding_set(capability) {
             Ok(()) | Err(Errno::INVAL | Errno::PERM) => {}
@@ -62,8 +64,7 @@ pub fn give_away_of_thread() -> Result<(), Errno> {
     set_capabilities(None, sets)
 }
 
-/// A thread that was waited for is listed for a moment longer, and one that has just been
-/// started takes a moment to give its own away.
+/// A joined thread is still listed for a moment, and a new one takes a moment to drop its own.
 fn nobody_has_more() -> Result<(), RightsError> {
     const MOMENTS: u32 = 200;
     let mut others = 0;
@@ -77,8 +78,8 @@ fn nobody_has_more() -> Result<(), RightsError> {
     Err(RightsError::Threads(others))
 }
 
-/// How many other threads have a capability that is not kept. One that has ended since it
-/// was listed counts as well, and is not listed the next time.
+/// Returns how many other threads have a capability that is not kept. A thread that has ended
+/// since it was listed counts too, and is not listed the next time.
 fn threads_with_more() -> io::Result<usize> {
     let mut others = 0;
     for thread in fs::read_dir("/proc/self/task")? {
@@ -96,7 +97,7 @@ fn threads_with_more() -> io::Result<usize> {
 mod tests {
     use super::*;
 
-    /// The test runs on a thread of its own, beside the one that waits for it.
+    /// The test runs on its own thread, while the main thread waits for it.
     #[test]
     fn nothing_is_given_away_where_others_would_keep_it() {
         let before = capabilities(None).unwrap();

@@ -1,4 +1,4 @@
-//! The ring buffer's reading end, and the counts of what did not fit into it.
+//! The reading end of the ring buffer, and the counts of records that did not fit.
 
 use std::io;
 
@@ -18,7 +18,7 @@ pub struct Ring {
     seen: [u64; loss::PLACES as usize],
 }
 
-/// Where the kernel side loses records, in [`loss`]'s order.
+/// Places where the kernel side loses records, in [`loss`]'s order.
 const PLACES: [&str; loss::PLACES as usize] = ["ring", "attempt_missing", "attempt_unrecorded"];
 
 impl Ring {
@@ -33,8 +33,8 @@ impl Ring {
         let records = ebpf.take_map("FAILURES").ok_or_else(|| step("no map FAILURES".into()))?;
         let losses = ebpf.take_map("LOSSES").ok_or_else(|| step("no map LOSSES".into()))?;
         let records = RingBuf::try_from(records).map_err(|error| step(error.into()))?;
-        // SAFETY: the descriptor is the map's own, open for as long as the
-        // `RingBuf` lives, and always the same one.
+        // SAFETY: the descriptor belongs to the map. It is open as long as the `RingBuf`
+        // lives, and always the same one.
         let records = unsafe { AsyncFd::register(records) }.map_err(|error| step(error.into()))?;
         Ok(Self {
             records,
@@ -52,14 +52,14 @@ impl Ring {
         Ok(())
     }
 
-    /// Hands every record that is there to `take`.
+    /// Passes every available record to `take`.
     pub fn drain(&mut self, mut take: impl FnMut(&[u8])) {
         while let Some(record) = self.records.get_mut().next() {
             take(&record);
         }
     }
 
-    /// Losses by place since the last call, without those that are zero.
+    /// Returns the losses by place since the last call, without zeros.
     pub fn new_losses(&mut self) -> Vec<(&'static str, u64)> {
         let mut new = Vec::new();
         for ((index, place), seen) in (0..).zip(PLACES).zip(&mut self.seen) {

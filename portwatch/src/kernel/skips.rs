@@ -1,5 +1,5 @@
-//! How often the kernel did not run a program: while a task is preempted or interrupted in
-//! the middle of one, it is skipped for all others on that processor
+//! Counts how often the kernel skipped a program: while a task is preempted or interrupted in
+//! the middle of a program, the kernel skips it for all other tasks on that processor
 //! (`bpf_prog_get_recursion_context`, include/linux/bpf.h).
 
 use std::{
@@ -20,7 +20,7 @@ pub struct Skips {
 }
 
 impl Skips {
-    /// Of each of the programs; to be read for as long as `ebpf` is there.
+    /// Opens the count of each program; readable as long as `ebpf` exists.
     pub fn of(ebpf: &Ebpf, probes: &[Probe]) -> Vec<Self> {
         let one = |probe: &Probe| {
             let fd = ebpf.program(probe.program)?.fd().ok()?.as_fd().as_raw_fd();
@@ -30,8 +30,8 @@ impl Skips {
         probes.iter().filter_map(one).collect()
     }
 
-    /// How often so far (`bpf_prog_show_fdinfo`, kernel/bpf/syscall.c); `None` where the
-    /// kernel does not say, up to 5.11.
+    /// Returns the count so far (`bpf_prog_show_fdinfo`, kernel/bpf/syscall.c); `None` if the
+    /// kernel does not report it, up to 5.11.
     pub fn count(&self) -> Option<u64> {
         count_in(&fs::read_to_string(&self.told_by).ok()?)
     }

@@ -1,9 +1,8 @@
-//! `/metrics` and `/healthz` over HTTP/1, for whoever may come: what a connection may
-//! have of the agent is bounded in number, time and memory.
+//! `/metrics` and `/healthz` over HTTP/1, for any client: the number of connections, their
+//! time and their memory are limited.
 //!
-//! One request each, answered or not within a few seconds. When there are too many
-//! connections one has to go ([`crowd`]), so that those that say nothing keep nobody
-//! out that does.
+//! Each connection has one request, answered or not within a few seconds. If there are too
+//! many connections, one is closed ([`crowd`]), so that silent clients cannot keep others out.
 
 use std::{
     convert::Infallible,
@@ -38,32 +37,31 @@ use super::Metrics;
 use crate::{advice::Advised, shared::Shared, values::Listen};
 use crowd::{MOST, Peer, Place, who_goes};
 
-/// Connections over TCP that wait to be accepted: as many as are accepted in some
-/// milliseconds. Where there is no room for one, its kernel tries again a second later.
+/// TCP connections that wait to be accepted: as many as are accepted in some milliseconds. If
+/// the backlog is full, the client's kernel tries again a second later.
 const BACKLOG: i32 = 1024;
-/// Over a unix socket; whoever finds no room waits in line, which is no longer than it
-/// has to be.
+/// The same for a unix socket. If the backlog is full, a client blocks, so it is short.
 const UNIX_BACKLOG: i32 = 64;
-/// What was counted is put into words again only after so many times as long as that
-/// took: many who ask at once have the same answer.
+/// The text is generated again only after this many times the time that it took: many
+/// simultaneous requests get the same answer.
 const PAUSE_BETWEEN_TEXTS: u32 = 10;
-/// How long one may take, from its beginning to its end.
+/// Time limit of a connection.
 const TIME_LIMIT: Duration = Duration::from_secs(5);
-/// What is read of a request's head: hyper's least.
+/// Bytes that are read of a request's head: hyper's minimum.
 const LONGEST_HEAD: usize = 8 * 1024;
-/// How long it is waited where the system has no descriptor left.
+/// Pause while the system has no free descriptor.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Prometheus's text format.
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 
-/// Why nothing is served.
+/// Why the metrics are not served.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to serve metrics at {at}")]
 pub struct ServeError {
-    /// Where.
+    /// The address.
     pub at: Listen,
-    /// The answer.
+    /// The error.
     pub source: io::Error,
 }
 
@@ -76,23 +74,23 @@ impl Advised for ServeError {
     }
 }
 
-/// Sockets that listen.
+/// Listening sockets.
 enum Socket {
     Tcp(std::net::TcpListener),
     Unix(std::os::unix::net::UnixListener, PathBuf),
 }
 
-/// The endpoint, before it serves. Its socket's file goes with it.
+/// The endpoint, before it serves. Dropping it removes its socket's file.
 pub struct Server {
     at: Listen,
     socket: Socket,
 }
 
 impl Server {
-    /// Takes the address. Whoever comes waits until [`serve`](Self::serve).
+    /// Binds the address. Clients wait until [`serve`](Self::serve).
     ///
     /// # Errors
-    /// It cannot be had.
+    /// The bind failed.
     pub fn bind(at: &Listen) -> Result<Self, ServeError> {
         let failed = |source| ServeError { at: at.clone(), source };
         let socket = match at {
@@ -113,8 +111,8 @@ impl Server {
         Ok(Self { at: at.clone(), socket })
     }
 
-    /// Answers for ever, as a task of its own, which goes on for as long as the runtime
-    /// does: what happens while the agent stops is counted too. Needs a tokio runtime.
+    /// Answers forever. Runs as its own task for as long as the runtime does, so that what
+    /// happens while the agent stops is counted too. Needs a tokio runtime.
     ///
     /// # Errors
     /// The socket cannot be polled.
@@ -139,7 +137,8 @@ impl Server {
                         Ok((stream, from)) => open.admit(stream, Peer::at(from.ip()), &pages),
                         Err(error) => rest(&error).await,
                     }
-                    // Whoever has asked already is answered before the next comes in.
+                    // Requests that have arrived are answered before the next connection is
+                    // accepted.
                     yield_now().await;
                 }
             }
@@ -162,13 +161,13 @@ impl Server {
     }
 }
 
-/// A connection that was gone before it was accepted, or there are no descriptors.
+/// Handles a connection that closed before it was accepted, or a lack of descriptors.
 async fn rest(error: &io::Error) {
     tracing::debug!(%error, "a connection for metrics was not accepted");
     sleep(PAUSE).await;
 }
 
-/// A socket's file that nobody answers at any more is taken over; its group may read.
+/// Replaces a socket's file on which nobody listens any more; its group may connect.
 fn bind_unix(path: &PathBuf) -> io::Result<std::os::unix::net::UnixListener> {
     use std::os::unix::net::{UnixListener, UnixStream};
     let socket = match UnixListener::bind(path) {
@@ -203,7 +202,7 @@ struct Open(Vec<Connection>);
 struct Connection {
     peer: Peer,
     since: Instant,
-    /// Whether a whole request has come.
+    /// Whether a whole request has arrived.
     has_asked: Arc<AtomicBool>,
     task: AbortHandle,
 }
@@ -232,7 +231,7 @@ impl Open {
             let connection = http1::Builder::new()
                 .keep_alive(false)
                 .max_buf_size(LONGEST_HEAD)
-                // The one time limit is that of the connection.
+                // The connection's time limit is the only one.
                 .header_read_timeout(None)
                 .serve_connection(TokioIo::new(stream), service);
             match timeout(TIME_LIMIT, connection).await {
@@ -256,13 +255,13 @@ impl Connection {
     }
 }
 
-/// What there is to read.
+/// The pages.
 struct Pages {
     metrics: Arc<Metrics>,
     text: Shared<Option<Text>>,
 }
 
-/// What was counted, in words.
+/// The metrics as text.
 #[derive(Clone)]
 struct Text {
     whole: Arc<str>,
@@ -271,7 +270,7 @@ struct Text {
 }
 
 impl Pages {
-    /// What is counted now, or was a moment ago.
+    /// Returns the metrics now, or as they were a moment ago.
     fn text(&self) -> Result<String, prometheus::Error> {
         if let Some(Text { whole, made, took }) = self.text.get()
             && made.elapsed() < took * PAUSE_BETWEEN_TEXTS
@@ -285,7 +284,7 @@ impl Pages {
         Ok(text)
     }
 
-    /// What is said to a request.
+    /// Answers a request.
     fn answer(&self, method: &Method, path: &str) -> Response<String> {
         let (status, text) = match (method, path) {
             (&Method::GET | &Method::HEAD, "/metrics") => match self.text() {

@@ -1,17 +1,17 @@
-//! A queue and the thread that works it off: how much waits, and whether it moves.
+//! A queue and its thread: how much waits, and whether it makes progress.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
-/// The name of the stage that looks into refusals: without it there are no events.
+/// The name of the enrichment stage: without it there are no events.
 pub const ENRICH: &str = "enrich";
 
-/// How long something may wait while nothing is done. One refusal takes 5 s at most.
+/// How long something may wait without progress. One failed bind takes 5 s at most.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What waits is not worked off.
+/// A stage that makes no progress.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{stage}: {waiting} waiting, no progress for {} s", .still.as_secs())]
 pub struct Stuck {
@@ -19,7 +19,7 @@ pub struct Stuck {
     pub stage: &'static str,
     /// How much waits.
     pub waiting: usize,
-    /// Since when nothing has been done.
+    /// Time without progress.
     pub still: Duration,
 }
 
@@ -29,15 +29,14 @@ pub struct Stage {
     pub name: &'static str,
     began: Instant,
     waiting: AtomicUsize,
-    /// When it last did something or stopped having nothing to do, in milliseconds
-    /// from its beginning.
+    /// When it last made progress or became busy, in milliseconds from its creation.
     moved_ms: AtomicU64,
     ended: AtomicBool,
     owed: AtomicU64,
 }
 
 impl Stage {
-    /// One with nothing to do.
+    /// Creates an idle stage.
     pub fn new(name: &'static str) -> Self {
         Self {
             name,
@@ -49,57 +48,57 @@ impl Stage {
         }
     }
 
-    /// Something is about to be queued.
+    /// Counts something that is about to be queued.
     pub fn add(&self) {
         if self.waiting.fetch_add(1, Relaxed) == 0 {
             self.moved();
         }
     }
 
-    /// It could not be queued.
+    /// Removes it again, because it could not be queued.
     pub fn take_back(&self) {
         self.waiting.fetch_sub(1, Relaxed);
     }
 
-    /// One is done.
+    /// Counts one as done.
     pub fn done(&self) {
         self.waiting.fetch_sub(1, Relaxed);
         self.moved();
     }
 
-    /// Nothing will be done any more, and that is all right.
+    /// Ends the stage: no more progress is expected.
     pub fn end(&self) {
         self.ended.store(true, Relaxed);
         self.waiting.store(0, Relaxed);
         self.owed.store(0, Relaxed);
     }
 
-    /// So many refusals are to be told of here, in events or as losses.
+    /// Adds failed binds that this stage must report, in events or as losses.
     pub fn owe(&self, refusals: u64) {
         self.owed.fetch_add(refusals, Relaxed);
     }
 
-    /// So many have been.
+    /// Counts failed binds as reported.
     pub fn told(&self, refusals: u64) {
         self.owed.fetch_sub(refusals, Relaxed);
     }
 
-    /// How many have not; what waits stands for one each where nobody has said for
-    /// how many.
+    /// Returns how many are not reported yet; each waiting item counts as one if no number was
+    /// given.
     pub fn owed(&self) -> u64 {
         let waiting = u64::try_from(self.waiting()).unwrap_or(u64::MAX);
         if self.ended.load(Relaxed) { 0 } else { self.owed.load(Relaxed).max(waiting) }
     }
 
-    /// How much waits.
+    /// Returns how much waits.
     pub fn waiting(&self) -> usize {
         if self.ended.load(Relaxed) { 0 } else { self.waiting.load(Relaxed) }
     }
 
-    /// Whether what waits is being worked off.
+    /// Checks whether what waits makes progress.
     ///
     /// # Errors
-    /// It is not.
+    /// It makes none.
     pub fn health(&self, now: Instant) -> Result<(), Stuck> {
         let waiting = self.waiting();
         let moved = self.began + Duration::from_millis(self.moved_ms.load(Relaxed));
@@ -136,7 +135,7 @@ mod tests {
         let stage = Stage::new("a");
         stage.add();
         assert_eq!(stage.health(Instant::now()), Ok(()));
-        // A full queue that more is offered to does not move by that.
+        // Offering more to a full queue is no progress.
         stage.add();
         stage.take_back();
         let why = stage.health(Instant::now() + LATER).unwrap_err().to_string();

@@ -1,5 +1,5 @@
-//! How long one failed bind may be looked into, by how much of the enriching thread's time
-//! its user has had lately.
+//! The time limit for one failed bind, by how much of the enriching thread's time its user has
+//! used lately.
 
 use std::{
     collections::HashMap,
@@ -8,16 +8,16 @@ use std::{
 
 use portwatch_common::Tenant;
 
-/// What a tenant may use at once before its failed binds are looked into less thoroughly.
+/// What a tenant may use at once before its time limit is reduced.
 const AT_ONCE: Duration = Duration::from_millis(1000);
-/// One part in so many of the thread's time comes back.
+/// One part in this many of the thread's time is credited again.
 const SHARE: u32 = 4;
-/// By how much less is then looked into each.
+/// The factor by which the time limit is then reduced.
 const LESS: u32 = 8;
-/// Whoever has used little is soon as good as unknown.
+/// Accounts that are kept; those with little use are removed first.
 const MOST: usize = 1024;
 
-/// The time that was used lately, by whom.
+/// Recently used time, by tenant.
 #[derive(Default)]
 pub struct Budget(HashMap<Tenant, Used>);
 
@@ -34,13 +34,13 @@ impl Used {
 }
 
 impl Budget {
-    /// How much of `patience` a failed bind of the tenant has.
+    /// Returns the part of `patience` that a failed bind of the tenant gets.
     pub fn patience(&self, tenant: Tenant, patience: Duration, now: Instant) -> Duration {
         let used = self.0.get(&account(tenant)).map_or(Duration::ZERO, |used| used.left(now));
         if used < AT_ONCE { patience } else { patience / LESS }
     }
 
-    /// The tenant has used so much time up to now.
+    /// Charges the tenant for time that ended now.
     pub fn charge(&mut self, tenant: Tenant, time: Duration, now: Instant) {
         if self.0.len() >= MOST {
             self.0.retain(|_, used| used.left(now) > AT_ONCE / 10);

@@ -1,5 +1,5 @@
-//! The thread between the ring and the sinks: looks into refusals, diagnoses them, and
-//! counts those that are equal or not wanted.
+//! The thread between the ring and the sinks: enriches failed binds, diagnoses them, and
+//! counts those that are identical or ignored.
 
 use std::{
     collections::HashMap,
@@ -27,38 +27,38 @@ use crate::{
     },
 };
 
-/// Control groups that are kept in mind as not wanted; more are looked into each time.
+/// Control groups that are remembered as ignored; others are enriched each time.
 const MOST_IGNORED: usize = 4096;
 
-/// How long they are believed.
+/// How long they are remembered.
 const IGNORED_FOR: Duration = Duration::from_secs(10);
 
-/// How soon after the last time what a burst took is given back: a millisecond's work.
+/// Pause between releases of the memory that a burst took: each takes a millisecond.
 const GIVE_BACK: Duration = Duration::from_secs(60);
 
-/// What may change while the agent runs.
+/// Settings that can change while the agent runs.
 #[derive(Clone, Debug)]
 pub struct Tuning {
-    /// What is told.
+    /// What is reported.
     pub filter: Filter,
-    /// Equal failures within this time are told together; zero tells each.
+    /// Identical failures within this time are reported together; zero reports each.
     pub storm_window: Duration,
-    /// How long one refusal may be looked into.
+    /// Time limit for one failed bind.
     pub deadline: Duration,
-    /// What is taken out of command lines.
+    /// What is redacted in command lines.
     pub redaction: Redaction,
 }
 
-/// What the thread is given.
+/// The thread's input.
 pub enum Work {
-    /// A refusal.
+    /// A failed bind.
     Failure(Box<RawFailure>),
-    /// Refusals that the kernel side has only counted.
+    /// Failed binds that the kernel side has only counted.
     Counted(Counted),
 }
 
 impl Work {
-    /// Failed binds that this stands for.
+    /// Returns how many failed binds this counts for.
     pub fn count(&self) -> u64 {
         match self {
             Self::Failure(_) => 1,
@@ -67,24 +67,23 @@ impl Work {
     }
 }
 
-/// The newest tuning that was not taken over yet. It stands beside the queue, which
-/// may be full.
+/// The newest tuning that has not taken effect yet. It is not in the queue, which may be full.
 pub type Slot = Arc<Shared<Option<Tuning>>>;
 
-/// Control groups whose failed binds are not wanted, for a while. A unit is known by its
-/// group, whose number no other group ever has; a process's number would be another's soon.
+/// Control groups whose failed binds are ignored, for a while. A group's id is never reused,
+/// unlike a pid.
 #[derive(Default)]
 struct Unwanted(HashMap<u64, Instant>);
 
 impl Unwanted {
-    /// Whether a tenant's group is one of them.
+    /// Returns whether a tenant's group is one of them.
     fn has(&mut self, tenant: Tenant, now: Instant) -> bool {
         let at = self.0.get(&tenant.cgroup_id);
         at.is_some_and(|&at| now.duration_since(at) < IGNORED_FOR)
     }
 
     fn add(&mut self, raw: &RawFailure, now: Instant) {
-        /// It fails for many units, those that it listens for.
+        /// systemd fails for many units: those whose sockets it opens.
         const INIT: u32 = 1;
         let cgroup_id = raw.task.cgroup_id;
         if raw.task.pid == INIT || cgroup_id == 0 {
@@ -99,25 +98,25 @@ impl Unwanted {
 
 /// The thread's state.
 pub struct Enriching {
-    /// Fills evidence in.
+    /// The enricher.
     pub enricher: Enricher,
-    /// What is counted.
+    /// Identical failures that are counted.
     pub storms: Storms,
-    /// Who has used how much of this thread's time.
+    /// The time of this thread that each tenant has used.
     pub budget: Budget,
-    /// How long one failed bind may be looked into.
+    /// Time limit for one failed bind.
     pub deadline: Duration,
-    /// What is told.
+    /// What is reported.
     pub filter: Filter,
-    /// Where it is looked for when something has come.
+    /// Checked for a new tuning after each input.
     pub slot: Slot,
     /// The host, as events carry it.
     pub host: Host,
-    /// Where events go.
+    /// The outputs.
     pub outlets: Arc<Outlets>,
-    /// What is counted of it.
+    /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// The queue, watched.
+    /// The queue's stage.
     pub stage: Arc<Stage>,
 }
 
@@ -143,7 +142,7 @@ impl Enriching {
                 Next::Closed => break,
             }
             self.storms.ended(now, |event| tell(&self.metrics, &self.outlets, event));
-            // Looked at only when there was something to do.
+            // Checked only after there was work.
             if given_back.elapsed() > GIVE_BACK {
                 memory::give_back();
                 given_back = Instant::now();
@@ -183,7 +182,7 @@ impl Enriching {
     /// Enriches, diagnoses and passes on a failed bind.
     ///
     /// # Errors
-    /// It is not wanted, because of the unit of this group.
+    /// It is ignored, because of this group's unit.
     fn look_into(&mut self, raw: &RawFailure, now: Instant) -> Result<(), Cgroup> {
         let begun = Instant::now();
         let patience = self.budget.patience(raw.tenant(), self.deadline, begun);

@@ -1,5 +1,5 @@
-//! The way out: each sink has a queue and a thread of its own, so that one that
-//! is slow, full or gone holds up neither the others nor the ring.
+//! The output side: each sink has its own queue and thread, so that a slow, full or closed
+//! sink delays neither the others nor the ring.
 
 use std::{
     io,
@@ -18,10 +18,10 @@ use crate::{
     sinks::{Place, Sink},
 };
 
-/// Records that wait for one sink, and what they may take of the memory.
+/// Records that wait for one sink, and the memory that they may take.
 const QUEUE: Budget = Budget { most: 2048, cost: 8 << 20 };
-/// How often losses are said, so that many are one number, and how soon those that a
-/// sink did not take are offered to it again.
+/// Interval between loss records, so that many losses become one count, and between attempts
+/// to write to a sink that failed.
 const LOSS_INTERVAL: Duration = Duration::from_millis(200);
 
 /// All sinks.
@@ -37,8 +37,7 @@ struct Outlet {
     stage: Arc<Stage>,
 }
 
-/// Ends when all sinks have, whether they were asked to or their readers are
-/// gone.
+/// Completes when all sinks have ended, by a stop or because their outputs are closed.
 pub struct AllEnded(mpsc::Receiver<()>);
 
 impl AllEnded {
@@ -49,8 +48,8 @@ impl AllEnded {
 }
 
 impl Outlets {
-    /// Starts a thread for each sink. When the outlets are dropped, each writes
-    /// what it still has, its losses and `farewell`, and ends.
+    /// Starts a thread for each sink. When the outlets are dropped, each writes what it still
+    /// has, its losses and `farewell`, and ends.
     ///
     /// # Errors
     /// A thread cannot be started.
@@ -77,7 +76,7 @@ impl Outlets {
             thread::Builder::new().name(place.0.to_owned()).spawn(move || {
                 writer.run(&mut *sink, farewell);
                 writer.stage.end();
-                // What it does at its end belongs to the agent's life.
+                // The sink's clean-up is part of the agent's run time.
                 drop(sink);
                 drop(alive);
             })?;
@@ -86,9 +85,9 @@ impl Outlets {
         Ok((Self { all, metrics: Arc::clone(metrics) }, AllEnded(ended)))
     }
 
-    /// Hands a record to every sink, and waits for none of them.
+    /// Offers a record to every sink, and waits for none of them.
     pub fn offer(&self, record: Record) {
-        // What cannot be written by any sink has no room in a queue either.
+        // A record that no sink can write does not fit in a queue either.
         let cost = memory::of(&record).unwrap_or(usize::MAX);
         let record = Arc::new(record);
         for outlet in &self.all {
@@ -102,13 +101,13 @@ impl Outlets {
                     self.metrics.lost(outlet.place, record.refusals());
                     outlet.queue.tell();
                 }
-                // Its reader is gone: there is nobody whom a count could reach.
+                // The output is closed: no count could be reported there.
                 Err(Refused::Gone) => outlet.stage.take_back(),
             }
         }
     }
 
-    /// What was lost before the sinks is missing in the stream of each of them.
+    /// Counts what was lost before the sinks, for the stream of each.
     pub fn lost(&self, place: &'static str, count: u64) {
         self.metrics.lost(place, count);
         for outlet in &self.all {
@@ -128,11 +127,10 @@ struct Writer {
     metrics: Arc<Metrics>,
 }
 
-/// The sink's reader is gone for good.
+/// The output is closed permanently.
 struct Gone;
 
-/// Whether the last time that something was tried failed: the first failure in a row is
-/// said on stderr.
+/// Whether the last attempt failed: only the first failure in a row is logged.
 #[derive(Default)]
 struct Failing {
     writing: bool,
@@ -140,9 +138,9 @@ struct Failing {
 }
 
 impl Writer {
-    /// Writes until the queue is closed and empty, or the sink's reader is gone.
+    /// Writes until the queue is closed and empty, or the output is closed.
     fn run(&self, sink: &mut dyn Sink, farewell: impl Fn() -> Record) {
-        // The end by a reader that is gone needs no more words.
+        // A closed output is not an error here.
         let _: Result<(), Gone> = self.write_all(sink, farewell);
     }
 
@@ -176,7 +174,7 @@ impl Writer {
         Ok(())
     }
 
-    /// The sink may see to what it has put off. Gives how soon it wants to again.
+    /// Lets the sink do its postponed work. Returns when it wants to be called again.
     fn rest(&self, sink: &mut dyn Sink, failing: &mut Failing) -> Option<Duration> {
         let rested = sink.rest();
         self.lost(sink.lost());
@@ -218,7 +216,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Counts what was written and has not lasted.
+    /// Counts what was written and lost afterwards.
     fn lost(&self, refusals: u64) {
         if refusals > 0 {
             self.stage.owe(refusals);
@@ -227,7 +225,8 @@ impl Writer {
         }
     }
 
-    /// What is not said now is said later, unless nobody is there who would read it.
+    /// Reports losses. What is not reported now is reported later, unless the output is
+    /// closed.
     fn say_losses(&self, sink: &mut dyn Sink) -> Result<(), Gone> {
         let mut gone = false;
         self.losses.report(|place, count| {

@@ -1,10 +1,10 @@
-//! Equal failures become one event at once, and one with their number when the
-//! window ends. Nothing is told later than that, and nothing twice: each refusal is
-//! in exactly one event's count.
+//! Summarizes identical failures: one event at once, and one with their count when the window
+//! ends. Nothing is reported later than that, and nothing twice: each failed bind is in
+//! exactly one event's count.
 //!
-//! A process that fails again is only counted from the second time on. Of several
-//! processes the first few are told each: one unit that is started again and again
-//! is a crash loop soon, equal programs without a unit may be different people's.
+//! A process that fails again is only counted from the second time on. Of several processes
+//! the first few are reported each: a unit that is started again and again is soon a crash
+//! loop, while identical programs without a unit may belong to different people.
 
 use std::{
     collections::HashMap,
@@ -30,38 +30,37 @@ mod room;
 use counted::Counted;
 use room::{make_room, shrink};
 
-/// Failures of a source that are looked into each second; the others are taken for
-/// equal to the last of them.
+/// Failures of a source that are enriched each second; the others are assumed to equal the
+/// last of them.
 const LOOKS: u32 = 8;
 const LOOKS_PER: Duration = Duration::from_secs(1);
-/// Processes of a unit or container that are told each.
+/// Processes of a unit or container that are reported each.
 const TOLD_OF_UNIT: u32 = 8;
 /// Processes of a program without either.
 const TOLD_OF_PROGRAM: u32 = 64;
-/// What is kept in mind of each kind. For more, room is made at the cost of whoever has
-/// most of it.
+/// Groups of each kind that are kept. For more, the tenant with most of them loses one.
 const MOST_GROUPS: usize = 512;
-/// The most bytes of memory of all groups: each has a whole event.
+/// The most bytes of memory of all groups, each of which has a whole event.
 const MOST_BYTES: usize = 16 << 20;
 const MOST_SOURCES: usize = 4096;
 const MOST_CROWDS: usize = 1024;
 const MOST_TOLD: usize = 4096;
 
-/// What is counted at present.
+/// The current counts.
 pub struct Storms {
     window: Duration,
     sources: HashMap<Source, Looked>,
-    /// By what processes have in common that are different ones each time.
+    /// By what different processes have in common.
     crowds: HashMap<Crowd, Looked>,
     told: HashMap<Failing, Told>,
     groups: HashMap<Group, Counted>,
-    /// What groups that had to make room have counted.
+    /// Counts of groups that were displaced.
     displaced: Vec<Event>,
     /// When a window ends, at the earliest.
     next: Option<Instant>,
 }
 
-/// What makes failures of different processes equal.
+/// What identical failures of different processes have in common.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Failing {
     /// The unit, container or program.
@@ -75,44 +74,45 @@ struct Failing {
     holder: Option<u32>,
 }
 
-/// Failures that are told together.
+/// Failures that are reported together.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Group {
     failing: Failing,
-    /// The process and its start; `None` for all those that are not told each.
+    /// The process and its start time; `None` for all processes beyond the first few.
     process: Option<(u32, Option<Timestamp>)>,
 }
 
-/// What was last found out about a source or a crowd.
+/// The last enrichment for a source or a crowd.
 struct Looked {
     tenant: Tenant,
-    /// The last look.
+    /// The last enrichment.
     last: Instant,
     second: Instant,
-    /// Looks in the second that began then.
+    /// Enrichments in the second that started then.
     looks: u32,
     culprit: Option<u64>,
     started_ns: Option<u64>,
     comm: String,
     cmdline: Unredacted,
     group: Group,
-    /// How many processes of that kind are told each.
+    /// How many processes of that kind are reported each.
     most: u32,
 }
 
 impl Looked {
-    /// Whether it is the same process, as far as the kernel side knows.
+    /// Returns whether it is the same process, as far as the kernel side knows.
     fn is_of(&self, raw: &RawFailure) -> bool {
         self.started_ns == raw.task.started_ns && self.comm == raw.task.comm
     }
 
-    /// Whether it is the same program with the same arguments, as far as the kernel side
-    /// knows.
+    /// Returns whether it is the same program with the same arguments, as far as the kernel
+    /// side knows.
     fn is_like(&self, raw: &RawFailure) -> bool {
         self.comm == raw.task.comm && self.cmdline == raw.task.cmdline
     }
 
-    /// Whether another look would be one too many: then it is taken for what was seen last.
+    /// Returns whether the limit of enrichments is reached: then the failure is assumed to
+    /// equal the last.
     fn is_enough(&mut self, same: bool, now: Instant) -> bool {
         if now.duration_since(self.second) >= LOOKS_PER {
             (self.second, self.looks) = (now, 0);
@@ -123,7 +123,7 @@ impl Looked {
     }
 }
 
-/// How many processes were told each.
+/// How many processes were reported each.
 struct Told {
     tenant: Tenant,
     processes: u32,
@@ -131,7 +131,7 @@ struct Told {
 }
 
 impl Storms {
-    /// Counts over `window`; zero means that each failure is told.
+    /// Creates counts over `window`; zero reports each failure.
     pub fn new(window: Duration) -> Self {
         Self {
             window,
@@ -144,19 +144,19 @@ impl Storms {
         }
     }
 
-    /// From now on windows are as long as this; those that have begun end as they would.
+    /// Sets the length of windows from now on; those that have started end as planned.
     pub fn set_window(&mut self, window: Duration) {
         self.window = window;
     }
 
-    /// Whether the failure is one more of those that were looked into a moment ago,
-    /// and has been counted as that.
+    /// Returns whether the failure equals one that was just enriched, and has been counted
+    /// with it.
     pub fn absorb(&mut self, raw: &RawFailure, now: Instant) -> bool {
         let enough = if let Some(looked) = self.sources.get_mut(&raw.source) {
             let same = looked.culprit == culprit(raw) && looked.started_ns == raw.task.started_ns;
             looked.is_enough(same, now).then_some(&looked.group)
         } else if let Some(looked) = self.crowds.get(&raw.crowd()) {
-            // Those that are still reported each are looked into each.
+            // Processes that are still reported each are enriched each.
             let same = looked.group.process.is_none()
                 && looked.culprit == culprit(raw)
                 && looked.is_like(raw);
@@ -172,15 +172,14 @@ impl Storms {
         true
     }
 
-    /// Takes in a failure that has been looked into. Gives it back if it is to be
-    /// told now.
+    /// Adds an enriched failure. Returns it if it is to be reported now.
     pub fn admit(&mut self, raw: &RawFailure, event: Event, now: Instant) -> Option<Event> {
         if self.window.is_zero() {
             return Some(event);
         }
         let (mut failing, mut most) = failing(&event);
         let mut process = Some((event.process.pid, event.process.started));
-        // A process that has gone since tells less of itself, and is the same all the same.
+        // A process that has exited meanwhile has less evidence, and is still the same.
         let before = self.sources.get(&raw.source);
         if let Some(looked) = before.filter(|looked| looked.is_of(raw))
             && event.process.exe.is_none()
@@ -219,7 +218,7 @@ impl Storms {
         told
     }
 
-    /// Groups make room until all of them are within the bytes that they may take.
+    /// Displaces groups until all of them are within their limit of bytes.
     fn shrink(&mut self) {
         let owner = |group: &Counted| (group.tenant, group.due);
         while let Some(mut gone) = shrink(&mut self.groups, MOST_BYTES, |it| it.size, owner) {
@@ -227,7 +226,7 @@ impl Storms {
         }
     }
 
-    /// What is counted of a group, from now on if it is new.
+    /// Returns a group's counts, new ones if it has none.
     fn group(
         &mut self,
         group: Group,
@@ -275,8 +274,8 @@ impl Storms {
         self.crowds.insert(crowd, of_crowd);
     }
 
-    /// Counts failed binds that the kernel side has only counted. False if nothing is
-    /// known of who failed: then they are lost.
+    /// Counts failed binds that the kernel side has only counted. Returns false if the failing
+    /// process is unknown: then they are lost.
     pub fn count(&mut self, by: &CountedBy, tenant: Tenant, count: u64, last_ns: u64) -> bool {
         let crowd = match by {
             CountedBy::Source(source) => {
@@ -291,7 +290,7 @@ impl Storms {
             CountedBy::Crowd(crowd) => *crowd,
             CountedBy::Tenant => return false,
         };
-        // They are other processes than the one that was looked at last.
+        // They belong to other processes than the one that was enriched last.
         let Some(looked) = self.crowds.get(&crowd) else { return false };
         let all = Group { failing: looked.group.failing.clone(), process: None };
         let Some(last) = self.groups.get(&looked.group) else { return false };
@@ -302,13 +301,13 @@ impl Storms {
         true
     }
 
-    /// How soon a window ends; `None` if nothing is counted.
+    /// Returns when a window ends; `None` if nothing is counted.
     pub fn next_end(&self, now: Instant) -> Option<Duration> {
         self.next.map(|next| next.saturating_duration_since(now))
     }
 
-    /// Tells what the windows that have ended by now have counted, one by one: all copies
-    /// of all groups at once would take their memory twice.
+    /// Reports the counts of windows that have ended, one by one: copies of all groups at once
+    /// would take their memory twice.
     pub fn ended(&mut self, now: Instant, mut tell: impl FnMut(Event)) {
         std::mem::take(&mut self.displaced).into_iter().for_each(&mut tell);
         if self.next.is_none_or(|next| next > now) {
@@ -332,7 +331,7 @@ impl Storms {
         self.next = self.groups.values().map(|counted| counted.due).min();
     }
 
-    /// What has been counted, when there is no time left to wait for.
+    /// Returns all counts, when the agent ends.
     pub fn all(self) -> impl Iterator<Item = Event> {
         let summaries = self.groups.into_values().filter_map(|mut counted| counted.summary());
         self.displaced.into_iter().chain(summaries)
@@ -343,7 +342,8 @@ fn culprit(raw: &RawFailure) -> Option<u64> {
     raw.culprit.as_ref().and_then(|culprit| culprit.cookie)
 }
 
-/// What the failure has in common with others, and how many of those are told each.
+/// Returns what the failure has in common with others, and how many processes of that kind are
+/// reported each.
 fn failing(event: &Event) -> (Failing, u32) {
     let Event { failure, process, netns, diagnosis, .. } = event;
     let managed = process.unit.as_ref().filter(|_| process.session.is_none());

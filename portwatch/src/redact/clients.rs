@@ -1,17 +1,17 @@
-//! Programs that take a secret in an option of one letter, and which of them a command
-//! line starts.
+//! Programs that take a secret in a one-letter option, and which of them a command line
+//! starts.
 
 use super::names::Kind;
 
-/// An option of one letter, whether the secret may be the next argument, and what is
-/// given. It may always follow the letter at once.
+/// A one-letter option, whether the secret may be the next argument, and what is given. It may
+/// always follow the letter directly.
 type Letter = (char, bool, Kind);
 
-/// What else such a program takes a secret in.
+/// Other forms in which such a program takes a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Also {
     Nothing,
-    /// It starts another program, whose options are not its own.
+    /// It starts another program, which has options of its own.
     Wraps,
     /// `/p:…`
     Slash,
@@ -23,8 +23,8 @@ enum Also {
 struct Client {
     names: &'static [&'static str],
     letters: &'static [Letter],
-    /// Options that take something else: of a group (`-su`) the letter before may be any
-    /// but these. `None` where letters stand alone.
+    /// Options that take something else: in a group (`-su`) the letter before may be any but
+    /// these. `None` if letters are not grouped.
     others: Option<&'static str>,
     also: Also,
 }
@@ -43,7 +43,7 @@ const fn special(names: &'static [&'static str], letters: &'static [Letter], als
 
 use Kind::{Key, Pair, Secret};
 
-/// With mysql's `-p` alone one is asked.
+/// mysql's `-p` alone asks for the password.
 const CLIENTS: [Client; 22] = [
     client(
         &[
@@ -159,8 +159,8 @@ const CLIENTS: [Client; 22] = [
     special(&["sqlplus"], &[], Also::Oracle),
 ];
 
-/// Words before a program's name: programs that start another one, and what a shell has
-/// before a command.
+/// Words before a program's name: programs that start another one, and words of a shell before
+/// a command.
 const WRAPPERS: [&str; 31] = [
     "sudo",
     "doas",
@@ -198,15 +198,15 @@ const WRAPPERS: [&str; 31] = [
 /// What ends a command in a script.
 pub const SEPARATORS: [char; 5] = [';', '|', '&', '(', '`'];
 
-/// Where in a command line the scan is.
+/// Position of the scan in a command line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Place {
-    /// A command may stand here.
+    /// A command may follow.
     #[default]
     Command,
-    /// Behind a program that may start another one: `docker exec db mysql`.
+    /// After a program that may start another one: `docker exec db mysql`.
     Within,
-    /// Behind the name of such a program; whatever comes are its arguments.
+    /// After the name of such a program; its arguments follow.
     Client,
 }
 
@@ -219,36 +219,36 @@ struct Known {
 
 /// A secret's place in an argument.
 pub struct Found {
-    /// What is before it.
+    /// Where it starts.
     pub start: usize,
-    /// What is behind it starts here.
+    /// Where the text after it starts.
     pub end: usize,
     pub kind: Kind,
-    /// If nothing is there, it is the next argument.
+    /// Whether the next argument is the secret if this is empty.
     pub may_follow: bool,
-    /// What looks like a port is one.
+    /// Whether it is none if it looks like a port.
     pub is_doubtful: bool,
 }
 
-/// The programs whose options are looked for.
+/// The programs whose options are searched.
 #[derive(Clone, Debug, Default)]
 pub struct Programs {
     known: Vec<Known>,
     place: Place,
     after_option: bool,
-    /// Open parentheses and backticks: the command around them goes on behind them.
+    /// Open parentheses and backticks: the surrounding command continues after them.
     depth: usize,
     in_backticks: bool,
 }
 
 impl Programs {
-    /// For a text that is one argument: it may have a command of its own, or go on with
-    /// options of this one.
+    /// Returns the state for a text that is one argument: it may contain a command of its own,
+    /// or options of this one.
     pub fn within(&self) -> Self {
         Self { known: self.known.clone(), ..Self::default() }
     }
 
-    /// Another command begins.
+    /// Starts another command.
     pub fn separate(&mut self) {
         if self.depth == 0 && !self.in_backticks {
             self.known.clear();
@@ -256,13 +256,13 @@ impl Programs {
         self.begin();
     }
 
-    /// A command may stand here.
+    /// Expects a command.
     pub fn begin(&mut self) {
         self.place = Place::Command;
         self.after_option = false;
     }
 
-    /// Commands begin within a word of a text, whatever else the word is.
+    /// Starts commands inside a word of a text, whatever else the word is.
     pub fn see_within(&mut self, word: &str) {
         self.depth += word.matches('(').count();
         self.depth = self.depth.saturating_sub(word.matches(')').count());
@@ -275,12 +275,12 @@ impl Programs {
         }
     }
 
-    /// An argument with blanks in it is no program's name.
+    /// An argument with spaces is no program's name.
     pub fn see_text(&mut self) {
         self.after_option = false;
     }
 
-    /// Looks whether a word is a program's name.
+    /// Checks whether a word is a program's name.
     pub fn see(&mut self, word: &str) {
         if word.starts_with('-') {
             self.after_option = word != "--";
@@ -301,7 +301,7 @@ impl Programs {
         if let Some(client) = client {
             self.add(Known { client, is_doubtful: after_option && !is_command });
         }
-        // Behind a wrapper's option it may be the option's value: `sudo -u net curl`.
+        // After a wrapper's option it may be the option's value: `sudo -u net curl`.
         let may_be_other = after_option
             || WRAPPERS.contains(&name)
             || word.contains('=')
@@ -319,7 +319,7 @@ impl Programs {
         }
     }
 
-    /// The place of a secret in an argument of these programs.
+    /// Returns the position of a secret in an argument of these programs.
     pub fn secret_in(&self, word: &str) -> Option<Found> {
         let certain = self.known.iter().filter(|known| !known.is_doubtful);
         let doubtful = self.known.iter().filter(|known| known.is_doubtful);
@@ -360,7 +360,7 @@ impl Known {
     }
 }
 
-/// The program's name in a word: behind its path, before an image's tag.
+/// Returns the program's name in a word: after its path, before an image's tag.
 fn name(word: &str) -> &str {
     if word.contains("://") {
         return "";

@@ -1,4 +1,4 @@
-//! Command lines on both sides of the redaction.
+//! Command lines before and after the redaction.
 
 use std::{borrow::Cow, fmt, str::SplitTerminator, sync::Arc};
 
@@ -9,47 +9,46 @@ use crate::text::bounds::{self, ELLIPSIS};
 
 /// The most bytes of JSON that the arguments of one process take in an event.
 pub const MOST_BYTES: usize = 4096;
-/// The most bytes of JSON of one argument: a long one (a class path) leaves room for
-/// those behind it.
+/// The most bytes of JSON of one argument: after a long one (a class path) others still fit.
 const MOST_OF_ONE: usize = 2048;
 /// The most arguments.
 const MOST_ARGUMENTS: usize = 256;
 
-/// Arguments as a process has them, secrets and all. Only [`Redaction`](super::Redaction)
-/// looks into them, and neither evidence nor a log can hold them.
+/// Arguments of a process, with their secrets. Only [`Redaction`](super::Redaction) reads
+/// them, and neither evidence nor a log can contain them.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Unredacted {
     bytes: Vec<u8>,
-    /// There is more than was read.
+    /// Whether there are more than were read.
     cut: bool,
 }
 
 impl Unredacted {
-    /// Arguments that are each ended by a NUL, as `/proc/PID/cmdline` has them; `cut` if
+    /// Creates it from arguments that each end with a NUL, as in `/proc/PID/cmdline`; `cut` if
     /// there were more.
     pub fn new(bytes: impl Into<Vec<u8>>, cut: bool) -> Self {
         Self { bytes: bytes.into(), cut }
     }
 
-    /// Whether nothing is known of them.
+    /// Returns whether nothing is known of them.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
 
-    /// Whether there are more than these.
+    /// Returns whether there are more than these.
     pub fn is_cut(&self) -> bool {
         self.cut
     }
 
-    /// Whether these are all of them. A title that goes beyond the arguments' place, as
-    /// setproctitle(3) writes it, has no NUL at its end there.
+    /// Returns whether these are all of them. A title that exceeds the space of the arguments,
+    /// as setproctitle(3) writes it, has no NUL at its end there.
     pub fn is_whole(&self) -> bool {
         !self.cut && self.bytes.ends_with(&[0])
     }
 
-    /// One text each. Two empty ones or more at the end are padding: a program has
-    /// written its own title over its arguments. A word that is cut is given only where
-    /// `may_show` it: a part of a secret is not known by its form any more.
+    /// Returns one text each. Two or more empty ones at the end are padding: a program has
+    /// written its own title over its arguments. A word that is cut is returned only if
+    /// `may_show` allows it: a part of a secret cannot be recognized by its format.
     pub(super) fn arguments(&self, may_show: impl FnOnce(&str) -> bool) -> Vec<String> {
         let bytes = self.bytes.as_slice();
         let in_word = self.cut && !bytes.ends_with(&[0]);
@@ -82,32 +81,32 @@ impl fmt::Debug for Unredacted {
     }
 }
 
-/// What ends each argument. No argument of a process has it in itself.
+/// Ends each argument. No argument of a process contains it.
 const END: char = '\0';
 
-/// Arguments without secrets, as an event has them: a list of texts of at most 4 KiB.
-/// Where it is cut there is an ellipsis. What is cloned is one copy, and all of them are
-/// one text, so that many short arguments take no more memory than a long one.
+/// Arguments without secrets, as in an event: a list of texts of at most 4 KiB. An ellipsis
+/// marks a cut. Clones share one copy, and all arguments are one text, so that many short
+/// arguments take no more memory than a long one.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Cmdline(Arc<str>);
 
 impl Cmdline {
-    /// Whether nothing is known of them.
+    /// Returns whether nothing is known of them.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The arguments, the program's name first.
+    /// Returns the arguments, the program's name first.
     pub fn iter(&self) -> SplitTerminator<'_, char> {
         self.0.split_terminator(END)
     }
 
-    /// The program's name, or the title that it has given itself.
+    /// Returns the program's name, or the title that it has given itself.
     pub fn first(&self) -> Option<&str> {
         self.iter().next()
     }
 
-    /// A NUL comes only from a line that was not written by this program.
+    /// A NUL is possible only in a line that another program wrote.
     fn of(arguments: impl IntoIterator<Item = String>) -> Self {
         let mut all = String::new();
         for argument in arguments {
@@ -120,7 +119,7 @@ impl Cmdline {
         Self(all.into())
     }
 
-    /// Within the bounds, with an ellipsis where something is left out.
+    /// Creates it within the limits, with an ellipsis where something is cut.
     pub(super) fn bounded(arguments: Vec<String>, cut: bool) -> Self {
         const AROUND: usize = "\"\",".len();
         let mut left = MOST_BYTES - "[]".len();
@@ -166,7 +165,7 @@ impl Serialize for Cmdline {
     }
 }
 
-/// An event that is read again has been redacted by whoever wrote it.
+/// The writer of an event has already redacted it.
 impl<'de> Deserialize<'de> for Cmdline {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Ok(Self::of(Vec::<String>::deserialize(deserializer)?))

@@ -1,5 +1,5 @@
-//! Secrets inside of one word: behind a name, in a URL, before an at sign, and by their
-//! own form.
+//! Secrets inside one word: after a name, in a URL, before an at sign, and by their own
+//! format.
 
 use super::{
     MARK,
@@ -9,10 +9,10 @@ use super::{
     tokens,
 };
 
-/// URLs in one word. Each is looked through to its end, so what has more is taken out.
+/// URLs in one word. Each is scanned to its end, so words with more are redacted.
 const MOST_URLS: usize = 16;
 
-/// What is before a colon and no user: `mailto:me@host`.
+/// What stands before a colon and is no user: `mailto:me@host`.
 const NO_USERS: [&str; 13] = [
     "mailto",
     "sip",
@@ -29,23 +29,23 @@ const NO_USERS: [&str; 13] = [
     "cc",
 ];
 
-/// A name behind which a value stands, at the end of a text.
+/// A name with a value after it, at the end of a text.
 struct Named {
     kind: Kind,
-    /// What ends the value: what stands between the name and the field before it.
+    /// What ends the value: the separators before the name's field.
     ends: &'static [char],
-    /// It stands where a URL has its host.
+    /// It is at the position of a URL's host.
     is_host: bool,
 }
 
 impl Scan {
-    /// What is shown of a word.
+    /// Returns a word without its secrets.
     pub(super) fn inside(&mut self, word: &str) -> String {
         let mut safe = String::with_capacity(word.len());
         let mut rest = word;
         let mut at_start = true;
         let mut urls = 0;
-        // How much is left behind the quote that closes the part in which we are.
+        // Bytes that remain after the quote that closes the current part.
         let mut closes: Option<usize> = None;
         let last_at = word.rfind('@').map_or(word.len(), |at| word.len() - at);
         while let Some(char) = rest.chars().next() {
@@ -124,8 +124,8 @@ impl Scan {
         safe
     }
 
-    /// Takes the value at the beginning of `text` out, and returns how much follows it: in
-    /// a URL's query and in a connection string there is more.
+    /// Redacts the value at the beginning of `text`, and returns how much follows it: in a
+    /// URL's query and in a connection string there is more.
     fn assigned(&mut self, text: &str, named: &Named, safe: &mut String) -> usize {
         let goes_on = |after: &str| after.is_empty() || after.starts_with(is_end_of_value);
         if let Some((mark, _, after)) = quotes::quoted(text, false)
@@ -155,12 +155,12 @@ fn is_end_of_value(char: char) -> bool {
     matches!(char, ',' | ';' | ')' | '}' | ']' | '&' | '"' | '\'' | '\\')
 }
 
-/// Whether a byte may be in a name: `user[password]` is one.
+/// Returns whether a byte may be in a name: `user[password]` is one.
 pub fn is_name(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"_-.[]".contains(&byte)
 }
 
-/// Where the value starts in `NAME=value`, `--option=NAME=value`.
+/// Returns where the value starts in `NAME=value`, `--option=NAME=value`.
 pub fn assignment(word: &str) -> Option<(usize, Kind)> {
     let mut start = 0;
     loop {
@@ -177,7 +177,7 @@ pub fn assignment(word: &str) -> Option<(usize, Kind)> {
     }
 }
 
-/// The secret's name that `text` ends with, in quotes or not.
+/// Returns the secret's name that `text` ends with, in quotes or not.
 fn name_before(text: &str) -> Option<Named> {
     let bare = text.strip_suffix(['"', '\'']).map(|text| text.trim_end_matches('\\'));
     let name = bare.unwrap_or(text);
@@ -197,13 +197,12 @@ fn name_before(text: &str) -> Option<Named> {
     Some(Named { kind, ends, is_host })
 }
 
-/// What follows `://`, up to where a host begins: a password is taken out. One that is
-/// not escaped as it should be may have any of URL's own characters in it, so that it
-/// goes to the last at sign.
+/// Redacts the password in what follows `://`, up to the host. A password that is not escaped
+/// may contain any of URL's own characters, so it extends to the last at sign.
 fn credentials<'a>(url: &'a str, safe: &mut String) -> &'a str {
     let authority = url.get(..url.find(['/', '?', '#']).unwrap_or(url.len())).unwrap_or_default();
     let Some((user, secret)) = url.split_once(':') else { return url };
-    // A user's name may have one, too, and then a port may follow the host.
+    // A user's name may contain one too, and then a port may follow the host.
     let is_password = authority.rfind('@').is_some_and(|at| at > user.len()) || !has_port(secret);
     let Some(at) = url.rfind('@').filter(|_| is_password) else { return url };
     if at < user.len() || user.contains(['/', '?', '#']) {
@@ -215,12 +214,12 @@ fn credentials<'a>(url: &'a str, safe: &mut String) -> &'a str {
     url.get(at..).unwrap_or_default()
 }
 
-/// Whether a name and what follows its colon are a host and a port: `auth:8080`.
+/// Returns whether a name and the text after its colon are a host and a port: `auth:8080`.
 pub fn is_port_of(kind: Kind, text: &str) -> bool {
     kind == Kind::Auth && has_port(text)
 }
 
-/// Whether what follows a colon begins with a port.
+/// Returns whether the text after a colon begins with a port.
 fn has_port(text: &str) -> bool {
     let after = text.trim_start_matches(|char: char| char.is_ascii_digit());
     let ends = |char: char| matches!(char, '/' | '?' | '#' | ',') || char.is_whitespace();
@@ -231,7 +230,7 @@ fn is_of_user(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"._%+~-".contains(&byte)
 }
 
-/// Whether `text` ends with what may be a user's name.
+/// Returns whether `text` ends with a possible user name.
 fn is_user_before(text: &str) -> bool {
     const LONGEST: usize = 128;
     let length = text.bytes().rev().take(LONGEST).take_while(|&byte| is_of_user(byte)).count();
@@ -240,8 +239,8 @@ fn is_user_before(text: &str) -> bool {
     begins && !user.is_empty() && !NO_USERS.iter().any(|name| name.eq_ignore_ascii_case(user))
 }
 
-/// The length of a password before an at sign and a host: not of a path, a port and a
-/// path, an image's tag.
+/// Returns the length of a password before an at sign and a host; not of a path, a port and a
+/// path, or an image's tag.
 fn password_before_at(text: &str) -> Option<usize> {
     let at = text.rfind('@')?;
     let (secret, host) = (text.get(..at)?, text.get(at + 1..)?);
@@ -251,8 +250,8 @@ fn password_before_at(text: &str) -> Option<usize> {
     (!secret.is_empty() && !is_digest && !is_port && !is_path).then_some(at)
 }
 
-/// Takes the values out of `a=b;Password=c d;e=f` and `a=b&password=c d`, which may have
-/// blanks in them.
+/// Redacts the values in `a=b;Password=c d;e=f` and `a=b&password=c d`, which may contain
+/// spaces.
 pub fn lists(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     let mut rest = text;
@@ -284,8 +283,8 @@ pub fn lists(text: &str) -> String {
     safe
 }
 
-/// Takes the password out of an argument that is one URL, or a user and a host
-/// (`me:…@tcp(host)/`), and has blanks in it.
+/// Redacts the password in an argument that is one URL, or a user and a host
+/// (`me:…@tcp(host)/`), and contains spaces.
 pub fn credentials_with_blanks(text: &str) -> Option<String> {
     let blank = text.find(char::is_whitespace)?;
     let end = text.rfind('@').filter(|&at| at > blank)?;

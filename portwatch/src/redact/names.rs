@@ -1,4 +1,4 @@
-//! Names under which secrets are given: of options, variables, fields and headers.
+//! Names of secrets: options, variables, fields and headers.
 
 /// Ends of a name's last word: `PGPASSWORD`, `authtoken`, `clientSecret`.
 const ENDS: [&str; 17] = [
@@ -55,7 +55,7 @@ const KEYS: [&str; 14] = [
     "application",
     "app",
 ];
-/// Words that end in `pass` and are about no password.
+/// Words that end in `pass` and name no password.
 const NO_PASS: [&str; 14] = [
     "compass",
     "encompass",
@@ -78,9 +78,9 @@ const SWITCHES: [&str; 9] =
 
 /// Last words of options that take a user's name and password in one.
 const PAIRS: [&str; 5] = ["user", "userpass", "userpwd", "creds", "login"];
-/// Last words of what takes a way to prove who one is, or the proof itself.
+/// Last words of names for an authentication method, or for the credential itself.
 const AUTHS: [&str; 4] = ["auth", "proxyauth", "httpauth", "oauth"];
-/// Such ways, and what switches them on and off.
+/// Authentication methods, and words that switch them on and off.
 const WAYS: [&str; 42] = [
     "none",
     "basic",
@@ -128,26 +128,27 @@ const WAYS: [&str; 42] = [
 /// Words before `pin` that make it a secret.
 const PINS: [&str; 6] = ["user", "so", "token", "card", "security", "unlock"];
 
-/// What is given under a name.
+/// The kind of value under a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A secret.
     Secret,
     /// A key, or the path of a file that has it.
     Key,
-    /// A user's name, and behind a colon or a percent sign the password.
+    /// A user's name, with a password after a colon or a percent sign.
     Pair,
-    /// A secret, unless it is the name of a way to prove who one is.
+    /// A secret, unless it is the name of an authentication method.
     Auth,
 }
 
-/// Whether `word` is the name of a way to prove who one is, and no secret.
+/// Returns whether `word` is the name of an authentication method, and no secret.
 pub fn is_way(word: &str) -> bool {
     let word = word.trim_matches(['"', '\'', ',', ';']);
     WAYS.iter().any(|way| way.eq_ignore_ascii_case(word))
 }
 
-/// What is given under `name`, dashes before it or not; `None` for no secret.
+/// Returns the kind of value under `name`, with or without leading dashes; `None` for no
+/// secret.
 pub fn kind(name: &str) -> Option<Kind> {
     let mut words = words(name.trim_start_matches('-'));
     // `TOKEN2`, `DB_PASSWORD_1`.
@@ -195,10 +196,10 @@ pub fn kind(name: &str) -> Option<Kind> {
     is_secret.then_some(Kind::Secret)
 }
 
-/// The words of a name in lower case: `-Dssl.keyStorePassword` has `dssl`, `key`,
+/// Returns the words of a name in lower case: `-Dssl.keyStorePassword` has `dssl`, `key`,
 /// `store` and `password`.
 fn words(name: &str) -> Vec<String> {
-    /// No name is longer; of what is, the end counts.
+    /// No name is longer; of longer texts the end counts.
     const LONGEST: usize = 128;
     let start = name.char_indices().rev().nth(LONGEST).map_or(0, |(start, _)| start);
     let name = name.get(start..).unwrap_or_default();

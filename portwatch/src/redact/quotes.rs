@@ -1,18 +1,19 @@
-//! Quotes and brackets, as shells, JSON and programs' own texts have them.
+//! Quotes and brackets, as in shells, JSON and texts of programs.
 
-/// The most backslashes before a quote: each shell within another doubles them.
+/// The most backslashes before a quote: each nested shell doubles them.
 const MOST_BACKSLASHES: usize = 7;
 
-/// The quote that `text` begins with, and the backslashes before it: one that was quoted
-/// itself ends with as many.
+/// Returns the quote that `text` begins with, with the backslashes before it: a quote that was
+/// itself quoted ends with as many.
 pub fn opening(text: &str) -> Option<&str> {
     let backslashes = text.bytes().take(MOST_BACKSLASHES).take_while(|&byte| byte == b'\\').count();
     let is_quote = matches!(text.as_bytes().get(backslashes), Some(b'"' | b'\''));
     text.get(..=backslashes).filter(|_| is_quote)
 }
 
-/// Where the part that `mark` has opened ends, `text` being what follows it: the lengths
-/// without and with the closing quote. A shell knows no backslash in single quotes.
+/// Returns where the part that `mark` has opened ends, `text` being what follows it: the
+/// lengths without and with the closing quote. In a shell a backslash has no meaning in single
+/// quotes.
 pub fn closing(text: &str, mark: &str, shell: bool) -> Option<(usize, usize)> {
     let quote = mark.bytes().next_back()?;
     let wanted = mark.len() - 1;
@@ -32,7 +33,7 @@ pub fn closing(text: &str, mark: &str, shell: bool) -> Option<(usize, usize)> {
     None
 }
 
-/// A part in quotes at the beginning of `text`: its mark, what is in it, what follows.
+/// Returns the quoted part at the beginning of `text`: its mark, its content, what follows.
 pub fn quoted(text: &str, shell: bool) -> Option<(&str, &str, &str)> {
     let mark = opening(text)?;
     let inner = text.get(mark.len()..)?;
@@ -40,8 +41,8 @@ pub fn quoted(text: &str, shell: bool) -> Option<(&str, &str, &str)> {
     Some((mark, inner.get(..without)?, inner.get(with..)?))
 }
 
-/// Where the first word of `text` ends, at a blank that is not in quotes, and whether it
-/// has a quote that nothing closes.
+/// Returns where the first word of `text` ends, at a space that is not in quotes, and whether
+/// it has an unclosed quote.
 pub fn word(text: &str, shell: bool) -> (usize, bool) {
     let mut rest = text;
     let mut is_open = false;
@@ -52,7 +53,8 @@ pub fn word(text: &str, shell: bool) -> (usize, bool) {
         let mut chars = rest.chars();
         chars.next();
         let escaped = chars.clone().next().filter(|_| char == '\\');
-        // To a shell an escaped quote is none; elsewhere it may be one within another.
+        // In a shell an escaped quote is an ordinary character; elsewhere it may be a nested
+        // quote.
         let is_literal = |char: char| char.is_whitespace() || (shell && matches!(char, '"' | '\''));
         if escaped.is_some_and(is_literal) {
             chars.next();
@@ -67,8 +69,8 @@ pub fn word(text: &str, shell: bool) -> (usize, bool) {
     (text.len() - rest.len(), is_open)
 }
 
-/// What a shell makes of a word whose quotes begin or end within it (`'it'\\''s'`); `None`
-/// where at most its end is in quotes.
+/// Returns a word as a shell reads it if its quotes begin or end inside it (`'it'\\''s'`);
+/// `None` if at most its end is in quotes.
 pub fn joined(word: &str) -> Option<String> {
     let start = word.find(['"', '\'', '\\'])?;
     let (_, _, after) = quoted(word.get(start..)?, true).unwrap_or_default();
@@ -94,10 +96,10 @@ pub fn joined(word: &str) -> Option<String> {
     Some(text)
 }
 
-/// What may stand behind a closing quote.
+/// What may follow a closing quote.
 pub const ENDS: [char; 5] = [',', ';', ')', '}', ']'];
 
-/// The length of what ends `depth` brackets, or how many are still open at the end.
+/// Returns the length of what ends `depth` brackets, or how many are still open at the end.
 pub fn brackets(text: &str, mut depth: usize) -> Result<usize, usize> {
     let mut rest = text;
     while let Some(char) = rest.chars().next() {

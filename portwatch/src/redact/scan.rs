@@ -1,5 +1,5 @@
-//! Goes over a command line from its beginning to its end, once: what each word says of
-//! the next one.
+//! Scans a command line once, from its beginning to its end, and keeps what each word says
+//! about the next.
 
 use super::{
     MARK,
@@ -9,28 +9,28 @@ use super::{
     quotes,
 };
 
-/// Ways to prove who one is, by which an `Authorization` header begins.
+/// Authentication schemes at the beginning of an `Authorization` header.
 const SCHEMES: [&str; 7] = ["bearer", "basic", "digest", "token", "negotiate", "apikey", "ntlm"];
 
 /// Headers whose value is several words.
 const LONG_HEADERS: [&str; 2] = ["authorization", "cookie"];
 
-/// Quotes in quotes in quotes: what is deeper is taken out.
+/// Nesting of quotes; what is deeper is redacted.
 const MOST_DEPTH: u8 = 8;
 
 /// What may follow a value in the same word.
 const FOLLOWS: [char; 7] = [',', ';', ')', '}', ']', '&', '|'];
 
-/// What has been said of the word that comes next.
+/// What is known about the next word.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Next {
     #[default]
     Anything,
-    /// It is given under such a name.
+    /// It is the value of such a name.
     Value(Kind),
     /// The same, unless it looks like a port.
     Unless(Kind),
-    /// It and those that follow it are a header's value, maybe with its scheme first.
+    /// It and the following words are a header's value, possibly with its scheme first.
     Header { scheme: bool },
 }
 
@@ -38,38 +38,38 @@ enum Next {
 #[derive(Debug, Default)]
 pub struct Scan {
     next: Next,
-    /// What the word before names, if an equals sign follows.
+    /// What the previous word names, if an equals sign follows.
     named: Option<Kind>,
     programs: Programs,
-    /// A colon does not give what is before it a value: `image:tag`.
+    /// A colon does not separate a name and a value: `image:tag`.
     pub(super) of_names: bool,
     /// The text is a shell's script.
     pub(super) shell: bool,
-    /// A secret goes on until so many brackets are closed.
+    /// A secret continues until this many brackets are closed.
     pub(super) brackets: usize,
     depth: u8,
 }
 
 impl Scan {
-    /// A scan of what is no command line.
+    /// Creates a scan of a text that is no command line.
     pub fn of_names() -> Self {
         Self { of_names: true, ..Self::default() }
     }
 
-    /// One argument that is one value.
+    /// Creates a scan of one argument that is one value.
     pub fn argument(&mut self, argument: &str) -> String {
         let safe = self.word(argument, true);
         self.brackets = 0;
         safe
     }
 
-    /// One argument that is a script.
+    /// Creates a scan of one argument that is a script.
     pub fn script(&mut self, script: &str) -> String {
         self.next = Next::Anything;
         Self { shell: true, ..self.within() }.text(script)
     }
 
-    /// A scan of a text within this one. Its words are its own.
+    /// Creates a scan of a nested text, whose words have no effect outside.
     fn within(&self) -> Self {
         Self {
             programs: self.programs.within(),
@@ -79,7 +79,7 @@ impl Scan {
         }
     }
 
-    /// What is shown of a part that has blanks in it.
+    /// Returns a part that contains spaces, redacted.
     pub(super) fn nested(&self, text: &str) -> String {
         if self.depth == MOST_DEPTH {
             return MARK.to_owned();
@@ -87,14 +87,14 @@ impl Scan {
         self.within().argument_text(text)
     }
 
-    /// An argument's words, which may be a list with blanks in its values, too.
+    /// Returns an argument's words, redacted. It may be a list whose values contain spaces.
     fn argument_text(&mut self, text: &str) -> String {
         let text = inside::lists(text);
         let text = inside::credentials_with_blanks(&text).unwrap_or(text);
         self.text(&text)
     }
 
-    /// Many words in one text.
+    /// Returns many words of one text, redacted.
     pub fn text(&mut self, text: &str) -> String {
         let mut safe = String::with_capacity(text.len());
         let mut rest = text;
@@ -118,7 +118,7 @@ impl Scan {
             let shown = self.word_of_text(word);
             safe.push_str(&shown);
             if is_open && shown != word {
-                // The quote is closed behind the end of what is known.
+                // The quote is closed after the known text.
                 return safe;
             }
             rest = after;
@@ -140,7 +140,7 @@ impl Scan {
             }
             _ => self.word(word, false),
         };
-        // What a shell has in quotes is an argument, and has been looked at as one.
+        // A quoted part in a shell is an argument, and has been scanned as one.
         let bare = word.find(['"', '\'']).filter(|_| self.shell).unwrap_or(word.len());
         self.programs.see_within(word.get(..bare).unwrap_or_default());
         if self.shell && (word.ends_with(';') || matches!(word, "&&" | "||" | "|" | "&")) {
@@ -150,7 +150,7 @@ impl Scan {
         safe
     }
 
-    /// One word; a `whole` one is an argument, and quotes in it are its own.
+    /// Returns one word, redacted; a `whole` one is an argument, and quotes in it are its own.
     fn word(&mut self, word: &str, whole: bool) -> String {
         if let Some(safe) = self.announced(word, whole) {
             return safe;
@@ -175,7 +175,7 @@ impl Scan {
         self.inside(word)
     }
 
-    /// The word as it is shown if what is before it says that it is a secret.
+    /// Returns the word, redacted if the previous words say that it is a secret.
     fn announced(&mut self, word: &str, whole: bool) -> Option<String> {
         let named = self.named.take();
         match std::mem::take(&mut self.next) {
@@ -209,7 +209,7 @@ impl Scan {
             .then(|| format!("{sign}{}", self.hide(value, kind, whole)))
     }
 
-    /// The secret in an option of one letter, of the programs that have one.
+    /// Returns the secret in a one-letter option, of the programs that have one.
     fn short_option(&mut self, word: &str, whole: bool) -> Option<String> {
         let found = self.programs.secret_in(word)?;
         let (before, value) = word.split_at_checked(found.start)?;
@@ -229,7 +229,7 @@ impl Scan {
         Some(format!("{before}{}{after}", self.hide(value, found.kind, whole)))
     }
 
-    /// `Name: value`, maybe behind the option for it.
+    /// `Name: value`, possibly after the option for it.
     fn header(&mut self, word: &str, whole: bool) -> Option<String> {
         let colon = word.find(':').filter(|_| !self.of_names)?;
         let (before, value) = (word.get(..colon)?, word.get(colon + 1..)?);
@@ -262,7 +262,7 @@ impl Scan {
         is_given.then(|| format!("{before}{}", self.hide(value, kind, whole)))
     }
 
-    /// What the word says of the next one.
+    /// Returns what the word says about the next one.
     fn announce(&mut self, word: &str, whole: bool) {
         let bare = word.trim_start_matches(['"', '\'', '{', '(', ',', '[', '\\', '$']);
         let end = bare.trim_end_matches(['"', '\'', ',', '\\']);
@@ -292,8 +292,8 @@ impl Scan {
         }
     }
 
-    /// What is shown of a value: of a whole word nothing; in a text it ends where its
-    /// quote does.
+    /// Returns a value, redacted: of a whole word nothing is left; in a text it ends with its
+    /// quote.
     pub(super) fn hide(&mut self, value: &str, kind: Kind, whole: bool) -> String {
         if whole {
             return hidden(value, kind);
@@ -338,27 +338,27 @@ fn is_long_header(name: &str) -> bool {
     LONG_HEADERS.iter().any(|header| name.ends_with(header))
 }
 
-/// Whether a word is one port, or several with colons between them.
+/// Returns whether a word is one port, or several separated by colons.
 fn is_ports(word: &str) -> bool {
     word.split(':').all(|port| port.len() <= 5 && port.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// What is between a user's name and the password.
+/// Separates a user's name and the password.
 const PAIR: [char; 2] = [':', '%'];
 
-/// What is shown of a value.
+/// Returns a value, redacted.
 fn hidden(value: &str, kind: Kind) -> String {
     let user = value.find(PAIR).filter(|_| kind == Kind::Pair).map_or(0, |at| at + 1);
     format!("{}{MARK}", value.get(..user).unwrap_or_default())
 }
 
-/// Whether a word behind a secret's name is the secret, and not the next option.
+/// Returns whether a word after a secret's name is the secret, and not the next option.
 fn is_value(word: &str, kind: Kind) -> bool {
     !is_option(word) && is_given_as(word, kind)
 }
 
-/// Whether a value that is bound to a secret's name is the secret: not the path of the
-/// file that has the key, and not the way to prove who one is.
+/// Returns whether a value after a secret's name is the secret: not the path of a file with
+/// the key, and not the authentication method.
 pub fn is_given_as(word: &str, kind: Kind) -> bool {
     let word = word.trim_start_matches(['"', '\'']);
     match kind {
@@ -367,7 +367,7 @@ pub fn is_given_as(word: &str, kind: Kind) -> bool {
         Kind::Key => !["/", "./", "../", "~/"].iter().any(|start| word.starts_with(start)),
         Kind::Auth => !names::is_way(word),
         Kind::Pair => word.split_once(PAIR).is_some_and(|(user, secret)| {
-            // A URL; a user and a group by their numbers.
+            // A URL; a user and a group by their ids.
             let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
             let is_other = secret.starts_with("//") || (is_number(user) && is_number(secret));
             !(secret.is_empty() || is_other)
@@ -375,7 +375,7 @@ pub fn is_given_as(word: &str, kind: Kind) -> bool {
     }
 }
 
-/// Whether a word looks like an option: `-v`, and `--words-of-small-letters=…`. A
+/// Returns whether a word looks like an option: `-v`, and `--words-of-small-letters=…`. A
 /// password may begin with dashes too.
 fn is_option(word: &str) -> bool {
     match word.strip_prefix("--") {

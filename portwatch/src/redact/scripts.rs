@@ -1,17 +1,17 @@
-//! Which argument is a script: what follows `-c` of a shell, not of any program.
+//! Detects which argument is a script: what follows `-c` of a shell, not of any program.
 
-/// Programs that take a script behind `-c`, also after other options.
+/// Programs that take a script after `-c`, also after other options.
 const SHELLS: [&str; 14] = [
     "sh", "bash", "dash", "ash", "zsh", "ksh", "mksh", "fish", "csh", "tcsh", "python", "python2",
     "python3", "busybox",
 ];
-/// Programs that take one behind `-e`.
+/// Programs that take one after `-e`.
 const INTERPRETERS: [&str; 6] = ["perl", "ruby", "node", "nodejs", "lua", "bun"];
 
-/// What the arguments so far say of the next one.
+/// What the arguments so far say about the next one.
 #[derive(Debug, Default)]
 pub struct Scripts {
-    /// The letter behind which the script of the interpreter named last stands.
+    /// The letter of the script option of the interpreter named last.
     letters: &'static [char],
     is_next: bool,
     after_option: bool,
@@ -19,7 +19,7 @@ pub struct Scripts {
 }
 
 impl Scripts {
-    /// Whether `argument`, which comes next, is a script.
+    /// Returns whether `argument`, the next one, is a script.
     pub fn is_next(&mut self, argument: &str) -> bool {
         if std::mem::take(&mut self.is_next) {
             *self = Self::default();
@@ -37,7 +37,7 @@ impl Scripts {
             self.letters = if SHELLS.contains(&name) {
                 &['c']
             } else if INTERPRETERS.contains(&name) && !self.after_option {
-                // Behind an option it may be the option's value: `docker run --name node -e …`.
+                // After an option it may be the option's value: `docker run --name node -e …`.
                 &['e']
             } else {
                 &[]

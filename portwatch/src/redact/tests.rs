@@ -8,7 +8,7 @@ fn redacted(arguments: &[&str]) -> Vec<String> {
     arguments
 }
 
-/// As one would type it; the arguments have no spaces in them.
+/// As a user would type it; the arguments contain no spaces.
 fn line(text: &str) -> String {
     redacted(&text.split(' ').collect::<Vec<_>>()).join(" ")
 }
@@ -139,10 +139,10 @@ fn two_instances_with_different_secrets_are_the_same_command() {
     assert_eq!(with("one"), with("two"));
 }
 
-/// A process may have any arguments, as long as execve(2) lets them be.
+/// A process may have any arguments within the limits of execve(2).
 #[test]
 fn no_text_takes_long() {
-    // Of this thread alone, so that other work on the machine does not count.
+    // Of this thread only, so that other work on the machine does not count.
     let used = || rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     let before = used();
     for part in [
@@ -179,8 +179,8 @@ fn no_text_takes_long() {
     assert!(took.tv_sec < 30, "{took:?}");
 }
 
-/// What an argument says is its own: neither its words nor those of a value make another
-/// program of the one that is started.
+/// An argument applies to itself: neither its words nor those of a value make another program
+/// of the one that is started.
 #[test]
 fn other_arguments_change_nothing() {
     for before in [

@@ -1,4 +1,4 @@
-//! Secrets that are known by their own form, whatever they are called.
+//! Secrets that are recognized by their own format, whatever their name is.
 
 /// How they begin, how many characters follow at least. After `eyJ` (the beginning of
 /// any JSON object in base64) come JSON web tokens.
@@ -29,14 +29,14 @@ const FORMS: [(&str, usize); 24] = [
     ("dckr_pat_", 16),
 ];
 
-/// The length of the secret that `text` begins with; `None` if it begins with none.
-/// To be asked at the beginning of a word only.
+/// Returns the length of the secret that `text` begins with; `None` if it begins with none.
+/// Call it only at the beginning of a word.
 pub fn length(text: &str) -> Option<usize> {
-    /// As far as it is looked for a digit: words of a language have none (`sk-learn-…`).
+    /// Limit of the search for a digit: words of a language have none (`sk-learn-…`).
     const DIGIT_WITHIN: usize = 64;
     let (form, least) = FORMS.iter().find(|(form, _)| text.starts_with(form))?;
-    // Little is looked at before it is one, and all that is looked at then is taken out,
-    // so that the time is the text's length whatever it is.
+    // Only a few bytes are read before a secret is recognized, and all bytes of a secret are
+    // removed, so the time is linear in the text's length.
     let beginning = text.as_bytes().get(..form.len() + least)?;
     let is_word = || !text.bytes().take(DIGIT_WITHIN).any(|byte| byte.is_ascii_digit());
     if !beginning.iter().all(|byte| is_part(*byte)) || (*form == "sk-" && is_word()) {
@@ -45,13 +45,13 @@ pub fn length(text: &str) -> Option<usize> {
     Some(text.bytes().take_while(|byte| is_part(*byte)).count())
 }
 
-/// Whether one of them may begin in `text`.
+/// Returns whether one of them may begin in `text`.
 pub fn may_begin_in(text: &str) -> bool {
     FORMS.iter().any(|(form, _)| text.contains(form))
 }
 
-/// Whether a byte may stand in such a secret: base64, of both kinds, and the dots
-/// between a token's parts.
+/// Returns whether a byte may be in such a secret: base64, of both kinds, and the dots between
+/// a token's parts.
 pub fn is_part(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"_-.+/=".contains(&byte)
 }

@@ -1,4 +1,4 @@
-//! What today's rules say otherwise than those that were in force.
+//! Differences between the current rules' diagnosis and the recorded one.
 
 use std::{fmt::Write as _, io};
 
@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::{diagnose::Diagnosis, event::Event, text::sanitize::printable};
 
-/// One event whose diagnosis is another today.
+/// An event whose diagnosis has changed.
 #[derive(Serialize)]
 pub struct Change {
     id: String,
@@ -18,7 +18,7 @@ pub struct Change {
 }
 
 impl Change {
-    /// Compares; `None` if nothing has changed.
+    /// Compares them; `None` if nothing has changed.
     ///
     /// # Errors
     /// A diagnosis cannot be serialised.
@@ -39,7 +39,7 @@ impl Change {
         Ok(Some(Self { id: event.id.clone(), time: event.time.to_string(), summary, changes }))
     }
 
-    /// Writes it for a person, or as a JSON line.
+    /// Writes it as text, or as a JSON line.
     ///
     /// # Errors
     /// `out` cannot be written.

@@ -1,4 +1,4 @@
-//! Which events are wanted.
+//! Selects events.
 
 use jiff::Timestamp;
 
@@ -9,11 +9,9 @@ use crate::{diagnose::Diagnosis, evidence::Evidence};
 pub struct Filter {
     /// One of these ports.
     pub ports: Vec<u16>,
-    /// The failing process, or one that holds the port, is in one of these units;
-    /// `app` means `app.service`.
+    /// The failing process, or a holder, is in one of these units; `app` means `app.service`.
     pub units: Vec<String>,
-    /// One of these causes, by today's diagnosis; `time_wait` means all that begin
-    /// with it.
+    /// One of these causes, by the new diagnosis; `time_wait` means all that begin with it.
     pub causes: Vec<String>,
     /// No earlier than this.
     pub since: Option<Timestamp>,
@@ -22,7 +20,7 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Whether an event may be wanted, by what is known before it is diagnosed.
+    /// Returns whether an event may match, before it is diagnosed.
     pub fn admits(&self, evidence: &Evidence) -> bool {
         let Self { ports, units, causes: _, since, until } = self;
         (ports.is_empty() || ports.contains(&evidence.failure.port))
@@ -31,7 +29,7 @@ impl Filter {
             && (units.is_empty() || units.iter().any(|unit| is_about(evidence, unit)))
     }
 
-    /// Whether everything is wanted.
+    /// Returns whether every event matches.
     pub fn is_open(&self) -> bool {
         let Self { ports, units, causes, since, until } = self;
         ports.is_empty()
@@ -41,7 +39,7 @@ impl Filter {
             && until.is_none()
     }
 
-    /// Whether the diagnosis is one of those wanted.
+    /// Returns whether the diagnosis has one of the causes.
     pub fn admits_cause(&self, diagnosis: &Diagnosis) -> bool {
         if self.causes.is_empty() {
             return true;

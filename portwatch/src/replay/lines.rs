@@ -1,5 +1,5 @@
-//! Bytes to lines, each with its place. Total: any bytes give lines or errors that
-//! say where.
+//! Splits bytes into lines, each with its position. Total: any bytes give lines or errors with
+//! a position.
 
 use std::{
     io::{self, BufRead},
@@ -16,23 +16,23 @@ use crate::{event::read::LONGEST, sinks::journald};
 pub struct Lines {
     opened: Opened,
     number: u64,
-    /// The line in hand, where it does not lie in one piece in what has been read.
+    /// The current line, if it is not in one piece in the buffer.
     line: Vec<u8>,
-    /// The length of that which does, with its line feed. It is used up when the
-    /// next one is wanted.
+    /// Its length in the buffer otherwise, with its line feed. It is consumed when the next
+    /// one is read.
     buffered: usize,
     text: String,
     ended: bool,
 }
 
 impl Lines {
-    /// Begins at the first line.
+    /// Starts at the first line.
     pub fn of(opened: Opened) -> Self {
         Self { opened, number: 0, line: Vec::new(), buffered: 0, text: String::new(), ended: false }
     }
 
-    /// The next line's record as text, `None` at the end. An error concerns one
-    /// line, and the next may be a good one. Empty lines are passed over.
+    /// Returns the next line's record as text, `None` at the end. An error concerns one line;
+    /// the next may be valid. Empty lines are skipped.
     pub fn advance(&mut self) -> Option<Result<&str, BadLine>> {
         loop {
             if self.ended {
@@ -65,13 +65,13 @@ impl Lines {
         Some(self.record())
     }
 
-    /// The number of the line that [`advance`](Self::advance) gave.
+    /// Returns an error with the number of the current line.
     pub fn bad(&self, why: impl Into<String>) -> BadLine {
         BadLine { name: self.opened.name.clone(), line: self.number, why: why.into() }
     }
 
-    /// Whether the error was about a last line that was never finished, as SIGKILL
-    /// or a power loss leave it behind.
+    /// Returns whether the error was about an unfinished last line, as SIGKILL or a power loss
+    /// leaves it.
     pub fn ended_torn(&self) -> bool {
         self.ended && !self.line.is_empty()
     }
@@ -81,7 +81,7 @@ impl Lines {
         let bad = |why: String| BadLine { name: opened.name.clone(), line: *number, why };
         let bytes = match *buffered {
             0 => line.as_slice(),
-            // This reads nothing: it is there.
+            // This does not read: the bytes are in the buffer.
             length => match opened.bytes.fill_buf() {
                 Ok(bytes) => bytes.get(..length - 1).unwrap_or(bytes),
                 Err(error) => return Err(bad(error.to_string())),
@@ -94,7 +94,7 @@ impl Lines {
         std::str::from_utf8(bytes).map_err(|error| bad(error.to_string()))
     }
 
-    /// Reads up to the end of the line, which is not kept.
+    /// Reads up to the end of the line.
     fn read_line(&mut self) -> io::Result<Read> {
         self.line.clear();
         self.opened.bytes.consume(std::mem::take(&mut self.buffered));
@@ -135,7 +135,7 @@ impl Lines {
 }
 
 enum Read {
-    /// In one piece, where it was read to.
+    /// In one piece in the buffer.
     Buffered,
     /// In `line`.
     Whole,
@@ -145,28 +145,28 @@ enum Read {
     End,
 }
 
-/// A last line without a line feed is a whole one if a person has cut it out, and
-/// torn if a writer was cut off.
+/// Returns whether a last line without a line feed is complete: a person may have copied it;
+/// if a writer was interrupted, it is not.
 fn is_complete(line: &[u8]) -> bool {
     serde_json::from_slice::<serde::de::IgnoredAny>(line).is_ok()
 }
 
-/// Why a line of the journal has no record in it.
+/// Why a line of the journal has no record.
 #[derive(Debug, thiserror::Error)]
 enum JournalError {
-    /// It is no line of the journal's, or another's.
+    /// It is no line of the journal, or another program's.
     #[error(transparent)]
     Json(#[from] serde_json::Error),
     /// The record is not UTF-8.
     #[error(transparent)]
     Utf8(#[from] FromUtf8Error),
-    /// The record is no bytes.
+    /// The record is neither text nor bytes.
     #[error("{} is not text", journald::RECORD)]
     NoText,
 }
 
-/// The record in a line of `journalctl -o json`, which shows a field that is not
-/// plain text as the numbers of its bytes, and one that is there twice as a list.
+/// Returns the record in a line of `journalctl -o json`, which shows a field that is not plain
+/// text as the numbers of its bytes, and a repeated one as a list.
 fn journal_record(line: &[u8]) -> Result<String, JournalError> {
     #[derive(Deserialize)]
     struct Entry {
@@ -192,7 +192,7 @@ mod tests {
     use super::*;
 
     fn lines(bytes: &[u8], journal: bool) -> Vec<Result<String, String>> {
-        // So small that lines lie in one piece and in several.
+        // So small that some lines are in one piece and others are not.
         let bytes = Box::new(io::BufReader::with_capacity(8, io::Cursor::new(bytes.to_vec())));
         let mut lines = Lines::of(Opened { name: "f".to_owned(), bytes, journal });
         let mut all = Vec::new();
@@ -206,7 +206,7 @@ mod tests {
     fn a_torn_last_line_is_skipped_and_said() {
         let torn = "f:3: the last line is incomplete and was skipped".to_owned();
         assert_eq!(lines(b"{}\n\n{\"a\":", false), [Ok("{}".to_owned()), Err(torn)]);
-        // Cut out of a file by hand.
+        // Copied from a file by hand.
         assert_eq!(lines(b"{}\n[1]", false), [Ok("{}".to_owned()), Ok("[1]".to_owned())]);
     }
 

@@ -1,4 +1,4 @@
-//! Where lines come from.
+//! The sources of lines.
 
 use std::{
     fs::{File, OpenOptions},
@@ -13,19 +13,19 @@ use rustix::fs::OFlags;
 use super::SourceError;
 use crate::sinks::{capture, journald};
 
-/// How much is read at once.
+/// Bytes that are read at once.
 const BUFFER: usize = 256 * 1024;
 
 /// What is to be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// A file, or a pipe by its name.
+    /// A file or a named pipe.
     File(PathBuf),
-    /// A file of a capture's folder, and nothing else that somebody has put there.
+    /// A file of a capture's directory, and no other file in it.
     Segment(PathBuf),
     /// Standard input.
     Stdin,
-    /// The journal, by `journalctl`.
+    /// The journal, from `journalctl`.
     Journal,
 }
 
@@ -33,17 +33,17 @@ pub enum Source {
 pub struct Opened {
     /// Its name in messages.
     pub name: String,
-    /// Its bytes; compressed ones are so no longer.
+    /// Its bytes, decompressed.
     pub bytes: Box<dyn BufRead>,
-    /// Lines are the journal's, with the record in one of their fields.
+    /// Whether lines are the journal's, with the record in one of their fields.
     pub journal: bool,
 }
 
-/// Resolves what was asked for on the command line: `-` is stdin, a folder is the
-/// files of the capture in it, oldest first.
+/// Resolves the arguments of the command line: `-` is stdin, a directory is the files of the
+/// capture in it, oldest first.
 ///
 /// # Errors
-/// A path is not there, or a folder has no capture in it.
+/// A path does not exist, or a directory has no capture in it.
 pub fn resolve(paths: &[PathBuf], journal: bool) -> Result<Vec<Source>, SourceError> {
     let mut sources = Vec::new();
     for path in paths {
@@ -67,7 +67,7 @@ pub fn resolve(paths: &[PathBuf], journal: bool) -> Result<Vec<Source>, SourceEr
 }
 
 impl Source {
-    /// Its size on disk, as far as that is known.
+    /// Returns its size on disk, if known.
     pub fn size(&self) -> u64 {
         match self {
             Self::File(path) | Self::Segment(path) => path.metadata().map_or(0, |data| data.len()),
@@ -75,7 +75,7 @@ impl Source {
         }
     }
 
-    /// Opens it; `watch` is put between its bytes on disk and all else.
+    /// Opens it; `watch` wraps the reader of its bytes on disk.
     ///
     /// # Errors
     /// It cannot be read.
@@ -109,7 +109,7 @@ fn open_segment(
     path: &Path,
     watch: impl FnOnce(Box<dyn Read>) -> Box<dyn Read>,
 ) -> io::Result<Opened> {
-    // A live capture may close the file between its being listed and opened.
+    // A live capture may close the file between listing and opening it.
     match open_regular(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let closed = PathBuf::from(format!("{}.zst", path.display()));
@@ -120,7 +120,7 @@ fn open_segment(
     }
 }
 
-/// Opens what is a file by the time that it is open; a FIFO would be waited at.
+/// Opens a path if it is a regular file; opening a FIFO would block.
 fn open_regular(path: &Path) -> io::Result<File> {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
@@ -139,7 +139,7 @@ fn opened(
     Ok(Opened { name: path.display().to_string(), bytes, journal: false })
 }
 
-/// What is compressed shows by its first bytes, wherever it comes from.
+/// Compression is detected by the first bytes, for any source.
 fn decompressed(bytes: Box<dyn Read>) -> io::Result<Box<dyn BufRead>> {
     const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
     let mut bytes = BufReader::with_capacity(BUFFER, bytes);
@@ -150,7 +150,7 @@ fn decompressed(bytes: Box<dyn Read>) -> io::Result<Box<dyn BufRead>> {
     Ok(Box::new(bytes))
 }
 
-/// `journalctl`'s output; its failure is an error at the end of it.
+/// `journalctl`'s output; its failure is an error at the end.
 struct Journalctl {
     child: Child,
     stdout: ChildStdout,
@@ -160,7 +160,7 @@ impl Journalctl {
     fn start() -> io::Result<Self> {
         let ids = [journald::REFUSED, journald::LOST, journald::AGENT];
         let mut command = Command::new("journalctl");
-        // Without --all, fields of more than 4,096 bytes are left out.
+        // Without --all, fields of more than 4,096 bytes are omitted.
         command.args(["--output=json", "--all", "--quiet", "--no-pager"]);
         command.arg(format!("--output-fields={}", journald::RECORD));
         command.args(ids.map(|id| format!("MESSAGE_ID={id}")));
@@ -185,7 +185,7 @@ impl Read for Journalctl {
 
 impl Drop for Journalctl {
     fn drop(&mut self) {
-        // Where its output was not read to the end. It may have ended by itself.
+        // If its output was not read to the end. It may have exited by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,9 +1,9 @@
-//! The queue between the ring and the enriching thread, fair between those whose failed
-//! binds wait in it: first between users, then between the control groups of one user.
+//! The queue between the ring and the enriching thread. It is fair between the owners of the
+//! failed binds in it: first between users, then between the control groups of one user.
 //!
-//! Whoever has used the least time is served next (start-time fair queueing), so that
-//! failed binds that take long to look into delay their own user's and nobody else's. Where
-//! there is no room, room is made by dropping the newest of whoever has most waiting.
+//! The owner that has used the least time is served next (start-time fair queueing), so failed
+//! binds whose enrichment takes long delay only their own user's. If the queue is full, the
+//! newest item of the owner with the most items is dropped.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -21,17 +21,17 @@ pub struct FairQueue<T> {
     changed: Condvar,
 }
 
-/// Those who have nothing waiting and whose used time is remembered, about.
+/// Owners without waiting items whose used time is kept, about.
 const MOST_REMEMBERED: usize = 256;
 
-/// What waiting for the next item came to.
+/// The result of waiting for the next item.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next<T> {
-    /// This one, and whose it is.
+    /// An item and its tenant.
     Item(Tenant, T),
-    /// Nothing came in time, or there is something to look at beside the queue.
+    /// Nothing arrived in time, or `wake` was called.
     Nothing,
-    /// Nothing waits and nothing more will come.
+    /// The queue is empty and closed.
     Closed,
 }
 
@@ -41,10 +41,10 @@ struct State<T> {
     woken: bool,
 }
 
-/// Items by whose they are, with the time that each owner has used.
+/// Items by owner, with the time that each owner has used.
 struct Lanes<K, V> {
     lanes: HashMap<K, Lane<V>>,
-    /// The used time of whoever was served last: nobody who comes is behind it.
+    /// The used time of the owner that was served last: a new owner starts there.
     floor: Duration,
     waiting: usize,
 }
@@ -54,7 +54,7 @@ struct Lane<V> {
     items: V,
 }
 
-/// What lanes are made of: items, or lanes again.
+/// The content of lanes: items, or lanes again.
 trait Waiting: Default {
     fn waiting(&self) -> usize;
 }
@@ -78,20 +78,20 @@ impl<K, V> Waiting for Lanes<K, V> {
 }
 
 impl<K: Copy + Eq + Hash + Ord, V: Waiting> Lanes<K, V> {
-    /// The items of `key`, one more of which is about to wait.
+    /// Returns the items of `key`, to which one is about to be added.
     fn push(&mut self, key: K) -> &mut V {
         self.waiting += 1;
         let floor = self.floor;
         let lane =
             self.lanes.entry(key).or_insert_with(|| Lane { used: floor, items: V::default() });
         if lane.items.waiting() == 0 {
-            // Time in which one had nothing to do is not saved up.
+            // An idle owner saves up no time.
             lane.used = lane.used.max(floor);
         }
         &mut lane.items
     }
 
-    /// The items of whoever is next, one of which is about to be taken out.
+    /// Returns the items of the next owner, of which one is about to be removed.
     fn pop(&mut self) -> Option<(K, &mut V)> {
         let waits = self.lanes.iter().filter(|(_, lane)| lane.items.waiting() > 0);
         let (&key, _) = waits.min_by_key(|(key, lane)| (lane.used, **key))?;
@@ -101,7 +101,7 @@ impl<K: Copy + Eq + Hash + Ord, V: Waiting> Lanes<K, V> {
         Some((key, &mut lane.items))
     }
 
-    /// The items of whoever has most waiting, one of which is about to be dropped.
+    /// Returns the items of the owner with most items, of which one is about to be dropped.
     fn longest(&mut self) -> Option<(K, &mut V)> {
         let longest = self.lanes.iter().max_by_key(|(key, lane)| (lane.items.waiting(), **key));
         let (&key, _) = longest.filter(|(_, lane)| lane.items.waiting() > 0)?;
@@ -109,7 +109,7 @@ impl<K: Copy + Eq + Hash + Ord, V: Waiting> Lanes<K, V> {
         Some((key, &mut self.lanes.get_mut(&key)?.items))
     }
 
-    /// `key` has used so much time. While others wait that is remembered.
+    /// Charges `key` for used time. It is kept while others wait.
     fn charge(&mut self, key: K, time: Duration) -> Option<&mut V> {
         if self.waiting == 0 {
             self.lanes.clear();
@@ -124,14 +124,13 @@ impl<K: Copy + Eq + Hash + Ord, V: Waiting> Lanes<K, V> {
 }
 
 impl<T> FairQueue<T> {
-    /// A queue in which at most `most` items wait.
+    /// Creates a queue of at most `most` items.
     pub fn new(most: usize) -> Self {
         let state = State { users: Lanes::default(), closed: false, woken: false };
         Self { most, state: Mutex::new(state), changed: Condvar::new() }
     }
 
-    /// Appends an item. Returns the one that was dropped to make room, which may be this
-    /// one.
+    /// Appends an item. Returns the one that was dropped for it, which may be the item itself.
     pub fn push(&self, tenant: Tenant, item: T) -> Option<T> {
         let mut state = self.lock();
         state.users.push(tenant.user).push(tenant.cgroup_id).push_back(item);
@@ -144,7 +143,7 @@ impl<T> FairQueue<T> {
         dropped.flatten()
     }
 
-    /// Waits for the next item, until `patience` is over if there is one.
+    /// Waits for the next item, for at most `patience` if it is set.
     pub fn pop(&self, patience: Option<Duration>) -> Next<T> {
         let until = patience.map(|patience| Instant::now() + patience);
         let mut state = self.lock();
@@ -172,20 +171,20 @@ impl<T> FairQueue<T> {
         }
     }
 
-    /// The tenant has used so much time since its item was taken out.
+    /// Charges the tenant for the time since its item was removed.
     pub fn charge(&self, tenant: Tenant, time: Duration) {
         if let Some(groups) = self.lock().users.charge(tenant.user, time) {
             groups.charge(tenant.cgroup_id, time);
         }
     }
 
-    /// Has whoever waits look at something else.
+    /// Wakes the waiting thread without an item.
     pub fn wake(&self) {
         self.lock().woken = true;
         self.changed.notify_one();
     }
 
-    /// Nothing more will come.
+    /// Closes the queue: no item is added any more.
     pub fn close(&self) {
         self.lock().closed = true;
         self.changed.notify_one();
@@ -209,7 +208,7 @@ mod tests {
         Tenant { user, cgroup_id, reserved: 0 }
     }
 
-    /// What comes out when every item takes `cost` of its tenant.
+    /// Returns the order of service if every item takes `cost` of its tenant.
     fn served(
         queue: &FairQueue<u32>,
         items: usize,
@@ -293,7 +292,7 @@ mod tests {
     }
 
     proptest! {
-        /// Nothing is lost in silence, and each tenant's items keep their order.
+        /// Every item is served or returned, and each tenant's items keep their order.
         #[test]
         fn items_are_served_or_given_back(pushes in prop::collection::vec((0u32..4, 0u64..3), 0..200)) {
             let queue = FairQueue::new(16);

@@ -1,5 +1,5 @@
-//! A bounded queue between two threads. Who fills it never waits; who empties it can be
-//! told to look up although nothing was queued.
+//! A bounded queue between two threads. The sender never waits, and can wake the receiver
+//! without an item.
 
 use std::{
     collections::VecDeque,
@@ -7,42 +7,42 @@ use std::{
     time::Instant,
 };
 
-/// How much may wait.
+/// The capacity of a queue.
 #[derive(Clone, Copy, Debug)]
 pub struct Budget {
-    /// In number.
+    /// Number of items.
     pub most: usize,
     /// The sum of what they cost.
     pub cost: usize,
 }
 
-/// What could not be queued.
+/// Why an item could not be queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// There is no room.
+    /// The queue is full.
     Full,
-    /// Nobody will ever take it.
+    /// The receiver was dropped.
     Gone,
 }
 
-/// What whoever empties it is given.
+/// What the receiver gets.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next<T> {
-    /// One that was queued.
+    /// An item.
     One(T),
-    /// Nothing, but the time has come, or it was told to look up.
+    /// No item: the time is over, or the sender woke it.
     Nothing,
-    /// Nothing any more.
+    /// No more items will follow.
     End,
 }
 
-/// The end that is filled. When it is dropped, what is queued is still given.
+/// The sending end. After it is dropped, the receiver still gets what is queued.
 pub struct Sender<T>(Arc<Queue<T>>);
 
-/// The end that is emptied.
+/// The receiving end.
 pub struct Receiver<T>(Arc<Queue<T>>);
 
-/// A new queue.
+/// Creates a queue.
 pub fn queue<T>(budget: Budget) -> (Sender<T>, Receiver<T>) {
     let state = State {
         waiting: VecDeque::new(),
@@ -70,17 +70,17 @@ struct State<T> {
 }
 
 impl<T> Queue<T> {
-    /// Nothing that panics is done under the lock.
+    /// Nothing panics under the lock.
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<T> Sender<T> {
-    /// Queues one, if there is room.
+    /// Queues one, if there is space.
     ///
     /// # Errors
-    /// There is none, or nobody who would take it.
+    /// The queue is full, or the receiver was dropped.
     pub fn offer(&self, one: T, cost: usize) -> Result<(), Refused> {
         let Budget { most, cost: most_cost } = self.0.budget;
         let mut state = self.0.lock();
@@ -97,7 +97,7 @@ impl<T> Sender<T> {
         Ok(())
     }
 
-    /// Has whoever empties it look up. Told twice is told once, and takes no room.
+    /// Wakes the receiver. Several calls count as one, and take no space.
     pub fn tell(&self) {
         self.0.lock().told = true;
         self.0.changed.notify_one();
@@ -105,7 +105,7 @@ impl<T> Sender<T> {
 }
 
 impl<T> Receiver<T> {
-    /// What comes next, waited for until this time, or for as long as it takes.
+    /// Returns what comes next. Waits until this time, or without limit.
     pub fn next(&self, until: Option<Instant>) -> Next<T> {
         let mut state = self.0.lock();
         loop {

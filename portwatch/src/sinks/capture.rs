@@ -1,9 +1,9 @@
-//! The stream kept in a folder: JSON Lines in files that are only appended to
+//! Keeps the stream in a directory: JSON Lines in files that are only appended to
 //! ([`writer`]), and compressed when they are closed ([`closer`]).
 //!
-//! `20260601T224009.123456Z.jsonl` is named after the moment it was begun, so that
-//! the names' order is the stream's; `.jsonl.zst` is the same file, closed. Files of
-//! other names are never touched ([`folder`]).
+//! `20260601T224009.123456Z.jsonl` has the name of the moment when it was created, so that the
+//! order of names is the order of the stream; `.jsonl.zst` is the same file, closed. Files
+//! with other names are never changed ([`folder`]).
 
 use std::{
     fs, io,
@@ -20,75 +20,75 @@ mod folder;
 mod place;
 pub mod writer;
 
-/// The longest line that is written. The largest event has a quarter of it.
+/// The longest line that is written: four times the largest event.
 const LONGEST_LINE: u64 = 1 << 20;
 const _: () = assert!(LONGEST_LINE <= read::LONGEST as u64, "replay reads what is written");
 
-/// How much is kept.
+/// Limits of a capture.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// When a file is closed, in bytes.
+    /// The size at which a file is closed, in bytes.
     pub file_size: u64,
-    /// When a file is closed, by its age.
+    /// The age at which a file is closed.
     pub file_age: Duration,
     /// All files together, in bytes.
     pub total_size: u64,
 }
 
 impl Limits {
-    /// Where nothing else is said.
+    /// The defaults.
     pub const DEFAULT: Self =
         Self { file_size: 64 << 20, file_age: Duration::from_hours(24), total_size: 1 << 30 };
 }
 
-/// Why nothing can be captured.
+/// Why a directory cannot be used for a capture.
 #[derive(Debug, thiserror::Error)]
 pub enum CaptureError {
-    /// The folder cannot be made or used.
+    /// The directory cannot be created or used.
     #[error("failed to {step} {}", .path.display())]
     Io {
-        /// What was being done.
+        /// The step that failed.
         step: &'static str,
-        /// With what.
+        /// The path.
         path: PathBuf,
-        /// The answer.
+        /// The error.
         source: io::Error,
     },
-    /// What is in it was not captured, or not by this user.
+    /// It contains files that are not of a capture by this user.
     #[error("{} is not a capture directory: it contains {name}", .path.display())]
     Strange {
-        /// The folder.
+        /// The directory.
         path: PathBuf,
-        /// What does not belong there.
+        /// The foreign file.
         name: String,
     },
-    /// Its owner could do as they like with what is captured.
+    /// Its owner could change what is captured.
     #[error("{} belongs to user {owner}", .path.display())]
     NotOwn {
-        /// The folder.
+        /// The directory.
         path: PathBuf,
-        /// Whose it is.
+        /// The owner.
         owner: u32,
     },
-    /// Somebody else could put another folder in its place.
+    /// Another user could replace it.
     #[error("another user could replace {}: {} {why}", .path.display(), .above.display())]
     Replaceable {
-        /// The folder.
+        /// The directory.
         path: PathBuf,
-        /// What is above it.
+        /// The directory above it.
         above: PathBuf,
-        /// Who may write to that.
+        /// The users who may write to that.
         why: String,
     },
-    /// It is somewhere else.
+    /// It is a link.
     #[error("{} is a symbolic link", .0.display())]
     Link(PathBuf),
-    /// Others write there, and it was not made for a capture.
+    /// Other users may write there, and it was not created for a capture.
     #[error("other users can write to {} (mode {mode:04o})", .path.display())]
     Open {
-        /// The folder.
+        /// The directory.
         path: PathBuf,
-        /// Who may do what.
+        /// Its mode.
         mode: u32,
     },
     /// Another agent writes there.
@@ -120,9 +120,9 @@ impl Advised for CaptureError {
 pub struct Segment {
     /// Its name without endings.
     pub stem: String,
-    /// Whether it is compressed.
+    /// Whether it is closed and compressed.
     pub closed: bool,
-    /// Where it is.
+    /// Its path.
     pub path: PathBuf,
 }
 
@@ -130,7 +130,7 @@ const OPEN: &str = ".jsonl";
 const CLOSED: &str = ".jsonl.zst";
 
 impl Segment {
-    /// The segment that `path` is, by its name.
+    /// Returns the segment at `path`, by its name.
     fn at(path: PathBuf) -> Option<Self> {
         let name = path.file_name()?.to_str()?;
         let (stem, closed) = match name.strip_suffix(CLOSED) {
@@ -141,17 +141,17 @@ impl Segment {
     }
 }
 
-/// All segments of a folder, oldest first, for who reads it: what ends as they do, and
-/// is a file. One that is there twice, because the agent ended while it was being
-/// closed, is given as the closed one.
+/// Returns all segments of a directory, oldest first, for reading: files with the endings of
+/// segments. If one exists twice, because the agent ended while it was being closed, the
+/// closed one is returned.
 ///
 /// # Errors
-/// The folder cannot be listed.
+/// The directory cannot be listed.
 pub fn segments(folder: &Path) -> io::Result<Vec<Segment>> {
     let mut all = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        // Not what a link leads to.
+        // Links are not followed.
         if entry.file_type()?.is_file() {
             all.extend(Segment::at(entry.path()));
         }
@@ -168,26 +168,26 @@ pub fn segments(folder: &Path) -> io::Result<Vec<Segment>> {
     Ok(all)
 }
 
-/// The form of a segment's name without endings.
+/// Returns a segment's name without endings.
 fn stem_of(moment: Timestamp) -> String {
     moment.strftime("%Y%m%dT%H%M%S.%6fZ").to_string()
 }
 
-/// The moment that a name stands for; `None` if it is not exactly of that form.
+/// Returns the time of a name; `None` if it does not have exactly that format.
 fn moment_of(stem: &str) -> Option<Timestamp> {
     let parsed = jiff::fmt::strtime::parse("%Y%m%dT%H%M%S%.fZ", stem).ok()?;
     let moment = TimeZone::UTC.to_timestamp(parsed.to_datetime().ok()?).ok()?;
     (stem_of(moment) == stem).then_some(moment)
 }
 
-/// The name of a segment that is begun now: behind all that are there, also where
-/// the clock has been set back.
+/// Returns the name of a segment that is created now: later than all existing ones, even if
+/// the clock was set back.
 fn new_stem(now: Timestamp, newest: Option<&str>) -> String {
     let name = stem_of(now);
     match newest {
         Some(newest) if *newest >= *name => {
             let next = |at: Timestamp| at.checked_add(Duration::from_micros(1)).unwrap_or(now);
-            // A foreign name is nothing to follow.
+            // A name in another format is ignored.
             moment_of(newest).map_or(name, |at| stem_of(next(at)))
         }
         _ => name,

@@ -1,11 +1,11 @@
-//! The form of a sink's entry in the registry, and what follows from it: its name in
-//! `format`, in the `type` of a `[[sink]]` table and in the help, the place of its losses,
-//! what it may be had together with, and how it is opened.
+//! The definition of a sink in the registry, from which follow: its name in `format`, in the
+//! `type` of a `[[sink]]` table and in the help, the place of its losses, which outputs
+//! exclude each other, and how it is opened.
 
-/// Makes [`Format`](super::Format), [`Kind`](super::Kind) and the way to open
-/// [`Keys`](super::Keys) of all entries. What is under `format` has no keys but `type`; what
-/// is under `table` is named by a table only. `open` is an expression for the sink that may
-/// use the three names given first, and `?`.
+/// Defines [`Format`](super::Format), [`Kind`](super::Kind) and how to open the
+/// [`Keys`](super::Keys) of all entries. Entries under `format` have no keys but `type`; only
+/// a table can name those under `table`. `open` is an expression for the sink that may use the
+/// three names given first, and `?`.
 macro_rules! sinks {
     (
         |$keys:ident, $out:ident, $colour:ident|
@@ -24,13 +24,13 @@ macro_rules! sinks {
             }
         )+}
     ) => {
-        /// A form of the stream.
+        /// An output format.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
         pub enum Format {
             $($(#[$help])+ #[value(name = $name)] #[serde(rename = $name)] $format,)+
         }
 
-        /// What a sink is.
+        /// The type of a sink.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
         pub enum Kind {
             $($(#[$help])+ #[serde(rename = $name)] $format,)+
@@ -41,7 +41,7 @@ macro_rules! sinks {
             /// All that there are.
             pub const ALL: &'static [Self] = &[$(Self::$format,)+ $(Self::$table,)+];
 
-            /// Its entry in the registry.
+            /// Returns its entry in the registry.
             pub fn entry(self) -> Entry {
                 match self {
                     $(Self::$format => Entry {

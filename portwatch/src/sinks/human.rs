@@ -29,33 +29,33 @@ const HEAD: Style = AnsiColor::Red.on_default().bold();
 const LABEL: Style = Style::new().dimmed();
 const COMMAND: Style = AnsiColor::Green.on_default().bold();
 
-/// Columns before the text of a row.
+/// Columns before the text of a line.
 const INDENT: usize = 14;
-/// Terminals that are narrower wrap for themselves, and in wider ones lines are no
-/// longer than this: the eye must find the next one's beginning.
+/// Narrower terminals wrap lines themselves; in wider ones lines are no longer than this,
+/// because long lines are hard to read.
 const COLUMNS: std::ops::RangeInclusive<usize> = 40..=120;
 
-/// Writes blocks of text: in colour and as wide as the window on a terminal, plain
-/// and in lines of any length elsewhere.
+/// Writes blocks of text: on a terminal in colour and as wide as the window, elsewhere plain
+/// and with lines of any length.
 pub struct Human<W> {
     out: W,
     colour: ColorChoice,
 }
 
 impl<W: Write + AsFd + Send> Human<W> {
-    /// Writes to `out`, with colours unless that is `Never`.
+    /// Creates a sink that writes to `out`, with colours unless that is `Never`.
     pub fn new(out: W, colour: ColorChoice) -> Self {
         Self { out, colour }
     }
 }
 
 impl<W: Write + AsFd + Send> Sink for Human<W> {
-    /// The block goes out in one write, so that nothing else comes between its lines.
+    /// Writes the block in one write, so that nothing else is printed between its lines.
     fn write(&mut self, record: &Record) -> io::Result<()> {
         let text = match record {
             Record::BindFailure(event) => block(event, columns(&self.out)),
             Record::Loss(loss) => lost(loss),
-            // Whoever started it at a terminal knows.
+            // The user who started it at a terminal knows.
             Record::Agent(_) => return Ok(()),
         };
         self.out.write_all(coloured(text, self.colour).as_bytes())?;
@@ -63,7 +63,7 @@ impl<W: Write + AsFd + Send> Sink for Human<W> {
     }
 }
 
-/// The text with its colours, or without where there are to be none.
+/// Returns the text with its colours, or without if there are to be none.
 pub fn coloured(text: String, colour: ColorChoice) -> String {
     match colour {
         ColorChoice::Never => strip_str(&text).to_string(),
@@ -71,13 +71,13 @@ pub fn coloured(text: String, colour: ColorChoice) -> String {
     }
 }
 
-/// How wide a terminal is now (tty_ioctl(4)); `None` if it is none.
+/// Returns the width of a terminal (tty_ioctl(4)); `None` if it is none.
 fn columns(out: impl AsFd) -> Option<usize> {
     let columns = usize::from(tcgetwinsize(out).ok()?.ws_col);
     (columns >= *COLUMNS.start()).then(|| columns.min(*COLUMNS.end()))
 }
 
-/// The block of one event, with colours, in lines of so many columns or of any
+/// Returns the block of one event, with colours, in lines of this many columns or of any
 /// length.
 pub fn block(event: &Event, columns: Option<usize>) -> String {
     let mut out = Block { text: String::new(), columns };
@@ -107,7 +107,7 @@ impl Block {
         }
     }
 
-    /// What blocks the bind, and who has it open.
+    /// Adds the blocking socket, and the processes that have it open.
     fn blocking(&mut self, label: &str, diagnosis: &Diagnosis, sockets: &[Socket]) {
         let Diagnosis { refused_by, holder, .. } = diagnosis;
         for refused in refused_by {
@@ -166,7 +166,7 @@ impl Block {
     fn step(&mut self, label: &str, step: &Move) {
         match &step.command {
             Some(command) => {
-                // In one line, however long: it is to be pasted.
+                // On one line, however long, because it is to be pasted.
                 let command = printable(command);
                 let _ = writeln!(
                     self.text,
@@ -178,8 +178,8 @@ impl Block {
         }
     }
 
-    /// The text in lines that fit behind `indent` columns. Words are not broken:
-    /// paths and addresses are to be copied.
+    /// Returns the text in lines that fit behind `indent` columns. Words are not broken,
+    /// because paths and addresses are to be copied.
     fn lines(&self, text: &str, indent: usize) -> Vec<String> {
         let text = printable(text).into_owned();
         let Some(columns) = self.columns else { return vec![text] };
@@ -191,7 +191,7 @@ impl Block {
     }
 }
 
-/// The answer with its reasons, those against it last.
+/// Returns the answer with its reasons, those against it last.
 fn verdict(judgement: &Judgement) -> String {
     let Judgement { safe_to_stop, pro, contra } = judgement;
     let answer = match safe_to_stop {
@@ -214,9 +214,9 @@ fn process_line(process: &Process) -> String {
     if let Some(user) = &process.user {
         let _ = write!(text, ", user {user}");
     }
-    // A session's scope is a unit too, but the session is what people know.
+    // A session's scope is a unit too, but people know the session.
     let unit = process.unit.clone().filter(|_| process.session.is_none());
-    // The container that it is in; that which a proxy serves is in the summary.
+    // The process's own container; the summary names the one that a proxy serves.
     let container = process.container.as_ref().map(|id| {
         let known = process.workload.as_ref();
         words::short_id(known.and_then(|workload| workload.name.as_ref()).unwrap_or(id)).to_owned()
@@ -241,7 +241,7 @@ fn process_line(process: &Process) -> String {
     text
 }
 
-/// The arguments as one would type them.
+/// Returns the arguments as a user would type them.
 pub(super) fn command_line(process: &Process) -> String {
     let arguments: Vec<_> = process.cmdline.iter().map(|argument| argument.trim_end()).collect();
     match arguments.as_slice() {
@@ -251,7 +251,7 @@ pub(super) fn command_line(process: &Process) -> String {
     }
 }
 
-/// A command line's beginning: JSON has the whole of it.
+/// Returns a command line's beginning: JSON has all of it.
 fn shortened(text: &str) -> String {
     const MOST: usize = 160;
     match text.char_indices().nth(MOST) {

@@ -1,5 +1,5 @@
-//! The systemd journal, by its native protocol (systemd.journal-fields(7)): what
-//! machines look for in fields of its own, the whole event in one of them.
+//! The systemd journal, by its native protocol (systemd.journal-fields(7)): what programs
+//! search for in fields of its own, and the whole event in one field.
 
 use std::{io, path::Path};
 
@@ -13,19 +13,19 @@ use crate::{
 
 /// The catalog's entry about a failed bind (packaging/portwatch.catalog).
 pub const REFUSED: &str = "ee4bb6a7fbbd40b990cd543f3ab2e727";
-/// The one about losses.
+/// The entry about losses.
 pub const LOST: &str = "486eecfdac354f6f90d9a2e3edf96cdd";
-/// The one about the agent itself.
+/// The entry about the agent itself.
 pub const AGENT: &str = "9774266f95a34eed863a935003f0f864";
-/// The field that has the record as it stands in every other output.
+/// The field that has the record as in every other output.
 pub const RECORD: &str = "PORTWATCH_EVENT";
 
 /// Writes to the journal of the running system.
 pub struct Journald;
 
 impl Sink for Journald {
-    /// A journal that is being restarted does not answer; the next record finds
-    /// it again, so its absence is never the end.
+    /// A journal that restarts does not answer; the next record finds it again, so its absence
+    /// is never the end of the sink.
     fn write(&mut self, record: &Record) -> io::Result<()> {
         let Entry { priority, message, fields } = entry(record, is_alive)?;
         journal_send(priority, &message, fields.into_iter()).map_err(io::Error::other)
@@ -67,11 +67,11 @@ fn refused(event: &Event, is_alive: impl Fn(u32) -> bool) -> Vec<(&'static str, 
     let unit = process.unit.as_ref();
     let fields = [
         ("MESSAGE_ID", Some(REFUSED.to_owned())),
-        // journald adds OBJECT_* of its own for a process that is there, if it is
-        // root who asks. A number that is somebody else's by now must not be sent.
+        // journald adds OBJECT_* fields for a running process, if the sender is root. A reused
+        // pid must not be sent.
         ("OBJECT_PID", Some(process.pid).filter(|&pid| is_alive(pid)).map(|pid| pid.to_string())),
-        // For one that has exited it can add nothing, and this is what
-        // `journalctl --unit` looks for.
+        // For a process that has exited it can add nothing, and `journalctl --unit` searches
+        // this field.
         ("OBJECT_SYSTEMD_UNIT", unit.filter(|_| !user_unit).cloned()),
         ("OBJECT_SYSTEMD_USER_UNIT", unit.filter(|_| user_unit).cloned()),
         ("PORTWATCH_ID", Some(event.id.clone())),
@@ -118,7 +118,7 @@ fn agent_message(notice: &AgentNotice) -> String {
     }
 }
 
-/// What a reader of the journal sees of a record.
+/// Returns the text of a record that a reader of the journal sees.
 #[cfg(test)]
 pub(crate) fn message(record: &Record) -> String {
     entry(record, |_| true).map(|entry| entry.message).unwrap_or_default()

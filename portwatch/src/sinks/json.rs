@@ -8,20 +8,20 @@ use crate::{event::Record, sinks::Sink};
 pub struct Json<W> {
     out: W,
     line: Vec<u8>,
-    /// The last line was written in part only, as where a disk is full.
+    /// The last line was only partly written, for example because a disk is full.
     torn: bool,
 }
 
 impl<W: Write + Send> Json<W> {
-    /// Writes to `out`.
+    /// Creates a sink that writes to `out`.
     pub fn new(out: W) -> Self {
         Self { out, line: Vec::with_capacity(4096), torn: false }
     }
 }
 
 impl<W: Write + Send> Sink for Json<W> {
-    /// The line goes out in one write where there is room for it, so that it is not seen in
-    /// part. One that was cut spoils no other: the next one begins on a new line.
+    /// Writes the line in one write if there is space for it, so that readers see no part of
+    /// it. A torn line does not affect others: the next one begins on a new line.
     fn write(&mut self, record: &Record) -> io::Result<()> {
         self.line.clear();
         if self.torn {
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
     use crate::event::Loss;
 
-    /// A disk with so much room, which grows when it was full.
+    /// A disk of limited size, which grows when it was full.
     struct Disk {
         written: Vec<u8>,
         room: usize,
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn half_a_line_spoils_no_other() {
-        // Room for one and a half; for one; and for one and its end.
+        // Space for one and a half; for one; and for one and its line feed.
         for room in [150, 101, 100] {
             let mut disk = Disk { written: Vec::new(), room };
             let mut sink = Json::new(&mut disk);

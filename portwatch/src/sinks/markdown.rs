@@ -1,5 +1,5 @@
-//! The incident note: the evidence as the usual tools would have shown it, what
-//! was made of it, and room for what was done. Ready to paste.
+//! The incident note: the evidence in the format of the usual tools, the diagnosis, and space
+//! for notes. Ready to paste.
 
 use std::{
     fmt::Write as _,
@@ -28,7 +28,7 @@ pub struct Markdown<W> {
 }
 
 impl<W: Write + Send> Markdown<W> {
-    /// Writes to `out`.
+    /// Creates a sink that writes to `out`.
     pub fn new(out: W) -> Self {
         Self { out }
     }
@@ -48,7 +48,7 @@ impl<W: Write + Send> Sink for Markdown<W> {
     }
 }
 
-/// The note about one event.
+/// Returns the note about one event.
 pub fn note(event: &Event) -> String {
     let Event { failure, process, sockets, diagnosis, .. } = event;
     let target = std::net::SocketAddr::new(failure.address, failure.port);
@@ -92,7 +92,7 @@ impl Note {
         let _ = writeln!(self.0, "- {}", prose(text));
     }
 
-    /// Text as a terminal shows it. The fence is longer than any in the text.
+    /// Adds text as a terminal shows it. The fence is longer than any in the text.
     fn block(&mut self, text: &str) {
         let longest = text.split(|c| c != '`').map(str::len).max().unwrap_or(0);
         let fence = "`".repeat(longest.max(2) + 1);
@@ -118,7 +118,7 @@ impl Note {
         }
     }
 
-    /// The processes that have the blocking socket open, and whose they are.
+    /// Adds the processes that have the blocking socket open.
     fn holders(&mut self, diagnosis: &Diagnosis, sockets: &[Socket]) {
         const MOST: usize = 5;
         let pid = diagnosis.holder.as_ref().and_then(|holder| holder.pid);
@@ -210,7 +210,7 @@ impl Note {
     }
 }
 
-/// Rows as `ss -tanp` has them, without the queues, of which no event knows.
+/// Lines as `ss -tanp` prints them, without the queues, which events do not have.
 fn ss(protocol: Protocol, port: u16, sockets: &[Socket]) -> String {
     const MOST: usize = 8;
     let mut text = format!("$ {}\n", words::listing(protocol, port));
@@ -246,7 +246,7 @@ fn ss(protocol: Protocol, port: u16, sockets: &[Socket]) -> String {
     }
 }
 
-/// Rows as `ps -o pid,ppid,user,lstart,cmd` has them.
+/// Lines as `ps -o pid,ppid,user,lstart,cmd` prints them.
 fn ps<'a>(processes: impl Iterator<Item = &'a Process> + Clone) -> String {
     let pids: Vec<_> = processes.clone().map(|process| process.pid.to_string()).collect();
     let mut text = format!("$ ps -o pid,ppid,user,lstart,cmd -p {}\n", pids.join(","));

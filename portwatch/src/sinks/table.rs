@@ -1,4 +1,4 @@
-//! A sink as it is set, and which can be had together.
+//! The settings of a sink, and which sinks exclude each other.
 
 use std::{fmt, io::Write, os::fd::AsFd, path::PathBuf};
 
@@ -15,11 +15,11 @@ use crate::{
     values::{Size, Time},
 };
 
-/// A sink with keys that one of its kind has; what a `[[sink]]` table says.
+/// A sink with the keys of its type: a `[[sink]]` table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Table(#[serde(deserialize_with = "fitting")] Keys);
 
-/// Reads keys that fit the type. An error is about the table, so it has the table's line.
+/// Parses keys that match the type. An error is about the table, so it has the table's line.
 fn fitting<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Keys, D::Error> {
     let keys = Keys::deserialize(deserializer)?;
     let kind = keys.kind;
@@ -49,7 +49,7 @@ impl From<Format> for Table {
 }
 
 impl Table {
-    /// A capture.
+    /// Creates the table of a capture.
     pub fn capture(folder: PathBuf, file_size: Size, file_age: Time, size: Size) -> Self {
         Self(Keys {
             folder: Some(folder),
@@ -60,15 +60,15 @@ impl Table {
         })
     }
 
-    /// What it is.
+    /// Returns its type.
     pub fn kind(&self) -> Kind {
         self.0.kind
     }
 
-    /// Opens it; one that would write to stdout writes to `out`.
+    /// Opens it; a sink that would write to stdout writes to `out`.
     ///
     /// # Errors
-    /// Its destination cannot be used.
+    /// Its output cannot be used.
     pub fn open<W: Write + AsFd + Send + 'static>(
         &self,
         out: W,
@@ -77,7 +77,7 @@ impl Table {
         Ok((self.kind().entry().place, self.0.open_sink(out, colour)?))
     }
 
-    /// Whether both can be had.
+    /// Checks whether both can be used together.
     fn beside(&self, other: &Self) -> Result<(), Clash> {
         let (one, other) = (&self.0, &other.0);
         match &one.folder {
@@ -92,12 +92,12 @@ impl Table {
 }
 
 impl Keys {
-    /// No others than the type.
+    /// Creates keys with only a type.
     fn of(kind: Kind) -> Self {
         Self { kind, folder: None, file_size: None, file_age: None, size: None }
     }
 
-    /// What a capture keeps.
+    /// Returns the limits of a capture.
     pub(super) fn limits(&self) -> Limits {
         let Self { file_size, file_age, size, .. } = *self;
         Limits {
@@ -114,8 +114,8 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Whether all can be had together: each once, a capture once for each folder, and one on
-/// stdout.
+/// Checks whether all can be used together: each once, a capture once for each directory, and
+/// one on stdout.
 ///
 /// # Errors
 /// The first two that cannot.
@@ -126,17 +126,17 @@ pub fn check(sinks: &[Table]) -> Result<(), Clash> {
     Ok(())
 }
 
-/// Sinks that cannot be had together.
+/// Sinks that exclude each other.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Clash {
-    /// They would be mixed.
+    /// Their outputs would be mixed.
     #[error("{0} and {1} both write to stdout")]
     TwiceOnStdout(Kind, Kind),
-    /// Nobody wants each event twice.
+    /// Each event would be written twice.
     #[error("{0} is named twice")]
     Twice(Kind),
     /// They would remove each other's files.
-    #[error("two captures are to be kept in {}", .0.display())]
+    #[error("two captures use the directory {}", .0.display())]
     OneFolder(PathBuf),
 }
 
@@ -147,7 +147,7 @@ impl Advised for Clash {
                 "choose one of them; journald and --capture do not use stdout"
             }
             Self::Twice(_) => "name each sink once: by a flag or key, or in a [[sink]] table",
-            Self::OneFolder(_) => "give each capture a folder of its own",
+            Self::OneFolder(_) => "give each capture a directory of its own",
         }
     }
 

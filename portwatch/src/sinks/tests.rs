@@ -18,7 +18,7 @@ fn each_once_and_one_on_stdout() {
     assert_eq!(clash(&[&a, &b, &capture("/a/")]), Some(Clash::OneFolder("/a".into())));
 }
 
-/// The keys that an entry names are fields, and every field is named by one.
+/// The keys of the entries are fields, and every field is a key of an entry.
 #[test]
 fn entries_name_the_keys_that_there_are() {
     let keys = serde_json::to_value(capture("/a")).unwrap();

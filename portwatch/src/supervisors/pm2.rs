@@ -3,7 +3,7 @@
 use super::{Job, Spec, is_one};
 use crate::redact::Cmdline;
 
-/// What is known of it.
+/// pm2's data.
 pub const SUPERVISOR: Spec = Spec {
     is,
     job: Job::Environment(|variable| {

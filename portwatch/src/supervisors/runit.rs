@@ -1,8 +1,8 @@
-//! runit, whose `runsv` looks after one directory.
+//! runit, whose `runsv` supervises one directory.
 
 use super::{Job, Spec, is_any};
 
-/// What is known of it. For `sv` a name alone stands for a directory below `/etc/service`.
+/// runit's data. `sv` resolves a name without a path below `/etc/service`.
 pub const SUPERVISOR: Spec = Spec {
     is: |comm, argv| is_any(&["runsv"], comm, argv),
     job: Job::Folder { short: true },

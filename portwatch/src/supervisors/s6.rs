@@ -1,8 +1,8 @@
-//! s6, whose `s6-supervise` looks after one directory.
+//! s6, whose `s6-supervise` supervises one directory.
 
 use super::{Job, Spec, is_any};
 
-/// What is known of it. What a name alone means to `s6-svc` depends on where it is given.
+/// s6's data. `s6-svc` resolves a name without a path relative to its working directory.
 pub const SUPERVISOR: Spec = Spec {
     is: |comm, argv| is_any(&["s6-supervise"], comm, argv),
     job: Job::Folder { short: false },

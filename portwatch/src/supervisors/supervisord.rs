@@ -1,8 +1,8 @@
-//! supervisord, which calls a job `GROUP:PROGRAM`, or `PROGRAM` in a group of that name.
+//! supervisord, which names a job `GROUP:PROGRAM`, or `PROGRAM` in a group of that name.
 
 use super::{Job, Spec, Variables, is_any, is_one};
 
-/// What is known of it.
+/// supervisord's data.
 pub const SUPERVISOR: Spec = Spec {
     is: |comm, argv| is_any(&["supervisord", "supervisor.supervisord"], comm, argv),
     job: Job::Environment(job),

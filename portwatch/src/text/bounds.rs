@@ -1,19 +1,19 @@
-//! How much of a text an event has room for. What counts is its length in JSON, where
-//! one control character takes six bytes.
+//! Limits the length of texts in an event. The length in JSON counts, where one control
+//! character takes six bytes.
 
 use std::io;
 
 use serde::Serialize;
 
-/// What stands where something is left out.
+/// Marks a cut.
 pub const ELLIPSIS: &str = "…";
 
-/// The bytes of a text in JSON, without the quotes around it.
+/// Returns the bytes of a text in JSON, without the quotes.
 pub fn json_len(text: &str) -> usize {
     text.bytes().map(in_json).sum()
 }
 
-/// The bytes of a value in JSON; `None` for one that cannot be written.
+/// Returns the bytes of a value in JSON; `None` for one that cannot be written.
 pub fn written(value: &impl Serialize) -> Option<usize> {
     struct Count(usize);
     impl io::Write for Count {
@@ -38,9 +38,9 @@ fn in_json(byte: u8) -> usize {
     }
 }
 
-/// Cuts a text off so that it has at most `most` bytes in JSON, and the ellipsis.
+/// Cuts a text so that it has at most `most` bytes in JSON, plus the ellipsis.
 pub fn cut_end(text: &mut String, most: usize) {
-    // Most are short enough whatever is in them.
+    // Most are short enough whatever they contain.
     if text.len() * 6 <= most {
         return;
     }
@@ -50,8 +50,8 @@ pub fn cut_end(text: &mut String, most: usize) {
     }
 }
 
-/// Cuts out of a text's middle what is more than `most` bytes in JSON: a path's
-/// beginning says where, its end says what.
+/// Cuts a text in the middle to `most` bytes in JSON: a path's beginning says where, its end
+/// says what.
 pub fn cut_middle(text: &mut String, most: usize) {
     if text.len() * 6 <= most || json_len(text) <= most {
         return;
@@ -64,7 +64,7 @@ pub fn cut_middle(text: &mut String, most: usize) {
     text.push_str(&tail);
 }
 
-/// Where the first `most` bytes in JSON end; `None` if that is all.
+/// Returns where the first `most` bytes in JSON end; `None` if that is all.
 fn head(text: &str, most: usize) -> Option<usize> {
     let mut used = 0;
     text.char_indices().find_map(|(at, char)| {
@@ -73,7 +73,7 @@ fn head(text: &str, most: usize) -> Option<usize> {
     })
 }
 
-/// Where the last `most` bytes in JSON begin.
+/// Returns where the last `most` bytes in JSON begin.
 fn tail(text: &str, most: usize) -> usize {
     let mut used = 0;
     let first_out = text.char_indices().rev().find(|(_, char)| {

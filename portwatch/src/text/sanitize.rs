@@ -1,9 +1,9 @@
-//! Text from processes is hostile: what could move a terminal's cursor, change
-//! its colours or reorder its text is shown escaped.
+//! Text from processes is hostile: characters that could move a terminal's cursor, change its
+//! colours or reorder its text are escaped.
 
 use std::borrow::Cow;
 
-/// `text` with control and bidirectional characters as escapes.
+/// Returns `text` with control and bidirectional characters as escapes.
 pub fn printable(text: &str) -> Cow<'_, str> {
     if text.chars().all(is_harmless) {
         return Cow::Borrowed(text);
@@ -15,17 +15,16 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// Whether a character is seen, stays in its place and is what it looks like: no control,
-/// no separator but the space, and nothing that renders as nothing or changes the order
-/// of others.
+/// Returns whether a character is visible, stays in its place and is what it looks like: no
+/// control, no separator but the space, and nothing that is invisible or changes the order of
+/// others.
 pub fn is_harmless(char: char) -> bool {
     let is_plain = matches!(char, ' '..='~');
     is_plain || !(char.is_control() || char.is_whitespace() || is_invisible(char))
 }
 
-/// Unicode's Default_Ignorable_Code_Point (DerivedCoreProperties.txt, Unicode 16), the
-/// characters of category Cf that are not seen either, noncharacters, and a few that are
-/// blank by their shape.
+/// Unicode's Default_Ignorable_Code_Point (DerivedCoreProperties.txt, Unicode 16), the other
+/// invisible characters of category Cf, noncharacters, and a few with a blank shape.
 fn is_invisible(char: char) -> bool {
     let is_noncharacter = u32::from(char) & 0xfffe == 0xfffe;
     is_noncharacter
@@ -100,8 +99,8 @@ mod tests {
         }
     }
 
-    /// What the standard library does not print is not printed here, but for characters
-    /// that it does not know (unassigned) or that have no meaning (private use).
+    /// What the standard library escapes is escaped here, except characters that it does not
+    /// know (unassigned) or that have no meaning (private use).
     #[test]
     fn format_characters_and_separators_are_as_in_the_standard_library() {
         let text = |char| format!("a{char}");

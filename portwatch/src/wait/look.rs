@@ -1,5 +1,5 @@
-//! What is on a port, and whether the condition holds: a sock_diag listing,
-//! judged row by row with the kernel's rules.
+//! Decides whether the condition is met for a port: a sock_diag listing, compared entry by
+//! entry with the kernel's rules.
 
 use std::{
     borrow::Cow,
@@ -23,7 +23,7 @@ use crate::{
     evidence::{Device, Failure, Family, Protocol, Socket, State},
 };
 
-/// What is waited for.
+/// The condition to wait for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Asked {
     /// A bind would succeed, in the network namespace of this process.
@@ -44,9 +44,9 @@ pub enum Asked {
 pub struct Endpoint {
     /// TCP or UDP.
     pub protocol: Protocol,
-    /// At this address; `None` for any.
+    /// The address; `None` for any.
     pub address: Option<IpAddr>,
-    /// On this interface alone.
+    /// The interface, if the bind is limited to one.
     pub device: Option<Device>,
     /// The port.
     pub port: u16,
@@ -65,7 +65,7 @@ pub struct FailedBind {
 }
 
 impl FailedBind {
-    /// The socket with what is known of the listener that it may come from.
+    /// Returns the socket with what is known of the listener that it may come from.
     fn recalled(&self, mut socket: Socket) -> Socket {
         if self.failure.protocol == Protocol::Tcp {
             socket.reuseaddr = socket.reuseaddr.or(self.reuseaddr);
@@ -118,9 +118,9 @@ impl Endpoint {
     fn bind(&self, reuseaddr: bool) -> Failure {
         let address = self.address.unwrap_or(Ipv6Addr::UNSPECIFIED.into());
         Failure {
-            // A bind to a specific address is IPv6's alone (`__inet6_bind`).
+            // A bind to a specific address is IPv6 only (`__inet6_bind`).
             v6only: is_v6_alone(address).map(|alone| alone && !address.is_unspecified()),
-            // Asked only of those that set SO_REUSEPORT.
+            // Relevant only for binds that set SO_REUSEPORT.
             uid: Some(0),
             device: self.device.clone(),
             ..Failure::untried(self.protocol, address, self.port, reuseaddr)
@@ -142,7 +142,7 @@ impl Endpoint {
     }
 }
 
-/// Whether an IPv6 address is no IPv4 address in IPv6's form.
+/// Returns whether an IPv6 address is not an IPv4-mapped one.
 fn is_v6_alone(address: IpAddr) -> Option<bool> {
     match address {
         IpAddr::V4(_) => None,
@@ -157,34 +157,33 @@ pub struct Kind {
     pub count: u32,
     /// One of them.
     pub example: Socket,
-    /// When the kernel forgets the last of them, in milliseconds (a lower bound).
+    /// Milliseconds until the kernel removes the last of them (a lower bound).
     pub max_remaining_ms: Option<u64>,
 }
 
-/// How a port stands.
+/// The state of a port.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
-    /// Whether the condition holds.
+    /// Whether the condition is met.
     pub met: bool,
-    /// What is in the way of the bind; or who listens; or who is on the port and
-    /// does not listen where it was asked.
+    /// The sockets that block the bind; or the listeners; or the sockets on the port that do
+    /// not listen on the address.
     pub kinds: BTreeMap<State, Kind>,
-    /// Remnants of connections that the bind passes only if they had
-    /// SO_REUSEADDR, which the kernel tells nobody.
+    /// Closing connections that the bind passes only if they had SO_REUSEADDR, which the
+    /// kernel does not report.
     pub passed: u32,
-    /// All that is in the way ends by the kernel's own timers, the last after
-    /// this (a lower bound).
+    /// The kernel's own timers end all that blocks, the last after this time (a lower bound).
     pub ends_in: Option<Duration>,
 }
 
 impl Standing {
-    /// How many are in TIME-WAIT, and how long the last still is, in milliseconds.
+    /// Returns how many are in TIME-WAIT, and the remaining time of the last, in milliseconds.
     pub fn time_wait(&self) -> (u32, Option<u64>) {
         let kind = self.kinds.get(&State::TimeWait);
         kind.map_or((0, None), |kind| (kind.count, kind.max_remaining_ms))
     }
 
-    /// The sockets in words; `None` if there are none.
+    /// Returns the sockets as text; `None` if there are none.
     pub fn words(&self) -> Option<String> {
         let kinds: Vec<_> = self.kinds.iter().map(|(state, kind)| kind.words(*state)).collect();
         (!kinds.is_empty()).then(|| kinds.join("; "))
@@ -212,7 +211,7 @@ impl Kind {
     }
 }
 
-/// Looks at everything on the port.
+/// Checks all sockets on the port.
 ///
 /// # Errors
 /// The kernel does not list its sockets, or not all of them.
@@ -233,7 +232,7 @@ pub fn look(
     list(diag, &queries, kernel, asked)
 }
 
-/// Looks at TCP listeners alone, which costs next to nothing on any machine.
+/// Checks TCP listeners only, which is cheap on any machine.
 ///
 /// # Errors
 /// As [`look`].
@@ -261,22 +260,22 @@ fn list(
         }
         Ok::<_, ListError>((judge.end(), torn))
     };
-    // Once more if the table changed under the walk; after that what is seen counts,
-    // or a busy server would never be seen at all.
+    // Repeated once if the table changed during the walk. After that the result counts,
+    // because on a busy server every walk may be disturbed.
     match walk(diag)? {
         (standing, false) => Ok(standing),
         (_, true) => Ok(walk(diag)?.0),
     }
 }
 
-/// Judges row after row. Pure.
+/// Judges entry by entry. Pure.
 struct Judge<'a> {
     kernel: Kernel,
     asked: &'a Asked,
-    /// The bind that is to pass every row.
+    /// The bind to compare with every entry.
     bind: Failure,
     standing: Standing,
-    /// A socket is in the way that nothing but its owner ends.
+    /// Whether a socket blocks that only its owner can close.
     lasting: bool,
     remaining_ms: u64,
 }

@@ -1,10 +1,10 @@
-//! When to look without being told. Pure.
+//! When to check without an event. Pure.
 
 use std::time::{Duration, Instant};
 
-/// Whatever happens.
+/// Always.
 const SLOW: Duration = Duration::from_secs(1);
-/// After an event, which may come a moment before what it announces.
+/// After an event, which may arrive a moment before the change.
 const SOON: [Duration; 5] = [
     Duration::from_millis(1),
     Duration::from_millis(2),
@@ -12,20 +12,19 @@ const SOON: [Duration; 5] = [
     Duration::from_millis(8),
     Duration::from_millis(16),
 ];
-/// Where nothing tells of changes: from the first to the second, by eighths.
+/// If there are no events: from the first to the second, growing by an eighth.
 const POLL_FIRST: Duration = Duration::from_millis(2);
 const POLL_LAST: Duration = Duration::from_millis(20);
-/// Where a timer of the kernel's should have run out: it is up to 2 s late.
+/// After a kernel timer should have expired: it is up to 2 s late.
 const OVERDUE: Duration = Duration::from_millis(20);
 
-/// The time between looks.
+/// The time between checks.
 #[derive(Debug)]
 pub struct Pace {
-    /// How many of [`SOON`] have been waited for; all of them, if nothing has
-    /// happened.
+    /// How many of [`SOON`] have passed; all of them if there was no event.
     after_event: usize,
     poll: Duration,
-    /// What is left until a look at everything.
+    /// Time left until all sockets are checked.
     slow: Duration,
 }
 
@@ -36,8 +35,8 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// How long to wait for an event. `told` is whether any can come, `ends_in`
-    /// when what is in the way ends by itself.
+    /// Returns how long to wait for an event. `told` is whether events can arrive, `ends_in`
+    /// when all that blocks ends by itself.
     pub fn next(&mut self, told: bool, ends_in: Option<Duration>) -> Duration {
         let mut next = self.slow;
         if let Some(soon) = SOON.get(self.after_event) {
@@ -53,8 +52,8 @@ impl Pace {
         next
     }
 
-    /// The wait is over after this time, by an event or not. Gives whether to look
-    /// at everything.
+    /// Ends the wait after this time, by an event or not. Returns whether to check all
+    /// sockets.
     pub fn wakes(&mut self, by_event: bool, waited: Duration) -> bool {
         self.after_event = if by_event { 0 } else { (self.after_event + 1).min(SOON.len()) };
         self.slow = self.slow.saturating_sub(waited);
@@ -65,8 +64,8 @@ impl Pace {
         thorough
     }
 
-    /// When the next look may begin, so that at most half of the time is spent on
-    /// looking.
+    /// Returns when the next check may begin, so that at most half of the time is spent on
+    /// checks.
     pub fn rested(began: Instant, ended: Instant) -> Instant {
         ended + ended.saturating_duration_since(began)
     }

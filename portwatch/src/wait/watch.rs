@@ -1,4 +1,4 @@
-//! What says that something may have changed on a port.
+//! Events that say that something may have changed on a port.
 
 use std::{io, os::fd::OwnedFd, thread};
 
@@ -24,28 +24,28 @@ const UDP_DESTROY: u32 = 0b1010;
 
 /// A source of events.
 pub enum Watch {
-    /// sock_diag tells of each socket that is destroyed
-    /// (`sock_diag_broadcast_destroy`), to any user. TIME-WAIT ends unsaid, and so
-    /// does a port that connect(2) with AF_UNSPEC gives up.
+    /// sock_diag reports each socket that is destroyed (`sock_diag_broadcast_destroy`), to any
+    /// user. The end of TIME-WAIT is not reported, nor a port that connect(2) with AF_UNSPEC
+    /// releases.
     Destroyed(Destroyed),
-    /// A hook that is yet to be loaded: only one who has to wait pays for it.
+    /// A hook that is not loaded yet: it is loaded only if there is something to wait for.
     ListensLater(Vec<u16>),
-    /// A hook that is being loaded, by a thread, so that looks go on.
+    /// A hook that a thread is loading, while checks continue.
     ListensSoon(oneshot::Receiver<Result<Hooked, KernelError>>, Vec<u16>),
-    /// A hook tells of each TCP socket that begins to listen.
+    /// A hook reports each TCP socket that starts to listen.
     Listens(Box<Listens>, Vec<u16>),
-    /// Nothing tells.
+    /// No events.
     Nothing,
 }
 
-/// What sock_diag tells of.
+/// The events of sock_diag.
 pub struct Destroyed {
     socket: AsyncFd<OwnedFd>,
     ports: Vec<u16>,
     buffer: Vec<u8>,
 }
 
-/// Why nothing more is told.
+/// Why no more events arrive.
 #[derive(Debug, thiserror::Error)]
 enum Silence {
     #[error(transparent)]
@@ -57,8 +57,8 @@ enum Silence {
 }
 
 impl Watch {
-    /// What tells of the ports. All are asked the same, of one protocol. Needs a
-    /// tokio runtime.
+    /// Opens the source of events for the ports. All have the same condition, of one protocol.
+    /// Needs a tokio runtime.
     pub fn of(asked: &[Asked]) -> Self {
         let ports: Vec<u16> = asked.iter().map(Asked::port).collect();
         match asked.first() {
@@ -76,7 +76,7 @@ impl Watch {
         }
     }
 
-    /// Whether events come, so that seldom looks are enough.
+    /// Returns whether events arrive, so that rare checks are enough.
     pub fn tells(&self) -> bool {
         matches!(self, Self::Destroyed(_) | Self::Listens(..))
     }
@@ -93,7 +93,7 @@ impl Watch {
     async fn next(&mut self) -> Result<(), Silence> {
         if let Self::ListensLater(ports) = self {
             let (loaded, loading) = oneshot::channel();
-            // It ends with the process; nobody waits for it.
+            // It ends with the process; nothing joins it.
             thread::spawn(|| loaded.send(Hooked::attach()));
             *self = Self::ListensSoon(loading, std::mem::take(ports));
         }
@@ -101,7 +101,8 @@ impl Watch {
             Self::Destroyed(destroyed) => destroyed.event().await?,
             Self::ListensSoon(loading, ports) => {
                 let hooked = loading.await.map_err(|_| Silence::Thread)??;
-                // An event by itself: what came before the hook is not told by it.
+                // Counts as an event: the hook does not report what happened before it was
+                // attached.
                 let listens = Box::new(Listens::open(hooked)?);
                 *self = Self::Listens(listens, std::mem::take(ports));
             }
@@ -122,13 +123,13 @@ impl Destroyed {
             Some(netlink::SOCK_DIAG),
         )?;
         bind(&socket, &netlink::SocketAddrNetlink::new(0, groups))?;
-        // SAFETY: the descriptor is open for as long as the `OwnedFd` lives, and
-        // always the same one.
+        // SAFETY: the descriptor is open as long as the `OwnedFd` lives, and always the same
+        // one.
         let socket = unsafe { AsyncFd::register(socket) }?;
         Ok(Self { socket, ports, buffer: vec![0; 16 * 1024] })
     }
 
-    /// Returns when all that was told has been read, and one of the ports was in it.
+    /// Returns after all pending events have been read, if one of the ports was among them.
     async fn event(&mut self) -> io::Result<()> {
         let mut concerned = false;
         loop {
@@ -137,7 +138,7 @@ impl Destroyed {
                     concerned |=
                         concerns(self.buffer.get(..length).unwrap_or_default(), &self.ports);
                 }
-                // More was told than there is room for; it may have been one of them.
+                // Events were lost; the port may have been among them.
                 Err(Errno::NOBUFS) => concerned = true,
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) if concerned => return Ok(()),
@@ -148,8 +149,8 @@ impl Destroyed {
     }
 }
 
-/// Whether a message is about a socket that was on one of the ports. One that is
-/// not understood is: a look does no harm.
+/// Returns whether a message is about a socket that was on one of the ports. An invalid
+/// message counts: an extra check does no harm.
 fn concerns(message: &[u8], ports: &[u16]) -> bool {
     let mut concerned = false;
     let read = read_reply(message, Query::Tcp, 0, |socket| {

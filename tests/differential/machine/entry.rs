@@ -29,18 +29,18 @@ pub struct Entry {
     pub keeps_port: bool,
 }
 
-/// What a socket is there for.
+/// The role of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// It was made by a scenario, and asks for ports.
+    /// A scenario created it, and it requests ports.
     Own,
-    /// It was given the port by connect(2).
+    /// It got its port from connect(2).
     Client,
-    /// A connection that this listener has not yet handed out.
+    /// A connection that this listener has not returned yet.
     Unaccepted { of: Id },
     /// A connection with a descriptor.
     Accepted,
-    /// A connection that the kernel alone remembers.
+    /// A connection that only the kernel still has.
     Left,
 }
 
@@ -53,12 +53,12 @@ impl Entry {
         matches!(self.role, Role::Own | Role::Client | Role::Accepted)
     }
 
-    /// Where it is without an address.
+    /// Its end without an address.
     pub fn any(&self) -> End {
         End::new(self.family, unspecified(self.family), self.sock.end.v6only)
     }
 
-    /// New ones come first, but for those of an AF_INET6 group, which come last
+    /// New ones are inserted first, except those of an AF_INET6 group, which are inserted last
     /// (`sk_add_node_rcu`, `__sk_nulls_add_node_tail_rcu`).
     pub fn comes_last(&self) -> bool {
         self.family == Family::Ipv6 && self.sock.reuseport

@@ -1,5 +1,4 @@
-//! What the rules make of a step, in a machine that knows all that happened to
-//! the port.
+//! Predicts the result of a step by the rules, from everything that happened to the port.
 
 use std::{
     fmt::{self, Display, Formatter},
@@ -29,16 +28,16 @@ use crate::{
     steps::Step,
 };
 
-/// How a step is expected to end.
+/// The expected result of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expected {
     Success,
-    /// Success, although by the rule this socket refuses: the bucket lets pass.
+    /// Success, although by the rule this socket blocks: the bucket allows it.
     Passed(Id, Clause),
-    /// EADDRINUSE, because of this socket, by this clause.
+    /// EADDRINUSE, because of this socket, by this rule.
     Refusal(Id, Clause),
     Error(Errno),
-    /// Not a matter of ports.
+    /// Independent of ports.
     Either,
 }
 
@@ -68,7 +67,7 @@ impl Display for Expected {
 }
 
 impl Machine {
-    /// How the kernel should answer.
+    /// Returns the kernel's expected answer.
     pub fn expects(&self, step: &Step) -> Expected {
         match *step {
             Step::Bind { id, address, any_port } => self.expects_of_bind(id, address, any_port),
@@ -101,7 +100,7 @@ impl Machine {
         }
     }
 
-    /// A group that the socket would have to leave has others in it.
+    /// Returns whether the socket would have to leave a group with other members.
     fn is_busy(&self, id: Id) -> bool {
         let other = self.sockets[&id].sock.reuseport.then(|| self.fellow(id)).flatten();
         other.is_some_and(|other| self.groups.clone().join(id, other) == Err(Busy))
@@ -114,7 +113,7 @@ impl Machine {
             (Transport::Udp, _) if entry.bound => return Expected::Either,
             (Transport::Tcp, Role::Client | Role::Accepted) => false,
             _ if entry.listens() => self.groups.of(id) != Group::None,
-            // Older kernels let a socket keep the group that it has already.
+            // Older kernels let a socket keep the group that it already has.
             _ if !entry.sock.reuseport && self.groups.of(id) != Group::None => {
                 return Expected::Either;
             }

@@ -1,7 +1,7 @@
-//! What TCP remembers of a port (`struct inet_bind_bucket`). It only ever makes
-//! the kernel more lenient: every refusal has its reason in the rule, but a bind
-//! that the rule would refuse may pass. The agent cannot see a bucket, so this
-//! is for those who have seen all that happened to a port.
+//! TCP's state of a port (`struct inet_bind_bucket`). It only makes the kernel more lenient:
+//! every failure has its reason in the rule, but a bind may succeed although the rule blocks
+//! it. The agent cannot see a bucket, so this is only for the test, which has seen everything
+//! that happened to a port.
 
 use std::{collections::BTreeMap, net::Ipv6Addr};
 
@@ -13,7 +13,7 @@ use portwatch::conflict::{
 
 use super::{Ask, Asker, Group, Kernel, refuses};
 
-/// The memory of a port that has owners.
+/// The state of a port that has owners.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bucket {
     fastreuse: bool,
@@ -30,12 +30,12 @@ enum FastReuseport {
     Closed,
     /// All owners are this user's and share.
     Any { uid: u32 },
-    /// The last one to share had this end, and nothing in its way.
+    /// The last one to share had this end, and no conflict.
     Strict { uid: u32, end: End },
 }
 
-/// `inet_csk_get_port` for `sk`, whose port the `others` own: who refuses, and by
-/// which clause.
+/// `inet_csk_get_port` for `sk`, whose port the `others` own: returns the blocking socket and
+/// the rule.
 pub fn get_port<'a, K>(
     kernel: Kernel,
     bucket: Option<&Bucket>,
@@ -52,7 +52,7 @@ pub fn get_port<'a, K>(
 }
 
 impl Bucket {
-    /// Of a port that `sk` is the first to take.
+    /// Creates the state of a port that `sk` is the first to take.
     pub fn first(kernel: Kernel, sk: &Asker) -> Self {
         let mut bucket = Self {
             fastreuse: false,
@@ -69,7 +69,8 @@ impl Bucket {
         bucket
     }
 
-    /// Of a port that connect(2) is the first to take (`__inet_hash_connect`).
+    /// Creates the state of a port that connect(2) is the first to take
+    /// (`__inet_hash_connect`).
     pub fn first_of_connect(end: End) -> Self {
         Self {
             fastreuse: false,
@@ -78,13 +79,13 @@ impl Bucket {
         }
     }
 
-    /// Whether only connect(2) has taken the port, which leaves it to other
+    /// Returns whether only connect(2) has taken the port, which leaves it to other
     /// connections.
     pub fn is_of_connect_only(&self) -> bool {
         self.fastreuseport == FastReuseport::ConnectOnly
     }
 
-    /// The fast path, on which nobody is asked.
+    /// The fast path, which checks no other socket.
     fn lets_pass(&self, sk: &Asker) -> bool {
         (self.fastreuse && may_reuse(&sk.sock)) || self.matches(sk)
     }
@@ -99,7 +100,7 @@ impl Bucket {
         sock.reuseport && *group == Group::None && sock.uid == fast_uid && meets
     }
 
-    /// `sk` has been given the port (`inet_csk_update_fastreuse`).
+    /// `sk` has got the port (`inet_csk_update_fastreuse`).
     pub fn took(&mut self, sk: &Asker) {
         let Sock { end, uid, reuseport, .. } = sk.sock;
         self.fastreuse &= may_reuse(&sk.sock);
@@ -111,14 +112,14 @@ impl Bucket {
         self.addresses.insert(end.key(), false);
     }
 
-    /// A socket is on the port without having asked for it: a connection of a
-    /// listener's (`__inet_inherit_port`), or of connect(2) beside others.
+    /// Adds a socket that is on the port without having requested it: a listener's connection
+    /// (`__inet_inherit_port`), or one more of connect(2).
     pub fn joined(&mut self, end: End, by_connect: bool) {
         self.addresses.entry(end.key()).or_insert(by_connect);
     }
 
-    /// A socket at `end` has left; `left` are the ends of those that stay, and
-    /// whether each is there by connect(2).
+    /// Removes a socket at `end`; `left` are the ends of the others, and whether each is there
+    /// by connect(2).
     pub fn released(&mut self, kernel: Kernel, end: End, left: &[(End, bool)]) {
         // inet_bind2_bucket_destroy
         let mut there = left.iter().filter(|(other, _)| other.key() == end.key()).peekable();

@@ -30,7 +30,7 @@ fn releases_are_told_apart() {
     assert_eq!(Kernel::of((6, 18, 44)), Kernel::of((7, 3, 4)));
 }
 
-/// The first socket had SO_REUSEADDR when it took the port, and gave it up.
+/// The first socket had SO_REUSEADDR when it took the port, and cleared it.
 #[test]
 fn older_kernels_remember_what_the_first_owner_had() {
     let (first, second) = (asker(sock(0, true, false)), asker(sock(0, true, false)));
@@ -54,7 +54,7 @@ fn in_udp_one_that_shares_hides_those_after_it() {
     assert_eq!(get_port(&[(2, refuses), (1, shares)]), refusal);
 }
 
-/// What is put together of the product's rule is the kernel's own formula.
+/// The combination of the product's rule equals the kernel's own formula.
 #[test]
 fn groups_and_relaxed_asks_are_as_the_kernel_has_them() {
     let kernel = Kernel::of((6, 18, 44));

@@ -1,24 +1,23 @@
-//! The order in which UDP asks the sockets on a port. It matters: the first that
-//! shares ends the search, and hides a later one that would refuse.
+//! The order in which UDP checks the sockets on a port. It matters: the first that shares ends
+//! the search, and hides a later one that would block.
 
 use portwatch::conflict::{Clause, address::End, rule::Sock};
 
 use super::{Ask, Asker, Meeting, meet};
 
-/// Up to so many sockets in a port's slot all of them are asked; above, the
-/// owners of the address and of the wildcards (`udp_lib_get_port`).
+/// Up to this many sockets in a port's slot all are checked; above, the owners of the address
+/// and of the wildcards (`udp_lib_get_port`).
 pub const FEW: usize = 10;
 
-/// `udp_lib_get_port` for `sk`: who refuses, and by which clause. `by_port` are
-/// all sockets on the port in the order of the first hash, `by_address` in that
-/// of the second.
+/// `udp_lib_get_port` for `sk`: returns the blocking socket and the rule. `by_port` are all
+/// sockets on the port in the order of the first hash, `by_address` in that of the second.
 pub fn get_port<K: Copy>(
     sk: &Asker,
     by_port: &[(K, Sock)],
     by_address: &[(K, Sock)],
     ask: Ask,
 ) -> Result<(), (K, Clause)> {
-    // Since 6.1.168 a wildcard is never looked for by its address alone.
+    // Since 6.1.168 a wildcard is never searched by its address alone.
     if ask != Ask::Port || sk.sock.end.is_wildcard() || by_port.len() <= FEW {
         return scan(sk, by_port, ask);
     }
@@ -29,8 +28,8 @@ pub fn get_port<K: Copy>(
     scan(sk, at(|_, other| other.is_wildcard()), ask)
 }
 
-/// `udp_lib_lport_inuse`. Where any port is asked for, a socket that shares does
-/// not end the search.
+/// `udp_lib_lport_inuse`. If any port is requested, a socket that shares does not end the
+/// search.
 pub fn scan<'a, K: Copy + 'a>(
     sk: &Asker,
     others: impl IntoIterator<Item = &'a (K, Sock)>,

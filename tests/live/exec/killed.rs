@@ -1,4 +1,4 @@
-//! Killed, it takes along the command and all that comes of it, whatever their user.
+//! If exec is killed, the command and its descendants are killed too, whatever their user.
 
 use std::{
     fs,
@@ -14,14 +14,14 @@ use rustix::{
 
 use super::{exec, start, to_its_end, wait_until_gone};
 
-/// A command that says its number, then that of a child, of a grandchild in a session of
-/// its own, and of one whose parent has ended.
+/// A command that prints its pid, then that of a child, of a grandchild in a session of its
+/// own, and of one whose parent has exited.
 const FAMILY: &str = "echo $$; sleep 600 >&- & echo $!; \
     setsid sh -c 'sleep 600 >&- & echo $!; wait' & \
     sh -c 'setsid sleep 600 >&- & echo $!'; wait";
 const MEMBERS: usize = 4;
 
-/// The numbers that it says.
+/// Returns the pids that it prints.
 fn numbers(process: &Process, count: usize) -> Vec<u32> {
     let said = process.stdout.wait_until(patience(), |lines| {
         (lines.len() >= count)
@@ -67,7 +67,7 @@ fn kill(pid: u32) {
     kill_process(pid, Signal::KILL).unwrap();
 }
 
-/// All of the family are gone after a SIGKILL to portwatch.
+/// All of the process tree have exited after a SIGKILL to portwatch.
 fn assert_taken_along(process: Process, family: &[u32]) {
     let exec = process.pid();
     wait_for("orphan", || {
@@ -75,7 +75,7 @@ fn assert_taken_along(process: Process, family: &[u32]) {
         family.iter().skip(1).any(|&pid| parent(pid) == Some(exec)).then_some(())
     });
     let guardian = guardian_of(exec, None).expect("there is a guardian");
-    // Whom it is about it is not told: it looks.
+    // The guardian is not told about orphans: it searches.
     std::thread::sleep(Duration::from_millis(600));
     process.signal(Signal::KILL);
     let ran = to_its_end(process);
@@ -90,7 +90,7 @@ fn the_whole_family_of_the_same_user() {
     assert_taken_along(process, &family);
 }
 
-/// The kernel's own way (PR_SET_PDEATHSIG) ends where the user changes.
+/// The kernel's own mechanism (PR_SET_PDEATHSIG) ends where the user changes.
 #[test]
 fn the_whole_family_of_another_user() {
     let mut tried = 0;
@@ -113,7 +113,7 @@ fn the_whole_family_of_another_user() {
     }
 }
 
-/// At once, before anybody can have looked: the command and what comes of it directly.
+/// At once, before any search: the command and its children.
 #[test]
 fn killed_at_once() {
     let script = "echo $$; sleep 600 >&- & echo $!; sh -c 'sleep 600 >&- & echo $!; wait' & wait";
@@ -126,7 +126,7 @@ fn killed_at_once() {
     }
 }
 
-/// Somebody kills the guardian: there is another, and the command goes on.
+/// A killed guardian is replaced, and the command continues.
 #[test]
 fn a_guardian_that_is_killed_is_replaced() {
     let process = start(&mut exec(&Netns::new(), &[], &["sh", "-c", "echo $$; exec cat"]));
@@ -141,7 +141,7 @@ fn a_guardian_that_is_killed_is_replaced() {
 }
 
 /// It is neither in the command's process group nor in its session, takes no signal but
-/// SIGKILL, has nothing open that is anybody's, and ends with the command.
+/// SIGKILL, has no descriptors of others open, and ends with the command.
 #[test]
 fn the_guardian_is_not_noticed() {
     // Not closed on exec: portwatch inherits it.

@@ -1,11 +1,11 @@
-//! Signals that are sent to it.
+//! Signals that are sent to exec.
 
 use portwatch_tests::{netns::Netns, patience, process::Process};
 use rustix::process::Signal;
 
 use super::{exec, start, to_its_end, wait_until_gone};
 
-/// A shell that says which signal it got, once for each, and then ends.
+/// A shell that prints each signal that it gets, and then exits.
 fn listener(netns: &Netns, name: &str) -> Process {
     let script = format!(
         "trap 'echo got {name}; kill $!; exit 3' {name}; sleep 600 >/dev/null & echo up; wait"
@@ -35,7 +35,7 @@ fn they_reach_the_command() {
     }
 }
 
-/// One that it has no handler for ends it, and then this.
+/// A signal without a handler ends it, and then exec.
 #[test]
 fn a_signal_that_ends_it() {
     let process = start(&mut exec(&Netns::new(), &[], &["sh", "-c", "echo up; exec cat"]));
@@ -44,7 +44,7 @@ fn a_signal_that_ends_it() {
     assert_eq!(to_its_end(process).code, 128 + 15);
 }
 
-/// What is ignored around it is ignored in it (nohup).
+/// A signal that is ignored by its parent is ignored in it (nohup).
 #[test]
 fn one_that_is_ignored_stays_ignored() {
     let netns = Netns::new();
@@ -60,7 +60,7 @@ fn one_that_is_ignored_stays_ignored() {
     assert_eq!(to_its_end(process).code, 4);
 }
 
-/// What a command sends to its own process group does not come back to it.
+/// What a command sends to its own process group does not return to it.
 #[test]
 fn what_it_sends_to_its_group_comes_once() {
     let script = "trap 'echo got' USR1; kill -USR1 0; read x; exit 5";
@@ -76,7 +76,7 @@ fn what_it_sends_to_its_group_comes_once() {
     assert_eq!((ran.code, ran.stdout.as_str()), (5, "got\n"), "{}", ran.stderr);
 }
 
-/// Whoever kills it means the command.
+/// A user who kills exec means the command.
 #[test]
 fn killed_it_takes_the_command_along() {
     let process = start(&mut exec(&Netns::new(), &[], &["sh", "-c", "echo $$; exec cat"]));

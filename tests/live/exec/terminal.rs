@@ -1,5 +1,4 @@
-//! At a terminal: Ctrl-C and Ctrl-Z mean the command, and leave the terminal as it
-//! was.
+//! At a terminal: Ctrl-C and Ctrl-Z go to the command, and the terminal stays as it was.
 
 use std::process::Command;
 
@@ -28,7 +27,7 @@ fn wait_for(terminal: &Terminal, text: &str) {
     found.unwrap_or_else(|why| panic!("no {text} ({why:?})\n{}", terminal.screen.text()));
 }
 
-/// The command gets it once, and it alone says what comes of it.
+/// The command gets it once, and alone decides its effect.
 #[test]
 fn ctrl_c_is_the_commands() {
     let mut terminal = Terminal::new();
@@ -76,7 +75,7 @@ fn ctrl_z_stops_both_and_they_go_on() {
     terminal.types(CTRL_Z);
     wait_for(&terminal, "stopped 148");
     terminal.types("hello\n");
-    // Once as it is typed, which may come before the end of what `fg` says, and once by cat.
+    // Once echoed, possibly before the end of `fg`'s output, and once by cat.
     let twice = terminal.screen.wait_until(patience(), |lines| {
         (lines.iter().filter(|line| line.text.trim().ends_with("hello")).count() == 2).then_some(())
     });
@@ -86,7 +85,7 @@ fn ctrl_z_stops_both_and_they_go_on() {
     assert_eq!(code(process.wait_or_panic(patience())), 0);
 }
 
-/// Text that is told at a terminal is in colour and fits its window.
+/// Text at a terminal is in colour and fits its window.
 #[test]
 fn it_is_as_wide_as_the_window() {
     let scene = Scene::new();

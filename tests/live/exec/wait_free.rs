@@ -1,4 +1,4 @@
-//! `--wait-free`: once more, when the ports are free.
+//! `--wait-free`: starts the command again when the ports are free.
 
 use portwatch_tests::{
     op::{Socket, tcp},
@@ -26,7 +26,7 @@ fn it_is_started_again_when_the_port_is_free() {
     assert_eq!(ran.events.len(), 1, "{}", ran.stderr);
 }
 
-/// What TIME-WAIT is in the way of is decided by the bind's own options.
+/// The bind's own options decide what TIME-WAIT blocks.
 #[test]
 fn it_waits_for_what_is_in_its_way() {
     let scene = Scene::new();
@@ -61,7 +61,7 @@ fn it_does_not_wait_for_ever() {
     assert_eq!(ran.stdout.lines().count(), 1, "it was started again\n{}", ran.stdout);
 }
 
-/// A failure of another kind is nothing that waiting helps with.
+/// Waiting does not help with other failures.
 #[test]
 fn without_a_refused_bind_it_is_not_started_again() {
     let scene = Scene::new();
@@ -69,7 +69,7 @@ fn without_a_refused_bind_it_is_not_started_again() {
     assert_eq!((ran.code, ran.stdout.as_str()), (6, "one\n"), "{}", ran.stderr);
 }
 
-/// One that has found another port and done its work is done.
+/// A command that found another port and succeeded is not started again.
 #[test]
 fn a_success_is_not_started_again() {
     let scene = Scene::new();

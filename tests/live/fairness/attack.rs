@@ -1,4 +1,4 @@
-//! How an attack is made, and what the others notice of it.
+//! How an attack is made, and how it affects others.
 
 use std::{
     os::unix::net::UnixListener,
@@ -20,18 +20,19 @@ use portwatch_tests::{
 };
 use tempfile::TempDir;
 
-/// Who floods.
+/// The user that floods.
 pub const ATTACKER: u32 = 12_345;
-/// Who must not notice.
+/// The user that must not be affected.
 const NEIGHBOUR: u32 = 12_346;
 const NEIGHBOURS: u16 = 20;
-/// Where the neighbours' binds fail; not among what the floods are at.
+/// Where the neighbours' binds fail; separate from the floods' addresses.
 const FIRST: u16 = 9_000;
 pub const FLOODED: u16 = 8_000;
 
 pub const RUN: [&str; 5] = ["run", "--format", "json", "--storm-window", "2s"];
 
-/// What an attacker does, again and again, and returns how many of its binds have failed.
+/// The operation of an attacker, which is repeated, and returns how many of its binds have
+/// failed.
 pub struct Flood<'a> {
     does: Box<dyn Fn() -> u64 + Sync + 'a>,
     pause: Duration,
@@ -43,12 +44,12 @@ impl<'a> Flood<'a> {
         Self { does: Box::new(does), pause: Duration::ZERO }
     }
 
-    /// The attacker's processes do this.
+    /// Repeats an operation in the attacker's processes.
     pub fn of(scene: &'a Scene, op: Op) -> Self {
         Self::new(move || refused(Helper::new(&scene.netns).by(ATTACKER), op.clone()))
     }
 
-    /// Not so much that anybody would be held back for that.
+    /// Slowly enough that no rate limit applies.
     pub fn pausing(self, ms: u64) -> Self {
         Self { pause: Duration::from_millis(ms), ..self }
     }
@@ -67,17 +68,17 @@ pub fn refused(helper: Helper<'_>, op: Op) -> u64 {
     u64::from(helper.runs([op]).last().refused)
 }
 
-/// Runs the floods for as long as the neighbours need. Returns what came of the neighbours'
-/// binds in milliseconds, and how many binds of the floods failed.
+/// Runs the floods for as long as the neighbours need. Returns the delays of the neighbours'
+/// events in milliseconds, and how many binds of the floods failed.
 fn beside(scene: &Scene, agent: &Agent, floods: &[Flood]) -> (Vec<u64>, u64) {
-    // Held by root, so that nobody's holder is the attacker's.
+    // Held by root, so that no neighbour's holder is the attacker's.
     let ports = (0..NEIGHBOURS).map(|port| format!("127.0.0.1:{}", FIRST + port));
     let _held = scene.helper().holds(ports.map(|address| tcp(&address).listening()));
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         let stopping = Stopping(&stop);
         let floods: Vec<_> = floods.iter().map(|flood| scope.spawn(|| flood.run(&stop))).collect();
-        // They are under way, and the agent has noticed.
+        // The flood has started, and the agent has reported it.
         agent.wait_for("the flood", |event| {
             event.number("/process/uid").is_some_and(|uid| ours(uid) && uid != u64::from(NEIGHBOUR))
         });
@@ -94,13 +95,13 @@ fn beside(scene: &Scene, agent: &Agent, floods: &[Flood]) -> (Vec<u64>, u64) {
     })
 }
 
-/// How long its event took. That there is none fails the test.
+/// Returns how long its event took. A missing event fails the test.
 fn delay_ms(agent: &Agent, attempt: &Attempt) -> u64 {
     let event = agent.event_of(attempt);
     event.at_ns.saturating_sub(attempt.last().at_ns) / 1_000_000
 }
 
-/// What an attack needs beside the floods, for as long as this is there.
+/// What an attack needs in addition to the floods, until this is dropped.
 #[derive(Default)]
 pub struct Prepared {
     pub _holders: Vec<Holder>,
@@ -120,7 +121,8 @@ impl Prepared {
     }
 }
 
-/// All of the neighbours' are reported, and each of the flood's own is accounted for.
+/// All of the neighbours' failed binds are reported, and each of the flood's own is accounted
+/// for.
 pub fn an_attack(
     name: &str,
     prepare: impl Fn(&Scene) -> Prepared,
@@ -151,9 +153,10 @@ pub fn an_attack(
             delays[delays.len() / 2],
             delays[delays.len() - 1],
         ));
-        // Losses have no namespace, so a neighbour's on this machine may be among them.
+        // Losses have no namespace, so those of another process on this machine may be among
+        // them.
         assert!(told <= all && told + lost >= all, "{told} reported and {lost} lost of {all}");
-        // What the ring has no room for would be anybody's.
+        // Records that do not fit in the ring could be anybody's.
         assert_eq!(agent.look(|log| log.losses_of_anybody), 0, "{}", agent.talk());
         assert!(resident < 64 * 1024, "{resident} KiB");
         all_delays.extend(delays);
@@ -167,17 +170,17 @@ pub fn an_attack(
     }
 }
 
-/// Whether it is a user of this test's; those of a namespace have numbers from 100,000 on.
+/// Returns whether it is a user of this test; those of a namespace have ids from 100,000 on.
 fn ours(uid: u64) -> bool {
     [ATTACKER, NEIGHBOUR].map(u64::from).contains(&uid) || (100_000..165_536).contains(&uid)
 }
 
-/// How much of a flood is made; emulation is many times slower.
+/// Returns the size of a flood; emulation is many times slower.
 pub fn times(binds: u32) -> u32 {
     if in_guest() { binds / 100 } else { binds }
 }
 
-/// How many of something there are, of which a guest has little room.
+/// Returns a number of objects; a guest has little memory for them.
 pub fn many(full: u32) -> u32 {
     if in_guest() { full / 10 } else { full }
 }

@@ -1,6 +1,5 @@
-//! A busy server's worth of processes and connections, for the benchmarks:
-//! `crowd PROCESSES FILES CONNECTIONS TIME-WAIT`. Says `ready` when all is there
-//! and stays until stdin ends.
+//! The processes and connections of a busy server, for the benchmarks: `crowd PROCESSES FILES
+//! CONNECTIONS TIME-WAIT`. Prints `ready` when all exist, and stays until stdin ends.
 
 #![allow(clippy::print_stdout, reason = "it answers the harness, which reads all of it")]
 
@@ -22,13 +21,13 @@ fn main() -> anyhow::Result<()> {
     let mut next =
         || numbers.next().context("PROCESSES FILES CONNECTIONS TIME-WAIT")?.context("no number");
     let (processes, files, connections, time_wait) = (next()?, next()?, next()?, next()?);
-    // Every child ends when this end of the pipe is closed, however that happens.
+    // Every child exits when this end of the pipe is closed for any reason.
     let (mut waiting, keep) = io::pipe()?;
     let (mut told, tell) = io::pipe()?;
     let mut children = 0;
     let mut child = |work: &dyn Fn() -> anyhow::Result<Vec<OwnedFd>>| -> anyhow::Result<()> {
         children += 1;
-        // SAFETY: there is one thread, so the child may do what it likes.
+        // SAFETY: there is only one thread, so the child may run any code.
         match unsafe { libc::fork() } {
             -1 => Err(io::Error::last_os_error().into()),
             0 => {
@@ -88,7 +87,7 @@ fn connect(number: u32, many: u32) -> anyhow::Result<Vec<OwnedFd>> {
     Ok(open)
 }
 
-/// The accepting side closes first, so the rows are on the listener's port.
+/// The accepting side closes first, so the TIME-WAIT entries are on the listener's port.
 fn leave_time_wait(number: u32, many: u32) -> anyhow::Result<Vec<OwnedFd>> {
     let listener = TcpListener::bind((format!("127.0.2.{}", number + 1), 0))?;
     let mut clients = Vec::new();

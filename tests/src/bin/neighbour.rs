@@ -1,7 +1,7 @@
-//! Somebody else's trouble, for tests that must not mind it: `neighbour [RATE]`, in a
-//! network namespace of its own. A server holds a port; one process is refused it RATE
-//! times a second (2,000), each time at another address of 127/8, and 20 short-lived ones a
-//! second are refused it once. It ends when its stdin does.
+//! Failed binds of others, which must not affect a test: `neighbour [RATE]`, in a network
+//! namespace of its own. A server holds a port; one process fails to bind it RATE times a
+//! second (2,000), each time at another address of 127/8, and 20 short-lived processes a
+//! second fail once. It exits when its stdin ends.
 
 #![allow(clippy::print_stdout, reason = "it answers the harness, which reads all of it")]
 
@@ -26,7 +26,7 @@ fn main() -> anyhow::Result<()> {
         Some(rate) => rate.parse().context("RATE")?,
         None => 2_000,
     };
-    // All threads are made later, and are where this one is.
+    // All threads are created later, in this thread's namespace.
     enter_fresh();
     let _server = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT))?;
     thread::spawn(|| {
@@ -53,14 +53,14 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
-/// A process that cannot have its port, and ends.
+/// A process that cannot bind its port, and exits.
 fn crash() -> anyhow::Result<()> {
     // SAFETY: the child makes three system calls.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error().into()),
         0 => {
             let refused = TcpListener::bind((Ipv4Addr::LOCALHOST, PORT)).is_err();
-            // SAFETY: nothing of the parent's is to be cleaned up.
+            // SAFETY: nothing of the parent needs clean-up.
             unsafe { libc::_exit(i32::from(refused)) }
         }
         child => {

@@ -1,7 +1,7 @@
 //! A small server, for units and for people: `server ADDRESS:PORT [--no-reuseaddr]
-//! [--reuseport]`. It answers each connection with `ok` and closes it first, so that
-//! TIME-WAIT is on its side. Says when it listens, to a service manager as well
-//! (`sd_notify(3)`), and takes a socket from one if that gives it any.
+//! [--reuseport]`. It answers each connection with `ok` and closes it first, so that TIME-WAIT
+//! is on its side. Reports when it listens, to a service manager as well (`sd_notify(3)`), and
+//! accepts a socket from one.
 
 #![allow(clippy::print_stdout, reason = "it answers the harness, which reads all of it")]
 
@@ -34,7 +34,7 @@ fn main() -> anyhow::Result<()> {
     }
     let Some(address) = address else { bail!("ADDRESS:PORT [--no-reuseaddr] [--reuseport]") };
     let listener = match env::var_os("LISTEN_FDS") {
-        // SAFETY: the service manager gives descriptor 3 to this process alone
+        // SAFETY: the service manager passes descriptor 3 to this process only
         // (sd_listen_fds(3)), and nothing else here has used it.
         Some(_) => unsafe { OwnedFd::from_raw_fd(3) },
         None => {
@@ -46,7 +46,7 @@ fn main() -> anyhow::Result<()> {
     println!("listening");
     notify_ready()?;
     for connection in TcpListener::from(listener).incoming() {
-        // A client that is gone already is no reason to end.
+        // A client that has already disconnected is no reason to exit.
         connection.and_then(|mut connection| connection.write_all(b"ok\n")).ok();
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! A socket that the helper program makes, as it stands on its command line.
+//! A socket of the helper program, as an argument of its command line.
 
 use std::{
     fmt::{self, Display, Formatter},
@@ -62,30 +62,30 @@ pub struct Socket {
     pub listen: bool,
     /// Keep it across an exec.
     pub inheritable: bool,
-    /// Make it in a thread with a table of files of its own, which stays.
+    /// Create it in a thread with a descriptor table of its own, which stays.
     pub in_thread: bool,
     /// Bind and listen through an io_uring.
     pub through_ring: bool,
-    /// Go to this process's network namespace when it is made, and bind it from there.
+    /// Create it in this process's network namespace, and bind it from there.
     pub bound_beside: Option<u32>,
-    /// What is left of it: it listens, takes connections, and is closed.
+    /// What remains of it: it listens, takes connections, and is closed.
     pub leaving: Leaving,
     /// How many sockets to make like this, one after the other.
     pub times: u32,
 }
 
-/// What a listener leaves behind, each on so many connections.
+/// What a listener leaves behind, with this many connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leaving {
     /// Nothing: it stays.
     Nothing,
     /// TIME-WAIT: they were closed by this side first.
     TimeWait(u32),
-    /// Connections that go on, in the same process.
+    /// Connections that stay open, in the same process.
     Accepted(u32),
     /// FIN-WAIT-2: closed by this side, and the clients never close.
     FinWait2(u32),
-    /// FIN-WAIT-1: closed with data under way that the clients never read.
+    /// FIN-WAIT-1: closed with unsent data that the clients never read.
     FinWait1(u32),
 }
 
@@ -202,7 +202,7 @@ impl Socket {
         Self { inheritable: true, ..self }
     }
 
-    /// In a thread with a table of files of its own.
+    /// In a thread with a descriptor table of its own.
     #[must_use]
     pub fn in_thread(self) -> Self {
         Self { in_thread: true, ..self }

@@ -1,4 +1,4 @@
-//! What is written twice is the same, and what is linked is there.
+//! Texts that are written twice are equal, and links have a target.
 
 use std::{
     collections::BTreeMap,

@@ -1,4 +1,4 @@
-//! What is missing, in words and then in deeds.
+//! What is missing: prints it, then installs it.
 
 use crate::{
     packages::{self, CHANGES, POLICY, Package},
@@ -17,17 +17,17 @@ pub struct Plan {
     wheels: Vec<(&'static Wheel, &'static str)>,
 }
 
-/// Where a compiler for the eBPF target comes from.
+/// The source of a compiler for the eBPF target.
 #[derive(Clone, Copy)]
 enum Source {
     /// The distribution has one with `core` precompiled.
     Packages,
-    /// It has not; rustup's nightly compiles `core` itself.
+    /// The distribution has none; rustup's nightly compiles `core` itself.
     Rustup,
 }
 
 impl Plan {
-    /// Begins with those of some packages that are missing.
+    /// Creates a plan with the packages that are missing.
     pub fn new(packages: &[Package]) -> Self {
         packages::remove_leftover();
         Self { packages: packages::missing(packages), ..Self::default() }
@@ -53,7 +53,7 @@ impl Plan {
         self
     }
 
-    /// Adds what packs.
+    /// Adds cargo-deb.
     pub fn with_cargo_deb(mut self) -> Self {
         self.cargo_deb = !source::has_cargo_deb();
         self
@@ -64,7 +64,7 @@ impl Plan {
         self.lines().is_empty()
     }
 
-    /// Says what it is about to do, and does it.
+    /// Prints the steps, and carries them out.
     pub fn carry_out(self) -> anyhow::Result<()> {
         for line in self.lines() {
             say(&line);
@@ -92,7 +92,7 @@ impl Plan {
         Ok(())
     }
 
-    /// Everything in words: what, why, and what that changes. Nothing if nothing is missing.
+    /// Returns the plan as text: what, why, and what it changes. Empty if nothing is missing.
     fn lines(&self) -> Vec<String> {
         let mut what: Vec<_> = self
             .packages

@@ -45,7 +45,7 @@ pub fn install_linker() -> anyhow::Result<()> {
     checked(&mut install)
 }
 
-/// Returns whether cargo-deb is there, in any version.
+/// Returns whether cargo-deb is installed, in any version.
 pub fn has_cargo_deb() -> bool {
     let found =
         cargo().args(["deb", "--version"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
@@ -57,7 +57,7 @@ pub fn install_cargo_deb() -> anyhow::Result<()> {
     checked(cargo().args(["install", "cargo-deb", "--version", CARGO_DEB, "--locked"]))
 }
 
-/// The major version in rustc's own account of itself.
+/// Returns the major version of LLVM that rustc reports.
 fn llvm_major(rustc: &Path) -> anyhow::Result<u32> {
     let output = toolchain::without_outer_cargo(&mut Command::new(rustc)).arg("-vV").output()?;
     let text = String::from_utf8_lossy(&output.stdout);

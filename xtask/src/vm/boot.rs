@@ -1,5 +1,5 @@
-//! One boot under QEMU's own emulation: with KVM the kernels hang here, so it is
-//! never used, and every run has an end.
+//! One boot under QEMU's own emulation. It never uses KVM, under which the kernels hang here,
+//! and every run has a time limit.
 
 use std::{
     fs::{self, File},
@@ -13,7 +13,7 @@ use anyhow::Context as _;
 
 use crate::vm::{emulator, outcome::Outcome, scenario::Scenario};
 
-/// Longer than the whole suite takes on a slow machine with another guest beside it.
+/// Longer than the whole suite takes on a slow machine with another guest running.
 const DEADLINE: Duration = Duration::from_secs(2400);
 
 /// A guest that is ready to boot.
@@ -25,9 +25,9 @@ pub struct Guest {
     pub scenario: &'static Scenario,
     /// Whether the whole suite runs.
     pub whole: bool,
-    /// Where what it says is kept.
+    /// The directory for its output.
     pub folder: PathBuf,
-    /// What it is to do.
+    /// Its kernel parameters.
     pub parameters: String,
 }
 
@@ -37,8 +37,8 @@ impl Guest {
         format!("{} {}", self.release, self.scenario.name)
     }
 
-    /// Boots it and waits for its end; gives what it came to and how many seconds it took.
-    /// Shows what it said if it failed.
+    /// Boots it and waits for its end; returns the outcome and the seconds it took. Prints its
+    /// output if it failed.
     pub fn run(&self) -> anyhow::Result<(Outcome, u64)> {
         let Self { vmlinuz, initrd, folder, parameters, .. } = self;
         let said = boot(vmlinuz, initrd, None, Clock::Real, parameters, folder)?;
@@ -53,13 +53,13 @@ impl Guest {
     }
 }
 
-/// How a guest's time passes.
+/// The guest's clock.
 #[derive(Clone, Copy)]
 pub enum Clock {
-    /// As it does here, on two processors.
+    /// The host's time, on two processors.
     Real,
-    /// A nanosecond for each instruction, on one processor: what is measured does not
-    /// depend on what else this machine does.
+    /// A nanosecond for each instruction, on one processor: a measurement does not depend on
+    /// other work on this machine.
     Instructions,
 }
 
@@ -74,18 +74,18 @@ impl Clock {
     }
 }
 
-/// What came of a boot.
+/// The output of a boot.
 pub struct Said {
     /// On the second serial port.
     pub output: String,
-    /// By the kernel.
+    /// Of the kernel.
     pub console: String,
     /// How long it ran.
     pub seconds: u64,
 }
 
-/// Boots a kernel with an initramfs, and with a disk where there is one (what is written
-/// to it is kept apart, and not for long), and waits for its end.
+/// Boots a kernel with an initramfs, and with a disk if there is one, and waits for its end.
+/// Writes to the disk go to a temporary file.
 pub fn boot(
     vmlinuz: &Path,
     initrd: &Path,

@@ -1,5 +1,5 @@
-//! A whole Debian under QEMU: systemd as pid 1, the package installed in it, and
-//! the investigation played with real units (`tests/src/bin/guest`).
+//! A whole Debian under QEMU: systemd as pid 1, the package installed in it, and scenarios
+//! with real units (`tests/src/bin/guest`).
 
 use std::{
     fs::{self, File},
@@ -22,7 +22,7 @@ mod tree;
 /// Options of `vm debian`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Only the scenarios whose name contains this, or one of several with commas between
+    /// Only the scenarios whose name contains this text, or one of several separated by commas
     #[arg(long, default_value = "")]
     filter: String,
 }
@@ -31,7 +31,7 @@ pub struct Args {
 const SUITE: &str = "trixie";
 const SERIES: &str = "6.12";
 
-/// Beside what every guest needs.
+/// Besides what every guest needs.
 const NEEDS: [Package; 2] = [
     Package::new("mmdebstrap", "/usr/bin/mmdebstrap", "makes the guest's root"),
     Package::new("e2fsprogs", "/usr/sbin/mke2fs", "makes the guest's disk"),
@@ -43,8 +43,8 @@ const REVISIONS: [&str; 2] = ["1", "2"];
 /// The disk's driver is a module; ext4 is not.
 const MODULES: [&str; 1] = ["virtio_blk"];
 
-/// Mounts the disk, lays what is tested into it, and leaves pid 1 to systemd. The
-/// disk's own file stays as it is: QEMU keeps what is written to it apart.
+/// Mounts the disk, copies what is tested onto it, and starts systemd as pid 1. The disk's
+/// file does not change: QEMU keeps writes in a temporary file.
 const INIT: &str = r#"#!/bin/sh
 mount -t devtmpfs devtmpfs /dev
 for module in /modules/*.ko; do insmod "$module"; done
@@ -54,7 +54,7 @@ printf '%s' '@FILTER@' > /root/opt/payload/filter
 exec switch_root /root /sbin/init
 "#;
 
-/// Builds, boots and tells; fails if a scenario did.
+/// Builds, boots and prints the result; fails if a scenario failed.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     ensure!(
         args.filter.chars().all(|char| char.is_ascii_alphanumeric() || "_,".contains(char)),
@@ -81,8 +81,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What the guest came to: it passed only if it said so to its end, and its kernel had
-/// nothing to complain of.
+/// Returns the outcome: it passed only if it reported so to its end, and its kernel printed no
+/// warnings.
 fn outcome(output: &str) -> &'static str {
     let mut lines = output.lines().map(str::trim);
     match () {
@@ -93,7 +93,7 @@ fn outcome(output: &str) -> &'static str {
     }
 }
 
-/// The packages, of the same binary.
+/// Builds the packages, of the same binary.
 fn pack(programs: &Programs, folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let pack = |revision| {
         let package = folder.join(format!("portwatch-{revision}.deb"));

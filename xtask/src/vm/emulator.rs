@@ -15,7 +15,7 @@ use crate::{
 pub const PROGRAM: &str = "qemu-system-x86_64";
 const PACKAGE: &str = "qemu-system-x86";
 
-/// Installs it out of the release's backports if what is there is too old.
+/// Installs it from the release's backports if the installed one is too old.
 pub fn install(cache: &Path) -> anyhow::Result<()> {
     if version().is_some_and(|version| version >= OLDEST_QEMU) {
         return Ok(());

@@ -1,5 +1,5 @@
-//! The guest's root: busybox, the programs, the modules that are needed, and
-//! the script that runs as pid 1.
+//! The guest's root: busybox, the programs, the required modules, and the script that runs as
+//! pid 1.
 
 use std::{
     fs::File,
@@ -19,8 +19,8 @@ const APPLETS: [&str; 16] = [
     "sleep", "umount", "true", "tr", "head",
 ];
 
-/// The tests' output goes to the second serial port, so that the kernel's own
-/// does not mix with it. What is in capitals is on the kernel's command line.
+/// The tests' output goes to the second serial port, so that the kernel's own does not mix
+/// with it. Names in capitals come from the kernel's command line.
 const INIT: &str = r#"#!/bin/sh
 say() { echo "$@" > /dev/ttyS1; }
 mount -t proc proc /proc
@@ -66,7 +66,7 @@ say "end of run"
 reboot -f
 "#;
 
-/// Writes the initramfs and gives its path.
+/// Writes the initramfs and returns its path.
 pub fn build(
     kernel: &Kernel,
     programs: &Programs,

@@ -1,5 +1,5 @@
-//! Stock kernels out of Debian's archive. Versions rotate there, so the newest
-//! of a series is asked for, and what was unpacked is kept by version and checksum.
+//! Stock kernels from Debian's archive. Versions rotate there, so the newest of a series is
+//! used, and cached by version and checksum.
 
 use std::{
     fs,
@@ -13,15 +13,15 @@ use crate::vm::{apt::Apt, quietly};
 
 /// A kernel that is ready to boot.
 pub struct Kernel {
-    /// As `uname -r` says it.
+    /// As `uname -r` prints it.
     pub version: String,
     pub vmlinuz: PathBuf,
-    /// The folder of its modules.
+    /// The directory of its modules.
     pub modules: PathBuf,
 }
 
-/// Debian's suites that have a series: the release's own, and that of its security updates.
-/// What is newer than the releases' kernels is in the backports.
+/// Returns Debian's suites that have a series: the release's own, and that of its security
+/// updates. Kernels newer than the releases' are in the backports.
 fn suites(series: &str) -> (&'static str, &'static str) {
     match series {
         "5.10" => ("bullseye", "bullseye-security"),
@@ -82,8 +82,8 @@ fn newest(apt: &Apt, series: &str) -> anyhow::Result<Vec<String>> {
 
 const FLAVOUR: &str = "-cloud-amd64";
 
-/// The packages of the newest version of a series. From 6.19 on the image is split: its
-/// package is empty, and what is in it is in two others, of which the archive loses the
+/// Returns the packages of the newest version of a series. From 6.19 on the image is split:
+/// its package is empty, and two others have its content, of which the archive removes the
 /// modules' sooner.
 fn newest_of(series: &str, names: &str) -> Option<Vec<String>> {
     let has = |name: &str| names.lines().any(|line| line == name);
@@ -110,7 +110,7 @@ fn newest_of(series: &str, names: &str) -> Option<Vec<String>> {
         .map(|(_, packages)| packages)
 }
 
-/// The numbers in a version, to be compared one by one.
+/// Returns the numbers in a version, to compare them one by one.
 pub fn numbers(version: &str) -> Vec<u32> {
     version
         .split(|char: char| !char.is_ascii_digit())

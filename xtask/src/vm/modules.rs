@@ -1,5 +1,4 @@
-//! Kernel modules with what they need themselves; nothing loads any on its own in the
-//! guest.
+//! Kernel modules and their dependencies; the guest loads none by itself.
 
 use std::{
     fs,
@@ -9,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 
-/// What the tests need, where the kernel has it as a module.
+/// What the tests need, if the kernel has it as a module.
 pub const OF_TESTS: [&str; 5] = ["inet_diag", "tcp_diag", "udp_diag", "vxlan", "sctp"];
 
 /// A module, unpacked.
@@ -18,7 +17,7 @@ pub struct Module {
     pub bytes: Vec<u8>,
 }
 
-/// All that are needed, each after those that it needs.
+/// Returns all needed modules, each after its dependencies.
 pub fn needed(folder: &Path, wanted: &[&str]) -> anyhow::Result<Vec<Module>> {
     let files = files_below(&folder.join("kernel"))?;
     let mut modules = Vec::new();
@@ -32,7 +31,7 @@ fn add(name: &str, files: &[PathBuf], modules: &mut Vec<Module>) -> anyhow::Resu
     if modules.iter().any(|module| module.name == name) {
         return Ok(());
     }
-    // What has no file is built in.
+    // A module without a file is built in.
     let Some(file) = files.iter().find(|file| name_of(file).as_deref() == Some(name)) else {
         return Ok(());
     };
@@ -51,7 +50,7 @@ fn name_of(file: &Path) -> Option<String> {
     matches!(ending, "ko" | "ko.xz").then(|| stem.replace('-', "_"))
 }
 
-/// The modules that a module says it needs (`depends=` in its `.modinfo`).
+/// Returns the dependencies of a module (`depends=` in its `.modinfo`).
 fn depends(module: &[u8]) -> Vec<String> {
     module
         .split(|&byte| byte == 0)
@@ -75,7 +74,7 @@ fn files_below(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// A module's bytes: `.ko`, or `.ko.xz` on newer kernels.
+/// Returns a module's bytes: from `.ko`, or from `.ko.xz` on newer kernels.
 fn unpacked(file: &Path) -> anyhow::Result<Vec<u8>> {
     if file.extension().is_none_or(|ending| ending != "xz") {
         return Ok(fs::read(file)?);

@@ -1,38 +1,38 @@
-//! What a guest's run came to, read from what it said.
+//! The outcome of a guest's run, read from its output.
 
 use std::collections::BTreeSet;
 
-/// What a run came to.
+/// The outcome of a run.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// The suites' exit status; `None` if the guest did not say it, or not all.
+    /// The suites' exit status; `None` if the guest did not report it, or not completely.
     status: Option<i32>,
     /// Lines of the guest's kernel that should not be there.
     pub warnings: usize,
-    /// Whether the kernel was locked down as the scenario wants it.
+    /// Whether the kernel was locked down as the scenario requires.
     locked_as_wanted: bool,
-    /// Tests that passed, those aside that were skipped as is expected.
+    /// Tests that passed, without those that were skipped as expected.
     pub passed: u32,
     pub failed: u32,
     pub skipped: u32,
     /// From the agent's start until it was ready, in milliseconds.
     pub ready_ms: Option<u32>,
-    /// Instructions that the verifier went through, at most for one program.
+    /// Instructions that the verifier processed, the most for one program.
     pub verified: Option<u32>,
 }
 
 impl Outcome {
-    /// Something was tried and passed, and the kernel had nothing to complain of.
+    /// Returns whether something was tested and passed, and the kernel printed no warnings.
     pub fn passed(&self) -> bool {
         self.status == Some(0) && self.warnings == 0 && self.locked_as_wanted && self.passed > 0
     }
 
-    /// Whether the guest came to its end.
+    /// Returns whether the guest reached its end.
     pub fn ended(&self) -> bool {
         self.status.is_some()
     }
 
-    /// The outcome in a few words.
+    /// Returns the outcome in a few words.
     pub fn word(&self) -> String {
         let Some(status) = self.status else { return "did not end".to_owned() };
         let counts =
@@ -51,7 +51,7 @@ impl Outcome {
         word
     }
 
-    /// Reads what the guest said. `lockdown` is the mode that is wanted.
+    /// Reads the guest's output. `lockdown` is the required mode.
     pub fn read(output: &str, lockdown: &str) -> Self {
         let mut read = Self::default();
         let mut skipped = BTreeSet::new();
@@ -79,7 +79,7 @@ impl Outcome {
         }
         read.skipped = u32::try_from(skipped.len()).unwrap_or(u32::MAX);
         read.passed = read.passed.saturating_sub(read.skipped);
-        // Only with the last line are all warnings there.
+        // All warnings are there only with the last line.
         read.status = read.status.filter(|_| complete);
         read
     }
@@ -99,7 +99,7 @@ fn count(counts: &str, word: &str) -> u32 {
         .unwrap_or(0)
 }
 
-/// The number behind a key.
+/// Returns the number after a key.
 fn number(text: &str, key: &str) -> Option<u32> {
     text.split_whitespace().find_map(|word| word.strip_prefix(key)?.parse().ok())
 }

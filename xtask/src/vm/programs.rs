@@ -10,7 +10,7 @@ use anyhow::{Context as _, ensure};
 
 use crate::{cargo, checked, root};
 
-/// Where they are built, apart from those of this machine.
+/// Where they are built, separate from those of this machine.
 pub const TARGET: &str = "x86_64-unknown-linux-gnu";
 pub const TARGET_DIR: &str = "target/static";
 
@@ -22,7 +22,7 @@ pub struct Programs {
     pub server: PathBuf,
 }
 
-/// Where the suites are that judge them, and the benchmark of what they cost.
+/// The paths of the suites, and of the benchmark of their cost.
 pub struct Tests {
     pub live: PathBuf,
     pub differential: PathBuf,

@@ -1,17 +1,17 @@
-//! Under which circumstances each kernel is tried.
+//! The conditions under which each kernel is tested.
 
-/// A guest's circumstances, handed to it on the kernel's command line: what the kernel
-/// does not know of that is pid 1's environment.
+/// A guest's conditions, passed on the kernel's command line: parameters that the kernel does
+/// not know become pid 1's environment.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Scenario {
     pub name: &'static str,
-    /// The set of hooks, as `--hooks` names it.
+    /// The hook set, as `--hooks` names it.
     pub hooks: &'static str,
     /// The kernel's lockdown mode.
     pub lockdown: &'static str,
-    /// What is not there.
+    /// What is missing.
     lacks: &'static str,
-    /// Whether the differential test runs as well, which has no use for hooks.
+    /// Whether the differential test runs too, which needs no hooks.
     pub differential: bool,
     suite: Suite,
 }
@@ -23,8 +23,8 @@ enum Suite {
     Only(&'static [&'static str]),
 }
 
-/// The tests in which kernels differ: every way to be refused, who holds the port, and what
-/// only some kernels have.
+/// The tests in which kernels differ: every cause, every class of holder, and what only some
+/// kernels have.
 const CORE: &[&str] = &[
     "bound_only::",
     "causes::",
@@ -112,7 +112,7 @@ pub fn names() -> Vec<&'static str> {
 }
 
 impl Scenario {
-    /// Parts of the names of the tests that run; none for all of them.
+    /// Returns parts of the names of the tests that run; none for all of them.
     pub fn tests(&self, quick: bool) -> &'static [&'static str] {
         match self.suite {
             Suite::Whole if !quick => &[],
@@ -121,8 +121,8 @@ impl Scenario {
         }
     }
 
-    /// What to append to the kernel's command line. Under emulation all takes many times as
-    /// long, so the agent has more time for an event.
+    /// Returns what to append to the kernel's command line. Under emulation everything takes
+    /// many times as long, so the agent has more time for an event.
     pub fn parameters(&self, tests: &str, differential: u32) -> String {
         let Self { hooks, lockdown, lacks, .. } = self;
         let mut parameters = format!(

@@ -17,7 +17,7 @@ pub struct Row {
 
 const HEAD: &str = "| kernel | scenario | tests | passed | skipped | failed | kernel warnings | ready after, ms | verified instructions | suite, s |";
 const RULE: &str = "|---|---|---|---|---|---|---|---|---|---|";
-/// The rows stand between these lines.
+/// The rows are between these lines.
 const BEGIN: &str = "<!-- begin of results -->";
 const END: &str = "<!-- end of results -->";
 
@@ -45,7 +45,7 @@ impl Row {
         format!("{} {}", self.release, self.scenario)
     }
 
-    /// By version, and then as the scenarios are listed.
+    /// By version, then in the order of the scenarios.
     pub fn order(&self) -> (Vec<u32>, usize) {
         order(&self.release, self.scenario)
     }
@@ -66,7 +66,7 @@ pub fn render(rows: &[Row]) -> String {
     format!("{HEAD}\n{RULE}\n{}\n", lines.join("\n"))
 }
 
-/// Enters the rows into the document, in place of those of the same series and scenario.
+/// Writes the rows into the document, and replaces those of the same series and scenario.
 pub fn enter(document: &Path, rows: &[Row]) -> anyhow::Result<()> {
     let text = fs::read_to_string(document)
         .with_context(|| format!("failed to read {}", document.display()))?;

@@ -1,5 +1,5 @@
-//! What is said to the service manager (sd_notify(3)), if there is one. It is a reader like
-//! any other: one that does not read is not waited for.
+//! Notifications to the service manager (sd_notify(3)), if there is one. As with any other
+//! output, the agent does not wait for a manager that does not read.
 
 use std::{
     env,
@@ -25,12 +25,12 @@ use crate::{
     talk::Ear,
 };
 
-/// How soon `READY=1` is said again if the manager has not taken it.
+/// Time until `READY=1` is sent again if the manager has not taken it.
 const AGAIN: Duration = Duration::from_secs(1);
-/// There is one to be said again.
+/// Signals that a message must be sent again.
 static UNHEARD: Notify = Notify::const_new();
 
-/// Says it; without a manager nobody hears. Whether it was taken.
+/// Sends the state, if there is a manager. Returns whether it was taken.
 pub fn tell(state: &[NotifyState<'_>]) -> bool {
     let Some(to) = env::var_os("NOTIFY_SOCKET") else { return true };
     let mut text = String::new();
@@ -48,8 +48,8 @@ pub fn tell(state: &[NotifyState<'_>]) -> bool {
     }
 }
 
-/// Sends a message if there is room for it: a socket takes few (net.unix.max_dgram_qlen),
-/// and a blocking send waits until its owner reads.
+/// Sends a message if there is space: a socket's queue is short (net.unix.max_dgram_qlen), and
+/// a blocking send would wait for its reader.
 fn send(to: &OsStr, text: &str) -> io::Result<()> {
     let address = match to.as_bytes().strip_prefix(b"@") {
         Some(name) => SocketAddr::from_abstract_name(name)?,
@@ -60,15 +60,15 @@ fn send(to: &OsStr, text: &str) -> io::Result<()> {
     socket.send_to_addr(text.as_bytes(), &address).map(drop)
 }
 
-/// It is ready, or a reload has come to its end. The manager waits for this, so it is said
-/// again if it was not taken ([`attend`]).
+/// Sends `READY=1`: the agent is ready, or a reload has ended. The manager waits for this, so
+/// it is sent again if it was not taken ([`attend`]).
 pub fn ready() {
     if !tell(&[NotifyState::Ready]) {
         UNHEARD.notify_one();
     }
 }
 
-/// A reload begins: the manager waits for the next `READY=1`.
+/// Announces a reload: the manager then waits for the next `READY=1`.
 pub fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => _ = tell(&[NotifyState::Reloading, now]),
@@ -76,7 +76,7 @@ pub fn reloading() {
     }
 }
 
-/// Sees to what is to be said with time, for as long as it is polled.
+/// Sends what is due over time, for as long as it is polled.
 pub async fn attend(metrics: &Metrics) {
     let again = async {
         loop {
@@ -91,8 +91,8 @@ pub async fn attend(metrics: &Metrics) {
     }
 }
 
-/// Pings as often as the manager wants (`WATCHDOG_USEC`), for as long as refusals that
-/// wait are looked into. Without a watchdog there is nothing to wake up for.
+/// Pings as often as the manager requires (`WATCHDOG_USEC`), as long as waiting failed binds
+/// make progress. Without a watchdog it never wakes up.
 async fn ping(metrics: &Metrics) {
     let Some(limit) = sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero()) else {
         return pending().await;
@@ -106,7 +106,7 @@ async fn ping(metrics: &Metrics) {
     }
 }
 
-/// Half of the limit, as sd_watchdog_enabled(3) recommends.
+/// Returns half of the limit, as sd_watchdog_enabled(3) recommends.
 fn interval(limit: Duration) -> Duration {
     limit / 2
 }
@@ -120,7 +120,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("notify");
         let manager = UnixDatagram::bind(&path).unwrap();
-        // More than any queue of datagrams has room for.
+        // More than any queue of datagrams can hold.
         let refused = (0..100_000).find_map(|_| send(path.as_os_str(), "WATCHDOG=1\n").err());
         assert_eq!(refused.map(|error| error.kind()), Some(io::ErrorKind::WouldBlock));
         let mut message = [0; 64];

@@ -1,4 +1,4 @@
-//! The configuration, read again while the agent goes on.
+//! Reloads the configuration while the agent runs.
 
 use std::{fmt::Display, future::pending, mem, thread, time::Duration};
 
@@ -13,39 +13,39 @@ use super::{
 };
 use crate::{config::Settings, metrics::Metrics, pipeline::Controls};
 
-/// How long the service manager waits before it hears that all stays as it was. What is read
-/// later is taken over then.
+/// How long the service manager waits before it is told that nothing has changed. A file that
+/// is read later still takes effect.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A file system may take as long as it likes, so the file is read on a thread of its own,
-/// of which there is one at a time.
+/// A file system may take any time, so a thread of its own reads the file. There is one such
+/// thread at a time.
 pub struct Reload<'a> {
     given: &'a settings::Given,
     started: &'a Settings,
     reading: Option<Reading>,
-    /// It was asked for once more, and the file may have been read before that.
+    /// Another reload was requested, and the file may have been read before that.
     again: bool,
 }
 
 struct Reading {
     answer: oneshot::Receiver<Read>,
-    /// Until when the manager waits; `None` once it has been told that all stays as it was.
+    /// How long the manager waits; `None` after it was told that nothing has changed.
     until: Option<Instant>,
 }
 
-/// What holds now.
+/// The effective settings.
 pub type Read = Result<Settings, Failure>;
 
-/// What has come of reading; `None` if it takes long.
+/// The result of reading; `None` if it takes long.
 pub type Progress = Option<Result<Read, RecvError>>;
 
 impl<'a> Reload<'a> {
-    /// Reads what the options name, of an agent that was started with these settings.
+    /// Creates a reload with the options of an agent that was started with these settings.
     pub fn of(given: &'a settings::Given, started: &'a Settings) -> Self {
         Self { given, started, reading: None, again: false }
     }
 
-    /// Begins to read.
+    /// Starts reading.
     pub fn begin(&mut self, metrics: &Metrics) {
         manager::reloading();
         if let Some(reading) = &self.reading {
@@ -58,7 +58,7 @@ impl<'a> Reload<'a> {
         let (tell, answer) = oneshot::channel();
         let given = self.given.clone();
         let read = move || {
-            // Where nobody waits any more the agent is ending.
+            // If nobody receives it, the agent is ending.
             let _ = tell.send(given.read().map(|configured| configured.settings));
         };
         match thread::Builder::new().name("configuration".to_owned()).spawn(read) {
@@ -69,8 +69,8 @@ impl<'a> Reload<'a> {
         }
     }
 
-    /// Waits until something has come of it; for ever if nothing was begun. Nothing is lost
-    /// when this is dropped.
+    /// Waits for a result; forever if no reload was started. Nothing is lost when this is
+    /// dropped.
     pub async fn progress(&mut self) -> Progress {
         let Some(Reading { answer, until }) = &mut self.reading else { return pending().await };
         match *until {
@@ -79,7 +79,7 @@ impl<'a> Reload<'a> {
         }
     }
 
-    /// Does what is to be done then.
+    /// Handles the result.
     pub async fn go_on(&mut self, progress: Progress, controls: &Controls, metrics: &Metrics) {
         match progress {
             None => {

@@ -1,6 +1,5 @@
-//! A line on stderr's terminal that is drawn again and again. A terminal that takes nothing
-//! (Ctrl-S, a connection that is dead) is not waited for: what it does not take at once is
-//! not shown.
+//! A line on stderr's terminal that is redrawn. It does not wait for a terminal that takes
+//! nothing (Ctrl-S, a dead connection): what cannot be written at once is not shown.
 
 use std::{io, time::Duration};
 
@@ -10,18 +9,18 @@ use rustix::termios::tcgetwinsize;
 use super::{Stream, put, talked_to};
 use crate::shared::Shared;
 
-/// How often a line is drawn, a second.
+/// Redraws a second.
 const TIMES: u8 = 20;
-/// Columns of a terminal that does not know how many it has.
+/// Columns of a terminal that does not report its width.
 const COLUMNS: u16 = 80;
 
-/// The place on stderr where a wait is shown.
+/// Returns the draw target that shows a wait on stderr.
 #[expect(clippy::disallowed_methods, reason = "this is the layer")]
 pub fn progress() -> ProgressDrawTarget {
     ProgressDrawTarget::term_like_with_hz(Box::new(Drawn::default()), TIMES)
 }
 
-/// What has been drawn and not been written.
+/// What has been drawn and not yet written.
 #[derive(Debug, Default)]
 struct Drawn(Shared<Vec<String>>);
 

@@ -4,18 +4,18 @@ use rustix::termios::{Action, tcflow};
 
 use super::*;
 
-/// A terminal: the end of whoever looks at it, and the one that is written to.
+/// A terminal: the end of the screen, and the one that is written to.
 fn terminals() -> (OwnedFd, OwnedFd) {
     let (mut screen, mut line) = (-1, -1);
     // SAFETY: the numbers are this function's own, and the rest may be null.
     let made =
         unsafe { libc::openpty(&mut screen, &mut line, ptr::null_mut(), ptr::null(), ptr::null()) };
     assert_eq!(made, 0, "{}", io::Error::last_os_error());
-    // SAFETY: both are new, and nobody else's.
+    // SAFETY: both descriptors are new and owned by nobody else.
     unsafe { (OwnedFd::from_raw_fd(screen), OwnedFd::from_raw_fd(line)) }
 }
 
-/// Whether it comes to an end.
+/// Returns whether it comes to an end.
 fn ends(what: impl FnOnce() + Send + 'static) -> bool {
     let (done, ended) = mpsc::channel();
     thread::spawn(move || {
@@ -33,7 +33,7 @@ fn a_terminal_that_is_stopped_is_not_waited_for() {
     assert!(ends(move || put(own.as_fd(), b"waiting", Duration::ZERO)));
 }
 
-/// It has room for some of each, and then for none.
+/// It has space for a part of each, and then for none.
 #[test]
 fn a_terminal_that_nobody_looks_at_is_not_waited_for() {
     let (_screen, line) = terminals();

@@ -1,4 +1,4 @@
-//! One port's result, as JSON has it.
+//! One port's result as JSON.
 
 use std::net::IpAddr;
 
@@ -16,9 +16,9 @@ use crate::{
 #[derive(Debug, Serialize)]
 pub struct Line {
     port: u16,
-    /// `null` for any.
+    /// `null` for all addresses.
     address: Option<IpAddr>,
-    /// The interface that was asked about, by its name.
+    /// The name of the interface in the target.
     #[serde(skip_serializing_if = "Option::is_none")]
     device: Option<String>,
     protocol: &'static str,
@@ -26,15 +26,15 @@ pub struct Line {
     free: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     listening: Option<bool>,
-    /// Until it was so, or until the end.
+    /// Time until the condition was met, or until the end.
     pub waited_ms: u64,
-    /// Why it is not so.
+    /// Why the condition is not met.
     in_the_way: Option<String>,
-    /// Who listens.
+    /// The listening socket.
     #[serde(skip_serializing_if = "Option::is_none")]
     listener: Option<String>,
     time_wait: TimeWait,
-    /// What the answer takes for granted.
+    /// Assumptions of the answer.
     pub notes: Vec<String>,
 }
 
@@ -45,7 +45,7 @@ struct TimeWait {
 }
 
 impl Line {
-    /// Of `port` in `state`.
+    /// Creates the line for `port` in `state`.
     pub fn of(port: &Port, state: &State, host: &Host) -> Self {
         let Port { asked, standing, met_after } = port;
         let waited = met_after.unwrap_or(state.waited);
@@ -68,7 +68,7 @@ impl Line {
     }
 }
 
-/// Why the condition does not hold, in words.
+/// Returns why the condition is not met, as text.
 pub fn in_the_way(asked: &Asked, standing: &Standing) -> String {
     let words = standing.words();
     match (asked.is_free(), words) {

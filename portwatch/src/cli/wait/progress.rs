@@ -1,5 +1,5 @@
-//! What is told while it waits: a line that is drawn again and again on a
-//! terminal, elsewhere one at the beginning and one at the end.
+//! Progress messages of a wait: on a terminal a line that is redrawn, elsewhere one line at
+//! the beginning and one at the end.
 
 use std::time::Duration;
 
@@ -12,23 +12,23 @@ use crate::{
     wait::State,
 };
 
-/// The talk on stderr.
+/// The messages on stderr.
 pub struct Progress {
     timeout: Duration,
     /// On a terminal.
     bar: Option<ProgressBar>,
     told: bool,
-    /// It was said that TIME-WAIT is longer than the timeout.
+    /// Whether the warning that TIME-WAIT outlasts the timeout was printed.
     warned: bool,
 }
 
 impl Progress {
-    /// Nothing is told before there is something to wait for.
+    /// Creates it; nothing is printed before the first `tell`.
     pub fn new(timeout: Duration) -> Self {
         Self { timeout, bar: None, told: false, warned: false }
     }
 
-    /// Tells how it stands.
+    /// Shows the current state.
     pub fn tell(&mut self, state: &State) {
         let still = waits_for(state);
         if !self.told {
@@ -48,7 +48,7 @@ impl Progress {
         }
     }
 
-    /// Says at once what cannot end in time.
+    /// Warns at once if the condition cannot be met in time.
     fn warn(&mut self, state: &State) {
         let left = self.timeout.saturating_sub(state.waited);
         let longest = state.ports.iter().filter(|port| !port.standing.met).find_map(|port| {
@@ -68,7 +68,7 @@ impl Progress {
         }
     }
 
-    /// Clears the line, or says the last one; `None` where the wait was broken off.
+    /// Clears the line, or prints the last one; `None` if the wait was interrupted.
     pub fn end(self, state: Option<&State>) {
         if let Some(bar) = self.bar {
             bar.finish_and_clear();
@@ -84,7 +84,8 @@ impl Progress {
     }
 }
 
-/// `tcp *:8080: LISTEN 0.0.0.0:8080 (inode 7)`, for each port that is not yet so.
+/// `tcp *:8080: LISTEN 0.0.0.0:8080 (inode 7)`, for each port that does not meet the condition
+/// yet.
 fn waits_for(state: &State) -> String {
     let unmet = state.ports.iter().filter(|port| !port.standing.met);
     let said =

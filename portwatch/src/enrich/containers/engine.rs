@@ -1,7 +1,7 @@
 //! The API of Docker and Podman, over a unix socket.
 //!
-//! The engine may be a user's, who answers what they like: so much of an answer is read,
-//! and so much of it is kept.
+//! The engine may be a user's, who controls its answers: the bytes that are read and kept are
+//! limited.
 
 use std::{future::poll_fn, io, pin::Pin, time::Instant};
 
@@ -18,9 +18,9 @@ use crate::enrich::{containers::published::Listed, host::Host, run::Service};
 
 mod answer;
 
-/// How much is read of a list, with its head. A container's entry is 1 to 3 KB.
+/// Bytes that are read of a list, with its head. A container's entry is 1 to 3 KB.
 const MOST_OF_ALL: u64 = 4 << 20;
-/// The same where one container was asked for, whose labels may be long.
+/// The same for a request for one container, whose labels may be long.
 const MOST_OF_ONE: u64 = 64 << 10;
 
 /// Why there is no list.
@@ -29,25 +29,24 @@ pub enum Error {
     /// The engine has no socket.
     #[error("no socket")]
     Absent,
-    /// There is no connection, or no answer before the deadline.
+    /// Connecting failed, or there was no answer before the deadline.
     #[error("{0}")]
     Unreachable(#[from] io::Error),
-    /// The answer is no HTTP, or more than is read.
+    /// The answer is not HTTP, or exceeds the limit.
     #[error("{0}")]
     Http(#[from] hyper::Error),
-    /// The engine does not do it.
-    #[error("it answers {0}")]
+    /// The engine returned an error status.
+    #[error("it returned {0}")]
     Refused(StatusCode),
-    /// The answer is not what the API has.
+    /// The answer does not match the API.
     #[error("its response could not be parsed: {0}")]
     Json(#[from] serde_json::Error),
 }
 
-/// The running containers, or the one with this id.
+/// Returns the running containers, or the one with this id.
 ///
 /// # Errors
-/// They cannot be listed: no connection, no answer before the deadline, an answer that
-/// is none.
+/// Connecting failed, there was no answer before the deadline, or the answer is invalid.
 pub fn list(
     host: &Host,
     service: Service<'_>,
@@ -63,13 +62,13 @@ pub fn list(
         Some(id) => (format!("?filters=%7B%22id%22%3A%5B%22{id}%22%5D%7D"), MOST_OF_ONE),
         None => (String::new(), MOST_OF_ALL),
     };
-    // Without a version each engine answers in its own newest one.
+    // Without a version each engine uses its newest one.
     let path = format!("/containers/json{question}");
     let body = host.within(deadline, get(socket, &path, most))??;
     Ok(answer::containers(&body)?)
 }
 
-/// The body of the answer to one request on a connection of its own.
+/// Returns the body of the answer to one request on a connection of its own.
 async fn get(
     socket: std::os::unix::net::UnixStream,
     path: &str,
@@ -78,12 +77,12 @@ async fn get(
     let (read, write) = UnixStream::from_std(socket)?.into_split();
     let stream = tokio::io::join(read.take(most), write);
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    // It ends with the answer or, if nobody waits for that any longer, with
-    // the sender: at the latest when the runtime is next used.
+    // It ends with the answer or, if the caller has stopped waiting, with the sender: at the
+    // latest when the runtime is next used.
     tokio::spawn(connection);
     let mut request = Request::new(String::new());
     *request.uri_mut() = path.parse().map_err(io::Error::other)?;
-    // Go's servers refuse a request without.
+    // Servers written in Go reject a request without it.
     request.headers_mut().insert(HOST, HeaderValue::from_static("localhost"));
     let mut response = sender.send_request(request).await?;
     if response.status() != StatusCode::OK {

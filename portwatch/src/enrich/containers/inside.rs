@@ -1,5 +1,5 @@
-//! What the cgroup path says about the container that a process runs in. Pure,
-//! but for a look at which runtime the kubelet has.
+//! What the cgroup path says about the container that a process runs in. Pure, except for a
+//! check of the kubelet's runtime.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use crate::{
     evidence::{Cgroup, Process},
 };
 
-/// A process's container, before anybody is asked.
+/// A process's container, before any engine is asked.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Inside {
     /// As the path names it; `None` for a bare id, as cgroupfs drivers have it.
@@ -17,12 +17,12 @@ pub struct Inside {
     pub id: Option<String>,
     /// The pod's uid.
     pub pod: Option<String>,
-    /// Whose engine it is, if not the system's.
+    /// The user who runs the engine; `None` for the system's.
     pub user: Option<u32>,
 }
 
 impl Inside {
-    /// What is known of `process`; `None` if it is in no container.
+    /// Returns what is known of `process`; `None` if it is in no container.
     pub fn of(process: &Process) -> Option<Self> {
         let (id, pod) = (process.container.clone(), process.pod.clone());
         if id.is_none() && pod.is_none() {
@@ -31,13 +31,13 @@ impl Inside {
         let path = process.cgroup.as_ref().and_then(|cgroup| cgroup.path.as_deref());
         let path = path.unwrap_or_default();
         let user = process.cgroup.as_ref().and_then(Cgroup::user);
-        // Where a path names nobody and no pod, there is nobody to be asked.
+        // A path without an engine and without a pod leaves nobody to ask.
         let named = id.as_deref().and_then(|id| engines::of_container(path, id));
         let named = named.filter(|engine| engine.spec().names != Names::Nobody);
         (named.is_some() || pod.is_some()).then_some(Self { named, id, pod, user })
     }
 
-    /// The engine; of a bare id in a pod the one that the kubelet has.
+    /// Returns the engine; for a bare id in a pod, the kubelet's.
     pub fn engine(&self, run_root: &Path) -> Engine {
         self.named.unwrap_or_else(|| engines::of_pod(|socket| run_root.join(socket).exists()))
     }

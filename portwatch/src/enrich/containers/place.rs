@@ -1,4 +1,4 @@
-//! What a network namespace without a name of its own is called.
+//! Names for network namespaces that have no name of their own.
 
 use crate::{
     enrich::{cgroups, host::Host, processes},
@@ -6,14 +6,14 @@ use crate::{
     kernel::nsfs,
 };
 
-/// How far up the parents are followed.
+/// Ancestors that are followed.
 const MOST_PARENTS: usize = 32;
-/// Processes that are looked at.
+/// Processes that are checked.
 const MOST_LOOKED_AT: usize = 8;
 
-/// Calls a nameless namespace after the pod, or else the container, that the failing
-/// process is in; where it, or a holder in the same container, is seen to live there. The
-/// socket alone is no proof: a process may have made it elsewhere.
+/// Names a nameless namespace after the pod, or else the container, of the failing process, if
+/// that process or a holder in the same container lives in it. The socket alone is no proof: a
+/// process may have created it elsewhere.
 pub fn name_netns(host: &Host, evidence: &mut Evidence) {
     let Evidence { netns, process, sockets, .. } = evidence;
     let Some(workload) = process.workload.as_ref() else { return };
@@ -43,7 +43,7 @@ fn is_seen_there<'a>(
         .any(|one| one.netns.is_none() && lives_with_container(host, one, inside))
 }
 
-/// Whether a container or pod is that of `process`: one pod has one namespace.
+/// Returns whether a container or pod is that of `process`: one pod has one namespace.
 fn is_with(process: &Process, container: Option<&String>, pod: Option<&String>) -> bool {
     match &process.pod {
         Some(own) => pod == Some(own),
@@ -51,8 +51,8 @@ fn is_with(process: &Process, container: Option<&String>, pod: Option<&String>) 
     }
 }
 
-/// Whether a process lives in the namespace `inside`, and has not gone there by itself, as
-/// by `unshare -n`: its parents in the container live there too.
+/// Returns whether a process lives in the namespace `inside`, and has not entered it by
+/// itself, as `unshare -n` does: its ancestors in the container live there too.
 fn lives_with_container(host: &Host, process: &Process, inside: u32) -> bool {
     let lives_in = |pid| nsfs::inode(&host.proc_file(pid, "ns/net")).ok();
     if lives_in(process.pid) != Some(inside) {
@@ -88,7 +88,7 @@ mod tests {
 
     const ID: &str = "9f81c2e4a77b9f81c2e4a77b9f81c2e4a77b9f81c2e4a77b9f81c2e4a77b1234";
 
-    /// A process `pid` in the container, and in the namespace that `netns` stands for.
+    /// A process `pid` in the container, and in the namespace `netns`.
     fn lives(root: &Path, pid: u32, netns: &str) -> u32 {
         let file = root.join(netns);
         fs::write(&file, "").unwrap();
@@ -103,8 +103,8 @@ mod tests {
         Process { pid, ppid: Some(60), container: Some(ID.to_owned()), ..Process::default() }
     }
 
-    /// Whether the namespace of the container's first process 60 is called after it, where
-    /// its children 70 fails and 80 holds the port.
+    /// Returns whether the namespace of the container's first process 60 is called after it,
+    /// where its children 70 fails and 80 holds the port.
     fn is_named(change: impl FnOnce(&Path, &mut u32, &mut Process, &mut Process)) -> bool {
         let root = TempDir::new().unwrap();
         let host = Host::fake(root.path(), Box::new(|_| Err(io::ErrorKind::Unsupported.into())));

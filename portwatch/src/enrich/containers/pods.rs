@@ -1,18 +1,18 @@
-//! Pods by the folders in which the kubelet keeps their logs:
-//! `log/pods/NAMESPACE_POD_UID/CONTAINER/N.log`, and links to them,
+//! Pods, from the directories in which the kubelet keeps their logs:
+//! `log/pods/NAMESPACE_POD_UID/CONTAINER/N.log`, and the links to them,
 //! `log/containers/POD_NAMESPACE_CONTAINER-ID.log`. No API server is asked.
 
 use std::{fs, path::Path};
 
 use crate::evidence::Pod;
 
-/// Entries of a folder that are looked at: the kubelet runs 110 pods, a node
-/// that is set up for it some 500.
+/// Directory entries that are read: the kubelet runs 110 pods by default, and nodes with a
+/// raised limit some 500.
 const MOST_ENTRIES: usize = 4096;
 /// The longest name that Kubernetes gives (RFC 1123 subdomain).
 const MOST_NAME: usize = 253;
 
-/// What the folders say.
+/// What the directories say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
     /// The pod.
@@ -23,16 +23,16 @@ pub struct Found {
     pub why: Option<&'static str>,
 }
 
-/// Looks below `var_root` for the pod with this uid, or the one that the
-/// container with this id belongs to.
+/// Searches below `var_root` for the pod with this uid, or the one that the container with
+/// this id belongs to.
 pub fn find(var_root: &Path, uid: Option<&str>, id: Option<&str>) -> Found {
     let links = var_root.join("log/containers");
     if let Some(linked) = id.and_then(|id| names(&links).find_map(|name| link(&name, id))) {
         return linked;
     }
     let Some(uid) = uid else {
-        let why = "the kubelet has no log of that container, and containerd and CRI-O are not \
-                   asked for its name";
+        let why = "the kubelet has no log of that container; its name is not requested from \
+                   containerd or CRI-O";
         return Found { why: Some(why), ..Found::default() };
     };
     let pods = var_root.join("log/pods");
@@ -41,11 +41,11 @@ pub fn find(var_root: &Path, uid: Option<&str>, id: Option<&str>) -> Found {
         return Found { why: Some("the kubelet has no logs of that pod"), ..Found::default() };
     };
     let container = container(&pods.join(name), id);
-    let why = container.is_none().then_some("which container of the pod it is, no log says");
+    let why = container.is_none().then_some("no log says which container of the pod it is");
     Found { pod: Some(pod), container, why }
 }
 
-/// The names in a folder; none if it cannot be read.
+/// Returns the names in a directory; none if it cannot be read.
 fn names(folder: &Path) -> impl Iterator<Item = String> + use<> {
     fs::read_dir(folder)
         .into_iter()
@@ -96,7 +96,7 @@ fn container(folder: &Path, id: Option<&str>) -> Option<String> {
         .find(|name| newest_log(&folder.join(name)).is_some_and(|target| target.contains(id)))
 }
 
-/// Where the link `N.log` with the highest N points to.
+/// Returns the target of the link `N.log` with the highest N.
 fn newest_log(folder: &Path) -> Option<String> {
     let number = |name: &String| name.strip_suffix(".log")?.parse::<u32>().ok();
     let newest = names(folder).filter_map(|name| Some((number(&name)?, name))).max()?.1;

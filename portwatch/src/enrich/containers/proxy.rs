@@ -10,7 +10,7 @@ use crate::{
     roles::{self, Role},
 };
 
-/// An engine's own limit is higher or there is none; nobody reads more.
+/// Bytes of a container's name that are read. Engines have a higher limit or none.
 pub const MOST_NAME: usize = 128;
 
 /// One end of a published port, as a socket or a bind has it.
@@ -27,9 +27,9 @@ pub struct Endpoint {
 /// A process that holds a port for a container.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Proxy {
-    /// Whose it is.
+    /// The engine.
     pub engine: Engine,
-    /// Who runs it.
+    /// The user who runs it.
     pub uid: Option<u32>,
     /// The container's id, if the command line has it.
     pub id: Option<String>,
@@ -42,7 +42,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// What the command line alone tells of the container; `None` if it tells
+    /// Returns what the command line alone says about the container; `None` if it says
     /// nothing.
     pub fn workload(&self) -> Option<Workload> {
         let published = self.container.map(|(_, port)| {
@@ -62,7 +62,8 @@ impl Proxy {
     }
 }
 
-/// Reads `process` that holds, or wants, `held`; `None` if it is no proxy.
+/// Reads the command line of `process`, which holds or requests `held`; `None` if it is no
+/// proxy.
 pub fn read(process: &Process, held: Endpoint) -> Option<Proxy> {
     let claim = roles::claim_of(process).filter(|claim| claim.role == Role::ContainerProxy)?;
     let (engine, program) = engines::proxies(claim.comm).next()?;
@@ -104,8 +105,8 @@ fn is_id(id: &&str) -> bool {
     id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// The user whose engine it is: by the slice, since a rootless proxy may run
-/// as a user of its own namespace.
+/// Returns the user whose engine it is: from the slice, because a rootless proxy may run as a
+/// user of its own namespace.
 fn run_by(process: &Process) -> Option<u32> {
     match process.uid {
         // A root shell of a login session is in its user's slice as well.
@@ -114,8 +115,8 @@ fn run_by(process: &Process) -> Option<u32> {
     }
 }
 
-/// The value of one of the options `names`, as Go's flags and getopt take them:
-/// `-a V`, `--a V`, `-a=V`, `--a=V`.
+/// Returns the value of one of the options `names`, in the forms of Go's flags and getopt: `-a
+/// V`, `--a V`, `-a=V`, `--a=V`.
 fn option<'a>(arguments: &[&'a str], names: &[&str]) -> Option<&'a str> {
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {

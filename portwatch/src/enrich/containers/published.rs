@@ -1,4 +1,4 @@
-//! Which container has published a port. Pure, over what an engine lists.
+//! Finds the container that has published a port. Pure, over an engine's list.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -27,7 +27,7 @@ pub struct Listed {
 pub struct Port {
     /// The transport protocol.
     pub protocol: Protocol,
-    /// The host's address; `None` where the engine does not say, which is all.
+    /// The host's address; `None` if the engine does not say, which means all.
     pub address: Option<IpAddr>,
     /// The host's port.
     pub host: u16,
@@ -35,10 +35,10 @@ pub struct Port {
     pub container: u16,
 }
 
-/// The one container for which `proxy` holds its port.
+/// Returns the one container for which `proxy` holds its port.
 ///
 /// # Errors
-/// None fits, or more than one does.
+/// None matches, or more than one does.
 pub fn by(listed: &[Listed], proxy: &Proxy) -> Result<Workload, Unknown> {
     let engine = proxy.engine;
     let mut fitting = listed.iter().filter_map(|container| match &proxy.id {
@@ -67,7 +67,7 @@ pub fn by(listed: &[Listed], proxy: &Proxy) -> Result<Workload, Unknown> {
     })
 }
 
-/// The port of the container that the proxy may hold.
+/// Returns the container's port that the proxy may hold.
 fn port<'a>(container: &'a Listed, proxy: &Proxy) -> Option<&'a Port> {
     let wanted = &proxy.host;
     container.ports.iter().find(|port| {
@@ -81,8 +81,8 @@ fn port<'a>(container: &'a Listed, proxy: &Proxy) -> Option<&'a Port> {
     })
 }
 
-/// Whether the container has the address that the proxy forwards to, on any of
-/// its networks, if both are known.
+/// Returns whether the container has the address that the proxy forwards to, on any of its
+/// networks, if both are known.
 fn has_address(container: &Listed, proxy: &Proxy) -> bool {
     let Some((wanted, _)) = proxy.container else { return true };
     container.addresses.is_empty() || container.addresses.contains(&wanted)

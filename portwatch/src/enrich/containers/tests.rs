@@ -1,5 +1,5 @@
-//! Real answers of Docker 20.10 and Podman 4.3, replied by a fake engine, and
-//! engines that misbehave. The pods' folders are laid out as the kubelet does it.
+//! Real answers of Docker 20.10 and Podman 4.3, replied by a fake engine, and engines that
+//! misbehave. The directories of pods have the kubelet's layout.
 
 use std::{fs, io::Write as _, os::unix::net::UnixListener, sync::atomic::Ordering};
 
@@ -127,7 +127,7 @@ fn rootless_podman_is_asked_at_its_users_socket() {
     assert_eq!(found.unwrap().name.as_deref(), Some("web"), "{why}");
 }
 
-/// A user's group may have any name, and a container's process any user's number.
+/// A user's group may have any name, and a container's process any user id.
 #[test]
 fn a_user_names_no_container_of_the_systems_nor_the_other_way_round() {
     let root = TempDir::new().unwrap();
@@ -250,7 +250,7 @@ fn pods_of_containerd_and_crio() {
     let outside = in_container(&format!("/default/nerdctl-{PW_APP}"), PW_APP);
     let (found, why) = describe(&host(&root), outside, tcp("0.0.0.0:80"));
     assert_eq!(found.unwrap().engine, Engine::Containerd);
-    assert!(why.contains("not asked"), "{why}");
+    assert!(why.contains("not requested"), "{why}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Who has one socket open.
+//! The processes that have one socket open.
 
 /// Holders that are kept for one socket.
 pub const MOST_HOLDERS: usize = 32;
@@ -8,27 +8,27 @@ pub const MOST_HOLDERS: usize = 32;
 pub struct Descriptor {
     /// The process.
     pub pid: u32,
-    /// The thread whose table it is in, where not all threads share one.
+    /// The thread that has the descriptor table, if the threads do not share one.
     pub tid: u32,
     /// Its number in that table.
     pub fd: u32,
 }
 
-/// The processes that have it open: the first of them with a descriptor each, and how many
-/// there are. One socket may be inherited by as many processes as a user may have.
+/// The processes that have it open: the first of them with a descriptor each, and their
+/// number. As many processes may inherit one socket as a user may run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Descriptors {
     kept: Vec<Descriptor>,
     /// Those that are not kept.
     more: usize,
-    /// Whose descriptor was added last: those of one table come one after the other.
+    /// The process whose descriptor was added last: those of one table follow each other.
     last: u32,
 }
 
 impl Descriptors {
-    /// Adds a process by one of its descriptors. Returns whether it is another than those
-    /// before. Among those that are not kept, a thread with a table of its own is nobody
-    /// new, since nothing tells whether its process was there.
+    /// Adds a process by one of its descriptors. Returns whether it is a new one. Among
+    /// processes that are not kept, a thread with a descriptor table of its own does not
+    /// count: its process may have been counted already.
     pub fn add(&mut self, descriptor: Descriptor) -> bool {
         let Descriptor { pid, tid, .. } = descriptor;
         if self.last == pid || self.kept.iter().any(|kept| kept.pid == pid) {
@@ -44,17 +44,17 @@ impl Descriptors {
         true
     }
 
-    /// The first of them.
+    /// Returns the first of them.
     pub fn kept(&self) -> impl Iterator<Item = Descriptor> {
         self.kept.iter().copied()
     }
 
-    /// How many processes there are.
+    /// Returns how many processes there are.
     pub fn count(&self) -> usize {
         self.kept.len() + self.more
     }
 
-    /// Whether there is none.
+    /// Returns whether there is none.
     pub fn is_empty(&self) -> bool {
         self.kept.is_empty()
     }

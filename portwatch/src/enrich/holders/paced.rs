@@ -1,6 +1,6 @@
-//! The search of all open files, where there is time for it. A pass goes on in the kernel
-//! for as long as there are files, and who has many makes it long for everybody: how long
-//! the last one took says whether another would end in time.
+//! The search of all open files, if there is time for it. The kernel finishes a pass only when
+//! it has seen all files, so a user with many makes it long for everybody. The time of the
+//! last pass says whether another would end before the deadline.
 
 use std::time::{Duration, Instant};
 
@@ -8,10 +8,10 @@ use portwatch_common::OpenFile;
 
 use crate::kernel::files::{Files, SearchError};
 
-/// For how many times its own length the length of a pass is believed: files go, too.
+/// The time of a pass is valid for this many times its length, because files are closed too.
 const BELIEVED: u32 = 20;
 
-/// The search, and how long it takes.
+/// The search, and the time it takes.
 pub struct Paced {
     files: Box<dyn Files>,
     last: Option<Pass>,
@@ -23,7 +23,7 @@ struct Pass {
 }
 
 impl Paced {
-    /// Searches with `files`.
+    /// Creates a search that uses `files`.
     pub fn new(files: Box<dyn Files>) -> Self {
         Self { files, last: None }
     }

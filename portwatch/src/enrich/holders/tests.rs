@@ -19,7 +19,7 @@ fn no_files() -> Holders {
 }
 
 fn fake(root: &TempDir) -> Host {
-    // As if this were everything that runs on the machine.
+    // As if no other process ran on the machine.
     fs::create_dir_all(root.path().join("proc/1")).unwrap();
     Host::fake(root.path(), Box::new(|_| Err(io::ErrorKind::Unsupported.into())))
 }
@@ -50,7 +50,7 @@ fn why(gaps: &[Gap]) -> String {
     gaps.iter().map(|gap| format!("{}: {}\n", gap.what, gap.why)).collect()
 }
 
-/// What the clock says is looked at within one table of descriptors.
+/// The deadline is checked within one descriptor table.
 #[test]
 fn a_table_without_end_is_left_at_the_deadline() {
     let root = TempDir::new().unwrap();
@@ -74,7 +74,7 @@ fn a_table_is_left_when_everything_is_found() {
     assert_eq!([798, 799].map(|inode| wanted[&inode].count()), [1, 1]);
 }
 
-/// That nobody has it open is said only where everything was looked at.
+/// `Nobody` is returned only if everything was searched.
 #[test]
 fn what_was_not_looked_at_is_incomplete() {
     let root = TempDir::new().unwrap();
@@ -90,7 +90,7 @@ fn what_was_not_looked_at_is_incomplete() {
     }
 }
 
-/// The one on record has more descriptors than there is time for.
+/// The recorded process has more descriptors than there is time for.
 #[test]
 fn who_is_not_found_near_in_time_is_found_by_the_kernel() {
     let root = TempDir::new().unwrap();
@@ -117,7 +117,7 @@ fn of_two_thousand_holders_some_are_described_and_all_counted() {
     }
     let open = (100..2_100).flat_map(|pid| (0..SOCKETS).map(move |inode| (pid, 798 + inode)));
     let mut holders = Holders::new(Box::new(OpenFiles(open.collect())));
-    // The second time from memory.
+    // The second time from the cache.
     for _ in 0..2 {
         let mut sockets: Vec<_> = (0..SOCKETS).map(|inode| socket(798 + inode)).collect();
         let mut gaps = Vec::new();
@@ -153,7 +153,7 @@ fn what_is_remembered_is_looked_at_again_in_part() {
     }
 }
 
-/// Of the socket that refused first.
+/// Of the blocking socket first.
 #[test]
 fn who_is_not_described_in_time_is_a_gap() {
     let root = TempDir::new().unwrap();

@@ -1,5 +1,5 @@
-//! The search in /proc, for where the kernel's own is not to be had: every
-//! process's descriptors, within a deadline.
+//! The search in /proc, where the kernel's own is not available: every process's descriptors,
+//! within a deadline.
 
 use std::{
     fs, io,
@@ -14,13 +14,13 @@ use crate::{
     kernel::nsfs::Hidden,
 };
 
-/// Descriptors between two looks at the clock: a process may have half a million.
+/// Descriptors between two checks of the deadline: a process may have half a million.
 const AT_ONCE: usize = 128;
 
-/// The inode behind a descriptor's link, if it is a socket's.
+/// Returns the inode of a descriptor's link, if it is a socket's.
 ///
 /// # Errors
-/// The link is gone, or may not be read.
+/// The link was removed, or access was denied.
 pub fn socket_inode(link: &Path) -> io::Result<Option<u64>> {
     let target = fs::read_link(link)?;
     let inode = target
@@ -29,7 +29,7 @@ pub fn socket_inode(link: &Path) -> io::Result<Option<u64>> {
     Ok(inode)
 }
 
-/// A walk over /proc that knows what it was not let into.
+/// A walk over /proc that counts what it could not read.
 pub struct Walk {
     deadline: Instant,
     refused: Vec<u32>,
@@ -37,12 +37,12 @@ pub struct Walk {
 }
 
 impl Walk {
-    /// Nothing looked at yet.
+    /// Creates a walk that ends at the deadline.
     pub fn until(deadline: Instant) -> Self {
         Self { deadline, refused: Vec::new(), late: false }
     }
 
-    /// Every process's table.
+    /// Searches every process's descriptor table.
     pub fn processes(&mut self, host: &Host, wanted: &mut Wanted) {
         for (pid, folder) in numbered(&host.proc_root) {
             if self.is_late() {
@@ -52,8 +52,8 @@ impl Walk {
         }
     }
 
-    /// Every thread's own table: a thread made without CLONE_FILES has one that
-    /// its process's folder does not show.
+    /// Searches every thread's own table: a thread created without CLONE_FILES has one that
+    /// its process's directory does not show.
     pub fn threads(&mut self, host: &Host, wanted: &mut Wanted) {
         for (pid, folder) in numbered(&host.proc_root) {
             for (thread, folder) in numbered(&folder.join("task")) {
@@ -67,13 +67,13 @@ impl Walk {
         }
     }
 
-    /// Whether the deadline has passed; then not everything was looked at.
+    /// Returns whether the deadline has passed; then the search is incomplete.
     pub fn is_late(&mut self) -> bool {
         self.late |= Instant::now() > self.deadline;
         self.late
     }
 
-    /// One table of descriptors, as far as to the last that is wanted or to the deadline.
+    /// Searches one descriptor table, up to the last wanted descriptor or the deadline.
     pub fn table(&mut self, pid: u32, tid: u32, table: &Path, wanted: &mut Wanted) {
         let entries = match fs::read_dir(table) {
             Ok(entries) => entries,
@@ -83,7 +83,7 @@ impl Walk {
                 }
                 return;
             }
-            // Gone since the listing.
+            // Closed since the listing.
             Err(_) => return,
         };
         let mut left = wanted.len();
@@ -105,10 +105,10 @@ impl Walk {
         }
     }
 
-    /// Whether every table was looked at.
+    /// Ends the walk.
     ///
     /// # Errors
-    /// What was not, and why.
+    /// Some descriptor tables were not searched; the reason.
     pub fn complete(self, host: &Host) -> Result<(), Vec<Gap>> {
         const MOST: usize = 8;
         let mut gaps = Vec::new();
@@ -122,7 +122,7 @@ impl Walk {
             };
             gaps.push(Gap::denied(
                 Fact::Holders,
-                format!("the descriptors of pid {}{more} may not be read", names.join(", ")),
+                format!("access to the descriptors of pid {}{more} was denied", names.join(", ")),
             ));
         }
         if self.late {
@@ -136,8 +136,8 @@ impl Walk {
     }
 }
 
-/// Whether a process is a thread of the kernel's own, which has no files that could be
-/// sockets on a port (`PF_KTHREAD`, include/linux/sched.h).
+/// Returns whether a process is a kernel thread, which has no files that could be sockets on a
+/// port (`PF_KTHREAD`, include/linux/sched.h).
 fn is_of_kernel(proc_folder: &Path) -> bool {
     const PF_KTHREAD: u32 = 0x0020_0000;
     let Ok(bytes) = read_beginning(&proc_folder.join("stat"), 4096) else { return false };
@@ -148,7 +148,7 @@ fn is_of_kernel(proc_folder: &Path) -> bool {
     flags.is_some_and(|flags| flags & PF_KTHREAD != 0)
 }
 
-/// The sub-folders that are numbers, listed as they are asked for.
+/// The subdirectories whose names are numbers, read as they are needed.
 fn numbered(folder: &Path) -> impl Iterator<Item = (u32, PathBuf)> + use<> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries.filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())))
@@ -164,7 +164,7 @@ mod tests {
         for (stat, expected) in [
             ("2 (kthreadd) S 0 0 0 0 -1 2129984 0 0", true),
             ("9 (a) S) R 1 9 9 0 -1 4194304 0 0", false),
-            // It only calls itself so.
+            // It only claims the name.
             ("9 (kthreadd) S 0 0 0 0 -1 4194560 0 0", false),
             ("9 (a", false),
             ("", false),

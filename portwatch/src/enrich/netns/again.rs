@@ -1,4 +1,4 @@
-//! A network namespace of before, by what is known of it.
+//! Finds a network namespace again by what is known of it.
 
 use std::{
     io::{self, ErrorKind},
@@ -11,21 +11,21 @@ use crate::{
     kernel::nsfs::Hidden,
 };
 
-/// What names a namespace. An inode goes to another one when the first is gone, a cookie
-/// never does.
+/// The identifiers of a namespace. An inode may be reused after the namespace was removed, a
+/// cookie never is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Known {
     /// Its inode.
     pub inode: Option<u32>,
-    /// Its cookie, where the kernel tells it.
+    /// Its cookie, if the kernel reports it.
     pub cookie: Option<u64>,
 }
 
-/// What has become of it.
+/// What became of it.
 pub enum Again {
-    /// It is there, and a socket in it.
+    /// It exists; a socket in it.
     There(Box<dyn DiagSocket>),
-    /// It is gone, and all its sockets are.
+    /// It was removed, and all its sockets with it.
     Gone,
 }
 

@@ -1,4 +1,4 @@
-//! A network namespace of which only the cookie is known.
+//! Finds a network namespace by its cookie.
 
 use std::{
     collections::HashSet,
@@ -17,45 +17,46 @@ use crate::{
     kernel::nsfs,
 };
 
-/// Namespaces that are entered in search of one.
+/// Namespaces that are entered during a search.
 const MOST_TRIED: usize = 256;
-/// How long that may take.
+/// Time limit for the search.
 const SEARCH: Duration = Duration::from_millis(100);
 
 /// Why a namespace was not found by its cookie.
 pub enum NotFound {
-    /// The kernel does not tell the cookies of namespaces.
+    /// The kernel does not report the cookies of namespaces.
     Unasked,
-    /// Not all could be tried: for lack of rights, or of time.
+    /// Not all could be tried: for lack of permissions, or of time.
     Untried { denied: bool },
-    /// It is none of those that have a process or a name.
+    /// No namespace that has a process or a name has it.
     Gone,
 }
 
 impl NotFound {
-    /// The gap that it is.
+    /// Returns the gap for it.
     pub fn gap(self) -> Gap {
-        const BEGINS: &str = "the socket is of another network namespace than its process";
+        const BEGINS: &str = "the socket is in another network namespace than its process";
         match self {
-            Self::Untried { denied: true } => {
-                Gap::denied(Fact::Netns, format!("{BEGINS}, and not all may be looked into"))
-            }
+            Self::Untried { denied: true } => Gap::denied(
+                Fact::Netns,
+                format!("{BEGINS}, and access to some namespaces was denied"),
+            ),
             Self::Untried { denied: false } => {
                 Gap::new(Fact::Netns, format!("{BEGINS}, which was not found before the deadline"))
             }
             Self::Gone | Self::Unasked => Gap::new(
                 Fact::Netns,
-                format!("{BEGINS}, which has no process and no name to enter by"),
+                format!("{BEGINS}, which has no process and no name to enter it by"),
             ),
         }
     }
 }
 
-/// The inode of the namespace with this cookie: the task's, or any that has a name or a
-/// process.
+/// Returns the inode of the namespace with this cookie: the task's, or any that has a name or
+/// a process.
 ///
 /// # Errors
-/// It was not found; why.
+/// It was not found; the reason.
 pub fn find(host: &Host, cookie: u64, of_task: &Path, deadline: Instant) -> Result<u32, NotFound> {
     let deadline = deadline.min(Instant::now() + SEARCH);
     let own = host.proc_root.join("self/ns/net");
@@ -80,8 +81,8 @@ pub fn find(host: &Host, cookie: u64, of_task: &Path, deadline: Instant) -> Resu
             Ok(Some((_, None))) => return Err(NotFound::Unasked),
             Ok(Some((inode, Some(own)))) if own == cookie => return Ok(inode),
             Ok(_) => {}
-            // A process that has ended has none any more, and one that is just ending is
-            // denied to everybody.
+            // A process that has exited has no namespace, and access to one that is just
+            // exiting is denied to all.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) if error.kind() == ErrorKind::PermissionDenied && !may_be_denied() => {}
             Err(error) => {

@@ -15,13 +15,13 @@ use crate::{
     kernel::nsfs,
 };
 
-/// The one that says that something is there.
+/// Returns the error that says that the file exists.
 pub fn denial(one: io::Error, other: io::Error) -> io::Error {
     if one.kind() == ErrorKind::PermissionDenied { one } else { other }
 }
 
-/// Every namespace that can be found, one way into each, the agent's own first;
-/// at most `most`. Gives also whether that is all of them.
+/// Returns every namespace that can be found, with one path into each, the agent's own first;
+/// at most `most`. Also returns whether that is all of them.
 pub fn all(host: &Host, most: usize) -> (Vec<NetnsRef>, bool) {
     let own = inode(&host.proc_root.join("self/ns/net"));
     let mut found: HashMap<u32, NetnsRef> = HashMap::new();
@@ -29,9 +29,9 @@ pub fn all(host: &Host, most: usize) -> (Vec<NetnsRef>, bool) {
     for path in names(host).chain(processes(host)) {
         let inode = match nsfs::inode(&path) {
             Ok(inode) => inode,
-            // A process that has ended has none any more.
+            // A process that has exited has no namespace.
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            // Taken for the agent's own, as `find` does.
+            // Treated as the agent's own, as `find` does.
             Err(_) if path.ends_with("1/ns/net") => continue,
             Err(_) => {
                 complete = false;
@@ -58,7 +58,7 @@ fn with_own(found: HashMap<u32, NetnsRef>) -> Vec<NetnsRef> {
     std::iter::once(NetnsRef::Own).chain(found.into_values()).collect()
 }
 
-/// Opens a namespace's file, if it is the one that is wanted.
+/// Opens a namespace's file, if it has the inode `wanted`.
 pub fn open(path: &Path, wanted: u32) -> io::Result<File> {
     if nsfs::inode(path)? == wanted {
         let file = File::open(path)?;
@@ -69,13 +69,14 @@ pub fn open(path: &Path, wanted: u32) -> io::Result<File> {
     Err(ErrorKind::NotFound.into())
 }
 
-/// The inode of an nsfs file, following the link; `None` if it is gone or may not be read.
+/// Returns the inode of an nsfs file, following the link; `None` if it was removed or access
+/// was denied.
 pub fn inode(path: &Path) -> Option<u32> {
     nsfs::inode(path).ok()
 }
 
-/// The namespace's name as `ip netns` keeps it, or an engine's file for it, which
-/// is no name that anybody knows.
+/// Returns the namespace's file below the names that `ip netns` keeps, or an engine's file for
+/// it, whose name is of no use to people.
 pub fn named(host: &Host, wanted: u32) -> Option<(Option<String>, PathBuf)> {
     let entry_in = |folder: PathBuf| {
         fs::read_dir(folder)
@@ -91,7 +92,7 @@ pub fn named(host: &Host, wanted: u32) -> Option<(Option<String>, PathBuf)> {
     engines_folders().find_map(|folder| Some((None, entry_in(host.run_root.join(folder))?)))
 }
 
-/// The files that stand for namespaces with a name, or with an engine's.
+/// The files of namespaces with a name, or with a file of an engine.
 pub fn names(host: &Host) -> impl Iterator<Item = PathBuf> {
     std::iter::once("netns")
         .chain(engines_folders())
@@ -105,8 +106,8 @@ fn engines_folders() -> impl Iterator<Item = &'static str> {
     engines::all().filter_map(|engine| engine.spec().netns)
 }
 
-/// By any process that lives there. If there is none, and one that may not be asked,
-/// `PermissionDenied`; `TimedOut` where not all were looked at.
+/// Finds it by any process that lives there. If there is none, and one could not be read,
+/// `PermissionDenied`; `TimedOut` if not all processes were checked.
 pub fn any_process(host: &Host, wanted: u32, deadline: Instant) -> io::Result<File> {
     let mut none = io::Error::from(ErrorKind::NotFound);
     for path in processes(host) {
@@ -121,7 +122,7 @@ pub fn any_process(host: &Host, wanted: u32, deadline: Instant) -> io::Result<Fi
     Err(none)
 }
 
-/// The namespace file of every process.
+/// Returns the namespace file of every process.
 pub fn processes(host: &Host) -> impl Iterator<Item = PathBuf> {
     fs::read_dir(&host.proc_root)
         .into_iter()

@@ -22,7 +22,7 @@ fn raw() -> RawFailure {
     decode(bytemuck::bytes_of(&record)).unwrap()
 }
 
-/// What a process may say of itself that takes most room in JSON.
+/// The text of a process that takes most bytes in JSON.
 fn loud(many: usize) -> String {
     "\u{1}".repeat(many)
 }
@@ -84,7 +84,7 @@ fn an_event_is_never_larger_than_it_may_be() {
         assert_eq!(refused.holders.len(), holders as usize, "and whoever holds it");
         let gap = evidence.gaps.last().unwrap();
         assert!(gap.why.contains("described in brief"), "{gap:?}");
-        // Again is the same, so that it does not matter who does it.
+        // A second pass changes nothing, so it does not matter who runs it.
         let once = evidence.clone();
         sealed(&mut evidence);
         assert_eq!(evidence.sockets, once.sockets);
@@ -112,8 +112,8 @@ fn reserved_ports_are_cut_between_two() {
     assert_eq!(evidence.gaps[0].what, Fact::EphemeralReserved);
 }
 
-/// A value for each field of the schema: every list has two entries, every text is the
-/// secret unless it is one of few words, or a number or a time in letters.
+/// Returns a value for each field of the schema: every list has two entries. Every text is the
+/// secret, unless it is one of a fixed set, or a number or a time as text.
 fn filled(schema: &Value, all: &Value, depth: usize) -> Value {
     if let Some(name) = schema["$ref"].as_str() {
         let name = name.rsplit('/').next().unwrap();
@@ -169,7 +169,7 @@ fn full_of_secrets() -> Evidence {
     serde_json::from_value(filled(&schema, &schema, 0)).unwrap()
 }
 
-/// A field that is added is filled in as well, by the schema.
+/// The schema adds every new field to this test.
 #[test]
 fn no_text_of_any_field_has_a_secret() {
     let mut evidence = full_of_secrets();
@@ -211,7 +211,7 @@ fn no_text_of_any_field_has_a_secret() {
     }
 }
 
-/// What is captured names programs, units and images of every kind.
+/// What is captured contains names of programs, units and images of every kind.
 #[test]
 fn nothing_is_taken_out_of_what_is_no_secret() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/events");

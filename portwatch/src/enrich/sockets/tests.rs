@@ -7,8 +7,7 @@ use crate::{
     kernel::records::NoRecords,
 };
 
-/// A kernel that has no end of sockets in TIME-WAIT, a few in each datagram, and one
-/// that listens.
+/// A kernel with endless sockets in TIME-WAIT, a few in each datagram, and one listener.
 #[derive(Default)]
 struct Endless {
     datagram: Vec<u8>,
@@ -66,8 +65,8 @@ fn listed(within: Duration) -> (Found, Vec<Gap>, usize) {
     (found, gaps, diag.received.get())
 }
 
-/// What is known by then stays, its numbers are said not to be all, and the rest of the
-/// reply is not waited for.
+/// What was listed by then stays, its counts are marked as incomplete, and nothing waits for
+/// the rest of the reply.
 #[test]
 fn a_listing_without_end_is_left_at_the_deadline() {
     let began = Instant::now();
@@ -94,7 +93,7 @@ fn row(state: State, local: SocketAddr, inode: Option<u64>, expires_ms: u64) -> 
     Socket { inode, expires_ms, ..Socket::bare(state, local, None) }
 }
 
-/// A row costs the same however many are kept: none is compared with each of them.
+/// An entry costs the same however many are kept: it is compared with none of them.
 #[test]
 fn a_million_rows_are_counted_in_no_time() {
     let mut found = Found::default();
@@ -113,7 +112,7 @@ fn a_million_rows_are_counted_in_no_time() {
     assert_eq!(longest.collect::<Vec<_>>(), (499_992..500_000).collect::<Vec<_>>());
 }
 
-/// However many there are beside it.
+/// However many other sockets there are.
 #[test]
 fn the_one_that_refused_is_kept() {
     let mut found = Found { wanted: Some(7), ..Found::default() };

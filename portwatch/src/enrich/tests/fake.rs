@@ -1,4 +1,4 @@
-//! A host that is a folder, a kernel that is recorded replies, and what was refused
+//! A host that is a directory, a kernel that is recorded replies, and a bind that failed
 //! there.
 
 use std::time::Instant;
@@ -8,8 +8,7 @@ use portwatch_common::OpenFile;
 use super::*;
 use crate::kernel::files::Files;
 
-/// Replies to be given in turn; none left is a timeout, as the kernel's silence
-/// would be.
+/// Replies in order; when none is left, it times out, as if the kernel did not answer.
 pub struct Recorded {
     replies: Vec<Vec<u8>>,
     current: Vec<u8>,
@@ -45,7 +44,7 @@ impl DiagSocket for Recorded {
     }
 }
 
-/// A row of a reply: state, own address, inode, expiry in ms.
+/// An entry of a reply: state, own address, inode, expiry in ms.
 pub struct Row(pub u8, pub &'static str, pub u32, pub u32);
 
 pub fn message(row: &Row) -> Vec<u8> {
@@ -77,7 +76,7 @@ pub fn done() -> Vec<u8> {
     netlink(3, &[0; 4])
 }
 
-/// The fake host with one reply of rows for IPv4 and none for IPv6.
+/// The fake host with one reply of entries for IPv4 and none for IPv6.
 pub fn host(root: &TempDir, rows: &[Row]) -> Host {
     let rows: Vec<u8> = rows.iter().flat_map(message).chain(done()).collect();
     host_replying(root, vec![rows, done(), done()])
@@ -211,7 +210,7 @@ impl Records for OnRecord {
     fn seeded(&mut self) {}
 }
 
-/// Nobody has a socket open; descriptors are under way to these.
+/// No process has a socket open; descriptors are in flight to these.
 pub struct UnderWay(pub Vec<u32>);
 
 impl Files for UnderWay {

@@ -26,15 +26,16 @@ fn chunk(layout: Layout) -> isize {
 }
 
 fn count(bytes: isize) {
-    // A thread that ends frees what it had for itself.
+    // A thread that ends frees its own memory.
     let _ = TAKEN.try_with(|taken| taken.set(taken.get() + bytes));
 }
 
-// SAFETY: the system's allocator does it all; a number in a thread's own cell is added to.
+// SAFETY: the system's allocator does all the work; only a number in a thread-local cell
+// changes.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(chunk(layout));
-        // SAFETY: what holds for the caller holds here.
+        // SAFETY: the caller upholds the same contract.
         unsafe { System.alloc(layout) }
     }
 
@@ -95,7 +96,7 @@ fn of_gaps(many: usize) -> Event {
     event
 }
 
-/// However little of it is written: a budget in these bytes is one of memory.
+/// However little of it is written: a budget in these bytes limits memory.
 #[test]
 fn a_record_takes_no_more_than_is_reckoned() {
     for (what, event) in [
@@ -105,7 +106,7 @@ fn a_record_takes_no_more_than_is_reckoned() {
         ("many sockets", of_sockets(500)),
         ("many gaps", of_gaps(500)),
     ] {
-        // A copy has no more than it needs, a command line of its own least of all.
+        // A copy has no spare capacity, least of all a command line of its own.
         let line = serde_json::to_string(&event).unwrap();
         let (kept, taken) = taken_by(|| read::record(&line).unwrap());
         let reckoned = of(&kept).unwrap();

@@ -1,5 +1,6 @@
-//! Who has to go when there are too many connections: whoever has had time to ask and
-//! did not, and of those who had none yet, one of whoever has most.
+//! Decides which connection is closed when there are too many: one that had time to send a
+//! request and did not. Otherwise, of those that had no time yet, one of the client with the
+//! most.
 
 use std::{
     net::{IpAddr, Ipv6Addr},
@@ -8,24 +9,24 @@ use std::{
 
 /// Connections at a time.
 pub const MOST: usize = 128;
-/// Whoever has not sent a whole request by then has nothing to ask.
+/// A client that has not sent a whole request within this time sends none.
 const TIME_TO_ASK: Duration = Duration::from_secs(1);
-/// On a busy machine a request comes so long after its connection.
+/// On a busy machine a request arrives this long after its connection.
 const TIME_TO_BEGIN: Duration = Duration::from_millis(10);
 
-/// Whose a connection is: those of one are counted together.
+/// The client of a connection: connections of one client are counted together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
-    /// An address, or the network of those that one machine can give itself.
+    /// An address, or the network of addresses that one machine can assign to itself.
     Network(IpAddr),
     /// A user of this machine.
     User(u32),
-    /// It cannot be told.
+    /// Unknown.
     Unknown,
 }
 
 impl Peer {
-    /// Whoever connects from this address.
+    /// Returns the client at this address.
     pub fn at(address: IpAddr) -> Self {
         Self::Network(match address.to_canonical() {
             // All of 127/8 is this machine.
@@ -40,28 +41,28 @@ impl Peer {
     }
 }
 
-/// A connection, as far as it matters here.
+/// The properties of a connection that matter here.
 #[derive(Clone, Copy, Debug)]
 pub struct Place {
-    /// Whose it is.
+    /// The client.
     pub peer: Peer,
-    /// How long it has been there.
+    /// Its age.
     pub age: Duration,
-    /// Whether a whole request has come.
+    /// Whether a whole request has arrived.
     pub has_asked: bool,
 }
 
-/// Which of `places`, oldest first, makes room for one more of `peer`'s.
+/// Returns which of `places`, oldest first, is closed for one more of `peer`'s.
 pub fn who_goes(places: &[Place], peer: Peer) -> Option<usize> {
     let of = |peer: Peer| places.iter().filter(|place| place.peer == peer).count();
-    // The one that comes counts as well.
+    // The new connection counts too.
     let crowd = |place: &Place| of(place.peer) + usize::from(place.peer == peer);
     let late = |place: &Place| !place.has_asked && place.age >= TIME_TO_ASK;
     let all = || places.iter().enumerate();
-    // Of equal ones the first of these, the oldest, is taken: `max_by_key` takes the last.
+    // Of equals the oldest is chosen: `max_by_key` returns the last.
     let latest = all().rev().filter(|(_, place)| late(place)).max_by_key(|(_, place)| crowd(place));
-    // Those who came before are left their time, so the newest goes that had a moment in
-    // which its request could come.
+    // Older connections keep their time, so the newest one is closed whose request could have
+    // arrived by now.
     let begun = |place: &Place| place.age >= TIME_TO_BEGIN;
     let newest = || all().max_by_key(|(_, place)| (crowd(place), begun(place), !place.has_asked));
     latest.or_else(newest).map(|(index, _)| index)

@@ -2,7 +2,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::*;
 
-/// Gives what it writes to the test, and fails or waits as it is told.
+/// Passes what it writes to the test, and fails or blocks on command.
 struct Fake {
     written: Sender<Record>,
     answers: Receiver<io::Result<()>>,
@@ -31,7 +31,7 @@ fn fake() -> (Box<dyn Sink>, Side) {
     (Box::new(Fake { written, answers: asked }), Side { written: seen, answers })
 }
 
-/// A record that stands for `count` refusals.
+/// A record that counts for `count` failed binds.
 fn record(count: u64) -> Record {
     Record::Loss(Loss::now("test", count))
 }
@@ -79,7 +79,7 @@ fn what_fails_is_counted_and_said_when_it_works_again() {
     let (outlets, _ended) =
         Outlets::open(vec![(Place("sink.a"), sink)], &metrics(), || record(0)).unwrap();
     let full = || Err(io::Error::from(io::ErrorKind::StorageFull));
-    // The record, and the first time that a loss is said.
+    // The record, and the first attempt to report a loss.
     for answer in [full(), full()] {
         side.answers.send(answer).unwrap();
     }
@@ -104,7 +104,7 @@ fn the_end_of_the_last_is_told() {
     drop(side);
 }
 
-/// Nothing but losses comes, and nobody reads them any more.
+/// Only losses arrive, and the output is closed.
 #[test]
 fn a_reader_that_is_gone_is_noticed_by_a_loss_as_well() {
     let (sink, side) = fake();
@@ -118,7 +118,7 @@ fn a_reader_that_is_gone_is_noticed_by_a_loss_as_well() {
     drop((outlets, side));
 }
 
-/// The reader of one takes its time over what that one has lost.
+/// The output is slow to take its own losses.
 #[test]
 fn nobody_waits_for_a_loss_to_be_said() {
     let (sink, side) = fake();
@@ -143,7 +143,7 @@ fn nobody_waits_for_a_loss_to_be_said() {
     let said = counts(side);
     assert_eq!(of(&said, "ring").sum::<u64>(), 1_001);
     assert_eq!(of(&said, "queue").sum::<u64>(), 1_000);
-    // Losses took no record's room.
+    // Losses displaced no record.
     assert_eq!((of(&said, "test").sum::<u64>(), of(&said, "sink.a").sum::<u64>()), (1_000, 0));
 }
 
@@ -180,7 +180,7 @@ fn few_large_ones_fill_a_queue_as_many_small_ones_do() {
     assert_eq!(told + lost, 20);
 }
 
-/// A sink that has something to do each second, and lost something of what it had.
+/// A sink that has postponed work each second, and lost some of its records.
 #[test]
 fn a_steady_stream_is_no_reason_not_to_see_to_what_was_put_off() {
     struct Resting(Sender<&'static str>, u64);

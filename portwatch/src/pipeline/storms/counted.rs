@@ -1,4 +1,4 @@
-//! What is counted of equal failures, and what becomes of it.
+//! The count of identical failures, and the event that reports it.
 
 use std::time::Instant;
 
@@ -7,36 +7,36 @@ use portwatch_common::Tenant;
 
 use crate::event::{Event, memory};
 
-/// A group's last event and number.
+/// A group's last event and its count.
 pub struct Counted {
-    /// Whose they are.
+    /// The tenant.
     pub tenant: Tenant,
-    /// The last that was looked into.
+    /// The last enriched event.
     pub event: Event,
     /// The bytes of memory that it takes.
     pub size: usize,
-    /// When that was, in nanoseconds of `CLOCK_BOOTTIME`.
+    /// Its time, in nanoseconds of `CLOCK_BOOTTIME`.
     pub at_ns: u64,
     count: u64,
     first_ns: u64,
     last_ns: u64,
-    /// When it is to be told.
+    /// When it is to be reported.
     pub due: Instant,
 }
 
 impl Counted {
-    /// None so far.
+    /// Creates a count of zero.
     pub fn new(tenant: Tenant, event: Event, at_ns: u64, due: Instant) -> Self {
         let size = memory::of_event(&event);
         Self { tenant, event, size, at_ns, count: 0, first_ns: 0, last_ns: 0, due }
     }
 
-    /// Another look, which replaces the last.
+    /// Replaces the last enriched event.
     pub fn look(&mut self, event: Event, at_ns: u64) {
         (self.size, self.event, self.at_ns) = (memory::of_event(&event), event, at_ns);
     }
 
-    /// Some more.
+    /// Adds to the count.
     pub fn add(&mut self, count: u64, first_ns: u64, last_ns: u64) {
         if self.count == 0 {
             self.first_ns = first_ns;
@@ -45,7 +45,7 @@ impl Counted {
         self.last_ns = self.last_ns.max(last_ns);
     }
 
-    /// The event with the number, which begins anew; `None` if there was none.
+    /// Returns the event with the count, and resets the count; `None` if it was zero.
     pub fn summary(&mut self) -> Option<Event> {
         let count = std::mem::take(&mut self.count);
         let last_ns = std::mem::take(&mut self.last_ns);
@@ -58,7 +58,7 @@ impl Counted {
         })
     }
 
-    /// The wall clock's time, by what it was when the last look was taken.
+    /// Returns the wall-clock time, relative to that of the last enrichment.
     fn time_of(&self, at_ns: u64) -> Timestamp {
         let since = i128::from(at_ns) - i128::from(self.at_ns);
         let since = SignedDuration::from_nanos(i64::try_from(since).unwrap_or(0));

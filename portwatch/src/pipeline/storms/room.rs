@@ -1,13 +1,13 @@
-//! Bounded tables that many share: whoever has most in one makes room, in number or in
-//! bytes.
+//! Bounded tables that tenants share: the one with the largest share, in entries or in bytes,
+//! loses an entry.
 
 use std::{collections::HashMap, hash::Hash, time::Instant};
 
 use portwatch_common::Tenant;
 
-/// Takes one entry out of a table that has `most`, so that there is room for another: the
-/// oldest of the control group with most entries, of the user with most. `owner` gives
-/// whose an entry is and how old.
+/// Removes one entry from a table that has `most`, to make space for another: the oldest of
+/// the control group with most entries, of the user with most. `owner` returns an entry's
+/// tenant and age.
 pub fn make_room<K: Clone + Eq + Hash, V>(
     table: &mut HashMap<K, V>,
     most: usize,
@@ -16,8 +16,7 @@ pub fn make_room<K: Clone + Eq + Hash, V>(
     if table.len() < most { None } else { take_of_most(table, |_| 1, owner) }
 }
 
-/// The same where entries have a size, and not all a like one: takes one out if the sum of
-/// all is above `most`.
+/// The same for entries of different sizes: removes one if the sum of all is above `most`.
 pub fn shrink<K: Clone + Eq + Hash, V>(
     table: &mut HashMap<K, V>,
     most: usize,
@@ -46,7 +45,7 @@ fn take_of_most<K: Clone + Eq + Hash, V>(
     table.remove(&key)
 }
 
-/// Whose sizes have the largest sum.
+/// Returns the owner with the largest sum of sizes.
 fn largest<T: Copy + Eq + Hash + Ord>(all: impl Iterator<Item = (T, usize)>) -> Option<T> {
     let mut sums: HashMap<T, usize> = HashMap::new();
     all.for_each(|(one, size)| *sums.entry(one).or_default() += size);

@@ -12,7 +12,7 @@ use crate::{
 
 const WINDOW: Duration = Duration::from_secs(10);
 
-/// What happens in a test: who fails at which port, and when.
+/// The failures of a test: which process fails at which port, and when.
 struct Play {
     storms: Storms,
     begin: Instant,
@@ -91,7 +91,7 @@ fn a_process_that_fails_again_is_counted() {
     assert_ne!(events[0].id, events[1].id);
 }
 
-/// The first look finds it in /proc, the later ones do not.
+/// The first enrichment finds it in /proc, the later ones do not.
 #[test]
 fn a_process_that_is_gone_meanwhile_is_still_the_same() {
     let mut play = Play::new();
@@ -132,7 +132,7 @@ fn a_crash_loop_of_a_unit_is_told_eight_times_and_then_counted() {
     }
     let events = play.ends();
     assert_eq!(counts(&events), [[1; 8].as_slice(), &[92]].concat());
-    // A look each eighth of a second is enough where processes are alike.
+    // An enrichment each eighth of a second is enough for similar processes.
     assert!(events[8].process.pid >= 1087, "the evidence is old: {}", events[8].process.pid);
 }
 
@@ -199,7 +199,7 @@ fn many_groups_of_one_user_leave_room_for_anothers() {
     let victim = of(0, 1001, 7, 80);
     for port in 1000..3000 {
         of(1, 1000, 8, port);
-        // A group that is displaced has counted something.
+        // A displaced group has a count.
         of(1, 1000, 8, port);
     }
     assert!(play.storms.groups.len() <= MOST_GROUPS && play.storms.sources.len() <= MOST_SOURCES);
@@ -242,10 +242,10 @@ fn without_a_window_each_is_told() {
 }
 
 proptest! {
-    /// Whoever fails when and where, each refusal is in exactly one count.
+    /// Whatever fails when and where, each failed bind is in exactly one count.
     #[test]
     fn nothing_is_lost_and_nothing_told_twice(
-        // A thread does one thing at a time.
+        // A thread makes one call at a time.
         failures in proptest::collection::vec((1u64..3_000, 1u32..30, 1u16..8, any::<bool>()), 0..600)
     ) {
         let mut play = Play::new();

@@ -1,10 +1,10 @@
-//! What is true of any command line.
+//! Properties of any command line.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// Ways to give a secret, its place marked by a percent sign.
+/// Ways to give a secret; a percent sign marks its place.
 const WAYS: [&[&str]; 42] = [
     &["curl", "--user", "me:%", "h"],
     &["curl", "--proxy-user=me:%", "h"],
@@ -50,7 +50,7 @@ const WAYS: [&[&str]; 42] = [
     &["app", "--opts=--token=%"],
 ];
 
-/// Arguments without a secret, which may stand before one.
+/// Arguments without a secret, which may precede one.
 const HARMLESS: [&[&str]; 10] = [
     &["-H", "Content-Type: application/json; charset=utf-8"],
     &["-A", "Mozilla/5.0 (X11; Linux x86_64)"],
@@ -93,7 +93,7 @@ fn given(arguments: &[String], form: usize) -> Vec<String> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
-    /// Each part of a secret is marked, so that none is seen.
+    /// Each part of a secret is marked, so that the test finds any of them.
     #[test]
     fn no_secret_survives(
         way in 0..WAYS.len(),
@@ -101,15 +101,15 @@ proptest! {
         form in 0..5usize,
         secret in "Zq[a-z0-9]{0,4}([-&;'\"/:@,|(){}=<>!%^*+.~_#$\\[\\] ]{1,2}Zq[a-z0-9]{0,4}){0,4}",
     ) {
-        // A title has no quotes: a blank is the end of an argument there.
+        // A title has no quotes: a space is the end of an argument there.
         let secret = if form == 4 { secret.replace([' ', '"', '\''], "") } else { secret };
         let way = WAYS[way];
         let mut arguments: Vec<String> = way.iter().map(|part| part.replace('%', &secret)).collect();
         let place = way.iter().position(|part| part.starts_with('-') || part.contains('%')).unwrap();
-        // The first word behind sshpass is another program.
+        // The first word after sshpass is another program.
         let before = if way[0] == "sshpass" { Vec::new() } else { before };
         let harmless = before.iter().flat_map(|&each| HARMLESS[each]).map(|&part| part.to_owned());
-        // Behind the program's name, and before the first of its options.
+        // After the program's name, and before the first of its options.
         arguments.splice(place..place, harmless.collect::<Vec<_>>());
         let mut shown = given(&arguments, form);
         Redaction::default().arguments(&mut shown);
@@ -172,7 +172,7 @@ proptest! {
         prop_assume!(!arguments.iter().any(|word| word == "curl" || word.contains("mysql")));
         let mut shown = arguments.clone();
         Redaction::default().arguments(&mut shown);
-        // Some words of eight letters are names of secrets; by themselves they say nothing.
+        // Some words of eight letters are names of secrets; alone they have no effect.
         prop_assert_eq!(shown, arguments);
     }
 

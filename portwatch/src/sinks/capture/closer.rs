@@ -1,6 +1,6 @@
-//! Sees to the files that are closed, on a thread of its own: compresses them and
-//! removes the oldest. Each round looks at the whole folder, so that what one
-//! could not do, because the disk was full or the agent was killed, the next does.
+//! Processes closed files, on a thread of its own: compresses them and removes the oldest.
+//! Each round checks the whole directory. So what one round could not do, because the disk was
+//! full or the agent was killed, the next does.
 
 use std::{
     io,
@@ -16,37 +16,37 @@ use super::folder::{Folder, being_closed, being_written, closed};
 /// zstd's own default: 10 to 20 times smaller, and 200 MB/s.
 const LEVEL: i32 = 3;
 
-/// What the files may take on the disk, the one that is written left out.
+/// Bytes that the files may take on the disk, without the one that is being written.
 #[derive(Clone, Copy, Debug)]
 pub struct Room {
     /// When all are compressed.
     pub kept: u64,
-    /// While one is being compressed, beside its copy.
+    /// While one is being compressed, in addition to its copy.
     pub meanwhile: u64,
 }
 
-/// A segment has been begun.
+/// A segment was created.
 pub struct Round {
-    /// Where.
+    /// The directory.
     pub folder: Arc<Folder>,
     /// Its name without endings; everything before it is closed.
     pub active: String,
 }
 
-/// The thread; ends when this is dropped, after what it has been given.
+/// The thread; dropping this ends it after the work that it has.
 pub struct Closer {
     room: Room,
     thread: Option<(Sender<Round>, JoinHandle<()>)>,
 }
 
 impl Closer {
-    /// One whose thread is started when there is something to do: by then the agent has
-    /// given its rights away.
+    /// Creates it. The thread starts with the first work: by then the agent has dropped its
+    /// capabilities.
     pub fn new(room: Room) -> Self {
         Self { room, thread: None }
     }
 
-    /// Everything before is closed.
+    /// Requests a round, because everything before is closed.
     pub fn see_to(&mut self, round: Round) {
         if self.thread.is_none() {
             let (rounds, wanted) = channel();
@@ -60,7 +60,7 @@ impl Closer {
             }
         }
         if let Some((rounds, _)) = &self.thread {
-            // The thread is there until this is dropped.
+            // The thread runs until this is dropped.
             let _ = rounds.send(round);
         }
     }
@@ -84,8 +84,8 @@ fn run(room: Room, wanted: &Receiver<Round>) {
     }
 }
 
-/// What counts is what the files take when they are compressed. Only where there is no
-/// room for that, something has to go first.
+/// The limit applies to the compressed files. Only if there is not enough space to compress
+/// them, the oldest are removed first.
 fn round(folder: &Folder, room: Room, active: &str) -> io::Result<()> {
     folder.remove_leftovers()?;
     let all = folder.segments()?;
@@ -107,7 +107,7 @@ fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// The open file goes when the closed one is safe on the disk under its name.
+/// Removes the open file after the closed one is safely on the disk under its name.
 fn compress(folder: &Folder, stem: &str) -> io::Result<()> {
     let (from, to) = (being_written(stem), closed(stem));
     if !folder.has(&from)? {
@@ -117,7 +117,7 @@ fn compress(folder: &Folder, stem: &str) -> io::Result<()> {
         let temporary = being_closed(stem);
         let written = write_compressed(folder, &from, &temporary);
         if let Err(error) = written.and_then(|()| folder.rename(&temporary, &to)) {
-            // It takes room that may be what is lacking.
+            // It takes space, of which there may be too little.
             let _ = folder.remove(&temporary);
             return Err(error);
         }
@@ -134,7 +134,7 @@ fn write_compressed(folder: &Folder, from: &str, to: &str) -> io::Result<()> {
     encoder.finish()?.sync_all()
 }
 
-/// Removes the oldest segments until the rest is no larger than `most`.
+/// Removes the oldest segments until the rest is within `most` bytes.
 fn prune(folder: &Folder, most: u64, active: &str) -> io::Result<()> {
     let mut segments = folder.segments()?;
     segments.retain(|segment| *segment.stem < *active);
@@ -165,7 +165,7 @@ mod tests {
         folder.segments().unwrap().iter().map(super::super::folder::Entry::name).collect()
     }
 
-    /// Bytes that do not get smaller.
+    /// Bytes that cannot be compressed.
     fn noise(length: usize) -> Vec<u8> {
         let mut state = 1u32;
         let mut next = || {
@@ -187,7 +187,7 @@ mod tests {
         round(&folder, room, &stem(5)).unwrap();
         let all: Vec<_> = (1..=4).map(|number| closed(&stem(number))).collect();
         assert_eq!(names(&folder), all);
-        // What stays as large does.
+        // A file that stays as large does.
         fs::write(path.path().join(being_written(&stem(5))), noise(10_000)).unwrap();
         round(&folder, room, &stem(6)).unwrap();
         assert_eq!(
@@ -218,7 +218,7 @@ mod tests {
         std::os::unix::fs::symlink(secret.path(), at(&being_written(&stem(1)))).unwrap();
         super::super::folder::tests::fifo(&at(&being_written(&stem(2))));
         fs::write(at(&being_written(&stem(3))), "{}\n").unwrap();
-        // In the way of the closed one.
+        // A link under the name of the closed file.
         std::os::unix::fs::symlink(secret.path(), at(&closed(&stem(3)))).unwrap();
         assert!(round(&folder, Room { kept: 0, meanwhile: 1_000 }, &stem(4)).is_err());
         for name in

@@ -1,8 +1,8 @@
-//! The folder of a capture: nobody else's to look into, and one agent's to write.
+//! The directory of a capture: private to its user, and written by one agent.
 //!
-//! All is done through its descriptor, so it stays the folder that was looked at. What
-//! is touched has a name of the exact form, is a file, this user's, and has no other
-//! name; whatever else somebody has put there stays as it is.
+//! All operations use its descriptor, so it stays the directory that was checked. A file is
+//! changed only if it has a name of the exact format, is a regular file, belongs to this user,
+//! and has no other name; all other files stay as they are.
 
 use std::{
     fs::File,
@@ -25,60 +25,60 @@ use super::{
     place::{PRIVATE, open_folder},
 };
 
-/// Held as long as an agent writes.
+/// Locked as long as an agent writes.
 const LOCK: &str = "lock";
-/// Says whose folder it is. Those of older versions have none, and only files whose
-/// names are their own.
+/// Marks the directory as a capture. Those of older versions have none, and contain only files
+/// with a capture's names.
 const MARKER: &str = "portwatch-capture";
 const MARKER_TEXT: &str = "portwatch keeps its stream here, and removes its oldest files.\n";
-/// What a file system has at its root.
+/// The directory that file systems have at their root.
 const NOBODYS: &str = "lost+found";
-/// Behind `.jsonl`, so that it is no segment.
+/// Follows `.jsonl`, so that the file is no segment.
 const TEMPORARY: &str = ".jsonl.zst.tmp";
 
-/// The folder, held by this process.
+/// The directory, locked by this process.
 pub struct Folder {
     fd: OwnedFd,
-    /// Where it was found.
+    /// Its path.
     pub path: PathBuf,
     _lock: File,
 }
 
-/// A segment, as a file of the folder.
+/// A segment, as a file of the directory.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Entry {
     /// Its name without endings.
     pub stem: String,
-    /// Whether it is compressed.
+    /// Whether it is closed and compressed.
     pub closed: bool,
-    /// On the disk.
+    /// Its size on the disk.
     pub size: u64,
 }
 
 impl Entry {
-    /// Its name.
+    /// Returns its name.
     pub fn name(&self) -> String {
         if self.closed { closed(&self.stem) } else { being_written(&self.stem) }
     }
 }
 
-/// The name of a segment that is written.
+/// Returns the name of a segment that is being written.
 pub fn being_written(stem: &str) -> String {
     format!("{stem}{OPEN}")
 }
 
-/// The name of one that is closed.
+/// Returns the name of a closed segment.
 pub fn closed(stem: &str) -> String {
     format!("{stem}{CLOSED}")
 }
 
-/// The name of one that is being closed.
+/// Returns the name of a segment that is being closed.
 pub fn being_closed(stem: &str) -> String {
     format!("{stem}{TEMPORARY}")
 }
 
 impl Folder {
-    /// Makes the folder if it is not there, and takes it for this process.
+    /// Creates the directory if it does not exist, and locks it for this process.
     pub fn take(path: &Path) -> Result<Self, CaptureError> {
         let io = |step| move |source| CaptureError::Io { step, path: path.to_owned(), source };
         let no = |step| move |errno: Errno| io(step)(errno.into());
@@ -92,9 +92,9 @@ impl Folder {
             return Err(CaptureError::Strange { path: path.to_owned(), name });
         }
         let mode = found.st_mode & 0o7777;
-        // Its files are private. That others see their names is up to whoever has made it.
+        // Its files are private. Whether others see their names is the choice of its creator.
         if mode & 0o022 != 0 {
-            // It may be anything's that is empty for now: /srv, /mnt.
+            // An empty directory may have another purpose: /srv, /mnt.
             if !made && !marked {
                 return Err(CaptureError::Open { path: path.to_owned(), mode });
             }
@@ -115,16 +115,16 @@ impl Folder {
         Ok(folder)
     }
 
-    /// A new file that only its owner can read.
+    /// Creates a file that only its owner can read.
     pub fn create(&self, name: &str) -> io::Result<File> {
         let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::EXCL;
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Ok(openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR)?.into())
     }
 
-    /// Opens a file of the capture's for reading.
+    /// Opens a file of the capture for reading.
     pub fn open(&self, name: &str) -> io::Result<File> {
-        // Opening a FIFO would wait for somebody to write.
+        // Opening a FIFO would block until there is a writer.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file: File = openat(&self.fd, name, flags, Mode::empty())?.into();
         match is_own(&fstat(&file)?) {
@@ -133,12 +133,12 @@ impl Folder {
         }
     }
 
-    /// Whether the capture has a file of this name.
+    /// Returns whether the capture has a file of this name.
     pub fn has(&self, name: &str) -> io::Result<bool> {
         Ok(own(&self.fd, name)?.is_some())
     }
 
-    /// Removes a file of the capture's, or leaves it if it is not.
+    /// Removes a file of the capture; leaves any other file.
     pub fn remove(&self, name: &str) -> io::Result<()> {
         if self.has(name)? {
             unlinkat(&self.fd, name, AtFlags::empty())?;
@@ -146,7 +146,7 @@ impl Folder {
         Ok(())
     }
 
-    /// Gives a file another name, where nothing has it yet.
+    /// Renames a file, if the new name is free.
     pub fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         match statat(&self.fd, to, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => Ok(renameat(&self.fd, from, &self.fd, to)?),
@@ -155,18 +155,18 @@ impl Folder {
         }
     }
 
-    /// Makes names that have come and gone in the folder last beyond a power loss.
+    /// Makes created and removed names durable.
     pub fn sync(&self) -> io::Result<()> {
         Ok(fsync(&self.fd)?)
     }
 
-    /// Whether it is still there, at its path.
+    /// Returns whether it is still at its path.
     pub fn is_in_place(&self) -> bool {
         let (Ok(held), Ok(there)) = (fstat(&self.fd), lstat(&self.path)) else { return false };
         (held.st_dev, held.st_ino) == (there.st_dev, there.st_ino) && held.st_nlink > 0
     }
 
-    /// All segments, oldest first; one may be there twice, the closed one behind.
+    /// Returns all segments, oldest first; one may exist twice, the closed one second.
     pub fn segments(&self) -> io::Result<Vec<Entry>> {
         let mut all = Vec::new();
         for name in names(&self.fd)? {
@@ -186,14 +186,14 @@ impl Folder {
         Ok(all)
     }
 
-    /// Removes what was being closed when an agent was cut off.
+    /// Removes files that were being closed when an agent was killed.
     pub fn remove_leftovers(&self) -> io::Result<()> {
         let is_one = |name: &str| name.strip_suffix(TEMPORARY).and_then(moment_of).is_some();
         names(&self.fd)?.iter().filter(|name| is_one(name)).try_for_each(|name| self.remove(name))
     }
 }
 
-/// The file that is held, made if it is not there.
+/// Returns the lock file, created if it does not exist.
 fn lock(folder: impl AsFd) -> io::Result<File> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file: File = openat(folder, LOCK, flags | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR)?.into();
@@ -203,7 +203,7 @@ fn lock(folder: impl AsFd) -> io::Result<File> {
     }
 }
 
-/// Something in the folder that no capture of this user has left there.
+/// Returns a file in the directory that no capture of this user has left there.
 fn stranger(folder: impl AsFd) -> io::Result<Option<String>> {
     let stem = |name: &str| {
         let endings = [CLOSED, OPEN, TEMPORARY];
@@ -218,7 +218,7 @@ fn stranger(folder: impl AsFd) -> io::Result<Option<String>> {
     Ok(None)
 }
 
-/// What is there under a name, if it is the capture's own.
+/// Returns the file of a name, if it belongs to the capture.
 fn own(folder: impl AsFd, name: &str) -> io::Result<Option<Stat>> {
     match statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(found) => Ok(Some(found).filter(is_own)),
@@ -227,14 +227,14 @@ fn own(folder: impl AsFd, name: &str) -> io::Result<Option<Stat>> {
     }
 }
 
-/// A file of this user's, which has no other name elsewhere.
+/// Returns whether it is a file of this user, without another name elsewhere.
 fn is_own(found: &Stat) -> bool {
     FileType::from_raw_mode(found.st_mode) == FileType::RegularFile
         && found.st_uid == geteuid().as_raw()
         && found.st_nlink <= 1
 }
 
-/// All names but those of the folder itself and the one above.
+/// Returns all names except `.` and `..`.
 fn names(folder: impl AsFd) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in Dir::read_from(folder)? {
@@ -257,7 +257,7 @@ pub(super) mod tests {
 
     const STEM: &str = "20260601T224009.123456Z";
 
-    /// A FIFO with nobody at its other end.
+    /// Creates a FIFO without a reader or writer.
     pub fn fifo(path: &Path) {
         use rustix::fs::{CWD, mknodat};
         mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
@@ -279,7 +279,7 @@ pub(super) mod tests {
         assert!(path.join(MARKER).is_file());
         assert!(refused(&path).contains("another portwatch"));
         drop(folder);
-        // What else comes into it later is left alone.
+        // Other files that appear later stay.
         fs::write(path.join("notes.txt"), "x").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
         Folder::take(&path).unwrap();
@@ -306,7 +306,7 @@ pub(super) mod tests {
     fn one_with_anything_else_in_it_is_refused_and_stays_as_it_was() {
         for name in ["1.jsonl", "upload.zst.tmp", "notes.txt", "x.jsonl.zst", MARKER, ".hidden"] {
             let folder = tempfile::tempdir().unwrap();
-            // The marker is one only as a file.
+            // The marker must be a file.
             match name {
                 MARKER => fs::create_dir(folder.path().join(name)).unwrap(),
                 _ => fs::write(folder.path().join(name), "mine").unwrap(),

@@ -1,5 +1,5 @@
-//! Where a folder of a capture is: whoever may rename what is above it may put another
-//! folder, or a link to one, in its place, and root would write there.
+//! Checks where a capture's directory is: a user who may rename a directory above it may
+//! replace it by another directory, or a link to one, and root would write there.
 
 use std::{
     fs::{self, DirBuilder, Metadata},
@@ -19,10 +19,10 @@ use rustix::{
 
 use super::CaptureError;
 
-/// Of a folder that is made.
+/// Mode of a directory that is created.
 pub const PRIVATE: u32 = 0o700;
 
-/// Opens a folder, and no link to one. Gives whether it was made for this.
+/// Opens a directory, but no link to one. Returns whether it was created for this.
 pub fn open_folder(path: &Path) -> Result<(OwnedFd, bool), CaptureError> {
     let io = |step| move |source| CaptureError::Io { step, path: path.to_owned(), source };
     let no = |step| move |errno: Errno| io(step)(errno.into());
@@ -30,7 +30,7 @@ pub fn open_folder(path: &Path) -> Result<(OwnedFd, bool), CaptureError> {
     let (Some(parent), Some(name)) = (whole.parent(), whole.file_name()) else {
         return Err(io("use")(io::ErrorKind::InvalidInput.into()));
     };
-    // As it was written, since a link on the way may be anybody's; then as it is.
+    // The path as written, because any user may own a link in it; then the resolved path.
     nobody_replaces(path, parent)?;
     DirBuilder::new().recursive(true).mode(PRIVATE).create(parent).map_err(io("create"))?;
     let parent = fs::canonicalize(parent).map_err(io("find"))?;
@@ -51,7 +51,7 @@ pub fn open_folder(path: &Path) -> Result<(OwnedFd, bool), CaptureError> {
     }
 }
 
-/// Whether root and this process's user alone can say what `parent` and all above it are.
+/// Checks that only root and this process's user can replace `parent` and everything above it.
 fn nobody_replaces(path: &Path, parent: &Path) -> Result<(), CaptureError> {
     for above in parent.ancestors() {
         let why = match fs::symlink_metadata(above) {
@@ -69,7 +69,7 @@ fn nobody_replaces(path: &Path, parent: &Path) -> Result<(), CaptureError> {
     Ok(())
 }
 
-/// Who else may rename what is in a folder, or be the one who made a link.
+/// Returns which other users may rename entries of a directory, or have created a link.
 fn replaced_by(found: &Metadata) -> Option<String> {
     const GROUP: u32 = 0o020;
     const OTHERS: u32 = 0o002;
@@ -78,7 +78,8 @@ fn replaced_by(found: &Metadata) -> Option<String> {
     if owner != 0 && owner != geteuid().as_raw() {
         return Some(format!("belongs to user {owner}"));
     }
-    // A link has no rights of its own. In a sticky folder each has only what is theirs.
+    // A link has no permissions of its own. In a sticky directory users may only rename their
+    // own entries.
     if !found.is_dir() || found.mode() & STICKY != 0 {
         return None;
     }
@@ -117,7 +118,7 @@ mod tests {
         symlink(elsewhere.path().join("not-there"), &link).unwrap();
         assert!(refused(&link).contains("is a symbolic link"));
         assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
-        // One above it, which is this user's own.
+        // One above it, which belongs to this user.
         let above = parent.path().join("above");
         symlink(elsewhere.path(), &above).unwrap();
         assert!(open_folder(&above.join("capture")).unwrap().1);
@@ -144,7 +145,7 @@ mod tests {
         }
         if chown(&above, Some(1000), None).is_ok() {
             assert!(refused(&path).contains("above belongs to user 1000"));
-            // By way of a link as well, whoever has made that.
+            // Through a link too, whoever has created it.
             let link = parent.path().join("link");
             symlink(&above, &link).unwrap();
             assert!(refused(&link.join("capture")).contains("above belongs to user 1000"));

@@ -1,9 +1,8 @@
 //! Appends records to the newest file of a capture.
 //!
-//! A record goes out in one write and is in the kernel's hands then: the end of
-//! the agent, by SIGKILL too, loses none that were written. What a power loss may
-//! take is what was written in the last [`SYNC`]; after that it is on the disk, and
-//! the file has been seen to be where it can be found again.
+//! A record is one write, and then in the kernel: the end of the agent, by SIGKILL too, loses
+//! no written record. A power loss may lose what was written in the last [`SYNC`]. After that
+//! it is on the disk, and the file was checked to be at its path.
 
 use std::{
     fs::File,
@@ -24,7 +23,7 @@ use super::{
 };
 use crate::{event::Record, sinks::Sink};
 
-/// How long what has been written may not be on the disk.
+/// How long written records may not be on the disk.
 const SYNC: Duration = Duration::from_secs(1);
 
 /// A capture that is being written.
@@ -33,12 +32,12 @@ pub struct Capture {
     folder: Arc<Folder>,
     limits: Limits,
     longest: u64,
-    /// The newest file's name, whether it is still open or not.
+    /// The newest file's name, open or not.
     newest: Option<String>,
     open: Option<Open>,
     line: Vec<u8>,
     closer: Closer,
-    /// What the closer is yet to be told.
+    /// What the closer must still process.
     begun: Option<Round>,
     /// Failed binds in records that were written and are lost.
     lost: u64,
@@ -49,32 +48,33 @@ struct Open {
     file: File,
     size: u64,
     since: Instant,
-    /// When it was last seen to be in its place.
+    /// When it was last found at its path.
     seen: Instant,
-    /// Refusals that were written after that.
+    /// Failed binds that were written after that.
     unseen: u64,
     unsynced_since: Option<Instant>,
     /// Failed binds in records since the last sync, which may not be on the disk.
     unsynced: u64,
-    /// Half a line is at its end and could not be taken back.
+    /// Its end is half a line that could not be removed.
     torn: bool,
 }
 
 impl Capture {
-    /// Takes the folder for this process, and begins a file in it. No thread is
-    /// started by this: the sink's own does, when it has been started.
+    /// Locks the directory for this process, and creates a file in it. This starts no thread:
+    /// the sink does, once it runs.
     ///
     /// # Errors
-    /// The folder cannot be made or written, is somebody else's, or in use.
+    /// The directory cannot be created or written, belongs to another user, or is in use.
     pub fn open(path: &Path, limits: Limits) -> Result<Self, CaptureError> {
         let io = |step| move |source| CaptureError::Io { step, path: path.to_owned(), source };
         let folder = Folder::take(path)?;
         let file_size = limits.file_size.min(limits.total_size / 4);
         let longest = LONGEST_LINE.min(limits.total_size / 4);
-        // A file of one line may be larger than others.
+        // A file of one line may exceed the limit.
         let largest = file_size.max(longest);
         let room = Room {
-            // The file that is written, one that is to be closed and its copy count too.
+            // The file that is being written, one that is being closed, and its copy count
+            // too.
             kept: limits.total_size.saturating_sub(3 * largest),
             meanwhile: limits.total_size.saturating_sub(2 * largest),
         };
@@ -91,8 +91,8 @@ impl Capture {
             begun: None,
             lost: 0,
         };
-        // A torn last line must stay the last of its file: never append to one
-        // that another process has begun.
+        // A torn last line must stay the last of its file: never append to a file that another
+        // process has created.
         capture.begin().map_err(io("write to"))?;
         Ok(capture)
     }
@@ -121,7 +121,7 @@ impl Capture {
         Ok(())
     }
 
-    /// The file to append to, a new one if the last is full or old.
+    /// Returns the file to append to, a new one if the last is full or old.
     fn current(&mut self, length: u64) -> io::Result<&mut Open> {
         let file_size = self.limits.file_size;
         let is_full = |open: &Open| open.torn || (open.size > 0 && open.size + length > file_size);
@@ -134,19 +134,20 @@ impl Capture {
         self.open.as_mut().ok_or_else(|| io::Error::other("no file is open"))
     }
 
-    /// No more is written to this file.
+    /// Closes this file.
     fn close(&mut self) -> io::Result<()> {
         let Some(open) = self.open.take() else { return Ok(()) };
         let synced = open.file.sync_data();
         let unsynced = if synced.is_err() { open.unsynced } else { 0 };
         let unseen = if open.is_gone() { open.unseen } else { 0 };
-        // Each is what was written last.
+        // Both are the records written last.
         self.lost += unsynced.max(unseen);
         synced
     }
 
-    /// Has what was written on the disk. Where that fails the kernel may have dropped it,
-    /// and says so once (fsync(2)): the file is left, and what went into it is lost.
+    /// Writes to the disk what is only in the kernel. If that fails, the kernel may have
+    /// dropped it, and reports it once (fsync(2)): the file is closed, and its unsynced
+    /// records are lost.
     fn sync(&mut self) -> io::Result<()> {
         let Some(open) = &mut self.open else { return Ok(()) };
         let Err(error) = open.file.sync_data() else {
@@ -155,11 +156,11 @@ impl Capture {
         };
         self.lost += open.unsynced;
         self.open = None;
-        // Where no other can be begun either, the next record tries again.
+        // If no other file can be created either, the next record tries again.
         self.begin().and(Err(error))
     }
 
-    /// Begins anew where the file or its folder is no longer where it was.
+    /// Creates a new file if the file or its directory is no longer at its path.
     fn look_where_it_is(&mut self) -> io::Result<()> {
         let Some(open) = &mut self.open else { return Ok(()) };
         let gone = open.is_gone();
@@ -170,12 +171,12 @@ impl Capture {
         }
         let what = if gone { "a file" } else { "the directory" };
         tracing::warn!("capture: {what} was removed: {}; creating a new one", self.path.display());
-        // In a folder that was moved all is still there.
+        // In a directory that was moved, nothing is lost.
         let closed = self.close();
         self.begin().and(closed)
     }
 
-    /// What is due with time. Gives how soon something will be.
+    /// Does what is due. Returns when it is due again.
     fn see_to(&mut self) -> io::Result<Option<Duration>> {
         let age = self.limits.file_age;
         let Some(open) = &mut self.open else { return Ok(None) };
@@ -196,7 +197,7 @@ impl Capture {
 }
 
 impl Open {
-    /// All of the line or nothing: half of one would spoil the next.
+    /// Writes all of the line or nothing: half a line would damage the next.
     fn append(&mut self, line: &[u8], refusals: u64) -> io::Result<()> {
         if let Err(error) = self.file.write_all(line) {
             self.torn = self.file.set_len(self.size).is_err();
@@ -209,7 +210,7 @@ impl Open {
         Ok(())
     }
 
-    /// Whether it has no name any more: what is written to it is nowhere.
+    /// Returns whether the file has no name any more: what is written to it is lost.
     fn is_gone(&self) -> bool {
         self.file.metadata().is_ok_and(|data| data.nlink() == 0)
     }
@@ -242,7 +243,7 @@ impl Sink for Capture {
             self.closer.see_to(round);
         }
         let again = self.see_to()?;
-        // The closer is told the next time.
+        // The closer gets it the next time.
         Ok(if self.begun.is_some() { Some(Duration::ZERO) } else { again })
     }
 
@@ -252,7 +253,7 @@ impl Sink for Capture {
 }
 
 impl Drop for Capture {
-    /// The last file is closed like all others.
+    /// Closes the last file like all others.
     fn drop(&mut self) {
         if self.open.is_none() {
             return;

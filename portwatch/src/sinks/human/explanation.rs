@@ -1,4 +1,4 @@
-//! What would become of a bind, told to whoever asks at a terminal.
+//! Prints the answers of `explain` for a terminal.
 
 use std::{
     fmt::Write as _,
@@ -40,7 +40,7 @@ pub fn explanations(
     out.flush()
 }
 
-/// The blocks of all answers.
+/// Returns the blocks of all answers.
 #[cfg(test)]
 pub fn told(answers: &[Explanation]) -> String {
     answers.iter().map(|answer| block(answer, None, &[Engine::Docker])).collect()
@@ -79,10 +79,9 @@ pub(super) fn block(answer: &Explanation, columns: Option<usize>, engines: &[Eng
         Some(diagnosis) => out.what_to_do(diagnosis),
         None => notes(answer, engines).iter().for_each(|note| out.row("note", note)),
     }
-    // A diagnosis that nobody can make has them among its notes.
-    // Where nothing is found that explains it, the diagnosis has said them.
+    // A diagnosis without a cause lists the gaps among its notes.
     let are_told = matches!(&answer.diagnosis, Some(diagnosis) if diagnosis.tells_gaps());
-    // That this namespace is taken for the host's interests nobody who asks here.
+    // That this namespace is assumed to be the host's does not matter here.
     let is_told = |gap: &Gap| are_told || gap.what == Fact::NetnsHost;
     for gap in answer.gaps.iter().filter(|gap| !is_told(gap)) {
         out.row("not known", &format!("{}: {}", gap.what, gap.why));
@@ -131,8 +130,7 @@ pub fn named(asked: &Question) -> String {
     }
 }
 
-/// What would become of a bind, to be read after these words; `None` where it succeeds
-/// in any case.
+/// Returns the result of a bind, to follow these words; `None` if it succeeds in any case.
 pub fn a_bind(answer: &Explanation) -> Option<&'static str> {
     use Outcome::{Passes, Refused, Unknown};
     Some(match (answer.bind.without_reuseaddr, answer.bind.with_reuseaddr) {
@@ -150,7 +148,7 @@ pub fn a_bind(answer: &Explanation) -> Option<&'static str> {
     })
 }
 
-/// What else is on the port: a few of those that stay.
+/// Returns other sockets on the port: a few of those that stay.
 fn beside(sockets: &[Socket]) -> impl Iterator<Item = &Socket> {
     const MOST: usize = 4;
     let stays =
@@ -165,7 +163,7 @@ fn held(socket: &Socket) -> String {
     }
 }
 
-/// Who had the port open before, and until when.
+/// Returns the previous holder, and until when it had the port open.
 fn before(last: &LastHolder, now: Timestamp) -> Option<String> {
     let left = last.left?;
     let ago = words::age(left, now).map(|age| format!(" ({age} ago)")).unwrap_or_default();

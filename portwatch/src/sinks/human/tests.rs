@@ -1,5 +1,5 @@
-//! What a person sees, for every cause and every class of holder: captured events
-//! (tests/golden), and evidence made here for what no test can capture.
+//! The human output for every cause and every class of holder: captured events (tests/golden),
+//! and evidence made here for what no test can capture.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -17,7 +17,7 @@ use crate::{
 /// The width of the snapshots.
 const WIDTH: usize = 100;
 
-/// The captured events whose name begins so, with their names.
+/// The captured events whose names begin with this, with their names.
 fn captured(beginning: &str) -> Vec<(String, Event)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/events");
     let mut events: Vec<_> = fs::read_dir(folder)
@@ -37,7 +37,7 @@ fn one(name: &str) -> Event {
     captured(name).remove(0).1
 }
 
-/// An event with its evidence changed, diagnosed anew.
+/// An event with changed evidence, diagnosed again.
 fn changed(event: Event, change: impl FnOnce(&mut Evidence)) -> Event {
     let mut evidence = event.clone().into_evidence();
     change(&mut evidence);
@@ -46,19 +46,19 @@ fn changed(event: Event, change: impl FnOnce(&mut Evidence)) -> Event {
     Event { failure, process, netns, sockets, time_wait, gaps, diagnosis, ..event }
 }
 
-/// Nothing was found, and not everything could be looked at.
+/// Nothing was found, and not everything could be searched.
 fn undetermined() -> Event {
     changed(one("cause-listener"), |evidence| {
         evidence.sockets.clear();
         evidence.last_holder = None;
         evidence.gaps.push(crate::evidence::Gap::new(
             Fact::Sockets,
-            "sock_diag: the kernel answers errno 12",
+            "sock_diag: the kernel returned errno 12",
         ));
     })
 }
 
-/// systemd listens for a service that has not been started yet.
+/// systemd listens for a service that is not started yet.
 fn socket_unit() -> Event {
     changed(one("class-other_service"), |evidence| {
         let holder = &mut evidence.sockets[0].holders[0];
@@ -71,7 +71,7 @@ fn socket_unit() -> Event {
     })
 }
 
-/// Who has it may not be looked at.
+/// Access to the holder is denied.
 fn unknown() -> Event {
     one("cause-unseen")
 }
@@ -116,14 +116,14 @@ fn every_class() {
     insta::assert_snapshot!(told(&events, Some(WIDTH)));
 }
 
-/// As a terminal gets it.
+/// The output on a terminal.
 #[test]
 fn in_colour() {
     let text = block(&one("class-squatter"), Some(80));
     insta::assert_snapshot!(text.replace('\u{1b}', "␛"));
 }
 
-/// As a file gets it: a row is a line.
+/// The output in a file: one line per entry.
 #[test]
 fn in_a_pipe() {
     let mut many = one("class-squatter");
@@ -131,8 +131,8 @@ fn in_a_pipe() {
     insta::assert_snapshot!(told(&[("×17".to_owned(), many)], None));
 }
 
-/// Lines fit, but for one word and for commands, which are to be pasted; and what
-/// goes on does so below its beginning.
+/// Lines fit, except single words and commands, which are to be pasted; continued lines are
+/// indented.
 #[test]
 fn at_any_width_it_is_aligned() {
     for columns in [40, 80, 120] {
@@ -166,7 +166,7 @@ fn the_words_are_the_same_at_any_width() {
 }
 
 proptest! {
-    /// What processes say of themselves is wrapped like all else, and harmless.
+    /// Texts of processes are wrapped like others, and harmless.
     #[test]
     fn any_arguments_are_shown(arguments in prop::collection::vec(".{0,60}", 0..6), columns in 40usize..130) {
         let mut event = one("class-squatter");
@@ -176,7 +176,7 @@ proptest! {
     }
 }
 
-/// What each of the captured ports would have been told of, had somebody asked.
+/// The answers of explain for each of the captured ports.
 #[test]
 fn asked_about() {
     let told: String = captured("cause-")
@@ -191,7 +191,7 @@ fn asked_about() {
             };
             let host = Host { hooks: "none".to_owned(), ..event.host.clone() };
             let mut evidence = event.into_evidence();
-            // Its own sockets are then another program's.
+            // Its own sockets then belong to another program.
             evidence.process = Process::default();
             evidence.subject = Subject::Asked;
             evidence.sockets.iter_mut().for_each(|socket| socket.refused = None);
@@ -205,7 +205,7 @@ fn asked_about() {
     insta::assert_snapshot!(told);
 }
 
-/// A machine without Docker hears nothing of it.
+/// Without Docker on the machine, the output does not mention it.
 #[test]
 fn docker_is_spoken_of_where_it_is() {
     let asked = Question {

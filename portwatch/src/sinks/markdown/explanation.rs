@@ -1,4 +1,4 @@
-//! A look at a port, as a note.
+//! The answers of `explain` as notes.
 
 use std::{
     fmt::Write as _,

@@ -1,17 +1,16 @@
-//! Text in a sentence: nothing in it is taken for markup, and nothing becomes a link or
-//! calls anybody.
+//! Escapes text in a sentence: nothing in it is markup, becomes a link or mentions anybody.
 //!
-//! GitHub and GitLab look for addresses, names and numbers after they have made HTML of
-//! the text, so that a backslash does not help; they leave code alone.
+//! GitHub and GitLab search for addresses, names and numbers after they have made HTML of the
+//! text, so a backslash does not help; they do not search code.
 
 use crate::text::sanitize::printable;
 
-/// The text as Markdown that shows it as it is.
+/// Returns the text as Markdown that shows it unchanged.
 pub fn prose(text: &str) -> String {
     let text = printable(text);
     let mut out = String::with_capacity(text.len() + 8);
-    // Between these a word can be code: it has no backtick that would end it, and no bar
-    // that would end a table's cell.
+    // Between these a word can be code: it has no backtick that would end it, and no bar that
+    // would end a table's cell.
     for piece in text.split_inclusive([' ', '|', '`']) {
         let word = piece.trim_end_matches([' ', '|', '`']);
         let rest = piece.get(word.len()..).unwrap_or_default();
@@ -40,7 +39,7 @@ fn escape(text: &str, out: &mut String) {
     }
 }
 
-/// The digits of a word that would number a list: `1.` or `1)`.
+/// Returns the length of the digits of a word that would number a list: `1.` or `1)`.
 fn list_mark(word: &str) -> usize {
     let digits = word.bytes().take_while(u8::is_ascii_digit).count();
     match word.get(digits..) {
@@ -49,9 +48,8 @@ fn list_mark(word: &str) -> usize {
     }
 }
 
-/// Whether a word would be more than text: an address of a page or of a person, a name
-/// that is called, the number of an issue or a request, a commit, a formula, a label, a
-/// small picture.
+/// Returns whether a word would be more than text: a URL or an email address, a mention, the
+/// number of an issue or a request, a commit, a formula, a label, an emoji.
 fn is_live(word: &str) -> bool {
     const MARKS: [char; 5] = ['@', '#', '$', '~', '^'];
     let lower = word.to_ascii_lowercase();
@@ -73,7 +71,7 @@ fn has_reference(word: &str) -> bool {
 fn has_picture(word: &str) -> bool {
     let is_name = |name: &str| {
         let in_name = |byte: u8| byte.is_ascii_alphanumeric() || b"_+-".contains(&byte);
-        // Those that are numbers are two; most are ports and minutes.
+        // Those that are numbers are no emoji; most are ports and minutes.
         let is_word = name.bytes().any(|byte| !byte.is_ascii_digit());
         name.bytes().all(in_name) && (is_word || ["100", "1234"].contains(&name))
     };
@@ -81,7 +79,7 @@ fn has_picture(word: &str) -> bool {
     word.split(':').skip(1).take(parts.saturating_sub(2)).any(is_name)
 }
 
-/// Seven hexadecimal digits or more, letters and numbers among them.
+/// Seven hexadecimal digits or more, both letters and digits.
 fn has_commit(word: &str) -> bool {
     let parts = word.split(|char: char| !char.is_ascii_alphanumeric());
     parts.into_iter().any(|part| {
@@ -159,7 +157,7 @@ mod tests {
     }
 
     proptest! {
-        /// Outside of code nothing is left that is looked for.
+        /// Outside of code nothing remains that becomes a link or a mention.
         #[test]
         fn nothing_live_is_left(text in r"[@#a-z:/.`|\\ !&%0-9w-]{0,40}") {
             let shown = prose(&text);
@@ -172,7 +170,7 @@ mod tests {
                     }
                     _ if in_code => {}
                     '\\' => {
-                        // An escaped bar or backtick parts words as well.
+                        // An escaped bar or backtick separates words as well.
                         let escaped = chars.next().unwrap_or(' ');
                         outside.push(if "|`".contains(escaped) { ' ' } else { escaped });
                     }

@@ -1,4 +1,4 @@
-//! Rows of a listing, and what is made of them.
+//! Entries of a listing, and the resulting state.
 
 use std::net::SocketAddr;
 
@@ -92,7 +92,7 @@ fn reuseaddr_passes_no_udp_socket() {
     }
 }
 
-/// It is listed beside the owners of the port and is none of them.
+/// It is listed with the owners of the port, and is none of them.
 #[test]
 fn a_request_for_a_connection_holds_nothing() {
     assert!(is_free("80", false, row(State::SynRecv, "127.0.0.1:80")));

@@ -1,6 +1,6 @@
-//! A process whose memory cannot be read: one thread waits for a page of a file whose
-//! server does not answer, and has the lock of all this memory; another waits to change
-//! it, and everybody who comes later waits for that one.
+//! A process whose memory cannot be read: one thread waits for a page of a file whose server
+//! does not answer, and holds the lock of all this memory. Another waits to change it, and
+//! every later reader waits for that one.
 
 use std::{
     ffi::CString,
@@ -22,14 +22,14 @@ use rustix::{
 
 const PAGE: usize = 4096;
 
-/// Begins to be one. Whoever wants to know when it is has to try.
+/// Starts it. A caller can only find out by trying when the memory is unreadable.
 pub fn begin() -> anyhow::Result<()> {
     let point = tempfile::NamedTempFile::new()?;
     let (file, mut waits) = unanswered(point.path())?;
     // SAFETY: the kernel chooses the place.
     let page = unsafe {
         let page = mmap(ptr::null_mut(), PAGE, ProtFlags::READ, MapFlags::PRIVATE, &file, 0)?;
-        // So that one page is asked for at a time.
+        // So that one page is read at a time.
         madvise(page, PAGE, Advice::Random)?;
         page as usize
     };
@@ -39,19 +39,19 @@ pub fn begin() -> anyhow::Result<()> {
         unsafe { mmap_anonymous(ptr::null_mut(), PAGE, ProtFlags::READ, MapFlags::PRIVATE)? };
         anyhow::Ok(())
     });
-    // SAFETY: the page stays mapped; nothing is made of what is there.
+    // SAFETY: the page stays mapped; its content is not used.
     thread::spawn(move || unsafe { ptr::read_volatile(page as *const u8) });
     Ok(())
 }
 
-/// Puts a file at `point` of which no second read is answered.
+/// Mounts a file at `point` whose second read is never answered.
 pub fn silence(point: &Path) -> anyhow::Result<()> {
     unanswered(point)?;
     Ok(())
 }
 
-/// A file that can be opened, and what has a byte in it when it is read, which does not
-/// end before this process does.
+/// Returns a file that can be opened, and a pipe that gets a byte when the file is read; the
+/// read does not end before this process does.
 fn unanswered(point: &Path) -> anyhow::Result<(File, PipeReader)> {
     // SAFETY: only the mounts become this process's own.
     unsafe { unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::FS)? };
@@ -63,15 +63,15 @@ fn unanswered(point: &Path) -> anyhow::Result<(File, PipeReader)> {
     let (waits, tell) = pipe()?;
     start(server, tell)?;
     let file = File::open(point)?;
-    // The kernel asks for its size only now, and there is nothing behind the end.
+    // The kernel asks for its size only now, and there is nothing after the end.
     file.metadata()?;
     Ok((file, waits))
 }
 
-/// In a process of its own, which has nothing else open: whoever waits for an answer can
-/// end only when that is gone.
+/// Starts the server in a process of its own with nothing else open: a reader that waits for
+/// an answer can end only when that process has exited.
 fn start(server: File, tell: PipeWriter) -> anyhow::Result<()> {
-    // SAFETY: there is one thread, so the child may do what it likes.
+    // SAFETY: there is only one thread, so the child may run any code.
     let pid = unsafe { libc::fork() };
     ensure!(pid >= 0, "no process for the server");
     if pid > 0 {
@@ -86,8 +86,8 @@ fn start(server: File, tell: PipeWriter) -> anyhow::Result<()> {
     exit(0)
 }
 
-/// Answers (include/uapi/linux/fuse.h). The first read fails: a fault does without the
-/// lock while it waits, but not when it is tried again.
+/// Answers (include/uapi/linux/fuse.h). The first read fails: a page fault waits without the
+/// lock the first time, but not when it is tried again.
 fn serve(mut server: File, mut tell: PipeWriter) -> Option<()> {
     const FORGET: u32 = 2;
     const GETATTR: u32 = 3;
@@ -123,7 +123,7 @@ fn serve(mut server: File, mut tell: PipeWriter) -> Option<()> {
     }
 }
 
-/// `struct fuse_attr_out`: for a minute, inode 1 of 1 MiB that may be read.
+/// `struct fuse_attr_out`: valid for a minute, inode 1 of 1 MiB that may be read.
 fn attributes() -> [u32; 21] {
     let mut words = [0; 21];
     for (place, word) in [(0, 60), (4, 1), (6, 1 << 20), (8, 8), (19, 0o100_444), (20, 1)] {
@@ -134,7 +134,7 @@ fn attributes() -> [u32; 21] {
     words
 }
 
-/// So many numbers of 32 bits, zeros after these.
+/// This many 32-bit numbers, zeros after `first`.
 fn words(first: &[u32], many: usize) -> Vec<u8> {
     let zeros = std::iter::repeat(&0);
     first.iter().chain(zeros).take(many).flat_map(|word| word.to_ne_bytes()).collect()

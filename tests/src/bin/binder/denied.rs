@@ -1,4 +1,4 @@
-//! Calls that a seccomp filter answers in the kernel's place.
+//! Calls that a seccomp filter answers instead of the kernel.
 
 use std::io;
 

@@ -1,4 +1,4 @@
-//! bind(2) as programs of another kind make it on x86-64: 32-bit ones, and x32.
+//! bind(2) as other kinds of programs call it on x86-64: 32-bit ones, and x32.
 
 #![cfg_attr(not(target_arch = "x86_64"), allow(unused_variables, reason = "x86 alone has them"))]
 
@@ -29,7 +29,7 @@ pub fn bind_by_socketcall(socket: &OwnedFd, address: &SocketAddr) -> Result<(), 
 }
 
 pub fn bind_by_x32(socket: &OwnedFd, address: &SocketAddr) -> Result<(), Errno> {
-    // SAFETY: a system call on an address that is there for its length.
+    // SAFETY: a system call on an address that is valid for its length.
     let result = unsafe {
         address.with_sockaddr(|address, length| {
             libc::syscall(X32_BIND.into(), socket.as_raw_fd(), address, length)
@@ -44,10 +44,10 @@ struct Low(*mut u8);
 
 impl Low {
     const SIZE: usize = 4096;
-    /// Where arguments are in it, behind the address.
+    /// Offset of the arguments in it, after the address.
     const ARGUMENTS: usize = 256;
 
-    /// One with the address at its beginning, and the address's length.
+    /// Creates one with the address at its beginning, and returns the address's length.
     fn with(address: &SocketAddr) -> Result<(Self, u32), Errno> {
         #[cfg(target_arch = "x86_64")]
         const LOW: i32 = libc::MAP_32BIT;

@@ -1,5 +1,5 @@
-//! Where a socket can be without being in any table of descriptors. Each gives
-//! what must stay open, or the socket is gone.
+//! Ways to keep a socket outside of all descriptor tables. Each returns what must stay open,
+//! or the socket is closed.
 
 use std::{
     io::{self, IoSlice, IoSliceMut, Read as _, Write as _},
@@ -70,10 +70,10 @@ pub fn in_ring(socket: OwnedFd) -> anyhow::Result<Vec<OwnedFd>> {
     let ring = unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, parameters.as_mut_ptr()) };
     let failed = io::Error::last_os_error();
     let ring = i32::try_from(ring).ok().filter(|&ring| ring >= 0).ok_or(failed)?;
-    // SAFETY: the kernel has just made it for this program.
+    // SAFETY: the kernel has just created it for this program.
     let ring = unsafe { OwnedFd::from_raw_fd(ring) };
     let files = [socket.as_raw_fd()];
-    // SAFETY: one descriptor is given, and its count is 1.
+    // SAFETY: one descriptor is passed, and its count is 1.
     let registered = unsafe {
         libc::syscall(
             libc::SYS_io_uring_register,

@@ -1,4 +1,4 @@
-//! What a listener leaves behind.
+//! Connections that a listener leaves behind.
 
 use std::{
     collections::BTreeSet,
@@ -17,7 +17,7 @@ const FIN_WAIT_1: &str = "04";
 const FIN_WAIT_2: &str = "05";
 const TIME_WAIT: &str = "06";
 
-/// Uses a listener; gives the ends of connections that are to stay open.
+/// Uses a listener; returns the ends of connections that are to stay open.
 pub fn leave(
     listener: &OwnedFd,
     address: SocketAddr,
@@ -28,17 +28,16 @@ pub fn leave(
     while ends.len() < leaving.connections() as usize {
         let mut client = TcpStream::connect(address)?;
         let mut server = TcpStream::from(accept(listener.as_fd())?);
-        // A client that comes from a port for the second time takes the place of what
-        // is left of the first.
+        // A client that reuses a port replaces the rest of its earlier connection.
         ends.insert(client.local_addr()?);
         match leaving {
-            // The side that closes first keeps the connection in TIME-WAIT, so
-            // this side closes first, and the client when it has seen the end.
+            // The side that closes first keeps the connection in TIME-WAIT, so this side
+            // closes first, and the client after it has seen the end.
             Leaving::TimeWait(_) => {
                 drop(server);
                 client.read_to_end(&mut Vec::new())?;
-                // Before Linux 6.10 a FIN that comes while the kernel puts the minisock in
-                // the socket's place can miss both, and TIME-WAIT is never reached.
+                // Before Linux 6.10 a FIN that arrives while the kernel replaces the socket by
+                // the minisock can miss both, and TIME-WAIT is never reached.
                 let client = client.local_addr()?.port();
                 wait_for(leaving, || Ok(rows(address.port(), Some(client), FIN_WAIT_2)? == 1))?;
             }
@@ -54,7 +53,7 @@ pub fn leave(
     Ok(kept)
 }
 
-/// Waits until the connections are in the state that they are to be left in.
+/// Waits until the connections are in the wanted state.
 pub fn wait_for_rows(port: u16, leaving: Leaving) -> anyhow::Result<()> {
     let state = match leaving {
         Leaving::Nothing | Leaving::Accepted(_) => return Ok(()),
@@ -69,7 +68,7 @@ fn wait_for(
     leaving: Leaving,
     mut is_so: impl FnMut() -> anyhow::Result<bool>,
 ) -> anyhow::Result<()> {
-    // Before the test gives up, so that it is told why.
+    // Before the test's own time limit, so that it gets the reason.
     let deadline = Instant::now() + patience() / 2;
     while !is_so()? {
         anyhow::ensure!(Instant::now() < deadline, "{leaving:?} was not reached");
@@ -78,8 +77,8 @@ fn wait_for(
     Ok(())
 }
 
-/// Counts the rows of /proc/net/tcp and tcp6 on `port` in a state, those alone to the
-/// port `to` if there is one.
+/// Counts the entries of /proc/net/tcp and tcp6 on `port` in a state, or only those to the
+/// port `to` if it is given.
 fn rows(port: u16, to: Option<u16>, wanted: &str) -> anyhow::Result<u32> {
     let (local_end, remote_end) = (format!(":{port:04X}"), to.map(|to| format!(":{to:04X}")));
     let mut rows = 0;

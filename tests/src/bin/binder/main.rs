@@ -1,7 +1,6 @@
-//! The helper that plays both sides of a conflict: it takes ports, keeps them,
-//! and fails to take them. Each argument is one thing to do
-//! ([`portwatch_tests::op`]); what came of each socket is one line of JSON on
-//! stdout; the exit code is the last refusal's error.
+//! The helper program for both sides of a conflict: it takes ports, keeps them, and fails to
+//! take them. Each argument is one operation ([`portwatch_tests::op`]); the result of each
+//! socket is one line of JSON on stdout; the exit code is the last failure's errno.
 
 #![allow(clippy::print_stdout, reason = "it answers the harness, which reads all of it")]
 
@@ -44,12 +43,11 @@ use take::{BACKLOG, prepare, take_port};
 
 #[derive(Default)]
 struct Binder {
-    /// Everything made so far, in order; a refused socket is closed at once, as
-    /// a real server's is when it gives up.
+    /// Every socket so far, in order; a failed one is closed at once, as a real server does.
     sockets: Vec<OwnedFd>,
-    /// Connections that go on.
+    /// Connections that stay open.
     streams: Vec<TcpStream>,
-    /// Whatever else is to stay open.
+    /// Other descriptors that stay open.
     kept: Vec<OwnedFd>,
     silent: bool,
     last_errno: i32,
@@ -101,7 +99,7 @@ impl Binder {
             Op::Daemon => self.become_child(),
             Op::Become(program) => {
                 self.become_child()?;
-                // It stays until stdin ends, with nothing to say.
+                // It stays until stdin ends, and prints nothing.
                 Err(Command::new(program).arg("hold").exec().into())
             }
             Op::Send => self.hide(hide::under_way),
@@ -191,13 +189,13 @@ impl Binder {
             let address = SocketAddr::new(wanted.address.ip(), last.port);
             self.streams.extend(leave(&listener, address, wanted.leaving)?);
             drop(listener);
-            // The last step is the kernel's alone, so it can only be looked for.
+            // The kernel alone does the last step, so this polls.
             wait_for_rows(last.port, wanted.leaving)?;
         }
         self.answer(&last)
     }
 
-    /// A TCP socket, bound in another way.
+    /// A TCP socket, bound by another call.
     fn bind_by(
         &mut self,
         address: SocketAddr,
@@ -223,14 +221,14 @@ impl Binder {
         self.answer(&outcome)
     }
 
-    /// The thread has a copy of the table, and what it opens is in no other.
+    /// The thread has a copy of the descriptor table, and what it opens is in no other.
     fn take_in_thread(&mut self, wanted: &Socket) -> anyhow::Result<()> {
         let (tell, told) = std::sync::mpsc::channel();
         let mut wanted = wanted.clone();
         wanted.in_thread = false;
         std::thread::spawn(move || {
-            // SAFETY: nothing in this thread relies on descriptors that others
-            // open from here on.
+            // SAFETY: nothing in this thread relies on descriptors that others open from here
+            // on.
             let parted = unsafe { unshare_unsafe(UnshareFlags::FILES) };
             let mut binder = Binder { silent: true, ..Binder::default() };
             let taken = parted.map_err(anyhow::Error::from).and_then(|()| binder.take(&wanted));
@@ -244,7 +242,7 @@ impl Binder {
         self.answer(&told.recv()??)
     }
 
-    /// Answers for a socket that needs no more to be done, and keeps it.
+    /// Answers for a socket that is complete, and keeps it.
     fn stay(&mut self, socket: OwnedFd) -> anyhow::Result<()> {
         let outcome = outcome(&socket, monotonic_ns(), Ok(()))?;
         self.sockets.push(socket);
@@ -262,15 +260,15 @@ impl Binder {
         self.answer(&outcome)
     }
 
-    /// The child has the same sockets open; it ends when its stdin does.
+    /// The child has the same sockets open; it exits when its stdin ends.
     fn become_child(&mut self) -> anyhow::Result<()> {
         let parent = std::process::id();
-        // SAFETY: there is one thread, so the child may do what it likes.
+        // SAFETY: there is only one thread, so the child may run any code.
         if unsafe { libc::fork() } != 0 {
-            // Whatever came of it: nobody waits for this process's end.
+            // Whatever the result: nothing waits for this process's end.
             exit(0);
         }
-        // The answer means that the parent is gone.
+        // The answer means that the parent has exited.
         while rustix::process::getppid().is_some_and(|pid| pid.as_raw_pid() as u32 == parent) {
             std::thread::yield_now();
         }
@@ -279,7 +277,7 @@ impl Binder {
         self.answer(&outcome)
     }
 
-    /// Puts the last socket where no table of descriptors has it.
+    /// Moves the last socket to where no descriptor table has it.
     fn hide(&mut self, how: fn(OwnedFd) -> anyhow::Result<Vec<OwnedFd>>) -> anyhow::Result<()> {
         let socket = self.sockets.pop().context("no socket to hide")?;
         let outcome = outcome(&socket, monotonic_ns(), Ok(()))?;
@@ -302,7 +300,7 @@ impl Binder {
         self.answer(&outcome)
     }
 
-    /// One socket is enough: it is refused each time.
+    /// One socket is enough: its bind fails each time.
     fn flood(&mut self, times: u32, address: impl Fn(u32) -> SocketAddr) -> anyhow::Result<()> {
         let socket = prepare(&portwatch_tests::op::tcp(&address(0).to_string()))?;
         let at_ns = monotonic_ns();
@@ -317,7 +315,7 @@ impl Binder {
         self.answer(&outcome)
     }
 
-    /// Each time in a process of its own.
+    /// In a process of its own each time.
     fn crash(
         &mut self,
         address: SocketAddr,

@@ -1,4 +1,4 @@
-//! The process's own circumstances.
+//! Operations on the process itself.
 
 use std::{
     fs::File,
@@ -15,8 +15,8 @@ use rustix::{
     pty::{self, OpenptFlags},
 };
 
-/// Makes it the leader of a session on a terminal of its own. Both ends stay
-/// open: a terminal whose other end is closed hangs up.
+/// Makes it the leader of a session on a terminal of its own. Both ends stay open: a terminal
+/// whose other end is closed hangs up.
 pub fn terminal() -> anyhow::Result<[OwnedFd; 2]> {
     let ours = pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)?;
     pty::grantpt(&ours)?;
@@ -28,7 +28,7 @@ pub fn terminal() -> anyhow::Result<[OwnedFd; 2]> {
     Ok([ours, theirs])
 }
 
-/// Crashes with so much memory that the writing of its core can be looked at.
+/// Crashes with so much memory that writing the core takes a noticeable time.
 pub fn dump_core(folder: &Path) -> anyhow::Result<()> {
     // A guest has little memory, its disk included, and is slow enough.
     let bytes: usize = if portwatch_tests::skip::in_guest() { 64 << 20 } else { 512 << 20 };
@@ -61,13 +61,13 @@ pub fn files(many: u32) -> anyhow::Result<Vec<OwnedFd>> {
     Ok(open)
 }
 
-/// Starts so many children that stay for as long as this process does.
+/// Starts this many children that stay as long as this process does.
 pub fn children(many: u32) -> anyhow::Result<()> {
     for _ in 0..many {
-        // SAFETY: there is one thread, so the child may do what it likes.
+        // SAFETY: there is only one thread, so the child may run any code.
         match unsafe { libc::fork() } {
             0 => {
-                // If the parent has ended already there is nothing to stay for.
+                // If the parent has already exited there is no reason to stay.
                 while set_parent_process_death_signal(Some(Signal::KILL)).is_ok() {
                     // SAFETY: it waits for a signal.
                     unsafe { libc::pause() };

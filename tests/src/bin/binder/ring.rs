@@ -14,7 +14,7 @@ use io_uring::{
 use rustix::{io::Errno, net::addr::SocketAddrArg as _};
 
 pub fn bind(socket: &OwnedFd, address: &SocketAddr) -> Result<(), Errno> {
-    // SAFETY: the address is there until the operation is complete.
+    // SAFETY: the address is valid until the operation is complete.
     unsafe {
         address.with_sockaddr(|address, length| {
             complete(&opcode::Bind::new(Fd(socket.as_raw_fd()), address.cast(), length).build())
@@ -26,8 +26,8 @@ pub fn listen(socket: &OwnedFd, backlog: i32) -> Result<(), Errno> {
     complete(&opcode::Listen::new(Fd(socket.as_raw_fd()), backlog).build())
 }
 
-/// Binds when something comes out of a pipe: that is done on this thread's way back from
-/// the write, when the call has ended (`task_work_run`, kernel/task_work.c).
+/// Binds when a pipe becomes readable: this thread does that on its way back from the write,
+/// after the call has ended (`task_work_run`, kernel/task_work.c).
 pub fn bind_later(socket: &OwnedFd, address: &SocketAddr) -> Result<(), Errno> {
     const BIND: u64 = 1;
     let errno = |error: std::io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
@@ -35,7 +35,7 @@ pub fn bind_later(socket: &OwnedFd, address: &SocketAddr) -> Result<(), Errno> {
     let mut byte = [0u8];
     let mut ring = IoUring::new(2).map_err(errno)?;
     let read = opcode::Read::new(Fd(reader.as_raw_fd()), byte.as_mut_ptr(), 1).build();
-    // SAFETY: the address is copied when the operation is submitted, and the byte is there
+    // SAFETY: the address is copied when the operation is submitted, and the byte is valid
     // until both have been completed.
     unsafe {
         address.with_sockaddr(|address, length| {
@@ -60,7 +60,7 @@ pub fn bind_later(socket: &OwnedFd, address: &SocketAddr) -> Result<(), Errno> {
 fn complete(operation: &Entry) -> Result<(), Errno> {
     let errno = |error: std::io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
     let mut ring = IoUring::new(1).map_err(errno)?;
-    // SAFETY: what the operation points to is the callers', who wait here.
+    // SAFETY: the operation points to data of the callers, who wait here.
     unsafe { ring.submission().push(operation) }.map_err(|_| Errno::NOBUFS)?;
     ring.submit_and_wait(1).map_err(errno)?;
     let result = ring.completion().next().ok_or(Errno::IO)?.result();

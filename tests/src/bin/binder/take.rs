@@ -1,4 +1,4 @@
-//! Making a socket and taking its port.
+//! Creates a socket and takes its port.
 
 use std::{
     fs::File,
@@ -16,7 +16,7 @@ use rustix::{
 
 use crate::ring;
 
-/// A system call, or what stands for it, with its second argument.
+/// A system call, or its replacement, with its second argument.
 type Call<T> = fn(&OwnedFd, &T) -> Result<(), Errno>;
 
 pub const BACKLOG: i32 = 16;

@@ -1,4 +1,4 @@
-//! Holders that are not what they seem: systemd itself, a namespace, a proxy.
+//! Holders in special places: systemd itself, a namespace, a proxy.
 
 use portwatch_tests::event::Event;
 use serde_json::json;
@@ -56,7 +56,7 @@ pub fn another_network_namespace(stage: &mut Stage) {
     shell("ip netns delete blue");
 }
 
-/// A true docker-proxy, and a container of an image made without a registry.
+/// A real docker-proxy, and a container of an image made without a registry.
 pub fn a_container_publishes_it(stage: &mut Stage) {
     systemctl(&["start", "docker.service"]);
     shell(&format!(
@@ -72,8 +72,8 @@ pub fn a_container_publishes_it(stage: &mut Stage) {
     shell("docker rm app-old; systemctl stop docker.service docker.socket containerd.service");
 }
 
-/// The agent in a container with what packaging/kubernetes/daemonset.yaml gives it, and
-/// the kubelet would: a node's own units are told as from outside.
+/// The agent in a container with the settings of packaging/kubernetes/daemonset.yaml and the
+/// kubelet: a node's own units are reported as from outside.
 pub fn the_agent_in_a_container(stage: &mut Stage) {
     systemctl(&["start", "docker.service"]);
     shell(

@@ -1,4 +1,4 @@
-//! The journal: portwatch's entries as they come, and what `journalctl` finds by unit.
+//! The journal: portwatch's entries in order, and what `journalctl` finds by unit.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -19,7 +19,7 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// From now on.
+    /// Follows the journal from now on.
     pub fn follow() -> Self {
         let mut follower = Command::new("journalctl")
             .args(["--follow", "--lines=0", "--all", "--output=json"])
@@ -40,7 +40,7 @@ impl Journal {
         Self { follower, records }
     }
 
-    /// The next event that `is_wanted`, and what comes before it is forgotten.
+    /// Returns the next event for which `is_wanted` holds, and discards those before it.
     #[track_caller]
     pub fn event(&self, is_wanted: impl Fn(&Event) -> bool) -> Event {
         let mut others = Vec::new();
@@ -56,7 +56,7 @@ impl Journal {
         panic!("no such event, but {others:#?}");
     }
 
-    /// What has come and was not asked for.
+    /// Returns the other records so far.
     pub fn rest(&self) -> Vec<Value> {
         self.records.try_iter().filter(|record| record["schema"] == EVENT).collect()
     }
@@ -69,7 +69,7 @@ impl Drop for Journal {
     }
 }
 
-/// Asserts that `journalctl`, asked by `arguments` as a person would, has the event.
+/// Asserts that `journalctl` with `arguments`, as a person would call it, has the event.
 #[track_caller]
 pub fn has(arguments: &[&str], event: &Event) {
     let mut command = Command::new("journalctl");

@@ -1,6 +1,6 @@
-//! What is holding this port, played by real units on a whole Debian: runs inside of
-//! the guest that `cargo xtask vm debian` boots, as root, with the package and the
-//! server beside it. One line for each scenario; fails if one of them did.
+//! "What is holding this port?", with real units on a whole Debian. Runs as root inside the
+//! guest that `cargo xtask vm debian` boots, with the package and the server. Prints one line
+//! for each scenario; fails if one of them did.
 
 #![allow(clippy::print_stdout, reason = "it answers the harness, which reads all of it")]
 #![allow(

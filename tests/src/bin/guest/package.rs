@@ -10,7 +10,7 @@ use crate::{
     stage::{Stage, property, shell, systemctl, try_systemctl},
 };
 
-/// What the package and its service leave on a machine.
+/// The files that the package and its service leave on a machine.
 const FILES: [&str; 8] = [
     "/usr/bin/portwatch",
     "/usr/lib/systemd/system/portwatch.service",
@@ -22,12 +22,12 @@ const FILES: [&str; 8] = [
     "/var/lib/portwatch",
 ];
 
-/// Settings of this machine's own, which a package does not touch.
+/// Settings of this machine, which a package does not change.
 const DROP_INS: &str = "/run/systemd/system/portwatch.service.d";
 
-/// Started by the installation itself, and ready when that ends.
+/// The installation itself starts the service, which is ready when it ends.
 pub fn install() {
-    // All is many times slower under emulation; everything else is as it is packaged.
+    // Under emulation everything is many times slower; all else is as packaged.
     let command = shell(&format!(
         "dpkg-deb --fsys-tarfile {PAYLOAD}/portwatch-1.deb | tar -xO \
          ./usr/lib/systemd/system/portwatch.service | sed -n 's/^ExecStart=//p'"
@@ -60,7 +60,7 @@ pub fn the_service_is_confined(_: &mut Stage) {
     assert_eq!(property("portwatch.service", "NRestarts"), "0");
 }
 
-/// Refusals are told after it as before, and those meanwhile are counted.
+/// Failed binds are reported after it as before, and those meanwhile are counted.
 pub fn the_journal_is_restarted(stage: &mut Stage) {
     let pid = property("portwatch.service", "MainPID");
     shell("systemctl restart systemd-journald.service");
@@ -71,7 +71,7 @@ pub fn the_journal_is_restarted(stage: &mut Stage) {
     assert_eq!(property("portwatch.service", "MainPID"), pid);
 }
 
-/// Another build of the same version: the agent that runs afterwards is the new one.
+/// Another build of the same version: afterwards the new agent runs.
 pub fn upgrade(stage: &mut Stage) {
     let before = property("portwatch.service", "MainPID");
     dpkg("--install", &format!("{PAYLOAD}/portwatch-2.deb"));
@@ -90,7 +90,7 @@ pub fn upgrade(stage: &mut Stage) {
     stage.is_refused("app.service");
 }
 
-/// The other verbs, by a person, while the service runs.
+/// The other verbs, run by a person, while the service runs.
 pub fn explained_beside_the_service(stage: &mut Stage) {
     stage.service("app-old.service", "/opt/app/app-2.4.1 0.0.0.0:8097");
     stage.service("app.service", "/opt/app/app-2.4.2 0.0.0.0:8097");
@@ -105,7 +105,7 @@ pub fn explained_beside_the_service(stage: &mut Stage) {
     assert!(replayed.contains("app-old.service"), "{replayed}");
 }
 
-/// Stopped and gone; what it has recorded stays.
+/// Stopped and removed; its records stay.
 pub fn remove(_: &mut Stage) {
     dpkg("--remove", "portwatch");
     for file in &FILES[..6] {
@@ -116,7 +116,7 @@ pub fn remove(_: &mut Stage) {
     assert_eq!(shell("systemctl list-units --failed --plain --no-legend"), "");
 }
 
-/// As if it had never been there.
+/// As if it had never been installed.
 pub fn purge(_: &mut Stage) {
     dpkg("--purge", "portwatch");
     for file in FILES {

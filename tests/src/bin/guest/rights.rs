@@ -1,4 +1,4 @@
-//! Which of the service's capabilities is for what: each is taken away in turn.
+//! What each of the service's capabilities is for: each is removed in turn.
 
 use std::fs;
 
@@ -9,12 +9,12 @@ use crate::stage::{Stage, property, service, shell, systemctl, try_systemctl};
 
 const DROP_IN: &str = "/run/systemd/system/portwatch.service.d";
 
-/// Instead of CAP_SYS_ADMIN, where no other namespace is to be entered.
+/// Instead of CAP_SYS_ADMIN, if no other namespace must be entered.
 const FOR_ONE_NAMESPACE: &str =
     "CAP_BPF CAP_PERFMON CAP_NET_ADMIN CAP_SYS_PTRACE CAP_DAC_READ_SEARCH";
 
-/// What is seen of three refusals: of a holder that is another user's, of one in a
-/// network namespace, and of a process that is gone while its unit is not.
+/// Returns what is reported of three failed binds: with a holder of another user, in a network
+/// namespace, and of a process that has exited with a unit that remains.
 fn seen(stage: &mut Stage) -> Vec<String> {
     let inside = "NetworkNamespacePath=/run/netns/green";
     let (old, new) = ("/opt/app/app-2.4.1 0.0.0.0:8098", "/opt/app/app-2.4.2 0.0.0.0:8098");

@@ -1,4 +1,4 @@
-//! People: a login session, a user's own manager.
+//! People: a login session, a user's own service manager.
 
 use std::{fs, process::Command};
 
@@ -29,14 +29,14 @@ pub fn squatter_in_a_login_session(stage: &mut Stage) {
     let cgroup = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
     let scope = format!("/user-1004.slice/session-{session}.scope");
     assert!(cgroup.trim_end().ends_with(&scope), "{cgroup}");
-    // What it says to do is what helps, and TIME-WAIT is no second mystery.
+    // The suggested action helps, and TIME-WAIT causes no second failure.
     shell(&format!("kill {pid}; while kill -0 {pid} 2> /dev/null; do sleep 0.1; done"));
     assert_ne!(shell("ss -tanH state time-wait 'sport = :8080'"), "", "no connection was left");
     stage.starts("app.service");
     assert_eq!(answer(8080), "ok\n");
 }
 
-/// A command for the user's own manager, which lives without a session.
+/// Runs a command for the user's own manager, which runs without a session.
 fn as_deploy(command: &str) -> String {
     format!("runuser -u deploy -- env XDG_RUNTIME_DIR=/run/user/1004 {command}")
 }
@@ -46,12 +46,12 @@ fn write_users_unit(name: &str, command: &str, more: &str) {
     fs::create_dir_all(&folder).unwrap();
     fs::write(format!("{folder}/{name}"), service(command, more)).unwrap();
     shell(&format!("chown -R deploy: {HOME}/.config && loginctl enable-linger deploy"));
-    // logind may not yet have forgotten that it was there a moment ago.
+    // logind may still know its last run.
     shell("systemctl start user@1004.service");
     shell(&as_deploy("systemctl --user daemon-reload"));
 }
 
-/// Nothing of it is left for the next scenario.
+/// Removes everything for the next scenario.
 fn end_linger() {
     shell("loginctl disable-linger deploy");
     try_systemctl(&["stop", "user@1004.service"]);
@@ -67,12 +67,12 @@ pub fn holder_in_a_users_unit(stage: &mut Stage) {
         "cause": "listener",
         "holder": {"class": "old_instance", "unit": "app-old.service", "user": "deploy"},
     }}));
-    // A user's manager lets the user alone ask it, so Restart= is a gap; what stops the
-    // unit for good is said all the same.
+    // Only the user may ask a user's manager, so Restart= is a gap; the command that stops the
+    // unit is suggested all the same.
     assert_eq!(event.at("/sockets/0/holders/0/supervisor/name"), "app-old.service", "\n{event}");
     let gaps = event.list("/gaps").iter().filter(|gap| gap["what"] == "supervisor").count();
     assert_eq!((restart_of_holder(&event), gaps), (None, 1), "\n{event}");
-    // The command has to be one that works for root.
+    // The command must work for root.
     shell(crate::stage::first_command(&event));
     stage.starts("app.service");
     end_linger();

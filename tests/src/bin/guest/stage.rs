@@ -1,5 +1,5 @@
-//! What scenarios are played on: units that are written, started and cleared away,
-//! and the programs that a person would run.
+//! The environment of scenarios: units that are written, started and removed, and the programs
+//! that a person would run.
 
 use std::{
     fs,
@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::{PAYLOAD, journal::Journal};
 
-/// The longest that an answer is waited for: only a missing one runs into it.
+/// The longest wait for an answer: only a missing one takes as long.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The releases that are installed.
@@ -31,7 +31,8 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// With the releases of a program, and of another one, where they usually are.
+    /// Creates it with the releases of a program, and of another one, in their usual
+    /// directories.
     pub fn new() -> Self {
         fs::create_dir_all("/opt/app").unwrap();
         fs::create_dir_all(UNITS).unwrap();
@@ -48,17 +49,17 @@ impl Stage {
         self.units.push(name.to_owned());
     }
 
-    /// Writes a service that is up when it listens.
+    /// Writes a service that counts as started when it listens.
     pub fn service(&mut self, name: &str, command: &str) {
         self.unit(name, &service(command, ""));
     }
 
-    /// Remembers an instance of a template, to be cleared away.
+    /// Remembers an instance of a template, to remove it later.
     pub fn instance(&mut self, name: &str) {
         self.units.push(name.to_owned());
     }
 
-    /// Starts a unit that is to come up.
+    /// Starts a unit that must come up.
     #[track_caller]
     pub fn starts(&self, unit: &str) {
         systemctl(&["daemon-reload"]);
@@ -66,7 +67,7 @@ impl Stage {
         assert!(try_systemctl(&["start", unit]), "{unit} does not start\n{said}\n{}", status(unit));
     }
 
-    /// Starts a unit that is refused its port, and gives what is said of it.
+    /// Starts a unit whose bind fails, and returns the event.
     #[track_caller]
     pub fn is_refused(&self, unit: &str) -> Event {
         self.fails(unit);
@@ -85,7 +86,7 @@ impl Stage {
         assert!(!try_systemctl(&["start", unit]), "{unit} has started\n{}", status(unit));
     }
 
-    /// Something that a person starts; waits until it listens.
+    /// Starts a command as a person would; waits until it listens.
     #[track_caller]
     pub fn somebody_runs(&mut self, command: &mut Command) {
         let mut child =
@@ -96,7 +97,7 @@ impl Stage {
         assert!(listens, "{command:?} does not listen");
     }
 
-    /// Stops and forgets everything, whatever has become of it.
+    /// Stops and removes everything, in any state.
     pub fn strike(&mut self) {
         let units: Vec<_> = self.units.drain(..).collect();
         for unit in units.iter().filter(|unit| !unit.contains("@.")) {
@@ -114,12 +115,12 @@ impl Stage {
     }
 }
 
-/// A service that tells systemd when it listens.
+/// Returns the text of a service that notifies systemd when it listens.
 pub fn service(command: &str, more: &str) -> String {
     format!("[Service]\nType=notify\nExecStart={command}\n{more}\n")
 }
 
-/// What a program printed, which is to succeed.
+/// Returns the output of a program, which must succeed.
 #[track_caller]
 pub fn output(command: &mut Command) -> String {
     let output = command.stdin(Stdio::null()).output().expect("it is installed");
@@ -129,7 +130,7 @@ pub fn output(command: &mut Command) -> String {
     text(output.stdout)
 }
 
-/// A command as a person would type it.
+/// Runs a command as a person would type it.
 #[track_caller]
 pub fn shell(command: &str) -> String {
     output(Command::new("sh").args(["-ec", command])).trim().to_owned()
@@ -141,7 +142,7 @@ pub fn systemctl(arguments: &[&str]) -> String {
     output(Command::new("systemctl").args(arguments)).trim().to_owned()
 }
 
-/// Whether `systemctl` succeeds.
+/// Returns whether `systemctl` succeeds.
 pub fn try_systemctl(arguments: &[&str]) -> bool {
     let mut command = Command::new("systemctl");
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -160,7 +161,7 @@ fn status(unit: &str) -> String {
     output.map_or_else(|_| String::new(), |out| String::from_utf8_lossy(&out.stdout).into_owned())
 }
 
-/// What a server answers; reads to the end, so that the server has closed first.
+/// Returns a server's answer; reads to the end, so that the server has closed first.
 #[track_caller]
 pub fn answer(port: u16) -> String {
     let mut said = String::new();
@@ -168,7 +169,7 @@ pub fn answer(port: u16) -> String {
     said
 }
 
-/// The command of the first move that has one.
+/// Returns the command of the first suggested action that has one.
 pub fn first_command(event: &Event) -> &str {
     let mut moves = event.list("/diagnosis/moves").iter();
     moves.find_map(|step| step.get("command").and_then(Value::as_str)).unwrap_or_default()

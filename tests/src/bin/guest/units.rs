@@ -1,5 +1,5 @@
-//! Services of the system: the old release, the supervisor, a collision, templates,
-//! TIME-WAIT after a polite stop, the hand-over.
+//! Services of the system: the old release, the supervisor, a collision, templates, TIME-WAIT
+//! after a clean stop, a hand-over.
 
 use serde_json::json;
 
@@ -17,7 +17,7 @@ pub fn old_release_in_another_unit(stage: &mut Stage) {
     assert_eq!(answer(8081), "ok\n");
 }
 
-/// It is killed, and somebody is paid to bring it back.
+/// It is killed, and the service manager restarts it.
 pub fn restarted_after_a_kill(stage: &mut Stage) {
     let old = service("/opt/app/app-2.4.1 0.0.0.0:8082", "Restart=always\nRestartSec=100ms");
     stage.unit("app-old.service", &old);
@@ -46,7 +46,7 @@ pub fn another_service(stage: &mut Stage) {
 
 pub fn an_instance_of_a_template(stage: &mut Stage) {
     stage.service("app@.service", "/opt/app/app-%i 0.0.0.0:8084");
-    // Instances, named so that they are cleared away.
+    // Named as instances, so that they are removed.
     stage.instance("app@2.4.1.service");
     stage.instance("app@2.4.2.service");
     stage.starts("app@2.4.1.service");
@@ -54,7 +54,7 @@ pub fn an_instance_of_a_template(stage: &mut Stage) {
     says(&event, "listener", "old_instance", "systemctl stop app@2.4.1.service");
 }
 
-/// A polite stop of a server that closes its connections first.
+/// A clean stop of a server that closes its connections first.
 fn leave_time_wait(stage: &Stage, port: u16) {
     stage.starts("app-old.service");
     for _ in 0..3 {
@@ -69,7 +69,7 @@ pub fn time_wait_without_reuseaddr(stage: &mut Stage) {
     leave_time_wait(stage, 8085);
     let event = stage.is_refused("app.service");
     event.includes(&json!({
-        // Its unit's group is gone with it; the record has both.
+        // Its unit's group was removed with it; the owner record has both.
         "time_wait": {
             "count": 3,
             "left_by": {"program": "app-2.4.1", "unit": "app-old.service"},
@@ -113,7 +113,7 @@ pub fn hand_over_by_reuseport_is_silent(stage: &mut Stage) {
     is_silent(stage, 8088);
 }
 
-/// Nothing was said of a port: neither before a later refusal, nor beside it.
+/// Nothing was reported on a port: neither before a later failed bind, nor with it.
 fn is_silent(stage: &mut Stage, port: u16) {
     stage.service("fence.service", "/usr/local/bin/billing 127.0.0.1:22222");
     stage.service("fenced.service", "/usr/local/bin/billing 127.0.0.1:22222");

@@ -1,5 +1,5 @@
-//! The guest's root file system: a minimal Debian with what the scenarios need and
-//! the modules of the kernel that boots it. Made once, and kept by what is in it.
+//! The guest's root file system: a minimal Debian with what the scenarios need and the modules
+//! of its kernel. Built once, and cached by its content.
 
 use std::{
     fs::{self, File},
@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// Beside the essential ones.
+/// In addition to the essential ones.
 const PACKAGES: [&str; 12] = [
     "busybox-static",
     "dbus",
@@ -38,11 +38,11 @@ const PACKAGES: [&str; 12] = [
 /// No documentation and no translations.
 const LEFT_OUT: [&str; 3] = ["/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/man/*"];
 
-/// With room for what is written while it runs.
+/// Includes space for what is written while it runs.
 const SIZE: &str = "1G";
 
-/// What the guest runs when it is up. What it says goes to the second serial port,
-/// and its exit status after it; then the kernel's own complaints.
+/// What the guest runs after its start. Its output goes to the second serial port, followed by
+/// its exit status; then the kernel's own warnings.
 const UNIT: &str = r#"[Unit]
 Description=The investigation, played
 After=dbus.service systemd-logind.service
@@ -58,7 +58,7 @@ TimeoutStartSec=infinity
 WantedBy=multi-user.target
 "#;
 
-/// Changes whenever what is done here does, so that no disk of another making is used.
+/// Changes whenever this code does, so that no disk of another version is used.
 const MAKING: u32 = 2;
 
 /// The disk's path.
@@ -104,7 +104,7 @@ fn bootstrap(suite: &str, tree: &Path) -> anyhow::Result<()> {
     checked(&mut command)
 }
 
-/// What makes a tree of packages a machine.
+/// Configures a tree of packages as a machine.
 fn furnish(tree: &Path, kernel: &Kernel) -> anyhow::Result<()> {
     let write = |name: &str, text: &str| {
         let path = tree.join(name);
@@ -113,12 +113,12 @@ fn furnish(tree: &Path, kernel: &Kernel) -> anyhow::Result<()> {
     write("etc/hostname", "web-3\n")?;
     write("etc/fstab", "/dev/vda / ext4 defaults 0 0\n")?;
     write("etc/machine-id", "")?;
-    // Packages that are installed in the guest may be documented.
+    // Packages that are installed in the guest keep their documentation.
     fs::remove_file(tree.join("etc/dpkg/dpkg.cfg.d/99mmdebstrap")).ok();
     write("etc/systemd/system/investigation.service", UNIT)?;
     let system = tree.join("etc/systemd/system");
     // A login at the console waits for a device that only udev would announce, and the
-    // engine is started by the scenario that needs it.
+    // scenario that needs the engine starts it.
     for masked in ["serial-getty@ttyS0.service", "getty@tty1.service"] {
         symlink("/dev/null", system.join(masked))?;
     }

@@ -1,6 +1,6 @@
 //! An engine's list of containers (`GET /containers/json` of the Docker Engine API). Pure,
-//! total, and no larger in memory than as text: of every array and map only so many
-//! elements are kept, of those only what somebody looks at.
+//! total, and no larger in memory than as text: only a limited number of elements of each
+//! array and map is kept, and only the fields that are used.
 
 use std::{fmt, marker::PhantomData, net::IpAddr};
 
@@ -23,15 +23,15 @@ const MOST_OF_EACH: usize = 256;
 /// An image's name may be a whole reference with its digest.
 const MOST_IMAGE: usize = 255;
 
-/// The containers of a list that have an id.
+/// Returns the containers of a list that have an id.
 ///
 /// # Errors
-/// It is no such list.
+/// The text is not such a list.
 pub fn containers(body: &[u8]) -> serde_json::Result<Vec<Listed>> {
     serde_json::from_slice::<First<Container>>(body).map(|found| found.0)
 }
 
-/// Whether it may stand in a question.
+/// Returns whether the id is safe in a request's path.
 pub fn is_hexadecimal(id: &str) -> bool {
     !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
@@ -43,7 +43,7 @@ trait Element: DeserializeOwned {
     /// What is kept of it.
     type Kept;
 
-    /// `None` leaves it out.
+    /// `None` skips it.
     fn keep(self) -> Option<Self::Kept>;
 }
 
@@ -128,7 +128,7 @@ impl Element for Published {
     const MOST: usize = MOST_OF_EACH;
     type Kept = Port;
 
-    /// One that is only exposed has no end on the host.
+    /// A port that is only exposed has no host port.
     fn keep(self) -> Option<Port> {
         Some(Port {
             protocol: match self.r#type?.as_str() {
@@ -144,8 +144,7 @@ impl Element for Published {
     }
 }
 
-/// The first that are kept of an array's elements, or of a map's values; what comes after
-/// them is passed over.
+/// The first elements of an array, or values of a map; the others are skipped.
 struct First<E: Element>(Vec<E::Kept>);
 
 impl<'de, E: Element> Deserialize<'de> for First<E> {

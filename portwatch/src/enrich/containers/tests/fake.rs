@@ -1,4 +1,4 @@
-//! A host without processes, and engines that serve what a test has them serve.
+//! A host without processes, and engines whose answers a test provides.
 
 use std::{
     fs, io,
@@ -31,8 +31,8 @@ pub fn host(root: &TempDir) -> Host {
     Host::fake(root.path(), Box::new(|_| Err(io::ErrorKind::Unsupported.into())))
 }
 
-/// Serves every connection below `run` by `serve`, which gets the request's
-/// head, and counts them.
+/// Serves every connection below `run` by `serve`, which gets the request's head, and counts
+/// them.
 pub fn serve(
     root: &TempDir,
     socket: &str,
@@ -41,7 +41,7 @@ pub fn serve(
     let path = root.path().join("run").join(socket);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     let listener = UnixListener::bind(&path).unwrap();
-    // As the user's own engine would have made it.
+    // As the user's own engine would create it.
     let user = socket.strip_prefix("user/").and_then(|rest| rest.split('/').next());
     if let Some(uid) = user.and_then(|uid| uid.parse().ok()) {
         chown(&path, Some(uid), None).unwrap();
@@ -67,7 +67,7 @@ pub fn serve(
 pub fn engine(root: &TempDir, socket: &str, list: &'static str) -> Arc<AtomicUsize> {
     serve(root, socket, move |head, stream| {
         assert!(head.starts_with("GET /containers/json"), "{head}");
-        // Go's servers refuse a request without.
+        // Servers written in Go reject a request without it.
         assert!(head.to_lowercase().contains("\r\nhost: localhost\r\n"), "{head}");
         let length = list.len();
         write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{list}").ok();

@@ -30,7 +30,7 @@ fn a_record_that_could_not_be_read_back_is_refused_and_none_else() {
     assert!(error.to_string().contains("the limit of 1048576"), "{error}");
     capture.write(&large(900 << 10)).unwrap();
     assert_eq!(capture.lost(), 0);
-    // Where there is room for little, a line may take a quarter of it.
+    // With a small limit, a line may take a quarter of it.
     let small = tempfile::tempdir().unwrap();
     let limits = Limits { file_size: 1 << 10, total_size: 32 << 10, ..LIMITS };
     let mut capture = Capture::open(small.path(), limits).unwrap();
@@ -58,7 +58,7 @@ fn what_is_written_is_synced_within_a_second() {
     let mut capture = Capture::open(folder.path(), LIMITS).unwrap();
     let begun = Instant::now();
     capture.write(&record(1)).unwrap();
-    // As many as come: each has the chance.
+    // Any number of records: each may trigger the sync.
     while capture
         .open
         .as_ref()
@@ -91,15 +91,15 @@ fn a_file_that_is_taken_away_is_begun_anew_and_its_last_records_counted() {
         fs::remove_file(segment.path).unwrap();
     }
     wait_until_seen(&mut capture);
-    // What had been seen on the disk was somebody's own to remove.
+    // The first record had been found on the disk: its removal afterwards is not counted.
     assert_eq!((capture.lost(), files(folder.path())), (3, 1));
     capture.write(&record(1)).unwrap();
     wait_until_seen(&mut capture);
     assert_eq!((capture.lost(), files(folder.path())), (0, 1));
 }
 
-/// As a full quota, a file system of the network and a broken disk do it: what a write
-/// has taken is not taken at the sync.
+/// As with a full quota, a network file system or a broken disk: a write succeeds, and the
+/// sync fails.
 #[test]
 fn what_cannot_be_synced_is_counted_and_another_file_begun() {
     let folder = tempfile::tempdir().unwrap();
@@ -110,7 +110,7 @@ fn what_cannot_be_synced_is_counted_and_another_file_begun() {
     let (_reader, pipe) = io::pipe().unwrap();
     capture.open.as_mut().unwrap().file = File::from(std::os::fd::OwnedFd::from(pipe));
     capture.write(&record(5)).unwrap();
-    // A look at where it is says nothing about the disk.
+    // The check of the path says nothing about the disk.
     capture.open.as_mut().unwrap().seen = Instant::now() - SYNC;
     capture.write(&record(3)).unwrap();
     capture.open.as_mut().unwrap().unsynced_since = Some(Instant::now() - SYNC);
@@ -130,12 +130,12 @@ fn a_folder_that_is_taken_away_is_made_anew() {
     fs::remove_dir_all(&path).unwrap();
     wait_until_seen(&mut capture);
     assert_eq!((capture.lost(), files(&path)), (3, 1));
-    // Moved, nothing is lost; it goes on in the new one.
+    // The directory was moved and nothing is lost; the capture continues in a new one.
     capture.write(&record(4)).unwrap();
     fs::rename(&path, parent.path().join("b")).unwrap();
     wait_until_seen(&mut capture);
     assert_eq!((capture.lost(), files(&path)), (0, 1));
-    // Something else is there now: refused, and none of it touched.
+    // Something else is at the path now: it is rejected, and not changed.
     fs::remove_dir_all(&path).unwrap();
     fs::write(&path, "mine").unwrap();
     capture.open.as_mut().unwrap().seen = Instant::now() - SYNC;
