@@ -2,8 +2,8 @@
 //! evidence before anybody looks at it, so that diagnosis, sinks and captures know
 //! the same text and none of them has to care.
 //!
-//! What is a secret is told by the name that it is given under ([`names`]) or by its
-//! own form ([`tokens`]). Who runs the agent adds patterns for what neither tells.
+//! What is a secret is told by the name that it is given under ([`names`]), by its own form
+//! ([`tokens`]), or by its place among a program's arguments ([`clients`], [`positions`]). Who runs the agent adds patterns for what neither tells.
 
 use regex_lite::Regex;
 
@@ -11,6 +11,7 @@ mod clients;
 mod cmdline;
 mod inside;
 mod names;
+mod positions;
 mod quotes;
 mod scan;
 mod scripts;

@@ -1,7 +1,10 @@
 //! Programs that take a secret in an option of one letter, and which of them a command
 //! line starts.
 
-use super::names::Kind;
+use super::{
+    names::Kind,
+    positions::{self, Words},
+};
 
 /// An option of one letter, whether the secret may be the next argument, and what is
 /// given. It may always follow the letter at once.
@@ -239,9 +242,27 @@ pub struct Programs {
     /// Open parentheses and backticks: the command around them goes on behind them.
     depth: usize,
     in_backticks: bool,
+    /// Those of the text.
+    of_text: Vec<&'static positions::Program>,
+    /// What the last program with a secret at some place has had.
+    words: Option<Words>,
 }
 
 impl Programs {
+    /// Reads on in a text of many words.
+    pub fn in_text(&mut self, text: &str) {
+        self.of_text = positions::of_text(text);
+    }
+
+    /// Whether the next word is a secret by its place.
+    pub fn is_secret(&mut self, word: &str) -> bool {
+        let is_secret = self.words.as_mut().map(|words| words.is_secret(word));
+        if is_secret == Some(None) {
+            self.words = None;
+        }
+        is_secret.flatten() == Some(true)
+    }
+
     /// For a text that is one argument: it may have a command of its own, or go on with
     /// options of this one.
     pub fn within(&self) -> Self {
@@ -252,6 +273,7 @@ impl Programs {
     pub fn separate(&mut self) {
         if self.depth == 0 && !self.in_backticks {
             self.known.clear();
+            self.words = None;
         }
         self.begin();
     }
@@ -297,6 +319,7 @@ impl Programs {
         }
         let name = name(word);
         let client = CLIENTS.iter().find(|client| client.names.contains(&name));
+        let words = Words::of(name, &self.of_text).filter(|_| !after_option);
         let is_command = self.place == Place::Command;
         if let Some(client) = client {
             self.add(Known { client, is_doubtful: after_option && !is_command });
@@ -307,8 +330,10 @@ impl Programs {
             || word.contains('=')
             || word.starts_with(|char: char| char.is_ascii_digit());
         if is_command && !may_be_other {
-            self.place = if client.is_some() { Place::Client } else { Place::Within };
+            let has_secrets = client.is_some() || words.is_some();
+            self.place = if has_secrets { Place::Client } else { Place::Within };
         }
+        self.words = words.or(self.words);
     }
 
     fn add(&mut self, new: Known) {

@@ -1,5 +1,6 @@
 use super::*;
 
+mod positions;
 mod properties;
 
 fn redacted(arguments: &[&str]) -> Vec<String> {
