@@ -1,5 +1,5 @@
 //! From the running kernel to a stream of records: probe once
-//! ([`features`]), decide ([`plan`]), attach ([`attach`]), read ([`ring`]). When
+//! ([`features`]), decide which of the [`sets`] ([`plan`]), attach ([`attach`]), read ([`ring`]). When
 //! a refusal asks who holds the port, [`records`] and [`files`] answer.
 //! [`listens`] is apart: a hook for `portwatch wait`.
 
@@ -16,9 +16,11 @@ pub mod plan;
 pub mod records;
 pub mod rights;
 pub mod ring;
+pub mod sets;
 pub mod skips;
 
 use crate::advice::{Advised, FAILED, NOT_PERMITTED};
+use sets::HookSet;
 
 /// Why a set of hooks cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -60,19 +62,14 @@ pub enum KernelError {
     /// The kernel's type information could not be used.
     #[error("the kernel's type information (BTF) cannot be used")]
     Btf(#[from] btf::BtfError),
-    /// Neither set of hooks can be used.
-    #[error("the kernel permits neither hook set: fexit ({fexit}); tracepoint ({tracepoint})")]
-    NoHooks {
-        /// Why function exits cannot be hooked.
-        fexit: Unusable,
-        /// Why the tracepoint set cannot be used.
-        tracepoint: Unusable,
-    },
+    /// No set of hooks can be used; why, of each.
+    #[error("the kernel permits no hook set: {}", reasons(.0))]
+    NoHooks(Vec<(HookSet, Unusable)>),
     /// The set of hooks that was asked for cannot be used.
     #[error("the {set} hooks are not available: {why}")]
     NotThisSet {
-        /// The set's name.
-        set: &'static str,
+        /// The set.
+        set: HookSet,
         /// Why not.
         why: Unusable,
     },
@@ -84,6 +81,12 @@ pub enum KernelError {
         /// The loader's or the verifier's answer.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+}
+
+/// `fexit (…); tracepoint (…)`.
+fn reasons(refused: &[(HookSet, Unusable)]) -> String {
+    let each: Vec<_> = refused.iter().map(|(set, why)| format!("{set} ({why})")).collect();
+    each.join("; ")
 }
 
 impl Advised for KernelError {
@@ -98,7 +101,7 @@ impl Advised for KernelError {
                  and mount /sys"
             }
             Self::Btf(_) => "use Linux 5.10 or later; portwatch doctor shows what was found",
-            Self::NoHooks { .. } => {
+            Self::NoHooks(_) => {
                 "mount a cgroup2 hierarchy (mount -t cgroup2 none /sys/fs/cgroup), or use a kernel \
                  that permits fexit programs; portwatch doctor shows what was found"
             }

@@ -174,13 +174,14 @@ fn limit(settings: &Settings) -> SourceLimit {
 /// What was chosen, what it costs and what it cannot see.
 fn announce(watch: &Watch) {
     let plan = &watch.plan;
-    if let Some(because) = &plan.because {
+    if let Some((set, because)) = &plan.because {
         say(format_args!(
-            "portwatch: the fexit hooks are not available ({because}); using tracepoints"
+            "portwatch: the {set} hooks are not available ({because}); using {}",
+            plan.set
         ));
     }
-    say(format_args!("portwatch: cost: {}", plan.cost()));
-    let known = plan.set.misses().iter().copied();
+    say(format_args!("portwatch: cost: {}", plan.cost));
+    let known = plan.set.spec().misses.iter().copied();
     for miss in known.chain(watch.attached.misses.iter().map(String::as_str)) {
         say(format_args!("portwatch: not seen: {miss}"));
     }

@@ -8,6 +8,8 @@ use aya::{
     programs::{BtfTracePoint, CgroupAttachMode, CgroupSockAddr, FExit, Program, ProgramError},
 };
 
+use strum::VariantArray as _;
+
 use portwatch_common::{
     CROWD_A_SECOND, CROWDS, FAMILY, SENT_A_SECOND, SOURCES, SourceUse, TENANT_A_SECOND,
     USER_A_SECOND,
@@ -16,7 +18,8 @@ use portwatch_common::{
 use super::{
     KernelError, Unusable,
     features::KernelTypes,
-    plan::{FORKS, Hook, Plan, Probe},
+    plan::Plan,
+    sets::{FORKS, Hook, HookSet, Probe},
 };
 
 /// The compiled kernel side.
@@ -61,25 +64,32 @@ pub fn attach(
 
 /// What only an attempt can tell.
 pub struct Probed {
-    /// Whether function exits can be hooked, or why not.
-    pub fexit: Result<(), Unusable>,
+    /// The sets whose first program the kernel does not take, and why.
+    pub refused: Vec<(HookSet, Unusable)>,
     /// Whether the kernel takes the program at `cgroup/bind4`, which calls what
     /// [`helper`](portwatch_common::helper) says that it may.
     pub bind: bool,
 }
 
-/// Attaches the smallest useful function exit, loads the program at `cgroup/bind4`, and lets
-/// go of both again.
+/// Attaches the first program of each set that has to be tried, loads the program at
+/// `cgroup/bind4`, and lets go of all again.
 pub fn probe(types: &KernelTypes) -> Probed {
-    let refused = |error: KernelError| Unusable::Refused { answer: reason(&error) };
-    let small = load(types, &mut small_loader());
-    let mut ebpf = match small {
-        Ok(ebpf) => ebpf,
-        Err(error) => return Probed { fexit: Err(refused(error)), bind: true },
+    let tried = HookSet::VARIANTS.iter().filter(|set| set.spec().is_tried);
+    let refused = |set: HookSet, error: &KernelError| {
+        (set, Unusable::Refused { answer: reason(error) })
     };
-    let [probe, ..] = &super::plan::FEXIT;
-    let fexit = attach_one(&mut ebpf, probe, types, None).map_err(refused);
-    Probed { fexit, bind: takes_bind(&mut ebpf) }
+    let mut ebpf = match load(types, &mut small_loader()) {
+        Ok(ebpf) => ebpf,
+        Err(error) => {
+            return Probed { refused: tried.map(|&set| refused(set, &error)).collect(), bind: true };
+        }
+    };
+    let tried = tried.filter_map(|&set| {
+        let probe = set.spec().probes.first()?;
+        let error = attach_one(&mut ebpf, probe, types, None).err()?;
+        Some(refused(set, &error))
+    });
+    Probed { refused: tried.collect(), bind: takes_bind(&mut ebpf) }
 }
 
 /// Whether the kernel takes the program at `cgroup/bind4` as `types` has it now.

@@ -12,7 +12,7 @@ use tokio::io::unix::AsyncFd;
 use super::{
     KernelError, attach,
     features::{self, KernelTypes},
-    plan::{Hook, Probe},
+    sets::{Hook, Probe},
 };
 
 const PROBE: Probe =
