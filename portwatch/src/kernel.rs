@@ -19,6 +19,12 @@ pub mod ring;
 pub mod sets;
 pub mod skips;
 
+use aya::{
+    Ebpf,
+    maps::{Map, MapData, MapError, RingBuf},
+};
+use tokio::io::unix::AsyncFd;
+
 use crate::advice::{Advised, FAILED, NOT_PERMITTED};
 use sets::HookSet;
 
@@ -79,9 +85,12 @@ pub enum KernelError {
         /// What was being done.
         step: String,
         /// The loader's or the verifier's answer.
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: Answer,
     },
 }
+
+/// What the kernel or the loader says.
+type Answer = Box<dyn std::error::Error + Send + Sync>;
 
 /// `fexit (…); tracepoint (…)`.
 fn reasons(refused: &[(HookSet, Unusable)]) -> String {
@@ -123,11 +132,26 @@ impl Advised for KernelError {
 }
 
 impl KernelError {
-    /// Wraps what the loader said while doing `step`.
-    pub(crate) fn aya(
-        step: impl Into<String>,
-    ) -> impl FnOnce(Box<dyn std::error::Error + Send + Sync>) -> Self {
-        let step = step.into();
-        |source| Self::Aya { step, source }
+    /// Wraps what the kernel or the loader said while doing `step`.
+    fn at(step: impl Into<String>, source: impl Into<Answer>) -> Self {
+        Self::Aya { step: step.into(), source: source.into() }
     }
+}
+
+/// Takes a map out of the loaded object.
+fn take_map<M: TryFrom<Map, Error = MapError>>(
+    ebpf: &mut Ebpf,
+    name: &str,
+) -> Result<M, KernelError> {
+    let failed = |why: Answer| KernelError::at(format!("open the map {name}"), why);
+    let map = ebpf.take_map(name).ok_or_else(|| failed("the object has no such map".into()))?;
+    map.try_into().map_err(|error: MapError| failed(error.into()))
+}
+
+/// Takes the ring buffer out of the loaded object. Needs a tokio runtime.
+fn take_ring(ebpf: &mut Ebpf) -> Result<AsyncFd<RingBuf<MapData>>, KernelError> {
+    let ring = take_map(ebpf, "FAILURES")?;
+    // SAFETY: the descriptor is the map's own, open for as long as the `RingBuf` lives, and
+    // always the same one.
+    unsafe { AsyncFd::register(ring) }.map_err(|error| KernelError::at("poll the ring buffer", error))
 }

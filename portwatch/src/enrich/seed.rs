@@ -13,7 +13,10 @@ use crate::{
     decode::{AF_INET, AF_INET6},
     enrich::{host::Host, netns, processes, sock_diag::Query, sockets::dump_once},
     evidence::{Family, State},
-    kernel::{files::Files, records::Records},
+    kernel::{
+        files::{Files, Sought},
+        records::Records,
+    },
 };
 
 /// How long it may take. What is not on record by then is found by a search when
@@ -97,7 +100,7 @@ fn seed_owners(
     deadline: Instant,
 ) {
     let mut found = Vec::new();
-    let searched = files.search(&[ANY_SOCKET], deadline, &mut |file| {
+    let searched = files.search(Sought::Sockets(&[ANY_SOCKET]), deadline, &mut |file| {
         // Of several holders the first, which is the oldest as a rule.
         found.extend(holding.remove(&file.inode).map(|socket| (file.pid, socket)));
     });

@@ -16,7 +16,7 @@ use portwatch_common::{
 };
 
 use super::{
-    KernelError, Unusable,
+    Answer, KernelError, Unusable,
     features::KernelTypes,
     plan::Plan,
     sets::{FORKS, Hook, HookSet, Probe},
@@ -204,7 +204,7 @@ pub(super) fn load<'a>(
         .btf(Some(&types.btf))
         .override_global("LAYOUT", &types.layout, true)
         .load(OBJECT)
-        .map_err(|error| KernelError::aya("load the kernel side")(error.into()))
+        .map_err(|error| KernelError::at("load the kernel side", error))
 }
 
 fn attach_one(
@@ -213,52 +213,37 @@ fn attach_one(
     types: &KernelTypes,
     cgroup2: Option<&Path>,
 ) -> Result<(), KernelError> {
-    let step = |error: Box<dyn std::error::Error + Send + Sync>| {
-        KernelError::aya(format!("attach {}", probe.program))(error)
-    };
-    let program = ebpf
-        .program_mut(probe.program)
-        .ok_or_else(|| step("the object has no such program".into()))?;
+    let attached = attach_program(ebpf, probe, types, cgroup2);
+    attached.map_err(|error| KernelError::at(format!("attach {}", probe.program), error))
+}
+
+fn attach_program(
+    ebpf: &mut Ebpf,
+    probe: &Probe,
+    types: &KernelTypes,
+    cgroup2: Option<&Path>,
+) -> Result<(), Answer> {
+    let program = ebpf.program_mut(probe.program).ok_or("the object has no such program")?;
     match probe.hook {
-        Hook::Fexit(function) => attach_fexit(program, function, types),
-        Hook::TpBtf(tracepoint) => attach_tracepoint(program, tracepoint, types),
+        Hook::Fexit(function) => {
+            let program: &mut FExit = program.try_into()?;
+            program.load(function, &types.btf)?;
+            program.attach()?;
+        }
+        Hook::TpBtf(tracepoint) => {
+            let program: &mut BtfTracePoint = program.try_into()?;
+            program.load(tracepoint, &types.btf)?;
+            program.attach()?;
+        }
         Hook::CgroupBind => {
-            let cgroup2 = cgroup2.ok_or_else(|| step("no cgroup2 hierarchy".into()))?;
-            let root = File::open(cgroup2).map_err(|error| step(error.into()))?;
-            attach_cgroup(program, &root)
+            let root = File::open(cgroup2.ok_or("no cgroup2 hierarchy")?)?;
+            let program: &mut CgroupSockAddr = program.try_into()?;
+            program.load()?;
+            // It asks for a bpf link without flags, which the kernel always lets stand
+            // beside others (`cgroup_bpf_link_attach`).
+            program.attach(&root, CgroupAttachMode::Single)?;
         }
     }
-    .map_err(|error| step(error.into()))
-}
-
-fn attach_fexit(
-    program: &mut Program,
-    function: &str,
-    types: &KernelTypes,
-) -> Result<(), ProgramError> {
-    let program: &mut FExit = program.try_into()?;
-    program.load(function, &types.btf)?;
-    program.attach()?;
-    Ok(())
-}
-
-fn attach_tracepoint(
-    program: &mut Program,
-    tracepoint: &str,
-    types: &KernelTypes,
-) -> Result<(), ProgramError> {
-    let program: &mut BtfTracePoint = program.try_into()?;
-    program.load(tracepoint, &types.btf)?;
-    program.attach()?;
-    Ok(())
-}
-
-/// `Single` asks for a bpf link without flags, which the kernel always lets
-/// stand beside others (`cgroup_bpf_link_attach`).
-fn attach_cgroup(program: &mut Program, root: &File) -> Result<(), ProgramError> {
-    let program: &mut CgroupSockAddr = program.try_into()?;
-    program.load()?;
-    program.attach(root, CgroupAttachMode::Single)?;
     Ok(())
 }
 

@@ -105,7 +105,7 @@ impl KernelTypes {
         }
         let layout = Shared(layout);
         let btf = Btf::parse(&bytes, aya::Endianness::default())
-            .map_err(|error| KernelError::aya("parse the kernel's BTF")(error.into()))?;
+            .map_err(|error| KernelError::at("parse the kernel's BTF", error))?;
         Ok(Self { btf, layout, preempts })
     }
 

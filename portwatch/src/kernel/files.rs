@@ -24,9 +24,9 @@ use portwatch_common::{ABSENT, OpenFile, WANTED};
 use rustix::fs::fstat;
 
 use super::{
-    KernelError, attach,
+    Answer, KernelError, attach,
     features::{KernelTypes, VMLINUX},
-    nsfs,
+    nsfs, take_map,
 };
 
 /// Looks for sockets.
@@ -62,15 +62,26 @@ pub enum SearchError {
 
 impl SearchError {
     /// Wraps what the kernel or the loader said.
-    pub fn refused(error: impl Into<Failed>) -> Self {
+    pub fn refused(error: impl Into<Answer>) -> Self {
         Self::Refused(Arc::from(error.into()))
     }
 }
 
+/// What is searched for.
+#[derive(Clone, Copy, Debug)]
+pub enum Sought<'a> {
+    /// These sockets, by inode. [`ANY_SOCKET`] stands for all.
+    Sockets(&'a [u64]),
+    /// Unix sockets to which descriptors have been sent that nobody has received yet.
+    InFlight,
+}
+
+/// What is done with each open file that is found.
+pub type Take<'a> = &'a mut dyn FnMut(OpenFile);
+
 /// A search of all open files.
 pub trait Files: Send {
-    /// Hands every open file that is one of these sockets, by inode, to `take`.
-    /// [`ANY_SOCKET`] stands for all.
+    /// Hands every open file that is sought to `take`.
     ///
     /// # Errors
     /// Not every table of files on the machine was looked at for each of them: the
@@ -78,20 +89,9 @@ pub trait Files: Send {
     /// What was handed out before is true all the same.
     fn search(
         &mut self,
-        inodes: &[u64],
+        sought: Sought<'_>,
         deadline: Instant,
-        take: &mut dyn FnMut(OpenFile),
-    ) -> Result<(), SearchError>;
-
-    /// Hands to `take` every unix socket to which descriptors have been sent
-    /// that nobody has received yet.
-    ///
-    /// # Errors
-    /// As [`search`](Self::search).
-    fn in_flight(
-        &mut self,
-        deadline: Instant,
-        take: &mut dyn FnMut(OpenFile),
+        take: Take<'_>,
     ) -> Result<(), SearchError>;
 }
 
@@ -105,8 +105,6 @@ pub struct KernelFiles {
     /// Whether every process is seen, or why not.
     everybody: Result<(), SearchError>,
 }
-
-type Failed = Box<dyn Error + Send + Sync>;
 
 impl KernelFiles {
     /// Loads the search.
@@ -128,7 +126,7 @@ impl KernelFiles {
     }
 
     fn load<'a>(types: &'a KernelTypes, mut loader: EbpfLoader<'a>) -> Result<Self, KernelError> {
-        let step = |error: Failed| KernelError::aya("load the search of open files")(error);
+        let step = |error: Answer| KernelError::at("load the search of open files", error);
         let mut ebpf = attach::load(types, &mut loader)?;
         load_program(&mut ebpf, FILES, types).map_err(step)?;
         // Without it, descriptors under way are not told from the kernel's own
@@ -138,11 +136,7 @@ impl KernelFiles {
         } else {
             load_program(&mut ebpf, IN_FLIGHT, types).map_err(SearchError::refused)
         };
-        let wanted = ebpf
-            .take_map("WANTED")
-            .ok_or_else(|| step("no map WANTED".into()))?
-            .try_into()
-            .map_err(|error: aya::maps::MapError| step(error.into()))?;
+        let wanted = take_map(&mut ebpf, "WANTED")?;
         let everybody = match nsfs::is_elsewhere(Path::new("/proc")) {
             true => Err(SearchError::PidNamespace),
             false => Ok(()),
@@ -171,7 +165,7 @@ impl KernelFiles {
         &mut self,
         inodes: &[u64],
         deadline: Instant,
-        take: &mut dyn FnMut(OpenFile),
+        take: Take<'_>,
     ) -> Result<(), SearchError> {
         let result = inodes
             .iter()
@@ -187,7 +181,7 @@ impl KernelFiles {
     }
 
     /// The output of one pass.
-    fn pass(&mut self, program: &str) -> Result<File, Failed> {
+    fn pass(&mut self, program: &str) -> Result<File, Answer> {
         let program: &mut Iter =
             self.ebpf.program_mut(program).ok_or("no such program")?.try_into()?;
         let link = program.attach()?;
@@ -195,7 +189,7 @@ impl KernelFiles {
     }
 }
 
-fn load_program(ebpf: &mut Ebpf, name: &str, types: &KernelTypes) -> Result<(), Failed> {
+fn load_program(ebpf: &mut Ebpf, name: &str, types: &KernelTypes) -> Result<(), Answer> {
     let program: &mut Iter =
         ebpf.program_mut(name).ok_or_else(|| format!("no program {name}"))?.try_into()?;
     Ok(program.load("task_file", &types.btf)?)
@@ -204,31 +198,26 @@ fn load_program(ebpf: &mut Ebpf, name: &str, types: &KernelTypes) -> Result<(), 
 impl Files for KernelFiles {
     fn search(
         &mut self,
-        inodes: &[u64],
+        sought: Sought<'_>,
         deadline: Instant,
-        take: &mut dyn FnMut(OpenFile),
+        take: Take<'_>,
     ) -> Result<(), SearchError> {
         self.everybody.clone()?;
-        inodes.chunks(WANTED as usize).try_for_each(|portion| self.portion(portion, deadline, take))
-    }
-
-    fn in_flight(
-        &mut self,
-        deadline: Instant,
-        take: &mut dyn FnMut(OpenFile),
-    ) -> Result<(), SearchError> {
-        self.everybody.clone().and(self.in_flight.clone())?;
-        let file = self.pass(IN_FLIGHT).map_err(SearchError::refused)?;
-        read_all(file, deadline, take)
+        match sought {
+            Sought::Sockets(inodes) => inodes
+                .chunks(WANTED as usize)
+                .try_for_each(|portion| self.portion(portion, deadline, take)),
+            Sought::InFlight => {
+                self.in_flight.clone()?;
+                let file = self.pass(IN_FLIGHT).map_err(SearchError::refused)?;
+                read_all(file, deadline, take)
+            }
+        }
     }
 }
 
 /// Reads records until the end of the pass.
-fn read_all(
-    mut file: File,
-    deadline: Instant,
-    take: &mut dyn FnMut(OpenFile),
-) -> Result<(), SearchError> {
+fn read_all(mut file: File, deadline: Instant, take: Take<'_>) -> Result<(), SearchError> {
     const RECORD: usize = size_of::<OpenFile>();
     let mut bytes = [0; 128 * RECORD];
     loop {
@@ -250,9 +239,12 @@ fn read_all(
 /// The kernel's own search, which a thread loads: a look at a port takes a while until
 /// it needs it, if at all, and so do the kernel's types to read.
 pub struct Soon {
-    loading: Option<JoinHandle<Result<KernelFiles, SearchError>>>,
-    loaded: Result<KernelFiles, SearchError>,
+    loading: Option<JoinHandle<Loaded>>,
+    loaded: Loaded,
 }
+
+/// The kernel's own search, or why there is none.
+pub type Loaded = Result<KernelFiles, SearchError>;
 
 impl Soon {
     /// Begins to load it.
@@ -261,55 +253,29 @@ impl Soon {
         let loading = thread::Builder::new().name("load".to_owned()).spawn(load);
         Self { loading: loading.ok(), loaded: Err(SearchError::NotLoaded) }
     }
-
-    fn files(&mut self) -> Result<&mut KernelFiles, SearchError> {
-        if let Some(Ok(loaded)) = self.loading.take().map(JoinHandle::join) {
-            self.loaded = loaded;
-        }
-        self.loaded.as_mut().map_err(|why| why.clone())
-    }
 }
 
 impl Files for Soon {
     fn search(
         &mut self,
-        inodes: &[u64],
+        sought: Sought<'_>,
         deadline: Instant,
-        take: &mut dyn FnMut(OpenFile),
+        take: Take<'_>,
     ) -> Result<(), SearchError> {
-        self.files()?.search(inodes, deadline, take)
-    }
-
-    fn in_flight(
-        &mut self,
-        deadline: Instant,
-        take: &mut dyn FnMut(OpenFile),
-    ) -> Result<(), SearchError> {
-        self.files()?.in_flight(deadline, take)
+        if let Some(Ok(loaded)) = self.loading.take().map(JoinHandle::join) {
+            self.loaded = loaded;
+        }
+        self.loaded.search(sought, deadline, take)
     }
 }
 
-/// No search: the kernel refuses it, or the host is a test's.
-pub struct NoFiles(
-    /// Why.
-    pub SearchError,
-);
-
-impl Files for NoFiles {
+impl Files for Loaded {
     fn search(
         &mut self,
-        _inodes: &[u64],
-        _deadline: Instant,
-        _take: &mut dyn FnMut(OpenFile),
+        sought: Sought<'_>,
+        deadline: Instant,
+        take: Take<'_>,
     ) -> Result<(), SearchError> {
-        Err(self.0.clone())
-    }
-
-    fn in_flight(
-        &mut self,
-        _deadline: Instant,
-        _take: &mut dyn FnMut(OpenFile),
-    ) -> Result<(), SearchError> {
-        Err(self.0.clone())
+        self.as_mut().map_err(|why| why.clone())?.search(sought, deadline, take)
     }
 }
