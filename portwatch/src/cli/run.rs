@@ -9,8 +9,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::{
     error::{Failure, SystemError},
     hooks::Hooks,
-    output, settings,
-    streams::say,
+    settings,
+    streams::{Stream, say},
 };
 use crate::{
     config::{
@@ -61,7 +61,8 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let watch = Watch::everybody(args.hooks.choice, limit(&settings))?;
     // What is started from now on has few rights, so nothing is started before.
     rights::give_away().map_err(SystemError::at("drop capabilities"))?;
-    let sinks = output::open(&settings)?;
+    let (sinks, out) = (settings.sinks(), Stream::Stdout);
+    let sinks = sinks.iter().map(|sink| sink.open(out, out.colour())).collect::<Result<_, _>>()?;
     announce(&watch);
     talk::start();
     let metrics = Arc::new(Metrics::new().map_err(SystemError::at("create the metrics"))?);

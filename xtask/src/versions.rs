@@ -1,9 +1,7 @@
-//! Every version of a program that building, checking and packaging take, in one table. The
-//! build script and xtask read it; docs/building.md shows it, and a test of xtask compares.
+//! Every version of a program that building, checking and packaging take, in one table.
+//! docs/building.md shows it, and a test compares.
 
-/// The toolchain of rustup that builds the kernel side where no package has `core` for it.
-/// Not pinned to a day: its LLVM must be the one that [`BPF_LINKER`] expects.
-pub const NIGHTLY: &str = "nightly";
+pub use crate::toolchain::NIGHTLY;
 
 /// Debian's compiler with `core` for the kernel side's target. Its LLVM decides which
 /// `llvm-N-dev` is installed.
