@@ -210,40 +210,24 @@ impl Event {
     pub fn new(host: &Host, raw: &RawFailure, evidence: Evidence, diagnosis: Diagnosis) -> Self {
         let boot = host.boot_id.as_deref().and_then(|id| id.get(..8)).unwrap_or("0");
         let id = format!("{boot}-{:x}-{:x}", raw.bind.at_ns, raw.task.tid);
-        let Evidence {
-            time,
-            // The host has it.
-            kernel: _,
-            subject: _,
-            failure,
-            process,
-            netns,
-            sockets,
-            time_wait,
-            connections,
-            ephemeral,
-            last_holder,
-            previous_holder,
-            gaps,
-        } = evidence;
         Self {
             schema: BIND_FAILURE.to_owned(),
             id,
-            time,
+            time: evidence.time,
             count: 1,
             first_seen: None,
             last_seen: None,
             host: host.clone(),
-            failure,
-            process,
-            netns,
-            sockets,
-            time_wait,
-            connections,
-            ephemeral,
-            last_holder,
-            previous_holder,
-            gaps,
+            failure: evidence.failure,
+            process: evidence.process,
+            netns: evidence.netns,
+            sockets: evidence.sockets,
+            time_wait: evidence.time_wait,
+            connections: evidence.connections,
+            ephemeral: evidence.ephemeral,
+            last_holder: evidence.last_holder,
+            previous_holder: evidence.previous_holder,
+            gaps: evidence.gaps,
             diagnosis,
         }
     }
