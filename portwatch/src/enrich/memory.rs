@@ -19,6 +19,7 @@ use crate::{
     evidence::{Fact, Gap},
     kernel::nsfs,
     redact::{Cmdline, Redaction, Unredacted},
+    text::bounds,
 };
 
 /// How much is read of a command line: more than an event has room for, since secrets
@@ -129,18 +130,12 @@ impl Host {
     /// The gap for those whose arguments could not be read for this event.
     pub fn unread(&self) -> Option<Gap> {
         const MOST: usize = 8;
-        let unread = self.memory.unread.borrow();
-        let pids: Vec<String> = unread.iter().take(MOST).map(u32::to_string).collect();
-        let more = match unread.len().saturating_sub(MOST) {
-            0 => String::new(),
-            more => format!(" and {more} more"),
-        };
+        let unread: Vec<u32> = self.memory.unread.borrow().iter().copied().collect();
         let why = format!(
-            "the arguments of pid {}{more} could not be read: the memory of the process does not \
-             answer",
-            pids.join(", ")
+            "the arguments of pid {} could not be read: the memory of the process does not answer",
+            bounds::first_of(&unread, MOST)
         );
-        (!pids.is_empty()).then(|| Gap::new(Fact::Cmdline, why))
+        (!unread.is_empty()).then(|| Gap::new(Fact::Cmdline, why))
     }
 
     /// The beginning of a file that the kernel fills from a process's memory. Nothing

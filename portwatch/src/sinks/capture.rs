@@ -132,13 +132,15 @@ const CLOSED: &str = ".jsonl.zst";
 impl Segment {
     /// The segment that `path` is, by its name.
     fn at(path: PathBuf) -> Option<Self> {
-        let name = path.file_name()?.to_str()?;
-        let (stem, closed) = match name.strip_suffix(CLOSED) {
-            Some(stem) => (stem, true),
-            None => (name.strip_suffix(OPEN)?, false),
-        };
+        let (stem, closed) = parts(path.file_name()?.to_str()?)?;
         Some(Self { stem: stem.to_owned(), closed, path })
     }
+}
+
+/// A segment's name without endings, and whether it is closed.
+fn parts(name: &str) -> Option<(&str, bool)> {
+    let closed = name.strip_suffix(CLOSED).map(|stem| (stem, true));
+    closed.or_else(|| name.strip_suffix(OPEN).map(|stem| (stem, false)))
 }
 
 /// All segments of a folder, oldest first, for who reads it: what ends as they do, and
