@@ -22,6 +22,7 @@ pub use gap::{Fact, Gap};
 pub use port::{Connections, Ephemeral, LastHolder, LeftBy, Share, TimeWait, Usage};
 pub use process::{Cgroup, Pod, Process, Runtime, Supervisor, Voucher, Workload, user_of_cgroup};
 pub use socket::{Binder, Origin, Socket, State, Unheld};
+pub use texts::Texts;
 pub use time::Time;
 
 /// Everything that [`crate::diagnose`] may look at.
@@ -116,7 +117,7 @@ pub enum Stage {
 
 /// A transport protocol with ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[derive(strum::Display, strum::IntoStaticStr, strum::VariantArray)]
+#[derive(strum::Display, strum::EnumString, strum::IntoStaticStr, strum::VariantArray)]
 #[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase")]
 pub enum Protocol {

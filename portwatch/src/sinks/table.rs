@@ -1,6 +1,6 @@
 //! A sink as it is set, and which can be had together.
 
-use std::{fmt, io::Write, os::fd::AsFd, path::PathBuf};
+use std::{io::Write, os::fd::AsFd, path::PathBuf};
 
 use anstream::ColorChoice;
 use serde::{Deserialize, Deserializer, Serialize, de};
@@ -105,12 +105,6 @@ impl Keys {
             file_age: file_age.map_or(Limits::DEFAULT.file_age, |Time(age)| age),
             total_size: size.map_or(Limits::DEFAULT.total_size, |Size(bytes)| bytes),
         }
-    }
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.entry().name)
     }
 }
 

@@ -15,7 +15,6 @@ use crate::{
         proxy::MOST_NAME,
         published::{Listed, Port},
     },
-    evidence::Protocol,
 };
 
 /// Ports and networks of a container that are kept.
@@ -131,12 +130,7 @@ impl Element for Published {
     /// One that is only exposed has no end on the host.
     fn keep(self) -> Option<Port> {
         Some(Port {
-            protocol: match self.r#type?.as_str() {
-                "tcp" => Protocol::Tcp,
-                "udp" => Protocol::Udp,
-                "sctp" => Protocol::Sctp,
-                _ => return None,
-            },
+            protocol: self.r#type?.parse().ok()?,
             address: self.address.and_then(|address| address.parse().ok()),
             host: self.public_port.filter(|&port| port != 0)?,
             container: self.private_port,
