@@ -1,6 +1,7 @@
 use std::fs;
 
 use serde_json::{Map, Value};
+use strum::VariantArray as _;
 
 use super::*;
 use crate::sinks::{Entry, check};

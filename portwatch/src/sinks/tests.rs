@@ -1,3 +1,5 @@
+use strum::VariantArray as _;
+
 use super::*;
 
 fn capture(folder: &str) -> Table {
