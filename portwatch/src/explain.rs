@@ -131,8 +131,8 @@ pub(crate) fn answer(host: &Host, asked: Question, mut evidence: Evidence) -> Ex
     // Of two that are refused the one that says more plainly by whom.
     let is_its_own =
         |bind: &Failure| evidence.sockets.iter().any(|socket| socket.local.ip() == bind.address);
-    let worst_bind = binds(&asked, asked.reuseaddr)
-        .max_by_key(|bind| (outcome(bind), is_its_own(bind)));
+    let worst_bind =
+        binds(&asked, asked.reuseaddr).max_by_key(|bind| (outcome(bind), is_its_own(bind)));
     let in_the_way = worst_bind.filter(|bind| outcome(bind) != Outcome::Passes);
     let diagnosis = in_the_way.map(|bind| {
         evidence.failure = bind;

@@ -153,5 +153,6 @@ fn take_ring(ebpf: &mut Ebpf) -> Result<AsyncFd<RingBuf<MapData>>, KernelError> 
     let ring = take_map(ebpf, "FAILURES")?;
     // SAFETY: the descriptor is the map's own, open for as long as the `RingBuf` lives, and
     // always the same one.
-    unsafe { AsyncFd::register(ring) }.map_err(|error| KernelError::at("poll the ring buffer", error))
+    unsafe { AsyncFd::register(ring) }
+        .map_err(|error| KernelError::at("poll the ring buffer", error))
 }

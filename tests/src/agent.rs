@@ -85,8 +85,7 @@ impl Agent {
         let only_counted = Arc::new(OnlyCounted::default());
         let taken = Arc::clone(&only_counted);
         // KILL, because nothing is left that could wait for a slow end.
-        let process =
-            Process::start_keeping(command, Signal::KILL, move |line| !taken.take(line))?;
+        let process = Process::start_keeping(command, Signal::KILL, move |line| !taken.take(line))?;
         Self::ready(process, only_counted)
     }
 

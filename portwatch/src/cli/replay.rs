@@ -10,7 +10,11 @@ use super::{
     input::{Input, Tally},
     streams::{Stream, say},
 };
-use crate::{event::Record, replay::diff::Change, sinks::{Format, Table}};
+use crate::{
+    event::Record,
+    replay::diff::Change,
+    sinks::{Format, Table},
+};
 
 /// Options of `replay`.
 #[derive(clap::Args)]

@@ -199,9 +199,9 @@ fn human(port: &Port, line: &Line, out: &mut impl Write) -> io::Result<()> {
 /// `tcp *:8080`.
 fn name(Port { asked, .. }: &Port) -> String {
     let (address, device) = asked.place();
-    let interface = device.cloned().map(|Device { index, name }| {
-        name.map_or(Interface::Index(index), Interface::Name)
-    });
+    let interface = device
+        .cloned()
+        .map(|Device { index, name }| name.map_or(Interface::Index(index), Interface::Name));
     format!("{} {}", asked.protocol(), Target { address, interface, port: asked.port() })
 }
 

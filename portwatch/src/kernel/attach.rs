@@ -75,13 +75,15 @@ pub struct Probed {
 /// `cgroup/bind4`, and lets go of all again.
 pub fn probe(types: &KernelTypes) -> Probed {
     let tried = HookSet::VARIANTS.iter().filter(|set| set.spec().is_tried);
-    let refused = |set: HookSet, error: &KernelError| {
-        (set, Unusable::Refused { answer: reason(error) })
-    };
+    let refused =
+        |set: HookSet, error: &KernelError| (set, Unusable::Refused { answer: reason(error) });
     let mut ebpf = match load(types, &mut small_loader()) {
         Ok(ebpf) => ebpf,
         Err(error) => {
-            return Probed { refused: tried.map(|&set| refused(set, &error)).collect(), bind: true };
+            return Probed {
+                refused: tried.map(|&set| refused(set, &error)).collect(),
+                bind: true,
+            };
         }
     };
     let tried = tried.filter_map(|&set| {

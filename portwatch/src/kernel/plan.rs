@@ -142,8 +142,7 @@ mod tests {
 
     #[test]
     fn missing_rights_come_first() {
-        let features =
-            Features { missing: vec!["CAP_BPF"], cgroup2: None, ..without_fexit() };
+        let features = Features { missing: vec!["CAP_BPF"], cgroup2: None, ..without_fexit() };
         let error = plan(&features, TRACEPOINT);
         assert!(matches!(error, Err(KernelError::NotPermitted { .. })));
     }

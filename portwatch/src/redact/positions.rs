@@ -47,11 +47,7 @@ const PROGRAMS: [Program; 11] = [
     Program::new(&["wpa_passphrase"], 1),
     Program::new(&["nmcli"], 0).behind(&["password", "wifi-sec.psk"]),
     Program::new(&["ipmitool"], 1).behind(&["password"]),
-    Program::new(&["rabbitmqctl"], 1).behind(&[
-        "add_user",
-        "change_password",
-        "authenticate_user",
-    ]),
+    Program::new(&["rabbitmqctl"], 1).behind(&["add_user", "change_password", "authenticate_user"]),
     // What another program reads from its stdin.
     Program::new(&["echo", "printf"], 0).in_texts_with(&[
         "chpasswd",

@@ -118,9 +118,7 @@ impl<T> Receiver<T> {
     pub fn next(&self, until: Option<Instant>) -> Next<T> {
         let next = match until {
             None => self.from.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some(until) => {
-                self.from.recv_timeout(until.saturating_duration_since(Instant::now()))
-            }
+            Some(until) => self.from.recv_timeout(until.saturating_duration_since(Instant::now())),
         };
         match next {
             Ok(Some((one, cost))) => {

@@ -70,9 +70,8 @@ mod tests {
     fn a_pass_that_would_be_late_is_not_made() {
         const LONG: Duration = Duration::from_millis(100);
         let mut files = Paced::new(Box::new(Slow(LONG)));
-        let mut search = |patience| {
-            files.search(Sought::InFlight, Instant::now() + patience, &mut |_| ())
-        };
+        let mut search =
+            |patience| files.search(Sought::InFlight, Instant::now() + patience, &mut |_| ());
         assert!(search(LONG / 10).is_ok(), "nobody knows yet how long it takes");
         let why = search(LONG / 10).unwrap_err().to_string();
         assert!(why.starts_with("a search of all open files takes 1"), "{why}");

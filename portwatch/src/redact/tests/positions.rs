@@ -15,7 +15,10 @@ fn secrets_by_their_place() {
         ("htpasswd -n -b me x", "htpasswd -n -b me [redacted]"),
         ("htpasswd /etc/users me", "htpasswd /etc/users me"),
         ("docker exec web htpasswd -nb me x", "docker exec web htpasswd -nb me [redacted]"),
-        ("mysqladmin -u root -px password y", "mysqladmin -u root -p[redacted] password [redacted]"),
+        (
+            "mysqladmin -u root -px password y",
+            "mysqladmin -u root -p[redacted] password [redacted]",
+        ),
         ("mysqladmin -u root -h db status", "mysqladmin -u root -h db status"),
         ("openssl passwd -6 x", "openssl passwd -6 [redacted]"),
         ("openssl x509 -in a.pem -noout", "openssl x509 -in a.pem -noout"),

@@ -196,7 +196,10 @@ fn asked_about() {
             evidence.subject = Subject::Asked;
             evidence.sockets.iter_mut().for_each(|socket| socket.refused = None);
             let answer = explain::answer(&host, asked, evidence);
-            format!("── {name}\n{}", strip_str(&explanation::block(&answer, Some(WIDTH), &[Engine::Docker])))
+            format!(
+                "── {name}\n{}",
+                strip_str(&explanation::block(&answer, Some(WIDTH), &[Engine::Docker]))
+            )
         })
         .collect();
     insta::assert_snapshot!(told);
@@ -217,9 +220,8 @@ fn docker_is_spoken_of_where_it_is() {
     let mut evidence = event.into_evidence();
     evidence.sockets.clear();
     let answer = explain::answer(&host, asked, evidence);
-    let told = |engines: &[Engine]| {
-        strip_str(&explanation::block(&answer, None, engines)).to_string()
-    };
+    let told =
+        |engines: &[Engine]| strip_str(&explanation::block(&answer, None, engines)).to_string();
     assert!(told(&[Engine::Docker]).contains("docker ps"));
     assert!(!told(&[]).to_lowercase().contains("docker"));
 }

@@ -131,9 +131,8 @@ fn words_name_one_and_count_many() {
 
 #[test]
 fn a_listener_must_take_in_the_address() {
-    let listens = |target: &str, holder: &str| {
-        judged(&listening(target), [row(State::Listen, holder)]).met
-    };
+    let listens =
+        |target: &str, holder: &str| judged(&listening(target), [row(State::Listen, holder)]).met;
     for (target, holder, met) in [
         ("80", "127.0.0.2:80", true),
         ("80", "[::1]:80", true),

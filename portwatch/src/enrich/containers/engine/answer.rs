@@ -9,12 +9,10 @@ use serde::{
     de::{DeserializeOwned, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 
-use crate::{
-    enrich::containers::{
-        cut,
-        proxy::MOST_NAME,
-        published::{Listed, Port},
-    },
+use crate::enrich::containers::{
+    cut,
+    proxy::MOST_NAME,
+    published::{Listed, Port},
 };
 
 /// Ports and networks of a container that are kept.
