@@ -22,28 +22,9 @@ const HOSTILE: &str = "x\u{1b}[2J\u{202e}\u{9b}31m\u{7}\r\n  do  kill 1\u{ad}\u{
 
 /// What is named by processes, or by who runs them.
 const SAID: [&str; 22] = [
-    "comm",
-    "exe",
-    "unit",
-    "container",
-    "pod",
-    "session",
-    "session_user",
-    "user",
-    "tty",
-    "name",
-    "namespace",
-    "image",
-    "published",
-    "hostname",
-    "kernel",
-    "path",
-    "why",
-    "program",
-    "restart",
-    "boot_id",
-    "errno",
-    "reserved",
+    "comm", "exe", "unit", "container", "pod", "session", "session_user", "user", "tty", "name",
+    "namespace", "image", "published", "hostname", "kernel", "path", "why", "program", "restart",
+    "boot_id", "errno", "reserved",
 ];
 
 fn spoil(value: &mut Value) {

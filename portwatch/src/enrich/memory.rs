@@ -154,18 +154,8 @@ mod tests {
     /// Files of /proc/PID that the kernel fills from the process's memory, or under its
     /// mmap lock, or that wait for its execve(2), as they would be named in the source.
     const FILES: [&str; 12] = [
-        "cmdline",
-        "environ",
-        "maps",
-        "smaps",
-        "smaps_rollup",
-        "numa_maps",
-        "mem",
-        "pagemap",
-        "map_files",
-        "auxv",
-        "io",
-        "syscall",
+        "cmdline", "environ", "maps", "smaps", "smaps_rollup", "numa_maps", "mem", "pagemap",
+        "map_files", "auxv", "io", "syscall",
     ];
 
     fn sources(folder: &Path, found: &mut Vec<(String, String)>) {

@@ -14,19 +14,8 @@ const MOST_URLS: usize = 16;
 
 /// What is before a colon and no user: `mailto:me@host`.
 const NO_USERS: [&str; 13] = [
-    "mailto",
-    "sip",
-    "sips",
-    "xmpp",
-    "acct",
-    "npm",
-    "workspace",
-    "github",
-    "email",
-    "mail",
-    "from",
-    "to",
-    "cc",
+    "mailto", "sip", "sips", "xmpp", "acct", "npm", "workspace", "github", "email", "mail", "from",
+    "to", "cc",
 ];
 
 /// A name behind which a value stands, at the end of a text.

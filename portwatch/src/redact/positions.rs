@@ -50,11 +50,7 @@ const PROGRAMS: [Program; 11] = [
     Program::new(&["rabbitmqctl"], 1).behind(&["add_user", "change_password", "authenticate_user"]),
     // What another program reads from its stdin.
     Program::new(&["echo", "printf"], 0).in_texts_with(&[
-        "chpasswd",
-        "passwd --stdin",
-        "-password-stdin",
-        "sudo -S",
-        "smbpasswd -s",
+        "chpasswd", "passwd --stdin", "-password-stdin", "sudo -S", "smbpasswd -s",
         "--passphrase-fd",
     ]),
     // What expect(1) types.

@@ -26,17 +26,8 @@ enum Suite {
 /// The tests in which kernels differ: every way to be refused, who holds the port, and what
 /// only some kernels have.
 const CORE: &[&str] = &[
-    "bound_only::",
-    "causes::",
-    "cost::",
-    "gone::",
-    "holder::",
-    "listen_stage::",
-    "netns::",
-    "protocols::",
-    "tcp::",
-    "time_wait::",
-    "udp::",
+    "bound_only::", "causes::", "cost::", "gone::", "holder::", "listen_stage::", "netns::",
+    "protocols::", "tcp::", "time_wait::", "udp::",
 ];
 
 pub const ALL: &[Scenario] = &[
