@@ -79,6 +79,9 @@ pub enum Sought<'a> {
 /// What is done with each open file that is found.
 pub type Take<'a> = &'a mut dyn FnMut(OpenFile);
 
+/// That every table of files was looked at, or why not.
+pub type Looked = Result<(), SearchError>;
+
 /// A search of all open files.
 pub trait Files: Send {
     /// Hands every open file that is sought to `take`.
@@ -87,12 +90,7 @@ pub trait Files: Send {
     /// Not every table of files on the machine was looked at for each of them: the
     /// kernel refuses, or shows some processes only, or the deadline has passed.
     /// What was handed out before is true all the same.
-    fn search(
-        &mut self,
-        sought: Sought<'_>,
-        deadline: Instant,
-        take: Take<'_>,
-    ) -> Result<(), SearchError>;
+    fn search(&mut self, sought: Sought<'_>, deadline: Instant, take: Take<'_>) -> Looked;
 }
 
 /// The kernel's own search: an instance of the object of which only the search
@@ -101,9 +99,9 @@ pub struct KernelFiles {
     ebpf: Ebpf,
     wanted: HashMap<MapData, u64, u8>,
     /// Whether descriptors under way can be looked for, or why not.
-    in_flight: Result<(), SearchError>,
+    in_flight: Looked,
     /// Whether every process is seen, or why not.
-    everybody: Result<(), SearchError>,
+    everybody: Looked,
 }
 
 impl KernelFiles {
@@ -161,12 +159,7 @@ impl KernelFiles {
     }
 
     /// One pass for no more sockets than the map has entries.
-    fn portion(
-        &mut self,
-        inodes: &[u64],
-        deadline: Instant,
-        take: Take<'_>,
-    ) -> Result<(), SearchError> {
+    fn portion(&mut self, inodes: &[u64], deadline: Instant, take: Take<'_>) -> Looked {
         let result = inodes
             .iter()
             .try_for_each(|inode| self.wanted.insert(inode, 1, 0))
@@ -196,12 +189,7 @@ fn load_program(ebpf: &mut Ebpf, name: &str, types: &KernelTypes) -> Result<(), 
 }
 
 impl Files for KernelFiles {
-    fn search(
-        &mut self,
-        sought: Sought<'_>,
-        deadline: Instant,
-        take: Take<'_>,
-    ) -> Result<(), SearchError> {
+    fn search(&mut self, sought: Sought<'_>, deadline: Instant, take: Take<'_>) -> Looked {
         self.everybody.clone()?;
         match sought {
             Sought::Sockets(inodes) => inodes
@@ -217,7 +205,7 @@ impl Files for KernelFiles {
 }
 
 /// Reads records until the end of the pass.
-fn read_all(mut file: File, deadline: Instant, take: Take<'_>) -> Result<(), SearchError> {
+fn read_all(mut file: File, deadline: Instant, take: Take<'_>) -> Looked {
     const RECORD: usize = size_of::<OpenFile>();
     let mut bytes = [0; 128 * RECORD];
     loop {
@@ -256,12 +244,7 @@ impl Soon {
 }
 
 impl Files for Soon {
-    fn search(
-        &mut self,
-        sought: Sought<'_>,
-        deadline: Instant,
-        take: Take<'_>,
-    ) -> Result<(), SearchError> {
+    fn search(&mut self, sought: Sought<'_>, deadline: Instant, take: Take<'_>) -> Looked {
         if let Some(Ok(loaded)) = self.loading.take().map(JoinHandle::join) {
             self.loaded = loaded;
         }
@@ -270,12 +253,7 @@ impl Files for Soon {
 }
 
 impl Files for Loaded {
-    fn search(
-        &mut self,
-        sought: Sought<'_>,
-        deadline: Instant,
-        take: Take<'_>,
-    ) -> Result<(), SearchError> {
+    fn search(&mut self, sought: Sought<'_>, deadline: Instant, take: Take<'_>) -> Looked {
         self.as_mut().map_err(|why| why.clone())?.search(sought, deadline, take)
     }
 }

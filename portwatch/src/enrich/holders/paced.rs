@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::kernel::files::{Files, SearchError, Sought, Take};
+use crate::kernel::files::{Files, Looked, SearchError, Sought, Take};
 
 /// For how many times its own length the length of a pass is believed: files go, too.
 const BELIEVED: u32 = 20;
@@ -29,12 +29,7 @@ impl Paced {
 
 impl Files for Paced {
     /// Makes a pass if one that takes half as long as the last would end in time.
-    fn search(
-        &mut self,
-        sought: Sought<'_>,
-        deadline: Instant,
-        take: Take<'_>,
-    ) -> Result<(), SearchError> {
+    fn search(&mut self, sought: Sought<'_>, deadline: Instant, take: Take<'_>) -> Looked {
         let began = Instant::now();
         let left = deadline.saturating_duration_since(began);
         if let Some(Pass { ended, took }) = self.last
@@ -60,7 +55,7 @@ mod tests {
     struct Slow(Duration);
 
     impl Files for Slow {
-        fn search(&mut self, _: Sought<'_>, _: Instant, _: Take<'_>) -> Result<(), SearchError> {
+        fn search(&mut self, _: Sought<'_>, _: Instant, _: Take<'_>) -> Looked {
             thread::sleep(self.0);
             Ok(())
         }

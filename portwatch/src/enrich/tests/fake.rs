@@ -6,7 +6,7 @@ use std::time::Instant;
 use portwatch_common::OpenFile;
 
 use super::*;
-use crate::kernel::files::{Files, Sought, Take};
+use crate::kernel::files::{Files, Looked, Sought, Take};
 
 /// Replies to be given in turn; none left is a timeout, as the kernel's silence
 /// would be.
@@ -197,12 +197,7 @@ impl Records for OnRecord {
 pub struct UnderWay(pub Vec<u32>);
 
 impl Files for UnderWay {
-    fn search(
-        &mut self,
-        sought: Sought<'_>,
-        _: Instant,
-        take: Take<'_>,
-    ) -> Result<(), SearchError> {
+    fn search(&mut self, sought: Sought<'_>, _: Instant, take: Take<'_>) -> Looked {
         if matches!(sought, Sought::InFlight) {
             for &pid in &self.0 {
                 take(OpenFile { inode: 5, pid, tid: pid, fd: 9, reserved: 0 });
@@ -217,12 +212,7 @@ impl Files for UnderWay {
 pub struct OpenFiles(pub Vec<(u32, u64)>);
 
 impl Files for OpenFiles {
-    fn search(
-        &mut self,
-        sought: Sought<'_>,
-        _: Instant,
-        take: Take<'_>,
-    ) -> Result<(), SearchError> {
+    fn search(&mut self, sought: Sought<'_>, _: Instant, take: Take<'_>) -> Looked {
         let Sought::Sockets(inodes) = sought else { return Ok(()) };
         for &(pid, inode) in self.0.iter().filter(|(_, inode)| inodes.contains(inode)) {
             take(OpenFile { inode, pid, tid: pid, fd: 3, reserved: 0 });

@@ -10,34 +10,18 @@ pub const SET: Spec = Spec {
     needs_cgroup2: false,
     probes: &[
         Probe::required("pw_tcp_port", Hook::Fexit("inet_csk_get_port")),
-        Probe::optional(
-            "pw_udp4_port",
-            Hook::Fexit("udp_v4_get_port"),
-            "failed binds of IPv4 UDP sockets",
-        ),
-        Probe::optional(
-            "pw_udp6_port",
-            Hook::Fexit("udp_v6_get_port"),
-            "failed binds of IPv6 UDP sockets",
-        ),
-        Probe::optional(
-            "pw_inet_bind",
-            Hook::Fexit("inet_bind"),
-            "SCTP and ICMP echo sockets over IPv4",
-        ),
-        Probe::optional(
-            "pw_inet6_bind",
-            Hook::Fexit("inet6_bind"),
-            "SCTP and ICMP echo sockets over IPv6",
-        ),
-        Probe::optional(
+        exit("pw_udp4_port", "udp_v4_get_port", "failed binds of IPv4 UDP sockets"),
+        exit("pw_udp6_port", "udp_v6_get_port", "failed binds of IPv6 UDP sockets"),
+        exit("pw_inet_bind", "inet_bind", "SCTP and ICMP echo sockets over IPv4"),
+        exit("pw_inet6_bind", "inet6_bind", "SCTP and ICMP echo sockets over IPv6"),
+        exit(
             "pw_same_addr",
-            Hook::Fexit("inet_rcv_saddr_equal"),
+            "inet_rcv_saddr_equal",
             "which socket blocks the bind, by the kernel's own check",
         ),
-        Probe::optional(
+        exit(
             "pw_conflict",
-            Hook::Fexit("inet_bind_conflict"),
+            "inet_bind_conflict",
             "which TCP socket blocks the bind, by the kernel's own check (6.1 and later)",
         ),
         STATE,
@@ -54,3 +38,7 @@ const COOKIES: [Probe; 2] = [
     Probe::optional("pw_cookie4", Hook::CgroupBind, "previous holders of IPv4 ports"),
     Probe::optional("pw_cookie6", Hook::CgroupBind, "previous holders of IPv6 ports"),
 ];
+
+const fn exit(program: &'static str, function: &'static str, loss: &'static str) -> Probe {
+    Probe::optional(program, Hook::Fexit(function), loss)
+}
