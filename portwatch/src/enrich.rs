@@ -162,7 +162,7 @@ impl Enricher {
 }
 
 /// One bind that is looked into.
-struct Look<'a> {
+pub(crate) struct Look<'a> {
     host: &'a Host,
     records: &'a dyn Records,
     bind: &'a RawBind,
@@ -205,8 +205,7 @@ impl<'a> Look<'a> {
         let &Self { host, records, bind, by, deadline } = self;
         let mut gaps = Vec::new();
         let failure = hooked::failure(bind, &mut gaps);
-        let pid = by.map(|raw| raw.task.pid);
-        let (netns, mut diag) = namespaces.enter(host, bind, pid, deadline, &mut gaps);
+        let (netns, mut diag) = namespaces.enter(self, &mut gaps);
         let mut found = match &mut diag {
             Some(diag) if bind.port != 0 => {
                 self.search(&failure).run(&mut **diag, halfway(deadline), &mut gaps)
@@ -314,6 +313,11 @@ impl<'a> Look<'a> {
             netns_cookie: self.bind.netns_cookie,
             everything: self.by.is_none(),
         }
+    }
+
+    /// The failing process.
+    fn pid(&self) -> Option<u32> {
+        Some(self.by?.task.pid)
     }
 
     /// The socket that refused, where the hooks saw it.

@@ -66,8 +66,14 @@ impl Answer {
     }
 }
 
+impl Default for Answer {
+    fn default() -> Self {
+        Self::No("not tested".to_owned())
+    }
+}
+
 /// What was found.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 struct Report {
     kernel: String,
     btf: Answer,
@@ -106,19 +112,11 @@ fn examine(hooks: Choice) -> (Report, u8) {
     let mut report = Report {
         kernel: features::release(),
         btf: Answer::of(&types),
-        lockdown: None,
-        cgroup2: None,
         capabilities: features::capabilities(),
         missing_capabilities: features::missing_capabilities(),
-        unnamed_without: Vec::new(),
-        sets: sets(|_| Answer::No("not tested".to_owned())),
-        hooks: None,
-        because: None,
-        attached: Vec::new(),
-        cost: None,
-        not_seen: Vec::new(),
+        sets: sets(|_| Answer::default()),
         sources: survey(&Host::current()),
-        problem: None,
+        ..Report::default()
     };
     match types.and_then(|mut types| probe(&mut types, hooks, &mut report)) {
         Ok(()) => (report, 0),

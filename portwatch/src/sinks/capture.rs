@@ -6,6 +6,7 @@
 //! other names are never touched ([`folder`]).
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
     time::Duration,
@@ -115,27 +116,8 @@ impl Advised for CaptureError {
     }
 }
 
-/// A file of a capture.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Segment {
-    /// Its name without endings.
-    pub stem: String,
-    /// Whether it is compressed.
-    pub closed: bool,
-    /// Where it is.
-    pub path: PathBuf,
-}
-
 const OPEN: &str = ".jsonl";
 const CLOSED: &str = ".jsonl.zst";
-
-impl Segment {
-    /// The segment that `path` is, by its name.
-    fn at(path: PathBuf) -> Option<Self> {
-        let (stem, closed) = parts(path.file_name()?.to_str()?)?;
-        Some(Self { stem: stem.to_owned(), closed, path })
-    }
-}
 
 /// A segment's name without endings, and whether it is closed.
 fn parts(name: &str) -> Option<(&str, bool)> {
@@ -149,25 +131,20 @@ fn parts(name: &str) -> Option<(&str, bool)> {
 ///
 /// # Errors
 /// The folder cannot be listed.
-pub fn segments(folder: &Path) -> io::Result<Vec<Segment>> {
-    let mut all = Vec::new();
+pub fn segments(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut all = BTreeMap::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
+        let name = entry.file_name();
         // Not what a link leads to.
-        if entry.file_type()?.is_file() {
-            all.extend(Segment::at(entry.path()));
+        if entry.file_type()?.is_file()
+            && let Some((stem, closed)) = name.to_str().and_then(parts)
+            && (closed || !all.contains_key(stem))
+        {
+            all.insert(stem.to_owned(), entry.path());
         }
     }
-    all.sort();
-    all.dedup_by(|later, earlier| {
-        // Sorted, so the closed one comes later.
-        let twice = later.stem == earlier.stem;
-        if twice {
-            std::mem::swap(later, earlier);
-        }
-        twice
-    });
-    Ok(all)
+    Ok(all.into_values().collect())
 }
 
 /// The form of a segment's name without endings.
@@ -219,8 +196,8 @@ mod tests {
             fs::write(folder.path().join(name), "").unwrap();
         }
         let found = segments(folder.path()).unwrap();
-        let found: Vec<_> = found.iter().map(|s| (s.stem.as_str(), s.closed)).collect();
-        assert_eq!(found, [("a", true), ("b", true), ("c", false)]);
+        let names = ["a.jsonl.zst", "b.jsonl.zst", "c.jsonl"];
+        assert_eq!(found, names.map(|name| folder.path().join(name)));
     }
 
     #[test]
@@ -255,6 +232,6 @@ mod tests {
         std::os::unix::fs::symlink(at("a.jsonl"), at("c.jsonl")).unwrap();
         folder::tests::fifo(&at("d.jsonl"));
         let found = segments(folder.path()).unwrap();
-        assert_eq!(found.iter().map(|segment| &*segment.stem).collect::<Vec<_>>(), ["a"]);
+        assert_eq!(found, [at("a.jsonl")]);
     }
 }

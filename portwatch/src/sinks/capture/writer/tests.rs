@@ -88,7 +88,7 @@ fn a_file_that_is_taken_away_is_begun_anew_and_its_last_records_counted() {
     wait_until_seen(&mut capture);
     capture.write(&record(3)).unwrap();
     for segment in crate::sinks::capture::segments(folder.path()).unwrap() {
-        fs::remove_file(segment.path).unwrap();
+        fs::remove_file(segment).unwrap();
     }
     wait_until_seen(&mut capture);
     // What had been seen on the disk was somebody's own to remove.
