@@ -5,7 +5,7 @@ use std::{fs::File, path::Path};
 
 use aya::{
     Ebpf, EbpfLoader,
-    programs::{BtfTracePoint, CgroupAttachMode, CgroupSockAddr, FExit, Program, ProgramError},
+    programs::{BtfTracePoint, CgroupAttachMode, CgroupSockAddr, FExit, ProgramError},
 };
 
 use strum::VariantArray as _;
