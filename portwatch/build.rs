@@ -14,9 +14,6 @@ mod strip;
 #[path = "build/toolchain.rs"]
 #[allow(dead_code, reason = "xtask uses the rest of the module")]
 mod toolchain;
-#[path = "build/versions.rs"]
-#[allow(dead_code, reason = "xtask uses the rest of the module")]
-mod versions;
 
 fn main() -> ExitCode {
     match object() {

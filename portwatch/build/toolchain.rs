@@ -7,8 +7,9 @@ use std::{
     process::Command,
 };
 
-use crate::versions::NIGHTLY;
-
+/// The toolchain of rustup that builds the kernel side where no package has `core` for it.
+/// Not pinned to a day: its LLVM must be the one that bpf-linker expects.
+pub const NIGHTLY: &str = "nightly";
 /// The target of the kernel side.
 pub const TARGET: &str = "bpfel-unknown-none";
 

@@ -17,7 +17,6 @@ mod history;
 mod hooks;
 mod input;
 mod man;
-mod output;
 mod replay;
 mod run;
 mod schema;

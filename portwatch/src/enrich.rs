@@ -160,8 +160,8 @@ impl Enricher {
     }
 }
 
-/// One bind about which evidence is collected.
-struct Look<'a> {
+/// One bind that is looked into.
+pub(crate) struct Look<'a> {
     host: &'a Host,
     records: &'a dyn Records,
     bind: &'a RawBind,
@@ -204,8 +204,7 @@ impl<'a> Look<'a> {
         let &Self { host, records, bind, by, deadline } = self;
         let mut gaps = Vec::new();
         let failure = hooked::failure(bind, &mut gaps);
-        let pid = by.map(|raw| raw.task.pid);
-        let (netns, mut diag) = namespaces.enter(host, bind, pid, deadline, &mut gaps);
+        let (netns, mut diag) = namespaces.enter(self, &mut gaps);
         let mut found = match &mut diag {
             Some(diag) if bind.port != 0 => {
                 self.search(&failure).run(&mut **diag, halfway(deadline), &mut gaps)
@@ -315,7 +314,12 @@ impl<'a> Look<'a> {
         }
     }
 
-    /// Returns the blocking socket if the hooks saw it.
+    /// The failing process.
+    fn pid(&self) -> Option<u32> {
+        Some(self.by?.task.pid)
+    }
+
+    /// The socket that refused, where the hooks saw it.
     fn culprit(&self) -> Option<&'a RawCulprit> {
         self.by?.culprit.as_ref()
     }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     decode::RawFailure,
-    diagnose::{Diagnosis, diagnose},
+    diagnose::Diagnosis,
     evidence::{
         Connections, Ephemeral, Evidence, Failure, Gap, LastHolder, Netns, Process, Socket,
         Subject, Time, TimeWait,
@@ -209,40 +209,24 @@ impl Event {
     pub fn new(host: &Host, raw: &RawFailure, evidence: Evidence, diagnosis: Diagnosis) -> Self {
         let boot = host.boot_id.as_deref().and_then(|id| id.get(..8)).unwrap_or("0");
         let id = format!("{boot}-{:x}-{:x}", raw.bind.at_ns, raw.task.tid);
-        let Evidence {
-            time,
-            // The host record has it.
-            kernel: _,
-            subject: _,
-            failure,
-            process,
-            netns,
-            sockets,
-            time_wait,
-            connections,
-            ephemeral,
-            last_holder,
-            previous_holder,
-            gaps,
-        } = evidence;
         Self {
             schema: BIND_FAILURE.to_owned(),
             id,
-            time,
+            time: evidence.time,
             count: 1,
             first_seen: None,
             last_seen: None,
             host: host.clone(),
-            failure,
-            process,
-            netns,
-            sockets,
-            time_wait,
-            connections,
-            ephemeral,
-            last_holder,
-            previous_holder,
-            gaps,
+            failure: evidence.failure,
+            process: evidence.process,
+            netns: evidence.netns,
+            sockets: evidence.sockets,
+            time_wait: evidence.time_wait,
+            connections: evidence.connections,
+            ephemeral: evidence.ephemeral,
+            last_holder: evidence.last_holder,
+            previous_holder: evidence.previous_holder,
+            gaps: evidence.gaps,
             diagnosis,
         }
     }
@@ -265,10 +249,13 @@ impl Event {
             gaps: self.gaps,
         }
     }
+}
 
-    /// Returns the same event with the diagnosis by the current rules.
+#[cfg(test)]
+impl Event {
+    /// The same event with the diagnosis that today's rules make of it.
     pub fn diagnosed_again(self) -> Self {
-        let diagnosis = diagnose(&self.clone().into_evidence());
+        let diagnosis = crate::diagnose::diagnose(&self.clone().into_evidence());
         Self { diagnosis, ..self }
     }
 }

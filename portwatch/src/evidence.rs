@@ -25,6 +25,7 @@ pub use process::{
     user_of_cgroup,
 };
 pub use socket::{Binder, Origin, Socket, State, Unheld};
+pub use texts::Texts;
 pub use time::Time;
 
 /// Everything that [`crate::diagnose`] may use.
@@ -118,7 +119,7 @@ pub enum Stage {
 
 /// A transport protocol with ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[derive(strum::Display, strum::IntoStaticStr, strum::VariantArray)]
+#[derive(strum::Display, strum::EnumString, strum::IntoStaticStr, strum::VariantArray)]
 #[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase")]
 pub enum Protocol {

@@ -137,32 +137,20 @@ pub(crate) fn answer(host: &Host, asked: Question, mut evidence: Evidence) -> Ex
         evidence.failure = bind;
         diagnose(&evidence)
     });
-    let Evidence {
-        time,
-        netns,
-        sockets,
-        time_wait,
-        connections,
-        ephemeral,
-        last_holder,
-        previous_holder,
-        gaps,
-        ..
-    } = evidence;
     Explanation {
         schema: EXPLANATION.to_owned(),
-        time,
+        time: evidence.time,
         host: host.clone(),
         asked,
         bind,
-        netns,
-        sockets,
-        time_wait,
-        connections,
-        ephemeral,
-        last_holder,
-        previous_holder,
-        gaps,
+        netns: evidence.netns,
+        sockets: evidence.sockets,
+        time_wait: evidence.time_wait,
+        connections: evidence.connections,
+        ephemeral: evidence.ephemeral,
+        last_holder: evidence.last_holder,
+        previous_holder: evidence.previous_holder,
+        gaps: evidence.gaps,
         diagnosis,
     }
 }

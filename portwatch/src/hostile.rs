@@ -22,28 +22,9 @@ const HOSTILE: &str = "x\u{1b}[2J\u{202e}\u{9b}31m\u{7}\r\n  do  kill 1\u{ad}\u{
 
 /// Fields whose text comes from processes, or from the users who run them.
 const SAID: [&str; 22] = [
-    "comm",
-    "exe",
-    "unit",
-    "container",
-    "pod",
-    "session",
-    "session_user",
-    "user",
-    "tty",
-    "name",
-    "namespace",
-    "image",
-    "published",
-    "hostname",
-    "kernel",
-    "path",
-    "why",
-    "program",
-    "restart",
-    "boot_id",
-    "errno",
-    "reserved",
+    "comm", "exe", "unit", "container", "pod", "session", "session_user", "user", "tty", "name",
+    "namespace", "image", "published", "hostname", "kernel", "path", "why", "program", "restart",
+    "boot_id", "errno", "reserved",
 ];
 
 fn spoil(value: &mut Value) {

@@ -15,9 +15,17 @@ pub mod plan;
 pub mod records;
 pub mod rights;
 pub mod ring;
+pub mod sets;
 pub mod skips;
 
+use aya::{
+    Ebpf,
+    maps::{Map, MapData, MapError, RingBuf},
+};
+use tokio::io::unix::AsyncFd;
+
 use crate::advice::{Advised, FAILED, NOT_PERMITTED};
+use sets::HookSet;
 
 /// Why a hook set cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -59,20 +67,15 @@ pub enum KernelError {
     /// The kernel's type information could not be used.
     #[error("the kernel's type information (BTF) cannot be used")]
     Btf(#[from] btf::BtfError),
-    /// Neither hook set can be used.
-    #[error("the kernel permits neither hook set: fexit ({fexit}); tracepoint ({tracepoint})")]
-    NoHooks {
-        /// Why function exits cannot be hooked.
-        fexit: Unusable,
-        /// Why the tracepoint set cannot be used.
-        tracepoint: Unusable,
-    },
-    /// The requested hook set cannot be used.
+    /// No set of hooks can be used; why, of each.
+    #[error("the kernel permits no hook set: {}", reasons(.0))]
+    NoHooks(Vec<(HookSet, Unusable)>),
+    /// The set of hooks that was asked for cannot be used.
     #[error("the {set} hooks are not available: {why}")]
     NotThisSet {
-        /// The set's name.
-        set: &'static str,
-        /// The reason.
+        /// The set.
+        set: HookSet,
+        /// Why not.
         why: Unusable,
     },
     /// The kernel rejected the object or one of its programs.
@@ -80,9 +83,18 @@ pub enum KernelError {
     Aya {
         /// The step that failed.
         step: String,
-        /// The error of the loader or the verifier.
-        source: Box<dyn std::error::Error + Send + Sync>,
+        /// The loader's or the verifier's answer.
+        source: Answer,
     },
+}
+
+/// What the kernel or the loader says.
+type Answer = Box<dyn std::error::Error + Send + Sync>;
+
+/// `fexit (…); tracepoint (…)`.
+fn reasons(refused: &[(HookSet, Unusable)]) -> String {
+    let each: Vec<_> = refused.iter().map(|(set, why)| format!("{set} ({why})")).collect();
+    each.join("; ")
 }
 
 impl Advised for KernelError {
@@ -97,7 +109,7 @@ impl Advised for KernelError {
                  and mount /sys"
             }
             Self::Btf(_) => "use Linux 5.10 or later; portwatch doctor shows what was found",
-            Self::NoHooks { .. } => {
+            Self::NoHooks(_) => {
                 "mount a cgroup2 hierarchy (mount -t cgroup2 none /sys/fs/cgroup), or use a kernel \
                  that permits fexit programs; portwatch doctor shows what was found"
             }
@@ -119,11 +131,27 @@ impl Advised for KernelError {
 }
 
 impl KernelError {
-    /// Wraps the loader's error at `step`.
-    pub(crate) fn aya(
-        step: impl Into<String>,
-    ) -> impl FnOnce(Box<dyn std::error::Error + Send + Sync>) -> Self {
-        let step = step.into();
-        |source| Self::Aya { step, source }
+    /// Wraps what the kernel or the loader said while doing `step`.
+    fn at(step: impl Into<String>, source: impl Into<Answer>) -> Self {
+        Self::Aya { step: step.into(), source: source.into() }
     }
+}
+
+/// Takes a map out of the loaded object.
+fn take_map<M: TryFrom<Map, Error = MapError>>(
+    ebpf: &mut Ebpf,
+    name: &str,
+) -> Result<M, KernelError> {
+    let failed = |why: Answer| KernelError::at(format!("open the map {name}"), why);
+    let map = ebpf.take_map(name).ok_or_else(|| failed("the object has no such map".into()))?;
+    map.try_into().map_err(|error: MapError| failed(error.into()))
+}
+
+/// Takes the ring buffer out of the loaded object. Needs a tokio runtime.
+fn take_ring(ebpf: &mut Ebpf) -> Result<AsyncFd<RingBuf<MapData>>, KernelError> {
+    let ring = take_map(ebpf, "FAILURES")?;
+    // SAFETY: the descriptor is the map's own, open for as long as the `RingBuf` lives, and
+    // always the same one.
+    unsafe { AsyncFd::register(ring) }
+        .map_err(|error| KernelError::at("poll the ring buffer", error))
 }

@@ -67,6 +67,7 @@ impl Metrics {
         let gauges = |name, help, labels: &[&str]| {
             registered(&registry, IntGaugeVec::new(Opts::new(name, help), labels)?)
         };
+        let counter = |name, help: &str| registered(&registry, IntCounter::new(name, help)?);
         let time = |name: &str, help: &str| registered(&registry, Gauge::new(name, help)?);
         let enrichment = HistogramOpts::new(
             "portwatch_enrichment_seconds",
@@ -89,13 +90,10 @@ impl Metrics {
                 "Failed binds that the configuration ignores",
                 &["by"],
             )?,
-            ratelimited: registered(
-                &registry,
-                IntCounter::new(
-                    "portwatch_ratelimited_total",
-                    "Failed binds of processes that fail too often to collect evidence for each; \
-                     an event's count includes them",
-                )?,
+            ratelimited: counter(
+                "portwatch_ratelimited_total",
+                "Failed binds of processes that fail too often to collect evidence for each; an \
+                 event's count includes them",
             )?,
             enrichment: registered(
                 &registry,
@@ -113,13 +111,10 @@ impl Metrics {
                 &["probe"],
             )?,
             skips: OnceLock::new(),
-            not_attempted: registered(
-                &registry,
-                IntCounter::new(
-                    "portwatch_not_attempted_total",
-                    "Binds and listens that a seccomp filter or a tracer answered with \
-                     EADDRINUSE and that never reached a socket (tracepoint set)",
-                )?,
+            not_attempted: counter(
+                "portwatch_not_attempted_total",
+                "Binds and listens that a seccomp filter or a tracer answered with EADDRINUSE and \
+                 that never reached a socket (tracepoint set)",
             )?,
             kernels_not_attempted: OnceLock::new(),
             messages: counters(

@@ -10,6 +10,7 @@ mod clients;
 mod cmdline;
 mod inside;
 mod names;
+mod positions;
 mod quotes;
 mod scan;
 mod scripts;

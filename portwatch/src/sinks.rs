@@ -16,7 +16,6 @@ use crate::{
 };
 
 pub mod capture;
-mod define;
 pub mod human;
 pub mod journald;
 pub mod json;
@@ -33,34 +32,89 @@ use json::Json;
 use markdown::Markdown;
 pub use table::{Clash, OpenError, Table, check};
 
-define::sinks! { |keys, out, colour|
-    format {
-        /// A block of text per event
-        Human { name: "human", stdout: true, open: Human::new(out, colour) }
-        /// One JSON object per line (portwatch schema describes them)
-        Json { name: "json", stdout: true, open: Json::new(out) }
-        /// An incident note per event, ready to paste
-        Markdown { name: "markdown", stdout: true, open: Markdown::new(out) }
-        /// Entries in the systemd journal
-        Journald { name: "journald", stdout: false, open: Journald }
-    }
-    table {
-        /// The stream kept in a directory, for portwatch replay
-        Capture {
-            name: "capture",
-            stdout: false,
-            needs: ["folder"],
-            takes: ["file-size", "file-age", "size"],
-            open: Capture::open(keys.folder.as_deref().unwrap_or(Path::new("")), keys.limits())?
+/// A form of the stream, which `--format` and `format` name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// A block of text per event
+    Human,
+    /// One JSON object per line (portwatch schema describes them)
+    Json,
+    /// An incident note per event, ready to paste
+    Markdown,
+    /// Entries in the systemd journal
+    Journald,
+}
+
+/// What a sink is: a form of the stream, or what only a `[[sink]]` table can name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(strum::Display, strum::VariantArray)]
+#[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
+pub enum Kind {
+    /// [`Format::Human`].
+    Human,
+    /// [`Format::Json`].
+    Json,
+    /// [`Format::Markdown`].
+    Markdown,
+    /// [`Format::Journald`].
+    Journald,
+    /// The stream kept in a folder, for portwatch replay.
+    Capture,
+}
+
+impl From<Format> for Kind {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Human => Self::Human,
+            Format::Json => Self::Json,
+            Format::Markdown => Self::Markdown,
+            Format::Journald => Self::Journald,
         }
     }
 }
 
-/// A sink's entry in the registry.
+impl Kind {
+    /// Returns what is known of it.
+    pub fn entry(self) -> Entry {
+        match self {
+            Self::Human => Entry::format("sink.human", true),
+            Self::Json => Entry::format("sink.json", true),
+            Self::Markdown => Entry::format("sink.markdown", true),
+            Self::Journald => Entry::format("sink.journald", false),
+            Self::Capture => Entry {
+                is_format: false,
+                needs: &["folder"],
+                takes: &["file-size", "file-age", "size"],
+                ..Entry::format("sink.capture", false)
+            },
+        }
+    }
+}
+
+impl Keys {
+    fn open_sink<W: Write + AsFd + Send + 'static>(
+        &self,
+        out: W,
+        colour: ColorChoice,
+    ) -> Result<Box<dyn Sink>, OpenError> {
+        Ok(match self.kind {
+            Kind::Human => Box::new(Human::new(out, colour)),
+            Kind::Json => Box::new(Json::new(out)),
+            Kind::Markdown => Box::new(Markdown::new(out)),
+            Kind::Journald => Box::new(Journald),
+            Kind::Capture => {
+                let folder = self.folder.as_deref().unwrap_or(Path::new(""));
+                Box::new(Capture::open(folder, self.limits())?)
+            }
+        })
+    }
+}
+
+/// What is known of a sink.
 pub struct Entry {
-    /// Its name in the file and on the command line.
-    pub name: &'static str,
-    /// The place of its losses.
+    /// Where its losses are counted.
     pub place: Place,
     /// Whether `format` may name it.
     pub is_format: bool,
@@ -72,7 +126,14 @@ pub struct Entry {
     pub takes: &'static [&'static str],
 }
 
-/// The keys of a `[[sink]]` table, for all sinks.
+impl Entry {
+    /// A form of the stream, whose table has no keys but its type.
+    const fn format(place: &'static str, is_on_stdout: bool) -> Self {
+        Self { place: Place(place), is_format: true, is_on_stdout, needs: &[], takes: &[] }
+    }
+}
+
+/// The keys of a `[[sink]]` table, of whatever sink they are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Keys {

@@ -10,7 +10,7 @@ use crate::{
         KernelError,
         attach::{self, Attached, SourceLimit, Whose},
         features::{self, Features, KernelTypes},
-        files::{Files, KernelFiles, NoFiles, SearchError},
+        files::{KernelFiles, Loaded, SearchError},
         plan::{Choice, Plan, plan},
         records::KernelRecords,
     },
@@ -63,7 +63,8 @@ impl Watch {
         let mut attached = attach::attach(&plan, &types, whose, limit)?;
         drop(types);
         let records = Box::new(KernelRecords::open(&mut attached.ebpf)?);
-        let mut enricher = Enricher::new(host::Host::current(), records, or_none(files));
+        let files = Box::new(or_none(files));
+        let mut enricher = Enricher::new(host::Host::current(), records, files);
         enricher.seed();
         memory::give_back();
         let host = Host::current(plan.set.into());
@@ -81,15 +82,12 @@ pub fn need_rights() -> Result<(), KernelError> {
 }
 
 /// The kernel's search of open files; without it, /proc is searched.
-fn or_none(files: Result<KernelFiles, KernelError>) -> Box<dyn Files> {
-    match files {
-        Ok(files) => Box::new(files),
-        Err(error) => {
-            tracing::warn!(
-                %error,
-                "the kernel's search of open files is not available; searches /proc for holders"
-            );
-            Box::new(NoFiles(SearchError::refused(error)))
-        }
-    }
+fn or_none(files: Result<KernelFiles, KernelError>) -> Loaded {
+    files.map_err(|error| {
+        tracing::warn!(
+            %error,
+            "the kernel's search of open files is not available; searches /proc for holders"
+        );
+        SearchError::refused(error)
+    })
 }

@@ -37,14 +37,7 @@ fn it_speaks_json() {
         assert_eq!(capability["has"], true, "{report:#}");
     }
     for name in [
-        "sock_diag",
-        "namespaces",
-        "proc",
-        "cgroup2",
-        "systemd",
-        "docker",
-        "podman",
-        "kubelet",
+        "sock_diag", "namespaces", "proc", "cgroup2", "systemd", "docker", "podman", "kubelet",
         "iter/task_file",
     ] {
         let source = source(&report, name);

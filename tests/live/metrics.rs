@@ -104,14 +104,7 @@ fn what_is_ignored_is_counted() {
     let slice = Slice::new();
     let group = slice.group("quiet.service");
     let arguments = [
-        "--metrics",
-        METRICS,
-        "--ignore-port",
-        "8081",
-        "--ignore-unit",
-        "quiet*",
-        "--port",
-        "8080",
+        "--metrics", METRICS, "--ignore-port", "8081", "--ignore-unit", "quiet*", "--port", "8080",
     ];
     let mut agent = agent_in(&scene.netns, &[&arguments[..], &["--port", "8081"]].concat());
     let holders = [tcp("127.0.0.1:8080").listening(), tcp("127.0.0.1:8081").listening()];

@@ -23,7 +23,6 @@ mod setup;
 #[path = "../../portwatch/build/toolchain.rs"]
 #[allow(dead_code, reason = "the build script uses the rest of the module")]
 mod toolchain;
-#[path = "../../portwatch/build/versions.rs"]
 mod versions;
 mod vm;
 

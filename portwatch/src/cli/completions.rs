@@ -2,10 +2,7 @@
 
 use std::process::ExitCode;
 
-use clap_complete::{
-    Generator, generate,
-    shells::{Bash, Fish, Zsh},
-};
+use clap_complete::{Shell, generate};
 
 use super::{
     error::{Failure, ended},
@@ -18,15 +15,7 @@ use super::{
 pub struct Args {
     /// The shell
     #[arg(value_enum, value_name = "SHELL")]
-    shell: Known,
-}
-
-/// Shells that servers have.
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum Known {
-    Bash,
-    Zsh,
-    Fish,
+    shell: Shell,
 }
 
 const EXAMPLES: &str = "\
@@ -40,16 +29,7 @@ Examples:
 /// # Errors
 /// stdout cannot be written.
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
-    let script = match args.shell {
-        Known::Bash => script(Bash),
-        Known::Zsh => script(Zsh),
-        Known::Fish => script(Fish),
-    };
-    ended(ExitCode::SUCCESS, streams::result(&script))
-}
-
-fn script(shell: impl Generator) -> String {
     let mut script = Vec::new();
-    generate(shell, &mut super::command(), "portwatch", &mut script);
-    String::from_utf8_lossy(&script).into_owned()
+    generate(args.shell, &mut super::command(), "portwatch", &mut script);
+    ended(ExitCode::SUCCESS, streams::result(&String::from_utf8_lossy(&script)))
 }

@@ -1,8 +1,9 @@
 //! `portwatch doctor`: what this kernel and these permissions allow.
 
-use std::{fmt::Write as _, path::Path, process::ExitCode};
+use std::{collections::BTreeMap, fmt::Write as _, path::Path, process::ExitCode};
 
 use serde::Serialize;
+use strum::VariantArray as _;
 
 use super::{
     error::{Failure, SystemError, ended},
@@ -19,7 +20,8 @@ use crate::{
         attach::{self, SourceLimit, Whose},
         features::{self, Capability, Features, KernelTypes},
         files::KernelFiles,
-        plan::{Choice, HookSet, plan},
+        plan::{Choice, plan},
+        sets::HookSet,
     },
     text::sanitize::printable,
 };
@@ -64,8 +66,14 @@ impl Answer {
     }
 }
 
+impl Default for Answer {
+    fn default() -> Self {
+        Self::No("not tested".to_owned())
+    }
+}
+
 /// What was found.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 struct Report {
     kernel: String,
     btf: Answer,
@@ -74,7 +82,9 @@ struct Report {
     capabilities: Vec<Capability>,
     missing_capabilities: Vec<&'static str>,
     unnamed_without: Vec<&'static str>,
-    fexit: Answer,
+    /// Each hook set by its name.
+    #[serde(flatten)]
+    sets: BTreeMap<&'static str, Answer>,
     hooks: Option<&'static str>,
     because: Option<String>,
     attached: Vec<&'static str>,
@@ -102,19 +112,11 @@ fn examine(hooks: Choice) -> (Report, u8) {
     let mut report = Report {
         kernel: features::release(),
         btf: Answer::of(&types),
-        lockdown: None,
-        cgroup2: None,
         capabilities: features::capabilities(),
         missing_capabilities: features::missing_capabilities(),
-        unnamed_without: Vec::new(),
-        fexit: Answer::No("not tested".to_owned()),
-        hooks: None,
-        because: None,
-        attached: Vec::new(),
-        cost: None,
-        not_seen: Vec::new(),
+        sets: sets(|_| Answer::default()),
         sources: survey(&Host::current()),
-        problem: None,
+        ..Report::default()
     };
     match types.and_then(|mut types| probe(&mut types, hooks, &mut report)) {
         Ok(()) => (report, 0),
@@ -131,23 +133,25 @@ fn probe(types: &mut KernelTypes, hooks: Choice, report: &mut Report) -> Result<
     report.lockdown.clone_from(&features.lockdown);
     report.cgroup2 = features.cgroup2.as_ref().map(|path| path.display().to_string());
     report.unnamed_without.clone_from(&features.unnamed_without);
-    report.fexit = Answer::of(&features.fexit);
+    report.sets = sets(|set| Answer::of(&set.usable(&features)));
     let plan = plan(&features, hooks)?;
     report.hooks = Some(plan.set.into());
-    report.because = Some(match (plan.set, &plan.because) {
-        (HookSet::Fexit, _) => "exits of kernel functions can be hooked".to_owned(),
-        (HookSet::Tracepoint, Some(why)) => {
-            format!("exits of kernel functions cannot be hooked: {why}")
-        }
-        (HookSet::Tracepoint, None) => "requested with --hooks or PORTWATCH_HOOKS".to_owned(),
+    report.because = Some(match (&plan.because, hooks) {
+        (Some((set, why)), _) => format!("{} cannot be hooked: {why}", set.spec().hooks),
+        (None, Choice::Auto) => format!("{} can be hooked", plan.set.spec().hooks),
+        (None, Choice::Only(_)) => "requested with --hooks or PORTWATCH_HOOKS".to_owned(),
     });
-    report.cost = Some(plan.cost());
+    report.cost = Some(plan.cost);
     report.sources.push(open_files(types));
     let attached = attach::attach(&plan, types, Whose::Everybodys, SourceLimit::Counted)?;
     report.attached = attached.probes.iter().map(|probe| probe.program).collect();
-    report.not_seen = plan.set.misses().iter().map(|&miss| miss.to_owned()).collect();
+    report.not_seen = plan.set.spec().misses.iter().map(|&miss| miss.to_owned()).collect();
     report.not_seen.extend(attached.misses);
     Ok(())
+}
+
+fn sets(answer: impl Fn(HookSet) -> Answer) -> BTreeMap<&'static str, Answer> {
+    HookSet::VARIANTS.iter().map(|&set| (set.into(), answer(set))).collect()
 }
 
 /// The kernel's own search of open files.
@@ -198,7 +202,9 @@ fn text(report: &Report) -> String {
     for lacked in report.capabilities.iter().filter(|capability| !capability.has) {
         row("", &format!("without {}: {}", lacked.name, lacked.without));
     }
-    row("fexit", &answer(&report.fexit));
+    for (set, usable) in &report.sets {
+        row(set, &answer(usable));
+    }
     row("hooks", report.hooks.unwrap_or("no hook set can be used"));
     if let Some(because) = &report.because {
         row("", because);
@@ -242,7 +248,10 @@ mod tests {
             ],
             missing_capabilities: vec![],
             unnamed_without: vec!["CAP_SYS_PTRACE"],
-            fexit: Answer::No("Operation not permitted".to_owned()),
+            sets: sets(|set| match set {
+                HookSet::Fexit => Answer::No("Operation not permitted".to_owned()),
+                HookSet::Tracepoint => Answer::Yes(()),
+            }),
             hooks: Some("tracepoint"),
             because: Some("exits of kernel functions cannot be hooked: EPERM".to_owned()),
             attached: vec!["pw_sys_exit", "pw_bind4"],

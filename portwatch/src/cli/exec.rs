@@ -8,7 +8,7 @@ use rustix::process::{Resource, Rlimit, getpid, getrlimit, set_child_subreaper};
 use super::{
     error::{Failure, SystemError, UsageError},
     hooks::Hooks,
-    output, settings,
+    settings,
     streams::{Stream, say},
 };
 use crate::{
@@ -24,7 +24,7 @@ use crate::{
     metrics::Metrics,
     pipeline::{self, Agent, Tuning},
     redact::Redaction,
-    sinks::{self, Place},
+    sinks::{self, Place, Table},
     talk,
     wait::{self, look::Asked},
     watch::{self, Watch},
@@ -118,7 +118,7 @@ async fn watched(
         Format::Human => sinks::Format::Human,
         Format::Json => sinks::Format::Json,
     };
-    let told = output::open_one(&format.into(), Stream::Stderr)?;
+    let told = Table::from(format).open(Stream::Stderr, Stream::Stderr.colour())?;
     let Watch { attached, enricher, host, .. } =
         Watch::descendants(args.hooks.choice, SourceLimit::Counted)?;
     let agent = Agent {
@@ -204,7 +204,7 @@ async fn hold(
 fn name(asked: &Asked) -> String {
     match asked {
         Asked::FreeAgain(failed) => words::target(&failed.failure).to_string(),
-        Asked::Free { .. } | Asked::Listening(_) => asked.port().to_string(),
+        Asked::Free(_) | Asked::Listening(_) => asked.port().to_string(),
     }
 }
 

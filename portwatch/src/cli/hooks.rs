@@ -1,8 +1,11 @@
 //! The option that selects the hook set.
 
-use clap::{ValueEnum, builder::PossibleValue};
+use std::sync::LazyLock;
 
-use crate::kernel::plan::Choice;
+use clap::{ValueEnum, builder::PossibleValue};
+use strum::VariantArray as _;
+
+use crate::kernel::{plan::Choice, sets::HookSet};
 
 /// The option of the verbs that attach hooks.
 #[derive(clap::Args)]
@@ -19,20 +22,20 @@ pub struct Hooks {
     pub choice: Choice,
 }
 
+static ALL: LazyLock<Vec<Choice>> = LazyLock::new(|| {
+    let sets = HookSet::VARIANTS.iter().copied().map(Choice::Only);
+    std::iter::once(Choice::Auto).chain(sets).collect()
+});
+
 impl ValueEnum for Choice {
     fn value_variants<'a>() -> &'a [Self] {
-        &[Self::Auto, Self::Fexit, Self::Tracepoint]
+        &ALL
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
         let (name, help) = match self {
-            Self::Auto => {
-                ("auto", "Function exits if the kernel permits them, otherwise tracepoints")
-            }
-            Self::Fexit => {
-                ("fexit", "Function exits only; fails if the kernel does not permit them")
-            }
-            Self::Tracepoint => ("tracepoint", "Tracepoints, even if function exits are permitted"),
+            Self::Auto => ("auto", "The first of these that the kernel permits"),
+            Self::Only(set) => (set.into(), set.spec().help),
         };
         Some(PossibleValue::new(name).help(help))
     }

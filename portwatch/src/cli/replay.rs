@@ -8,10 +8,13 @@ use std::{
 use super::{
     error::{Failure, SystemError, UsageError, unwritten},
     input::{Input, Tally},
-    output,
     streams::{Stream, say},
 };
-use crate::{event::Record, replay::diff::Change, sinks::Format};
+use crate::{
+    event::Record,
+    replay::diff::Change,
+    sinks::{Format, Table},
+};
 
 /// Options of `replay`.
 #[derive(clap::Args)]
@@ -70,7 +73,8 @@ fn json(input: &Input) -> Result<Tally, Failure> {
 }
 
 fn through_sink(args: &Args) -> Result<Tally, Failure> {
-    let (_, sink) = output::open_one(&args.format.into(), Stream::Stdout)?;
+    let out = Stream::Stdout;
+    let (_, sink) = Table::from(args.format).open(out, out.colour())?;
     let sink = std::cell::RefCell::new(sink);
     let write = |record: &Record| sink.borrow_mut().write(record).map_err(unwritten);
     args.input.read(|again| write(&Record::BindFailure(Box::new(again.event()?))), write)

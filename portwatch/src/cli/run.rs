@@ -9,8 +9,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::{
     error::{Failure, SystemError},
     hooks::Hooks,
-    output, settings,
-    streams::say,
+    settings,
+    streams::{Stream, say},
 };
 use crate::{
     config::{
@@ -61,7 +61,8 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let watch = Watch::everybody(args.hooks.choice, limit(&settings))?;
     // Threads started from now on have few capabilities, so none is started before.
     rights::give_away().map_err(SystemError::at("drop capabilities"))?;
-    let sinks = output::open(&settings)?;
+    let (sinks, out) = (settings.sinks(), Stream::Stdout);
+    let sinks = sinks.iter().map(|sink| sink.open(out, out.colour())).collect::<Result<_, _>>()?;
     announce(&watch);
     talk::start();
     let metrics = Arc::new(Metrics::new().map_err(SystemError::at("create the metrics"))?);
@@ -175,13 +176,14 @@ fn limit(settings: &Settings) -> SourceLimit {
 /// Logs which hook set was chosen, what it costs and what it cannot see.
 fn announce(watch: &Watch) {
     let plan = &watch.plan;
-    if let Some(because) = &plan.because {
+    if let Some((set, because)) = &plan.because {
         say(format_args!(
-            "portwatch: the fexit hooks are not available ({because}); using tracepoints"
+            "portwatch: the {set} hooks are not available ({because}); using {}",
+            plan.set
         ));
     }
-    say(format_args!("portwatch: cost: {}", plan.cost()));
-    let known = plan.set.misses().iter().copied();
+    say(format_args!("portwatch: cost: {}", plan.cost));
+    let known = plan.set.spec().misses.iter().copied();
     for miss in known.chain(watch.attached.misses.iter().map(String::as_str)) {
         say(format_args!("portwatch: not seen: {miss}"));
     }

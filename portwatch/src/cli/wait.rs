@@ -22,13 +22,11 @@ use crate::{
     advice::HELD,
     enrich::host::{Host, NetnsRef},
     evidence::{Device, Protocol},
+    explain::Question,
     sinks::human::coloured,
     text::sanitize::printable,
     values::ValueError,
-    wait::{
-        self, Port, State,
-        look::{Asked, Endpoint},
-    },
+    wait::{self, Port, State, look::Asked},
 };
 
 mod line;
@@ -156,11 +154,8 @@ impl Args {
                 }
                 None => None,
             };
-            let at = Endpoint { protocol, address, device, port };
-            Ok(match self.listening {
-                true => Asked::Listening(at),
-                false => Asked::Free { at, reuseaddr: self.reuseaddr },
-            })
+            let at = Question { protocol, address, device, port, reuseaddr: self.reuseaddr };
+            Ok(if self.listening { Asked::Listening(at) } else { Asked::Free(at) })
         };
         targets.into_iter().map(asked).collect()
     }
@@ -204,10 +199,11 @@ fn human(port: &Port, line: &Line, out: &mut impl Write) -> io::Result<()> {
 
 /// `tcp *:8080`.
 fn name(Port { asked, .. }: &Port) -> String {
-    let Endpoint { protocol, address, device, port } = asked.endpoint().into_owned();
-    let interface =
-        device.map(|Device { index, name }| name.map_or(Interface::Index(index), Interface::Name));
-    format!("{protocol} {}", Target { address, interface, port })
+    let (address, device) = asked.place();
+    let interface = device
+        .cloned()
+        .map(|Device { index, name }| name.map_or(Interface::Index(index), Interface::Name));
+    format!("{} {}", asked.protocol(), Target { address, interface, port: asked.port() })
 }
 
 fn verdict(port: &Port) -> &'static str {

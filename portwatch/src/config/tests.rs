@@ -1,6 +1,7 @@
 use std::fs;
 
 use serde_json::{Map, Value};
+use strum::VariantArray as _;
 
 use super::*;
 use crate::sinks::{Entry, check};
@@ -52,7 +53,7 @@ impl Document {
 /// Returns a sentence with the values of `format`, each in `quote`s; those on stdout first.
 pub(super) fn formats(quote: &str, before: &str, on_stdout: &str) -> String {
     let names = |stdout| {
-        let kinds = Kind::ALL.iter().filter(|kind| kind.entry().is_format);
+        let kinds = Kind::VARIANTS.iter().filter(|kind| kind.entry().is_format);
         let names = kinds.filter(|kind| kind.entry().is_on_stdout == stdout);
         names.map(|kind| format!("{quote}{kind}{quote}")).collect::<Vec<_>>().join(", ")
     };
@@ -139,7 +140,7 @@ fn kind_row(kind: &Kind) -> String {
 fn the_tables_are_the_definitions() {
     written(TABLE, |text| {
         let text = with_rows(text, "|---|---|---|---|\n", &all(Document::row));
-        let kinds: String = Kind::ALL.iter().map(kind_row).collect();
+        let kinds: String = Kind::VARIANTS.iter().map(kind_row).collect();
         with_rows(&text, "| type | keys | stdout |\n|---|---|---|\n", &kinds)
     });
 }

@@ -23,7 +23,7 @@ impl Kernel {
 
 /// Returns major and minor. The patch level is not used: distributions hide it
 /// (`6.1.0-56-cloud-amd64` is 6.1.192).
-fn version(release: &str) -> Option<(u32, u32)> {
+pub fn version(release: &str) -> Option<(u32, u32)> {
     let mut parts = release.split(|char: char| !char.is_ascii_digit()).map(str::parse);
     let mut next = || parts.next()?.ok();
     Some((next()?, next()?))

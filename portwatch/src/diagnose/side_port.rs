@@ -28,13 +28,7 @@ const OPTIONS: &[Switch] = &[
 const ADDRESS: &[&str] =
     &["address=", "address=*:", "address=localhost:", "address=127.0.0.1:", "address=0.0.0.0:"];
 const INSPECT: &[&str] = &[
-    "=",
-    "=127.0.0.1:",
-    "=0.0.0.0:",
-    "=localhost:",
-    "-brk=",
-    "-brk=127.0.0.1:",
-    "-brk=0.0.0.0:",
+    "=", "=127.0.0.1:", "=0.0.0.0:", "=localhost:", "-brk=", "-brk=127.0.0.1:", "-brk=0.0.0.0:",
     "-wait=",
 ];
 

@@ -300,12 +300,7 @@ fn hostile_names_are_the_same_to_a_shell() {
         diagnose(&listener(old)).moves.into_iter().find_map(|step| step.command)
     };
     for name in [
-        "a\u{1b}[2Jb",
-        "a\nreboot\n",
-        "'\u{7}\\n\u{9}'",
-        "a\u{202e}b\u{e0041}",
-        "ü\u{1}7",
-        "\u{7f}",
+        "a\u{1b}[2Jb", "a\nreboot\n", "'\u{7}\\n\u{9}'", "a\u{202e}b\u{e0041}", "ü\u{1}7", "\u{7f}",
     ] {
         let unit = format!("{name}.service");
         let command = command(&unit).unwrap();

@@ -219,13 +219,9 @@ impl Containers {
         if self.remembered.len() >= MOST_REMEMBERED {
             self.remembered.retain(|_, (at, _)| at.elapsed() < BELIEVED);
         }
-        let oldest = self.remembered.iter().min_by_key(|(_, (at, _))| *at);
-        if let Some(oldest) = oldest.map(|(subject, _)| subject.clone())
-            && self.remembered.len() >= MOST_REMEMBERED
-        {
-            self.remembered.remove(&oldest);
+        if self.remembered.len() < MOST_REMEMBERED {
+            self.remembered.insert(subject, (Instant::now(), answer));
         }
-        self.remembered.insert(subject, (Instant::now(), answer));
     }
 }
 

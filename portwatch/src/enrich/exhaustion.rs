@@ -15,7 +15,7 @@ use crate::{
         sockets::{ListError, dump_once},
     },
     evidence::{Ephemeral, Family, Protocol, Share, Usage},
-    kernel::files::Files,
+    kernel::files::{Files, Sought},
 };
 
 /// Sockets whose holders are searched.
@@ -119,7 +119,7 @@ fn most_by(host: &Host, files: &mut dyn Files, sample: &[u64], deadline: Instant
     // One bit per socket of the sample that the process has open: one socket may have several
     // descriptors.
     let mut has: HashMap<u32, u64> = HashMap::new();
-    let searched = files.search(sample, deadline, &mut |file| {
+    let searched = files.search(Sought::Sockets(sample), deadline, &mut |file| {
         if let Some(&place) = places.get(&file.inode) {
             *has.entry(file.pid).or_default() |= 1 << place;
         }

@@ -9,7 +9,10 @@ use std::{
 use crate::{
     enrich::{cgroups, halfway, host::Host, processes},
     evidence::{Fact, Gap, Process, Socket},
-    kernel::{files::Files, records::Records},
+    kernel::{
+        files::{Files, Sought},
+        records::Records,
+    },
 };
 
 mod descriptors;
@@ -140,7 +143,7 @@ impl Holders {
         deadline: Instant,
     ) -> Result<(), Vec<Gap>> {
         let inodes: Vec<u64> = wanted.keys().copied().collect();
-        let searched = self.files.search(&inodes, deadline, &mut |file| {
+        let searched = self.files.search(Sought::Sockets(&inodes), deadline, &mut |file| {
             let descriptor = Descriptor { pid: file.pid, tid: file.tid, fd: file.fd };
             if let Some(holders) = wanted.get_mut(&file.inode) {
                 holders.add(descriptor);

@@ -30,6 +30,7 @@ use tokio::{
 #[cfg(doc)]
 use crate::enrich::processes;
 use crate::{
+    conflict::kernel::version,
     enrich::{memory::Memory, processes::Parent},
     evidence::Ephemeral,
     kernel::{
@@ -204,12 +205,7 @@ impl Host {
     /// Returns whether sock_diag lists sockets that are bound but not listening (6.8, commit
     /// 91051f003948). This cannot be probed: kernels without it ignore the bit.
     pub fn shows_bound_sockets(&self) -> bool {
-        let mut numbers = self
-            .release
-            .split(|char: char| !char.is_ascii_digit())
-            .map(|number| number.parse::<u32>().unwrap_or(0));
-        let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-        version >= (6, 8)
+        version(&self.release).is_some_and(|version| version >= (6, 8))
     }
 
     /// Returns the wall-clock time of an instant of `CLOCK_BOOTTIME`. The distance of the two
@@ -250,7 +246,13 @@ pub fn read_beginning(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Time limit for one datagram of the kernel.
+/// The sub-folders that are numbers, listed as they are asked for.
+pub fn numbered(folder: &Path) -> impl Iterator<Item = (u32, PathBuf)> + use<> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())))
+}
+
+/// How long the kernel may take for one datagram.
 const REPLY_TIMEOUT: Duration = Duration::from_millis(200);
 
 struct Netlink {

@@ -19,6 +19,7 @@ use crate::{
     evidence::{Fact, Gap},
     kernel::nsfs,
     redact::{Cmdline, Redaction, Unredacted},
+    text::bounds,
 };
 
 /// Bytes that are read of a command line: more than fit in an event, because redacted secrets
@@ -129,18 +130,13 @@ impl Host {
     /// Returns the gap for the processes whose arguments could not be read for this event.
     pub fn unread(&self) -> Option<Gap> {
         const MOST: usize = 8;
-        let unread = self.memory.unread.borrow();
-        let pids: Vec<String> = unread.iter().take(MOST).map(u32::to_string).collect();
-        let more = match unread.len().saturating_sub(MOST) {
-            0 => String::new(),
-            more => format!(" and {more} more"),
-        };
+        let unread: Vec<u32> = self.memory.unread.borrow().iter().copied().collect();
         let why = format!(
-            "the arguments of pid {}{more} could not be read in time: the process's memory did \
+            "the arguments of pid {} could not be read in time: the process's memory did \
              not respond",
-            pids.join(", ")
+            bounds::first_of(&unread, MOST)
         );
-        (!pids.is_empty()).then(|| Gap::new(Fact::Cmdline, why))
+        (!unread.is_empty()).then(|| Gap::new(Fact::Cmdline, why))
     }
 
     /// Returns the beginning of a file that the kernel fills from a process's memory. Empty if
@@ -159,18 +155,8 @@ mod tests {
     /// Files of /proc/PID that the kernel fills from the process's memory, or under its mmap
     /// lock, or that wait for its execve(2), as source code would name them.
     const FILES: [&str; 12] = [
-        "cmdline",
-        "environ",
-        "maps",
-        "smaps",
-        "smaps_rollup",
-        "numa_maps",
-        "mem",
-        "pagemap",
-        "map_files",
-        "auxv",
-        "io",
-        "syscall",
+        "cmdline", "environ", "maps", "smaps", "smaps_rollup", "numa_maps", "mem", "pagemap",
+        "map_files", "auxv", "io", "syscall",
     ];
 
     fn sources(folder: &Path, found: &mut Vec<(String, String)>) {

@@ -11,8 +11,10 @@ use std::{
 use rustix::thread::{CapabilitySet, capabilities};
 
 use crate::{
-    decode::RawBind,
-    enrich::host::{DiagSocket, Host, NetnsRef},
+    enrich::{
+        Look,
+        host::{DiagSocket, Host, NetnsRef},
+    },
     evidence::{Evidence, Fact, Gap, Netns},
     kernel::nsfs::Hidden,
 };
@@ -65,14 +67,12 @@ impl Namespaces {
     /// sockets there cannot be listed; a gap says so.
     pub fn enter(
         &mut self,
-        host: &Host,
-        bind: &RawBind,
-        pid: Option<u32>,
-        deadline: Instant,
+        look: &Look<'_>,
         gaps: &mut Vec<Gap>,
     ) -> (Netns, Option<&mut dyn DiagSocket>) {
+        let &Look { host, bind, .. } = look;
         self.release_idle();
-        let wanted = match self.locate(host, bind, pid, deadline, gaps) {
+        let wanted = match self.locate(look, gaps) {
             Ok(wanted) => wanted,
             Err(gap) => {
                 gaps.push(gap);
@@ -81,7 +81,7 @@ impl Namespaces {
         };
         if !self.open.contains_key(&wanted) {
             let mut found = Vec::new();
-            let (netns, way) = find(host, bind, pid, wanted, deadline, &mut found);
+            let (netns, way) = find(look, wanted, &mut found);
             match way.map(|way| host.sock_diag(&way)) {
                 Some(Ok(diag)) => {
                     self.make_room();
@@ -122,20 +122,14 @@ impl Namespaces {
     /// process may change its namespace before it binds.
     ///
     /// # Errors
-    /// It was not found; the reason.
-    fn locate(
-        &mut self,
-        host: &Host,
-        bind: &RawBind,
-        pid: Option<u32>,
-        deadline: Instant,
-        gaps: &mut Vec<Gap>,
-    ) -> Result<u32, Gap> {
+    /// It was not found; why.
+    fn locate(&mut self, look: &Look<'_>, gaps: &mut Vec<Gap>) -> Result<u32, Gap> {
+        let &Look { host, bind, deadline, .. } = look;
         if let Some(inode) = bind.netns_inode {
             return Ok(inode);
         }
-        // A bind that nobody has tried would be made from this process's namespace.
-        let of_task = match pid {
+        // A bind that nobody has tried would be made from where this process is.
+        let of_task = match look.pid() {
             Some(pid) => host.proc_file(pid, "ns/net"),
             None => host.proc_root.join("self/ns/net"),
         };
@@ -219,24 +213,18 @@ impl Namespaces {
     }
 }
 
-/// Describes the namespace and opens its file.
-fn find(
-    host: &Host,
-    bind: &RawBind,
-    pid: Option<u32>,
-    wanted: u32,
-    deadline: Instant,
-    gaps: &mut Vec<Gap>,
-) -> (Netns, Option<NetnsRef>) {
+/// Describes the namespace and finds a way in.
+fn find(look: &Look<'_>, wanted: u32, gaps: &mut Vec<Gap>) -> (Netns, Option<NetnsRef>) {
+    let &Look { host, bind, deadline, .. } = look;
     let named = named(host, wanted);
     let name = named.as_ref().and_then(|(name, _)| name.clone());
     let netns = describe(host, wanted, bind.netns_cookie, name, gaps);
     if inode(&host.proc_root.join("self/ns/net")) == Some(wanted) {
         return (netns, Some(NetnsRef::Own));
     }
-    // Each candidate is opened before it is compared: the process may exit between reading its
-    // link and opening it.
-    let own_way = match pid {
+    // Each way is opened before it is believed: the process may be gone between
+    // a look at its link and the use of it.
+    let own_way = match look.pid() {
         Some(pid) => open(&host.proc_file(pid, "ns/net"), wanted),
         None => Err(ErrorKind::NotFound.into()),
     };

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::Described;
 use crate::{
     conflict::{self, Kernel, Verdict},
-    evidence::{Ephemeral, Evidence, Fact, Gap, Process, Socket, State},
+    evidence::{Ephemeral, Evidence, Fact, Gap, Process, Socket, State, Texts as _},
     redact::{Cmdline, Redaction},
     text::bounds,
 };

@@ -12,7 +12,10 @@ use crate::{
     decode::{AF_INET, AF_INET6},
     enrich::{host::Host, netns, processes, sock_diag::Query, sockets::dump_once},
     evidence::{Family, State},
-    kernel::{files::Files, records::Records},
+    kernel::{
+        files::{Files, Sought},
+        records::Records,
+    },
 };
 
 /// Time limit. What is not recorded by then is searched when it is needed.
@@ -94,8 +97,8 @@ fn seed_owners(
     deadline: Instant,
 ) {
     let mut found = Vec::new();
-    let searched = files.search(&[ANY_SOCKET], deadline, &mut |file| {
-        // Of several holders the first, which usually is the oldest.
+    let searched = files.search(Sought::Sockets(&[ANY_SOCKET]), deadline, &mut |file| {
+        // Of several holders the first, which is the oldest as a rule.
         found.extend(holding.remove(&file.inode).map(|socket| (file.pid, socket)));
     });
     if let Err(why) = searched {

@@ -181,28 +181,18 @@ pub struct Entry<'a> {
 
 impl From<Entry<'_>> for Socket {
     fn from(entry: Entry<'_>) -> Self {
-        let Entry {
-            state,
-            local,
-            remote,
-            inode,
-            cookie,
-            expires_ms,
-            uid,
-            device,
-            attributes: rest,
-        } = entry;
-        let (v6only, cgroup_id) = attributes(rest);
+        let Entry { local, remote, inode, expires_ms, device, .. } = entry;
+        let (v6only, cgroup_id) = attributes(entry.attributes);
         Self {
             remote,
             inode,
-            // A minisock has no owner; the zero there does not mean root.
-            uid: expires_ms.is_none().then_some(uid),
+            // A minisock has no owner; the zero there is not root's.
+            uid: expires_ms.is_none().then_some(entry.uid),
             cgroup_id,
             v6only: local.is_ipv6().then_some(v6only).flatten(),
             device: (device != 0).then_some(Device { index: device, name: None }),
             expires_ms,
-            ..Self::bare(state, local, cookie)
+            ..Self::bare(entry.state, local, entry.cookie)
         }
     }
 }

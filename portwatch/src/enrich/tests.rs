@@ -18,7 +18,7 @@ use crate::{
     enrich::host::{DiagSocket, NetnsRef},
     evidence::{Ephemeral, Family, Origin, Protocol, Socket, Stage, State, Unheld},
     kernel::{
-        files::{NoFiles, SearchError},
+        files::{Loaded, SearchError},
         records::NoRecords,
     },
     redact::Unredacted,
@@ -41,7 +41,7 @@ fn a_service_that_is_gone_still_has_its_unit() {
         gone_cgroups: [(raw.task.cgroup_id, "/system.slice/app.service".to_owned())].into(),
         ..OnRecord::default()
     };
-    let files = Box::new(NoFiles(SearchError::NotLoaded));
+    let files = Box::new(Loaded::Err(SearchError::NotLoaded));
     let evidence = Enricher::new(host, Box::new(records), files).enrich(&raw, DEADLINE);
     assert_eq!(evidence.process.unit.as_deref(), Some("app.service"));
 }
@@ -97,7 +97,7 @@ fn long_command_lines_are_cut_and_kept_once() {
         process(root.path(), pid, 1, 100, "/system.slice/old.service", &[(3, 798), (4, 799)]);
         fs::write(root.path().join(format!("proc/{pid}/cmdline")), &long).unwrap();
     }
-    let files = Box::new(NoFiles(SearchError::NotLoaded));
+    let files = Box::new(Loaded::Err(SearchError::NotLoaded));
     let mut enricher = Enricher::new(host, Box::new(NoRecords), files);
     let evidence = enricher.enrich(&refused(own_netns(&root)), Duration::from_secs(20));
     assert!(serde_json::to_vec(&evidence).unwrap().len() < seal::MOST_OF_EVENT);

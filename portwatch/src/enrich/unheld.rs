@@ -13,7 +13,7 @@ use crate::{
     },
     evidence::{Fact, Gap, Socket, Unheld},
     kernel::{
-        files::{Files, SearchError},
+        files::{Files, SearchError, Sought},
         records::Records,
     },
 };
@@ -158,7 +158,7 @@ fn binder(host: &Host, records: &dyn Records, socket: &Socket, tables: &mut Tabl
 /// which sockets those are.
 fn receivers_of_any(files: &mut dyn Files, deadline: Instant) -> Result<Vec<u32>, SearchError> {
     let mut pids = Vec::new();
-    files.in_flight(deadline, &mut |file| {
+    files.search(Sought::InFlight, deadline, &mut |file| {
         if !pids.contains(&file.pid) && pids.len() < MOST_RECEIVERS {
             pids.push(file.pid);
         }

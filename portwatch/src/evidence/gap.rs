@@ -3,7 +3,7 @@
 use std::{borrow::Cow, fmt, io};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use super::is_false;
 
@@ -19,88 +19,87 @@ pub struct Gap {
     pub denied: bool,
 }
 
-/// Defines the facts and their names on the wire.
-macro_rules! facts {
-    ($($(#[$doc:meta])* $fact:ident = $name:literal,)*) => {
-        /// The fact that a gap is about.
-        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-        pub enum Fact {
-            $($(#[$doc])* $fact,)*
-            /// One that only another version knows.
-            Other(String),
-        }
-
-        impl Fact {
-            /// Returns its name on the wire.
-            pub fn name(&self) -> &str {
-                match self {
-                    $(Self::$fact => $name,)*
-                    Self::Other(name) => name,
-                }
-            }
-
-            /// Returns the fact of a name.
-            fn named(name: Cow<'_, str>) -> Self {
-                match &*name {
-                    $($name => Self::$fact,)*
-                    _ => Self::Other(name.into_owned()),
-                }
-            }
-        }
-    };
-}
-
-facts! {
+/// What a gap is about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Fact {
     /// The requested address.
-    Address = "failure.address",
+    #[serde(rename = "failure.address")]
+    Address,
     /// The device that the failing socket is bound to.
-    Device = "failure.device",
+    #[serde(rename = "failure.device")]
+    Device,
     /// SO_REUSEADDR and SO_REUSEPORT of the failing socket.
-    ReuseAddr = "failure.reuseaddr",
+    #[serde(rename = "failure.reuseaddr")]
+    ReuseAddr,
     /// The failing socket's owner.
-    SocketUid = "failure.uid",
+    #[serde(rename = "failure.uid")]
+    SocketUid,
     /// The failing process's program.
-    Exe = "process.exe",
+    #[serde(rename = "process.exe")]
+    Exe,
     /// All of the failing process's arguments.
-    Arguments = "process.cmdline",
+    #[serde(rename = "process.cmdline")]
+    Arguments,
     /// The failing process's unit.
-    Unit = "process.unit",
-    /// The network namespace, and with it everything in it.
-    Netns = "netns",
-    /// Whether the namespace is the socket's own.
-    NetnsCookie = "netns.cookie",
+    #[serde(rename = "process.unit")]
+    Unit,
+    /// The network namespace, and with it all that is in there.
+    #[serde(rename = "netns")]
+    Netns,
+    /// That the namespace is the socket's own.
+    #[serde(rename = "netns.cookie")]
+    NetnsCookie,
     /// Which namespace is the host's.
-    NetnsHost = "netns.host",
+    #[serde(rename = "netns.host")]
+    NetnsHost,
     /// The sockets on the port, or some of them.
-    Sockets = "sockets",
-    /// Sockets that are bound but not listening.
-    Bound = "sockets.bound",
+    #[serde(rename = "sockets")]
+    Sockets,
+    /// Sockets that are bound and do not listen.
+    #[serde(rename = "sockets.bound")]
+    Bound,
     /// Processes that have the sockets open.
-    Holders = "sockets.holders",
+    #[serde(rename = "sockets.holders")]
+    Holders,
     /// More processes that have the sockets open.
-    MoreHolders = "sockets.holders.more",
-    /// The unit for which a holder listens.
-    HolderUnit = "sockets.holders.unit",
+    #[serde(rename = "sockets.holders.more")]
+    MoreHolders,
+    /// The unit that a holder listens for.
+    #[serde(rename = "sockets.holders.unit")]
+    HolderUnit,
     /// What holds a socket that no process has open.
-    Unheld = "sockets.unheld",
+    #[serde(rename = "sockets.unheld")]
+    Unheld,
     /// All of the sockets in TIME-WAIT.
-    TimeWait = "time_wait",
+    #[serde(rename = "time_wait")]
+    TimeWait,
     /// All of the connections.
-    Connections = "connections",
-    /// The use of the ephemeral port range.
-    EphemeralUsage = "ephemeral.usage",
-    /// All ports that are reserved out of that range.
-    EphemeralReserved = "ephemeral.reserved",
+    #[serde(rename = "connections")]
+    Connections,
+    /// How the range of ephemeral ports is used.
+    #[serde(rename = "ephemeral.usage")]
+    EphemeralUsage,
+    /// All ports that are kept out of that range.
+    #[serde(rename = "ephemeral.reserved")]
+    EphemeralReserved,
     /// Whether a process of the owner record still has the socket open.
-    HolderFd = "holder.fd",
-    /// Arguments of processes that did not respond when their memory was read.
-    Cmdline = "cmdline",
+    #[serde(rename = "holder.fd")]
+    HolderFd,
+    /// Arguments of processes that did not answer for their memory.
+    #[serde(rename = "cmdline")]
+    Cmdline,
     /// What keeps a process running.
-    Supervisor = "supervisor",
+    #[serde(rename = "supervisor")]
+    Supervisor,
     /// The container as its engine knows it.
-    Workload = "workload",
+    #[serde(rename = "workload")]
+    Workload,
     /// More gaps.
-    Gaps = "gaps",
+    #[serde(rename = "gaps")]
+    Gaps,
+    /// One that another version knows.
+    #[serde(untagged)]
+    Other(String),
 }
 
 impl Fact {
@@ -126,19 +125,7 @@ impl Fact {
 
 impl fmt::Display for Fact {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-impl Serialize for Fact {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.name())
-    }
-}
-
-impl<'de> Deserialize<'de> for Fact {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(Self::named(Cow::<str>::deserialize(deserializer)?))
+        self.serialize(f)
     }
 }
 

@@ -1,189 +1,95 @@
-//! Visits every text in the evidence of one event. Each type is destructured to its last
-//! field, so that a new field cannot be forgotten here.
+//! Every text in the evidence of one event, whatever it is of.
 
 use super::{
     Binder, Cgroup, Device, Ephemeral, Evidence, Fact, Failure, Gap, LastHolder, LeftBy, Netns,
     Pod, Process, Share, Socket, Supervisor, TimeWait, Usage, Workload,
 };
 
-/// The function for each text.
+/// What is done to each text.
 type Each<'a> = &'a mut dyn FnMut(&mut String);
 
-impl Evidence {
-    /// Calls `each` for every text except command lines, which have their own type
+/// What has texts, or parts that have some.
+pub trait Texts {
+    /// Does `each` to every text but the command lines, which have a type of their own
     /// ([`Cmdline`](crate::redact::Cmdline)).
-    pub fn texts(&mut self, each: Each<'_>) {
-        let Self {
-            time: _,
-            kernel,
-            subject: _,
-            failure,
-            process,
-            netns,
-            sockets,
-            time_wait,
-            connections: _,
-            ephemeral,
-            last_holder,
-            previous_holder,
-            gaps,
-        } = self;
-        let Failure {
-            stage: _,
-            errno,
-            protocol: _,
-            family: _,
-            address: _,
-            port: _,
-            device,
-            reuseaddr: _,
-            reuseport: _,
-            v6only: _,
-            uid: _,
-            cookie: _,
-        } = failure;
-        let Netns { inode: _, cookie: _, name, host: _ } = netns;
-        [kernel, errno].into_iter().chain(name).for_each(&mut *each);
-        device.iter_mut().for_each(|device| device.texts(each));
-        process.texts(each);
-        sockets.iter_mut().for_each(|socket| socket.texts(each));
-        let TimeWait { count: _, max_remaining_ms: _, left_by } = time_wait;
-        if let Some(LeftBy { pid: _, program, unit, left: _ }) = left_by {
-            program.iter_mut().chain(unit).for_each(&mut *each);
-        }
-        if let Some(Ephemeral { low: _, high: _, reserved, usage }) = ephemeral {
-            each(reserved);
-            if let Some(Usage { ports: _, states: _, most_by }) = usage {
-                let most_by = most_by.iter_mut();
-                most_by.for_each(|Share { process, sockets: _, of: _ }| process.texts(each));
-            }
-        }
-        for holder in last_holder.iter_mut().chain(previous_holder) {
-            let LastHolder {
-                process,
-                cookie: _,
-                address: _,
-                reuseaddr: _,
-                reuseport: _,
-                bound: _,
-                left: _,
-            } = holder;
-            process.texts(each);
-        }
-        for Gap { what, why, denied: _ } in gaps {
-            if let Fact::Other(name) = what {
-                each(name);
-            }
-            each(why);
-        }
-    }
+    fn texts(&mut self, each: Each<'_>);
 }
 
-impl Device {
+/// Of each type the fields that have texts, and behind the semicolon all others: nothing
+/// can be added to a type and be left out here.
+macro_rules! texts {
+    ($($of:ident { $($has:ident),+; $($other:ident),* })+) => {$(
+        impl Texts for $of {
+            fn texts(&mut self, each: Each<'_>) {
+                let Self { $($has,)+ $($other: _,)* } = self;
+                $($has.texts(each);)+
+            }
+        }
+    )+};
+}
+
+texts! {
+    Evidence {
+        kernel, failure, process, netns, sockets, time_wait, ephemeral, last_holder,
+        previous_holder, gaps;
+        time, subject, connections
+    }
+    Failure {
+        errno, device;
+        stage, protocol, family, address, port, reuseaddr, reuseport, v6only, uid, cookie
+    }
+    Netns { name; inode, cookie, host }
+    Device { name; index }
+    Socket {
+        device, binder, holders;
+        state, local, remote, inode, cookie, uid, cgroup_id, reuseaddr, reuseport, v6only,
+        expires_ms, refused, origin, unheld
+    }
+    Binder { comm, user; pid, cmdline, alive, uid, started }
+    TimeWait { left_by; count, max_remaining_ms }
+    LeftBy { program, unit; pid, left }
+    Ephemeral { reserved, usage; low, high }
+    Usage { most_by; ports, states }
+    Share { process; sockets, of }
+    LastHolder { process; cookie, address, reuseaddr, reuseport, bound, left }
+    Gap { what, why; denied }
+    Process {
+        comm, exe, cwd, user, cgroup, unit, container, pod, session, session_user, tty, supervisor,
+        workload;
+        pid, tid, fd, ppid, ns_pid, netns, core_dumping, ended, zombie, state, sigterm,
+        ancestors, cmdline, vouched_by, runtime, uid, started, unit_owner, left_over
+    }
+    Cgroup { path; id }
+    Supervisor {
+        name, restart, result, config;
+        kind, pid, restarts, main_pid, control_pid, exit_code, exit_status, others, uid
+    }
+    Workload { id, name, image, pod, published; engine }
+    Pod { namespace, name; }
+}
+
+impl Texts for String {
     fn texts(&mut self, each: Each<'_>) {
-        let Self { index: _, name } = self;
-        name.iter_mut().for_each(each);
+        each(self);
     }
 }
 
-impl Socket {
-    /// Calls `each` for every text of the socket and its holders except command lines.
-    pub fn texts(&mut self, each: Each<'_>) {
-        let Self {
-            state: _,
-            local: _,
-            remote: _,
-            inode: _,
-            cookie: _,
-            uid: _,
-            cgroup_id: _,
-            reuseaddr: _,
-            reuseport: _,
-            v6only: _,
-            device,
-            expires_ms: _,
-            refused: _,
-            binder,
-            origin: _,
-            unheld: _,
-            holders,
-        } = self;
-        device.iter_mut().for_each(|device| device.texts(each));
-        if let Some(Binder { pid: _, comm, cmdline: _, alive: _, uid: _, user, started: _ }) =
-            binder
-        {
-            std::iter::once(comm).chain(user).for_each(&mut *each);
+impl Texts for Fact {
+    fn texts(&mut self, each: Each<'_>) {
+        if let Self::Other(name) = self {
+            each(name);
         }
-        holders.iter_mut().for_each(|holder| holder.texts(each));
     }
 }
 
-impl Process {
-    /// Calls `each` for every text of the process except its command line.
-    pub fn texts(&mut self, each: Each<'_>) {
-        let Self {
-            pid: _,
-            tid: _,
-            fd: _,
-            ppid: _,
-            ns_pid: _,
-            netns: _,
-            core_dumping: _,
-            ended: _,
-            zombie: _,
-            state: _,
-            sigterm: _,
-            ancestors: _,
-            comm,
-            exe,
-            cwd,
-            cmdline: _,
-            vouched_by: _,
-            runtime: _,
-            uid: _,
-            user,
-            started: _,
-            cgroup,
-            unit,
-            unit_owner: _,
-            container,
-            pod,
-            session,
-            session_user,
-            tty,
-            supervisor,
-            workload,
-            left_over: _,
-        } = self;
-        let own = [comm, exe, cwd, user, unit, container, pod, session, session_user, tty];
-        own.into_iter().flatten().for_each(&mut *each);
-        if let Some(Cgroup { id: _, path }) = cgroup {
-            path.iter_mut().for_each(&mut *each);
-        }
-        if let Some(Supervisor {
-            kind: _,
-            name,
-            pid: _,
-            restart,
-            restarts: _,
-            main_pid: _,
-            control_pid: _,
-            result,
-            exit_code: _,
-            exit_status: _,
-            others: _,
-            uid: _,
-            config,
-        }) = supervisor
-        {
-            name.iter_mut().chain(restart).chain(result).chain(config).for_each(&mut *each);
-        }
-        if let Some(Workload { engine: _, id, name, image, pod, published }) = workload {
-            [id, name, image, published].into_iter().flatten().for_each(&mut *each);
-            if let Some(Pod { namespace, name }) = pod {
-                each(namespace);
-                each(name);
-            }
-        }
+impl<T: Texts> Texts for Option<T> {
+    fn texts(&mut self, each: Each<'_>) {
+        self.iter_mut().for_each(|part| part.texts(each));
+    }
+}
+
+impl<T: Texts> Texts for Vec<T> {
+    fn texts(&mut self, each: Each<'_>) {
+        self.iter_mut().for_each(|part| part.texts(each));
     }
 }

@@ -5,8 +5,10 @@ use std::{fs::File, path::Path};
 
 use aya::{
     Ebpf, EbpfLoader,
-    programs::{BtfTracePoint, CgroupAttachMode, CgroupSockAddr, FExit, Program, ProgramError},
+    programs::{BtfTracePoint, CgroupAttachMode, CgroupSockAddr, FExit, ProgramError},
 };
+
+use strum::VariantArray as _;
 
 use portwatch_common::{
     CROWD_A_SECOND, CROWDS, FAMILY, SENT_A_SECOND, SOURCES, SourceUse, TENANT_A_SECOND,
@@ -14,9 +16,10 @@ use portwatch_common::{
 };
 
 use super::{
-    KernelError, Unusable,
+    Answer, KernelError, Unusable,
     features::KernelTypes,
-    plan::{FORKS, Hook, Plan, Probe},
+    plan::Plan,
+    sets::{FORKS, Hook, HookSet, Probe},
 };
 
 /// The compiled kernel side.
@@ -61,25 +64,34 @@ pub fn attach(
 
 /// What only a trial can show.
 pub struct Probed {
-    /// Whether function exits can be hooked, and if not, the reason.
-    pub fexit: Result<(), Unusable>,
-    /// Whether the kernel accepts the program at `cgroup/bind4`, which calls the helpers that
-    /// [`helper`](portwatch_common::helper) allows.
+    /// The sets whose first program the kernel does not take, and why.
+    pub refused: Vec<(HookSet, Unusable)>,
+    /// Whether the kernel takes the program at `cgroup/bind4`, which calls what
+    /// [`helper`](portwatch_common::helper) says that it may.
     pub bind: bool,
 }
 
 /// Attaches the smallest useful function exit, loads the program at `cgroup/bind4`, and
 /// removes both again.
 pub fn probe(types: &KernelTypes) -> Probed {
-    let refused = |error: KernelError| Unusable::Refused { answer: reason(&error) };
-    let small = load(types, &mut small_loader());
-    let mut ebpf = match small {
+    let tried = HookSet::VARIANTS.iter().filter(|set| set.spec().is_tried);
+    let refused =
+        |set: HookSet, error: &KernelError| (set, Unusable::Refused { answer: reason(error) });
+    let mut ebpf = match load(types, &mut small_loader()) {
         Ok(ebpf) => ebpf,
-        Err(error) => return Probed { fexit: Err(refused(error)), bind: true },
+        Err(error) => {
+            return Probed {
+                refused: tried.map(|&set| refused(set, &error)).collect(),
+                bind: true,
+            };
+        }
     };
-    let [probe, ..] = &super::plan::FEXIT;
-    let fexit = attach_one(&mut ebpf, probe, types, None).map_err(refused);
-    Probed { fexit, bind: takes_bind(&mut ebpf) }
+    let tried = tried.filter_map(|&set| {
+        let probe = set.spec().probes.first()?;
+        let error = attach_one(&mut ebpf, probe, types, None).err()?;
+        Some(refused(set, &error))
+    });
+    Probed { refused: tried.collect(), bind: takes_bind(&mut ebpf) }
 }
 
 /// Returns whether the kernel accepts the program at `cgroup/bind4` with the helpers of
@@ -168,19 +180,8 @@ pub(super) fn small_loader() -> EbpfLoader<'static> {
     let mut loader = EbpfLoader::new();
     loader.map_max_entries("FAILURES", PAGE);
     for map in [
-        "ATTEMPTS",
-        "REPORTED",
-        "CULPRITS",
-        "OWNERS",
-        "ARGUMENTS",
-        "PORTS",
-        "GONE_CGROUPS",
-        "GONE_OF_USERS",
-        "CONNECTED",
-        "SOURCES",
-        "CROWDS",
-        "TENANTS",
-        "USERS",
+        "ATTEMPTS", "REPORTED", "CULPRITS", "OWNERS", "ARGUMENTS", "PORTS", "GONE_CGROUPS",
+        "GONE_OF_USERS", "CONNECTED", "SOURCES", "CROWDS", "TENANTS", "USERS",
     ] {
         loader.map_max_entries(map, 1);
     }
@@ -195,7 +196,7 @@ pub(super) fn load<'a>(
         .btf(Some(&types.btf))
         .override_global("LAYOUT", &types.layout, true)
         .load(OBJECT)
-        .map_err(|error| KernelError::aya("load the kernel side")(error.into()))
+        .map_err(|error| KernelError::at("load the kernel side", error))
 }
 
 fn attach_one(
@@ -204,52 +205,37 @@ fn attach_one(
     types: &KernelTypes,
     cgroup2: Option<&Path>,
 ) -> Result<(), KernelError> {
-    let step = |error: Box<dyn std::error::Error + Send + Sync>| {
-        KernelError::aya(format!("attach {}", probe.program))(error)
-    };
-    let program = ebpf
-        .program_mut(probe.program)
-        .ok_or_else(|| step("the object has no such program".into()))?;
+    let attached = attach_program(ebpf, probe, types, cgroup2);
+    attached.map_err(|error| KernelError::at(format!("attach {}", probe.program), error))
+}
+
+fn attach_program(
+    ebpf: &mut Ebpf,
+    probe: &Probe,
+    types: &KernelTypes,
+    cgroup2: Option<&Path>,
+) -> Result<(), Answer> {
+    let program = ebpf.program_mut(probe.program).ok_or("the object has no such program")?;
     match probe.hook {
-        Hook::Fexit(function) => attach_fexit(program, function, types),
-        Hook::TpBtf(tracepoint) => attach_tracepoint(program, tracepoint, types),
+        Hook::Fexit(function) => {
+            let program: &mut FExit = program.try_into()?;
+            program.load(function, &types.btf)?;
+            program.attach()?;
+        }
+        Hook::TpBtf(tracepoint) => {
+            let program: &mut BtfTracePoint = program.try_into()?;
+            program.load(tracepoint, &types.btf)?;
+            program.attach()?;
+        }
         Hook::CgroupBind => {
-            let cgroup2 = cgroup2.ok_or_else(|| step("no cgroup2 hierarchy".into()))?;
-            let root = File::open(cgroup2).map_err(|error| step(error.into()))?;
-            attach_cgroup(program, &root)
+            let root = File::open(cgroup2.ok_or("no cgroup2 hierarchy")?)?;
+            let program: &mut CgroupSockAddr = program.try_into()?;
+            program.load()?;
+            // It asks for a bpf link without flags, which the kernel always lets stand
+            // beside others (`cgroup_bpf_link_attach`).
+            program.attach(&root, CgroupAttachMode::Single)?;
         }
     }
-    .map_err(|error| step(error.into()))
-}
-
-fn attach_fexit(
-    program: &mut Program,
-    function: &str,
-    types: &KernelTypes,
-) -> Result<(), ProgramError> {
-    let program: &mut FExit = program.try_into()?;
-    program.load(function, &types.btf)?;
-    program.attach()?;
-    Ok(())
-}
-
-fn attach_tracepoint(
-    program: &mut Program,
-    tracepoint: &str,
-    types: &KernelTypes,
-) -> Result<(), ProgramError> {
-    let program: &mut BtfTracePoint = program.try_into()?;
-    program.load(tracepoint, &types.btf)?;
-    program.attach()?;
-    Ok(())
-}
-
-/// `Single` requests a bpf link without flags, which the kernel always allows in addition to
-/// others (`cgroup_bpf_link_attach`).
-fn attach_cgroup(program: &mut Program, root: &File) -> Result<(), ProgramError> {
-    let program: &mut CgroupSockAddr = program.try_into()?;
-    program.load()?;
-    program.attach(root, CgroupAttachMode::Single)?;
     Ok(())
 }
 

@@ -232,19 +232,15 @@ fn tail_len(header: Header) -> Result<usize, BtfError> {
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> Result<u16, BtfError> {
-    bytes
-        .get(at..at.saturating_add(2))
-        .and_then(|slice| slice.try_into().ok())
-        .map(u16::from_ne_bytes)
-        .ok_or(BtfError::Truncated)
+    array_at(bytes, at).map(u16::from_ne_bytes)
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> Result<u32, BtfError> {
-    bytes
-        .get(at..at.saturating_add(4))
-        .and_then(|slice| slice.try_into().ok())
-        .map(u32::from_ne_bytes)
-        .ok_or(BtfError::Truncated)
+    array_at(bytes, at).map(u32::from_ne_bytes)
+}
+
+fn array_at<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], BtfError> {
+    bytes.get(at..).and_then(<[u8]>::first_chunk).copied().ok_or(BtfError::Truncated)
 }
 
 #[cfg(test)]

@@ -10,8 +10,9 @@ use aya::Btf;
 use portwatch_common::{Layout, helper};
 use rustix::thread::{self, CapabilitySet};
 use serde::Serialize;
+use strum::VariantArray as _;
 
-use super::{KernelError, Unusable, attach, btf::Types, layout, records::Shared};
+use super::{KernelError, Unusable, attach, btf::Types, layout, records::Shared, sets::HookSet};
 use crate::proc;
 
 /// Where the kernel exports its type information.
@@ -65,9 +66,9 @@ pub struct Features {
     pub lockdown: Option<String>,
     /// The mount point of the cgroup2 hierarchy.
     pub cgroup2: Option<PathBuf>,
-    /// Whether function exits can be hooked, and if not, the reason.
-    pub fexit: Result<(), Unusable>,
-    /// Whether programs on function exits can create a socket's cookie
+    /// The sets that the kernel was tried for and that it refused, and why.
+    pub refused: Vec<(HookSet, Unusable)>,
+    /// Whether programs on function exits can have a socket's cookie made
     /// (`bpf_get_socket_cookie` there, 5.12).
     pub cookies: bool,
     /// Whether a task can be preempted in a program at the end of a system call.
@@ -104,7 +105,7 @@ impl KernelTypes {
         }
         let layout = Shared(layout);
         let btf = Btf::parse(&bytes, aya::Endianness::default())
-            .map_err(|error| KernelError::aya("parse the kernel's BTF")(error.into()))?;
+            .map_err(|error| KernelError::at("parse the kernel's BTF", error))?;
         Ok(Self { btf, layout, preempts })
     }
 
@@ -129,9 +130,9 @@ impl Features {
     pub fn probe(types: &mut KernelTypes) -> Self {
         let effective = effective_capabilities();
         let missing = lacking(effective, &NEEDED);
-        let fexit = if missing.is_empty() {
-            let attach::Probed { fexit, mut bind } = attach::probe(types);
-            // The helpers were added in different versions, and backported to older kernels.
+        let refused = if missing.is_empty() {
+            let attach::Probed { refused, mut bind } = attach::probe(types);
+            // What it may call came at different times, and was taken back to older kernels.
             let helpers = types.layout.0.helpers;
             for without in [helper::BIND_OPTIONS, helper::TASK_REGS, BOTH] {
                 if !bind && helpers & without == without {
@@ -139,9 +140,10 @@ impl Features {
                     bind = attach::probe_bind(types);
                 }
             }
-            fexit
+            refused
         } else {
-            Err(Unusable::NotPermitted { missing: missing.clone() })
+            let why = Unusable::NotPermitted { missing: missing.clone() };
+            HookSet::VARIANTS.iter().map(|&set| (set, why.clone())).collect()
         };
         Self {
             release: release(),
@@ -149,7 +151,7 @@ impl Features {
             unnamed_without: lacking(effective, &WANTED),
             lockdown: lockdown(),
             cgroup2: cgroup2(),
-            fexit,
+            refused,
             cookies: types.layout.0.helpers & helper::TRACING_SOCKET_COOKIE != 0,
             preempts: types.preempts,
         }

@@ -24,9 +24,9 @@ use portwatch_common::{ABSENT, OpenFile, WANTED};
 use rustix::fs::fstat;
 
 use super::{
-    KernelError, attach,
+    Answer, KernelError, attach,
     features::{KernelTypes, VMLINUX},
-    nsfs,
+    nsfs, take_map,
 };
 
 /// Searches sockets.
@@ -61,11 +61,26 @@ pub enum SearchError {
 }
 
 impl SearchError {
-    /// Wraps an error of the kernel or the loader.
-    pub fn refused(error: impl Into<Failed>) -> Self {
+    /// Wraps what the kernel or the loader said.
+    pub fn refused(error: impl Into<Answer>) -> Self {
         Self::Refused(Arc::from(error.into()))
     }
 }
+
+/// What is searched for.
+#[derive(Clone, Copy, Debug)]
+pub enum Sought<'a> {
+    /// These sockets, by inode. [`ANY_SOCKET`] stands for all.
+    Sockets(&'a [u64]),
+    /// Unix sockets to which descriptors have been sent that nobody has received yet.
+    InFlight,
+}
+
+/// What is done with each open file that is found.
+pub type Take<'a> = &'a mut dyn FnMut(OpenFile);
+
+/// That every table of files was looked at, or why not.
+pub type Looked = Result<(), SearchError>;
 
 /// A search of all open files.
 pub trait Files: Send {
@@ -73,39 +88,21 @@ pub trait Files: Send {
     /// [`ANY_SOCKET`] selects all.
     ///
     /// # Errors
-    /// Not every descriptor table on the machine was searched: the kernel rejects the search
-    /// or shows only some processes, or the deadline has passed. What was passed before the
-    /// error is valid.
-    fn search(
-        &mut self,
-        inodes: &[u64],
-        deadline: Instant,
-        take: &mut dyn FnMut(OpenFile),
-    ) -> Result<(), SearchError>;
-
-    /// Passes to `take` every unix socket to which descriptors have been sent that are not
-    /// received yet.
-    ///
-    /// # Errors
-    /// As [`search`](Self::search).
-    fn in_flight(
-        &mut self,
-        deadline: Instant,
-        take: &mut dyn FnMut(OpenFile),
-    ) -> Result<(), SearchError>;
+    /// Not every table of files on the machine was looked at for each of them: the
+    /// kernel refuses, or shows some processes only, or the deadline has passed.
+    /// What was handed out before is true all the same.
+    fn search(&mut self, sought: Sought<'_>, deadline: Instant, take: Take<'_>) -> Looked;
 }
 
 /// The kernel's own search: an instance of the object in which only the search is loaded.
 pub struct KernelFiles {
     ebpf: Ebpf,
     wanted: HashMap<MapData, u64, u8>,
-    /// Whether descriptors in flight can be searched, and if not, the reason.
-    in_flight: Result<(), SearchError>,
-    /// Whether every process is visible, and if not, the reason.
-    everybody: Result<(), SearchError>,
+    /// Whether descriptors under way can be looked for, or why not.
+    in_flight: Looked,
+    /// Whether every process is seen, or why not.
+    everybody: Looked,
 }
-
-type Failed = Box<dyn Error + Send + Sync>;
 
 impl KernelFiles {
     /// Loads the search.
@@ -127,7 +124,7 @@ impl KernelFiles {
     }
 
     fn load<'a>(types: &'a KernelTypes, mut loader: EbpfLoader<'a>) -> Result<Self, KernelError> {
-        let step = |error: Failed| KernelError::aya("load the search of open files")(error);
+        let step = |error: Answer| KernelError::at("load the search of open files", error);
         let mut ebpf = attach::load(types, &mut loader)?;
         load_program(&mut ebpf, FILES, types).map_err(step)?;
         // Without it, descriptors in flight look like the kernel's own sockets.
@@ -136,11 +133,7 @@ impl KernelFiles {
         } else {
             load_program(&mut ebpf, IN_FLIGHT, types).map_err(SearchError::refused)
         };
-        let wanted = ebpf
-            .take_map("WANTED")
-            .ok_or_else(|| step("no map WANTED".into()))?
-            .try_into()
-            .map_err(|error: aya::maps::MapError| step(error.into()))?;
+        let wanted = take_map(&mut ebpf, "WANTED")?;
         let everybody = match nsfs::is_elsewhere(Path::new("/proc")) {
             true => Err(SearchError::PidNamespace),
             false => Ok(()),
@@ -164,13 +157,8 @@ impl KernelFiles {
         found
     }
 
-    /// Makes one pass for at most as many sockets as the map has entries.
-    fn portion(
-        &mut self,
-        inodes: &[u64],
-        deadline: Instant,
-        take: &mut dyn FnMut(OpenFile),
-    ) -> Result<(), SearchError> {
+    /// One pass for no more sockets than the map has entries.
+    fn portion(&mut self, inodes: &[u64], deadline: Instant, take: Take<'_>) -> Looked {
         let result = inodes
             .iter()
             .try_for_each(|inode| self.wanted.insert(inode, 1, 0))
@@ -185,7 +173,7 @@ impl KernelFiles {
     }
 
     /// The output of one pass.
-    fn pass(&mut self, program: &str) -> Result<File, Failed> {
+    fn pass(&mut self, program: &str) -> Result<File, Answer> {
         let program: &mut Iter =
             self.ebpf.program_mut(program).ok_or("no such program")?.try_into()?;
         let link = program.attach()?;
@@ -193,40 +181,30 @@ impl KernelFiles {
     }
 }
 
-fn load_program(ebpf: &mut Ebpf, name: &str, types: &KernelTypes) -> Result<(), Failed> {
+fn load_program(ebpf: &mut Ebpf, name: &str, types: &KernelTypes) -> Result<(), Answer> {
     let program: &mut Iter =
         ebpf.program_mut(name).ok_or_else(|| format!("no program {name}"))?.try_into()?;
     Ok(program.load("task_file", &types.btf)?)
 }
 
 impl Files for KernelFiles {
-    fn search(
-        &mut self,
-        inodes: &[u64],
-        deadline: Instant,
-        take: &mut dyn FnMut(OpenFile),
-    ) -> Result<(), SearchError> {
+    fn search(&mut self, sought: Sought<'_>, deadline: Instant, take: Take<'_>) -> Looked {
         self.everybody.clone()?;
-        inodes.chunks(WANTED as usize).try_for_each(|portion| self.portion(portion, deadline, take))
-    }
-
-    fn in_flight(
-        &mut self,
-        deadline: Instant,
-        take: &mut dyn FnMut(OpenFile),
-    ) -> Result<(), SearchError> {
-        self.everybody.clone().and(self.in_flight.clone())?;
-        let file = self.pass(IN_FLIGHT).map_err(SearchError::refused)?;
-        read_all(file, deadline, take)
+        match sought {
+            Sought::Sockets(inodes) => inodes
+                .chunks(WANTED as usize)
+                .try_for_each(|portion| self.portion(portion, deadline, take)),
+            Sought::InFlight => {
+                self.in_flight.clone()?;
+                let file = self.pass(IN_FLIGHT).map_err(SearchError::refused)?;
+                read_all(file, deadline, take)
+            }
+        }
     }
 }
 
 /// Reads records until the end of the pass.
-fn read_all(
-    mut file: File,
-    deadline: Instant,
-    take: &mut dyn FnMut(OpenFile),
-) -> Result<(), SearchError> {
+fn read_all(mut file: File, deadline: Instant, take: Take<'_>) -> Looked {
     const RECORD: usize = size_of::<OpenFile>();
     let mut bytes = [0; 128 * RECORD];
     loop {
@@ -248,9 +226,12 @@ fn read_all(
 /// The kernel's own search, loaded by a thread: reading the kernel's types takes a while, and
 /// the caller needs the search later, if at all.
 pub struct Soon {
-    loading: Option<JoinHandle<Result<KernelFiles, SearchError>>>,
-    loaded: Result<KernelFiles, SearchError>,
+    loading: Option<JoinHandle<Loaded>>,
+    loaded: Loaded,
 }
+
+/// The kernel's own search, or why there is none.
+pub type Loaded = Result<KernelFiles, SearchError>;
 
 impl Soon {
     /// Starts loading it.
@@ -259,55 +240,19 @@ impl Soon {
         let loading = thread::Builder::new().name("load".to_owned()).spawn(load);
         Self { loading: loading.ok(), loaded: Err(SearchError::NotLoaded) }
     }
-
-    fn files(&mut self) -> Result<&mut KernelFiles, SearchError> {
-        if let Some(Ok(loaded)) = self.loading.take().map(JoinHandle::join) {
-            self.loaded = loaded;
-        }
-        self.loaded.as_mut().map_err(|why| why.clone())
-    }
 }
 
 impl Files for Soon {
-    fn search(
-        &mut self,
-        inodes: &[u64],
-        deadline: Instant,
-        take: &mut dyn FnMut(OpenFile),
-    ) -> Result<(), SearchError> {
-        self.files()?.search(inodes, deadline, take)
-    }
-
-    fn in_flight(
-        &mut self,
-        deadline: Instant,
-        take: &mut dyn FnMut(OpenFile),
-    ) -> Result<(), SearchError> {
-        self.files()?.in_flight(deadline, take)
+    fn search(&mut self, sought: Sought<'_>, deadline: Instant, take: Take<'_>) -> Looked {
+        if let Some(Ok(loaded)) = self.loading.take().map(JoinHandle::join) {
+            self.loaded = loaded;
+        }
+        self.loaded.search(sought, deadline, take)
     }
 }
 
-/// No search: the kernel rejects it, or a test runs on a fake host.
-pub struct NoFiles(
-    /// The reason.
-    pub SearchError,
-);
-
-impl Files for NoFiles {
-    fn search(
-        &mut self,
-        _inodes: &[u64],
-        _deadline: Instant,
-        _take: &mut dyn FnMut(OpenFile),
-    ) -> Result<(), SearchError> {
-        Err(self.0.clone())
-    }
-
-    fn in_flight(
-        &mut self,
-        _deadline: Instant,
-        _take: &mut dyn FnMut(OpenFile),
-    ) -> Result<(), SearchError> {
-        Err(self.0.clone())
+impl Files for Loaded {
+    fn search(&mut self, sought: Sought<'_>, deadline: Instant, take: Take<'_>) -> Looked {
+        self.as_mut().map_err(|why| why.clone())?.search(sought, deadline, take)
     }
 }

@@ -4,12 +4,12 @@ use std::{collections::HashMap as Known, fmt::Debug, hash::Hash};
 
 use aya::{
     Ebpf,
-    maps::{MapData, MapError, PerCpuHashMap},
+    maps::{Map, MapData, PerCpuHashMap},
 };
 use bytemuck::{Pod, Zeroable as _};
 use portwatch_common::{Crowd, Source, SourceUse, Tenant};
 
-use super::{KernelError, records::Shared};
+use super::{KernelError, records::Shared, take_map};
 
 /// An entry that has not been used for this time is removed. No kernel-side program can still
 /// have a pointer to it, and a source that fails again starts by sending.
@@ -91,18 +91,11 @@ struct Table<K: Pod> {
 
 impl<K: Pod + Eq + Hash + Debug> Table<K> {
     fn open(ebpf: &mut Ebpf, name: &str) -> Result<Self, KernelError> {
-        let step = |error: Box<dyn std::error::Error + Send + Sync>| {
-            KernelError::aya("open the counts of failed binds")(error)
-        };
-        let map = ebpf.take_map(name).ok_or_else(|| step(format!("no map {name}").into()))?;
-        let most = match &map {
-            aya::maps::Map::PerCpuHashMap(data) => {
-                data.info().map_or(0, |info| info.max_entries()) as usize
-            }
+        let most = match ebpf.map(name) {
+            Some(Map::PerCpuHashMap(data)) => data.info().map_or(0, |info| info.max_entries()),
             _ => 0,
         };
-        let map = map.try_into().map_err(|error: MapError| step(error.into()))?;
-        Ok(Self { map, most, seen: Known::new() })
+        Ok(Self { map: take_map(ebpf, name)?, most: most as usize, seen: Known::new() })
     }
 
     /// Passes on what each entry has newly counted, and removes idle entries.

@@ -12,7 +12,8 @@ use tokio::io::unix::AsyncFd;
 use super::{
     KernelError, attach,
     features::{self, KernelTypes},
-    plan::{Hook, Probe},
+    sets::{Hook, Probe},
+    take_ring,
 };
 
 const PROBE: Probe =
@@ -48,14 +49,7 @@ impl Listens {
     /// # Errors
     /// The object lacks it, or it cannot be polled.
     pub fn open(mut hooked: Hooked) -> Result<Self, KernelError> {
-        let step = |error: Box<dyn std::error::Error + Send + Sync>| {
-            KernelError::aya("open the ring buffer")(error)
-        };
-        let ring = hooked.0.take_map("FAILURES").ok_or_else(|| step("no map FAILURES".into()))?;
-        let ring = RingBuf::try_from(ring).map_err(|error| step(error.into()))?;
-        // SAFETY: the descriptor belongs to the map. It is open as long as the `RingBuf`
-        // lives, and always the same one.
-        let ports = unsafe { AsyncFd::register(ring) }.map_err(|error| step(error.into()))?;
+        let ports = take_ring(&mut hooked.0)?;
         Ok(Self { _hooked: hooked, ports })
     }
 

@@ -2,14 +2,14 @@
 
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, Map, MapData, MapError, loaded_maps},
+    maps::{Array, HashMap, Map, MapData, loaded_maps},
 };
 use portwatch_common::{
     ARGUMENTS, Arguments, CGROUP_PATH, Connected, GONE_CGROUPS, GONE_OF_USERS, OWNERS, Owner,
     PORT_NUMBERS, PORTS, Port, PortUse, RECORD_CMDLINE_LEN,
 };
 
-use super::KernelError;
+use super::{KernelError, take_map};
 use crate::{evidence::Origin, redact::Unredacted};
 
 /// A shared record as aya needs it, whose `Pod` is not bytemuck's.
@@ -22,36 +22,48 @@ unsafe impl<T: bytemuck::Pod> aya::Pod for Shared<T> {}
 
 /// Access to the owner record.
 pub trait Records: Send {
-    /// Returns the process that bound the socket with this cookie, or listens on it.
-    fn owner(&self, cookie: u64) -> Option<Owner>;
+    /// Who bound the socket with this cookie, or listens on it.
+    fn owner(&self, _cookie: u64) -> Option<Owner> {
+        None
+    }
 
-    /// Returns the beginning of the process's arguments; none if they are not recorded.
-    fn arguments(&self, owner: &Owner) -> Unredacted;
+    /// The beginning of the arguments that the process had; none if they are not on
+    /// record.
+    fn arguments(&self, _owner: &Owner) -> Unredacted {
+        Unredacted::default()
+    }
 
-    /// Returns what is recorded about a port; `None` if no recorded socket was bound to it.
-    fn port(&self, port: Port) -> Option<PortUse>;
+    /// What is known of a port; `None` if nobody bound it that is on record.
+    fn port(&self, _port: Port) -> Option<PortUse> {
+        None
+    }
 
-    /// Returns the path of a removed control group, from the hierarchy's root, by its id.
-    fn gone_cgroup(&self, id: u64) -> Option<String>;
+    /// The path of a control group that is gone, from the hierarchy's root, by its id.
+    fn gone_cgroup(&self, _id: u64) -> Option<String> {
+        None
+    }
 
-    /// Returns whether there may have been a TCP connection with this local port, in any
-    /// namespace.
-    fn may_have_connected(&self, port: u16) -> bool;
+    /// Whether there may have been a TCP connection whose own port has this
+    /// number, in any namespace.
+    fn may_have_connected(&self, _port: u16) -> bool {
+        true
+    }
 
-    /// Returns which end started the TCP connections of a port; `None` if there were both
-    /// kinds, or the record cannot say.
-    fn origin(&self, port: u16) -> Option<Origin>;
+    /// Which end began the TCP connections of a port; `None` if there were some
+    /// of both kinds, or the record cannot tell.
+    fn origin(&self, _port: u16) -> Option<Origin> {
+        None
+    }
 
-    /// Records a socket that is older than the agent, and its process's arguments. Entries
-    /// that the kernel side has written stay unchanged.
-    fn seed(&mut self, owner: Owner, arguments: &Arguments);
+    /// Puts a socket on record that is older than the agent, and what the process had
+    /// for arguments. What the kernel side has written itself is left alone.
+    fn seed(&mut self, _owner: Owner, _arguments: &Arguments) {}
 
-    /// Records a connection that is older than the agent.
-    fn seed_connected(&mut self, port: u16);
+    /// Puts a connection on record that is older than the agent.
+    fn seed_connected(&mut self, _port: u16) {}
 
-    /// Declares the record complete: from now on, a connection that is not recorded never
-    /// existed.
-    fn seeded(&mut self);
+    /// From now on connections that are not on record are known not to be.
+    fn seeded(&mut self) {}
 }
 
 /// The maps of the loaded object.
@@ -70,14 +82,14 @@ impl KernelRecords {
     /// # Errors
     /// The object lacks them.
     pub fn open(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
-        let step = |error: Box<dyn std::error::Error + Send + Sync>| {
-            KernelError::aya("open the owner record")(error)
-        };
-        let mut take =
-            |name: &str| ebpf.take_map(name).ok_or_else(|| step(format!("no map {name}").into()));
-        let arrays = [take("OWNERS")?, take("ARGUMENTS")?, take("PORTS")?, take("CONNECTED")?];
-        let gone = [take("GONE_CGROUPS")?, take("GONE_OF_USERS")?];
-        Self::of(arrays, gone).map_err(|error| step(error.into()))
+        Ok(Self {
+            owners: take_map(ebpf, "OWNERS")?,
+            arguments: take_map(ebpf, "ARGUMENTS")?,
+            ports: take_map(ebpf, "PORTS")?,
+            gone_cgroups: [take_map(ebpf, "GONE_CGROUPS")?, take_map(ebpf, "GONE_OF_USERS")?],
+            connected: take_map(ebpf, "CONNECTED")?,
+            seeded: false,
+        })
     }
 
     /// Opens the record of a running agent; of several agents, that of the oldest. `None` if
@@ -101,25 +113,17 @@ impl KernelRecords {
                 }
             }
         }
-        let [owners, arguments, ports, gone, gone_of_users, connected] =
+        let [owners, arguments, ports, gone_cgroups, gone_of_users, connected] =
             found.map(|(_, _, id)| id.and_then(|id| MapData::from_id(id).ok()));
-        let arrays = [owners?, arguments?, ports?, connected?].map(Map::Array);
-        // An agent that reports itself ready has completed its seeding.
-        let gone = [gone?, gone_of_users?].map(Map::LruHashMap);
-        Some(Self { seeded: true, ..Self::of(arrays, gone).ok()? })
-    }
-
-    fn of(
-        [owners, arguments, ports, connected]: [Map; 4],
-        [gone, gone_of_users]: [Map; 2],
-    ) -> Result<Self, MapError> {
-        Ok(Self {
-            owners: owners.try_into()?,
-            arguments: arguments.try_into()?,
-            ports: ports.try_into()?,
-            gone_cgroups: [gone.try_into()?, gone_of_users.try_into()?],
-            connected: connected.try_into()?,
-            seeded: false,
+        let gone = |map| Map::LruHashMap(map).try_into().ok();
+        Some(Self {
+            owners: Map::Array(owners?).try_into().ok()?,
+            arguments: Map::Array(arguments?).try_into().ok()?,
+            ports: Map::Array(ports?).try_into().ok()?,
+            gone_cgroups: [gone(gone_cgroups?)?, gone(gone_of_users?)?],
+            connected: Map::Array(connected?).try_into().ok()?,
+            // It has long been when it says that it is ready.
+            seeded: true,
         })
     }
 
@@ -218,34 +222,4 @@ impl Records for KernelRecords {
 /// An empty record: to collect evidence without the agent's hooks.
 pub struct NoRecords;
 
-impl Records for NoRecords {
-    fn owner(&self, _cookie: u64) -> Option<Owner> {
-        None
-    }
-
-    fn arguments(&self, _owner: &Owner) -> Unredacted {
-        Unredacted::default()
-    }
-
-    fn port(&self, _port: Port) -> Option<PortUse> {
-        None
-    }
-
-    fn gone_cgroup(&self, _id: u64) -> Option<String> {
-        None
-    }
-
-    fn may_have_connected(&self, _port: u16) -> bool {
-        true
-    }
-
-    fn origin(&self, _port: u16) -> Option<Origin> {
-        None
-    }
-
-    fn seed(&mut self, _owner: Owner, _arguments: &Arguments) {}
-
-    fn seed_connected(&mut self, _port: u16) {}
-
-    fn seeded(&mut self) {}
-}
+impl Records for NoRecords {}

@@ -9,7 +9,7 @@ use aya::{
 use portwatch_common::loss;
 use tokio::io::unix::AsyncFd;
 
-use super::KernelError;
+use super::{KernelError, take_map, take_ring};
 
 /// The records that the kernel side writes.
 pub struct Ring {
@@ -27,20 +27,8 @@ impl Ring {
     /// # Errors
     /// The object lacks the maps, or the ring cannot be polled.
     pub fn open(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
-        let step = |error: Box<dyn std::error::Error + Send + Sync>| {
-            KernelError::aya("open the ring buffer")(error)
-        };
-        let records = ebpf.take_map("FAILURES").ok_or_else(|| step("no map FAILURES".into()))?;
-        let losses = ebpf.take_map("LOSSES").ok_or_else(|| step("no map LOSSES".into()))?;
-        let records = RingBuf::try_from(records).map_err(|error| step(error.into()))?;
-        // SAFETY: the descriptor belongs to the map. It is open as long as the `RingBuf`
-        // lives, and always the same one.
-        let records = unsafe { AsyncFd::register(records) }.map_err(|error| step(error.into()))?;
-        Ok(Self {
-            records,
-            losses: losses.try_into().map_err(|error: aya::maps::MapError| step(error.into()))?,
-            seen: [0; loss::PLACES as usize],
-        })
+        let (records, losses) = (take_ring(ebpf)?, take_map(ebpf, "LOSSES")?);
+        Ok(Self { records, losses, seen: [0; loss::PLACES as usize] })
     }
 
     /// Waits for records.

@@ -10,7 +10,7 @@ use std::{
 
 use aya::Ebpf;
 
-use super::plan::Probe;
+use super::sets::Probe;
 
 /// The count of one attached program.
 pub struct Skips {

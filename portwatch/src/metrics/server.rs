@@ -7,7 +7,7 @@
 use std::{
     convert::Infallible,
     fs, io,
-    os::unix::fs::PermissionsExt as _,
+    os::{fd::AsFd, unix::fs::PermissionsExt as _},
     path::PathBuf,
     sync::{
         Arc,
@@ -94,21 +94,14 @@ impl Server {
     pub fn bind(at: &Listen) -> Result<Self, ServeError> {
         let failed = |source| ServeError { at: at.clone(), source };
         let socket = match at {
-            Listen::Tcp(address) => {
-                let socket = std::net::TcpListener::bind(address).map_err(failed)?;
-                // The standard library's own is 128.
-                rustix::net::listen(&socket, BACKLOG).map_err(|errno| failed(errno.into()))?;
-                socket.set_nonblocking(true).map_err(failed)?;
-                Socket::Tcp(socket)
-            }
-            Listen::Unix(path) => {
-                let socket = bind_unix(path).map_err(failed)?;
-                rustix::net::listen(&socket, UNIX_BACKLOG).map_err(|errno| failed(errno.into()))?;
-                socket.set_nonblocking(true).map_err(failed)?;
-                Socket::Unix(socket, path.clone())
-            }
+            Listen::Tcp(address) => std::net::TcpListener::bind(address)
+                .and_then(|socket| limited(socket, BACKLOG))
+                .map(Socket::Tcp),
+            Listen::Unix(path) => bind_unix(path)
+                .and_then(|socket| limited(socket, UNIX_BACKLOG))
+                .map(|socket| Socket::Unix(socket, path.clone())),
         };
-        Ok(Self { at: at.clone(), socket })
+        Ok(Self { at: at.clone(), socket: socket.map_err(failed)? })
     }
 
     /// Answers forever. Runs as its own task for as long as the runtime does, so that what
@@ -161,7 +154,14 @@ impl Server {
     }
 }
 
-/// Handles a connection that closed before it was accepted, or a lack of descriptors.
+/// The socket with a backlog of so many, where the standard library's own is 128.
+fn limited<S: AsFd>(socket: S, backlog: i32) -> io::Result<S> {
+    rustix::net::listen(&socket, backlog)?;
+    rustix::io::ioctl_fionbio(&socket, true)?;
+    Ok(socket)
+}
+
+/// A connection that was gone before it was accepted, or there are no descriptors.
 async fn rest(error: &io::Error) {
     tracing::debug!(%error, "a connection for metrics was not accepted");
     sleep(PAUSE).await;

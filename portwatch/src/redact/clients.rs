@@ -1,7 +1,10 @@
 //! Programs that take a secret in a one-letter option, and which of them a command line
 //! starts.
 
-use super::names::Kind;
+use super::{
+    names::Kind,
+    positions::{self, Words},
+};
 
 /// A one-letter option, whether the secret may be the next argument, and what is given. It may
 /// always follow the letter directly.
@@ -47,28 +50,10 @@ use Kind::{Key, Pair, Secret};
 const CLIENTS: [Client; 22] = [
     client(
         &[
-            "mysql",
-            "mysqldump",
-            "mysqladmin",
-            "mysqlimport",
-            "mysqlsh",
-            "mysqlcheck",
-            "mysqlshow",
-            "mysqlbinlog",
-            "mysqlslap",
-            "mysqlpump",
-            "mysql_upgrade",
-            "mariadb",
-            "mariadb-dump",
-            "mariadb-admin",
-            "mariadb-import",
-            "mariadb-check",
-            "mariadb-backup",
-            "mariadb-show",
-            "mariadb-slap",
-            "mariadb-binlog",
-            "mariadb-upgrade",
-            "mariabackup",
+            "mysql", "mysqldump", "mysqladmin", "mysqlimport", "mysqlsh", "mysqlcheck",
+            "mysqlshow", "mysqlbinlog", "mysqlslap", "mysqlpump", "mysql_upgrade", "mariadb",
+            "mariadb-dump", "mariadb-admin", "mariadb-import", "mariadb-check", "mariadb-backup",
+            "mariadb-show", "mariadb-slap", "mariadb-binlog", "mariadb-upgrade", "mariabackup",
             "xtrabackup",
         ],
         &[('p', false, Secret)],
@@ -77,15 +62,8 @@ const CLIENTS: [Client; 22] = [
     special(&["sshpass"], &[('p', true, Secret)], Also::Wraps),
     client(
         &[
-            "mongo",
-            "mongosh",
-            "mongodump",
-            "mongorestore",
-            "mongoexport",
-            "mongoimport",
-            "mongostat",
-            "mongotop",
-            "mongofiles",
+            "mongo", "mongosh", "mongodump", "mongorestore", "mongoexport", "mongoimport",
+            "mongostat", "mongotop", "mongofiles",
         ],
         &[('p', true, Secret)],
         None,
@@ -133,16 +111,8 @@ const CLIENTS: [Client; 22] = [
     ),
     client(
         &[
-            "snmpget",
-            "snmpgetnext",
-            "snmpwalk",
-            "snmpbulkwalk",
-            "snmpbulkget",
-            "snmpset",
-            "snmptable",
-            "snmpstatus",
-            "snmptrap",
-            "snmpinform",
+            "snmpget", "snmpgetnext", "snmpwalk", "snmpbulkwalk", "snmpbulkget", "snmpset",
+            "snmptable", "snmpstatus", "snmptrap", "snmpinform",
         ],
         &[('c', true, Secret), ('A', true, Secret), ('X', true, Secret)],
         None,
@@ -162,36 +132,9 @@ const CLIENTS: [Client; 22] = [
 /// Words before a program's name: programs that start another one, and words of a shell before
 /// a command.
 const WRAPPERS: [&str; 31] = [
-    "sudo",
-    "doas",
-    "env",
-    "timeout",
-    "nice",
-    "nohup",
-    "exec",
-    "time",
-    "setsid",
-    "ionice",
-    "stdbuf",
-    "chrt",
-    "taskset",
-    "xargs",
-    "command",
-    "builtin",
-    "eval",
-    "strace",
-    "tini",
-    "dumb-init",
-    "catatonit",
-    "then",
-    "do",
-    "else",
-    "elif",
-    "if",
-    "while",
-    "until",
-    "!",
-    "{",
+    "sudo", "doas", "env", "timeout", "nice", "nohup", "exec", "time", "setsid", "ionice",
+    "stdbuf", "chrt", "taskset", "xargs", "command", "builtin", "eval", "strace", "tini",
+    "dumb-init", "catatonit", "then", "do", "else", "elif", "if", "while", "until", "!", "{",
     "trap",
 ];
 
@@ -239,11 +182,29 @@ pub struct Programs {
     /// Open parentheses and backticks: the surrounding command continues after them.
     depth: usize,
     in_backticks: bool,
+    /// Those of the text.
+    of_text: Vec<&'static positions::Program>,
+    /// What the last program with a secret at some place has had.
+    words: Option<Words>,
 }
 
 impl Programs {
-    /// Returns the state for a text that is one argument: it may contain a command of its own,
-    /// or options of this one.
+    /// Reads on in a text of many words.
+    pub fn in_text(&mut self, text: &str) {
+        self.of_text = positions::of_text(text);
+    }
+
+    /// Whether the next word is a secret by its place.
+    pub fn is_secret(&mut self, word: &str) -> bool {
+        let is_secret = self.words.as_mut().map(|words| words.is_secret(word));
+        if is_secret == Some(None) {
+            self.words = None;
+        }
+        is_secret.flatten() == Some(true)
+    }
+
+    /// For a text that is one argument: it may have a command of its own, or go on with
+    /// options of this one.
     pub fn within(&self) -> Self {
         Self { known: self.known.clone(), ..Self::default() }
     }
@@ -252,6 +213,7 @@ impl Programs {
     pub fn separate(&mut self) {
         if self.depth == 0 && !self.in_backticks {
             self.known.clear();
+            self.words = None;
         }
         self.begin();
     }
@@ -297,6 +259,7 @@ impl Programs {
         }
         let name = name(word);
         let client = CLIENTS.iter().find(|client| client.names.contains(&name));
+        let words = Words::of(name, &self.of_text).filter(|_| !after_option);
         let is_command = self.place == Place::Command;
         if let Some(client) = client {
             self.add(Known { client, is_doubtful: after_option && !is_command });
@@ -307,8 +270,10 @@ impl Programs {
             || word.contains('=')
             || word.starts_with(|char: char| char.is_ascii_digit());
         if is_command && !may_be_other {
-            self.place = if client.is_some() { Place::Client } else { Place::Within };
+            let has_secrets = client.is_some() || words.is_some();
+            self.place = if has_secrets { Place::Client } else { Place::Within };
         }
+        self.words = words.or(self.words);
     }
 
     fn add(&mut self, new: Known) {

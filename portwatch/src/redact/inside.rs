@@ -14,19 +14,8 @@ const MOST_URLS: usize = 16;
 
 /// What stands before a colon and is no user: `mailto:me@host`.
 const NO_USERS: [&str; 13] = [
-    "mailto",
-    "sip",
-    "sips",
-    "xmpp",
-    "acct",
-    "npm",
-    "workspace",
-    "github",
-    "email",
-    "mail",
-    "from",
-    "to",
-    "cc",
+    "mailto", "sip", "sips", "xmpp", "acct", "npm", "workspace", "github", "email", "mail", "from",
+    "to", "cc",
 ];
 
 /// A name with a value after it, at the end of a text.

@@ -96,6 +96,7 @@ impl Scan {
 
     /// Returns many words of one text, redacted.
     pub fn text(&mut self, text: &str) -> String {
+        self.programs.in_text(text);
         let mut safe = String::with_capacity(text.len());
         let mut rest = text;
         loop {
@@ -157,6 +158,9 @@ impl Scan {
         }
         if let Some(safe) = self.short_option(word, whole) {
             return safe;
+        }
+        if self.programs.is_secret(word) {
+            return self.hide(word, Kind::Secret, whole);
         }
         if let Some((start, kind)) = inside::assignment(word) {
             let (name, value) = word.split_at(start);

@@ -1,9 +1,9 @@
 //! Detects which argument is a script: what follows `-c` of a shell, not of any program.
 
-/// Programs that take a script after `-c`, also after other options.
-const SHELLS: [&str; 14] = [
+/// Programs that take a script behind `-c`, also after other options.
+const SHELLS: [&str; 15] = [
     "sh", "bash", "dash", "ash", "zsh", "ksh", "mksh", "fish", "csh", "tcsh", "python", "python2",
-    "python3", "busybox",
+    "python3", "busybox", "expect",
 ];
 /// Programs that take one after `-e`.
 const INTERPRETERS: [&str; 6] = ["perl", "ruby", "node", "nodejs", "lua", "bun"];

@@ -55,7 +55,7 @@ pub fn resolve(paths: &[PathBuf], journal: bool) -> Result<Vec<Source>, SourceEr
             if segments.is_empty() {
                 return Err(SourceError::Empty(path.clone()));
             }
-            sources.extend(segments.into_iter().map(|segment| Source::Segment(segment.path)));
+            sources.extend(segments.into_iter().map(Source::Segment));
         } else {
             sources.push(Source::File(path.clone()));
         }

@@ -2,8 +2,14 @@
 //! without an item.
 
 use std::{
-    collections::VecDeque,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc,
+        atomic::{
+            AtomicBool, AtomicUsize,
+            Ordering::{AcqRel, Acquire, Release},
+        },
+        mpsc::{self, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
+    },
     time::Instant,
 };
 
@@ -36,43 +42,41 @@ pub enum Next<T> {
     End,
 }
 
-/// The sending end. After it is dropped, the receiver still gets what is queued.
-pub struct Sender<T>(Arc<Queue<T>>);
-
-/// The receiving end.
-pub struct Receiver<T>(Arc<Queue<T>>);
-
-/// Creates a queue.
-pub fn queue<T>(budget: Budget) -> (Sender<T>, Receiver<T>) {
-    let state = State {
-        waiting: VecDeque::new(),
-        cost: 0,
-        told: false,
-        sender_is_gone: false,
-        receiver_is_gone: false,
-    };
-    let queue = Arc::new(Queue { budget, state: Mutex::new(state), changed: Condvar::new() });
-    (Sender(Arc::clone(&queue)), Receiver(queue))
-}
-
-struct Queue<T> {
+/// The end that is filled. When it is dropped, what is queued is still given.
+pub struct Sender<T> {
+    to: SyncSender<Option<(T, usize)>>,
     budget: Budget,
-    state: Mutex<State<T>>,
-    changed: Condvar,
+    waiting: Arc<Waiting>,
 }
 
-struct State<T> {
-    waiting: VecDeque<(T, usize)>,
-    cost: usize,
-    told: bool,
-    sender_is_gone: bool,
-    receiver_is_gone: bool,
+/// The end that is emptied.
+pub struct Receiver<T> {
+    from: mpsc::Receiver<Option<(T, usize)>>,
+    waiting: Arc<Waiting>,
 }
 
-impl<T> Queue<T> {
-    /// Nothing panics under the lock.
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+#[derive(Default)]
+struct Waiting {
+    number: AtomicUsize,
+    cost: AtomicUsize,
+    /// Whoever empties it is yet to look up.
+    told: AtomicBool,
+    /// Nobody empties it any more.
+    gone: AtomicBool,
+}
+
+/// A new queue.
+pub fn queue<T>(budget: Budget) -> (Sender<T>, Receiver<T>) {
+    // One more, for whoever is told to look up.
+    let (to, from) = sync_channel(budget.most + 1);
+    let waiting = Arc::new(Waiting::default());
+    (Sender { to, budget, waiting: Arc::clone(&waiting) }, Receiver { from, waiting })
+}
+
+impl Waiting {
+    fn take_back(&self, cost: usize) {
+        self.number.fetch_sub(1, AcqRel);
+        self.cost.fetch_sub(cost, AcqRel);
     }
 }
 
@@ -82,72 +86,59 @@ impl<T> Sender<T> {
     /// # Errors
     /// The queue is full, or the receiver was dropped.
     pub fn offer(&self, one: T, cost: usize) -> Result<(), Refused> {
-        let Budget { most, cost: most_cost } = self.0.budget;
-        let mut state = self.0.lock();
-        if state.receiver_is_gone {
+        let Self { to, budget, waiting } = self;
+        if waiting.gone.load(Acquire) {
             return Err(Refused::Gone);
         }
-        if state.waiting.len() >= most || cost > most_cost.saturating_sub(state.cost) {
-            return Err(Refused::Full);
-        }
-        state.cost += cost;
-        state.waiting.push_back((one, cost));
-        drop(state);
-        self.0.changed.notify_one();
-        Ok(())
+        let number = waiting.number.fetch_add(1, AcqRel);
+        let left = budget.cost.saturating_sub(waiting.cost.fetch_add(cost, AcqRel));
+        let refused = match number >= budget.most || cost > left {
+            true => Refused::Full,
+            false => match to.try_send(Some((one, cost))) {
+                Ok(()) => return Ok(()),
+                Err(TrySendError::Full(_)) => Refused::Full,
+                Err(TrySendError::Disconnected(_)) => Refused::Gone,
+            },
+        };
+        waiting.take_back(cost);
+        Err(refused)
     }
 
     /// Wakes the receiver. Several calls count as one, and take no space.
     pub fn tell(&self) {
-        self.0.lock().told = true;
-        self.0.changed.notify_one();
+        if !self.waiting.told.swap(true, AcqRel) {
+            // There is room for it, or nobody who would look up.
+            let _ = self.to.try_send(None);
+        }
     }
 }
 
 impl<T> Receiver<T> {
     /// Returns what comes next. Waits until this time, or without limit.
     pub fn next(&self, until: Option<Instant>) -> Next<T> {
-        let mut state = self.0.lock();
-        loop {
-            if let Some((one, cost)) = state.waiting.pop_front() {
-                state.cost -= cost;
-                return Next::One(one);
+        let next = match until {
+            None => self.from.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(until) => self.from.recv_timeout(until.saturating_duration_since(Instant::now())),
+        };
+        match next {
+            Ok(Some((one, cost))) => {
+                self.waiting.take_back(cost);
+                Next::One(one)
             }
-            if state.sender_is_gone {
-                return Next::End;
+            Ok(None) => {
+                self.waiting.told.swap(false, AcqRel);
+                Next::Nothing
             }
-            if std::mem::take(&mut state.told) {
-                return Next::Nothing;
-            }
-            state = match until {
-                None => self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
-                Some(until) => {
-                    let left = until.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        return Next::Nothing;
-                    }
-                    let waited = self.0.changed.wait_timeout(state, left);
-                    waited.unwrap_or_else(PoisonError::into_inner).0
-                }
-            };
+            Err(RecvTimeoutError::Timeout) => Next::Nothing,
+            Err(RecvTimeoutError::Disconnected) => Next::End,
         }
     }
 }
 
-impl<T> Drop for Sender<T> {
-    fn drop(&mut self) {
-        self.0.lock().sender_is_gone = true;
-        self.0.changed.notify_one();
-    }
-}
-
 impl<T> Drop for Receiver<T> {
+    /// Before there may be no room.
     fn drop(&mut self) {
-        let mut state = self.0.lock();
-        state.receiver_is_gone = true;
-        let unwanted = std::mem::take(&mut state.waiting);
-        drop(state);
-        drop(unwanted);
+        self.waiting.gone.store(true, Release);
     }
 }
 
@@ -180,8 +171,8 @@ mod tests {
         sender.tell();
         sender.tell();
         sender.offer('a', 1).unwrap();
-        assert_eq!(receiver.next(None), Next::One('a'));
         assert_eq!(receiver.next(None), Next::Nothing);
+        assert_eq!(receiver.next(None), Next::One('a'));
         let soon = Instant::now() + Duration::from_millis(1);
         assert_eq!(receiver.next(Some(soon)), Next::Nothing);
         assert!(Instant::now() >= soon);

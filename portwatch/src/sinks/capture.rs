@@ -6,6 +6,7 @@
 //! with other names are never changed ([`folder`]).
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
     time::Duration,
@@ -115,30 +116,13 @@ impl Advised for CaptureError {
     }
 }
 
-/// A file of a capture.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Segment {
-    /// Its name without endings.
-    pub stem: String,
-    /// Whether it is closed and compressed.
-    pub closed: bool,
-    /// Its path.
-    pub path: PathBuf,
-}
-
 const OPEN: &str = ".jsonl";
 const CLOSED: &str = ".jsonl.zst";
 
-impl Segment {
-    /// Returns the segment at `path`, by its name.
-    fn at(path: PathBuf) -> Option<Self> {
-        let name = path.file_name()?.to_str()?;
-        let (stem, closed) = match name.strip_suffix(CLOSED) {
-            Some(stem) => (stem, true),
-            None => (name.strip_suffix(OPEN)?, false),
-        };
-        Some(Self { stem: stem.to_owned(), closed, path })
-    }
+/// A segment's name without endings, and whether it is closed.
+fn parts(name: &str) -> Option<(&str, bool)> {
+    let closed = name.strip_suffix(CLOSED).map(|stem| (stem, true));
+    closed.or_else(|| name.strip_suffix(OPEN).map(|stem| (stem, false)))
 }
 
 /// Returns all segments of a directory, oldest first, for reading: files with the endings of
@@ -146,26 +130,21 @@ impl Segment {
 /// closed one is returned.
 ///
 /// # Errors
-/// The directory cannot be listed.
-pub fn segments(folder: &Path) -> io::Result<Vec<Segment>> {
-    let mut all = Vec::new();
+/// The folder cannot be listed.
+pub fn segments(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut all = BTreeMap::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        // Links are not followed.
-        if entry.file_type()?.is_file() {
-            all.extend(Segment::at(entry.path()));
+        let name = entry.file_name();
+        // Not what a link leads to.
+        if entry.file_type()?.is_file()
+            && let Some((stem, closed)) = name.to_str().and_then(parts)
+            && (closed || !all.contains_key(stem))
+        {
+            all.insert(stem.to_owned(), entry.path());
         }
     }
-    all.sort();
-    all.dedup_by(|later, earlier| {
-        // Sorted, so the closed one comes later.
-        let twice = later.stem == earlier.stem;
-        if twice {
-            std::mem::swap(later, earlier);
-        }
-        twice
-    });
-    Ok(all)
+    Ok(all.into_values().collect())
 }
 
 /// Returns a segment's name without endings.
@@ -217,8 +196,8 @@ mod tests {
             fs::write(folder.path().join(name), "").unwrap();
         }
         let found = segments(folder.path()).unwrap();
-        let found: Vec<_> = found.iter().map(|s| (s.stem.as_str(), s.closed)).collect();
-        assert_eq!(found, [("a", true), ("b", true), ("c", false)]);
+        let names = ["a.jsonl.zst", "b.jsonl.zst", "c.jsonl"];
+        assert_eq!(found, names.map(|name| folder.path().join(name)));
     }
 
     #[test]
@@ -253,6 +232,6 @@ mod tests {
         std::os::unix::fs::symlink(at("a.jsonl"), at("c.jsonl")).unwrap();
         folder::tests::fifo(&at("d.jsonl"));
         let found = segments(folder.path()).unwrap();
-        assert_eq!(found.iter().map(|segment| &*segment.stem).collect::<Vec<_>>(), ["a"]);
+        assert_eq!(found, [at("a.jsonl")]);
     }
 }

@@ -1,6 +1,6 @@
 //! The settings of a sink, and which sinks exclude each other.
 
-use std::{fmt, io::Write, os::fd::AsFd, path::PathBuf};
+use std::{io::Write, os::fd::AsFd, path::PathBuf};
 
 use anstream::ColorChoice;
 use serde::{Deserialize, Deserializer, Serialize, de};
@@ -108,14 +108,8 @@ impl Keys {
     }
 }
 
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.entry().name)
-    }
-}
-
-/// Checks whether all can be used together: each once, a capture once for each directory, and
-/// one on stdout.
+/// Whether all can be had together: each once, a capture once for each folder, and one on
+/// stdout.
 ///
 /// # Errors
 /// The first two that cannot.

@@ -1,3 +1,5 @@
+use strum::VariantArray as _;
+
 use super::*;
 
 fn capture(folder: &str) -> Table {
@@ -24,7 +26,7 @@ fn entries_name_the_keys_that_there_are() {
     let keys = serde_json::to_value(capture("/a")).unwrap();
     let mut known: Vec<_> = keys.as_object().unwrap().keys().map(String::as_str).collect();
     known.sort_unstable();
-    let named = Kind::ALL.iter().flat_map(|kind| [kind.entry().needs, kind.entry().takes]);
+    let named = Kind::VARIANTS.iter().flat_map(|kind| [kind.entry().needs, kind.entry().takes]);
     let mut named: Vec<_> = named.flatten().copied().chain(["type"]).collect();
     named.sort_unstable();
     named.dedup();
@@ -33,8 +35,8 @@ fn entries_name_the_keys_that_there_are() {
 
 #[test]
 fn a_place_is_the_name() {
-    for kind in Kind::ALL {
+    for kind in Kind::VARIANTS {
         assert_eq!(kind.entry().place.0, format!("sink.{kind}"));
-        assert_eq!(serde_json::to_value(kind).unwrap(), kind.entry().name);
+        assert_eq!(serde_json::to_value(kind).unwrap(), kind.to_string());
     }
 }

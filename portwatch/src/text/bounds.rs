@@ -87,6 +87,15 @@ fn cost(char: char) -> usize {
     u8::try_from(char).ok().filter(u8::is_ascii).map_or(char.len_utf8(), in_json)
 }
 
+/// `7, 8 and 9 more`.
+pub fn first_of(all: &[impl ToString], most: usize) -> String {
+    let first: Vec<_> = all.iter().take(most).map(ToString::to_string).collect();
+    match all.len().saturating_sub(most) {
+        0 => first.join(", "),
+        more => format!("{} and {more} more", first.join(", ")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -68,31 +68,10 @@ mod tests {
     #[test]
     fn what_is_not_seen_is_shown() {
         for char in [
-            '\u{ad}',
-            '\u{34f}',
-            '\u{115f}',
-            '\u{1160}',
-            '\u{17b4}',
-            '\u{17b5}',
-            '\u{180e}',
-            '\u{2028}',
-            '\u{2029}',
-            '\u{2065}',
-            '\u{2800}',
-            '\u{3000}',
-            '\u{3164}',
-            '\u{a0}',
-            '\u{fe0f}',
-            '\u{ffa0}',
-            '\u{fff9}',
-            '\u{fffb}',
-            '\u{ffff}',
-            '\u{e0001}',
-            '\u{e0041}',
-            '\u{e007f}',
-            '\u{e0100}',
-            '\u{e01ef}',
-            '\u{1d173}',
+            '\u{ad}', '\u{34f}', '\u{115f}', '\u{1160}', '\u{17b4}', '\u{17b5}', '\u{180e}',
+            '\u{2028}', '\u{2029}', '\u{2065}', '\u{2800}', '\u{3000}', '\u{3164}', '\u{a0}',
+            '\u{fe0f}', '\u{ffa0}', '\u{fff9}', '\u{fffb}', '\u{ffff}', '\u{e0001}', '\u{e0041}',
+            '\u{e007f}', '\u{e0100}', '\u{e01ef}', '\u{1d173}',
         ] {
             let shown = printable(&format!("a{char}b")).into_owned();
             assert_eq!(shown, format!("a\\u{{{:x}}}b", u32::from(char)));

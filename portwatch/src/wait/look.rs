@@ -2,7 +2,6 @@
 //! entry with the kernel's rules.
 
 use std::{
-    borrow::Cow,
     collections::BTreeMap,
     net::{IpAddr, Ipv6Addr},
     time::{Duration, Instant},
@@ -21,35 +20,18 @@ use crate::{
         sockets::{ListError, PATIENT, dump_once},
     },
     evidence::{Device, Failure, Family, Protocol, Socket, State},
+    explain::Question,
 };
 
 /// The condition to wait for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Asked {
     /// A bind would succeed, in the network namespace of this process.
-    Free {
-        /// The bind's own end.
-        at: Endpoint,
-        /// A bind with SO_REUSEADDR.
-        reuseaddr: bool,
-    },
+    Free(Question),
     /// A TCP socket listens, a UDP socket is bound; in the same namespace.
-    Listening(Endpoint),
+    Listening(Question),
     /// The bind that failed would succeed now, in the namespace where it failed.
     FreeAgain(Box<FailedBind>),
-}
-
-/// A port, where it is looked at.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint {
-    /// TCP or UDP.
-    pub protocol: Protocol,
-    /// The address; `None` for any.
-    pub address: Option<IpAddr>,
-    /// The interface, if the bind is limited to one.
-    pub device: Option<Device>,
-    /// The port.
-    pub port: u16,
 }
 
 /// A bind that failed, and what is known of the listener that was on the port.
@@ -75,26 +57,35 @@ impl FailedBind {
 }
 
 impl Asked {
-    /// Where it is looked at.
-    pub fn endpoint(&self) -> Cow<'_, Endpoint> {
+    /// The protocol.
+    pub fn protocol(&self) -> Protocol {
         match self {
-            Self::Free { at, .. } | Self::Listening(at) => Cow::Borrowed(at),
-            Self::FreeAgain(failed) => {
-                let Failure { protocol, address, ref device, port, .. } = failed.failure;
-                let (address, device) = (Some(address), device.clone());
-                Cow::Owned(Endpoint { protocol, address, device, port })
-            }
+            Self::Free(at) | Self::Listening(at) => at.protocol,
+            Self::FreeAgain(failed) => failed.failure.protocol,
         }
     }
 
     /// The port.
     pub fn port(&self) -> u16 {
-        self.endpoint().port
+        match self {
+            Self::Free(at) | Self::Listening(at) => at.port,
+            Self::FreeAgain(failed) => failed.failure.port,
+        }
+    }
+
+    /// The address and the interface; `None` for any.
+    pub fn place(&self) -> (Option<IpAddr>, Option<&Device>) {
+        match self {
+            Self::Free(at) | Self::Listening(at) => (at.address, at.device.as_ref()),
+            Self::FreeAgain(failed) => {
+                (Some(failed.failure.address), failed.failure.device.as_ref())
+            }
+        }
     }
 
     /// Whether it is TCP.
     pub fn is_tcp(&self) -> bool {
-        self.endpoint().protocol == Protocol::Tcp
+        self.protocol() == Protocol::Tcp
     }
 
     /// Whether it is a bind that should succeed, and no listener that should be there.
@@ -105,41 +96,38 @@ impl Asked {
     /// The bind in question.
     fn bind(&self) -> Failure {
         match self {
-            Self::Free { at, reuseaddr } => at.bind(*reuseaddr),
-            Self::Listening(at) => at.bind(false),
+            Self::Free(at) | Self::Listening(at) => bind(at),
             Self::FreeAgain(failed) => failed.failure.clone(),
         }
     }
 }
 
-impl Endpoint {
-    /// A bind that sets no options but the one. Any address is `::`, and IPv4 with it:
-    /// whatever is in the way of `0.0.0.0` is in the way of that too.
-    fn bind(&self, reuseaddr: bool) -> Failure {
-        let address = self.address.unwrap_or(Ipv6Addr::UNSPECIFIED.into());
-        Failure {
-            // A bind to a specific address is IPv6 only (`__inet6_bind`).
-            v6only: is_v6_alone(address).map(|alone| alone && !address.is_unspecified()),
-            // Relevant only for binds that set SO_REUSEPORT.
-            uid: Some(0),
-            device: self.device.clone(),
-            ..Failure::untried(self.protocol, address, self.port, reuseaddr)
-        }
+/// A bind that sets no options but the one. Any address is `::`, and IPv4 with it:
+/// whatever is in the way of `0.0.0.0` is in the way of that too.
+fn bind(at: &Question) -> Failure {
+    let address = at.address.unwrap_or(Ipv6Addr::UNSPECIFIED.into());
+    Failure {
+        // A bind to a specific address is IPv6's alone (`__inet6_bind`).
+        v6only: is_v6_alone(address).map(|alone| alone && !address.is_unspecified()),
+        // Asked only of those that set SO_REUSEPORT.
+        uid: Some(0),
+        device: at.device.clone(),
+        ..Failure::untried(at.protocol, address, at.port, at.reuseaddr)
     }
+}
 
-    /// Whether what is sent to it arrives at the socket.
-    fn reaches(&self, socket: &Socket) -> bool {
-        let index = |device: &Option<Device>| device.as_ref().map(|device| device.index);
-        let (its, asked) = (index(&socket.device), index(&self.device));
-        if asked.is_some() && its.is_some() && its != asked {
-            return false;
-        }
-        let Some(address) = self.address else { return true };
-        let own = socket.local.ip();
-        let own = End::new(Family::of(own), own, socket.v6only == Some(true));
-        let asked = End::new(Family::of(address), address, is_v6_alone(address) == Some(true));
-        equal(own, asked, Wildcards::First)
+/// Whether what is sent to the address and port in question arrives at the socket.
+fn reaches(at: &Question, socket: &Socket) -> bool {
+    let index = |device: &Option<Device>| device.as_ref().map(|device| device.index);
+    let (its, asked) = (index(&socket.device), index(&at.device));
+    if asked.is_some() && its.is_some() && its != asked {
+        return false;
     }
+    let Some(address) = at.address else { return true };
+    let own = socket.local.ip();
+    let own = End::new(Family::of(own), own, socket.v6only == Some(true));
+    let asked = End::new(Family::of(address), address, is_v6_alone(address) == Some(true));
+    equal(own, asked, Wildcards::First)
 }
 
 /// Returns whether an IPv6 address is not an IPv4-mapped one.
@@ -220,7 +208,7 @@ pub fn look(
     kernel: Kernel,
     asked: &Asked,
 ) -> Result<Standing, ListError> {
-    let queries = match protocol_number(asked.endpoint().protocol) {
+    let queries = match protocol_number(asked.protocol()) {
         _ if asked.is_tcp() => vec![Query::Tcp],
         Some(protocol) => {
             [Family::Ipv4, Family::Ipv6].map(|family| Query::Other { protocol, family }).to_vec()
@@ -288,7 +276,7 @@ impl<'a> Judge<'a> {
 
     fn take(&mut self, row: Socket) {
         match self.asked {
-            Asked::Free { reuseaddr, .. } => self.against_bind(*reuseaddr, row),
+            Asked::Free(at) => self.against_bind(at.reuseaddr, row),
             // It has met what nobody could see, so that nothing is taken for granted.
             Asked::FreeAgain(failed) => self.against_bind(false, failed.recalled(row)),
             Asked::Listening(at) => self.for_listening(at, row),
@@ -316,9 +304,9 @@ impl<'a> Judge<'a> {
         self.standing.add(row);
     }
 
-    fn for_listening(&mut self, at: &Endpoint, row: Socket) {
+    fn for_listening(&mut self, at: &Question, row: Socket) {
         let open = if at.protocol == Protocol::Tcp { State::Listen } else { State::Unconn };
-        if row.state == open && at.reaches(&row) {
+        if row.state == open && reaches(at, &row) {
             if !self.standing.met {
                 self.standing.kinds.clear();
             }

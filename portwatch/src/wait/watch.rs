@@ -62,7 +62,7 @@ impl Watch {
     pub fn of(asked: &[Asked]) -> Self {
         let ports: Vec<u16> = asked.iter().map(Asked::port).collect();
         match asked.first() {
-            Some(Asked::Free { at, .. }) => match Destroyed::open(at.protocol, ports) {
+            Some(Asked::Free(at)) => match Destroyed::open(at.protocol, ports) {
                 Ok(destroyed) => Self::Destroyed(destroyed),
                 Err(error) => {
                     tracing::debug!(%error, "sock_diag does not report destroyed sockets");

@@ -8,7 +8,7 @@ use crate::{
     enrich::host::Host,
     wait::{
         Port, State,
-        look::{Asked, Endpoint, Standing},
+        look::{Asked, Standing},
     },
 };
 
@@ -51,12 +51,12 @@ impl Line {
         let waited = met_after.unwrap_or(state.waited);
         let (count, max_remaining_ms) = standing.time_wait();
         let listens = !asked.is_free();
-        let Endpoint { protocol, address, device, port } = asked.endpoint().into_owned();
+        let (address, device) = asked.place();
         Self {
-            port,
+            port: asked.port(),
             address,
-            device: device.and_then(|device| device.name),
-            protocol: protocol.into(),
+            device: device.and_then(|device| device.name.clone()),
+            protocol: asked.protocol().into(),
             free: (!listens).then_some(standing.met),
             listening: listens.then_some(standing.met),
             waited_ms: u64::try_from(waited.as_millis()).unwrap_or(u64::MAX),

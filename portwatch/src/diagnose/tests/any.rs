@@ -32,12 +32,7 @@ fn text() -> impl Strategy<Value = String> {
     prop_oneof![
         any::<String>(),
         select(vec![
-            "java",
-            "systemd",
-            "docker-proxy",
-            "kube-proxy",
-            "app-2.4.0 (deleted)",
-            "it's"
+            "java", "systemd", "docker-proxy", "kube-proxy", "app-2.4.0 (deleted)", "it's"
         ])
         .prop_map(str::to_owned),
         "[a-z]{1,300}\\.(service|socket|scope)",
@@ -128,18 +123,8 @@ fn socket() -> BoxedStrategy<Socket> {
 fn state() -> impl Strategy<Value = State> {
     use State::*;
     select(vec![
-        Listen,
-        Bound,
-        Unconn,
-        Established,
-        SynSent,
-        SynRecv,
-        FinWait1,
-        FinWait2,
-        CloseWait,
-        LastAck,
-        Closing,
-        TimeWait,
+        Listen, Bound, Unconn, Established, SynSent, SynRecv, FinWait1, FinWait2, CloseWait,
+        LastAck, Closing, TimeWait,
     ])
 }
 

@@ -78,14 +78,7 @@ pub fn read(process: &Process, held: Endpoint) -> Option<Proxy> {
             Says::Id => proxy.id = Some(value).filter(is_id).map(str::to_owned),
             Says::Name if value.is_empty() => {}
             Says::Name => proxy.name = Some(cut(value, MOST_NAME)),
-            Says::Protocol => {
-                proxy.host.protocol = match value {
-                    "tcp" => Protocol::Tcp,
-                    "udp" => Protocol::Udp,
-                    "sctp" => Protocol::Sctp,
-                    _ => proxy.host.protocol,
-                }
-            }
+            Says::Protocol => proxy.host.protocol = value.parse().unwrap_or(held.protocol),
             Says::HostAddress => proxy.host.address = value.parse().unwrap_or(held.address),
             Says::HostPort => proxy.host.port = value.parse().unwrap_or(held.port),
             Says::ContainerAddress => address = value.parse().ok(),

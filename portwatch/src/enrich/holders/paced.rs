@@ -4,9 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use portwatch_common::OpenFile;
-
-use crate::kernel::files::{Files, SearchError};
+use crate::kernel::files::{Files, Looked, SearchError, Sought, Take};
 
 /// The time of a pass is valid for this many times its length, because files are closed too.
 const BELIEVED: u32 = 20;
@@ -27,13 +25,11 @@ impl Paced {
     pub fn new(files: Box<dyn Files>) -> Self {
         Self { files, last: None }
     }
+}
 
+impl Files for Paced {
     /// Makes a pass if one that takes half as long as the last would end in time.
-    fn pass(
-        &mut self,
-        deadline: Instant,
-        pass: impl FnOnce(&mut dyn Files) -> Result<(), SearchError>,
-    ) -> Result<(), SearchError> {
+    fn search(&mut self, sought: Sought<'_>, deadline: Instant, take: Take<'_>) -> Looked {
         let began = Instant::now();
         let left = deadline.saturating_duration_since(began);
         if let Some(Pass { ended, took }) = self.last
@@ -42,29 +38,10 @@ impl Paced {
         {
             return Err(SearchError::TooLong { took });
         }
-        let result = pass(&mut *self.files);
+        let result = self.files.search(sought, deadline, take);
         let ended = Instant::now();
         self.last = Some(Pass { ended, took: ended.duration_since(began) });
         result
-    }
-}
-
-impl Files for Paced {
-    fn search(
-        &mut self,
-        inodes: &[u64],
-        deadline: Instant,
-        take: &mut dyn FnMut(OpenFile),
-    ) -> Result<(), SearchError> {
-        self.pass(deadline, |files| files.search(inodes, deadline, take))
-    }
-
-    fn in_flight(
-        &mut self,
-        deadline: Instant,
-        take: &mut dyn FnMut(OpenFile),
-    ) -> Result<(), SearchError> {
-        self.pass(deadline, |files| files.in_flight(deadline, take))
     }
 }
 
@@ -78,22 +55,9 @@ mod tests {
     struct Slow(Duration);
 
     impl Files for Slow {
-        fn search(
-            &mut self,
-            _inodes: &[u64],
-            _deadline: Instant,
-            _take: &mut dyn FnMut(OpenFile),
-        ) -> Result<(), SearchError> {
+        fn search(&mut self, _: Sought<'_>, _: Instant, _: Take<'_>) -> Looked {
             thread::sleep(self.0);
             Ok(())
-        }
-
-        fn in_flight(
-            &mut self,
-            deadline: Instant,
-            take: &mut dyn FnMut(OpenFile),
-        ) -> Result<(), SearchError> {
-            self.search(&[], deadline, take)
         }
     }
 
@@ -101,7 +65,8 @@ mod tests {
     fn a_pass_that_would_be_late_is_not_made() {
         const LONG: Duration = Duration::from_millis(100);
         let mut files = Paced::new(Box::new(Slow(LONG)));
-        let mut search = |patience| files.search(&[1], Instant::now() + patience, &mut |_| ());
+        let mut search =
+            |patience| files.search(Sought::InFlight, Instant::now() + patience, &mut |_| ());
         assert!(search(LONG / 10).is_ok(), "nobody knows yet how long it takes");
         let why = search(LONG / 10).unwrap_err().to_string();
         assert!(why.starts_with("a search of all open files takes 1"), "{why}");

@@ -9,13 +9,13 @@ use crate::{
     enrich::tests::fake::{OnRecord, OpenFiles, process},
     evidence::State,
     kernel::{
-        files::{NoFiles, SearchError},
+        files::{Loaded, SearchError},
         records::NoRecords,
     },
 };
 
 fn no_files() -> Holders {
-    Holders::new(Box::new(NoFiles(SearchError::NotLoaded)))
+    Holders::new(Box::new(Loaded::Err(SearchError::NotLoaded)))
 }
 
 fn fake(root: &TempDir) -> Host {

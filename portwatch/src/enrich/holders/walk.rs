@@ -1,17 +1,14 @@
 //! The search in /proc, where the kernel's own is not available: every process's descriptors,
 //! within a deadline.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-    time::Instant,
-};
+use std::{fs, io, path::Path, time::Instant};
 
 use super::{Wanted, descriptors::Descriptor};
 use crate::{
-    enrich::host::{Host, read_beginning},
+    enrich::host::{Host, numbered, read_beginning},
     evidence::{Fact, Gap},
     kernel::nsfs::Hidden,
+    text::bounds,
 };
 
 /// Descriptors between two checks of the deadline: a process may have half a million.
@@ -115,15 +112,9 @@ impl Walk {
         let mut pids = self.refused;
         pids.dedup();
         if !pids.is_empty() {
-            let names: Vec<String> = pids.iter().take(MOST).map(u32::to_string).collect();
-            let more = match pids.len().saturating_sub(MOST) {
-                0 => String::new(),
-                more => format!(" and {more} more"),
-            };
-            gaps.push(Gap::denied(
-                Fact::Holders,
-                format!("access to the descriptors of pid {}{more} was denied", names.join(", ")),
-            ));
+            let pids = bounds::first_of(&pids, MOST);
+            let why = format!("access to the descriptors of pid {pids} was denied");
+            gaps.push(Gap::denied(Fact::Holders, why));
         }
         if self.late {
             gaps.push(Gap::new(Fact::Holders, "the search took longer than its deadline"));
@@ -146,12 +137,6 @@ fn is_of_kernel(proc_folder: &Path) -> bool {
         .rsplit_once(')')
         .and_then(|(_, after)| after.split_ascii_whitespace().nth(6)?.parse::<u32>().ok());
     flags.is_some_and(|flags| flags & PF_KTHREAD != 0)
-}
-
-/// The subdirectories whose names are numbers, read as they are needed.
-fn numbered(folder: &Path) -> impl Iterator<Item = (u32, PathBuf)> + use<> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())))
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     engines,
-    enrich::host::{Host, NetnsRef},
+    enrich::host::{Host, NetnsRef, numbered},
     kernel::nsfs,
 };
 
@@ -124,12 +124,5 @@ pub fn any_process(host: &Host, wanted: u32, deadline: Instant) -> io::Result<Fi
 
 /// Returns the namespace file of every process.
 pub fn processes(host: &Host) -> impl Iterator<Item = PathBuf> {
-    fs::read_dir(&host.proc_root)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter(|entry| {
-            entry.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit())
-        })
-        .map(|entry| entry.path().join("ns/net"))
+    numbered(&host.proc_root).map(|(_, folder)| folder.join("ns/net"))
 }

@@ -75,7 +75,7 @@ fn a_listing_without_end_is_left_at_the_deadline() {
     assert!(found.broken, "its socket still has a part of the reply");
     assert_eq!(found.sockets.len(), 2);
     assert!(found.time_wait.count > 4);
-    let what: Vec<_> = gaps.iter().map(|gap| gap.what.name()).collect();
+    let what: Vec<_> = gaps.iter().map(|gap| gap.what.to_string()).collect();
     assert_eq!(what, ["sockets", "time_wait"]);
     assert!(gaps.iter().all(|gap| !gap.why.is_empty() && !gap.denied));
 }
@@ -85,7 +85,7 @@ fn without_time_the_listeners_are_listed_all_the_same() {
     let (found, gaps, received) = listed(Duration::ZERO);
     let listening = found.sockets.iter().filter(|row| row.state == State::Listen).count();
     assert_eq!((listening, received), (1, 2), "one datagram of what has no end");
-    assert_eq!(gaps.first().map(|gap| gap.what.name()), Some("sockets"));
+    assert_eq!(gaps.first().map(|gap| &gap.what), Some(&Fact::Sockets));
 }
 
 fn row(state: State, local: SocketAddr, inode: Option<u64>, expires_ms: u64) -> Socket {

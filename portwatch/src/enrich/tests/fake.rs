@@ -6,7 +6,7 @@ use std::time::Instant;
 use portwatch_common::OpenFile;
 
 use super::*;
-use crate::kernel::files::Files;
+use crate::kernel::files::{Files, Looked, Sought, Take};
 
 /// Replies in order; when none is left, it times out, as if the kernel did not answer.
 pub struct Recorded {
@@ -163,7 +163,7 @@ pub fn refused(netns: u32) -> RawFailure {
 }
 
 pub fn enrich(host: Host, raw: &RawFailure) -> Evidence {
-    let files = Box::new(NoFiles(SearchError::NotLoaded));
+    let files = Box::new(Loaded::Err(SearchError::NotLoaded));
     Enricher::new(host, Box::new(NoRecords), files).enrich(raw, DEADLINE)
 }
 
@@ -183,10 +183,6 @@ impl Records for OnRecord {
         self.owners.get(&cookie).copied()
     }
 
-    fn arguments(&self, _owner: &Owner) -> Unredacted {
-        Unredacted::default()
-    }
-
     fn port(&self, _port: Port) -> Option<PortUse> {
         self.port
     }
@@ -194,42 +190,17 @@ impl Records for OnRecord {
     fn gone_cgroup(&self, id: u64) -> Option<String> {
         self.gone_cgroups.get(&id).cloned()
     }
-
-    fn may_have_connected(&self, _port: u16) -> bool {
-        true
-    }
-
-    fn origin(&self, _port: u16) -> Option<Origin> {
-        None
-    }
-
-    fn seed(&mut self, _owner: Owner, _arguments: &Arguments) {}
-
-    fn seed_connected(&mut self, _port: u16) {}
-
-    fn seeded(&mut self) {}
 }
 
 /// No process has a socket open; descriptors are in flight to these.
 pub struct UnderWay(pub Vec<u32>);
 
 impl Files for UnderWay {
-    fn search(
-        &mut self,
-        _inodes: &[u64],
-        _deadline: Instant,
-        _take: &mut dyn FnMut(OpenFile),
-    ) -> Result<(), SearchError> {
-        Ok(())
-    }
-
-    fn in_flight(
-        &mut self,
-        _deadline: Instant,
-        take: &mut dyn FnMut(OpenFile),
-    ) -> Result<(), SearchError> {
-        for &pid in &self.0 {
-            take(OpenFile { inode: 5, pid, tid: pid, fd: 9, reserved: 0 });
+    fn search(&mut self, sought: Sought<'_>, _: Instant, take: Take<'_>) -> Looked {
+        if matches!(sought, Sought::InFlight) {
+            for &pid in &self.0 {
+                take(OpenFile { inode: 5, pid, tid: pid, fd: 9, reserved: 0 });
+            }
         }
         Ok(())
     }
@@ -240,23 +211,11 @@ impl Files for UnderWay {
 pub struct OpenFiles(pub Vec<(u32, u64)>);
 
 impl Files for OpenFiles {
-    fn search(
-        &mut self,
-        inodes: &[u64],
-        _deadline: Instant,
-        take: &mut dyn FnMut(OpenFile),
-    ) -> Result<(), SearchError> {
+    fn search(&mut self, sought: Sought<'_>, _: Instant, take: Take<'_>) -> Looked {
+        let Sought::Sockets(inodes) = sought else { return Ok(()) };
         for &(pid, inode) in self.0.iter().filter(|(_, inode)| inodes.contains(inode)) {
             take(OpenFile { inode, pid, tid: pid, fd: 3, reserved: 0 });
         }
-        Ok(())
-    }
-
-    fn in_flight(
-        &mut self,
-        _deadline: Instant,
-        _take: &mut dyn FnMut(OpenFile),
-    ) -> Result<(), SearchError> {
         Ok(())
     }
 }

@@ -4,8 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Ways to give a secret; a percent sign marks its place.
-const WAYS: [&[&str]; 42] = [
+/// Ways to give a secret, its place marked by a percent sign.
+const WAYS: [&[&str]; 50] = [
     &["curl", "--user", "me:%", "h"],
     &["curl", "--proxy-user=me:%", "h"],
     &["curl", "-u", "me:%", "h"],
@@ -48,6 +48,14 @@ const WAYS: [&[&str]; 42] = [
     &["app", "me:%@tcp(db:3306)/"],
     &["app", "-Dapp.db.password=%"],
     &["app", "--opts=--token=%"],
+    &["isql", "dsn", "me", "%"],
+    &["sudo", "isql", "-v", "dsn", "me", "%"],
+    &["htpasswd", "-bc", "/etc/users", "me", "%"],
+    &["htpasswd", "-nb", "me", "%"],
+    &["docker", "exec", "web", "htpasswd", "-b", "/etc/users", "me", "%"],
+    &["mysqladmin", "-u", "root", "password", "%"],
+    &["openssl", "passwd", "-6", "%"],
+    &["rabbitmqctl", "add_user", "me", "%"],
 ];
 
 /// Arguments without a secret, which may precede one.

@@ -21,7 +21,7 @@ use rustix::{
 };
 
 use super::{
-    CLOSED, CaptureError, OPEN, moment_of,
+    CLOSED, CaptureError, OPEN, moment_of, parts,
     place::{PRIVATE, open_folder},
 };
 
@@ -170,12 +170,8 @@ impl Folder {
     pub fn segments(&self) -> io::Result<Vec<Entry>> {
         let mut all = Vec::new();
         for name in names(&self.fd)? {
-            let (stem, closed) = match (name.strip_suffix(CLOSED), name.strip_suffix(OPEN)) {
-                (Some(stem), _) => (stem, true),
-                (None, Some(stem)) => (stem, false),
-                (None, None) => continue,
-            };
-            if moment_of(stem).is_some()
+            if let Some((stem, closed)) = parts(&name)
+                && moment_of(stem).is_some()
                 && let Some(found) = own(&self.fd, &name)?
             {
                 let size = u64::try_from(found.st_size).unwrap_or(0);

@@ -17,13 +17,14 @@ fn row(state: State, local: &str) -> Socket {
     }
 }
 
-fn at(protocol: Protocol, target: &str) -> Endpoint {
+fn at(protocol: Protocol, target: &str) -> Question {
     let address: Option<SocketAddr> = target.parse().ok();
-    Endpoint { protocol, address: address.map(|address| address.ip()), device: None, port: 80 }
+    let address = address.map(|address| address.ip());
+    Question { protocol, address, device: None, port: 80, reuseaddr: false }
 }
 
 fn free(target: &str, reuseaddr: bool) -> Asked {
-    Asked::Free { at: at(Protocol::Tcp, target), reuseaddr }
+    Asked::Free(Question { reuseaddr, ..at(Protocol::Tcp, target) })
 }
 
 fn listening(target: &str) -> Asked {
@@ -87,7 +88,7 @@ fn reuseaddr_passes_what_connections_leave_and_nothing_else() {
 #[test]
 fn reuseaddr_passes_no_udp_socket() {
     for state in [State::Unconn, State::Established] {
-        let asked = Asked::Free { at: at(Protocol::Udp, "80"), reuseaddr: true };
+        let asked = Asked::Free(Question { reuseaddr: true, ..at(Protocol::Udp, "80") });
         assert!(!judged(&asked, [row(state, "127.0.0.1:80")]).met, "{state:?}");
     }
 }

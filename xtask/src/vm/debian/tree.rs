@@ -21,18 +21,8 @@ use crate::{
 
 /// In addition to the essential ones.
 const PACKAGES: [&str; 12] = [
-    "busybox-static",
-    "dbus",
-    "dbus-user-session",
-    "docker-cli",
-    "docker.io",
-    "iproute2",
-    "iptables",
-    "kmod",
-    "libpam-systemd",
-    "procps",
-    "systemd",
-    "systemd-sysv",
+    "busybox-static", "dbus", "dbus-user-session", "docker-cli", "docker.io", "iproute2",
+    "iptables", "kmod", "libpam-systemd", "procps", "systemd", "systemd-sysv",
 ];
 
 /// No documentation and no translations.

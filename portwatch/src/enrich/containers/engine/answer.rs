@@ -9,13 +9,10 @@ use serde::{
     de::{DeserializeOwned, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 
-use crate::{
-    enrich::containers::{
-        cut,
-        proxy::MOST_NAME,
-        published::{Listed, Port},
-    },
-    evidence::Protocol,
+use crate::enrich::containers::{
+    cut,
+    proxy::MOST_NAME,
+    published::{Listed, Port},
 };
 
 /// Ports and networks of a container that are kept.
@@ -131,12 +128,7 @@ impl Element for Published {
     /// A port that is only exposed has no host port.
     fn keep(self) -> Option<Port> {
         Some(Port {
-            protocol: match self.r#type?.as_str() {
-                "tcp" => Protocol::Tcp,
-                "udp" => Protocol::Udp,
-                "sctp" => Protocol::Sctp,
-                _ => return None,
-            },
+            protocol: self.r#type?.parse().ok()?,
             address: self.address.and_then(|address| address.parse().ok()),
             host: self.public_port.filter(|&port| port != 0)?,
             container: self.private_port,

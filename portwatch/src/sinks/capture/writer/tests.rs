@@ -88,7 +88,7 @@ fn a_file_that_is_taken_away_is_begun_anew_and_its_last_records_counted() {
     wait_until_seen(&mut capture);
     capture.write(&record(3)).unwrap();
     for segment in crate::sinks::capture::segments(folder.path()).unwrap() {
-        fs::remove_file(segment.path).unwrap();
+        fs::remove_file(segment).unwrap();
     }
     wait_until_seen(&mut capture);
     // The first record had been found on the disk: its removal afterwards is not counted.

@@ -2,9 +2,7 @@
 //! build script and xtask read it; docs/building.md shows it, and a test of xtask compares
 //! them.
 
-/// The toolchain of rustup that builds the kernel side if no package has `core` for it. Not
-/// pinned to a date: its LLVM must be the one that [`BPF_LINKER`] expects.
-pub const NIGHTLY: &str = "nightly";
+pub use crate::toolchain::NIGHTLY;
 
 /// Debian's compiler with `core` for the kernel side's target. Its LLVM decides which
 /// `llvm-N-dev` is installed.

@@ -1,0 +1,44 @@
+//! Function exits.
+
+use super::{CGROUPS, Hook, Probe, STATE, Spec};
+
+/// What is known of it.
+pub const SET: Spec = Spec {
+    help: "Function exits, or fail",
+    hooks: "exits of kernel functions",
+    is_tried: true,
+    needs_cgroup2: false,
+    probes: &[
+        Probe::required("pw_tcp_port", Hook::Fexit("inet_csk_get_port")),
+        exit("pw_udp4_port", "udp_v4_get_port", "failed binds of IPv4 UDP sockets"),
+        exit("pw_udp6_port", "udp_v6_get_port", "failed binds of IPv6 UDP sockets"),
+        exit("pw_inet_bind", "inet_bind", "SCTP and ICMP echo sockets over IPv4"),
+        exit("pw_inet6_bind", "inet6_bind", "SCTP and ICMP echo sockets over IPv6"),
+        exit(
+            "pw_same_addr",
+            "inet_rcv_saddr_equal",
+            "which socket blocks the bind, by the kernel's own check",
+        ),
+        exit(
+            "pw_conflict",
+            "inet_bind_conflict",
+            "which TCP socket blocks the bind, by the kernel's own check (6.1 and later)",
+        ),
+        STATE,
+        CGROUPS,
+    ],
+    more: |features| if features.cookies { &[] } else { &COOKIES },
+    misses: &[],
+    cost: |_| "less than a microsecond on a bind and its listen, nothing on other system calls",
+};
+
+/// Where function exits cannot have cookies made: without them nothing is on record.
+/// Without a cgroup2 hierarchy they cannot be attached, which is said.
+const COOKIES: [Probe; 2] = [
+    Probe::optional("pw_cookie4", Hook::CgroupBind, "previous holders of IPv4 ports"),
+    Probe::optional("pw_cookie6", Hook::CgroupBind, "previous holders of IPv6 ports"),
+];
+
+const fn exit(program: &'static str, function: &'static str, loss: &'static str) -> Probe {
+    Probe::optional(program, Hook::Fexit(function), loss)
+}
