@@ -5,7 +5,7 @@ use crate::{
     diagnose::{
         Move, Risk,
         case::Case,
-        moves::command,
+        moves::{command, look},
         responsibility::{self, Responsible},
         words,
     },
@@ -18,6 +18,10 @@ const MOST: usize = 32;
 /// Ends `holder`, and with it the others that keep the socket open and that nobody manages,
 /// because of `why`.
 pub fn end(case: &Case, holder: &Process, why: &str) -> Move {
+    // The first process is nobody's to end, and 0 would be the whole group of whoever pastes it.
+    if holder.pid <= 1 {
+        return look(case);
+    }
     let ended = together(case, holder);
     let pids = words::list(ended.iter().map(|process| process.pid.to_string()), " ");
     let one = ended.len() == 1;
@@ -86,7 +90,7 @@ fn together<'a>(case: &Case<'a>, holder: &'a Process) -> Vec<&'a Process> {
     let mut ended = vec![holder];
     let rest = holders.iter().filter(|other| {
         other.pid != holder.pid
-            && other.pid != 1
+            && other.pid > 1
             && !is_below(other)
             && other.uid == holder.uid
             && !is_own(other)

@@ -24,18 +24,20 @@ pub fn stop(case: &Case, holder: &Process, why: &str) -> Vec<Move> {
         Responsible::Job { by, child } => job(case, holder, by, child, why),
         Responsible::Unit(unit) => vec![by_unit(case, holder, unit, why)],
         Responsible::Machine(machine) => vec![by_machine(&machine, why)],
-        Responsible::Loop(Supervisor { pid: Some(shell), name, .. }) => vec![command(
-            format!("kill {shell} {}", holder.pid),
-            format!(
-                "{why}; a shell keeps restarting it{}: this ends the shell first, or it would be \
+        Responsible::Loop(Supervisor { pid: Some(shell @ 2..), name, .. }) if holder.pid > 1 => {
+            vec![command(
+                format!("kill {shell} {}", holder.pid),
+                format!(
+                    "{why}; a shell keeps restarting it{}: this ends the shell first, or it would be \
                  back at once",
-                name.as_deref()
-                    .filter(|name| !name.is_empty())
-                    .map(in_brackets)
-                    .unwrap_or_default()
-            ),
-            Risk::Interrupts,
-        )],
+                    name.as_deref()
+                        .filter(|name| !name.is_empty())
+                        .map(in_brackets)
+                        .unwrap_or_default()
+                ),
+                Risk::Interrupts,
+            )]
+        }
         Responsible::Loop(_) => vec![end(case, holder, why)],
         Responsible::Nobody(place) => vec![end(case, holder, &format!("{why}; {}", told(place)))],
         Responsible::Unknown => vec![status(holder, why)],

@@ -255,7 +255,16 @@ proptest! {
         for step in &diagnosis.moves {
             prop_assert!(!step.why.is_empty());
             let command = step.command.as_deref().unwrap_or_default();
-            prop_assert!(!command.contains("kill -9") && !command.contains("KILL"), "{command}");
+            prop_assert!(!command.contains("kill -9"), "{command}");
+            // Only where SIGTERM has no effect.
+            let deaf = |process: &Process| {
+                matches!(process.sigterm, Some(Sigterm::Ignored | Sigterm::Blocked))
+            };
+            let mut all = evidence.sockets.iter().flat_map(|socket| &socket.holders);
+            prop_assert!(!command.contains("KILL") || all.any(deaf), "{command}");
+            let mut words = command.split([' ', ';']);
+            let ends_first = words.next() == Some("kill") && words.any(|word| word == "1");
+            prop_assert!(!ends_first, "{command}");
             // Quotes are closed and nothing is left over: a shell would take it.
             prop_assert!(shlex::split(command).is_some(), "{command}");
         }

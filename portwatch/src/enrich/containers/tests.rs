@@ -169,7 +169,7 @@ fn without_an_engine_the_command_line_still_speaks() {
     let (found, why) = describe(&host(&root), proxy(&line, 0), tcp("0.0.0.0:80"));
     let found = found.unwrap();
     assert_eq!((found.id.as_deref(), found.name.as_deref()), (Some(WEB), Some("web")));
-    assert_eq!(why, "Podman has no API socket for that user");
+    assert_eq!(why, "Podman has no API socket on this host");
     let line = "docker-proxy -proto tcp -host-ip :: -host-port 80 -container-ip fd00::2 \
                 -container-port 8080";
     let (found, _) = describe(&host(&root), proxy(line, 0), tcp("[::]:80"));
