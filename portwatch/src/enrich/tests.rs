@@ -9,14 +9,14 @@ use std::{
 };
 
 use bytemuck::Zeroable as _;
-use portwatch_common::{Arguments, Owner, Port, PortUse};
+use portwatch_common::{Owner, Port, PortUse};
 use tempfile::TempDir;
 
 use super::*;
 use crate::{
     decode::RawTask,
     enrich::host::{DiagSocket, NetnsRef},
-    evidence::{Ephemeral, Family, Origin, Protocol, Socket, Stage, State, Unheld},
+    evidence::{Ephemeral, Family, Protocol, Socket, Stage, State, Unheld},
     kernel::{
         files::{Loaded, SearchError},
         records::NoRecords,

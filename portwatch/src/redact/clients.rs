@@ -231,6 +231,7 @@ impl Programs {
         self.in_backticks ^= word.matches('`').count() % 2 == 1;
         for part in word.split(SEPARATORS).skip(1) {
             self.begin();
+            self.words = self.words.filter(|words| !words.end_with_command());
             if !part.is_empty() {
                 self.see(part);
             }
