@@ -97,8 +97,9 @@ impl Words {
         !self.program.in_texts_with.is_empty()
     }
 
-    /// Whether the next word is a secret; `None` if it ends the command.
-    pub fn is_secret(&mut self, word: &str) -> Option<bool> {
+    /// Whether the next word, maybe of a shell's script, is a secret; `None` if it ends the
+    /// command.
+    pub fn is_secret(&mut self, word: &str, shell: bool) -> Option<bool> {
         let Program { behind, only_with, less_with, .. } = self.program;
         if !self.options_end && word.len() > 1 && word.starts_with('-') {
             let letters = || word.strip_prefix('-').into_iter().flat_map(str::chars);
@@ -111,7 +112,8 @@ impl Words {
             }
             return Some(false);
         }
-        if self.end_with_command() && matches!(word, "|" | "&&" | "||" | "&" | ";") {
+        let ends = shell || self.end_with_command();
+        if ends && matches!(word, "|" | "&&" | "||" | "&" | ";") {
             return None;
         }
         if !self.begun {
