@@ -194,9 +194,9 @@ impl Programs {
         self.of_text = positions::of_text(text);
     }
 
-    /// Whether the next word is a secret by its place.
-    pub fn is_secret(&mut self, word: &str) -> bool {
-        let is_secret = self.words.as_mut().map(|words| words.is_secret(word));
+    /// Whether the next word, maybe of a shell's script, is a secret by its place.
+    pub fn is_secret(&mut self, word: &str, shell: bool) -> bool {
+        let is_secret = self.words.as_mut().map(|words| words.is_secret(word, shell));
         if is_secret == Some(None) {
             self.words = None;
         }
@@ -231,6 +231,7 @@ impl Programs {
         self.in_backticks ^= word.matches('`').count() % 2 == 1;
         for part in word.split(SEPARATORS).skip(1) {
             self.begin();
+            self.words = self.words.filter(|words| !words.end_with_command());
             if !part.is_empty() {
                 self.see(part);
             }

@@ -91,9 +91,16 @@ impl Words {
         })
     }
 
-    /// Whether the next word is a secret; `None` if it ends the command.
-    pub fn is_secret(&mut self, word: &str) -> Option<bool> {
-        let Program { behind, only_with, less_with, in_texts_with, .. } = self.program;
+    /// Whether a separator ends them in any text: others may be in a title, where a secret
+    /// may have one in it.
+    pub fn end_with_command(&self) -> bool {
+        !self.program.in_texts_with.is_empty()
+    }
+
+    /// Whether the next word, maybe of a shell's script, is a secret; `None` if it ends the
+    /// command.
+    pub fn is_secret(&mut self, word: &str, shell: bool) -> Option<bool> {
+        let Program { behind, only_with, less_with, .. } = self.program;
         if !self.options_end && word.len() > 1 && word.starts_with('-') {
             let letters = || word.strip_prefix('-').into_iter().flat_map(str::chars);
             let has = |letter: &Option<char>| letter.is_some_and(|it| letters().any(|c| c == it));
@@ -105,7 +112,8 @@ impl Words {
             }
             return Some(false);
         }
-        if !in_texts_with.is_empty() && matches!(word, "|" | "&&" | "||" | "&" | ";") {
+        let ends = shell || self.end_with_command();
+        if ends && matches!(word, "|" | "&&" | "||" | "&" | ";") {
             return None;
         }
         if !self.begun {

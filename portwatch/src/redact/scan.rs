@@ -159,7 +159,7 @@ impl Scan {
         if let Some(safe) = self.short_option(word, whole) {
             return safe;
         }
-        if self.programs.is_secret(word) {
+        if self.programs.is_secret(word, self.shell) {
             return self.hide(word, Kind::Secret, whole);
         }
         if let Some((start, kind)) = inside::assignment(word) {
