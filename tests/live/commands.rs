@@ -9,6 +9,7 @@ use std::{
 use portwatch_tests::{
     cgroup::Slice,
     event::Event,
+    golden,
     helper::Holder,
     op::{Op, Socket, tcp, udp},
     patience,
@@ -82,7 +83,8 @@ fn a_process_that_nobody_manages() {
     let scene = Scene::new();
     let other = scene.helper().holds([tcp("127.0.0.1:8081").listening()]);
     let holder = scene.helper().holds([tcp(ADDRESS).listening()]);
-    let event = scene.event_of(&scene.helper().is_refused(tcp(ADDRESS)));
+    let refused = scene.helper().is_refused(tcp(ADDRESS));
+    let event = scene.event_of(&refused);
     frees(&scene, &event, &[holder.pid()], tcp(ADDRESS).listening(), &[&other]);
 }
 
@@ -93,7 +95,8 @@ fn a_process_that_is_stopped() {
     let holder = scene.helper().holds([tcp(ADDRESS).listening()]);
     let pid = Pid::from_raw(i32::try_from(holder.pid()).unwrap()).unwrap();
     kill_process(pid, Signal::STOP).unwrap();
-    let event = scene.event_of(&scene.helper().is_refused(tcp(ADDRESS)));
+    let refused = scene.helper().is_refused(tcp(ADDRESS));
+    let event = scene.event_of(&refused);
     event.includes(&json!({"sockets": [{"holders": [{"state": "stopped"}]}]}));
     assert!(event.text("/diagnosis/summary").contains("stopped"), "{event}");
     frees(&scene, &event, &[holder.pid()], tcp(ADDRESS).listening(), &[]);
@@ -102,8 +105,9 @@ fn a_process_that_is_stopped() {
 #[test]
 fn a_process_that_ignores_the_signal() {
     let scene = Scene::new();
-    let holder = scene.helper().holds([Op::Ignore(15), tcp(ADDRESS).listening().into()]);
-    let event = scene.event_of(&scene.helper().is_refused(tcp(ADDRESS)));
+    let holder = scene.helper().noting([Op::Ignore(15)]).holds([tcp(ADDRESS).listening()]);
+    let refused = scene.helper().is_refused(tcp(ADDRESS));
+    let event = scene.event_of(&refused);
     frees(&scene, &event, &[holder.pid()], tcp(ADDRESS).listening(), &[]);
 }
 
@@ -161,13 +165,39 @@ fn who_sent_a_socket_is_shown() {
     sender.tells(Op::SendTo(path));
     // It answers when it has sent that.
     sender.does(tcp("127.0.0.1:8081"));
-    let event = scene.event_of(&scene.helper().is_refused(tcp(ADDRESS)));
+    let refused = scene.helper().is_refused(tcp(ADDRESS));
+    let event = scene.event_of(&refused);
     event.is_explained().includes(&json!({
         "diagnosis": {"holder": {"class": "received", "pid": receiver.pid()}},
     }));
+    golden::keep("class-received", &event);
     let shown = paste(&command(&event, 0));
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
     assert!(shown.contains(&sender.pid().to_string()), "{shown}\n{event}");
+}
+
+/// A daemon that listens for its programs is only asked about them.
+#[test]
+fn a_daemon_of_several_programs() {
+    let scene = Scene::new();
+    let xinetd = Alias::new("xinetd");
+    let holder = scene.helper().run_as(&xinetd).holds([tcp(ADDRESS).listening()]);
+    let refused = scene.helper().is_refused(tcp(ADDRESS));
+    let event = scene.event_of(&refused);
+    event.is_explained().includes(&json!({
+        "diagnosis": {
+            "holder": {"class": "app_daemon", "pid": holder.pid()},
+            "judgement": {"safe_to_stop": "no"},
+        },
+    }));
+    for step in event.list("/diagnosis/moves") {
+        assert_eq!(step["risk"], "none", "{event}");
+        if let Some(command) = step["command"].as_str() {
+            paste(command);
+        }
+    }
+    assert!(is_alive(holder.pid()));
+    golden::keep("class-app_daemon", &event);
 }
 
 #[test]
@@ -191,7 +221,8 @@ fn a_job_of_runit() {
         lines.iter().find_map(|line| line.json()?.get("pid")?.as_u64())
     });
     let server = u32::try_from(server.unwrap()).unwrap();
-    let event = scene.event_of(&scene.helper().is_refused(tcp(ADDRESS)));
+    let refused = scene.helper().is_refused(tcp(ADDRESS));
+    let event = scene.event_of(&refused);
     frees(&scene, &event, &[server], tcp(ADDRESS).listening(), &[]);
 }
 
@@ -209,7 +240,8 @@ fn a_tunnel_is_shown_by_its_device() {
     up.args("link set vxlan-shop up".split(' '));
     scene.netns.confine(&mut up);
     assert!(up.status().unwrap().success());
-    let event = scene.event_of(&scene.helper().is_refused(udp("0.0.0.0:4789")));
+    let refused = scene.helper().is_refused(udp("0.0.0.0:4789"));
+    let event = scene.event_of(&refused);
     event.includes(&json!({"diagnosis": {"holder": {"class": "kernel_socket"}}}));
     let shown = paste(&command(&event, 0));
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();

@@ -143,11 +143,22 @@ impl Event {
         }
         for number in 0..self.list("/diagnosis/moves").len() {
             let advice = self.advice(number);
-            if ["kill -9", "kill -KILL", "kill -s KILL"].iter().any(|kill| advice.contains(kill)) {
+            let kills =
+                ["kill -9", "kill -KILL", "kill -s KILL"].iter().any(|kill| advice.contains(kill));
+            if kills && !self.has_deaf_holder() {
                 _ = writeln!(faults, "a move kills without asking: {advice}");
             }
         }
         faults
+    }
+}
+
+impl Event {
+    /// Whether SIGTERM does nothing to a process that has the port.
+    fn has_deaf_holder(&self) -> bool {
+        let holders = |socket: &Value| socket["holders"].as_array().cloned().unwrap_or_default();
+        let mut all = self.list("/sockets").iter().flat_map(holders);
+        all.any(|holder| holder["sigterm"] == "ignored" || holder["sigterm"] == "blocked")
     }
 }
 
