@@ -70,11 +70,8 @@ fn an_answer_from_before_a_process_names_no_processes() {
     let (host, mut supervisors, mut gaps) = (host(&root), Supervisors::default(), Vec::new());
     let before = Timestamp::now();
     let after = before + jiff::SignedDuration::from_hours(1);
-    let policy = Supervisor {
-        restart: Some("on-failure".to_owned()),
-        restarts: Some(7),
-        ..unanswered()
-    };
+    let policy =
+        Supervisor { restart: Some("on-failure".to_owned()), restarts: Some(7), ..unanswered() };
     for (started, expected) in [(before, answered()), (after, policy), (before, answered())] {
         let mut process = Process { started: Some(started), ..web(None) };
         supervisors.describe(&host, &mut process, &[], soon(), &mut gaps);
