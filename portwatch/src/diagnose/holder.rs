@@ -225,7 +225,7 @@ fn is_same_service(failing: &Process, holder: &Process) -> bool {
     // services; the same command but for a version is an old release.
     same_unit
         || (same_program == Some(true)
-            && (!both_in_units || program::same_command(failing, holder)))
+            && (!both_in_units || program::is_release_of(failing, holder)))
 }
 
 fn younger(holder: &Process, failing: &Process) -> bool {
