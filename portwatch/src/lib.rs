@@ -27,6 +27,7 @@ pub mod evidence;
 pub mod exec;
 pub mod explain;
 pub mod history;
+pub mod interpreters;
 pub mod kernel;
 pub mod losses;
 pub mod memory;

@@ -249,7 +249,7 @@ fn is_same_service(failing: &Process, holder: &Process) -> bool {
     same_unit
         || (same_program == Some(true)
             && of_one_user
-            && (matches!(units, (None, _) | (_, None)) || program::same_command(failing, holder)))
+            && (matches!(units, (None, _) | (_, None)) || program::is_release_of(failing, holder)))
 }
 
 fn younger(holder: &Process, failing: &Process) -> bool {

@@ -1,34 +1,39 @@
 //! Whether two processes run the same program, whatever its version.
 
-use std::net::Ipv4Addr;
+use crate::{
+    evidence::Process,
+    interpreters::{self, Kind, Part, Spec},
+    text::bounds::ELLIPSIS,
+};
 
-use crate::{evidence::Process, redact::Cmdline, text::bounds::ELLIPSIS};
+mod releases;
 
-/// Programs that run other programs: what tells them apart is their first
-/// argument that is not an option.
-const RUNTIMES: [&str; 12] = [
-    "java", "python", "node", "nodejs", "ruby", "perl", "php", "dotnet", "sh", "bash", "dash",
-    "deno",
-];
+pub use releases::is_newer;
+use releases::{base, has_version, is_same, landmarks, name_of_any_release, without_versions};
+
+/// Files that are many programs: the name says which.
+const MULTICALL: [&str; 2] = ["busybox", "toybox"];
 
 /// The same program: same executable and name but for a version, and for an
 /// interpreter the same script. `None` where too little is known.
 ///
 /// One file may be many programs (busybox), and one program may be behind a link
 /// (redis-server), so file and name are both asked where both are known.
+///
+/// A name alone is never another user's program: anybody can take it.
 pub fn same(a: &Process, b: &Process) -> Option<bool> {
-    let same_file = file(a).zip(file(b)).map(|(a, b)| is_same(a, b));
-    let (mut names_a, mut names_b) = (names(a).peekable(), names(b).peekable());
-    if names_a.peek().is_none() || names_b.peek().is_none() {
-        return same_file;
-    }
-    let shared = names_a.find(|&a| names_b.clone().any(|b| is_same(a, b)));
-    let Some(name) = shared.filter(|_| same_file != Some(false)) else { return Some(false) };
-    let runtime = file(a).or_else(|| file(b)).unwrap_or(name);
-    if !RUNTIMES.contains(&runtime) {
-        return Some(true);
-    }
-    Some(script(&a.cmdline)? == script(&b.cmdline)?)
+    let same_file = file(a).zip(file(b)).map(|(a, b)| is_same_file(a, b));
+    let of_others = matches!((a.uid, b.uid), (Some(a), Some(b)) if a != b);
+    let proven = !of_others || has_one_path(a, b);
+    let same = match (interpreter(a), interpreter(b)) {
+        _ if same_file == Some(false) => Some(false),
+        (None, None) => by_name(a, b, same_file),
+        (Some(_), Some(_)) if same_file == Some(true) => by_script(a, b),
+        _ if by_name(a, b, None) == Some(false) && !is_unclear(a) && !is_unclear(b) => Some(false),
+        (Some(_), Some(_)) => by_script(a, b),
+        _ => None,
+    };
+    same.filter(|&same| !same || proven)
 }
 
 /// What a program is told from others by, whatever its version: its file's path, or else
@@ -37,43 +42,46 @@ pub fn identity(process: &Process) -> String {
     let path = process.exe.as_deref().map(without_deleted);
     let path = path.or(process.comm.as_deref()).unwrap_or_default();
     let mut text: Vec<u8> = without_versions(path).collect();
-    if RUNTIMES.contains(&bare(path)) {
-        let (Some(Script::File(what)) | Some(Script::Text(what))) = script(&process.cmdline) else {
-            return String::from_utf8_lossy(&text).into_owned();
-        };
+    for Part { kind, text: what } in program(process).unwrap_or_default() {
         text.push(b' ');
-        text.extend(without_versions(what));
+        match resolved(place(process), what).filter(|_| kind == Kind::Path) {
+            Some(path) => text.extend(path.join(&b'/')),
+            None => text.extend(without_versions(what)),
+        }
     }
     String::from_utf8_lossy(&text).into_owned()
 }
 
 /// The same command line but for version numbers.
-pub fn same_command(a: &Process, b: &Process) -> bool {
+fn same_command(a: &Process, b: &Process) -> bool {
     !a.cmdline.is_empty()
         && a.cmdline.iter().count() == b.cmdline.iter().count()
         && a.cmdline.iter().zip(&b.cmdline).all(|(x, y)| is_same(x, y))
 }
 
-/// The first part of two command lines, or of the programs' paths, that differs
-/// by its version alone: `app-2.4.0.jar` and `app-2.4.2.jar`. `None` if none does.
-pub fn versions<'a>(a: &'a Process, b: &'a Process) -> Option<(&'a str, &'a str)> {
-    let exe = |process: &'a Process| process.exe.as_deref().map(without_deleted);
-    let arguments = a.cmdline.iter().zip(&b.cmdline);
-    exe(a)
-        .zip(exe(b))
-        .into_iter()
-        .chain(arguments)
-        .find(|(a, b)| a != b && is_same(a, b) && has_version(a))
-        .map(|(a, b)| (last_parts(a, b), last_parts(b, a)))
+/// Whether one process of two units is another release of the other: the same command, and
+/// another version of its files, or of one unit (`app@1.service` and `app@2.service`). One
+/// command in two units is a program that both of them start (epmd).
+pub fn is_release_of(a: &Process, b: &Process) -> bool {
+    let units = a.unit.as_deref().zip(b.unit.as_deref());
+    let of_one_unit = units.is_some_and(|(a, b)| is_same(a, b));
+    same_command(a, b) && (of_one_unit || versions(a, b).is_some())
 }
 
-/// Whether the numbers of `a` come after those of `b`, compared in turn.
-pub fn is_newer(a: &str, b: &str) -> bool {
-    let numbers = |text: &str| -> Vec<u64> {
-        let parts = text.split(|char: char| !char.is_ascii_digit());
-        parts.filter_map(|part| part.parse().ok()).collect()
-    };
-    numbers(a) > numbers(b)
+/// The first part of two command lines, or of the programs' paths, that differs
+/// by its version alone: `app-2.4.0.jar` and `app-2.4.2.jar`. `None` if none does. An
+/// interpreter's own version is not that of its script, whose directory has one too.
+pub fn versions<'a>(a: &'a Process, b: &'a Process) -> Option<(&'a str, &'a str)> {
+    let is_script = interpreter(a).is_some() && interpreter(b).is_some();
+    let exe = |process: &'a Process| process.exe.as_deref().map(without_deleted);
+    let exes = exe(a).zip(exe(b)).filter(|_| !is_script);
+    let arguments = a.cmdline.iter().zip(&b.cmdline).skip(usize::from(is_script));
+    let places = place(a).zip(place(b)).filter(|_| is_script);
+    exes.into_iter()
+        .chain(arguments)
+        .chain(places)
+        .find(|(a, b)| a != b && is_same(a, b) && has_version(a) && has_version(b))
+        .map(|(a, b)| (last_parts(a, b), last_parts(b, a)))
 }
 
 /// A path's last part, or all of it where that part is the same in both.
@@ -81,33 +89,188 @@ fn last_parts<'a>(of: &'a str, other: &str) -> &'a str {
     if base(of) == base(other) { of } else { base(of) }
 }
 
-/// Numbers with a dot between them, or behind a `v`: not any number, which may be
-/// a port, and no address.
-fn has_version(text: &str) -> bool {
-    let numbers = |char: char| !char.is_ascii_digit() && char != '.';
-    if text.split(numbers).any(|part| part.parse::<Ipv4Addr>().is_ok()) {
-        return false;
+/// By file and name.
+fn by_name(a: &Process, b: &Process, same_file: Option<bool>) -> Option<bool> {
+    let (mut names_a, mut names_b) = (names(a).peekable(), names(b).peekable());
+    if names_a.peek().is_none() || names_b.peek().is_none() {
+        return same_file;
     }
-    let bytes = text.as_bytes();
-    bytes.windows(3).any(|part| {
-        matches!(part, [a, b'.', b] if a.is_ascii_digit() && b.is_ascii_digit())
-            || matches!(part, [b'/' | b'-' | b'_', b'v', b] if b.is_ascii_digit())
-    })
+    Some(names_a.any(|a| names_b.clone().any(|b| is_same(a, b))))
 }
 
-fn without_deleted(exe: &str) -> &str {
-    exe.strip_suffix(" (deleted)").unwrap_or(exe)
+/// By what an interpreter runs, if both say so; else by where they are.
+fn by_script(a: &Process, b: &Process) -> Option<bool> {
+    if a.container != b.container {
+        // Paths of two containers are of two file systems.
+        let image = |process: &Process| process.workload.as_ref()?.image.clone();
+        if !is_same(&image(a)?, &image(b)?) {
+            return Some(false);
+        }
+    }
+    let at = Places { a: place(a), b: place(b) };
+    match program(a).zip(program(b)) {
+        Some((runs_a, runs_b)) => {
+            let same = all_same(&runs_a, &runs_b, &at);
+            same.or_else(|| (is_one_unit(a, b) || is_repeated(a, b)).then_some(true))
+        }
+        None if file(a).zip(file(b)).is_none() => None,
+        None => at.same().or_else(|| is_one_unit(a, b).then_some(true)),
+    }
 }
 
-/// The executable's file name without its version.
+/// Whether two interpreters run the same in all parts.
+fn all_same(a: &[Part<'_>], b: &[Part<'_>], at: &Places<'_>) -> Option<bool> {
+    let mut all = Some(a.len() == b.len());
+    for (a, b) in a.iter().zip(b) {
+        let same = match (a.kind, b.kind) {
+            (Kind::Path, Kind::Path) => at.is_one_path(a.text, b.text),
+            (Kind::Name, Kind::Name) => Some(is_one_name(a.text, b.text)),
+            (Kind::Text, Kind::Text) => Some(a.text == b.text),
+            _ => Some(false),
+        };
+        all = match (all, same) {
+            (Some(false), _) | (_, Some(false)) => Some(false),
+            (Some(true), Some(true)) => Some(true),
+            _ => None,
+        };
+    }
+    all
+}
+
+/// Where two processes are.
+struct Places<'a> {
+    a: Option<&'a str>,
+    b: Option<&'a str>,
+}
+
+impl Places<'_> {
+    /// Whether both are in one directory, or in that of two releases.
+    fn same(&self) -> Option<bool> {
+        let (a, b) = self.a.zip(self.b)?;
+        Some(landmarks(a) == landmarks(b))
+    }
+
+    /// Whether two arguments name the same file in any version. Two directories may be one
+    /// by a link, where the kernel has followed it for one of the two only.
+    fn is_one_path(&self, a: &str, b: &str) -> Option<bool> {
+        let (name_a, name_b) = (base(a), base(b));
+        let paths = resolved(self.a, a).zip(resolved(self.b, b));
+        if paths.as_ref().is_some_and(|(a, b)| a == b) {
+            return Some(true);
+        }
+        if !is_one_name(name_a, name_b) {
+            return Some(false);
+        }
+        paths?;
+        // A name with its version in it is one program's wherever it is.
+        let has_version = has_version(name_a) || has_version(name_b);
+        let both_followed = a.starts_with('/') == b.starts_with('/');
+        if has_version { Some(true) } else { both_followed.then_some(false) }
+    }
+}
+
+/// The parts of a path that a process has named; `None` for one from an unknown place.
+fn resolved(place: Option<&str>, path: &str) -> Option<Vec<Vec<u8>>> {
+    match path.starts_with('/') {
+        true => Some(landmarks(path)),
+        false => Some(landmarks(&format!("{}/{path}", place?))),
+    }
+}
+
+/// The same name in any version.
+fn is_one_name(a: &str, b: &str) -> bool {
+    name_of_any_release(a) == name_of_any_release(b)
+}
+
+/// Whether one service manager runs both in one service. The scope of a login session has
+/// many programs, and so has the unit of a supervisor.
+fn is_one_unit(a: &Process, b: &Process) -> bool {
+    let job = |process: &Process| process.supervisor.as_ref()?.name.clone();
+    let two_jobs = matches!((job(a), job(b)), (Some(a), Some(b)) if a != b);
+    let is_service = a.unit.as_deref().is_some_and(|unit| unit.ends_with(".service"));
+    is_service && a.unit == b.unit && a.unit_owner == b.unit_owner && !two_jobs
+}
+
+/// Whether the same user has given the same command twice, not in two units.
+fn is_repeated(a: &Process, b: &Process) -> bool {
+    let is_whole = a.cmdline.iter().all(|argument| !argument.ends_with(ELLIPSIS));
+    let two_units = matches!((&a.unit, &b.unit), (Some(a), Some(b)) if a != b);
+    a.uid.is_some() && a.uid == b.uid && a.cmdline == b.cmdline && is_whole && !two_units
+}
+
+/// Whether both executables have one path but for a version.
+fn has_one_path(a: &Process, b: &Process) -> bool {
+    let exe = |process: &Process| process.exe.as_deref().map(without_deleted).map(landmarks);
+    // Anybody can start an interpreter: what it runs has to have a path too.
+    let has_file = |process: &Process| {
+        let parts = program(process).unwrap_or_default();
+        interpreter(process).is_none() || parts.iter().any(|part| part.kind == Kind::Path)
+    };
+    exe(a).zip(exe(b)).is_some_and(|(a, b)| a == b) && has_file(a) && has_file(b)
+}
+
+fn without_deleted(path: &str) -> &str {
+    path.strip_suffix(" (deleted)").unwrap_or(path)
+}
+
+/// The working directory, if it says something: daemons go to the root.
+fn place(process: &Process) -> Option<&str> {
+    process.cwd.as_deref().map(without_deleted).filter(|&cwd| cwd.len() > 1 && cwd.starts_with('/'))
+}
+
+/// The executable's file name.
 fn file(process: &Process) -> Option<&str> {
-    process.exe.as_deref().map(|exe| bare(without_deleted(exe)))
+    process.exe.as_deref().map(|exe| base(without_deleted(exe)))
+}
+
+/// The same file name in any version; an interpreter may have several names.
+fn is_same_file(a: &str, b: &str) -> bool {
+    let same_kind = interpreters::of(a).zip(interpreters::of(b));
+    is_same(bare(a), bare(b)) || same_kind.is_some_and(|(a, b)| a.names == b.names)
+}
+
+/// What is known of the interpreter that a process is, by its file, or else by its name.
+fn interpreter(process: &Process) -> Option<&'static Spec> {
+    match file(process) {
+        Some(file) if MULTICALL.contains(&bare(file)) => names(process).find_map(interpreters::of),
+        Some(file) => interpreters::of(file),
+        None if is_titled(process) => process.comm.as_deref().and_then(interpreters::of),
+        None => names(process).find_map(interpreters::of),
+    }
+}
+
+/// What an interpreter runs; `None` for another program, and where that is unknown.
+fn program(process: &Process) -> Option<Vec<Part<'_>>> {
+    let spec = interpreter(process).filter(|_| !is_titled(process))?;
+    spec.program(process.cmdline.iter().skip(1 + usize::from(is_applet(process))))
+}
+
+/// Whether the first argument is the name of a file with many programs, and the second the
+/// program's.
+fn is_applet(process: &Process) -> bool {
+    process.cmdline.first().is_some_and(|first| MULTICALL.contains(&base(first)))
+}
+
+/// Whether a process has written a title over its arguments (`setproctitle(3)`):
+/// `gunicorn: master [app:app]`, `postgres: checkpointer`. It says what it likes there.
+fn is_titled(process: &Process) -> bool {
+    let Some(first) = process.cmdline.first() else { return false };
+    let is_path = process.exe.as_deref().map(without_deleted) == Some(first);
+    let blank = process.cmdline.iter().count() > 1
+        && process.cmdline.iter().skip(1).all(|argument| argument.is_empty());
+    (first.contains(' ') && !is_path) || blank
+}
+
+/// Whether a process may be an interpreter whatever it is called.
+fn is_unclear(process: &Process) -> bool {
+    is_titled(process) && (process.exe.is_none() || interpreter(process).is_some())
 }
 
 /// What the process is called: by its first argument, and by its own word.
 fn names(process: &Process) -> impl Iterator<Item = &str> + Clone {
+    let first = process.cmdline.iter().nth(usize::from(is_applet(process)));
     // A title in the argument's place ("nginx: master process") starts with it.
-    let first = process.cmdline.first().and_then(|title| title.split([' ', ':']).next());
+    let first = first.and_then(|title| title.split([' ', ':']).next());
     let names = [first, process.comm.as_deref()].into_iter().flatten();
     names.filter(|name| !name.is_empty() && *name != ELLIPSIS).map(bare)
 }
@@ -118,148 +281,5 @@ fn bare(path: &str) -> &str {
     base(path).trim_end_matches(|char: char| matches!(char, '-' | '#' | '.' | '0'..='9'))
 }
 
-fn base(path: &str) -> &str {
-    let slash = path.bytes().rposition(|byte| byte == b'/');
-    slash.and_then(|slash| path.get(slash + 1..)).unwrap_or(path)
-}
-
-/// What an interpreter runs.
-enum Script<'a> {
-    /// A file, by its name.
-    File(&'a str),
-    /// A program given on the command line, which has no name but itself.
-    Text(&'a str),
-}
-
-impl PartialEq for Script<'_> {
-    fn eq(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::File(a), Self::File(b)) => is_same(a, b),
-            (Self::Text(a), Self::Text(b)) => a == b,
-            _ => false,
-        }
-    }
-}
-
-/// What an interpreter runs, if all of its name is there.
-fn script(cmdline: &Cmdline) -> Option<Script<'_>> {
-    named_script(cmdline).filter(|script| {
-        let (Script::File(text) | Script::Text(text)) = script;
-        !text.ends_with(ELLIPSIS)
-    })
-}
-
-/// The argument of `-jar`, `-m` or `-c`, else the first that is not an option.
-fn named_script(cmdline: &Cmdline) -> Option<Script<'_>> {
-    let mut arguments = cmdline.iter().skip(1);
-    while let Some(argument) = arguments.next() {
-        match argument {
-            "-jar" | "-m" => return arguments.next().map(|script| Script::File(base(script))),
-            "-c" | "-e" => return arguments.next().map(Script::Text),
-            option if option.starts_with('-') => {}
-            script => return Some(Script::File(base(script))),
-        }
-    }
-    None
-}
-
-/// Whether two texts are the same but for the version numbers in them.
-fn is_same(a: &str, b: &str) -> bool {
-    a == b || without_versions(a).eq(without_versions(b))
-}
-
-/// Every run of digits and dots that starts with a digit becomes one `#`.
-fn without_versions(text: &str) -> impl Iterator<Item = u8> {
-    let mut in_version = false;
-    text.bytes().filter_map(move |byte| {
-        let begins = byte.is_ascii_digit() && !in_version;
-        in_version = byte.is_ascii_digit() || (in_version && byte == b'.');
-        match in_version {
-            true => begins.then_some(b'#'),
-            false => Some(byte),
-        }
-    })
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn process(exe: &str, cmdline: &[&str]) -> Process {
-        Process {
-            exe: Some(exe.to_owned()),
-            cmdline: cmdline.iter().map(|&argument| argument.to_owned()).collect(),
-            ..Process::default()
-        }
-    }
-
-    #[test]
-    fn releases_of_one_jar_are_one_program() {
-        let old = process("/usr/bin/java", &["java", "-jar", "/opt/app/app-2.4.0.jar"]);
-        let new = process("/usr/bin/java", &["java", "-jar", "/opt/app/app-2.4.2.jar"]);
-        let other = process("/usr/bin/java", &["java", "-jar", "/opt/shop/shop-1.0.jar"]);
-        assert_eq!(same(&old, &new), Some(true));
-        assert_eq!(same(&old, &other), Some(false));
-        assert!(same_command(&old, &new));
-        assert_eq!(versions(&old, &new), Some(("app-2.4.0.jar", "app-2.4.2.jar")));
-        assert_eq!(versions(&old, &other), None);
-        assert!(is_newer("app-2.10.0.jar", "app-2.9.1.jar") && !is_newer("app-2.9", "app-2.10"));
-    }
-
-    #[test]
-    fn a_version_in_a_folder_is_told_with_it_and_a_port_is_none() {
-        let old = process("/srv/app-1.2/server (deleted)", &["server", "--port=80"]);
-        let new = process("/srv/app-1.3/server", &["server", "--port=81"]);
-        assert_eq!(versions(&old, &new), Some(("/srv/app-1.2/server", "/srv/app-1.3/server")));
-        let address = process("/bin/server", &["server", "8080"]);
-        assert_eq!(versions(&address, &process("/bin/server", &["server", "8081"])), None);
-        let on = |address| process("/bin/server", &["server", address]);
-        assert_eq!(versions(&on("127.0.0.1:80"), &on("127.0.0.2:80")), None);
-    }
-
-    #[test]
-    fn a_replaced_binary_is_the_same_program() {
-        let old = process("/srv/app-1.2/server (deleted)", &["server"]);
-        let new = process("/srv/app-1.3/server", &["server", "-v"]);
-        assert_eq!(same(&old, &new), Some(true));
-        assert!(!same_command(&old, &new));
-    }
-
-    #[test]
-    fn interpreters_are_told_apart_by_their_script() {
-        let a = process("/usr/bin/python3.11", &["python3", "-u", "/srv/a.py"]);
-        let b = process("/usr/bin/python3.12", &["python3", "/srv/a.py", "--port", "80"]);
-        let c = process("/usr/bin/python3.11", &["python3", "/srv/c.py"]);
-        assert_eq!(same(&a, &b), Some(true));
-        assert_eq!(same(&a, &c), Some(false));
-    }
-
-    #[test]
-    fn a_link_and_a_file_of_many_programs() {
-        let named = |exe: Option<&str>, comm: &str| Process {
-            exe: exe.map(str::to_owned),
-            comm: Some(comm.to_owned()),
-            ..Process::default()
-        };
-        let redis = named(Some("/usr/bin/redis-check-rdb"), "redis-server");
-        assert_eq!(same(&named(None, "redis-server"), &redis), Some(true));
-        let (nc, httpd) = (named(Some("/bin/busybox"), "nc"), named(Some("/bin/busybox"), "httpd"));
-        assert_eq!(same(&nc, &httpd), Some(false));
-        assert_eq!(same(&nc, &nc), Some(true));
-    }
-
-    #[test]
-    fn releases_have_one_identity_and_scripts_their_own() {
-        let java = |jar: &str| identity(&process("/usr/bin/java", &["java", "-jar", jar]));
-        assert_eq!(java("/opt/app-2.4.0.jar"), java("/opt/app-2.4.2.jar"));
-        assert_ne!(java("/opt/app-2.4.0.jar"), java("/opt/shop-2.4.0.jar"));
-        let exe = |path: &str| identity(&process(path, &["server"]));
-        assert_eq!(exe("/srv/app-1.2/server (deleted)"), exe("/srv/app-1.3/server"));
-        assert_ne!(exe("/srv/app/server"), exe("/srv/shop/server"));
-    }
-
-    #[test]
-    fn without_a_name_nothing_is_said() {
-        assert_eq!(same(&Process::default(), &process("/bin/a", &[])), None);
-    }
-}
+mod tests;
