@@ -282,7 +282,8 @@ impl Search<'_> {
             } else {
                 gaps.push(Gap::new(
                     Fact::Bound,
-                    "before Linux 6.8 it does not list sockets that are bound but not listening",
+                    "before Linux 6.8 the kernel does not list sockets that are bound but not \
+                     listening",
                 ));
             }
         }
