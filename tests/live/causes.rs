@@ -246,7 +246,7 @@ fn udp_socket() {
         &Expected {
             class: "other_service",
             refused_by: ["UNCONN 127.0.0.1:5300", rule],
-            advice: "both are configured to use port 5300",
+            advice: "both use port 5300",
         },
     );
 }

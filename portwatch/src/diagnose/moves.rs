@@ -59,7 +59,7 @@ pub fn against(case: &Case, class: HolderClass, holder: Option<&Process>) -> Vec
                     owner(holder),
                 )),
                 _ => advice(format!(
-                    "move {} or {} to another port: both are configured to use port {port}",
+                    "move {} or {} to another port: both use port {port}",
                     case.binder(),
                     owner(holder),
                 )),
@@ -72,7 +72,7 @@ pub fn against(case: &Case, class: HolderClass, holder: Option<&Process>) -> Vec
             case,
             holder,
             "it bound the socket and keeps the port through a descriptor in flight or an io_uring; \
-             stopping it releases what it owns",
+             stopping it closes the socket",
         ),
         HolderClass::Inherited => {
             let why = "it did not bind the port: it inherited the socket from a process that has \
@@ -88,7 +88,7 @@ pub fn against(case: &Case, class: HolderClass, holder: Option<&Process>) -> Vec
         HolderClass::ThreadOnly => stop(
             case,
             holder,
-            "one of its threads has the socket in a file table of its own, which ss and lsof do not show",
+            "one of its threads has the socket in a descriptor table of its own, which ss and lsof do not show",
         ),
         HolderClass::CoreDumping => vec![
             command(

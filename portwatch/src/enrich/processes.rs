@@ -70,7 +70,7 @@ pub fn failing(
     }
     // A process that is ending has neither file nor arguments any more.
     if found.exe.is_none() {
-        let gone = "the process was gone when it was looked at";
+        let gone = "the process had exited before it could be read";
         let why = host.hidden().map_or(gone, Hidden::why);
         gaps.push(Gap::new(Fact::Exe, why));
         if task.cmdline.is_cut() {

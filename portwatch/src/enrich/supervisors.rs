@@ -86,7 +86,7 @@ impl Supervisors {
             }
         }
         if left_out {
-            let why = format!("only the first {MOST_PROCESSES} processes were looked into");
+            let why = format!("only the first {MOST_PROCESSES} processes were checked");
             add_once(gaps, Fact::Supervisor, why);
         }
     }

@@ -23,7 +23,7 @@ pub fn own(case: &Case) -> Vec<Move> {
             ),
             command(
                 format!("{enter}wg show all listen-port"),
-                "or WireGuard: this shows its devices with their ports; ip link set DEVICE down releases one",
+                "or a WireGuard device: this lists them with their ports; ip link set DEVICE down releases one",
                 Risk::None,
             ),
         ];
