@@ -109,6 +109,6 @@ fn a_port_of_the_kernels_own() {
         "last_holder": null,
         "diagnosis": {"holder": {"class": "kernel_socket", "pid": null}},
     }));
-    assert!(event.advice(0).contains("ip -d link show"), "{event}");
+    assert!(event.advice(0).contains("ip -o -d link show"), "{event}");
     golden::keep("class-kernel_socket", &event);
 }
