@@ -76,6 +76,7 @@ pub fn only_ports(ports: impl IntoIterator<Item = u16>) -> Vec<String> {
 impl Agent {
     /// Runs `portwatch` with `arguments` until it reports that it is ready.
     pub fn start(arguments: &[&str]) -> anyhow::Result<Self> {
+        cgroup::set_apart();
         let mut command = Command::new(programs::portwatch()?);
         Self::start_command(command.args(arguments))
     }

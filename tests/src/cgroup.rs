@@ -113,6 +113,29 @@ impl Cgroup {
     }
 }
 
+/// Puts the tests of this process, and all that they start later, into a control group of their
+/// own, once: what others on the machine do is then another's to an agent, as it is where each
+/// service has its own.
+pub fn set_apart() {
+    static DONE: std::sync::Once = std::sync::Once::new();
+    DONE.call_once(|| {
+        let Some(mount) = mounted() else { return };
+        // Those of runs before this are empty by now.
+        for old in fs::read_dir(&mount).into_iter().flatten().flatten() {
+            if old.file_name().to_string_lossy().starts_with(APART) {
+                fs::remove_dir(old.path()).ok();
+            }
+        }
+        let own = mount.join(format!("{APART}{}", std::process::id()));
+        let enter = || fs::write(own.join("cgroup.procs"), std::process::id().to_string());
+        // Without the right to do so the tests run where they are.
+        fs::create_dir(&own).and_then(|()| enter()).ok();
+    });
+}
+
+/// What the name of such a group begins with.
+const APART: &str = "portwatch-tests-";
+
 /// Returns where the cgroup2 hierarchy is mounted: `/sys/fs/cgroup`, or
 /// `/sys/fs/cgroup/unified` if the old hierarchies exist too.
 #[must_use]

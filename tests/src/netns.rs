@@ -65,6 +65,7 @@ impl Netns {
     /// Creates one in which the loopback interface is up.
     #[must_use]
     pub fn new() -> Self {
+        crate::cgroup::set_apart();
         Self::seen_by_a_thread(enter_fresh)
     }
 
