@@ -95,8 +95,8 @@ const LAUNCHERS: &[Launcher] = &[
             "webmin",
         ],
         &[
-            "tailscaled", "teleport", "amazon-ssm-agen", "ssm-agent-worke", "google_guest_ag",
-            "ttyd", "shellinaboxd", "cockpit-ws", "cockpit-tls", "miniserv.pl",
+            "tailscaled", "teleport", "amazon-ssm-agen", "ssm-agent-*", "google_guest_ag", "ttyd",
+            "shellinaboxd", "cockpit-ws", "cockpit-tls", "miniserv.pl",
         ],
     ),
     launcher(

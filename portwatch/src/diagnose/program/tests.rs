@@ -139,7 +139,7 @@ fn one_command_given_twice_is_one_program() {
 }
 
 #[test]
-fn a_title_is_a_processs_own_word() {
+fn a_title_is_what_the_process_says_itself() {
     let titled =
         |cwd, exe: &str, title: &str| Process { exe: Some(exe.to_owned()), ..within(cwd, title) };
     let gunicorn = "gunicorn: master [shop:app]";
