@@ -67,12 +67,13 @@ fn a_restart_of_the_journal_loses_nothing_in_silence() {
         Ok(journal) => journal,
         Err(lacks) => return skip("journald", &lacks),
     };
+    // No other test has this port: their records would be lost here as well.
     let scene = Scene::new();
-    let arguments = ["run", "--format", "json", "--format", "journald", "--port", "8097"];
+    let arguments = ["run", "--format", "json", "--format", "journald", "--port", "8197"];
     let agent = Agent::start_command(&mut journal.portwatch(&arguments)).unwrap();
-    let _holder = scene.helper().holds([tcp("127.0.0.1:8097").listening()]);
+    let _holder = scene.helper().holds([tcp("127.0.0.1:8197").listening()]);
     let refused = || {
-        let refused = scene.helper().is_refused(tcp("127.0.0.1:8097"));
+        let refused = scene.helper().is_refused(tcp("127.0.0.1:8197"));
         agent.event_of(&refused);
         refused.pid
     };
