@@ -2,7 +2,7 @@
 //! journal. Every event is diagnosed again with the current rules, and goes to the same sinks.
 //!
 //! [`sources`] give bytes, [`lines`] makes lines of them, [`again`] reads them (its
-//! parts by [`section`]) and diagnoses.
+//! parts by [`section`]) and diagnoses; [`same`] determines whether that changed anything.
 //! Nothing but the line in hand is kept, however long the stream is.
 
 use std::path::PathBuf;
@@ -13,6 +13,7 @@ pub mod again;
 pub mod diff;
 pub mod filter;
 pub mod lines;
+mod same;
 mod section;
 pub mod sources;
 

@@ -1,16 +1,18 @@
 //! One line of the stream, and its diagnosis made again.
 //!
-//! Of lines as the agent writes them, each [section](super::section) is read by itself: a
-//! crash loop meets the same listener each time. All but the diagnosis is passed on as the
-//! bytes that it is. A line in any other form is read as a whole.
+//! Lines as the agent writes them are read [section by section](super::section): a
+//! crash loop meets the same listener each time. All but the diagnosis is passed on
+//! as the bytes that it is. A line in any other form is read as a whole.
 
 use std::io::{self, Write};
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
-use super::section::Section;
+use super::{
+    same::is_written_as,
+    section::{Hole, Section, Walk},
+};
 use crate::{
     diagnose::{Diagnosis, diagnose},
     event::{
@@ -18,21 +20,23 @@ use crate::{
         read::{self, ReadError, has_schema},
         versions::VersionError,
     },
-    evidence::{Connections, Ephemeral, Evidence, Gap, LastHolder, Netns, Socket, TimeWait},
+    evidence::{
+        Connections, Ephemeral, Evidence, Failure, Gap, LastHolder, Netns, Process, Socket,
+        TimeWait,
+    },
 };
 
 /// Reads lines; remembers sections.
-#[derive(Default)]
 pub struct Reader {
     /// That of the last line. Each section knows the text that its part was read
     /// from.
     evidence: Option<Evidence>,
     /// That of a line that was read as a whole.
     whole: Option<Evidence>,
-    /// The line in hand, written from its parts.
-    written: Vec<u8>,
     host: Host,
     hosts: Section<Host>,
+    failure: Section<Failure>,
+    process: Section<Process>,
     netns: Section<Netns>,
     sockets: Section<Vec<Socket>>,
     time_wait: Section<TimeWait>,
@@ -43,30 +47,47 @@ pub struct Reader {
     gaps: Section<Vec<Gap>>,
 }
 
-/// An [`Event`] whose sections have not been read, in the order in which it is written.
-#[derive(Deserialize, Serialize)]
-struct Parts<'a> {
-    schema: &'a str,
-    id: &'a str,
-    time: Timestamp,
-    count: u64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    first_seen: Option<Timestamp>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    last_seen: Option<Timestamp>,
-    #[serde(borrow)]
-    host: &'a RawValue,
-    failure: &'a RawValue,
-    process: &'a RawValue,
-    netns: &'a RawValue,
-    sockets: &'a RawValue,
-    time_wait: &'a RawValue,
-    connections: &'a RawValue,
-    ephemeral: &'a RawValue,
-    last_holder: &'a RawValue,
-    previous_holder: &'a RawValue,
-    gaps: &'a RawValue,
-    diagnosis: &'a RawValue,
+/// What is another in each failure of a program that is started again and again.
+const OF_FAILURE: &[Hole<Failure>] =
+    &[Hole { key: r#","cookie":"#, fill: |failure, text| put(&mut failure.cookie, text) }];
+const OF_PROCESS: &[Hole<Process>] = &[
+    Hole { key: r#"{"pid":"#, fill: |process, text| put(&mut process.pid, text) },
+    Hole { key: r#","tid":"#, fill: |process, text| put(&mut process.tid, text) },
+    Hole { key: r#","started":"#, fill: |process, text| put(&mut process.started, text) },
+    Hole {
+        key: r#","restarts":"#,
+        fill: |process, text| put(&mut process.supervisor.as_mut()?.restarts, text),
+    },
+    Hole {
+        key: r#","main_pid":"#,
+        fill: |process, text| put(&mut process.supervisor.as_mut()?.main_pid, text),
+    },
+];
+
+fn put<T: DeserializeOwned>(field: &mut T, text: &str) -> Option<()> {
+    *field = serde_json::from_str(text).ok()?;
+    Some(())
+}
+
+impl Default for Reader {
+    fn default() -> Self {
+        Self {
+            evidence: None,
+            whole: None,
+            host: Host::default(),
+            hosts: Section::default(),
+            failure: Section::with(OF_FAILURE),
+            process: Section::with(OF_PROCESS),
+            netns: Section::default(),
+            sockets: Section::default(),
+            time_wait: Section::default(),
+            connections: Section::default(),
+            ephemeral: Section::default(),
+            last_holder: Section::default(),
+            previous_holder: Section::default(),
+            gaps: Section::default(),
+        }
+    }
 }
 
 /// What a line has.
@@ -94,17 +115,17 @@ pub struct Again<'a> {
     pub count: u64,
     /// What is made of it.
     pub diagnosis: Diagnosis,
-    /// The same, as it is written.
-    text: String,
     form: Form<'a>,
 }
 
 enum Form<'a> {
-    /// As the agent writes it; the diagnosis is the last of a line.
+    /// As the agent writes it, with the same diagnosis.
+    Same(&'a str),
+    /// As the agent writes it, up to the diagnosis, which is the last of a line.
     Plain {
         line: &'a str,
-        /// The text of the diagnosis that it was recorded with.
-        diagnosis: &'a str,
+        /// Where the diagnosis begins.
+        diagnosis: usize,
     },
     /// Brought up to date, or in another order.
     Other(Box<Event>),
@@ -137,16 +158,10 @@ impl Reader {
         })
     }
 
-    /// Reads the evidence of a line as the agent writes it, and gives its count and the
-    /// text of its diagnosis.
-    fn plain<'a>(&mut self, line: &'a str) -> Option<(u64, &'a str)> {
+    /// Reads the evidence of a line as the agent writes it, and gives its
+    /// count and where its diagnosis begins.
+    fn plain(&mut self, line: &str) -> Option<(u64, usize)> {
         if !has_schema(line, BIND_FAILURE) {
-            return None;
-        }
-        let parts: Parts<'a> = serde_json::from_str(line).ok()?;
-        self.written.clear();
-        serde_json::to_writer(&mut self.written, &parts).ok()?;
-        if self.written != line.as_bytes() {
             return None;
         }
         let Evidence {
@@ -164,21 +179,32 @@ impl Reader {
             previous_holder,
             gaps,
         } = self.evidence.as_mut()?;
-        *time = parts.time;
-        self.hosts.read(parts.host, &mut self.host)?;
+        let mut walk = Walk { rest: line.get(r#"{"schema":"","#.len() + BIND_FAILURE.len()..)? };
+        walk.key(r#""id":"#)?;
+        walk.word()?;
+        walk.key(r#","time":"#)?;
+        *time = walk.word()?.parse().ok()?;
+        walk.key(r#","count":"#)?;
+        let count = walk.number()?;
+        for seen in [r#","first_seen":"#, r#","last_seen":"#] {
+            if walk.key(seen).is_some() {
+                walk.word()?.parse::<Timestamp>().ok()?;
+            }
+        }
+        self.hosts.read(&mut walk, r#","host":"#, &mut self.host)?;
         kernel.clone_from(&self.host.kernel);
-        // Each failure has another cookie, and another process.
-        *failure = serde_json::from_str(parts.failure.get()).ok()?;
-        *process = serde_json::from_str(parts.process.get()).ok()?;
-        self.netns.read(parts.netns, netns)?;
-        self.sockets.read(parts.sockets, sockets)?;
-        self.time_wait.read(parts.time_wait, time_wait)?;
-        self.connections.read(parts.connections, connections)?;
-        self.ephemeral.read(parts.ephemeral, ephemeral)?;
-        self.last_holder.read(parts.last_holder, last_holder)?;
-        self.previous_holder.read(parts.previous_holder, previous_holder)?;
-        self.gaps.read(parts.gaps, gaps)?;
-        Some((parts.count, parts.diagnosis.get()))
+        self.failure.read(&mut walk, r#","failure":"#, failure)?;
+        self.process.read(&mut walk, r#","process":"#, process)?;
+        self.netns.read(&mut walk, r#","netns":"#, netns)?;
+        self.sockets.read(&mut walk, r#","sockets":"#, sockets)?;
+        self.time_wait.read(&mut walk, r#","time_wait":"#, time_wait)?;
+        self.connections.read(&mut walk, r#","connections":"#, connections)?;
+        self.ephemeral.read(&mut walk, r#","ephemeral":"#, ephemeral)?;
+        self.last_holder.read(&mut walk, r#","last_holder":"#, last_holder)?;
+        self.previous_holder.read(&mut walk, r#","previous_holder":"#, previous_holder)?;
+        self.gaps.read(&mut walk, r#","gaps":"#, gaps)?;
+        walk.key(r#","diagnosis":"#)?;
+        Some((count, line.len() - walk.rest.len()))
     }
 }
 
@@ -186,12 +212,21 @@ impl<'a> Recorded<'a> {
     /// Diagnoses.
     ///
     /// # Errors
-    /// The diagnosis cannot be written.
+    /// What stands in the place of the diagnosis makes the line no record.
     pub fn again(self) -> Result<Again<'a>, ReadError> {
-        let Self { evidence, count, form } = self;
+        let Self { evidence, count, mut form } = self;
         let diagnosis = diagnose(evidence);
-        let text = serde_json::to_string(&diagnosis).map_err(ReadError::Json)?;
-        Ok(Again { evidence, count, diagnosis, text, form })
+        if let Form::Plain { line, diagnosis: at } = form {
+            let recorded = line.get(at..).unwrap_or_default();
+            let value = recorded.strip_suffix('}').unwrap_or_default();
+            // In most lines the diagnosis is still the same, and need not be read.
+            if is_written_as(&diagnosis, value) {
+                form = Form::Same(line);
+            } else if !is_last_of_object(recorded) {
+                form = Form::Other(Box::new(event(line)?));
+            }
+        }
+        Ok(Again { evidence, count, diagnosis, form })
     }
 }
 
@@ -202,12 +237,10 @@ impl Again<'_> {
     /// `out` cannot be written.
     pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
         match &self.form {
-            Form::Plain { line, diagnosis } if *diagnosis == self.text => {
-                out.write_all(line.as_bytes())?;
-            }
+            Form::Same(line) => out.write_all(line.as_bytes())?,
             Form::Plain { line, diagnosis } => {
-                out.write_all(before(line, diagnosis).as_bytes())?;
-                out.write_all(self.text.as_bytes())?;
+                out.write_all(line.get(..*diagnosis).unwrap_or_default().as_bytes())?;
+                serde_json::to_writer(&mut *out, &self.diagnosis)?;
                 out.write_all(b"}")?;
             }
             Form::Other(event) => {
@@ -223,14 +256,13 @@ impl Again<'_> {
     /// # Errors
     /// It cannot be read as a whole.
     pub fn event(&self) -> Result<Event, ReadError> {
-        match &self.form {
-            Form::Plain { line, diagnosis } => {
-                event(&[before(line, diagnosis), &self.text, "}"].concat())
-            }
-            Form::Other(event) => {
-                Ok(Event { diagnosis: self.diagnosis.clone(), ..event.as_ref().clone() })
-            }
-        }
+        let Form::Plain { line, diagnosis } = &self.form else {
+            return Ok(Event { diagnosis: self.diagnosis.clone(), ..self.recorded()? });
+        };
+        let mut line = line.get(..*diagnosis).unwrap_or_default().to_owned();
+        line += &serde_json::to_string(&self.diagnosis).map_err(ReadError::Json)?;
+        line.push('}');
+        event(&line)
     }
 
     /// The event with the diagnosis that it was recorded with.
@@ -239,15 +271,16 @@ impl Again<'_> {
     /// That diagnosis cannot be read.
     pub fn recorded(&self) -> Result<Event, ReadError> {
         match &self.form {
-            Form::Plain { line, .. } => event(line),
+            Form::Same(line) | Form::Plain { line, .. } => event(line),
             Form::Other(event) => Ok(event.as_ref().clone()),
         }
     }
 }
 
-/// What stands before the diagnosis, behind which there is no more than a brace.
-fn before<'a>(line: &'a str, diagnosis: &str) -> &'a str {
-    line.strip_suffix('}').and_then(|line| line.strip_suffix(diagnosis)).unwrap_or_default()
+/// Whether there is one more value, the end of the object, and nothing else.
+fn is_last_of_object(rest: &str) -> bool {
+    let mut walk = Walk { rest };
+    walk.value::<IgnoredAny>().is_some() && walk.rest == "}"
 }
 
 fn event(line: &str) -> Result<Event, ReadError> {
@@ -312,6 +345,7 @@ mod tests {
             event.time += jiff::SignedDuration::from_millis(7);
             if let Some(supervisor) = &mut event.process.supervisor {
                 supervisor.restarts = Some(number);
+                supervisor.main_pid = (number % 4 != 0).then_some(number);
             }
             if number == 11 {
                 event.process.supervisor = None;
