@@ -19,8 +19,9 @@ use crate::{
 
 /// Namespaces that are entered during a search.
 const MOST_TRIED: usize = 256;
-/// Time limit for the search.
+/// Time limit for the search, and its part of the event's where that is longer.
 const SEARCH: Duration = Duration::from_millis(100);
+const PART: (u32, u32) = (2, 5);
 
 /// Why a namespace was not found by its cookie.
 pub enum NotFound {
@@ -58,7 +59,9 @@ impl NotFound {
 /// # Errors
 /// It was not found; the reason.
 pub fn find(host: &Host, cookie: u64, of_task: &Path, deadline: Instant) -> Result<u32, NotFound> {
-    let deadline = deadline.min(Instant::now() + SEARCH);
+    let now = Instant::now();
+    let part = deadline.saturating_duration_since(now) * PART.0 / PART.1;
+    let deadline = deadline.min(now + part.max(SEARCH));
     let own = host.proc_root.join("self/ns/net");
     let own_inode = inode(&own);
     let mut tried = HashSet::new();
