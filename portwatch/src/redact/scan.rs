@@ -261,7 +261,9 @@ impl Scan {
             }
             return Some(format!("{before}{scheme} {MARK}"));
         }
-        let is_other = value.starts_with("//") || inside::is_port_of(kind, value);
+        // The name of a secret may be the scheme of a URL, which has no blanks.
+        let is_url = value.starts_with("//") && !value.contains(char::is_whitespace);
+        let is_other = is_url || inside::is_port_of(kind, value);
         let is_given = !is_other && is_given_as(value, kind);
         is_given.then(|| format!("{before}{}", self.hide(value, kind, whole)))
     }
