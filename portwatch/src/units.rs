@@ -3,6 +3,10 @@
 
 use std::borrow::Cow;
 
+mod launchers;
+
+pub use launchers::Launcher;
+
 /// What a unit is to a process in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind<'a> {
@@ -24,26 +28,6 @@ pub enum Kind<'a> {
     Scope,
 }
 
-impl Kind<'_> {
-    /// Whether the unit answers for the process: its manager may restart the process, and
-    /// stopping the unit is how it is stopped.
-    pub fn answers(&self) -> bool {
-        matches!(self, Self::Service)
-    }
-}
-
-/// A program that launches others.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Launcher {
-    /// What it is, for people: `cron`, `a CI runner`.
-    pub what: &'static str,
-    /// Its units' names, without the suffix; `*` stands for any text at the end.
-    units: &'static [&'static str],
-    /// The names of its own processes, of which the kernel keeps 15 characters; what goes by
-    /// another name was launched.
-    programs: &'static [&'static str],
-}
-
 /// Which manager runs a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Machine<'a> {
@@ -53,134 +37,6 @@ pub enum Machine<'a> {
     Machined(Cow<'a, str>),
     /// Proxmox VE, by its number.
     Proxmox(&'a str),
-}
-
-const fn launcher(
-    what: &'static str,
-    units: &'static [&'static str],
-    programs: &'static [&'static str],
-) -> Launcher {
-    Launcher { what, units, programs }
-}
-
-/// By the names that distributions and the programs' own packages give their units.
-const LAUNCHERS: &[Launcher] = &[
-    launcher(
-        "cron",
-        &["cron", "crond", "cronie", "anacron", "fcron", "bcron", "dcron", "busybox-crond"],
-        &["cron", "crond", "anacron", "fcron"],
-    ),
-    launcher("at", &["atd"], &["atd"]),
-    launcher(
-        "sshd",
-        &["ssh", "sshd", "ssh@*", "sshd@*", "sshd-session@*", "dropbear", "dropbear@*"],
-        &["sshd", "sshd-session", "sshd-auth", "dropbear"],
-    ),
-    launcher(
-        "a remote shell",
-        &[
-            "tailscaled",
-            "teleport",
-            "amazon-ssm-agent",
-            "snap.amazon-ssm-agent.*",
-            "google-guest-agent*",
-            "google-startup-scripts",
-            "walinuxagent",
-            "waagent",
-            "ttyd*",
-            "wetty*",
-            "shellinabox",
-            "telnet*",
-            "cockpit*",
-            "webmin",
-        ],
-        &[
-            "tailscaled", "teleport", "amazon-ssm-agen", "ssm-agent-*", "google_guest_ag", "ttyd",
-            "shellinaboxd", "cockpit-ws", "cockpit-tls", "miniserv.pl",
-        ],
-    ),
-    launcher(
-        "a CI runner",
-        &[
-            "gitlab-runner*", "actions.runner.*", "actions-runner*", "github-runner*",
-            "buildkite-agent*", "jenkins*", "drone-runner*", "woodpecker-agent*", "act_runner*",
-            "act-runner*", "gitea-runner*", "forgejo-runner*", "teamcity-agent*", "vsts.agent.*",
-            "vstsagent.*", "circleci*", "concourse-worker*", "bamboo-agent*", "go-agent*",
-            "buildbot*", "semaphore*",
-        ],
-        &[
-            "gitlab-runner", "Runner.Listener", "Runner.Worker", "buildkite-agent",
-            "drone-runner-*", "woodpecker-agen", "act_runner", "forgejo-runner", "Agent.Listener",
-            "circleci-runner", "concourse",
-        ],
-    ),
-    launcher(
-        "a tool that runs jobs",
-        &[
-            "puppet*",
-            "chef-client*",
-            "salt-minion*",
-            "rundeckd*",
-            "nomad*",
-            "airflow-*",
-            "ansible-pull*",
-            "cloud-init*",
-            "cloud-config",
-            "cloud-final",
-            "rc-local",
-            "NetworkManager-dispatcher",
-            "systemd-udevd",
-            "acpid",
-            "incron*",
-            "monit",
-        ],
-        &["puppet", "salt-minion", "nomad", "monit", "acpid", "systemd-udevd", "incrond"],
-    ),
-    launcher(
-        "an editor",
-        &["code-server*", "vscode*", "openvscode*", "jupyter*", "rstudio-server*", "emacs*"],
-        &["jupyter-lab", "jupyter-noteboo", "jupyterhub", "jupyter-server", "rserver", "emacs"],
-    ),
-    launcher(
-        "a terminal",
-        &["gnome-terminal-server", "tmux*", "screen*", "zellij*", "kitty*", "foot-server*"],
-        &["gnome-terminal-", "tmux: server", "screen", "SCREEN", "zellij", "kitty", "foot"],
-    ),
-    launcher(
-        "a desktop",
-        &[
-            "gdm*", "sddm", "lightdm", "lxdm", "xdm", "greetd", "display-manager", "xrdp*",
-            "vncserver*", "tigervnc*", "x11vnc*", "x2go*", "chrome-remote-desktop*",
-            "org.gnome.Shell*", "gnome-session*", "gnome-shell*", "plasma-*", "xfce4-*", "sway*",
-            "hyprland*", "wayland-wm@*", "niri*",
-        ],
-        &["gdm", "gdm3", "sddm", "lightdm", "xrdp", "xrdp-sesman", "Xvnc", "x11vnc", "Xtigervnc"],
-    ),
-    launcher(
-        "D-Bus",
-        &["dbus", "dbus-broker", "messagebus"],
-        &["dbus-daemon", "dbus-broker", "dbus-broker-lau"],
-    ),
-    launcher(
-        "a login",
-        &["getty@*", "serial-getty@*", "console-getty", "autovt@*", "container-getty@*"],
-        &["agetty", "login"],
-    ),
-];
-
-impl Launcher {
-    /// Whether a process of that name is the launcher itself.
-    pub fn is_own(&self, comm: &str) -> bool {
-        self.programs.iter().any(|program| matches(comm, program))
-    }
-}
-
-/// Whether a name is `pattern`, which may end in `*`.
-fn matches(name: &str, pattern: &str) -> bool {
-    match pattern.strip_suffix('*') {
-        Some(head) => name.starts_with(head),
-        None => name == pattern,
-    }
 }
 
 /// What a unit is, by its name as systemd shows it; `of_user` says whether a user's manager
@@ -193,8 +49,7 @@ pub fn kind(unit: &str, of_user: bool) -> Kind<'_> {
         if of_user && name.contains('@') && is_application(name) {
             return Kind::Application(application(name));
         }
-        let found = LAUNCHERS.iter().find(|it| it.units.iter().any(|unit| matches(name, unit)));
-        return found.map_or(Kind::Service, Kind::Launcher);
+        return launchers::of(name).map_or(Kind::Service, Kind::Launcher);
     }
     let Some(name) = unit.strip_suffix(".scope") else { return Kind::Service };
     if name.strip_prefix("session-").is_some_and(|id| !id.is_empty()) {
@@ -395,11 +250,10 @@ mod tests {
             ("libpod-conmon-9f81c2e4.scope", Kind::Scope),
         ] {
             assert_eq!(kind(unit, true), is, "{unit}");
-            assert!(!kind(unit, true).answers(), "{unit}");
         }
         for unit in ["run-u12.service", "snap.nextcloud.apache.service", "app.service", "a.socket"]
         {
-            assert!(kind(unit, false).answers(), "{unit}");
+            assert_eq!(kind(unit, false), Kind::Service, "{unit}");
         }
     }
 

@@ -80,13 +80,7 @@ fn runit_starts_it_again() {
         return skip("runit_starts_it_again", "no runsv");
     };
     let (scene, folder) = (Scene::new(), TempDir::new().unwrap());
-    let service = folder.path().join("web");
-    std::fs::create_dir(&service).unwrap();
-    let binder = programs::binder();
-    let run = format!("#!/bin/sh\nexec {} tcp/{ADDRESS}/listen hold\n", binder.display());
-    std::fs::write(service.join("run"), run).unwrap();
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(service.join("run"), mode).unwrap();
+    let service = programs::runit_service(folder.path(), ADDRESS);
     let mut command = Command::new(runsv);
     command.arg(&service);
     let (_runsv, back, event) = killed_and_back(&scene, &mut command);

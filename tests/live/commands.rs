@@ -206,13 +206,7 @@ fn a_job_of_runit() {
         return skip("a_job_of_runit", "no runsv");
     };
     let (scene, folder) = (Scene::new(), TempDir::new().unwrap());
-    let service = folder.path().join("web");
-    std::fs::create_dir(&service).unwrap();
-    let binder = programs::binder();
-    let run = format!("#!/bin/sh\nexec {} tcp/{ADDRESS}/listen hold\n", binder.display());
-    std::fs::write(service.join("run"), run).unwrap();
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(service.join("run"), mode).unwrap();
+    let service = programs::runit_service(folder.path(), ADDRESS);
     let mut supervisor = Command::new(runsv);
     supervisor.arg(&service);
     scene.netns.confine(&mut supervisor);

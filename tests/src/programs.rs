@@ -69,3 +69,15 @@ impl Alias {
         Self { _folder: folder, path }
     }
 }
+
+/// Makes a service directory of runit below `folder`, in which the helper listens at `address`.
+#[must_use]
+pub fn runit_service(folder: &Path, address: &str) -> PathBuf {
+    let service = folder.join("web");
+    std::fs::create_dir(&service).unwrap();
+    let run = format!("#!/bin/sh\nexec {} tcp/{address}/listen hold\n", binder().display());
+    std::fs::write(service.join("run"), run).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(service.join("run"), mode).unwrap();
+    service
+}

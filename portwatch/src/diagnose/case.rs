@@ -2,7 +2,7 @@
 
 use crate::{
     conflict::{self, Clause, Kernel, Overlap, Verdict},
-    diagnose::{RefusedBy, words},
+    diagnose::{RefusedBy, responsibility, words},
     evidence::{Evidence, Process, Socket, State},
 };
 
@@ -114,12 +114,9 @@ impl<'a> Case<'a> {
 
     /// Who is to have the port, in words.
     pub fn binder(&self) -> String {
-        let process = self.process();
         match self.evidence.is_untried() {
             true => "your program".to_owned(),
-            false => {
-                words::belongs_to(process).unwrap_or_else(|| words::process(process).to_string())
-            }
+            false => responsibility::called(self.process()),
         }
     }
 

@@ -56,12 +56,12 @@ pub fn against(case: &Case, class: HolderClass, holder: Option<&Process>) -> Vec
             let mut moves = vec![match roles::of(case.process(), case.process()) {
                 Some(Role::ContainerProxy) => advice(format!(
                     "publish the container's port as another port of the host: {} has port {port}",
-                    owner(holder),
+                    responsibility::called(holder),
                 )),
                 _ => advice(format!(
                     "move {} or {} to another port: both use port {port}",
                     case.binder(),
-                    owner(holder),
+                    responsibility::called(holder),
                 )),
             }];
             moves.extend(stop(case, holder, "only if the other service is not needed here"));
@@ -187,7 +187,8 @@ fn look_at(holder: &Process) -> Move {
 /// and whether that matters is this program's SO_REUSEADDR, and was the holder's.
 pub fn aftermath(case: &Case, class: Option<HolderClass>) -> Option<String> {
     use HolderClass::{Inherited, OldInstance, Restarted, Squatter};
-    if !matches!(class, Some(OldInstance | Restarted | Squatter | Inherited)) {
+    let class = class.filter(|it| matches!(it, OldInstance | Restarted | Squatter | Inherited))?;
+    if of_the_failing(case, class).is_some() {
         return None;
     }
     let holder_has_it = case.first().and_then(|culprit| culprit.socket.reuseaddr);
@@ -295,13 +296,6 @@ pub fn enter(case: &Case) -> Option<String> {
         _ if case.evidence.is_untried() => holders.clone().next().is_none().then(String::new),
         failing => lives_there(&failing).then(|| format!("nsenter -t {} -n ", failing.pid)),
     }
-}
-
-/// Whose it is, or else what it is called.
-fn owner(process: &Process) -> String {
-    let of_none = process.container.is_none() && responsibility::service(process).is_none();
-    let owner = words::belongs_to(process).filter(|_| !of_none || process.session.is_some());
-    owner.unwrap_or_else(|| words::process(process).to_string())
 }
 
 /// Quoted for a shell where it needs to be: as POSIX has it, and what is not seen by its

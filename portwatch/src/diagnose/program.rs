@@ -1,6 +1,7 @@
 //! Whether two processes run the same program, whatever its version.
 
 use crate::{
+    diagnose::responsibility,
     evidence::Process,
     interpreters::{self, Kind, Part, Spec},
     text::bounds::ELLIPSIS,
@@ -187,8 +188,11 @@ fn is_one_name(a: &str, b: &str) -> bool {
 fn is_one_unit(a: &Process, b: &Process) -> bool {
     let job = |process: &Process| process.supervisor.as_ref()?.name.clone();
     let two_jobs = matches!((job(a), job(b)), (Some(a), Some(b)) if a != b);
-    let is_service = a.unit.as_deref().is_some_and(|unit| unit.ends_with(".service"));
-    is_service && a.unit == b.unit && a.unit_owner == b.unit_owner && !two_jobs
+    let unit = responsibility::service(a).filter(|unit| unit.ends_with(".service"));
+    unit.is_some()
+        && unit == responsibility::service(b)
+        && a.unit_owner == b.unit_owner
+        && !two_jobs
 }
 
 /// Whether the same user has given the same command twice, not in two units.

@@ -2,7 +2,7 @@
 //! is safe to stop, and the command that stops it. Answered once, from evidence.
 
 use crate::{
-    diagnose::holder,
+    diagnose::{holder, words},
     evidence::{Evidence, Process, Supervisor, SupervisorKind},
     units::{self, Kind, Launcher, Machine},
 };
@@ -63,28 +63,29 @@ pub fn of<'a>(evidence: &Evidence, process: &'a Process) -> Responsible<'a> {
     if let Some(by) = supervisor.filter(|by| by.kind.spec().is_some() && by.name.is_some()) {
         return Responsible::Job { by, child: by.pid.is_some() && process.ppid == by.pid };
     }
-    let shell = supervisor.filter(|by| by.kind == SupervisorKind::Shell);
-    if let Some(unit) = process.unit.as_deref() {
-        match kind_of(process, unit) {
-            Kind::Machine(machine) => return Responsible::Machine(machine),
-            Kind::Launcher(by) if !is_own(process, by) => {
-                return shell
-                    .map_or(Responsible::Nobody(Place::Launched { by, unit }), Responsible::Loop);
-            }
-            Kind::Service | Kind::Launcher(_) if process.session.is_none() => {
-                return Responsible::Unit(unit);
-            }
-            _ => {}
-        }
+    if let Some(machine) = machine(process) {
+        return Responsible::Machine(machine);
     }
-    if let Some(by) = shell {
+    if let Some(unit) = service(process) {
+        return Responsible::Unit(unit);
+    }
+    if let Some(by) = supervisor.filter(|by| by.kind == SupervisorKind::Shell) {
         return Responsible::Loop(by);
     }
     place(process).map_or(Responsible::Unknown, Responsible::Nobody)
 }
 
-fn kind_of<'a>(process: &Process, unit: &'a str) -> Kind<'a> {
-    units::kind(unit, process.unit_owner.is_some())
+/// What the unit of a process is to it.
+fn kind(process: &Process) -> Option<Kind<'_>> {
+    Some(units::kind(process.unit.as_deref()?, process.unit_owner.is_some()))
+}
+
+/// The machine that a process is a part of.
+fn machine(process: &Process) -> Option<Machine<'_>> {
+    match kind(process)? {
+        Kind::Machine(machine) => Some(machine),
+        _ => None,
+    }
 }
 
 /// Where a process is that no manager answers for; `None` if its control group is not known.
@@ -96,7 +97,7 @@ pub fn place(process: &Process) -> Option<Place<'_>> {
         let known = process.cgroup.as_ref().is_some_and(|cgroup| cgroup.path.is_some());
         return known.then_some(Place::NoUnit);
     };
-    Some(match kind_of(process, unit) {
+    Some(match kind(process)? {
         Kind::Terminal => Place::Terminal,
         Kind::Session => Place::Session,
         Kind::Application(name) => Place::Application(name),
@@ -109,7 +110,7 @@ pub fn place(process: &Process) -> Option<Place<'_>> {
 /// only launched it.
 pub fn service(process: &Process) -> Option<&str> {
     let unit = process.unit.as_deref().filter(|_| process.session.is_none())?;
-    match kind_of(process, unit) {
+    match kind(process)? {
         Kind::Service => Some(unit),
         Kind::Launcher(by) => is_own(process, by).then_some(unit),
         Kind::Machine(_) | Kind::Session | Kind::Terminal | Kind::Application(_) | Kind::Scope => {
@@ -120,10 +121,6 @@ pub fn service(process: &Process) -> Option<&str> {
 
 /// Whether one of them runs in a machine in which the other does not.
 pub fn in_another_machine(a: &Process, b: &Process) -> bool {
-    let machine = |process: &'_ Process| {
-        let unit = process.unit.clone()?;
-        matches!(kind_of(process, &unit), Kind::Machine(_)).then_some(unit)
-    };
     machine(a) != machine(b)
 }
 
@@ -150,6 +147,17 @@ pub fn launcher(process: &Process) -> Option<&'static str> {
         Place::Terminal => Some("somebody in a terminal"),
         Place::Application(_) | Place::Scope(_) | Place::NoUnit => None,
     }
+}
+
+/// What a process is called where two programs are told apart: by the container, session or
+/// service that answers for it, or else by its own name.
+pub fn called(process: &Process) -> String {
+    let answers = process.container.is_some()
+        || process.pod.is_some()
+        || process.session.is_some()
+        || service(process).is_some();
+    let owner = words::belongs_to(process).filter(|_| answers);
+    owner.unwrap_or_else(|| words::process(process).to_string())
 }
 
 /// Whether somebody started it by hand: in a login session or a terminal's tab.

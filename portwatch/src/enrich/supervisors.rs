@@ -210,7 +210,8 @@ impl Supervisors {
                 Ok(service) => {
                     fill_in(&mut supervisor, service, process.started);
                     let is_main = supervisor.main_pid == Some(process.pid);
-                    supervisor.others = (!is_main).then(|| others(host, process)).flatten();
+                    supervisor.others =
+                        (!is_main).then(|| others(host, process, deadline)).flatten();
                 }
                 Err(why) => add_once(gaps, Fact::Supervisor, why),
             }
@@ -272,8 +273,8 @@ fn fill_in(supervisor: &mut Supervisor, service: Service, started: Option<Timest
 }
 
 /// How many processes are in the control group of a process that are neither above it nor
-/// below it; `None` if there are too many to look at, or the group is not known.
-fn others(host: &Host, process: &Process) -> Option<u32> {
+/// below it; `None` if there are too many to look at in time, or the group is not known.
+fn others(host: &Host, process: &Process, deadline: Instant) -> Option<u32> {
     let path = process.cgroup.as_ref()?.path.as_deref()?;
     let members = cgroups::members(host, cgroups::id_of(host, path)?);
     let above = processes::line(host, process.ppid);
@@ -283,15 +284,19 @@ fn others(host: &Host, process: &Process) -> Option<u32> {
             Some(it.ppid) == process.ppid && Some(&it.comm) == process.comm.as_ref()
         })
     };
-    let is_other = |pid: &&u32| {
-        **pid != process.pid
-            && !above.contains(pid)
-            && !is_sibling(**pid)
-            && !processes::line(host, Some(**pid)).contains(&process.pid)
-    };
     // Its own group has it; none at all were too many to be listed.
-    let listed = members.contains(&process.pid);
-    listed.then(|| u32::try_from(members.iter().filter(is_other).count()).unwrap_or(u32::MAX))
+    if !members.contains(&process.pid) {
+        return None;
+    }
+    let mut others = 0;
+    for &pid in members.iter().filter(|pid| **pid != process.pid && !above.contains(pid)) {
+        if Instant::now() > deadline {
+            return None;
+        }
+        let is_below = processes::line(host, Some(pid)).contains(&process.pid);
+        others += u32::from(!is_sibling(pid) && !is_below);
+    }
+    Some(others)
 }
 
 /// Whether a shell has started another of these before the process: it was its parent, and

@@ -67,7 +67,7 @@ struct Waiting {
 
 /// A new queue.
 pub fn queue<T>(budget: Budget) -> (Sender<T>, Receiver<T>) {
-    // One more, for whoever is told to look up.
+    // One more, for a reader that is woken without an item.
     let (to, from) = sync_channel(budget.most + 1);
     let waiting = Arc::new(Waiting::default());
     (Sender { to, budget, waiting: Arc::clone(&waiting) }, Receiver { from, waiting })

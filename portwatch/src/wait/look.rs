@@ -103,7 +103,7 @@ impl Asked {
 }
 
 /// A bind that sets no options but the one. Any address is `::`, and IPv4 with it:
-/// whatever is in the way of `0.0.0.0` is in the way of that too.
+/// whatever blocks `0.0.0.0` blocks that too.
 fn bind(at: &Question) -> Failure {
     let address = at.address.unwrap_or(Ipv6Addr::UNSPECIFIED.into());
     Failure {

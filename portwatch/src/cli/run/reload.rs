@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{config::Settings, metrics::Metrics, pipeline::Controls};
 
-/// How long the service manager waits before it is told that nothing has changed. A file that
+/// How long the service manager waits before it is notified that nothing has changed. A file that
 /// is read later still takes effect.
 const PATIENCE: Duration = Duration::from_secs(5);
 

@@ -23,48 +23,51 @@ pub fn end(case: &Case, holder: &Process, why: &str) -> Move {
         return look(case);
     }
     let ended = together(case, holder);
-    let pids = words::list(ended.iter().map(|process| process.pid.to_string()), " ");
-    let one = ended.len() == 1;
-    let (it, its) = if one { ("it", "") } else { ("each", "; they share the socket") };
-    let is = |state| ended.iter().any(|process| process.state == Some(state));
-    let does = |what| ended.iter().any(|process| process.sigterm == Some(what));
-    let term = format!("kill {pids}");
-    if does(Sigterm::Ignored) {
-        return command(
-            format!("kill -KILL {pids}"),
-            format!("{why}{its}; it ignores SIGTERM, so only SIGKILL ends it, without cleaning up"),
-            Risk::Destructive,
-        );
-    }
-    if is(ProcessState::Stopped) {
-        let stopped = ended.iter().filter(|one| one.state == Some(ProcessState::Stopped));
-        let stopped = words::list(stopped.map(|process| process.pid.to_string()), " ");
-        return command(
-            format!("{term}; kill -CONT {stopped}"),
-            format!(
-                "{why}{its}; it is stopped (Ctrl-Z or SIGSTOP) and reacts to SIGTERM only when it \
-                 continues"
-            ),
-            Risk::Interrupts,
-        );
-    }
-    if does(Sigterm::Blocked) {
-        return command(
-            format!("{term}; sleep 5; ! kill -0 {pids} 2>/dev/null || kill -KILL {pids}"),
-            format!(
-                "{why}{its}; it blocks SIGTERM, so this sends SIGKILL if it still runs after 5 seconds"
-            ),
-            Risk::Destructive,
-        );
-    }
-    let then = if is(ProcessState::DiskSleep) {
-        "it waits in the kernel (state D), so no signal ends it before that is over".to_owned()
-    } else if is(ProcessState::Traced) {
-        "a debugger has stopped it: quit the debugger as well".to_owned()
-    } else {
-        format!("TERM lets {it} exit cleanly")
+    let pids = |of: &dyn Fn(&Process) -> bool| {
+        let of = ended.iter().filter(|process| of(process));
+        Some(words::list(of.map(|process| process.pid.to_string()), " "))
+            .filter(|it| !it.is_empty())
     };
-    command(term, format!("{why}{its}; {then}"), Risk::Interrupts)
+    let ignores = |process: &Process| process.sigterm == Some(Sigterm::Ignored);
+    let blocks = |process: &Process| process.sigterm == Some(Sigterm::Blocked);
+    let is = |state| move |process: &Process| process.state == Some(state);
+    // Each gets the signal that it reacts to.
+    let (ignoring, blocking) = (pids(&ignores), pids(&blocks));
+    let stopped = pids(&|process| is(ProcessState::Stopped)(process) && !ignores(process));
+    let steps = [
+        pids(&|process| !ignores(process)).map(|pids| format!("kill {pids}")),
+        stopped.as_ref().map(|pids| format!("kill -CONT {pids}")),
+        ignoring.as_ref().map(|pids| format!("kill -KILL {pids}")),
+        blocking.as_ref().map(|pids| format!("sleep 5; kill -KILL {pids} 2>/dev/null || :")),
+    ];
+    let reasons = [
+        stopped.is_some().then_some(
+            "it is stopped (Ctrl-Z or SIGSTOP) and reacts to SIGTERM only when it continues",
+        ),
+        ignoring
+            .is_some()
+            .then_some("it ignores SIGTERM, so only SIGKILL ends it, without cleaning up"),
+        blocking
+            .is_some()
+            .then_some("it blocks SIGTERM, so this sends SIGKILL if it still runs after 5 seconds"),
+        pids(&is(ProcessState::DiskSleep)).and(Some(
+            "it waits in the kernel (state D), so no signal ends it before that is over",
+        )),
+        pids(&is(ProcessState::Traced))
+            .and(Some("a debugger has stopped it: quit the debugger as well")),
+    ];
+    let together = if ended.len() == 1 { "" } else { "; they share the socket" };
+    let mut reasons = words::list(reasons.into_iter().flatten().map(str::to_owned), "; ");
+    if reasons.is_empty() {
+        let it = if ended.len() == 1 { "it" } else { "each" };
+        reasons = format!("TERM lets {it} exit cleanly");
+    }
+    let kills = ignoring.is_some() || blocking.is_some();
+    command(
+        words::list(steps.into_iter().flatten(), "; "),
+        format!("{why}{together}; {reasons}"),
+        if kills { Risk::Destructive } else { Risk::Interrupts },
+    )
 }
 
 /// The processes to end so that the socket is closed: of those that have it open and that

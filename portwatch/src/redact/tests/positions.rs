@@ -1,4 +1,4 @@
-//! Secrets that are told by their place.
+//! Secrets that are recognized by their position.
 
 use super::{line, redacted};
 
