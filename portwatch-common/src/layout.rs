@@ -38,6 +38,8 @@ pub struct Layout {
     pub sk_uid: u32,
     /// `sock.sk_socket`, a pointer to `socket`.
     pub sk_socket: u32,
+    /// `inet_sock.inet_sport`, big-endian u16: the local port, also after it was released.
+    pub inet_sport: u32,
     /// `socket.file`, a pointer.
     pub socket_file: u32,
     /// `unix_sock.scm_stat.nr_fds`, i32: descriptors on their way to it.

@@ -7,10 +7,12 @@
 
 use bytemuck::{Pod, Zeroable};
 
+mod connection;
 mod layout;
 mod record;
 mod source;
 
+pub use connection::{CLOSED, CONNECTIONS, Closed, Connection, OLDEST_CLOSED, SocketOptions};
 pub use layout::{ABSENT, Layout, helper};
 pub use record::{
     ARGUMENTS, Arguments, Connected, OWNERS, Owner, PORT_NUMBERS, PORTS, Port, PortUse,

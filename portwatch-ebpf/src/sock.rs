@@ -1,6 +1,6 @@
 //! A socket, as the kernel's `struct sock` describes it when the bind fails.
 
-use aya_ebpf::helpers::bpf_get_socket_cookie;
+use aya_ebpf::helpers::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock};
 use portwatch_common::{Attempt, flag, helper};
 
 use crate::layout::{has, load, load_at, offset};
@@ -11,10 +11,18 @@ pub const AF_INET6: u16 = 10;
 pub const TCP_ESTABLISHED: u8 = 1;
 /// `TCP_SYN_SENT`.
 pub const TCP_SYN_SENT: u8 = 2;
+/// `TCP_FIN_WAIT1`.
+pub const TCP_FIN_WAIT1: u8 = 4;
+/// `TCP_FIN_WAIT2`.
+pub const TCP_FIN_WAIT2: u8 = 5;
+/// `TCP_LAST_ACK`.
+pub const TCP_LAST_ACK: u8 = 9;
 /// `TCP_LISTEN`.
 pub const TCP_LISTEN: u8 = 10;
 /// `TCP_CLOSE`.
 pub const TCP_CLOSE: u8 = 7;
+/// `TCP_CLOSING`.
+pub const TCP_CLOSING: u8 = 11;
 
 /// `struct sock`, opaque: its fields are read through the layout.
 pub enum Sock {}
@@ -121,4 +129,18 @@ pub fn cookie(sk: *const Sock) -> u64 {
     }
     // SAFETY: `sk` is a BTF pointer to a full socket.
     unsafe { bpf_get_socket_cookie(sk.cast_mut().cast()) }
+}
+
+/// The local port of a TCP socket. An accepted connection that closes has already released it;
+/// only `inet_sport` still has it, which is no field of `struct sock`. 0 if that is not a TCP
+/// socket.
+#[inline(always)]
+pub fn local_port(sk: *const Sock) -> u16 {
+    let port = load!(sk, sk_num, u16);
+    if port != 0 || !has!(inet_sport) {
+        return port;
+    }
+    // SAFETY: `sk` is a BTF pointer to a full socket.
+    let tcp = unsafe { bpf_skc_to_tcp_sock(sk.cast_mut().cast()) };
+    if tcp.is_null() { 0 } else { u16::from_be(load!(tcp, inet_sport, u16)) }
 }

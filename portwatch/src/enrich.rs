@@ -25,6 +25,7 @@ mod exhaustion;
 mod holders;
 mod hooked;
 pub mod host;
+pub(crate) mod inherited;
 mod memory;
 pub(crate) mod netns;
 mod options;
@@ -310,6 +311,7 @@ impl<'a> Look<'a> {
             failure,
             culprit: self.culprit(),
             netns_cookie: self.bind.netns_cookie,
+            netns_inode: self.bind.netns_inode,
             everything: self.by.is_none(),
         }
     }

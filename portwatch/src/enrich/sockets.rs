@@ -7,18 +7,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use portwatch_common::Port;
+use portwatch_common::{Port, SocketOptions};
 
 use crate::{
     conflict::{self, Kernel, Verdict},
     decode::RawCulprit,
     enrich::{
         host::{DiagSocket, Host},
+        inherited::{Inherited, complete},
         record,
         sock_diag::{self, Entry, Progress, Query, ReplyError},
     },
     evidence::{Connections, Fact, Failure, Family, Gap, Protocol, Socket, State, TimeWait},
-    kernel::records::Records,
+    kernel::records::{NoRecords, Records},
 };
 
 /// Sockets that are kept one by one: listeners, bound and UDP sockets.
@@ -122,9 +123,9 @@ impl Kind {
     }
 }
 
-/// State, own address, and whether a process may have it open: another connection with the
-/// same values adds nothing.
-type Look = (State, SocketAddr, bool);
+/// State, own address, whether a process may have it open, and its options, if they are
+/// recorded: another connection with the same values adds nothing.
+type Look = (State, SocketAddr, bool, Option<SocketOptions>);
 
 /// The fields that decide whether an entry is kept.
 struct Brief {
@@ -133,26 +134,29 @@ struct Brief {
     inode: Option<u64>,
     cookie: Option<u64>,
     expires_ms: Option<u64>,
+    options: Option<SocketOptions>,
 }
 
 impl Found {
     /// Adds one entry, up to the limits.
     pub fn add(&mut self, socket: Socket) {
         let Socket { state, local, inode, cookie, expires_ms, .. } = socket;
-        self.put(&Brief { state, local, inode, cookie, expires_ms }, || socket);
+        self.put(&Brief { state, local, inode, cookie, expires_ms, options: None }, || socket);
     }
 
     /// Adds one entry of a reply. There may be a million, and nearly all are only counted: so
     /// the cost of one does not depend on how many are kept.
-    fn take(&mut self, entry: Entry<'_>) {
+    fn take(&mut self, entry: Entry<'_>, inherited: &Inherited<'_>) {
         let Entry { state, local, inode, cookie, expires_ms, .. } = entry;
-        self.put(&Brief { state, local, inode, cookie, expires_ms }, || entry.into());
+        let options = inherited.options(&entry);
+        let brief = Brief { state, local, inode, cookie, expires_ms, options };
+        self.put(&brief, || complete(entry.into(), options));
     }
 
     fn put(&mut self, row: &Brief, whole: impl FnOnce() -> Socket) {
         self.count(row);
         let kind = Kind::of(row.state);
-        let look = (row.state, row.local, row.inode.is_some());
+        let look = (row.state, row.local, row.inode.is_some(), row.options);
         let wanted = self.wanted;
         let is_wanted = |cookie: Option<u64>| wanted.is_some() && cookie == wanted;
         let may_be_anothers = kind == Kind::Connection
@@ -226,6 +230,8 @@ pub struct Search<'a> {
     pub culprit: Option<&'a RawCulprit>,
     /// The namespace's cookie.
     pub netns_cookie: Option<u64>,
+    /// Its inode.
+    pub netns_inode: Option<u32>,
     /// List also what the diagnosis does not need.
     pub everything: bool,
 }
@@ -271,14 +277,18 @@ impl Search<'_> {
         gaps: &mut Vec<Gap>,
     ) -> Result<(), ListError> {
         let port = self.failure.port;
-        dump(diag, Query::Listeners, port, deadline, found)?;
+        let inherited = Inherited::of(self.records, self.netns_inode, port);
+        let mut dump = |query, found: &mut Found| {
+            dump(diag, query, port, deadline, found, &inherited)
+        };
+        dump(Query::Listeners, found)?;
         let incomplete = |found: &mut Found| self.everything || !self.is_explained(found);
         if incomplete(found) || self.records.may_have_connected(port) {
-            dump(diag, Query::Connections, port, deadline, found)?;
+            dump(Query::Connections, found)?;
         }
         if incomplete(found) || self.may_be_bound(found) {
             if self.host.shows_bound_sockets() {
-                dump(diag, Query::Bound, port, deadline, found)?;
+                dump(Query::Bound, found)?;
             } else {
                 gaps.push(Gap::new(
                     Fact::Bound,
@@ -302,8 +312,10 @@ impl Search<'_> {
             gaps.push(Gap::new(Fact::Sockets, ListError::Protocol.to_string()));
             return Ok(());
         };
+        let none = Inherited::of(&NoRecords, None, 0);
         for family in [Family::Ipv4, Family::Ipv6] {
-            dump(diag, Query::Other { protocol, family }, self.failure.port, deadline, found)?;
+            let query = Query::Other { protocol, family };
+            dump(diag, query, self.failure.port, deadline, found, &none)?;
         }
         Ok(())
     }
@@ -340,12 +352,13 @@ fn dump(
     port: u16,
     deadline: Instant,
     found: &mut Found,
+    inherited: &Inherited<'_>,
 ) -> Result<(), ListError> {
     let before = found.clone();
-    let torn = dump_once(diag, query, port, deadline, |entry| found.take(entry))?;
+    let torn = dump_once(diag, query, port, deadline, |entry| found.take(entry, inherited))?;
     if torn {
         *found = before;
-        dump_once(diag, query, port, deadline, |entry| found.take(entry))?;
+        dump_once(diag, query, port, deadline, |entry| found.take(entry, inherited))?;
     }
     Ok(())
 }

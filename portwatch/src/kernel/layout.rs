@@ -46,6 +46,7 @@ pub fn resolve(types: &Types) -> Result<Layout, BtfError> {
         sk_protocol: need("sock", "sk_protocol")?,
         sk_uid: need("sock", "sk_uid")?,
         sk_socket: need("sock", "sk_socket")?,
+        inet_sport: want("inet_sock", "inet_sport"),
         socket_file: need("socket", "file")?,
         unix_descriptors: want("unix_sock", "scm_stat.nr_fds"),
         socket_sk: need("socket", "sk")?,

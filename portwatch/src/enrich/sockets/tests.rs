@@ -58,6 +58,7 @@ fn listed(within: Duration) -> (Found, Vec<Gap>, usize) {
         failure: &failure,
         culprit: None,
         netns_cookie: None,
+        netns_inode: None,
         everything: true,
     };
     let (mut diag, mut gaps) = (Endless::default(), Vec::new());
