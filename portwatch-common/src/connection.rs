@@ -6,12 +6,14 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::{flag, record::PHI};
 
-/// Ports that share one part of the table of connections.
-const PORTS_APART: u32 = 256;
-/// Connections of such a part, a power of two.
-const OF_A_PART: u32 = 256;
-/// Connections whose options are recorded: 1 MiB of kernel memory.
-pub const CONNECTIONS: u32 = PORTS_APART * OF_A_PART;
+/// Parts of the table of connections; ports share one if they are equal modulo this number.
+const PARTS: u32 = 256;
+/// Rows of such a part, a power of two.
+const OF_A_PART: u32 = 64;
+/// Entries of such a row: 64 bytes.
+const OF_A_ROW: usize = 4;
+/// Rows of connections whose options are recorded, 65,536 connections: 1 MiB of kernel memory.
+pub const CONNECTIONS: u32 = PARTS * OF_A_PART;
 /// Ports whose closed connections are summarized, a power of two: 3 MiB.
 pub const CLOSED: u32 = 65_536;
 /// Nothing that the kernel keeps of a closed connection is older, in seconds: FIN-WAIT-2 and
@@ -74,20 +76,31 @@ impl Connection {
         Self { cookie, options: cookie << 32 | options.0 as u64 }
     }
 
-    /// Returns the slot of a socket with this local port. Each port has a part of the table,
-    /// which it shares with few others. So many connections of one port do not replace those
-    /// of another. In a part, cookies are spread as in [`Owner::slot`](crate::Owner::slot).
-    #[inline(always)]
-    pub const fn slot(cookie: u64, port: u16) -> u32 {
-        let round = ((cookie >> 12) as u32).wrapping_mul(PHI) >> (u32::BITS - OF_A_PART.ilog2());
-        let within = (cookie as u32 ^ round) % OF_A_PART;
-        (port as u32 % PORTS_APART) * OF_A_PART + within
-    }
-
     /// Returns the options, if the entry is that of the socket.
-    pub const fn of(&self, cookie: u64) -> Option<SocketOptions> {
+    const fn of(&self, cookie: u64) -> Option<SocketOptions> {
         let is_its = cookie != 0 && self.cookie == cookie && self.options >> 32 == cookie << 32 >> 32;
         if is_its { Some(SocketOptions::of(self.options as u16)) } else { None }
+    }
+}
+
+/// Connections that share a slot of their table, the newest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Connections(pub [Connection; OF_A_ROW]);
+
+impl Connections {
+    /// Returns the slot of a socket with this local port. Each port has a part of the table,
+    /// which it shares with few others. So many connections of one port do not replace those
+    /// of another.
+    #[inline(always)]
+    pub const fn slot(cookie: u64, port: u16) -> u32 {
+        let hash = (cookie as u32 ^ (cookie >> 32) as u32).wrapping_mul(PHI);
+        port as u32 % PARTS * OF_A_PART + (hash >> (u32::BITS - OF_A_PART.ilog2()))
+    }
+
+    /// Returns the options of a socket that is among them.
+    pub fn of(&self, cookie: u64) -> Option<SocketOptions> {
+        self.0.iter().find_map(|connection| connection.of(cookie))
     }
 }
 
@@ -134,7 +147,7 @@ impl Closed {
     }
 }
 
-const _: () = assert!(size_of::<Connection>() == 16);
+const _: () = assert!(size_of::<Connections>() == 64);
 const _: () = assert!(size_of::<Closed>() == 48);
 const _: () = assert!(OF_A_PART.is_power_of_two() && CLOSED.is_power_of_two());
 const _: () = assert!(SocketOptions::MASK as usize + 1 == SocketOptions::ALL);
@@ -159,15 +172,29 @@ mod tests {
 
     #[test]
     fn ports_do_not_take_each_others_slots() {
-        let part = |port| Connection::slot(77, port) / OF_A_PART;
+        let part = |port| Connections::slot(77, port) / OF_A_PART;
         assert_ne!(part(8080), part(8081));
-        assert_eq!(part(8080), Connection::slot(4_000_000, 8080) / OF_A_PART);
-        let mut used = [false; OF_A_PART as usize];
-        for cookie in 4096..4096 + u64::from(OF_A_PART) {
-            used[(Connection::slot(cookie, 80) % OF_A_PART) as usize] = true;
+        assert_eq!(part(8080), Connections::slot(4_000_000, 8080) / OF_A_PART);
+        assert!((0..=u16::MAX).all(|port| Connections::slot(9, port) < CONNECTIONS));
+    }
+
+    #[test]
+    fn the_connections_of_a_port_are_spread_evenly() {
+        // Two processors, and sockets of which every third is on the port.
+        let cookies = (0..64u64).flat_map(|at| [3 * at + 4096, 3 * at + 12_288]);
+        let mut rows = [0; OF_A_PART as usize];
+        for cookie in cookies {
+            rows[(Connections::slot(cookie, 80) % OF_A_PART) as usize] += 1;
         }
-        assert!(used.iter().all(|&used| used));
-        assert!((0..=u16::MAX).all(|port| Connection::slot(9, port) < CONNECTIONS));
+        assert!(rows.iter().all(|&used| used <= OF_A_ROW), "{rows:?}");
+    }
+
+    #[test]
+    fn one_among_others_is_found() {
+        let mut row = Connections::zeroed();
+        row.0[2] = Connection::new(5, REUSED);
+        assert_eq!(row.of(5), Some(REUSED));
+        assert_eq!(row.of(6), None);
     }
 
     #[test]

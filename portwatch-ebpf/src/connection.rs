@@ -2,7 +2,7 @@
 //! those of its listener, and TIME-WAIT those that the socket has at that change.
 
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
-use portwatch_common::{Closed, Connection, SocketOptions};
+use portwatch_common::{Closed, Connection, Connections, SocketOptions};
 
 use crate::{
     layout::load,
@@ -51,18 +51,25 @@ fn contains(states: u32, state: i32) -> bool {
 
 #[inline(always)]
 fn keep(port: u16, connection: Connection) {
-    let Some(slot) = CONNECTIONS.get_ptr_mut(Connection::slot(connection.cookie, port)) else {
+    let Some(row) = CONNECTIONS.get_ptr_mut(Connections::slot(connection.cookie, port)) else {
         return;
     };
     // SAFETY: aligned accesses to the map's value, which stays valid while this program runs.
-    // Another program may write at the same time: then the entry is nobody's.
+    // Another program may write at the same time: then entries are lost, or nobody's.
     unsafe {
-        if (*slot).cookie != connection.cookie {
-            (*slot).cookie = connection.cookie;
+        let Connections([first, second, third, fourth]) = &mut *row;
+        for entry in [&mut *first, &mut *second, &mut *third, &mut *fourth] {
+            if entry.cookie == connection.cookie {
+                if entry.options != connection.options {
+                    entry.options = connection.options;
+                }
+                return;
+            }
         }
-        if (*slot).options != connection.options {
-            (*slot).options = connection.options;
-        }
+        *fourth = *third;
+        *third = *second;
+        *second = *first;
+        *first = connection;
     }
 }
 

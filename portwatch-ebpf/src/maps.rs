@@ -5,7 +5,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
 };
 use portwatch_common::{
-    Arguments, Attempt, CGROUP_PATH, Closed, Connected, Connection, Crowd, Culprit, Owner, PORT_NUMBERS, PortUse,
+    Arguments, Attempt, CGROUP_PATH, Closed, Connected, Connections, Crowd, Culprit, Owner, PORT_NUMBERS, PortUse,
     Source, SourceUse, Tenant, loss,
 };
 
@@ -81,9 +81,9 @@ pub static PORTS: Array<PortUse> = Array::with_max_entries(portwatch_common::POR
 #[map]
 pub static CONNECTED: Array<Connected> = Array::with_max_entries(PORT_NUMBERS, 0);
 
-/// The options of TCP connections, by [`Connection::slot`].
+/// The options of TCP connections, by [`Connections::slot`].
 #[map]
-pub static CONNECTIONS: Array<Connection> =
+pub static CONNECTIONS: Array<Connections> =
     Array::with_max_entries(portwatch_common::CONNECTIONS, 0);
 
 /// The options of closed TCP connections, by [`Closed::slot`].

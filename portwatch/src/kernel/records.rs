@@ -5,7 +5,7 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, loaded_maps},
 };
 use portwatch_common::{
-    ARGUMENTS, Arguments, CGROUP_PATH, CLOSED, CONNECTIONS, Closed, Connected, Connection,
+    ARGUMENTS, Arguments, CGROUP_PATH, CLOSED, CONNECTIONS, Closed, Connected, Connections,
     GONE_CGROUPS, GONE_OF_USERS, OWNERS, Owner, PORT_NUMBERS, PORTS, Port, PortUse,
     RECORD_CMDLINE_LEN, SocketOptions,
 };
@@ -87,7 +87,7 @@ pub struct KernelRecords {
     gone_cgroups: [HashMap<MapData, u64, [u8; CGROUP_PATH]>; 2],
     connected: Array<MapData, Shared<Connected>>,
     /// A running agent may be older than these two.
-    connections: Option<Array<MapData, Shared<Connection>>>,
+    connections: Option<Array<MapData, Shared<Connections>>>,
     closed: Option<Array<MapData, Shared<Closed>>>,
     seeded: bool,
 }
@@ -201,7 +201,7 @@ impl Records for KernelRecords {
     }
 
     fn connection(&self, cookie: u64, port: u16) -> Option<SocketOptions> {
-        slot(self.connections.as_ref()?, Connection::slot(cookie, port))?.of(cookie)
+        slot(self.connections.as_ref()?, Connections::slot(cookie, port))?.of(cookie)
     }
 
     fn closed(&self, netns_inode: u32, port: u16, now: u32) -> Option<SocketOptions> {
