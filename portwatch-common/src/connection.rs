@@ -78,7 +78,8 @@ impl Connection {
 
     /// Returns the options, if the entry is that of the socket.
     const fn of(&self, cookie: u64) -> Option<SocketOptions> {
-        let is_its = cookie != 0 && self.cookie == cookie && self.options >> 32 == cookie << 32 >> 32;
+        let is_its =
+            cookie != 0 && self.cookie == cookie && self.options >> 32 == cookie << 32 >> 32;
         if is_its { Some(SocketOptions::of(self.options as u16)) } else { None }
     }
 }

@@ -12,7 +12,9 @@ mod layout;
 mod record;
 mod source;
 
-pub use connection::{CLOSED, CONNECTIONS, Closed, Connection, Connections, OLDEST_CLOSED, SocketOptions};
+pub use connection::{
+    CLOSED, CONNECTIONS, Closed, Connection, Connections, OLDEST_CLOSED, SocketOptions,
+};
 pub use layout::{ABSENT, Layout, helper};
 pub use record::{
     ARGUMENTS, Arguments, Connected, OWNERS, Owner, PORT_NUMBERS, PORTS, Port, PortUse,

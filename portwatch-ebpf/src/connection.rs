@@ -89,7 +89,8 @@ fn close(key: u64, options: SocketOptions) {
             (*slot).since = now;
             (*slot).key = key;
         }
-        let last = (&raw mut (*slot).last).cast::<u32>().add(options.number() & (SocketOptions::ALL - 1));
+        let last =
+            (&raw mut (*slot).last).cast::<u32>().add(options.number() & (SocketOptions::ALL - 1));
         if *last != now {
             *last = now;
         }

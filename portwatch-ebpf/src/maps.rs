@@ -5,8 +5,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
 };
 use portwatch_common::{
-    Arguments, Attempt, CGROUP_PATH, Closed, Connected, Connections, Crowd, Culprit, Owner, PORT_NUMBERS, PortUse,
-    Source, SourceUse, Tenant, loss,
+    Arguments, Attempt, CGROUP_PATH, Closed, Connected, Connections, Crowd, Culprit, Owner,
+    PORT_NUMBERS, PortUse, Source, SourceUse, Tenant, loss,
 };
 
 /// The ring buffer to user space: about 1,600 records.

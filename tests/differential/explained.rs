@@ -12,6 +12,7 @@ use portwatch_tests::{
     agent::{Agent, only_ports},
     command::{portwatch, run},
     kernel, say,
+    skip::in_guest,
 };
 use proptest::{prelude::*, strategy::ValueTree as _};
 use rustix::io::Errno;
@@ -28,6 +29,8 @@ use crate::{
 };
 
 const SCENARIOS: u32 = 400;
+/// The same in an emulated guest, where each run of the program takes a second.
+const IN_GUEST: u32 = 60;
 const SEED: u32 = 1;
 /// Of how many answers one may be "not sure".
 const ONE_UNSURE_IN: u32 = 200;
@@ -54,7 +57,8 @@ struct Answers {
 
 #[test]
 fn explain_is_right_beside_an_agent_that_saw_the_sockets() {
-    let count = number("PORTWATCH_EXPLAINED").unwrap_or(SCENARIOS);
+    let usual = if in_guest() { IN_GUEST } else { SCENARIOS };
+    let count = number("PORTWATCH_EXPLAINED").unwrap_or(usual);
     let seed = number("PORTWATCH_SEED").unwrap_or(SEED);
     // No scenario uses port 1, so the agent has nothing to report.
     let mut options = vec!["run".to_owned()];
@@ -67,8 +71,9 @@ fn explain_is_right_beside_an_agent_that_saw_the_sockets() {
     let Answers { refused, passed, unsure, wrong } = &answers;
     let said = refused + passed + u32::try_from(unsure.len() + wrong.len()).unwrap();
     assert!(wrong.is_empty(), "{} of {said} answers are wrong:\n{}", wrong.len(), wrong.join("\n"));
-    assert!(refused * 10 > said && passed * 10 > said, "{answers}");
+    assert!(refused * 10 > said, "{answers}");
     if kernel::is_at_least(LISTS_BOUND.0, LISTS_BOUND.1) {
+        assert!(passed * 10 > said, "{answers}");
         let most = usize::try_from(said / ONE_UNSURE_IN).unwrap();
         assert!(unsure.len() <= most, "{} of {said}:\n{}", unsure.len(), unsure.join("\n"));
     }
@@ -98,12 +103,7 @@ fn questions() -> impl Strategy<Value = Question> {
 }
 
 /// Plays a scenario, asks, and tries what was asked.
-fn ask(
-    scenario: &Scenario,
-    question: Question,
-    namespace: &mut Namespace,
-    answers: &mut Answers,
-) {
+fn ask(scenario: &Scenario, question: Question, namespace: &mut Namespace, answers: &mut Answers) {
     let other_device = namespace.other_device;
     let mut live = namespace.begin(scenario.settings);
     let mut machine = Machine::new(Kernel::of(bugs::version()), live.settings, other_device);
@@ -136,6 +136,10 @@ fn ask(
                 ("passes", Ok(())) => answers.passed += 1,
                 ("refused", Err(Errno::ADDRINUSE)) => answers.refused += 1,
                 ("refused", Ok(())) if !is_by_the_rule => answers.refused += 1,
+                // A program that has only bound its socket may be about to listen.
+                ("refused", Ok(())) if who == "wait" && is_bound(&explained) => {
+                    answers.refused += 1
+                }
                 // It waits until it is sure.
                 ("refused", Ok(())) if who == "wait" => answers.unsure.push(told("held")),
                 ("unknown", _) => answers.unsure.push(told("not sure")),
@@ -216,6 +220,14 @@ fn answer(transport: Transport, arguments: &[&str]) -> Value {
     let udp: &[_] = if transport == Transport::Udp { &["--udp"] } else { &[] };
     let said = run(&mut portwatch(&[arguments, &["--format", "json"], udp].concat()));
     serde_json::from_str(&said.stdout).unwrap_or_else(|_| panic!("{said}"))
+}
+
+/// Returns whether there is a socket that is bound and no more, or one of UDP.
+fn is_bound(explained: &Value) -> bool {
+    let sockets = explained.pointer("/sockets").and_then(Value::as_array).into_iter().flatten();
+    let udp = explained.pointer("/asked/protocol").and_then(Value::as_str) == Some("udp");
+    let bound = |socket: &Value| socket.get("state").and_then(Value::as_str) == Some("BOUND");
+    udp || sockets.into_iter().any(bound)
 }
 
 /// The sockets of an answer, without what does not decide.

@@ -124,9 +124,8 @@ impl Search<'_> {
     ) -> Result<(), ListError> {
         let port = self.failure.port;
         let inherited = Inherited::of(self.records, self.netns_inode, port);
-        let mut dump = |query, found: &mut Found| {
-            dump(diag, query, port, deadline, found, &inherited)
-        };
+        let mut dump =
+            |query, found: &mut Found| dump(diag, query, port, deadline, found, &inherited);
         dump(Query::Listeners, found)?;
         let incomplete = |found: &mut Found| self.everything || !self.is_explained(found);
         if incomplete(found) || self.records.may_have_connected(port) {

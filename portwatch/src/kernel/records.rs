@@ -133,16 +133,8 @@ impl KernelRecords {
                 }
             }
         }
-        let [
-            owners,
-            arguments,
-            ports,
-            gone_cgroups,
-            gone_of_users,
-            connected,
-            connections,
-            closed,
-        ] = found.map(|(_, _, id)| id.and_then(|id| MapData::from_id(id).ok()));
+        let [owners, arguments, ports, gone_cgroups, gone_of_users, connected, connections, closed] =
+            found.map(|(_, _, id)| id.and_then(|id| MapData::from_id(id).ok()));
         let gone = |map| Map::LruHashMap(map).try_into().ok();
         Some(Self {
             owners: Map::Array(owners?).try_into().ok()?,

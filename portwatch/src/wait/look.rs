@@ -348,8 +348,7 @@ impl<'a> Judge<'a> {
         let Some(left) = self.left.checked_sub(1) else { return row };
         self.left = left;
         let records = self.records.get_or_init(self.open);
-        let options =
-            row.cookie.and_then(|cookie| records.connection(cookie, row.local.port()));
+        let options = row.cookie.and_then(|cookie| records.connection(cookie, row.local.port()));
         complete(row, options)
     }
 
