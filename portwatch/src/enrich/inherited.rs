@@ -12,8 +12,11 @@ use crate::{
     kernel::records::Records,
 };
 
-/// Entries that are looked up one by one, a system call each: a few milliseconds.
-const MOST_LOOKED_UP: u32 = 4096;
+/// Connections that are looked up one by one, a system call each, for an answer that depends on
+/// them: a few milliseconds.
+pub const MOST_LOOKED_UP: u32 = 4096;
+/// The same for a failed bind: a part of a millisecond.
+pub const FEW_LOOKED_UP: u32 = 256;
 
 /// What is recorded of the connections of one port.
 pub struct Inherited<'a> {
@@ -24,11 +27,12 @@ pub struct Inherited<'a> {
 }
 
 impl<'a> Inherited<'a> {
-    /// Prepares a listing of a port in the network namespace with that inode.
-    pub fn of(records: &'a dyn Records, netns_inode: Option<u32>, port: u16) -> Self {
+    /// Prepares a listing of a port in the network namespace with that inode. At most `most`
+    /// connections are looked up.
+    pub fn of(records: &'a dyn Records, netns_inode: Option<u32>, port: u16, most: u32) -> Self {
         let now = u32::try_from(boottime_ns() / 1_000_000_000).unwrap_or(u32::MAX);
         let closed = netns_inode.and_then(|inode| records.closed(inode, port, now));
-        Self { records, closed, left: Cell::new(MOST_LOOKED_UP) }
+        Self { records, closed, left: Cell::new(most) }
     }
 
     /// Returns the options of an entry, if it is a connection that the hooks have seen.

@@ -12,7 +12,7 @@ use crate::{
     decode::RawCulprit,
     enrich::{
         host::{DiagSocket, Host},
-        inherited::Inherited,
+        inherited::{FEW_LOOKED_UP, Inherited, MOST_LOOKED_UP},
         record,
         sock_diag::{self, Entry, Progress, Query, ReplyError},
     },
@@ -123,7 +123,8 @@ impl Search<'_> {
         gaps: &mut Vec<Gap>,
     ) -> Result<(), ListError> {
         let port = self.failure.port;
-        let inherited = Inherited::of(self.records, self.netns_inode, port);
+        let most = if self.everything { MOST_LOOKED_UP } else { FEW_LOOKED_UP };
+        let inherited = Inherited::of(self.records, self.netns_inode, port, most);
         let mut dump =
             |query, found: &mut Found| dump(diag, query, port, deadline, found, &inherited);
         dump(Query::Listeners, found)?;
@@ -157,7 +158,7 @@ impl Search<'_> {
             gaps.push(Gap::new(Fact::Sockets, ListError::Protocol.to_string()));
             return Ok(());
         };
-        let none = Inherited::of(&NoRecords, None, 0);
+        let none = Inherited::of(&NoRecords, None, 0, 0);
         for family in [Family::Ipv4, Family::Ipv6] {
             let query = Query::Other { protocol, family };
             dump(diag, query, self.failure.port, deadline, found, &none)?;

@@ -16,7 +16,7 @@ use crate::{
     diagnose::words,
     enrich::{
         host::DiagSocket,
-        inherited::complete,
+        inherited::{MOST_LOOKED_UP, complete},
         netns::again::Known,
         sock_diag::{Entry, Query, protocol_number},
         sockets::{ListError, PATIENT, dump_once},
@@ -264,10 +264,6 @@ fn list(
 /// Opens the record of a running agent. It is opened for each check that needs it, since what an
 /// agent that has ended leaves behind is no record any more.
 pub type OpenRecords = fn() -> Box<dyn Records>;
-
-/// Entries that are looked up in the record, a system call each; of more than these nothing is
-/// known.
-const MOST_LOOKED_UP: u32 = 4096;
 
 /// Judges entry by entry.
 struct Judge<'a> {

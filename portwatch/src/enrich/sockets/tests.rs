@@ -164,7 +164,7 @@ fn kept(
     netns_inode: Option<u32>,
     rows: impl IntoIterator<Item = (State, u64)>,
 ) -> Vec<(State, Option<u64>, Option<bool>)> {
-    let inherited = Inherited::of(&Seen, netns_inode, 80);
+    let inherited = Inherited::of(&Seen, netns_inode, 80, MOST_LOOKED_UP);
     let mut found = Found::default();
     for (state, cookie) in rows {
         found.take(connection(state, cookie), &inherited);
