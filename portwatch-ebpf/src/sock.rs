@@ -24,6 +24,9 @@ pub const TCP_CLOSE: u8 = 7;
 /// `TCP_CLOSING`.
 pub const TCP_CLOSING: u8 = 11;
 
+/// A bit of `sk_userlocks` (include/net/sock.h).
+const SOCK_BINDPORT_LOCK: u32 = 8;
+
 /// `struct sock`, opaque: its fields are read through the layout.
 pub enum Sock {}
 
@@ -77,7 +80,7 @@ pub fn describe(sk: *const Sock, attempt: &mut Attempt) {
     (attempt.netns_inode, attempt.netns_cookie) = netns(net);
 }
 
-/// Reuse and v6only bits as [`flag`]s. Without branches: up to 6.1 the verifier follows every
+/// Reuse and v6only bits as [`flag`]s, and who chose a listener's port. Without branches: up to 6.1 the verifier follows every
 /// combination of them through all later code.
 #[inline(always)]
 pub fn options(sk: *const Sock) -> u16 {
@@ -91,7 +94,19 @@ pub fn options(sk: *const Sock) -> u16 {
         reuseport * u32::from(flag::REUSEPORT),
         v6only * u32::from(flag::V6ONLY),
     ];
-    flag::REUSE_KNOWN | flag::V6ONLY_KNOWN | (set[0] | set[1] | set[2]) as u16
+    flag::REUSE_KNOWN | flag::V6ONLY_KNOWN | (set[0] | set[1] | set[2]) as u16 | port_asked(sk)
+}
+
+/// Whether the program asked for the port by its number; known of listeners only.
+#[inline(always)]
+fn port_asked(sk: *const Sock) -> u16 {
+    if !has!(sk_userlocks) {
+        return 0;
+    }
+    let byte = u32::from(load!(sk, sk_userlocks, u8));
+    let asked = (byte >> (offset!(sk_userlocks_bit) & 7) & SOCK_BINDPORT_LOCK) / SOCK_BINDPORT_LOCK;
+    let listens = u32::from(load!(sk, sk_state, u8) == TCP_LISTEN);
+    (listens * (asked * u32::from(flag::PORT_ASKED) + u32::from(flag::PORT_ASKED_KNOWN))) as u16
 }
 
 /// The inode in sockfs, and whether the socket is one of the kernel's own: it has a `struct

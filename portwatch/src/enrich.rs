@@ -217,6 +217,7 @@ impl<'a> Look<'a> {
         }
         let process = by.map(|raw| processes::failing(host, records, raw, &mut gaps));
         record::recall_options(records, &mut found.sockets);
+        record::recall_port_choice(records, &mut found.sockets);
         Listed { failure, process: process.unwrap_or_default(), netns, diag, found, gaps }
     }
 
