@@ -80,7 +80,7 @@ pub fn describe(sk: *const Sock, attempt: &mut Attempt) {
     (attempt.netns_inode, attempt.netns_cookie) = netns(net);
 }
 
-/// Reuse and v6only bits as [`flag`]s, and who chose a listener's port. Without branches: up to 6.1 the verifier follows every
+/// Reuse and v6only bits as [`flag`]s, and whether the port was asked for. Without branches: up to 6.1 the verifier follows every
 /// combination of them through all later code.
 #[inline(always)]
 pub fn options(sk: *const Sock) -> u16 {
@@ -97,7 +97,8 @@ pub fn options(sk: *const Sock) -> u16 {
     flag::REUSE_KNOWN | flag::V6ONLY_KNOWN | (set[0] | set[1] | set[2]) as u16 | port_asked(sk)
 }
 
-/// Whether the program asked for the port by its number; known of listeners only.
+/// Whether the program asked for the port by its number. A bind sets that last, so it is known
+/// once the socket starts to listen.
 #[inline(always)]
 fn port_asked(sk: *const Sock) -> u16 {
     if !has!(sk_userlocks) {
@@ -105,8 +106,13 @@ fn port_asked(sk: *const Sock) -> u16 {
     }
     let byte = u32::from(load!(sk, sk_userlocks, u8));
     let asked = (byte >> (offset!(sk_userlocks_bit) & 7) & SOCK_BINDPORT_LOCK) / SOCK_BINDPORT_LOCK;
-    let listens = u32::from(load!(sk, sk_state, u8) == TCP_LISTEN);
-    (listens * (asked * u32::from(flag::PORT_ASKED) + u32::from(flag::PORT_ASKED_KNOWN))) as u16
+    (asked * u32::from(flag::PORT_ASKED)) as u16
+}
+
+/// The [`flag`] that this is known, for a socket that starts to listen.
+#[inline(always)]
+pub fn port_asked_known() -> u16 {
+    if has!(sk_userlocks) { flag::PORT_ASKED_KNOWN } else { 0 }
 }
 
 /// The inode in sockfs, and whether the socket is one of the kernel's own: it has a `struct
