@@ -22,6 +22,7 @@ mod hooks {
     pub mod tracepoint;
 }
 mod call;
+mod connection;
 mod layout;
 mod limit;
 mod maps;

@@ -25,6 +25,7 @@ mod exhaustion;
 mod holders;
 mod hooked;
 pub mod host;
+pub(crate) mod inherited;
 mod memory;
 pub(crate) mod netns;
 mod options;
@@ -216,6 +217,7 @@ impl<'a> Look<'a> {
         }
         let process = by.map(|raw| processes::failing(host, records, raw, &mut gaps));
         record::recall_options(records, &mut found.sockets);
+        record::recall_port_choice(records, &mut found.sockets);
         Listed { failure, process: process.unwrap_or_default(), netns, diag, found, gaps }
     }
 
@@ -310,6 +312,7 @@ impl<'a> Look<'a> {
             failure,
             culprit: self.culprit(),
             netns_cookie: self.bind.netns_cookie,
+            netns_inode: self.bind.netns_inode,
             everything: self.by.is_none(),
         }
     }

@@ -24,7 +24,7 @@ pub use process::{
     Cgroup, ExitCode, Pod, Process, ProcessState, Runtime, Sigterm, Supervisor, Voucher, Workload,
     user_of_cgroup,
 };
-pub use socket::{Binder, Origin, Socket, State, Unheld};
+pub use socket::{Binder, Origin, PortChoice, Socket, State, Unheld};
 pub use texts::Texts;
 pub use time::Time;
 

@@ -203,8 +203,9 @@ pub(super) fn small_loader() -> EbpfLoader<'static> {
     let mut loader = EbpfLoader::new();
     loader.map_max_entries("FAILURES", PAGE);
     for map in [
-        "ATTEMPTS", "REPORTED", "CULPRITS", "OWNERS", "ARGUMENTS", "PORTS", "GONE_CGROUPS",
-        "GONE_OF_USERS", "CONNECTED", "SOURCES", "CROWDS", "TENANTS", "USERS",
+        "ATTEMPTS", "REPORTED", "CULPRITS", "OWNERS", "ARGUMENTS", "PORTS", "CONNECTIONS",
+        "CLOSED", "GONE_CGROUPS", "GONE_OF_USERS", "CONNECTED", "SOURCES", "CROWDS", "TENANTS",
+        "USERS",
     ] {
         loader.map_max_entries(map, 1);
     }
