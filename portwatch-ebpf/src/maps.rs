@@ -5,8 +5,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
 };
 use portwatch_common::{
-    Arguments, Attempt, CGROUP_PATH, Connected, Crowd, Culprit, Owner, PORT_NUMBERS, PortUse,
-    Source, SourceUse, Tenant, loss,
+    Arguments, Attempt, Awaited, AwaitedPort, CGROUP_PATH, Connected, Crowd, Culprit, Owner,
+    PORT_NUMBERS, PortUse, Source, SourceUse, Tenant, Watched, loss,
 };
 
 /// The ring buffer to user space: about 1,600 records.
@@ -116,6 +116,23 @@ pub static TENANTS: PerCpuHashMap<Tenant, SourceUse> =
 pub static USERS: PerCpuHashMap<u32, SourceUse> =
     PerCpuHashMap::with_max_entries(portwatch_common::CROWDS, 0);
 
+/// The processes that are followed, by their number.
+#[map]
+pub static WATCHED: HashMap<u32, Watched> = HashMap::with_max_entries(portwatch_common::WATCHED, 0);
+
+/// The ports that are waited for.
+#[map]
+pub static AWAITED: HashMap<AwaitedPort, Awaited> =
+    HashMap::with_max_entries(portwatch_common::AWAITED, 0);
+
+/// Not 0 while there may be something in one of these. User space puts it back.
+#[map]
+pub static FOLLOWING: Array<u32> = Array::with_max_entries(1, 0);
+
+/// What followed processes did that could not be sent, by CPU.
+#[map]
+pub static UNFOLLOWED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
 /// The inodes that a search of open files looks for.
 #[map]
 pub static WANTED: HashMap<u64, u8> = HashMap::with_max_entries(portwatch_common::WANTED, 0);
@@ -143,6 +160,12 @@ pub fn count_loss(place: u32) {
 #[inline(always)]
 pub fn count_not_attempted() {
     add_one(&NOT_ATTEMPTED, 0);
+}
+
+/// Counts one of [`UNFOLLOWED`].
+#[inline(always)]
+pub fn count_unfollowed() {
+    add_one(&UNFOLLOWED, 0);
 }
 
 #[inline(always)]

@@ -16,9 +16,11 @@ use strum::VariantArray as _;
 use crate::{
     config::filter::Ignored,
     diagnose::Cause,
-    event::{Event, Host},
+    event::{Event, Host, Outcome, outcome::Became},
     evidence::{Protocol, Stage as CallStage},
-    kernel::{attach::Attached, not_attempted::NotAttempted, plan::Plan, skips::Skips},
+    kernel::{
+        attach::Attached, follow::Unfollowed, not_attempted::NotAttempted, plan::Plan, skips::Skips,
+    },
     losses::PLACES,
     shared::Shared,
     talk::Ear,
@@ -36,6 +38,10 @@ const ENRICHMENT: [f64; 10] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 
 pub struct Metrics {
     registry: Registry,
     failures: IntCounterVec,
+    outcomes: IntCounterVec,
+    untracked: IntCounter,
+    unseen: IntCounter,
+    unfollowed: OnceLock<Option<Unfollowed>>,
     lost: IntCounterVec,
     ignored: IntCounterVec,
     ratelimited: IntCounter,
@@ -80,6 +86,27 @@ impl Metrics {
                  counted in a summary",
                 &["cause", "protocol", "stage"],
             )?,
+            outcomes: counters(
+                "portwatch_outcomes_total",
+                "Events by what became of the failed bind",
+                &["outcome"],
+            )?,
+            untracked: registered(
+                &registry,
+                IntCounter::new(
+                    "portwatch_outcomes_untracked_total",
+                    "Events without an outcome because too many processes were being followed",
+                )?,
+            )?,
+            unseen: registered(
+                &registry,
+                IntCounter::new(
+                    "portwatch_outcomes_unseen_total",
+                    "Binds, forks and exits of followed processes that the ring buffer had no \
+                     space for, so that an outcome may be wrong",
+                )?,
+            )?,
+            unfollowed: OnceLock::new(),
             lost: counters(
                 "portwatch_events_lost_total",
                 "Failed binds that were lost and have no event in the stream, or in that of one sink",
@@ -165,6 +192,9 @@ impl Metrics {
                 self.failures.with_label_values(&labels).inc_by(0);
             }
         }
+        for outcome in Became::VARIANTS {
+            self.outcomes.with_label_values(&[<&str>::from(outcome)]).inc_by(0);
+        }
         for place in PLACES {
             self.lost.with_label_values(&[place]).inc_by(0);
         }
@@ -181,6 +211,7 @@ impl Metrics {
         }
         self.skips.get_or_init(|| Skips::of(&attached.ebpf, &attached.probes));
         self.kernels_not_attempted.get_or_init(|| NotAttempted::of(&attached.ebpf));
+        self.unfollowed.get_or_init(|| Unfollowed::of(&attached.ebpf));
         self.build.with_label_values(&[env!("CARGO_PKG_VERSION"), &host.hooks]).set(1);
         self.started.set(now());
         self.reloaded(true);
@@ -200,6 +231,16 @@ impl Metrics {
         let labels: [&str; 3] =
             [diagnosis.cause.into(), failure.protocol.into(), failure.stage.into()];
         self.failures.with_label_values(&labels).inc_by(*count);
+    }
+
+    /// What became of an event's failed bind is known.
+    pub fn became(&self, outcome: &Outcome) {
+        self.outcomes.with_label_values(&[<&str>::from(outcome.outcome)]).inc();
+    }
+
+    /// So many events have no outcome.
+    pub fn untracked(&self, events: u64) {
+        self.untracked.inc_by(events);
     }
 
     /// Counts lost failed binds.
@@ -273,6 +314,9 @@ impl Metrics {
         let kernels = self.kernels_not_attempted.get().and_then(Option::as_ref);
         let count = kernels.and_then(NotAttempted::count).unwrap_or(0);
         self.not_attempted.inc_by(count.saturating_sub(self.not_attempted.get()));
+        let unfollowed = self.unfollowed.get().and_then(Option::as_ref);
+        let count = unfollowed.and_then(Unfollowed::count).unwrap_or(0);
+        self.unseen.inc_by(count.saturating_sub(self.unseen.get()));
         for &ear in Ear::VARIANTS {
             let said = self.messages.with_label_values(&[<&str>::from(ear)]);
             said.inc_by(ear.missed().saturating_sub(said.get()));
@@ -292,61 +336,4 @@ fn now() -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_alerted_on_begins_at_zero() {
-        let metrics = Metrics::new().unwrap();
-        let text = metrics.text().unwrap();
-        for line in [
-            "portwatch_bind_failures_total{cause=\"listener\",protocol=\"tcp\",stage=\"bind\"} 0",
-            "portwatch_events_lost_total{where=\"ring\"} 0",
-            "portwatch_ignored_total{by=\"unit\"} 0",
-            "portwatch_ratelimited_total 0",
-            "portwatch_not_attempted_total 0",
-            "portwatch_enrichment_seconds_count 0",
-            "portwatch_messages_dropped_total{where=\"stderr\"} 0",
-        ] {
-            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
-        }
-    }
-
-    #[test]
-    fn each_refusal_of_an_event_counts() {
-        let line = include_str!("../../tests/golden/listener.jsonl");
-        let Ok(crate::event::Record::BindFailure(mut event)) =
-            crate::event::read::record(line.trim_end())
-        else {
-            panic!()
-        };
-        let metrics = Metrics::new().unwrap();
-        event.count = 41;
-        metrics.told(&event);
-        event.count = 1;
-        metrics.told(&event);
-        let text = metrics.text().unwrap();
-        let counted = "{cause=\"listener\",protocol=\"tcp\",stage=\"bind\"} 42";
-        assert!(text.contains(counted), "{text}");
-    }
-
-    #[test]
-    fn queues_of_one_name_are_one_sum() {
-        let metrics = Metrics::new().unwrap();
-        for waiting in [2, 1] {
-            let stage = metrics.stage("sink.capture");
-            (0..waiting).for_each(|_| stage.add());
-        }
-        let text = metrics.text().unwrap();
-        assert!(text.contains("portwatch_queue_length{queue=\"sink.capture\"} 3"), "{text}");
-    }
-
-    #[test]
-    fn health_names_the_stage() {
-        let metrics = Metrics::new().unwrap();
-        let stage = metrics.stage("enrich");
-        stage.add();
-        assert_eq!(metrics.health(None), Ok(()));
-        assert!(metrics.text().unwrap().contains("portwatch_queue_length{queue=\"enrich\"} 1"));
-    }
-}
+mod tests;

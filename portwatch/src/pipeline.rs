@@ -17,11 +17,12 @@ use tokio::{
 use crate::{
     advice::{Advised, FAILED},
     config::filter::{Filter, Ignored},
-    decode::decode,
+    decode::{self, RawRecord},
     enrich::{Enricher, host::boottime_ns},
     event::{AgentNotice, AgentState, Host, Record},
     kernel::{
         attach::Attached,
+        follow::Following,
         limits::{CountedBy, Limits},
         ring::Ring,
     },
@@ -33,14 +34,19 @@ use crate::{
     sinks::{Place, Sink},
 };
 
+mod asking;
 mod budget;
 mod enriching;
+mod outcomes;
 mod outlet;
+mod room;
 mod storms;
 
+use asking::Asking;
 use budget::Budget;
 pub use enriching::Tuning;
 use enriching::{Enriching, Slot, Work};
+use outcomes::{Blind, Outcomes};
 pub use outlet::AllEnded;
 use outlet::Outlets;
 use storms::Storms;
@@ -49,6 +55,8 @@ use storms::Storms;
 const RAW_QUEUE: usize = 4096;
 /// Interval between reads of the kernel side's counts.
 const COUNT_INTERVAL: Duration = Duration::from_millis(250);
+/// How often what is followed no longer is taken out of the kernel's tables.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 /// How long a stop waits for what is still queued.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -129,11 +137,12 @@ pub async fn run<T>(
     meanwhile: impl AsyncFnOnce(&mut Controls) -> T,
 ) -> Result<T, AgentError> {
     let Agent { mut attached, mut enricher, host, sinks, tuning, metrics } = agent;
-    let Tuning { filter, storm_window, deadline, redaction } = tuning;
+    let Tuning { filter, storm_window, outcome_window, deadline, redaction } = tuning;
     enricher.redact_by(redaction);
     let io = |step| move |source| AgentError::Io { step, source };
     let ring = Ring::open(&mut attached.ebpf)?;
     let limits = Limits::open(&mut attached.ebpf)?;
+    let following = Following::open(&mut attached.ebpf)?;
     forward_kernel_log(&mut attached);
 
     let notice = {
@@ -151,12 +160,14 @@ pub async fn run<T>(
     let enriching = Enriching {
         enricher,
         storms: Storms::new(storm_window),
+        outcomes: Outcomes::new(outcome_window, storm_window, Blind::of(&attached.probes)),
         budget: Budget::default(),
         deadline,
         filter: filter.clone(),
         slot: Arc::clone(&slot),
         host,
         outlets: Arc::clone(&outlets),
+        asking: Asking::start(&outlets).map_err(io("start the thread for service managers"))?,
         metrics: Arc::clone(&metrics),
         stage: Arc::clone(&stage),
     };
@@ -171,18 +182,34 @@ pub async fn run<T>(
     let (tunings, mut tuned) = mpsc::channel(1);
     let mut controls = Controls { ended, tunings };
     let counted = Arc::clone(&metrics);
-    let mut intake = Intake { ring, limits, filter, slot, queue, outlets, metrics, stage };
+    let mut intake = Intake {
+        ring,
+        limits,
+        following,
+        sweep: None,
+        outcome_window,
+        filter,
+        slot,
+        queue,
+        outlets,
+        metrics,
+        stage,
+    };
     let result = {
         let mut meanwhile = pin!(meanwhile(&mut controls));
         // When the counts are read next; `None` while nothing can have been counted.
         let mut counts: Option<Instant> = None;
         loop {
+            let sweep = intake.sweep;
             tokio::select! {
                 biased;
                 result = &mut meanwhile => break result,
                 Some(tuning) = tuned.recv() => intake.tune(tuning),
                 () = sleep_until(counts.unwrap_or_else(Instant::now)), if counts.is_some() => {
                     counts = intake.take_counted().then(|| Instant::now() + COUNT_INTERVAL);
+                }
+                () = sleep_until(sweep.unwrap_or_else(Instant::now)), if sweep.is_some() => {
+                    intake.sweep();
                 }
                 readable = intake.ring.readable() => {
                     readable.map_err(io("poll the ring buffer"))?;
@@ -228,6 +255,10 @@ fn forward_kernel_log(attached: &mut Attached) {
 struct Intake {
     ring: Ring,
     limits: Limits,
+    following: Following,
+    /// When its tables are swept; never, where nothing is followed.
+    sweep: Option<Instant>,
+    outcome_window: Duration,
     filter: Filter,
     slot: Slot,
     queue: Arc<FairQueue<Work>>,
@@ -239,12 +270,25 @@ struct Intake {
 impl Intake {
     /// Moves the sent records to the enriching thread, and never waits for it.
     fn take_sent(&mut self) {
-        let Self { ring, filter, queue, outlets, metrics, stage, .. } = self;
-        ring.drain(|bytes| match decode(bytes) {
-            Ok(raw) if filter.wants_port(raw.source.port) => {
-                pass_on(queue, stage, outlets, raw.tenant(), Work::Failure(Box::new(raw)));
+        let Self { ring, following, sweep, filter, queue, outlets, metrics, stage, .. } = self;
+        ring.drain(|bytes| match decode::record(bytes) {
+            Ok(RawRecord::Failure(mut raw)) => {
+                if raw.watch.is_some() {
+                    sweep.get_or_insert_with(|| Instant::now() + SWEEP_INTERVAL);
+                    if !following.admits(&raw) {
+                        raw.watch = None;
+                    }
+                }
+                if filter.wants_port(raw.source.port) {
+                    pass_on(queue, stage, outlets, raw.tenant(), Work::Failure(raw));
+                } else {
+                    metrics.ignored(Ignored::Port, 1);
+                }
             }
-            Ok(_) => metrics.ignored(Ignored::Port, 1),
+            Ok(RawRecord::Followed(raw)) => {
+                following.note(&raw);
+                pass_on(queue, stage, outlets, raw.tenant, Work::Followed(Box::new(raw)));
+            }
             Err(error) => {
                 tracing::warn!(%error, "a record could not be decoded");
                 outlets.lost("decode", 1);
@@ -282,9 +326,16 @@ impl Intake {
         !none_left
     }
 
+    /// Takes what is not needed any more out of the tables of who is followed.
+    fn sweep(&mut self) {
+        let left = self.following.sweep(boottime_ns(), self.outcome_window);
+        self.sweep = left.then(|| Instant::now() + SWEEP_INTERVAL);
+    }
+
     /// Stores a new tuning, and wakes the enriching thread.
     fn tune(&mut self, tuning: Tuning) {
         self.filter = tuning.filter.clone();
+        self.outcome_window = tuning.outcome_window;
         self.slot.replace(Some(tuning));
         self.queue.wake();
     }

@@ -12,7 +12,7 @@ use super::{
     streams::{Stream, say},
 };
 use crate::{
-    config::filter::Filter,
+    config::{OUTCOME_WINDOW, filter::Filter},
     diagnose::words,
     enrich::{self, host::Host},
     exec::{
@@ -20,7 +20,7 @@ use crate::{
         refused::Refused,
         signals::Signals,
     },
-    kernel::attach::SourceLimit,
+    kernel::attach::{Follow, SourceLimit},
     metrics::Metrics,
     pipeline::{self, Agent, Tuning},
     redact::Redaction,
@@ -120,7 +120,7 @@ async fn watched(
     };
     let told = Table::from(format).open(Stream::Stderr, Stream::Stderr.colour())?;
     let Watch { attached, enricher, host, .. } =
-        Watch::descendants(args.hooks.choice, SourceLimit::Counted)?;
+        Watch::descendants(args.hooks.choice, SourceLimit::Counted, Follow::Yes)?;
     let agent = Agent {
         attached,
         enricher,
@@ -129,6 +129,7 @@ async fn watched(
         tuning: Tuning {
             filter: Filter::default(),
             storm_window: STORM_WINDOW,
+            outcome_window: OUTCOME_WINDOW,
             deadline: enrich::DEADLINE,
             redaction: redaction.clone(),
         },

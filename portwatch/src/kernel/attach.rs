@@ -45,8 +45,9 @@ pub fn attach(
     types: &KernelTypes,
     whose: Whose,
     limit: SourceLimit,
+    follow: Follow,
 ) -> Result<Attached, KernelError> {
-    let mut ebpf = load_object(types, whose, limit)?;
+    let mut ebpf = load_object(types, whose, limit, follow)?;
     let forks = (whose != Whose::Everybodys && !types.tell_parents()).then_some(&FORKS);
     let mut probes = Vec::new();
     let mut misses: Vec<String> = types.hidden().map(str::to_owned).into_iter().collect();
@@ -132,7 +133,22 @@ pub enum SourceLimit {
     Unlimited,
 }
 
-fn load_object(types: &KernelTypes, whose: Whose, limit: SourceLimit) -> Result<Ebpf, KernelError> {
+/// Whether it is seen what becomes of who has failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Follow {
+    /// They are followed, if the plan has the programs for it
+    /// ([`FOLLOW`](super::sets::FOLLOW)) also to their end.
+    Yes,
+    /// Nobody is.
+    No,
+}
+
+fn load_object(
+    types: &KernelTypes,
+    whose: Whose,
+    limit: SourceLimit,
+    follow: Follow,
+) -> Result<Ebpf, KernelError> {
     let root: u32 = match whose {
         Whose::Everybodys => 0,
         Whose::Tree(root) => root,
@@ -144,6 +160,12 @@ fn load_object(types: &KernelTypes, whose: Whose, limit: SourceLimit) -> Result<
     let mut loader = EbpfLoader::new();
     loader.override_global("ROOT", &root, true);
     loader.override_global("SENT_A_SECOND", &most, true);
+    match follow {
+        Follow::Yes => _ = loader.override_global("FOLLOW", &1u32, true),
+        Follow::No => {
+            loader.map_max_entries("WATCHED", 1).map_max_entries("AWAITED", 1);
+        }
+    }
     if root != 0 && !types.tell_parents() {
         loader.map_max_entries("FAMILY", FAMILY);
     }
@@ -181,7 +203,8 @@ pub(super) fn small_loader() -> EbpfLoader<'static> {
     loader.map_max_entries("FAILURES", PAGE);
     for map in [
         "ATTEMPTS", "REPORTED", "CULPRITS", "OWNERS", "ARGUMENTS", "PORTS", "GONE_CGROUPS",
-        "GONE_OF_USERS", "CONNECTED", "SOURCES", "CROWDS", "TENANTS", "USERS",
+        "GONE_OF_USERS", "CONNECTED", "SOURCES", "CROWDS", "TENANTS", "USERS", "WATCHED",
+        "AWAITED",
     ] {
         loader.map_max_entries(map, 1);
     }

@@ -1,0 +1,139 @@
+//! What becomes of failed binds: who is followed after one, and what the kernel side
+//! sends of them.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::{COMM_LEN, Port, Tenant};
+
+/// Processes that are followed: those that failed and what they have started. 0.7 MiB of
+/// kernel memory.
+pub const WATCHED: u32 = 8192;
+/// Ports that are waited for, each for one user: 0.6 MiB.
+pub const AWAITED: u32 = 8192;
+
+/// Successful binds of a process that are sent after each of its failed ones.
+pub const BINDS: u16 = 8;
+/// Successful binds of a user at one port that are sent after each failed one.
+pub const BINDS_OF_PORT: u16 = 16;
+/// Forks of a process and its descendants that are followed.
+pub const FORKS: u16 = 16;
+
+/// A process that is followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Watched {
+    /// When it failed first, in nanoseconds of `CLOCK_BOOTTIME`: with its number that is
+    /// what tells it from all others. 0 for one that has not failed itself.
+    pub own_ns: u64,
+    /// The same of the process that it descends from; 0 for none.
+    pub root_ns: u64,
+    /// When it failed last or was started.
+    pub last_ns: u64,
+    /// Its start, nanoseconds of `CLOCK_BOOTTIME`; 0 where unknown.
+    pub started_ns: u64,
+    /// Whose share of the agent it uses.
+    pub tenant: Tenant,
+    /// That process.
+    pub root: u32,
+    /// Successful binds that may still be sent.
+    pub binds_left: u16,
+    /// Forks that may still be followed.
+    pub forks_left: u16,
+    /// See [`followed_flag`].
+    pub flags: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// A port that somebody could not bind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+#[repr(C)]
+pub struct AwaitedPort {
+    /// Which; 0 is any.
+    pub port: Port,
+    /// Who failed, see [`Tenant::user`]: what others bind there is not sent.
+    pub user: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// What is known of such a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Awaited {
+    /// When it failed last.
+    pub last_ns: u64,
+    /// Whose share of the agent it uses.
+    pub tenant: Tenant,
+    /// Successful binds that may still be sent.
+    pub binds_left: u16,
+    /// Zero.
+    pub reserved: [u8; 6],
+}
+
+/// Values of [`Followed::kind`].
+pub mod followed {
+    /// A bind or listen succeeded.
+    pub const BOUND: u8 = 1;
+    /// The process has started another.
+    pub const FORKED: u8 = 2;
+    /// The last thread of the process ends.
+    pub const EXITED: u8 = 3;
+}
+
+/// Bits of [`Followed::flags`] and [`Watched::flags`].
+pub mod followed_flag {
+    /// It has started processes that are not followed.
+    pub const MORE_FORKS: u32 = 1 << 0;
+}
+
+/// What a followed process has done. Its size tells it from a
+/// [`BindFailure`](crate::BindFailure) in the ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Followed {
+    /// When, in nanoseconds of `CLOCK_BOOTTIME`.
+    pub at_ns: u64,
+    /// As [`Watched::own_ns`]; 0 also for a process that is not followed itself.
+    pub own_ns: u64,
+    /// As [`Watched::root_ns`].
+    pub root_ns: u64,
+    /// Whose share of the agent it uses: that of the failed bind.
+    pub tenant: Tenant,
+    /// The cgroup2 id of the process now.
+    pub cgroup_id: u64,
+    /// Of what was bound, as in [`Attempt`](crate::Attempt).
+    pub netns_cookie: u64,
+    /// As in [`Attempt`](crate::Attempt).
+    pub address: [u8; 16],
+    /// As in [`Attempt`](crate::Attempt).
+    pub netns_inode: u32,
+    /// The process.
+    pub pid: u32,
+    /// As [`Watched::root`].
+    pub root: u32,
+    /// The child's number, or the exit code as wait(2) gives it.
+    pub value: u32,
+    /// See [`followed_flag`].
+    pub flags: u32,
+    /// As in [`Attempt`](crate::Attempt).
+    pub port: u16,
+    /// As in [`Attempt`](crate::Attempt).
+    pub family: u16,
+    /// As in [`Attempt`](crate::Attempt).
+    pub protocol: u16,
+    /// As in [`Attempt`](crate::Attempt).
+    pub stage: u8,
+    /// See [`followed`].
+    pub kind: u8,
+    /// Zero.
+    pub reserved: u32,
+    /// The thread's name, NUL padded.
+    pub comm: [u8; COMM_LEN],
+}
+
+const _: () = assert!(size_of::<Watched>() == 64);
+const _: () = assert!(size_of::<AwaitedPort>() == 24);
+const _: () = assert!(size_of::<Awaited>() == 32);
+const _: () = assert!(size_of::<Followed>() == 120);
+const _: () = assert!(size_of::<Followed>() != size_of::<crate::BindFailure>());

@@ -1,0 +1,134 @@
+//! The thread that asks service managers what became of a unit whose process has ended,
+//! once for each outcome, and passes the outcome on. A manager that does not answer delays
+//! outcomes of services only.
+
+use std::{io, sync::Arc, thread};
+
+use super::{
+    outcomes::{Service, Told},
+    outlet::Outlets,
+};
+use crate::{
+    enrich::managers::{AfterExit, Failure, Managers},
+    event::{Outcome, Record},
+    evidence::{Fact, Gap},
+    shared::queue::{Budget, Next, Receiver, Sender, queue},
+};
+
+/// Outcomes that wait. When there are more, nobody is asked about the next ones.
+const QUEUE: Budget = Budget { most: 256, cost: 256 };
+
+/// Where outcomes are handed over.
+pub struct Asking {
+    outlets: Arc<Outlets>,
+    queue: Sender<(Outcome, Service)>,
+}
+
+impl Asking {
+    /// Starts the thread. It ends when this is dropped and nothing waits any more.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub fn start(outlets: &Arc<Outlets>) -> io::Result<Self> {
+        let (sender, receiver) = queue(QUEUE);
+        let to = Arc::clone(outlets);
+        thread::Builder::new().name("managers".to_owned()).spawn(move || run(&receiver, &to))?;
+        Ok(Self { outlets: Arc::clone(outlets), queue: sender })
+    }
+
+    /// Passes an outcome on, by way of the thread if somebody is to be asked.
+    pub fn pass(&self, told: Told) {
+        let Told { outcome, ask } = told;
+        let Some(service) = ask else { return offer(&self.outlets, outcome) };
+        let copy = outcome.clone();
+        if self.queue.offer((copy, service), 1).is_err() {
+            offer(&self.outlets, outcome);
+        }
+    }
+}
+
+fn run(queue: &Receiver<(Outcome, Service)>, outlets: &Outlets) {
+    let managers = Managers::current();
+    loop {
+        match queue.next(None) {
+            Next::One((mut outcome, service)) => {
+                if managers.are_there() {
+                    add(&mut outcome, &service, managers.after_exit(service.owner, &service.unit));
+                }
+                offer(outlets, outcome);
+            }
+            Next::Nothing => {}
+            Next::End => break,
+        }
+    }
+}
+
+fn offer(outlets: &Outlets, outcome: Outcome) {
+    outlets.offer(Record::Outcome(Box::new(outcome)));
+}
+
+/// Adds what the manager says.
+fn add(outcome: &mut Outcome, service: &Service, answer: Result<AfterExit, Failure>) {
+    let Some(unit) = &mut outcome.unit else { return };
+    let AfterExit { result, restarts, state } = match answer {
+        Ok(answer) => answer,
+        Err(why) => {
+            outcome.gaps.push(Gap::new(Fact::Restarts, why.to_string()));
+            return;
+        }
+    };
+    let again = restarts.zip(service.restarts).map(|(now, then)| now > then);
+    // Somebody may have started it, which counts from 0 again.
+    let runs = matches!(state.as_str(), "active" | "reloading");
+    unit.restarted = match (unit.restarted, again, state.as_str()) {
+        (Some(true), ..) | (_, Some(true), _) => Some(true),
+        _ if runs => Some(true),
+        (_, _, "inactive" | "failed") => Some(false),
+        (restarted, ..) => restarted,
+    };
+    (unit.result, unit.restarts) = (Some(result), restarts);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::outcome::{Became, examples};
+
+    fn told(before: Option<u32>, answer: Result<(u32, &str), Failure>) -> Outcome {
+        let mut outcome = examples().into_iter().find(|one| one.outcome == Became::Exited).unwrap();
+        outcome.unit.as_mut().unwrap().restarted = None;
+        let service = Service { unit: "app.service".to_owned(), owner: None, restarts: before };
+        let answer = answer.map(|(restarts, state)| AfterExit {
+            result: "exit-code".to_owned(),
+            restarts: Some(restarts),
+            state: state.to_owned(),
+        });
+        add(&mut outcome, &service, answer);
+        outcome
+    }
+
+    #[test]
+    fn whether_it_was_restarted_shows_by_the_count_or_the_state() {
+        for (before, answer, restarted) in [
+            (Some(0), (1, "activating"), Some(true)),
+            (Some(3), (3, "failed"), Some(false)),
+            (Some(3), (3, "activating"), None),
+            (Some(3), (0, "active"), Some(true)),
+            (None, (0, "inactive"), Some(false)),
+        ] {
+            let unit = told(before, Ok(answer)).unit.unwrap();
+            assert_eq!(unit.restarted, restarted, "{before:?}, then {answer:?}");
+            assert_eq!(
+                (unit.result.as_deref(), unit.restarts),
+                (Some("exit-code"), Some(answer.0))
+            );
+        }
+    }
+
+    #[test]
+    fn a_manager_that_does_not_answer_is_a_gap() {
+        let outcome = told(None, Err(Failure::NoTime));
+        assert_eq!(outcome.gaps.len(), 1);
+        assert_eq!(outcome.unit.unwrap().restarted, None);
+    }
+}

@@ -1,0 +1,301 @@
+//! What becomes of failed binds. A case is one process at one address; the events about it
+//! wait for its outcome, which is known when the address is bound or the process has ended,
+//! and otherwise when the window is over.
+//!
+//! Pure: what has happened comes in, outcomes go out. Times are nanoseconds of
+//! `CLOCK_BOOTTIME`.
+
+use std::{collections::HashMap, time::Duration};
+
+use portwatch_common::{Source, Tenant};
+
+use super::room::make_room;
+use crate::{
+    decode::{Did, RawFailure, RawFollowed, Watch},
+    event::{Event, Outcome, outcome::UnitKind},
+    evidence::Process,
+    kernel::sets::{EXITED, FORKED, Probe},
+};
+
+mod case;
+mod place;
+mod target;
+mod waiting;
+
+use case::Case;
+pub use place::{Place, Service};
+use target::Target;
+
+/// Cases at once. For another one whoever has most of them loses one.
+const MOST_CASES: usize = 2048;
+/// Events that wait for the outcome of one case.
+const MOST_WAITING: usize = 16;
+/// What has happened before the window's end has come through the ring by then.
+const GRACE_NS: u64 = 250_000_000;
+
+/// An outcome, and whom to ask for more of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// As far as the hooks know.
+    pub outcome: Outcome,
+    /// The service whose process has ended.
+    pub ask: Option<Service>,
+}
+
+/// What is known of a process when it is looked at in the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alive {
+    /// It is running.
+    Yes,
+    /// It has ended.
+    No,
+    /// It could not be looked at.
+    Unknown,
+}
+
+/// What the hooks cannot see.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Blind {
+    /// Ends of processes.
+    pub exits: bool,
+    /// What they start.
+    pub forks: bool,
+}
+
+impl Blind {
+    /// Where only these programs are attached.
+    pub fn of(attached: &[Probe]) -> Self {
+        let lacks = |name| !attached.iter().any(|probe| probe.program == name);
+        Self { exits: lacks(EXITED), forks: lacks(FORKED) }
+    }
+}
+
+/// All cases.
+pub struct Outcomes {
+    window_ns: u64,
+    /// How long after its last event another one about a case may come.
+    keep_ns: u64,
+    blind: Blind,
+    cases: HashMap<Key, Case>,
+    /// When a window ends, at the earliest.
+    next_ns: Option<u64>,
+    /// Events that get no outcome.
+    untracked: u64,
+}
+
+/// What tells cases apart.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    watch: Watch,
+    target: Target,
+}
+
+impl Outcomes {
+    /// None yet. `window` is how long is waited for; zero turns all of it off. Summaries
+    /// of failures come up to `storm_window` later.
+    pub fn new(window: Duration, storm_window: Duration, blind: Blind) -> Self {
+        let mut outcomes = Self {
+            window_ns: 0,
+            keep_ns: 0,
+            blind,
+            cases: HashMap::new(),
+            next_ns: None,
+            untracked: 0,
+        };
+        outcomes.set_windows(window, storm_window);
+        outcomes
+    }
+
+    /// From now on windows are as long as this.
+    pub fn set_windows(&mut self, window: Duration, storm_window: Duration) {
+        self.window_ns = nanoseconds(window);
+        self.keep_ns = self.window_ns.saturating_add(nanoseconds(storm_window)) + 2 * GRACE_NS;
+    }
+
+    /// Events that got no outcome since the last call.
+    pub fn take_untracked(&mut self) -> u64 {
+        std::mem::take(&mut self.untracked)
+    }
+
+    /// A bind has failed that is not looked into: it is one more attempt.
+    pub fn failed(&mut self, raw: &RawFailure) {
+        let target = Target::of(&raw.bind);
+        self.count(raw.task.pid, &target, 1, raw.bind.at_ns);
+    }
+
+    /// So many have failed that the kernel side has only counted.
+    pub fn counted(&mut self, source: &Source, count: u64, last_ns: u64) {
+        if self.cases.is_empty() {
+            return;
+        }
+        if let Some(target) = Target::of_source(source) {
+            self.count(source.pid, &target, count, last_ns);
+        }
+    }
+
+    fn count(&mut self, pid: u32, target: &Target, count: u64, last_ns: u64) {
+        let cases = self.cases.iter_mut();
+        for (key, case) in cases.filter(|(key, _)| key.target == *target) {
+            if key.watch.pid == pid {
+                case.failed_again(count, last_ns);
+            }
+        }
+    }
+
+    /// A bind has failed that was looked into. `group` is the process's control group, if
+    /// that is one that it shares with nobody else.
+    pub fn open(&mut self, raw: &RawFailure, event: &Event, group: Option<u64>) {
+        if self.window_ns == 0 || raw.task.kernel_thread {
+            return;
+        }
+        let target = Target::of(&raw.bind);
+        let at_ns = raw.bind.at_ns;
+        let new = Case::new(raw, event, group);
+        // Another process of the same unit is at it now.
+        for (key, case) in self.cases.iter_mut().filter(|(key, _)| key.target == target) {
+            if key.watch.pid != raw.task.pid && case.has_member(group, new.place.as_ref()) {
+                case.restarted_and_failed(at_ns);
+            }
+        }
+        let Some(watch) = raw.watch else { return };
+        let key = Key { watch, target };
+        if let Some(case) = self.cases.get_mut(&key) {
+            case.failed_again(1, at_ns);
+            return;
+        }
+        if let Some(gone) = make_room(&mut self.cases, MOST_CASES, |it| (it.tenant, it.last_ns)) {
+            self.untracked += gone.waiting.len() as u64;
+        }
+        self.cases.insert(key, new);
+    }
+
+    /// An event is told, of one failed bind or of several; gives its outcome where that is
+    /// known already.
+    pub fn told(&mut self, event: &Event) -> Option<Told> {
+        if self.window_ns == 0 {
+            return None;
+        }
+        let target = Target::of_event(event);
+        let pid = event.process.pid;
+        let cases = self.cases.iter_mut();
+        let own = cases.filter(|(key, _)| key.watch.pid == pid && key.target == target);
+        let latest = own.max_by_key(|(key, _)| key.watch.since_ns);
+        let Some((_, case)) = latest.filter(|(_, case)| case.waiting.len() < MOST_WAITING) else {
+            self.untracked += 1;
+            return None;
+        };
+        let waiting = case.wait(event);
+        let outcome = case.answer_known(&waiting);
+        if outcome.is_none() {
+            let due = waiting.due_ns(self.window_ns) + GRACE_NS;
+            self.next_ns = Some(self.next_ns.map_or(due, |next| next.min(due)));
+            case.waiting.push(waiting);
+        }
+        outcome
+    }
+
+    /// A followed process has done something; `place` tells where a control group belongs.
+    /// What is known by that goes to `tell`.
+    pub fn followed(
+        &mut self,
+        raw: &RawFollowed,
+        mut place: impl FnMut(u64) -> Option<Place>,
+        mut tell: impl FnMut(Told),
+    ) {
+        // Where the group of the process belongs, looked up once and only if it matters.
+        let mut belongs: Option<Option<Place>> = None;
+        for (key, case) in &mut self.cases {
+            let is_own = raw.own == Some(key.watch);
+            let is_child = raw.root == Some(key.watch);
+            match &raw.did {
+                Did::Bind(bound) if key.target.is_beside(bound) => {
+                    let mut is_member = || {
+                        case.is_managed
+                            && (case.has_member(Some(raw.cgroup_id), None)
+                                || case.has_member(
+                                    None,
+                                    belongs.get_or_insert_with(|| place(raw.cgroup_id)).as_ref(),
+                                ))
+                    };
+                    let is_its = is_own || is_child;
+                    if key.target.is_met_by(bound) && (is_its || is_member()) {
+                        case.has_recovered(raw, bound);
+                    } else if is_its && key.target.is_other(bound) {
+                        case.has_another(raw, bound);
+                    }
+                }
+                Did::Fork(child) if is_own || is_child => case.has_child(*child),
+                Did::Exit { code, more } if is_own || is_child => {
+                    case.has_ended(raw, is_own, *code, *more);
+                }
+                _ => {}
+            }
+            case.tell_known(&mut tell);
+        }
+    }
+
+    /// Tells what is due. `waits` says whether something of a tenant that happened before
+    /// then is not known here yet, `look` whether the process of that number, which started
+    /// and failed at these times, is still there.
+    pub fn settle(
+        &mut self,
+        now_ns: u64,
+        waits: impl Fn(Tenant, u64) -> bool,
+        look: impl Fn(u32, Option<u64>, u64) -> Alive,
+        mut tell: impl FnMut(Told),
+    ) {
+        if self.next_ns.is_none_or(|next| next > now_ns) {
+            return;
+        }
+        let (window_ns, blind) = (self.window_ns, self.blind);
+        let keep_ns = self.keep_ns;
+        self.cases.retain(|key, case| {
+            let pid = key.watch.pid;
+            let tenant = case.tenant;
+            let is_due = |due_ns| due_ns + GRACE_NS <= now_ns && !waits(tenant, due_ns);
+            let due = case.take_due(window_ns, is_due);
+            if !due.is_empty() {
+                let alive = match case.needs_a_look() {
+                    true => look(pid, case.started_ns, case.opened_ns),
+                    false => Alive::Unknown,
+                };
+                due.iter().for_each(|one| tell(case.in_the_end(one, window_ns, alive, blind)));
+            }
+            !case.waiting.is_empty() || case.last_ns.saturating_add(keep_ns) > now_ns
+        });
+        self.next_ns = self.cases.values().map(|case| case.next_ns(window_ns, keep_ns)).min();
+        self.next_ns = self.next_ns.map(|next| next + GRACE_NS);
+    }
+
+    /// How soon something is due.
+    pub fn next(&self, now_ns: u64) -> Option<Duration> {
+        self.next_ns.map(|next| Duration::from_nanos(next.saturating_sub(now_ns)))
+    }
+
+    /// What is known though no window has ended: there is no time left to wait.
+    pub fn all(self) -> impl Iterator<Item = Told> {
+        let blind = self.blind;
+        let ended = self.cases.into_values().filter(|case| case.ended.is_some());
+        ended.flat_map(move |mut case| {
+            let waiting = std::mem::take(&mut case.waiting);
+            let told = waiting.iter().map(|one| case.in_the_end(one, 0, Alive::Unknown, blind));
+            told.collect::<Vec<_>>()
+        })
+    }
+}
+
+/// The container or unit of a process, if it has one.
+fn unit_of(process: &Process) -> Option<(UnitKind, String)> {
+    let workload = process.workload.as_ref().and_then(|workload| workload.name.clone());
+    let container = process.container.clone().map(|id| workload.unwrap_or(id));
+    let unit = process.unit.clone().filter(|_| process.session.is_none());
+    let container = container.map(|name| (UnitKind::Container, name));
+    container.or(unit.map(|name| (UnitKind::Unit, name)))
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,384 @@
+//! One process that could not bind one address.
+
+use std::net::SocketAddr;
+
+use jiff::{SignedDuration, Timestamp};
+use portwatch_common::Tenant;
+
+use super::{
+    Alive, Blind, Told,
+    place::{Place, Service},
+    target::Target,
+    unit_of,
+    waiting::Waiting,
+};
+use crate::{
+    decode::{Bound, RawFailure, RawFollowed},
+    event::{
+        Event, OUTCOME, Outcome,
+        outcome::{Actor, Became, Exit, OfUnit, UnitKind},
+    },
+    evidence::{Fact, Gap, Netns, SupervisorKind},
+    redact::Redaction,
+};
+
+/// Children that are remembered; the kernel side follows fewer.
+const MOST_CHILDREN: usize = 64;
+
+/// What is known of it so far.
+pub struct Case {
+    /// Whose share of the agent it uses.
+    pub tenant: Tenant,
+    /// When it began, in nanoseconds of `CLOCK_BOOTTIME` and by the wall clock.
+    pub opened_ns: u64,
+    opened: Timestamp,
+    /// When it was last heard of.
+    pub last_ns: u64,
+    /// When the process failed last.
+    last_failed_ns: u64,
+    /// Failed attempts.
+    tries: u64,
+    target: Target,
+    netns: Netns,
+    failing: Actor,
+    /// The start of the process.
+    pub started_ns: Option<u64>,
+    /// The unit or container in which another process may follow.
+    pub place: Option<Place>,
+    group: Option<u64>,
+    unit: Option<(UnitKind, String)>,
+    /// Whether something would start it again.
+    pub is_managed: bool,
+    /// Its service as the manager had it when it failed.
+    service: Option<Service>,
+    /// Another process of the unit has failed since.
+    restarted: bool,
+    /// Another port that it has bound, by whom and when.
+    other: Option<(SocketAddr, Actor, u64)>,
+    /// What it has started and is running.
+    pub children: Vec<u32>,
+    more_children: bool,
+    /// How the process has ended, and when.
+    pub ended: Option<(Exit, u64)>,
+    /// The same of the last of its children.
+    child_ended: Option<(Exit, u64)>,
+    known: Option<Verdict>,
+    /// The events that wait for the outcome.
+    pub waiting: Vec<Waiting>,
+}
+
+/// What it has come to.
+#[derive(Clone)]
+struct Verdict {
+    became: Became,
+    at_ns: u64,
+    by: Actor,
+    bound: Option<SocketAddr>,
+    exit: Option<Exit>,
+    gaps: Vec<Gap>,
+}
+
+impl Case {
+    /// One that begins with a failed bind and the event that was made of it.
+    pub fn new(raw: &RawFailure, event: &Event, group: Option<u64>) -> Self {
+        let place = Place::of(&event.process);
+        let at_ns = raw.bind.at_ns;
+        Self {
+            tenant: raw.tenant(),
+            opened_ns: at_ns,
+            opened: event.time,
+            last_ns: at_ns,
+            last_failed_ns: at_ns,
+            tries: 1,
+            target: Target::of(&raw.bind),
+            netns: event.netns.clone(),
+            failing: Actor { pid: raw.task.pid, comm: event.process.comm.clone() },
+            started_ns: raw.task.started_ns,
+            is_managed: place.is_some() || is_kept(event),
+            service: place.as_ref().and_then(|place| Service::of(place, event)),
+            place,
+            group,
+            unit: unit_of(&event.process),
+            restarted: false,
+            other: None,
+            children: Vec::new(),
+            more_children: false,
+            ended: None,
+            child_ended: None,
+            known: None,
+            waiting: Vec::new(),
+        }
+    }
+
+    /// Whether a process in that group, or in that unit, may follow this one.
+    pub fn has_member(&self, group: Option<u64>, place: Option<&Place>) -> bool {
+        let same_group = group.is_some() && self.group == group;
+        let same_place = place.is_some() && self.place.as_ref() == place;
+        self.is_managed && (same_group || same_place)
+    }
+
+    /// The process has failed again, so many times up to then.
+    pub fn failed_again(&mut self, count: u64, last_ns: u64) {
+        self.tries = self.tries.saturating_add(count);
+        self.last_failed_ns = self.last_failed_ns.max(last_ns);
+        self.last_ns = self.last_ns.max(last_ns);
+        // What it had come to is over: it has let go of the address, and wants it again.
+        if self.known.as_ref().is_some_and(|known| known.at_ns < last_ns) {
+            self.known = None;
+        }
+    }
+
+    /// Another process of the unit has failed at the same address.
+    pub fn restarted_and_failed(&mut self, at_ns: u64) {
+        if at_ns > self.opened_ns && self.known.is_none() {
+            self.restarted = true;
+            self.tries = self.tries.saturating_add(1);
+        }
+    }
+
+    /// An event about it is told.
+    pub fn wait(&mut self, event: &Event) -> Waiting {
+        let ns = |at: Timestamp| {
+            let since = at.duration_since(self.opened).as_nanos();
+            let at_ns = i128::from(self.opened_ns).saturating_add(since);
+            u64::try_from(at_ns).unwrap_or(self.opened_ns)
+        };
+        let first_ns = ns(event.first_seen.unwrap_or(event.time));
+        let last_ns = ns(event.last_seen.unwrap_or(event.time));
+        self.last_ns = self.last_ns.max(last_ns);
+        Waiting { id: event.id.clone(), first_ns, last_ns, count: event.count, tries: self.tries }
+    }
+
+    /// The outcome of an event if it is known by now.
+    pub fn answer_known(&self, waiting: &Waiting) -> Option<Told> {
+        self.known.as_ref().map(|known| self.answer(waiting, known.clone()))
+    }
+
+    /// The outcomes of all that wait, if it is known by now.
+    pub fn tell_known(&mut self, tell: &mut impl FnMut(Told)) {
+        if self.known.is_none() {
+            return;
+        }
+        for waiting in std::mem::take(&mut self.waiting) {
+            self.answer_known(&waiting).into_iter().for_each(&mut *tell);
+        }
+    }
+
+    /// The address was bound.
+    pub fn has_recovered(&mut self, raw: &RawFollowed, bound: &Bound) {
+        if raw.at_ns < self.last_failed_ns {
+            return;
+        }
+        let by = actor(raw);
+        self.know(Became::Recovered, raw.at_ns, by, Some(address_of(bound)), None);
+    }
+
+    /// The process or its child has bound another port.
+    pub fn has_another(&mut self, raw: &RawFollowed, bound: &Bound) {
+        if self.other.is_none() && raw.at_ns >= self.opened_ns {
+            self.other = Some((address_of(bound), actor(raw), raw.at_ns));
+        }
+    }
+
+    /// It has started a process.
+    pub fn has_child(&mut self, pid: u32) {
+        if self.children.len() < MOST_CHILDREN {
+            self.children.push(pid);
+        } else {
+            self.more_children = true;
+        }
+    }
+
+    /// The process has ended, or one of its children.
+    pub fn has_ended(&mut self, raw: &RawFollowed, is_own: bool, code: u32, more: bool) {
+        let end = Some((Exit::of(code), raw.at_ns));
+        self.more_children |= more;
+        if is_own {
+            self.ended = end;
+        } else {
+            self.children.retain(|&child| child != raw.pid);
+            self.child_ended = end;
+        }
+        // What something starts again may still bind it, and so may a child that is not
+        // followed.
+        if let Some((exit, at_ns)) = self.over()
+            && !self.is_managed
+            && !(exit.is_success() && self.more_children)
+        {
+            self.know_exit(exit, at_ns);
+        }
+    }
+
+    /// How and when all of it ended. A program that goes on in a child ends by itself first,
+    /// and says that all is well.
+    fn over(&self) -> Option<(Exit, u64)> {
+        let (exit, at_ns) = self.ended?;
+        if !exit.is_success() {
+            return Some((exit, at_ns));
+        }
+        match self.child_ended {
+            _ if !self.children.is_empty() => None,
+            Some((exit, child_ns)) if child_ns > at_ns => Some((exit, child_ns)),
+            _ => Some((exit, at_ns)),
+        }
+    }
+
+    fn know_exit(&mut self, exit: Exit, at_ns: u64) {
+        match self.other.clone().filter(|_| exit.is_success()) {
+            Some((bound, by, at_ns)) => {
+                self.know(Became::AnotherPort, at_ns, by, Some(bound), None)
+            }
+            None => {
+                let failing = self.failing.clone();
+                self.know(Became::Exited, at_ns, failing, None, Some(exit));
+            }
+        }
+    }
+
+    fn know(
+        &mut self,
+        became: Became,
+        at_ns: u64,
+        by: Actor,
+        bound: Option<SocketAddr>,
+        exit: Option<Exit>,
+    ) {
+        self.last_ns = self.last_ns.max(at_ns);
+        self.known.get_or_insert(Verdict { became, at_ns, by, bound, exit, gaps: Vec::new() });
+    }
+
+    /// The events whose window is over.
+    pub fn take_due(&mut self, window_ns: u64, is_due: impl Fn(u64) -> bool) -> Vec<Waiting> {
+        let waiting = std::mem::take(&mut self.waiting);
+        let (due, rest) = waiting.into_iter().partition(|one| is_due(one.due_ns(window_ns)));
+        self.waiting = rest;
+        due
+    }
+
+    /// Whether it matters if the process is there.
+    pub fn needs_a_look(&self) -> bool {
+        self.known.is_none() && self.ended.is_none()
+    }
+
+    /// When something is to be done about it.
+    pub fn next_ns(&self, window_ns: u64, keep_ns: u64) -> u64 {
+        let due = self.waiting.iter().map(|waiting| waiting.due_ns(window_ns)).min();
+        due.unwrap_or(self.last_ns.saturating_add(keep_ns))
+    }
+
+    /// The outcome at the window's end.
+    pub fn in_the_end(
+        &self,
+        waiting: &Waiting,
+        window_ns: u64,
+        alive: Alive,
+        blind: Blind,
+    ) -> Told {
+        let mut verdict = match &self.known {
+            Some(known) => known.clone(),
+            None => self.judge(waiting, window_ns, alive),
+        };
+        let is_open = verdict.became != Became::Recovered;
+        if is_open && !self.target.shows_success() {
+            let why = "the hooks do not see successful binds of this protocol";
+            verdict.gaps.push(Gap::new(Fact::Success, why));
+        }
+        if is_open && (self.more_children || blind.forks) {
+            let why = match blind.forks {
+                true => "the hooks do not see which processes are started",
+                false => "it has started more processes than are followed",
+            };
+            verdict.gaps.push(Gap::new(Fact::Children, why));
+        }
+        if blind.exits && alive == Alive::Unknown && verdict.exit.is_none() && is_open {
+            let why = "the hooks do not see which processes end";
+            verdict.gaps.push(Gap::new(Fact::Exit, why));
+        }
+        self.answer(waiting, verdict)
+    }
+
+    fn judge(&self, waiting: &Waiting, window_ns: u64, alive: Alive) -> Verdict {
+        let due_ns = waiting.due_ns(window_ns);
+        let of = |became, at_ns, exit| Verdict {
+            became,
+            at_ns,
+            by: self.failing.clone(),
+            bound: None,
+            exit,
+            gaps: Vec::new(),
+        };
+        let another = self.other.as_ref().map(|(bound, by, at_ns)| Verdict {
+            by: by.clone(),
+            bound: Some(*bound),
+            ..of(Became::AnotherPort, *at_ns, None)
+        });
+        let has_moved = self.other.as_ref().is_some_and(|other| other.2 > self.last_failed_ns);
+        if let Some((exit, at_ns)) = self.over() {
+            return match another.filter(|_| exit.is_success()) {
+                Some(another) => another,
+                None => of(Became::Exited, at_ns, Some(exit)),
+            };
+        }
+        if alive == Alive::No && self.ended.is_none() {
+            let gap = Gap::new(Fact::Exit, "how and when the process ended was not seen");
+            return Verdict { gaps: vec![gap], ..of(Became::Exited, due_ns, None) };
+        }
+        // Whoever still tries has tried lately, however long the pauses have become.
+        let still_tries = self.last_failed_ns.saturating_add(window_ns / 2) > due_ns;
+        match another {
+            Some(another) if has_moved || !still_tries => another,
+            _ if still_tries => of(Became::StillFailing, due_ns, None),
+            _ => of(Became::RunningWithout, due_ns, None),
+        }
+    }
+
+    fn answer(&self, waiting: &Waiting, verdict: Verdict) -> Told {
+        let Verdict { became, at_ns, by, bound, exit, gaps } = verdict;
+        let unit = self.unit.clone().map(|(kind, name)| OfUnit {
+            name,
+            kind,
+            owner: self.service.as_ref().and_then(|service| service.owner),
+            restarted: self.restarted.then_some(true),
+            result: None,
+            restarts: None,
+        });
+        let since = |ns: u64| at_ns.saturating_sub(ns);
+        let time = SignedDuration::from_nanos(i64::try_from(since(self.opened_ns)).unwrap_or(0));
+        let outcome = Outcome {
+            schema: OUTCOME.to_owned(),
+            id: waiting.id.clone(),
+            time: self.opened.checked_add(time).unwrap_or(self.opened),
+            outcome: became,
+            after_ms: since(waiting.first_ns) / 1_000_000,
+            tries: waiting.count.saturating_add(self.tries.saturating_sub(waiting.tries)),
+            protocol: self.target.protocol,
+            address: self.target.address,
+            port: self.target.port,
+            bound,
+            process: by,
+            exit,
+            unit,
+            netns: self.netns.clone(),
+            gaps,
+        };
+        let ask = self.service.clone().filter(|_| became == Became::Exited);
+        Told { outcome, ask }
+    }
+}
+
+/// Whether a supervisor or a shell's loop would start it again.
+fn is_kept(event: &Event) -> bool {
+    let supervisor = event.process.supervisor.as_ref();
+    supervisor.is_some_and(|supervisor| supervisor.kind != SupervisorKind::Systemd)
+}
+
+/// Who did it. A name is the process's own word, like all others.
+fn actor(raw: &RawFollowed) -> Actor {
+    let mut comm = raw.comm.clone();
+    Redaction::name(&mut comm);
+    Actor { pid: raw.pid, comm: Some(comm) }
+}
+
+fn address_of(bound: &Bound) -> SocketAddr {
+    SocketAddr::new(bound.address, bound.port)
+}
