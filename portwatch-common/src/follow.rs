@@ -16,7 +16,7 @@ pub const BINDS: u16 = 8;
 /// Successful binds of a user at one port that are sent after each failed one.
 pub const BINDS_OF_PORT: u16 = 16;
 /// Forks of a process and its descendants that are followed.
-pub const FORKS: u16 = 16;
+pub const FORKS: u16 = 64;
 
 /// A process that is followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -126,8 +126,8 @@ pub struct Followed {
     pub stage: u8,
     /// See [`followed`].
     pub kind: u8,
-    /// Zero.
-    pub reserved: u32,
+    /// The parent of a process that binds; 0 where unknown.
+    pub parent: u32,
     /// The thread's name, NUL padded.
     pub comm: [u8; COMM_LEN],
 }

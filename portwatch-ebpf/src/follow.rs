@@ -68,7 +68,8 @@ fn watch(tenant: &Tenant, now: u64) -> u64 {
         // SAFETY: aligned accesses to the map's value. What another thread of the process
         // writes at the same time is as good.
         unsafe {
-            if (*watched).started_ns == started_ns {
+            // Where the start is unknown, its end has removed an earlier process's entry.
+            if (*watched).started_ns == started_ns || started_ns == 0 {
                 if (*watched).own_ns == 0 {
                     (*watched).own_ns = now;
                 }
@@ -159,6 +160,7 @@ pub fn bound(attempt: &Attempt) {
     record.family = attempt.family;
     record.protocol = attempt.protocol;
     record.stage = attempt.stage;
+    record.parent = task::parent();
     send(&mut record);
 }
 
@@ -181,7 +183,7 @@ pub fn forked(parent: *const task_struct, child: *const task_struct) {
             return;
         }
         // A part of what is left: the sum is bounded however the tree grows.
-        let given = ((*watched).forks_left - 1) / 4;
+        let given = ((*watched).forks_left - 1) / 8;
         (*watched).forks_left -= given + 1;
         // Who has failed itself is what it starts descends from.
         let is_root = (*watched).own_ns != 0;
@@ -269,7 +271,7 @@ fn empty() -> Followed {
         protocol: 0,
         stage: 0,
         kind: 0,
-        reserved: 0,
+        parent: 0,
         comm: [0; 16],
     }
 }

@@ -101,6 +101,19 @@ pub fn started_ns() -> u64 {
     load!(leader, task_start_boottime, u64)
 }
 
+/// The parent of the current process; 0 where unknown.
+#[inline(always)]
+pub fn parent() -> u32 {
+    if offset!(helpers) & helper::CURRENT_TASK_BTF == 0 {
+        return 0;
+    }
+    // SAFETY: the kernel has the helper.
+    let current: *const task_struct = unsafe { bpf_get_current_task_btf() };
+    let leader = load!(current, task_group_leader, *const task_struct);
+    let parent = load!(leader, task_real_parent, *const task_struct);
+    load!(parent, task_tgid, u32)
+}
+
 /// The tenant of the current task.
 #[inline(always)]
 pub fn tenant() -> Tenant {

@@ -18,9 +18,7 @@ use crate::{
     diagnose::Cause,
     event::{Event, Host, Outcome, outcome::Became},
     evidence::{Protocol, Stage as CallStage},
-    kernel::{
-        attach::Attached, follow::Unfollowed, not_attempted::NotAttempted, plan::Plan, skips::Skips,
-    },
+    kernel::{attach::Attached, not_attempted::NotAttempted, plan::Plan, skips::Skips},
     losses::PLACES,
     shared::Shared,
     talk::Ear,
@@ -28,8 +26,10 @@ use crate::{
 
 pub mod server;
 pub mod stage;
+mod unseen;
 
 use stage::{Stage, Stuck};
+use unseen::Unseen;
 
 /// Upper bounds in seconds: enrichment usually takes some milliseconds, its deadline is 250.
 const ENRICHMENT: [f64; 10] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5];
@@ -41,7 +41,8 @@ pub struct Metrics {
     outcomes: IntCounterVec,
     untracked: IntCounter,
     unseen: IntCounter,
-    unfollowed: OnceLock<Option<Unfollowed>>,
+    /// What followed processes did that was lost.
+    pub followed_lost: Unseen,
     lost: IntCounterVec,
     ignored: IntCounterVec,
     ratelimited: IntCounter,
@@ -102,11 +103,11 @@ impl Metrics {
                 &registry,
                 IntCounter::new(
                     "portwatch_outcomes_unseen_total",
-                    "Binds, forks and exits of followed processes that the ring buffer had no \
-                     space for, so that an outcome may be wrong",
+                    "Binds, forks and exits of followed processes that were lost, so that an \
+                     outcome may be wrong",
                 )?,
             )?,
-            unfollowed: OnceLock::new(),
+            followed_lost: Unseen::default(),
             lost: counters(
                 "portwatch_events_lost_total",
                 "Failed binds that were lost and have no event in the stream, or in that of one sink",
@@ -211,7 +212,7 @@ impl Metrics {
         }
         self.skips.get_or_init(|| Skips::of(&attached.ebpf, &attached.probes));
         self.kernels_not_attempted.get_or_init(|| NotAttempted::of(&attached.ebpf));
-        self.unfollowed.get_or_init(|| Unfollowed::of(&attached.ebpf));
+        self.followed_lost.of_ring(&attached.ebpf);
         self.build.with_label_values(&[env!("CARGO_PKG_VERSION"), &host.hooks]).set(1);
         self.started.set(now());
         self.reloaded(true);
@@ -314,9 +315,7 @@ impl Metrics {
         let kernels = self.kernels_not_attempted.get().and_then(Option::as_ref);
         let count = kernels.and_then(NotAttempted::count).unwrap_or(0);
         self.not_attempted.inc_by(count.saturating_sub(self.not_attempted.get()));
-        let unfollowed = self.unfollowed.get().and_then(Option::as_ref);
-        let count = unfollowed.and_then(Unfollowed::count).unwrap_or(0);
-        self.unseen.inc_by(count.saturating_sub(self.unseen.get()));
+        self.unseen.inc_by(self.followed_lost.total().saturating_sub(self.unseen.get()));
         for &ear in Ear::VARIANTS {
             let said = self.messages.with_label_values(&[<&str>::from(ear)]);
             said.inc_by(ear.missed().saturating_sub(said.get()));

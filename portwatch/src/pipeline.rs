@@ -190,10 +190,7 @@ pub async fn run<T>(
         outcome_window,
         filter,
         slot,
-        queue,
-        outlets,
-        metrics,
-        stage,
+        handover: Handover { queue, stage, outlets, metrics },
     };
     let result = {
         let mut meanwhile = pin!(meanwhile(&mut controls));
@@ -261,16 +258,13 @@ struct Intake {
     outcome_window: Duration,
     filter: Filter,
     slot: Slot,
-    queue: Arc<FairQueue<Work>>,
-    outlets: Arc<Outlets>,
-    metrics: Arc<Metrics>,
-    stage: Arc<Stage>,
+    handover: Handover,
 }
 
 impl Intake {
     /// Moves the sent records to the enriching thread, and never waits for it.
     fn take_sent(&mut self) {
-        let Self { ring, following, sweep, filter, queue, outlets, metrics, stage, .. } = self;
+        let Self { ring, following, sweep, filter, handover, .. } = self;
         ring.drain(|bytes| match decode::record(bytes) {
             Ok(RawRecord::Failure(mut raw)) => {
                 if raw.watch.is_some() {
@@ -280,22 +274,22 @@ impl Intake {
                     }
                 }
                 if filter.wants_port(raw.source.port) {
-                    pass_on(queue, stage, outlets, raw.tenant(), Work::Failure(raw));
+                    pass_on(handover, raw.tenant(), Work::Failure(raw));
                 } else {
-                    metrics.ignored(Ignored::Port, 1);
+                    handover.metrics.ignored(Ignored::Port, 1);
                 }
             }
-            Ok(RawRecord::Followed(raw)) => {
-                following.note(&raw);
-                pass_on(queue, stage, outlets, raw.tenant, Work::Followed(Box::new(raw)));
+            Ok(RawRecord::Followed(mut raw)) => {
+                following.note(&mut raw);
+                pass_on(handover, raw.tenant, Work::Followed(Box::new(raw)));
             }
             Err(error) => {
                 tracing::warn!(%error, "a record could not be decoded");
-                outlets.lost("decode", 1);
+                handover.outlets.lost("decode", 1);
             }
         });
         for (place, count) in self.ring.new_losses() {
-            self.outlets.lost(place, count);
+            self.handover.outlets.lost(place, count);
         }
     }
 
@@ -311,16 +305,16 @@ impl Intake {
                 CountedBy::Source(source) => source.port,
                 CountedBy::Crowd(crowd) => crowd.source.port,
                 CountedBy::Tenant => {
-                    self.metrics.ratelimited(counted.count);
-                    self.outlets.lost("share", counted.count);
+                    self.handover.metrics.ratelimited(counted.count);
+                    self.handover.outlets.lost("share", counted.count);
                     continue;
                 }
             };
             if self.filter.wants_port(port) {
                 let work = Work::Counted(counted);
-                pass_on(&self.queue, &self.stage, &self.outlets, counted.tenant, work);
+                pass_on(&self.handover, counted.tenant, work);
             } else {
-                self.metrics.ignored(Ignored::Port, counted.count);
+                self.handover.metrics.ignored(Ignored::Port, counted.count);
             }
         }
         !none_left
@@ -337,21 +331,36 @@ impl Intake {
         self.filter = tuning.filter.clone();
         self.outcome_window = tuning.outcome_window;
         self.slot.replace(Some(tuning));
-        self.queue.wake();
+        self.handover.queue.wake();
     }
 }
 
 impl Drop for Intake {
     fn drop(&mut self) {
-        self.queue.close();
+        self.handover.queue.close();
     }
 }
 
+/// The enriching thread, as work is passed to it.
+struct Handover {
+    queue: Arc<FairQueue<Work>>,
+    stage: Arc<Stage>,
+    outlets: Arc<Outlets>,
+    metrics: Arc<Metrics>,
+}
+
 /// Queues work; what is displaced by it is lost, and may be the work itself.
-fn pass_on(queue: &FairQueue<Work>, stage: &Stage, outlets: &Outlets, tenant: Tenant, work: Work) {
-    stage.add();
-    if let Some(dropped) = queue.push(tenant, work) {
-        stage.take_back();
-        outlets.lost("queue", dropped.count());
+fn pass_on(to: &Handover, tenant: Tenant, work: Work) {
+    to.stage.add();
+    match to.queue.push(tenant, work) {
+        Some(Work::Followed(dropped)) => {
+            to.stage.take_back();
+            to.metrics.followed_lost.add(dropped.tenant);
+        }
+        Some(dropped) => {
+            to.stage.take_back();
+            to.outlets.lost("queue", dropped.count());
+        }
+        None => {}
     }
 }

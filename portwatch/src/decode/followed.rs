@@ -24,6 +24,8 @@ pub struct RawFollowed {
     pub at_ns: u64,
     /// The process.
     pub pid: u32,
+    /// Its parent, if it has bound something and that is known.
+    pub parent: Option<u32>,
     /// The thread's name.
     pub comm: String,
     /// The cgroup2 id.
@@ -43,8 +45,13 @@ pub struct RawFollowed {
 pub enum Did {
     /// It bound a socket, or listens on it.
     Bind(Bound),
-    /// It started this process.
-    Fork(u32),
+    /// It started a process.
+    Fork {
+        /// Its number.
+        child: u32,
+        /// Whether it is followed, too.
+        followed: bool,
+    },
     /// It ended.
     Exit {
         /// As wait(2) gives it.
@@ -91,7 +98,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<RawFollowed, DecodeError> {
                 netns_cookie: nonzero(record.netns_cookie),
             })
         }
-        followed::FORKED => Did::Fork(record.value),
+        followed::FORKED => Did::Fork { child: record.value, followed: true },
         followed::EXITED => {
             let more = record.flags & followed_flag::MORE_FORKS != 0;
             Did::Exit { code: record.value, more }
@@ -101,6 +108,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<RawFollowed, DecodeError> {
     Ok(RawFollowed {
         at_ns: record.at_ns,
         pid: record.pid,
+        parent: nonzero(record.parent),
         comm: name_of(&record.comm),
         cgroup_id: record.cgroup_id,
         tenant: record.tenant,

@@ -67,12 +67,14 @@ impl Following {
         process && awaited
     }
 
-    /// A followed process has started another, or has ended.
-    pub fn note(&mut self, raw: &RawFollowed) {
-        match raw.did {
-            Did::Fork(child) => {
-                if !self.processes.admit(raw.tenant, child) {
-                    forget(&mut self.watched, &child);
+    /// A followed process has started another, or has ended. Notes in the record if the other
+    /// is not followed, because it is beyond its user's share.
+    pub fn note(&mut self, raw: &mut RawFollowed) {
+        match &mut raw.did {
+            Did::Fork { child, followed } => {
+                *followed = self.processes.admit(raw.tenant, *child);
+                if !*followed {
+                    forget(&mut self.watched, child);
                 }
             }
             Did::Exit { .. } => self.processes.remove(raw.tenant, raw.pid),

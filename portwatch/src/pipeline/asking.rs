@@ -70,7 +70,7 @@ fn offer(outlets: &Outlets, outcome: Outcome) {
 /// Adds what the manager says.
 fn add(outcome: &mut Outcome, service: &Service, answer: Result<AfterExit, Failure>) {
     let Some(unit) = &mut outcome.unit else { return };
-    let AfterExit { result, restarts, state } = match answer {
+    let AfterExit { result, restarts, state, main_pid } = match answer {
         Ok(answer) => answer,
         Err(why) => {
             outcome.gaps.push(Gap::new(Fact::Restarts, why.to_string()));
@@ -78,11 +78,13 @@ fn add(outcome: &mut Outcome, service: &Service, answer: Result<AfterExit, Failu
         }
     };
     let again = restarts.zip(service.restarts).map(|(now, then)| now > then);
-    // Somebody may have started it, which counts from 0 again.
-    let runs = matches!(state.as_str(), "active" | "reloading");
+    // Somebody may have started it, which counts from 0 again. A unit whose main process did
+    // not fail has been running all the time.
+    let another = matches!((service.main_pid, main_pid),
+        (Some(then), Some(now)) if now != 0 && now != then);
     unit.restarted = match (unit.restarted, again, state.as_str()) {
         (Some(true), ..) | (_, Some(true), _) => Some(true),
-        _ if runs => Some(true),
+        _ if another => Some(true),
         (_, _, "inactive" | "failed") => Some(false),
         (restarted, ..) => restarted,
     };
@@ -94,11 +96,14 @@ mod tests {
     use super::*;
     use crate::event::outcome::{Became, examples};
 
-    fn told(before: Option<u32>, answer: Result<(u32, &str), Failure>) -> Outcome {
+    /// The main process had the number 7 before.
+    fn told(before: Option<u32>, answer: Result<(u32, &str, u32), Failure>) -> Outcome {
         let mut outcome = examples().into_iter().find(|one| one.outcome == Became::Exited).unwrap();
         outcome.unit.as_mut().unwrap().restarted = None;
-        let service = Service { unit: "app.service".to_owned(), owner: None, restarts: before };
-        let answer = answer.map(|(restarts, state)| AfterExit {
+        let (unit, main_pid) = ("app.service".to_owned(), before.map(|_| 7));
+        let service = Service { unit, owner: None, restarts: before, main_pid };
+        let answer = answer.map(|(restarts, state, main)| AfterExit {
+            main_pid: Some(main),
             result: "exit-code".to_owned(),
             restarts: Some(restarts),
             state: state.to_owned(),
@@ -110,11 +115,12 @@ mod tests {
     #[test]
     fn whether_it_was_restarted_shows_by_the_count_or_the_state() {
         for (before, answer, restarted) in [
-            (Some(0), (1, "activating"), Some(true)),
-            (Some(3), (3, "failed"), Some(false)),
-            (Some(3), (3, "activating"), None),
-            (Some(3), (0, "active"), Some(true)),
-            (None, (0, "inactive"), Some(false)),
+            (Some(0), (1, "activating", 0), Some(true)),
+            (Some(3), (3, "failed", 0), Some(false)),
+            (Some(3), (3, "activating", 0), None),
+            (Some(3), (0, "active", 8), Some(true)),
+            (None, (0, "inactive", 0), Some(false)),
+            (None, (0, "active", 8), None),
         ] {
             let unit = told(before, Ok(answer)).unit.unwrap();
             assert_eq!(unit.restarted, restarted, "{before:?}, then {answer:?}");

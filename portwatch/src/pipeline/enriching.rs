@@ -66,7 +66,7 @@ pub enum Work {
     Failure(Box<RawFailure>),
     /// Failed binds that the kernel side has only counted.
     Counted(Counted),
-    /// What somebody did who has failed before.
+    /// What a followed process has done.
     Followed(Box<RawFollowed>),
 }
 
@@ -211,7 +211,9 @@ impl Enriching {
         let waits = |tenant, due_ns| {
             done.get(&tenant).is_none_or(|&done| done <= due_ns) && queue.has(tenant)
         };
-        outcomes.settle(boottime_ns(), waits, look, |told| tell_outcome(metrics, asking, told));
+        let unseen = |tenant| metrics.followed_lost.by(tenant);
+        let tell = |told| tell_outcome(metrics, asking, told);
+        outcomes.settle(boottime_ns(), waits, look, unseen, tell);
         metrics.untracked(outcomes.take_untracked());
     }
 
@@ -241,7 +243,11 @@ impl Enriching {
             }
             Work::Followed(raw) => {
                 let Self { outcomes, enricher, metrics, asking, .. } = self;
-                let place = |group| Place::of(&enricher.process_in(group));
+                let place = |raw: &RawFollowed| {
+                    let mut process = enricher.process_in(raw.cgroup_id);
+                    (process.pid, process.comm) = (raw.pid, Some(raw.comm.clone()));
+                    Place::of(&process)
+                };
                 outcomes.followed(&raw, place, |told| tell_outcome(metrics, asking, told));
             }
         }
@@ -262,7 +268,8 @@ impl Enriching {
         let diagnosis = diagnose(&evidence);
         let event = Event::new(&self.host, raw, evidence, diagnosis);
         let group = event.process.cgroup.as_ref().filter(|it| self.enricher.is_one_group(it));
-        self.outcomes.open(raw, &event, group.and_then(|group| group.id));
+        let unseen = self.metrics.followed_lost.by(raw.tenant());
+        self.outcomes.open(raw, &event, group.and_then(|group| group.id), unseen);
         if let Some(event) = self.storms.admit(raw, event, now) {
             self.tell(event);
         }

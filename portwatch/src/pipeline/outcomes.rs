@@ -136,24 +136,27 @@ impl Outcomes {
     fn count(&mut self, pid: u32, target: &Target, count: u64, last_ns: u64) {
         let cases = self.cases.iter_mut();
         for (key, case) in cases.filter(|(key, _)| key.target == *target) {
-            if key.watch.pid == pid {
+            if case.is_by(pid, key.watch.pid) {
                 case.failed_again(count, last_ns);
             }
         }
     }
 
     /// A bind has failed that was looked into. `group` is the process's control group, if
-    /// that is one that it shares with nobody else.
-    pub fn open(&mut self, raw: &RawFailure, event: &Event, group: Option<u64>) {
+    /// that is known by its id and its path; `unseen` how many records of its user were lost so
+    /// far.
+    pub fn open(&mut self, raw: &RawFailure, event: &Event, group: Option<u64>, unseen: u64) {
         if self.window_ns == 0 || raw.task.kernel_thread {
             return;
         }
         let target = Target::of(&raw.bind);
         let at_ns = raw.bind.at_ns;
-        let new = Case::new(raw, event, group);
-        // Another process of the same unit is at it now.
+        let new = Case::new(raw, event, group, unseen);
+        let (pid, comm, place) = (raw.task.pid, &raw.task.comm, new.successors.place.as_ref());
         for (key, case) in self.cases.iter_mut().filter(|(key, _)| key.target == target) {
-            if key.watch.pid != raw.task.pid && case.has_member(group, new.place.as_ref()) {
+            if case.children.contains(&pid) {
+                case.failed_again(1, at_ns);
+            } else if key.watch.pid != pid && case.successors.are_in(group, place, comm) {
                 case.restarted_and_failed(at_ns);
             }
         }
@@ -194,12 +197,12 @@ impl Outcomes {
         outcome
     }
 
-    /// A followed process has done something; `place` tells where a control group belongs.
+    /// A followed process has done something; `place` says where it belongs.
     /// What is known by that goes to `tell`.
     pub fn followed(
         &mut self,
         raw: &RawFollowed,
-        mut place: impl FnMut(u64) -> Option<Place>,
+        mut place: impl FnMut(&RawFollowed) -> Option<Place>,
         mut tell: impl FnMut(Told),
     ) {
         // Where the group of the process belongs, looked up once and only if it matters.
@@ -207,24 +210,30 @@ impl Outcomes {
         for (key, case) in &mut self.cases {
             let is_own = raw.own == Some(key.watch);
             let is_child = raw.root == Some(key.watch);
+            // One that it had started before it failed.
+            let is_older =
+                || raw.parent == Some(key.watch.pid) && case.ended.is_none() && raw.own.is_none();
             match &raw.did {
                 Did::Bind(bound) if key.target.is_beside(bound) => {
-                    let mut is_member = || {
-                        case.is_managed
-                            && (case.has_member(Some(raw.cgroup_id), None)
-                                || case.has_member(
-                                    None,
-                                    belongs.get_or_insert_with(|| place(raw.cgroup_id)).as_ref(),
-                                ))
+                    let mut is_successor = || {
+                        let successors = &case.successors;
+                        successors.have_parent_of(raw)
+                            || successors.are_in(Some(raw.cgroup_id), None, &raw.comm)
+                            || successors.place.is_some() && {
+                                let place = belongs.get_or_insert_with(|| place(raw));
+                                successors.are_in(None, place.as_ref(), &raw.comm)
+                            }
                     };
-                    let is_its = is_own || is_child;
-                    if key.target.is_met_by(bound) && (is_its || is_member()) {
+                    let is_its = is_own || is_child || is_older();
+                    if key.target.is_met_by(bound) && (is_its || is_successor()) {
                         case.has_recovered(raw, bound);
                     } else if is_its && key.target.is_other(bound) {
                         case.has_another(raw, bound);
                     }
                 }
-                Did::Fork(child) if is_own || is_child => case.has_child(*child),
+                Did::Fork { child, followed } if is_own || is_child => {
+                    case.has_child(Some(*child).filter(|_| *followed));
+                }
                 Did::Exit { code, more } if is_own || is_child => {
                     case.has_ended(raw, is_own, *code, *more);
                 }
@@ -242,6 +251,7 @@ impl Outcomes {
         now_ns: u64,
         waits: impl Fn(Tenant, u64) -> bool,
         look: impl Fn(u32, Option<u64>, u64) -> Alive,
+        unseen: impl Fn(Tenant) -> u64,
         mut tell: impl FnMut(Told),
     ) {
         if self.next_ns.is_none_or(|next| next > now_ns) {
@@ -259,7 +269,11 @@ impl Outcomes {
                     true => look(pid, case.started_ns, case.opened_ns),
                     false => Alive::Unknown,
                 };
-                due.iter().for_each(|one| tell(case.in_the_end(one, window_ns, alive, blind)));
+                case.look_at_children(|child, at_ns| look(child, None, at_ns) == Alive::No);
+                let unseen = unseen(tenant);
+                for one in &due {
+                    tell(case.in_the_end(one, window_ns, alive, blind, unseen));
+                }
             }
             !case.waiting.is_empty() || case.last_ns.saturating_add(keep_ns) > now_ns
         });
@@ -278,7 +292,9 @@ impl Outcomes {
         let ended = self.cases.into_values().filter(|case| case.ended.is_some());
         ended.flat_map(move |mut case| {
             let waiting = std::mem::take(&mut case.waiting);
-            let told = waiting.iter().map(|one| case.in_the_end(one, 0, Alive::Unknown, blind));
+            let told = waiting
+                .iter()
+                .map(|one| case.in_the_end(one, 0, Alive::Unknown, blind, case.unseen));
             told.collect::<Vec<_>>()
         })
     }

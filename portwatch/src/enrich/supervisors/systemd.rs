@@ -139,6 +139,8 @@ pub struct AfterExit {
     pub restarts: Option<u32>,
     /// `ActiveState`: `active`, `activating`, `inactive`, `failed` …
     pub state: String,
+    /// `MainPID`; 0 for none.
+    pub main_pid: Option<u32>,
 }
 
 /// Asks about that, as [`service`] does.
@@ -154,14 +156,15 @@ pub fn after_exit(
     let path = object_path(unit);
     within(host, deadline, async {
         let manager = Manager::connect(host, owner).await?;
-        let (result, restarts, state) = tokio::join!(
+        let (result, restarts, state, main_pid) = tokio::join!(
             manager.property::<String>(&path, SERVICE, "Result"),
             manager.property::<u32>(&path, SERVICE, "NRestarts"),
             manager.property::<String>(&path, UNIT, "ActiveState"),
+            manager.property::<u32>(&path, SERVICE, "MainPID"),
         );
         manager.leave().await;
         let (result, state) = (cut(&result?), cut(&state?));
-        Ok(AfterExit { result, restarts: restarts.ok(), state })
+        Ok(AfterExit { result, restarts: restarts.ok(), state, main_pid: main_pid.ok() })
     })
 }
 

@@ -7,7 +7,7 @@ use portwatch_common::Tenant;
 
 use super::{
     Alive, Blind, Told,
-    place::{Place, Service},
+    place::{Service, Successors},
     target::Target,
     unit_of,
     waiting::Waiting,
@@ -18,7 +18,7 @@ use crate::{
         Event, OUTCOME, Outcome,
         outcome::{Actor, Became, Exit, OfUnit, UnitKind},
     },
-    evidence::{Fact, Gap, Netns, SupervisorKind},
+    evidence::{Fact, Gap, Netns},
     redact::Redaction,
 };
 
@@ -43,12 +43,9 @@ pub struct Case {
     failing: Actor,
     /// The start of the process.
     pub started_ns: Option<u64>,
-    /// The unit or container in which another process may follow.
-    pub place: Option<Place>,
-    group: Option<u64>,
+    /// Who may follow it.
+    pub successors: Successors,
     unit: Option<(UnitKind, String)>,
-    /// Whether something would start it again.
-    pub is_managed: bool,
     /// Its service as the manager had it when it failed.
     service: Option<Service>,
     /// Another process of the unit has failed since.
@@ -58,6 +55,8 @@ pub struct Case {
     /// What it has started and is running.
     pub children: Vec<u32>,
     more_children: bool,
+    /// Records of its user that had been lost when it began.
+    pub unseen: u64,
     /// How the process has ended, and when.
     pub ended: Option<(Exit, u64)>,
     /// The same of the last of its children.
@@ -80,8 +79,8 @@ struct Verdict {
 
 impl Case {
     /// One that begins with a failed bind and the event that was made of it.
-    pub fn new(raw: &RawFailure, event: &Event, group: Option<u64>) -> Self {
-        let place = Place::of(&event.process);
+    pub fn new(raw: &RawFailure, event: &Event, group: Option<u64>, unseen: u64) -> Self {
+        let successors = Successors::of(raw, event, group);
         let at_ns = raw.bind.at_ns;
         Self {
             tenant: raw.tenant(),
@@ -94,15 +93,14 @@ impl Case {
             netns: event.netns.clone(),
             failing: Actor { pid: raw.task.pid, comm: event.process.comm.clone() },
             started_ns: raw.task.started_ns,
-            is_managed: place.is_some() || is_kept(event),
-            service: place.as_ref().and_then(|place| Service::of(place, event)),
-            place,
-            group,
+            service: successors.place.as_ref().and_then(|place| Service::of(place, event)),
+            successors,
             unit: unit_of(&event.process),
             restarted: false,
             other: None,
             children: Vec::new(),
             more_children: false,
+            unseen,
             ended: None,
             child_ended: None,
             known: None,
@@ -110,11 +108,9 @@ impl Case {
         }
     }
 
-    /// Whether a process in that group, or in that unit, may follow this one.
-    pub fn has_member(&self, group: Option<u64>, place: Option<&Place>) -> bool {
-        let same_group = group.is_some() && self.group == group;
-        let same_place = place.is_some() && self.place.as_ref() == place;
-        self.is_managed && (same_group || same_place)
+    /// Returns whether this is the process, or one that it has started.
+    pub fn is_by(&self, pid: u32, own: u32) -> bool {
+        pid == own && self.ended.is_none() || self.children.contains(&pid)
     }
 
     /// The process has failed again, so many times up to then.
@@ -180,12 +176,11 @@ impl Case {
         }
     }
 
-    /// It has started a process.
-    pub fn has_child(&mut self, pid: u32) {
-        if self.children.len() < MOST_CHILDREN {
-            self.children.push(pid);
-        } else {
-            self.more_children = true;
+    /// It has started a process, which may be followed.
+    pub fn has_child(&mut self, pid: Option<u32>) {
+        match pid.filter(|_| self.children.len() < MOST_CHILDREN) {
+            Some(pid) => self.children.push(pid),
+            None => self.more_children = true,
         }
     }
 
@@ -199,18 +194,18 @@ impl Case {
             self.children.retain(|&child| child != raw.pid);
             self.child_ended = end;
         }
-        // What something starts again may still bind it, and so may a child that is not
-        // followed.
+        // A successor may still bind it, and so may a child.
         if let Some((exit, at_ns)) = self.over()
-            && !self.is_managed
-            && !(exit.is_success() && self.more_children)
+            && self.children.is_empty()
+            && !self.more_children
+            && !self.successors.may_come()
         {
             self.know_exit(exit, at_ns);
         }
     }
 
-    /// How and when all of it ended. A program that goes on in a child ends by itself first,
-    /// and says that all is well.
+    /// How and when all of it ended. A program that goes on in a child exits with status 0
+    /// first.
     fn over(&self) -> Option<(Exit, u64)> {
         let (exit, at_ns) = self.ended?;
         if !exit.is_success() {
@@ -260,6 +255,13 @@ impl Case {
         self.known.is_none() && self.ended.is_none()
     }
 
+    /// Forgets children that are not there: the ends of some may not have been seen.
+    pub fn look_at_children(&mut self, is_gone: impl Fn(u32, u64) -> bool) {
+        if let Some((_, at_ns)) = self.ended.filter(|_| self.known.is_none()) {
+            self.children.retain(|&child| !is_gone(child, at_ns));
+        }
+    }
+
     /// When something is to be done about it.
     pub fn next_ns(&self, window_ns: u64, keep_ns: u64) -> u64 {
         let due = self.waiting.iter().map(|waiting| waiting.due_ns(window_ns)).min();
@@ -273,6 +275,7 @@ impl Case {
         window_ns: u64,
         alive: Alive,
         blind: Blind,
+        unseen: u64,
     ) -> Told {
         let mut verdict = match &self.known {
             Some(known) => known.clone(),
@@ -289,6 +292,10 @@ impl Case {
                 false => "it has started more processes than are followed",
             };
             verdict.gaps.push(Gap::new(Fact::Children, why));
+        }
+        if is_open && unseen != self.unseen {
+            let why = "records of what processes did were lost";
+            verdict.gaps.push(Gap::new(Fact::Success, why));
         }
         if blind.exits && alive == Alive::Unknown && verdict.exit.is_none() && is_open {
             let why = "the hooks do not see which processes end";
@@ -364,12 +371,6 @@ impl Case {
         let ask = self.service.clone().filter(|_| became == Became::Exited);
         Told { outcome, ask }
     }
-}
-
-/// Whether a supervisor or a shell's loop would start it again.
-fn is_kept(event: &Event) -> bool {
-    let supervisor = event.process.supervisor.as_ref();
-    supervisor.is_some_and(|supervisor| supervisor.kind != SupervisorKind::Systemd)
 }
 
 /// Who did it. A name is the process's own word, like all others.

@@ -9,7 +9,7 @@ use crate::{
     decode::{RawRecord, record},
     diagnose::diagnose,
     event::{Host, outcome::Became},
-    evidence::{Cgroup, Evidence},
+    evidence::{Cgroup, Evidence, Supervisor, SupervisorKind},
 };
 
 mod bounds;
@@ -24,6 +24,8 @@ struct Play {
     running: Option<Vec<u32>>,
     /// Up to when everything has come through the queue.
     behind_ms: u64,
+    /// Lost records.
+    unseen: u64,
     told: Vec<Outcome>,
     events: u64,
 }
@@ -35,7 +37,14 @@ impl Play {
 
     fn blind(blind: Blind) -> Self {
         let outcomes = Outcomes::new(WINDOW, WINDOW, blind);
-        Self { outcomes, running: None, behind_ms: u64::MAX / MS, told: Vec::new(), events: 0 }
+        Self {
+            outcomes,
+            running: None,
+            behind_ms: u64::MAX / MS,
+            unseen: 0,
+            told: Vec::new(),
+            events: 0,
+        }
     }
 
     /// A process fails, which is looked into and told.
@@ -49,7 +58,7 @@ impl Play {
         let raw = failed(ms, pid, port);
         let event = event(&raw, look);
         let group = event.process.cgroup.as_ref().and_then(|cgroup| cgroup.id);
-        self.outcomes.open(&raw, &event, group);
+        self.outcomes.open(&raw, &event, group, 0);
         event
     }
 
@@ -83,7 +92,13 @@ impl Play {
         };
         let behind_ns = self.behind_ms * MS;
         let waits = |_, due_ns| due_ns > behind_ns;
-        self.outcomes.settle(ms * MS, waits, look, |told| self.told.push(told.outcome));
+        self.outcomes.settle(
+            ms * MS,
+            waits,
+            look,
+            |_| self.unseen,
+            |told| self.told.push(told.outcome),
+        );
     }
 
     /// What became of each, by the event.
@@ -285,6 +300,33 @@ fn a_service_that_stays_down_has_exited() {
     assert_eq!((outcome.after_ms, outcome.unit.as_ref().unwrap().restarted), (49, None));
 }
 
+/// A shell's loop, or a supervisor that runs other programs as well.
+#[test]
+fn the_next_child_of_a_supervisor_recovers_it() {
+    let mut play = Play::new();
+    let id = play.fails(1, 7, 80, |process| {
+        let shell = Supervisor { pid: Some(6), ..Supervisor::bare(SupervisorKind::Shell) };
+        (process.supervisor, process.ppid) = (Some(shell), Some(6));
+    });
+    play.does(&exits(3, 7, 0x100));
+    assert_eq!(play.told, [], "it is started again");
+    let mut other = Followed { parent: 6, ..stranger_binds(500, 8, 80) };
+    other.comm[0] = b'x';
+    play.does(&other);
+    assert_eq!(play.told, [], "another program");
+    play.does(&Followed { parent: 6, ..stranger_binds(500, 9, 80) });
+    assert_eq!(play.is(&id, Became::Recovered).process.pid, 9);
+}
+
+/// cron goes on; its job has exited.
+#[test]
+fn what_a_service_has_launched_has_no_successor() {
+    let mut play = Play::new();
+    let id = play.fails(1, 7, 80, |process| process.unit = Some("cron.service".to_owned()));
+    play.does(&exits(3, 7, 0x100));
+    play.is(&id, Became::Exited);
+}
+
 #[test]
 fn without_anything_that_starts_it_again_a_stranger_is_one() {
     let mut play = Play::new();
@@ -317,12 +359,61 @@ fn a_child_that_ends_as_well_is_the_end() {
 }
 
 #[test]
-fn who_fails_with_helpers_running_has_ended() {
+fn who_fails_with_helpers_running_has_ended_unless_one_of_them_has_it() {
     let mut play = Play::new();
-    play.fails(1, 7, 80, nobody);
+    let [id, other] = [(7, 80), (17, 81)].map(|(pid, port)| play.fails(1, pid, port, nobody));
     play.does(&forks(2, 7, 8));
+    play.does(&forks(2, 17, 18));
     play.does(&exits(3, 7, 0x100));
-    assert_eq!(play.told.len(), 1);
+    play.does(&exits(3, 17, 0x100));
+    assert_eq!(play.told, []);
+    play.does(&of_child(17, binds(900, 18, 81)));
+    assert_eq!(play.is(&other, Became::Recovered).process.pid, 18);
+    play.passes_to(10_300);
+    assert_eq!(play.is(&id, Became::Exited).after_ms, 2);
+}
+
+#[test]
+fn a_child_from_before_the_failure_may_have_it() {
+    let mut play = Play::new();
+    let id = play.fails(1, 7, 80, nobody);
+    play.does(&Followed { parent: 6, ..stranger_binds(5, 8, 80) });
+    assert_eq!(play.told, []);
+    play.does(&Followed { parent: 7, ..stranger_binds(6, 9, 80) });
+    assert_eq!(play.is(&id, Became::Recovered).process.pid, 9);
+}
+
+#[test]
+fn a_child_that_still_tries_is_still_failing() {
+    let mut play = Play::new();
+    let id = play.fails(1, 7, 80, nobody);
+    play.does(&forks(2, 7, 8));
+    play.does(&exits(3, 7, 0));
+    let own = play.fails(4, 8, 80, nobody);
+    (1..10).for_each(|n| play.outcomes.failed(&failed(n * 1000, 8, 80)));
+    play.passes_to(10_300);
+    assert_eq!(play.is(&id, Became::StillFailing).tries, 11);
+    play.is(&own, Became::StillFailing);
+}
+
+/// A child's end that nobody saw shows when it is looked at.
+#[test]
+fn children_are_looked_at_in_the_end() {
+    let mut play = Play { running: Some(Vec::new()), ..Play::new() };
+    let id = play.fails(1, 7, 80, nobody);
+    play.does(&forks(2, 7, 8));
+    play.does(&exits(3, 7, 0));
+    play.passes_to(10_300);
+    play.is(&id, Became::Exited);
+}
+
+#[test]
+fn lost_records_are_a_gap() {
+    let mut play = Play::new();
+    let id = play.fails(1, 7, 80, nobody);
+    play.unseen = 1;
+    play.passes_to(10_300);
+    assert_eq!(play.is(&id, Became::RunningWithout).gaps.len(), 1);
 }
 
 /// The kernel skips a program now and then.
