@@ -16,6 +16,8 @@ use portwatch_tests::{
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+mod hostile;
+
 const ADDRESS: &str = "127.0.0.1:8080";
 /// Of each kind so many must be right.
 const MANY: u16 = 200;

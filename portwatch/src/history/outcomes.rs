@@ -28,7 +28,7 @@ impl Outcomes {
         self.harmful += u64::from(outcome.is_harm());
     }
 
-    /// `recovered 40 times, did harm twice`; `None` if nothing is known.
+    /// `recovered 40 times, hurt twice`; `None` if nothing is known.
     pub fn words(&self) -> Option<String> {
         if self.by_kind.is_empty() {
             return None;
@@ -39,7 +39,7 @@ impl Outcomes {
         let neither = all - recovered - self.harmful;
         let parts = [
             (recovered, "recovered"),
-            (self.harmful, "did harm"),
+            (self.harmful, "hurt"),
             (neither, "went on without the port"),
         ];
         let said = parts.iter().filter(|(count, _)| *count > 0);
@@ -103,7 +103,7 @@ mod tests {
             (0..many).for_each(|_| outcomes.add(&outcome));
         }
         let words = outcomes.words().unwrap();
-        assert_eq!(words, "recovered 40 times, did harm 4 times, went on without the port twice");
+        assert_eq!(words, "recovered 40 times, hurt 4 times, went on without the port twice");
     }
 
     #[test]

@@ -136,6 +136,6 @@ fn what_became_of_them_is_told() {
         history.became(&outcome);
     }
     let table = render::table(&history.report());
-    let words = "held by java: recovered once, did harm 4 times, went on without the port twice";
+    let words = "held by java: recovered once, hurt 4 times, went on without the port twice";
     assert!(table.contains(words), "{table}");
 }

@@ -90,10 +90,10 @@ pub struct Service {
     pub unit: String,
     /// The user whose manager runs it; `None` for the system's.
     pub owner: Option<u32>,
-    /// How often it had been restarted when the bind failed.
-    pub restarts: Option<u32>,
     /// The failing process, if it was the unit's main process.
     pub main_pid: Option<u32>,
+    /// How often the unit had been restarted when that failed.
+    pub restarts: Option<u32>,
 }
 
 impl Service {
@@ -101,9 +101,13 @@ impl Service {
     pub fn of(place: &Place, event: &Event) -> Option<Self> {
         let Place::Service(unit, owner) = place else { return None };
         let supervisor = event.process.supervisor.as_ref();
-        let restarts = supervisor.and_then(|supervisor| supervisor.restarts);
-        let main_pid = supervisor.and_then(|supervisor| supervisor.main_pid);
-        let main_pid = main_pid.filter(|&main| main == event.process.pid);
-        Some(Self { unit: unit.clone(), owner: *owner, restarts, main_pid })
+        // An answer that was kept from another run of the unit has no main process.
+        let main = supervisor.filter(|it| it.main_pid == Some(event.process.pid));
+        Some(Self {
+            unit: unit.clone(),
+            owner: *owner,
+            main_pid: main.and_then(|it| it.main_pid),
+            restarts: main.and_then(|it| it.restarts),
+        })
     }
 }
