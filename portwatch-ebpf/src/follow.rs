@@ -17,7 +17,7 @@ use portwatch_common::{
 use crate::{
     layout::load,
     maps::{AWAITED, FAILURES, FOLLOWING, WATCHED, count_unfollowed},
-    sock, task,
+    task,
 };
 
 /// `SIGNAL_GROUP_EXIT` (include/linux/sched/signal.h).
@@ -175,6 +175,7 @@ pub fn forked(parent: *const task_struct, child: *const task_struct) {
     let Some(watched) = WATCHED.get_ptr_mut(pid) else {
         return;
     };
+    let started_ns = load!(child, task_start_boottime, u64);
     let mut record = empty();
     // SAFETY: as in `bound`.
     let new = unsafe {
@@ -191,7 +192,7 @@ pub fn forked(parent: *const task_struct, child: *const task_struct) {
             own_ns: 0,
             root_ns: if is_root { (*watched).own_ns } else { (*watched).root_ns },
             last_ns: task::now(),
-            started_ns: load!(child, task_start_boottime, u64),
+            started_ns,
             tenant: (*watched).tenant,
             root: if is_root { pid } else { (*watched).root },
             binds_left: BINDS,

@@ -180,7 +180,7 @@ fn read(kind: Kind, bytes: &[u8]) {
         let mut written = Vec::new();
         again.write(&mut written).unwrap();
         assert_eq!(written.iter().filter(|&&byte| byte == b'\n').count(), 1, "one line");
-        history.add(again.evidence, &again.diagnosis, again.count);
+        history.add(&again.id, again.evidence, &again.diagnosis, again.count);
         if let Ok(event) = again.recorded() {
             Change::between(&event, &again.diagnosis).unwrap();
         }
