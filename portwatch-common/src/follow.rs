@@ -1,14 +1,14 @@
-//! What becomes of failed binds: who is followed after one, and what the kernel side
-//! sends of them.
+//! Outcomes of failed binds: which processes the kernel side follows after one, and what it
+//! sends about them.
 
 use bytemuck::{Pod, Zeroable};
 
 use crate::{COMM_LEN, Port, Tenant};
 
-/// Processes that are followed: those that failed and what they have started. 0.7 MiB of
-/// kernel memory.
+/// Processes that are followed at most: failing ones and those that they have started. 0.7 MiB
+/// of kernel memory.
 pub const WATCHED: u32 = 8192;
-/// Ports that are waited for, each for one user: 0.6 MiB.
+/// Ports that are awaited at most, each for one user: 0.6 MiB.
 pub const AWAITED: u32 = 8192;
 
 /// Successful binds of a process that are sent after each of its failed ones.
@@ -22,18 +22,18 @@ pub const FORKS: u16 = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Watched {
-    /// When it failed first, in nanoseconds of `CLOCK_BOOTTIME`: with its number that is
-    /// what tells it from all others. 0 for one that has not failed itself.
+    /// Time of its first failed bind, in nanoseconds of `CLOCK_BOOTTIME`. With the pid it
+    /// identifies the process. 0 for one that has not failed itself.
     pub own_ns: u64,
     /// The same of the process that it descends from; 0 for none.
     pub root_ns: u64,
-    /// When it failed last or was started.
+    /// Time of its last failed bind, or of its start.
     pub last_ns: u64,
     /// Its start, nanoseconds of `CLOCK_BOOTTIME`; 0 where unknown.
     pub started_ns: u64,
-    /// Whose share of the agent it uses.
+    /// The tenant whose share it uses.
     pub tenant: Tenant,
-    /// That process.
+    /// The pid of that process.
     pub root: u32,
     /// Successful binds that may still be sent.
     pub binds_left: u16,
@@ -45,25 +45,25 @@ pub struct Watched {
     pub reserved: u32,
 }
 
-/// A port that somebody could not bind.
+/// A port at which a bind failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
 #[repr(C)]
 pub struct AwaitedPort {
-    /// Which; 0 is any.
+    /// The port; 0 is any.
     pub port: Port,
-    /// Who failed, see [`Tenant::user`]: what others bind there is not sent.
+    /// The failing user, see [`Tenant::user`]. Binds of other users are not sent.
     pub user: u32,
     /// Zero.
     pub reserved: u32,
 }
 
-/// What is known of such a port.
+/// The value for such a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Awaited {
-    /// When it failed last.
+    /// Time of the last failed bind.
     pub last_ns: u64,
-    /// Whose share of the agent it uses.
+    /// The tenant whose share it uses.
     pub tenant: Tenant,
     /// Successful binds that may still be sent.
     pub binds_left: u16,
@@ -77,7 +77,7 @@ pub mod followed {
     pub const BOUND: u8 = 1;
     /// The process has started another.
     pub const FORKED: u8 = 2;
-    /// The last thread of the process ends.
+    /// The last thread of the process exits.
     pub const EXITED: u8 = 3;
 }
 
@@ -87,18 +87,18 @@ pub mod followed_flag {
     pub const MORE_FORKS: u32 = 1 << 0;
 }
 
-/// What a followed process has done. Its size tells it from a
-/// [`BindFailure`](crate::BindFailure) in the ring.
+/// An action of a followed process. In the ring its size distinguishes it from a
+/// [`BindFailure`](crate::BindFailure).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Followed {
-    /// When, in nanoseconds of `CLOCK_BOOTTIME`.
+    /// Time, in nanoseconds of `CLOCK_BOOTTIME`.
     pub at_ns: u64,
     /// As [`Watched::own_ns`]; 0 also for a process that is not followed itself.
     pub own_ns: u64,
     /// As [`Watched::root_ns`].
     pub root_ns: u64,
-    /// Whose share of the agent it uses: that of the failed bind.
+    /// The tenant whose share it uses: that of the failed bind.
     pub tenant: Tenant,
     /// The cgroup2 id of the process now.
     pub cgroup_id: u64,
@@ -112,7 +112,7 @@ pub struct Followed {
     pub pid: u32,
     /// As [`Watched::root`].
     pub root: u32,
-    /// The child's number, or the exit code as wait(2) gives it.
+    /// The child's pid, or the exit code as wait(2) returns it.
     pub value: u32,
     /// See [`followed_flag`].
     pub flags: u32,

@@ -1,9 +1,8 @@
-//! What becomes of failed binds. Who has failed is followed, with what they start, until
-//! their end; and the port is waited for. Nothing else is touched: where nobody is
-//! followed, one load says so.
+//! Outcomes of failed binds. A failing process and its descendants are followed until they
+//! exit, and the port is awaited. While nothing is followed, one load ends each program.
 //!
-//! User space empties both tables. What does not fit is not followed, and each failed bind
-//! says whether its process is.
+//! User space removes entries from both tables. A process that does not fit is not followed;
+//! the record of each failed bind says whether its process is.
 
 use aya_ebpf::{
     bindings::task_struct,
@@ -23,11 +22,11 @@ use crate::{
 /// `SIGNAL_GROUP_EXIT` (include/linux/sched/signal.h).
 const SIGNAL_GROUP_EXIT: u32 = 4;
 
-/// Whether anybody is to be followed at all. Set by user space before load.
+/// Whether processes are followed at all. Set by user space before load.
 #[unsafe(no_mangle)]
 static FOLLOW: u32 = 0;
 
-/// Whether somebody is followed now.
+/// Returns whether any process is followed now.
 #[inline(always)]
 pub fn is_active() -> bool {
     // SAFETY: the static is a plain integer; volatile keeps the compiler from folding in the
@@ -40,8 +39,8 @@ pub fn is_active() -> bool {
     }
 }
 
-/// Follows the current process, which has failed at what `attempt` asked for. Gives
-/// [`Watched::own_ns`], or 0 if it is not followed.
+/// Follows the current process, whose `attempt` failed. Returns [`Watched::own_ns`], or 0 if
+/// it is not followed.
 #[inline(always)]
 pub fn begin(attempt: &Attempt, tenant: &Tenant, now: u64) -> u64 {
     // SAFETY: as above.
@@ -52,7 +51,7 @@ pub fn begin(attempt: &Attempt, tenant: &Tenant, now: u64) -> u64 {
     if own_ns == 0 || !await_port(attempt, tenant, now) {
         return 0;
     }
-    // After both: whoever sees it finds them.
+    // After both, so that a program that sees this value finds them.
     if let Some(following) = FOLLOWING.get_ptr_mut(0) {
         // SAFETY: a plain store to the map's value.
         unsafe { core::ptr::write_volatile(following, 1) };
@@ -65,8 +64,8 @@ fn watch(tenant: &Tenant, now: u64) -> u64 {
     let pid = (bpf_get_current_pid_tgid() >> 32) as u32;
     let started_ns = task::started_ns();
     if let Some(watched) = WATCHED.get_ptr_mut(pid) {
-        // SAFETY: aligned accesses to the map's value. What another thread of the process
-        // writes at the same time is as good.
+        // SAFETY: aligned accesses to the map's value. Another thread of the process may write
+        // equally good values at the same time.
         unsafe {
             // Where the start is unknown, its end has removed an earlier process's entry.
             if (*watched).started_ns == started_ns || started_ns == 0 {
@@ -113,13 +112,13 @@ fn port_of(attempt: &Attempt, user: u32) -> AwaitedPort {
     AwaitedPort { port, user, reserved: 0 }
 }
 
-/// The current process has bound, or listens on, what `attempt` asked for. Only while
-/// [`is_active`].
+/// Sends the current process's successful `attempt`, if it or its port is in a table. Called
+/// only while [`is_active`].
 #[inline(always)]
 pub fn bound(attempt: &Attempt) {
     let pid = (bpf_get_current_pid_tgid() >> 32) as u32;
     let watched = WATCHED.get_ptr_mut(pid).unwrap_or(core::ptr::null_mut());
-    // Any port is taken all the time, by clients.
+    // Clients bind port 0 all the time.
     if attempt.port == 0 && watched.is_null() {
         return;
     }
@@ -127,7 +126,7 @@ pub fn bound(attempt: &Attempt) {
     let awaited = AWAITED.get_ptr_mut(port_of(attempt, user)).unwrap_or(core::ptr::null_mut());
     let mut record = empty();
     // SAFETY: aligned accesses to the values of maps, which stay valid while this program
-    // runs. Two processors that take from one number at once take one too few.
+    // runs. Two processors that decrement one number at once may decrement it only once.
     unsafe {
         if !watched.is_null() {
             record.own_ns = (*watched).own_ns;
@@ -144,7 +143,7 @@ pub fn bound(attempt: &Attempt) {
                 record.tenant = (*awaited).tenant;
             }
         } else {
-            // Another port, of a process that is followed.
+            // Another port, by a followed process.
             if watched.is_null() || attempt.port == 0 || (*watched).binds_left == 0 {
                 return;
             }
@@ -164,7 +163,7 @@ pub fn bound(attempt: &Attempt) {
     send(&mut record);
 }
 
-/// A followed process, the current one, has started another.
+/// Follows a process that a followed process, the current one, has started.
 #[inline(always)]
 pub fn forked(parent: *const task_struct, child: *const task_struct) {
     let (pid, number) = (load!(parent, task_tgid, u32), load!(child, task_tgid, u32));
@@ -186,7 +185,7 @@ pub fn forked(parent: *const task_struct, child: *const task_struct) {
         // A part of what is left: the sum is bounded however the tree grows.
         let given = ((*watched).forks_left - 1) / 8;
         (*watched).forks_left -= given + 1;
-        // Who has failed itself is what it starts descends from.
+        // A process that has failed itself is the root of those that it starts.
         let is_root = (*watched).own_ns != 0;
         Watched {
             own_ns: 0,
@@ -215,7 +214,7 @@ pub fn forked(parent: *const task_struct, child: *const task_struct) {
     send(&mut record);
 }
 
-/// A thread ends: the last one of a followed process, maybe.
+/// Sends the exit of a followed process, if this thread is its last.
 #[inline(always)]
 pub fn exited(task: *const task_struct) {
     let pid = load!(task, task_tgid, u32);
@@ -223,11 +222,11 @@ pub fn exited(task: *const task_struct) {
         return;
     };
     let signal = load!(task, task_signal, *const u8);
-    // Where two end at once each may see that nobody is left.
+    // Two threads that exit at once may both see that none is left.
     if load!(signal, signal_live, i32) > 0 {
         return;
     }
-    // As `wait_task_zombie` (kernel/exit.c) has it.
+    // As in `wait_task_zombie` (kernel/exit.c).
     let code = if load!(signal, signal_flags, u32) & SIGNAL_GROUP_EXIT != 0 {
         load!(signal, signal_exit_code, u32)
     } else {
@@ -246,7 +245,7 @@ pub fn exited(task: *const task_struct) {
     record.kind = followed::EXITED;
     record.pid = pid;
     record.value = code;
-    // Who asks for it once more finds it gone.
+    // Only one of them finds the entry.
     if WATCHED.remove(pid).is_ok() {
         send(&mut record);
     }
@@ -277,7 +276,7 @@ fn empty() -> Followed {
     }
 }
 
-/// Adds who does it, the current task, and sends it.
+/// Adds the time and the current task, and sends the record.
 #[inline(always)]
 fn send(record: &mut Followed) {
     record.at_ns = task::now();

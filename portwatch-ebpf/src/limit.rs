@@ -43,8 +43,8 @@ macro_rules! share {
     }};
 }
 
-/// Returns whether the failed bind has been counted and must not be sent. If it is sent,
-/// `tenant` becomes its tenant.
+/// Returns whether the failed bind has been counted and must not be sent. Otherwise it writes
+/// the tenant to `tenant`.
 #[inline(always)]
 pub fn only_counts(attempt: &Attempt, tenant: &mut Tenant, now: u64) -> bool {
     let most = share!(SENT_A_SECOND);

@@ -116,20 +116,20 @@ pub static TENANTS: PerCpuHashMap<Tenant, SourceUse> =
 pub static USERS: PerCpuHashMap<u32, SourceUse> =
     PerCpuHashMap::with_max_entries(portwatch_common::CROWDS, 0);
 
-/// The processes that are followed, by their number.
+/// The processes that are followed, by their pid.
 #[map]
 pub static WATCHED: HashMap<u32, Watched> = HashMap::with_max_entries(portwatch_common::WATCHED, 0);
 
-/// The ports that are waited for.
+/// The ports that are awaited.
 #[map]
 pub static AWAITED: HashMap<AwaitedPort, Awaited> =
     HashMap::with_max_entries(portwatch_common::AWAITED, 0);
 
-/// Not 0 while there may be something in one of these. User space puts it back.
+/// Not 0 while one of these may have an entry. User space resets it.
 #[map]
 pub static FOLLOWING: Array<u32> = Array::with_max_entries(1, 0);
 
-/// What followed processes did that could not be sent, by CPU.
+/// How many records of followed processes could not be sent, by CPU.
 #[map]
 pub static UNFOLLOWED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 

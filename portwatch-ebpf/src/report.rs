@@ -29,7 +29,7 @@ pub fn refused(attempt: &Attempt, culprit: &Culprit) {
     if limit::only_counts(attempt, &mut tenant, now) {
         return;
     }
-    // Before it is sent: what the process does next is seen then.
+    // Before it is sent, so that no later action of the process is missed.
     let watch_ns = follow::begin(attempt, &tenant, now);
     let Some(mut entry) = FAILURES.reserve::<BindFailure>(0) else {
         count_loss(loss::RING_FULL);

@@ -133,13 +133,14 @@ impl Enricher {
         cgroups::is_one(&self.host, group)
     }
 
-    /// Whether the process that failed then is running; `None` where /proc does not show it.
+    /// Returns whether the process that failed at this time is running; `None` if /proc does not
+    /// show it.
     pub fn is_running(&self, pid: u32, started_ns: Option<u64>, failed_ns: u64) -> Option<bool> {
         let running = processes::is_running(&self.host, pid, started_ns, failed_ns);
         if running { Some(true) } else { self.host.hidden().is_none().then_some(false) }
     }
 
-    /// What the id of its control group says of a process.
+    /// Returns what the id of a control group says about a process in it.
     pub fn process_in(&self, group: u64) -> Process {
         let cgroup = Some(Cgroup { id: Some(group), path: None });
         let mut process = Process { cgroup, ..Process::default() };

@@ -153,7 +153,7 @@ pub enum Record {
     Loss(Loss),
     /// The agent started or stopped.
     Agent(AgentNotice),
-    /// What became of a failed bind.
+    /// The outcome of a failed bind.
     Outcome(Box<Outcome>),
 }
 

@@ -55,7 +55,7 @@ use storms::Storms;
 const RAW_QUEUE: usize = 4096;
 /// Interval between reads of the kernel side's counts.
 const COUNT_INTERVAL: Duration = Duration::from_millis(250);
-/// How often what is followed no longer is taken out of the kernel's tables.
+/// Pause between removals of old entries from the kernel's tables.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 /// How long a stop waits for what is still queued.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
@@ -253,7 +253,7 @@ struct Intake {
     ring: Ring,
     limits: Limits,
     following: Following,
-    /// When its tables are swept; never, where nothing is followed.
+    /// When old entries are removed next; `None` while nothing is followed.
     sweep: Option<Instant>,
     outcome_window: Duration,
     filter: Filter,
@@ -320,7 +320,7 @@ impl Intake {
         !none_left
     }
 
-    /// Takes what is not needed any more out of the tables of who is followed.
+    /// Removes old entries from the tables of followed processes.
     fn sweep(&mut self) {
         let left = self.following.sweep(boottime_ns(), self.outcome_window);
         self.sweep = left.then(|| Instant::now() + SWEEP_INTERVAL);

@@ -17,6 +17,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 mod hostile;
+mod manager;
 
 const ADDRESS: &str = "127.0.0.1:8080";
 /// Of each kind so many must be right.

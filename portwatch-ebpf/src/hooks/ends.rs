@@ -1,11 +1,11 @@
-//! Processes that end or start others: what becomes of those that have failed. Both sets of
-//! hooks have these.
+//! Processes that exit or start others, for the outcomes of failed binds. Both hook sets have
+//! these.
 
 use aya_ebpf::{bindings::task_struct, macros::btf_tracepoint, programs::BtfTracePointContext};
 
 use crate::follow;
 
-/// Called for each thread, when it has been counted out.
+/// Runs for each thread that exits, after it was subtracted from the process's threads.
 ///
 /// match-proto: `void (struct task_struct *p)`
 #[btf_tracepoint(function = "sched_process_exit")]

@@ -1,4 +1,4 @@
-//! What becomes of who has failed, as the kernel side saw it.
+//! Actions of processes after a failed bind, as the kernel side sends them.
 
 use std::net::IpAddr;
 
@@ -7,8 +7,8 @@ use portwatch_common::{Followed, Tenant, followed, followed_flag};
 use super::{DecodeError, address_of, name_of, nonzero, protocol_of, stage_of};
 use crate::evidence::{Protocol, Stage};
 
-/// A process that is followed: its number, and when it failed first, which tells it from
-/// later ones of the same number.
+/// A process that is followed: its pid, and the time of its first failed bind, which
+/// distinguishes it from later processes with the same pid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Watch {
     /// The process.
@@ -17,10 +17,10 @@ pub struct Watch {
     pub since_ns: u64,
 }
 
-/// What a followed process, or another at a port that is waited for, has done.
+/// An action of a followed process, or a bind of another one at an awaited port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawFollowed {
-    /// When, in nanoseconds of `CLOCK_BOOTTIME`.
+    /// Time, in nanoseconds of `CLOCK_BOOTTIME`.
     pub at_ns: u64,
     /// The process.
     pub pid: u32,
@@ -30,17 +30,17 @@ pub struct RawFollowed {
     pub comm: String,
     /// The cgroup2 id.
     pub cgroup_id: u64,
-    /// Whose share of the agent it uses.
+    /// The tenant whose share it uses.
     pub tenant: Tenant,
-    /// The process as one that has failed itself.
+    /// The process, if it has failed itself.
     pub own: Option<Watch>,
-    /// The one that has failed, from which it descends.
+    /// The failing process from which it descends.
     pub root: Option<Watch>,
-    /// What it did.
+    /// The action.
     pub did: Did,
 }
 
-/// What it was.
+/// An action.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Did {
     /// It bound a socket, or listens on it.
@@ -52,11 +52,11 @@ pub enum Did {
         /// Whether it is followed, too.
         followed: bool,
     },
-    /// It ended.
+    /// It exited.
     Exit {
-        /// As wait(2) gives it.
+        /// As wait(2) returns it.
         code: u32,
-        /// It had started processes that are not followed.
+        /// Whether it had started processes that are not followed.
         more: bool,
     },
 }
@@ -78,7 +78,7 @@ pub struct Bound {
     pub netns_cookie: Option<u64>,
 }
 
-/// Decodes one of them.
+/// Decodes one such record.
 ///
 /// # Errors
 /// The bytes have another size than [`Followed`], or a value that the kernel side never
@@ -118,7 +118,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<RawFollowed, DecodeError> {
     })
 }
 
-/// Whose watch it is; `None` where nobody is followed.
+/// Returns the process; `None` if it is not followed.
 pub(super) fn watch_of(pid: u32, since_ns: u64) -> Option<Watch> {
     (since_ns != 0).then_some(Watch { pid, since_ns })
 }

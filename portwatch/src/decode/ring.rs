@@ -9,11 +9,11 @@ use super::{DecodeError, RawFailure, RawFollowed, decode, followed};
 pub enum RawRecord {
     /// A failed bind.
     Failure(Box<RawFailure>),
-    /// What somebody did who has failed before.
+    /// An action of a followed process.
     Followed(RawFollowed),
 }
 
-/// Decodes one record of the ring, which kind it is by its size.
+/// Decodes one record of the ring. Its size says which kind it is.
 ///
 /// # Errors
 /// The bytes have the size of neither, or a value that the kernel side never writes.

@@ -1,5 +1,5 @@
-//! What a service manager says of a unit after one of its processes has ended. For a thread
-//! of its own: a manager may take its time.
+//! Asks service managers about a unit after one of its processes has exited. For a thread of
+//! its own, because a manager may answer slowly.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub struct Managers(Host);
 
 impl Managers {
-    /// Those of the running host.
+    /// Returns those of the running host.
     pub fn current() -> Self {
         Self(Host::current())
     }
@@ -27,7 +27,7 @@ impl Managers {
         systemd::after_exit(&self.0, owner, unit, deadline)
     }
 
-    /// Whether the host runs systemd at all.
+    /// Returns whether the host runs systemd at all.
     pub fn are_there(&self) -> bool {
         systemd::is_running(&self.0)
     }

@@ -1,4 +1,4 @@
-//! What became of a failed bind: a record of its own, since it is known later.
+//! The outcome of a failed bind: a record of its own, since it is known later.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -11,7 +11,7 @@ use crate::evidence::{Gap, Netns, Protocol, Time};
 /// The schema of [`Outcome`].
 pub const OUTCOME: &str = "portwatch/outcome/v1";
 
-/// What became of the failed bind of an event.
+/// The outcome of an event's failed bind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Outcome {
     /// `portwatch/outcome/v1`.
@@ -33,12 +33,12 @@ pub struct Outcome {
     pub address: IpAddr,
     /// The port that could not be bound.
     pub port: u16,
-    /// What was bound in the end (`recovered`, `another_port`).
+    /// The address that was bound instead or later (`recovered`, `another_port`).
     #[serde(default)]
     pub bound: Option<SocketAddr>,
-    /// The process that bound the address (`recovered`), or else the failing process.
+    /// The process that bound `bound`, or else the failing process.
     pub process: Actor,
-    /// How the failing process ended (`exited`).
+    /// How the process exited (`exited`).
     #[serde(default)]
     pub exit: Option<Exit>,
     /// The failing process's unit or container, if it has one.
@@ -46,12 +46,12 @@ pub struct Outcome {
     pub unit: Option<OfUnit>,
     /// The network namespace of the failing socket.
     pub netns: Netns,
-    /// What could not be seen, and why.
+    /// Missing evidence, with its reason.
     #[serde(default)]
     pub gaps: Vec<Gap>,
 }
 
-/// What became of a failed bind.
+/// The kinds of outcomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[derive(JsonSchema, strum::Display, strum::IntoStaticStr, strum::VariantArray)]
 #[serde(rename_all = "snake_case")]
@@ -64,9 +64,9 @@ pub enum Became {
     AnotherPort,
     /// The process exited without it.
     Exited,
-    /// The process still tries to bind it, and fails.
+    /// The process still attempts to bind it, and fails.
     StillFailing,
-    /// The process is running, has not bound it and no longer tries.
+    /// The process is running, has not bound it and no longer attempts to.
     RunningWithout,
 }
 
@@ -79,7 +79,7 @@ pub struct Actor {
     pub comm: Option<String>,
 }
 
-/// How a process ended.
+/// How a process exited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Exit {
     /// Its exit status, if it ended by exit(2).
@@ -89,17 +89,17 @@ pub struct Exit {
 }
 
 impl Exit {
-    /// Of a code as wait(2) gives it.
+    /// Reads a code as wait(2) returns it.
     pub fn of(code: u32) -> Self {
         let [low, high, ..] = code.to_le_bytes();
-        // The upper bit says that a core was dumped.
+        // The upper bit is set if a core was dumped.
         match low & 0x7f {
             0 => Self { status: Some(high), signal: None },
             signal => Self { status: None, signal: Some(signal) },
         }
     }
 
-    /// Whether it says that all went well.
+    /// Returns whether the status is 0.
     pub fn is_success(self) -> bool {
         self.status == Some(0)
     }
@@ -125,7 +125,7 @@ pub struct OfUnit {
     pub restarts: Option<u32>,
 }
 
-/// What a process is a part of.
+/// The kinds of what a process belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum UnitKind {
@@ -136,7 +136,7 @@ pub enum UnitKind {
 }
 
 impl Outcome {
-    /// Whether the program failed because of it, as far as can be seen.
+    /// Returns whether the program failed because of it, as far as is known.
     pub fn is_harm(&self) -> bool {
         match self.outcome {
             Became::Recovered | Became::AnotherPort | Became::RunningWithout => false,

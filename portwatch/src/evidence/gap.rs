@@ -94,7 +94,7 @@ pub enum Fact {
     /// The container as its engine knows it.
     #[serde(rename = "workload")]
     Workload,
-    /// How the failing process ended, or that it did.
+    /// How the failing process exited, or whether it did.
     #[serde(rename = "exit")]
     Exit,
     /// Successful binds after the failed one.

@@ -1,4 +1,4 @@
-//! What became of the failures of a pattern.
+//! Outcomes of the failures of a pattern.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -9,10 +9,10 @@ use serde::Serialize;
 
 use crate::event::Outcome;
 
-/// Events whose outcome is waited for: those of the last moments.
+/// Events that wait for their outcome: the last ones.
 const MOST: usize = 16_384;
 
-/// How often what.
+/// Number of events by outcome.
 #[derive(Debug, Default, Serialize)]
 pub struct Outcomes {
     /// Events by outcome.
@@ -22,7 +22,7 @@ pub struct Outcomes {
 }
 
 impl Outcomes {
-    /// One more.
+    /// Counts one.
     pub fn add(&mut self, outcome: &Outcome) {
         *self.by_kind.entry(outcome.outcome.into()).or_default() += 1;
         self.harmful += u64::from(outcome.is_harm());
@@ -70,7 +70,7 @@ impl<T> Default for Pending<T> {
 }
 
 impl<T> Pending<T> {
-    /// An event; for many the oldest makes room.
+    /// Adds an event. The oldest one is removed if there are too many.
     pub fn add(&mut self, id: &str, of: T) {
         let id: Arc<str> = id.into();
         if self.by_id.insert(Arc::clone(&id), of).is_none() {
@@ -83,7 +83,7 @@ impl<T> Pending<T> {
         }
     }
 
-    /// What belongs to an id.
+    /// Removes and returns the value of an id.
     pub fn take(&mut self, id: &str) -> Option<T> {
         self.by_id.remove(id)
     }

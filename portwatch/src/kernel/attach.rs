@@ -133,13 +133,13 @@ pub enum SourceLimit {
     Unlimited,
 }
 
-/// Whether it is seen what becomes of who has failed.
+/// Whether processes are followed after a failed bind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Follow {
-    /// They are followed, if the plan has the programs for it
-    /// ([`FOLLOW`](super::sets::FOLLOW)) also to their end.
+    /// They are; until their exit, if the plan has the programs for it
+    /// ([`FOLLOW`](super::sets::FOLLOW)).
     Yes,
-    /// Nobody is.
+    /// They are not.
     No,
 }
 

@@ -1,5 +1,5 @@
-//! The tables of who is followed after a failed bind. The kernel side fills them; what is
-//! not needed any more is taken out here, and so is what is more than somebody's share.
+//! The kernel's tables of processes and ports that are followed after a failed bind. The
+//! kernel side fills them. This removes old entries, and those that exceed a user's share.
 
 use std::{
     collections::{HashMap as Known, HashSet},
@@ -19,10 +19,10 @@ use crate::decode::{Did, RawFailure, RawFollowed};
 
 /// How long a failed bind may wait in the queue.
 const SLACK: Duration = Duration::from_secs(30);
-/// A user, or a control group of root's, has one part in so many of each table.
+/// A user, or a control group of root, gets this fraction of each table.
 const PART: usize = 4;
 
-/// The maps of the loaded object, and who uses how much of them.
+/// The maps of the loaded object, and how much of them each user has.
 pub struct Following {
     watched: HashMap<MapData, u32, Shared<Watched>>,
     awaited: HashMap<MapData, Shared<AwaitedPort>, Shared<Awaited>>,
@@ -46,7 +46,7 @@ impl Following {
         })
     }
 
-    /// Whether a process that failed is within its user's share. If not, it is not followed.
+    /// Returns whether a failing process is within its user's share. If not, it is not followed.
     pub fn admits(&mut self, raw: &RawFailure) -> bool {
         let tenant = raw.tenant();
         let port = Port {
@@ -67,8 +67,8 @@ impl Following {
         process && awaited
     }
 
-    /// A followed process has started another, or has ended. Notes in the record if the other
-    /// is not followed, because it is beyond its user's share.
+    /// Accounts for a process that was started or has exited. If a started process exceeds its
+    /// user's share, it is not followed, and the record says so.
     pub fn note(&mut self, raw: &mut RawFollowed) {
         match &mut raw.did {
             Did::Fork { child, followed } => {
@@ -82,13 +82,13 @@ impl Following {
         }
     }
 
-    /// Takes out those whose last failed bind is longer ago than `window`, and who descends
-    /// from them. If then nothing is left, the kernel side stops looking until the next
-    /// failed bind. Returns whether something is left.
+    /// Removes processes whose last failed bind is longer ago than `window`, and their
+    /// descendants. If nothing is left, the kernel side stops following until the next failed
+    /// bind. Returns whether something is left.
     pub fn sweep(&mut self, now_ns: u64, window: Duration) -> bool {
         let most = u64::try_from((window + SLACK).as_nanos()).unwrap_or(u64::MAX);
         let is_old = |last_ns: u64| now_ns.saturating_sub(last_ns) > most;
-        // One that is removed during a walk may end it; the rest comes the next time.
+        // An entry that is removed meanwhile may end the walk; the rest follows next time.
         let processes: Known<u32, Watched> =
             self.watched.iter().map_while(Result::ok).map(|(pid, Shared(it))| (pid, it)).collect();
         let needed = |watched: &Watched| {
@@ -117,8 +117,8 @@ impl Following {
             return true;
         }
         self.look(false);
-        // A bind that fails in this moment. What its process does in the same moment shows
-        // when it is looked at in the end.
+        // A bind may have failed just now. Whether its process is running is checked at the end
+        // of the window.
         let left = self.watched.keys().next().is_some();
         if left {
             self.look(true);
@@ -126,7 +126,7 @@ impl Following {
         left
     }
 
-    /// Whether the kernel side looks at what is followed.
+    /// Switches following on or off in the kernel side.
     fn look(&mut self, yes: bool) {
         if let Err(error) = self.active.set(0, u32::from(yes), 0) {
             tracing::debug!(%error, "the kernel side could not be told whether to follow");
@@ -138,14 +138,14 @@ impl Following {
 fn forget<K: aya::Pod, V: aya::Pod>(table: &mut HashMap<MapData, K, V>, key: &K) {
     match table.remove(key) {
         Ok(()) | Err(MapError::KeyNotFound) => {}
-        // The kernel says so of an entry that is not there.
+        // The kernel's answer for an entry that is not there.
         Err(MapError::SyscallError(error))
             if error.io_error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => tracing::debug!(%error, "what is not followed could not be removed"),
     }
 }
 
-/// Who uses how much of a table.
+/// How much of a table each user has.
 struct Shares<K> {
     most: usize,
     used: Known<Tenant, HashSet<K>>,
@@ -156,7 +156,7 @@ impl<K: Eq + Hash> Shares<K> {
         Self { most: usize::try_from(entries).unwrap_or(usize::MAX) / PART, used: Known::new() }
     }
 
-    /// Whether there is room for one more of them, which is then counted.
+    /// Adds an entry, if there is space for it. Returns whether it is counted.
     fn admit(&mut self, tenant: Tenant, key: K) -> bool {
         let used = self.used.entry(account(tenant)).or_default();
         used.contains(&key) || used.len() < self.most && used.insert(key)
@@ -181,7 +181,8 @@ impl<K: Eq + Hash> Shares<K> {
     }
 }
 
-/// A user has one share, however many control groups; root's services have their own.
+/// Returns the owner of a share: a user, however many control groups it has, or one of root's
+/// control groups.
 fn account(tenant: Tenant) -> Tenant {
     match tenant.user {
         0 => tenant,
@@ -189,11 +190,11 @@ fn account(tenant: Tenant) -> Tenant {
     }
 }
 
-/// What followed processes did that could not be sent.
+/// Records of followed processes that could not be sent.
 pub struct Unfollowed(PerCpuArray<MapData, u64>);
 
 impl Unfollowed {
-    /// A second handle of the loaded object's map; `None` if there cannot be one.
+    /// Opens a second handle of the loaded object's map; `None` if that fails.
     pub fn of(ebpf: &Ebpf) -> Option<Self> {
         let Some(Map::PerCpuArray(map)) = ebpf.map("UNFOLLOWED") else { return None };
         let descriptor = map.fd().as_fd().try_clone_to_owned().ok()?;
@@ -201,7 +202,7 @@ impl Unfollowed {
         Map::PerCpuArray(map).try_into().ok().map(Self)
     }
 
-    /// How often so far; `None` if it cannot be read.
+    /// Returns their number so far; `None` if it cannot be read.
     pub fn count(&self) -> Option<u64> {
         self.0.get(&0, 0).ok().map(|processors| processors.iter().sum())
     }

@@ -109,7 +109,7 @@ const CGROUPS: Probe = Probe::optional(
 /// a task's parents.
 pub const FORKS: Probe = Probe::required("pw_fork", Hook::TpBtf("sched_process_fork"));
 
-/// Beside any set where outcomes are wanted.
+/// Attached in addition to any set if outcomes are reported.
 pub const FOLLOW: [Probe; 2] = [
     Probe::optional(
         EXITED,
@@ -122,7 +122,7 @@ pub const FOLLOW: [Probe; 2] = [
         "binds by children of processes that could not bind",
     ),
 ];
-/// The program at the end of a process.
+/// The program at a process's exit.
 pub const EXITED: &str = "pw_exited";
 /// The program at its forks.
 pub const FORKED: &str = "pw_forked";

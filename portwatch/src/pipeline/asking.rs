@@ -1,6 +1,6 @@
-//! The thread that asks service managers what became of a unit whose process has ended,
-//! once for each outcome, and passes the outcome on. A manager that does not answer delays
-//! outcomes of services only.
+//! The thread that asks service managers about units whose process has exited, once for each
+//! outcome, and passes the outcome on. A manager that does not answer delays outcomes of
+//! services only.
 
 use std::{io, sync::Arc, thread};
 
@@ -15,17 +15,17 @@ use crate::{
     shared::queue::{Budget, Next, Receiver, Sender, queue},
 };
 
-/// Outcomes that wait. When there are more, nobody is asked about the next ones.
+/// Outcomes that wait. Beyond that, outcomes are passed on without an answer.
 const QUEUE: Budget = Budget { most: 256, cost: 256 };
 
-/// Where outcomes are handed over.
+/// Passes outcomes on.
 pub struct Asking {
     outlets: Arc<Outlets>,
     queue: Sender<(Outcome, Service)>,
 }
 
 impl Asking {
-    /// Starts the thread. It ends when this is dropped and nothing waits any more.
+    /// Starts the thread. It ends when this is dropped and no outcome waits.
     ///
     /// # Errors
     /// The thread cannot be started.
@@ -36,7 +36,7 @@ impl Asking {
         Ok(Self { outlets: Arc::clone(outlets), queue: sender })
     }
 
-    /// Passes an outcome on, by way of the thread if somebody is to be asked.
+    /// Passes an outcome on, through the thread if a manager is to be asked.
     pub fn pass(&self, told: Told) {
         let Told { outcome, ask } = told;
         let Some(service) = ask else { return offer(&self.outlets, outcome) };
@@ -67,7 +67,7 @@ fn offer(outlets: &Outlets, outcome: Outcome) {
     outlets.offer(Record::Outcome(Box::new(outcome)));
 }
 
-/// Adds what the manager says.
+/// Adds the manager's answer.
 fn add(outcome: &mut Outcome, service: &Service, answer: Result<AfterExit, Failure>) {
     let Some(unit) = &mut outcome.unit else { return };
     let AfterExit { result, restarts, state, main_pid } = match answer {

@@ -39,7 +39,7 @@ const MOST_IGNORED: usize = 4096;
 /// How long they are remembered.
 const IGNORED_FOR: Duration = Duration::from_secs(10);
 
-/// Tenants of whom it is known how far their work is done.
+/// Tenants whose progress is known.
 const MOST_PROGRESS: usize = 4096;
 
 /// Pause between releases of the memory that a burst took: each takes a millisecond.
@@ -52,7 +52,7 @@ pub struct Tuning {
     pub filter: Filter,
     /// Identical failures within this time are reported together; zero reports each.
     pub storm_window: Duration,
-    /// How long is waited for what becomes of a failed bind; zero for not at all.
+    /// How long a failed bind waits for its outcome; zero turns outcomes off.
     pub outcome_window: Duration,
     /// Time limit for one failed bind.
     pub deadline: Duration,
@@ -80,7 +80,7 @@ impl Work {
         }
     }
 
-    /// When it happened, in nanoseconds of `CLOCK_BOOTTIME`.
+    /// Returns when it happened, in nanoseconds of `CLOCK_BOOTTIME`.
     fn at_ns(&self) -> u64 {
         match self {
             Self::Failure(raw) => raw.bind.at_ns,
@@ -125,7 +125,7 @@ pub struct Enriching {
     pub enricher: Enricher,
     /// Identical failures that are counted.
     pub storms: Storms,
-    /// What becomes of those that failed.
+    /// The outcomes of failed binds.
     pub outcomes: Outcomes,
     /// The time of this thread that each tenant has used.
     pub budget: Budget,
@@ -139,7 +139,7 @@ pub struct Enriching {
     pub host: Host,
     /// The outputs.
     pub outlets: Arc<Outlets>,
-    /// Where outcomes go.
+    /// Passes outcomes on.
     pub asking: Asking,
     /// The metrics.
     pub metrics: Arc<Metrics>,
@@ -152,7 +152,7 @@ impl Enriching {
     pub fn run(mut self, queue: &FairQueue<Work>) {
         let mut ignored = Unwanted::default();
         let mut given_back = Instant::now();
-        // Up to when the work of each tenant is done: it comes in order.
+        // The time up to which the work of each tenant is done: it comes in order.
         let mut done = HashMap::new();
         loop {
             let ends = [
@@ -194,13 +194,13 @@ impl Enriching {
         stage.end();
     }
 
-    /// Summaries of windows that have ended.
+    /// Reports summaries of windows that have ended.
     fn tell_ended(&mut self, now: Instant) {
         let Self { storms, outcomes, metrics, outlets, asking, .. } = self;
         storms.ended(now, |event| tell(metrics, outlets, asking, outcomes, event));
     }
 
-    /// Outcomes whose time has come.
+    /// Reports outcomes that are due.
     fn settle(&mut self, queue: &FairQueue<Work>, done: &HashMap<Tenant, u64>) {
         let Self { outcomes, enricher, metrics, asking, .. } = self;
         let look = |pid, started_ns, at_ns| match enricher.is_running(pid, started_ns, at_ns) {

@@ -1,9 +1,8 @@
-//! What becomes of failed binds. A case is one process at one address; the events about it
-//! wait for its outcome, which is known when the address is bound or the process has ended,
-//! and otherwise when the window is over.
+//! Outcomes of failed binds. A case is one process and one address. The events about it wait for
+//! its outcome, which is known when the address is bound, when the process exits, or at the end
+//! of the window.
 //!
-//! Pure: what has happened comes in, outcomes go out. Times are nanoseconds of
-//! `CLOCK_BOOTTIME`.
+//! Pure: records and events in, outcomes out. Times are nanoseconds of `CLOCK_BOOTTIME`.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -26,44 +25,44 @@ use case::Case;
 pub use place::{Place, Service};
 use target::Target;
 
-/// Cases at once. For another one whoever has most of them loses one.
+/// Cases at a time. For another one, the tenant with the most loses one.
 const MOST_CASES: usize = 2048;
 /// Events that wait for the outcome of one case.
 const MOST_WAITING: usize = 16;
-/// What has happened before the window's end has come through the ring by then.
+/// By then all records from before the window's end have come through the ring.
 const GRACE_NS: u64 = 250_000_000;
 
-/// An outcome, and whom to ask for more of it.
+/// An outcome, and the service to ask about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Told {
-    /// As far as the hooks know.
+    /// The outcome, as far as the hooks know.
     pub outcome: Outcome,
-    /// The service whose process has ended.
+    /// The service whose process exited.
     pub ask: Option<Service>,
 }
 
-/// What is known of a process when it is looked at in the end.
+/// Whether a process is running at the end of the window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Alive {
     /// It is running.
     Yes,
-    /// It has ended.
+    /// It has exited.
     No,
-    /// It could not be looked at.
+    /// It could not be checked.
     Unknown,
 }
 
-/// What the hooks cannot see.
+/// What the attached hooks cannot see.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Blind {
-    /// Ends of processes.
+    /// Exits of processes.
     pub exits: bool,
-    /// What they start.
+    /// Processes that they start.
     pub forks: bool,
 }
 
 impl Blind {
-    /// Where only these programs are attached.
+    /// Derives it from the attached programs.
     pub fn of(attached: &[Probe]) -> Self {
         let lacks = |name| !attached.iter().any(|probe| probe.program == name);
         Self { exits: lacks(EXITED), forks: lacks(FORKED) }
@@ -73,17 +72,17 @@ impl Blind {
 /// All cases.
 pub struct Outcomes {
     window_ns: u64,
-    /// How long after its last event another one about a case may come.
+    /// How long after its last failure another event about a case may come.
     keep_ns: u64,
     blind: Blind,
     cases: HashMap<Key, Case>,
-    /// When a window ends, at the earliest.
+    /// When the next window ends.
     next_ns: Option<u64>,
     /// Events that get no outcome.
     untracked: u64,
 }
 
-/// What tells cases apart.
+/// What identifies a case.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key {
     watch: Watch,
@@ -91,8 +90,8 @@ struct Key {
 }
 
 impl Outcomes {
-    /// None yet. `window` is how long is waited for; zero turns all of it off. Summaries
-    /// of failures come up to `storm_window` later.
+    /// Creates it without cases. A `window` of zero turns outcomes off. Summaries of failures
+    /// come up to `storm_window` later.
     pub fn new(window: Duration, storm_window: Duration, blind: Blind) -> Self {
         let mut outcomes = Self {
             window_ns: 0,
@@ -106,24 +105,24 @@ impl Outcomes {
         outcomes
     }
 
-    /// From now on windows are as long as this.
+    /// Sets the length of windows from now on.
     pub fn set_windows(&mut self, window: Duration, storm_window: Duration) {
         self.window_ns = nanoseconds(window);
         self.keep_ns = self.window_ns.saturating_add(nanoseconds(storm_window)) + 2 * GRACE_NS;
     }
 
-    /// Events that got no outcome since the last call.
+    /// Returns the number of events without an outcome since the last call.
     pub fn take_untracked(&mut self) -> u64 {
         std::mem::take(&mut self.untracked)
     }
 
-    /// A bind has failed that is not looked into: it is one more attempt.
+    /// Counts a failed bind that is not enriched as one more attempt.
     pub fn failed(&mut self, raw: &RawFailure) {
         let target = Target::of(&raw.bind);
         self.count(raw.task.pid, &target, 1, raw.bind.at_ns);
     }
 
-    /// So many have failed that the kernel side has only counted.
+    /// Counts failed binds that the kernel side has only counted.
     pub fn counted(&mut self, source: &Source, count: u64, last_ns: u64) {
         if self.cases.is_empty() {
             return;
@@ -142,9 +141,8 @@ impl Outcomes {
         }
     }
 
-    /// A bind has failed that was looked into. `group` is the process's control group, if
-    /// that is known by its id and its path; `unseen` how many records of its user were lost so
-    /// far.
+    /// Opens a case for an enriched failed bind. `group` is the process's control group, if its
+    /// id and path are known; `unseen` is the number of records of its user that were lost so far.
     pub fn open(&mut self, raw: &RawFailure, event: &Event, group: Option<u64>, unseen: u64) {
         if self.window_ns == 0 || raw.task.kernel_thread {
             return;
@@ -172,8 +170,7 @@ impl Outcomes {
         self.cases.insert(key, new);
     }
 
-    /// An event is told, of one failed bind or of several; gives its outcome where that is
-    /// known already.
+    /// Makes a reported event wait for its outcome. Returns the outcome if it is known already.
     pub fn told(&mut self, event: &Event) -> Option<Told> {
         if self.window_ns == 0 {
             return None;
@@ -197,20 +194,20 @@ impl Outcomes {
         outcome
     }
 
-    /// A followed process has done something; `place` says where it belongs.
-    /// What is known by that goes to `tell`.
+    /// Takes in an action of a followed process; `place` says where the process belongs. Passes
+    /// the outcomes that are known now to `tell`.
     pub fn followed(
         &mut self,
         raw: &RawFollowed,
         mut place: impl FnMut(&RawFollowed) -> Option<Place>,
         mut tell: impl FnMut(Told),
     ) {
-        // Where the group of the process belongs, looked up once and only if it matters.
+        // The process's place, looked up once and only if it matters.
         let mut belongs: Option<Option<Place>> = None;
         for (key, case) in &mut self.cases {
             let is_own = raw.own == Some(key.watch);
             let is_child = raw.root == Some(key.watch);
-            // One that it had started before it failed.
+            // A child from before the failure.
             let is_older =
                 || raw.parent == Some(key.watch.pid) && case.ended.is_none() && raw.own.is_none();
             match &raw.did {
@@ -243,9 +240,9 @@ impl Outcomes {
         }
     }
 
-    /// Tells what is due. `waits` says whether something of a tenant that happened before
-    /// then is not known here yet, `look` whether the process of that number, which started
-    /// and failed at these times, is still there.
+    /// Passes the outcomes that are due to `tell`. `waits` says whether records of a tenant from
+    /// before that time are still in the queue, `look` whether the process that started and
+    /// failed at these times is running, and `unseen` how many records of a tenant were lost.
     pub fn settle(
         &mut self,
         now_ns: u64,
@@ -281,12 +278,12 @@ impl Outcomes {
         self.next_ns = self.next_ns.map(|next| next + GRACE_NS);
     }
 
-    /// How soon something is due.
+    /// Returns how soon something is due.
     pub fn next(&self, now_ns: u64) -> Option<Duration> {
         self.next_ns.map(|next| Duration::from_nanos(next.saturating_sub(now_ns)))
     }
 
-    /// What is known though no window has ended: there is no time left to wait.
+    /// Returns the outcomes of processes that have exited, when the agent ends.
     pub fn all(self) -> impl Iterator<Item = Told> {
         let blind = self.blind;
         let ended = self.cases.into_values().filter(|case| case.ended.is_some());
@@ -300,7 +297,7 @@ impl Outcomes {
     }
 }
 
-/// The container or unit of a process, if it has one.
+/// Returns the container or unit of a process, if it has one.
 fn unit_of(process: &Process) -> Option<(UnitKind, String)> {
     let workload = process.workload.as_ref().and_then(|workload| workload.name.clone());
     let container = process.container.clone().map(|id| workload.unwrap_or(id));

@@ -1,4 +1,4 @@
-//! What became of a failed bind, in a sentence.
+//! The outcome of a failed bind, in a sentence.
 
 use std::{
     fmt::{Display, from_fn},

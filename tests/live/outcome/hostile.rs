@@ -8,8 +8,9 @@ use portwatch_tests::{
     op::{Op, tcp},
     patience,
     process::Process,
-    programs::binder,
+    programs::{binder, installed},
     scene::Scene,
+    skip::skip,
 };
 use rustix::process::Signal;
 use serde_json::json;
@@ -67,10 +68,14 @@ fn the_next_process_of_a_shells_loop_recovers_it() {
 /// It has other numbers there than the kernel side sees.
 #[test]
 fn a_process_in_another_pid_namespace() {
+    let Some(unshare) = installed("unshare") else {
+        skip("outcomes_in_a_pid_namespace", "no unshare(1)");
+        return;
+    };
     let (scene, agent) = (Scene::new(), agent());
     let holder = scene.helper().holds([tcp(ADDRESS).listening()]);
     let op = tcp(ADDRESS).listening().to_string();
-    let mut apart = Command::new("unshare");
+    let mut apart = Command::new(unshare);
     apart.args(["--pid", "--fork", "--kill-child"]).arg(binder()).arg(&op);
     scene.netns.confine(&mut apart);
     let mut process = Process::start(&mut apart, Signal::KILL).unwrap();

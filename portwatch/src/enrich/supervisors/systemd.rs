@@ -130,7 +130,7 @@ pub fn service(
     })
 }
 
-/// What a manager says of a service after a process of it has ended.
+/// A manager's answer about a service after one of its processes has exited.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AfterExit {
     /// `Result`: `success`, `exit-code`, `start-limit-hit` …
@@ -143,7 +143,7 @@ pub struct AfterExit {
     pub main_pid: Option<u32>,
 }
 
-/// Asks about that, as [`service`] does.
+/// Asks about a service whose process has exited, as [`service`] does.
 ///
 /// # Errors
 /// As there.

@@ -22,19 +22,19 @@ use crate::{
     redact::Redaction,
 };
 
-/// Children that are remembered; the kernel side follows fewer.
+/// Children of a case at a time.
 const MOST_CHILDREN: usize = 64;
 
-/// What is known of it so far.
+/// What is known so far.
 pub struct Case {
-    /// Whose share of the agent it uses.
+    /// The tenant whose share it uses.
     pub tenant: Tenant,
     /// When it began, in nanoseconds of `CLOCK_BOOTTIME` and by the wall clock.
     pub opened_ns: u64,
     opened: Timestamp,
-    /// When it was last heard of.
+    /// Time of the last record about it.
     pub last_ns: u64,
-    /// When the process failed last.
+    /// Time of the last failed bind.
     last_failed_ns: u64,
     /// Failed attempts.
     tries: u64,
@@ -46,27 +46,27 @@ pub struct Case {
     /// Who may follow it.
     pub successors: Successors,
     unit: Option<(UnitKind, String)>,
-    /// Its service as the manager had it when it failed.
+    /// Its service, as the manager described it when the bind failed.
     service: Option<Service>,
-    /// Another process of the unit has failed since.
+    /// Whether another process of the unit has failed since.
     restarted: bool,
-    /// Another port that it has bound, by whom and when.
+    /// Another port that was bound, by which process and when.
     other: Option<(SocketAddr, Actor, u64)>,
-    /// What it has started and is running.
+    /// The processes that it has started and that have not exited.
     pub children: Vec<u32>,
     more_children: bool,
-    /// Records of its user that had been lost when it began.
+    /// Number of lost records of its user when it began.
     pub unseen: u64,
-    /// How the process has ended, and when.
+    /// How the process exited, and when.
     pub ended: Option<(Exit, u64)>,
-    /// The same of the last of its children.
+    /// The same for the last child that exited.
     child_ended: Option<(Exit, u64)>,
     known: Option<Verdict>,
     /// The events that wait for the outcome.
     pub waiting: Vec<Waiting>,
 }
 
-/// What it has come to.
+/// An outcome without an event.
 #[derive(Clone)]
 struct Verdict {
     became: Became,
@@ -78,7 +78,7 @@ struct Verdict {
 }
 
 impl Case {
-    /// One that begins with a failed bind and the event that was made of it.
+    /// Creates a case from a failed bind and its event.
     pub fn new(raw: &RawFailure, event: &Event, group: Option<u64>, unseen: u64) -> Self {
         let successors = Successors::of(raw, event, group);
         let at_ns = raw.bind.at_ns;
@@ -108,23 +108,23 @@ impl Case {
         }
     }
 
-    /// Returns whether this is the process, or one that it has started.
+    /// Returns whether this is the pid of the process, or of one that it has started.
     pub fn is_by(&self, pid: u32, own: u32) -> bool {
         pid == own && self.ended.is_none() || self.children.contains(&pid)
     }
 
-    /// The process has failed again, so many times up to then.
+    /// Counts more failed binds of the process, the last of them at this time.
     pub fn failed_again(&mut self, count: u64, last_ns: u64) {
         self.tries = self.tries.saturating_add(count);
         self.last_failed_ns = self.last_failed_ns.max(last_ns);
         self.last_ns = self.last_ns.max(last_ns);
-        // What it had come to is over: it has let go of the address, and wants it again.
+        // It had bound the address, has closed it, and binds it again.
         if self.known.as_ref().is_some_and(|known| known.at_ns < last_ns) {
             self.known = None;
         }
     }
 
-    /// Another process of the unit has failed at the same address.
+    /// Counts a failed bind of another process of the unit at the same address.
     pub fn restarted_and_failed(&mut self, at_ns: u64) {
         if at_ns > self.opened_ns && self.known.is_none() {
             self.restarted = true;
@@ -132,7 +132,7 @@ impl Case {
         }
     }
 
-    /// An event about it is told.
+    /// Returns the entry for a reported event.
     pub fn wait(&mut self, event: &Event) -> Waiting {
         let ns = |at: Timestamp| {
             let since = at.duration_since(self.opened).as_nanos();
@@ -145,12 +145,12 @@ impl Case {
         Waiting { id: event.id.clone(), first_ns, last_ns, count: event.count, tries: self.tries }
     }
 
-    /// The outcome of an event if it is known by now.
+    /// Returns the outcome of an event, if it is known by now.
     pub fn answer_known(&self, waiting: &Waiting) -> Option<Told> {
         self.known.as_ref().map(|known| self.answer(waiting, known.clone()))
     }
 
-    /// The outcomes of all that wait, if it is known by now.
+    /// Passes on the outcomes of all events that wait, if they are known by now.
     pub fn tell_known(&mut self, tell: &mut impl FnMut(Told)) {
         if self.known.is_none() {
             return;
@@ -160,7 +160,7 @@ impl Case {
         }
     }
 
-    /// The address was bound.
+    /// Notes that the address was bound.
     pub fn has_recovered(&mut self, raw: &RawFollowed, bound: &Bound) {
         if raw.at_ns < self.last_failed_ns {
             return;
@@ -169,14 +169,14 @@ impl Case {
         self.know(Became::Recovered, raw.at_ns, by, Some(address_of(bound)), None);
     }
 
-    /// The process or its child has bound another port.
+    /// Notes that the process or a child has bound another port.
     pub fn has_another(&mut self, raw: &RawFollowed, bound: &Bound) {
         if self.other.is_none() && raw.at_ns >= self.opened_ns {
             self.other = Some((address_of(bound), actor(raw), raw.at_ns));
         }
     }
 
-    /// It has started a process, which may be followed.
+    /// Adds a process that it has started; `None` if that one is not followed.
     pub fn has_child(&mut self, pid: Option<u32>) {
         match pid.filter(|_| self.children.len() < MOST_CHILDREN) {
             Some(pid) => self.children.push(pid),
@@ -184,7 +184,7 @@ impl Case {
         }
     }
 
-    /// The process has ended, or one of its children.
+    /// Notes the exit of the process, or of a child.
     pub fn has_ended(&mut self, raw: &RawFollowed, is_own: bool, code: u32, more: bool) {
         let end = Some((Exit::of(code), raw.at_ns));
         self.more_children |= more;
@@ -204,7 +204,7 @@ impl Case {
         }
     }
 
-    /// How and when all of it ended. A program that goes on in a child exits with status 0
+    /// Returns how and when it exited. A program that continues in a child exits with status 0
     /// first.
     fn over(&self) -> Option<(Exit, u64)> {
         let (exit, at_ns) = self.ended?;
@@ -242,7 +242,7 @@ impl Case {
         self.known.get_or_insert(Verdict { became, at_ns, by, bound, exit, gaps: Vec::new() });
     }
 
-    /// The events whose window is over.
+    /// Removes and returns the events whose window has ended.
     pub fn take_due(&mut self, window_ns: u64, is_due: impl Fn(u64) -> bool) -> Vec<Waiting> {
         let waiting = std::mem::take(&mut self.waiting);
         let (due, rest) = waiting.into_iter().partition(|one| is_due(one.due_ns(window_ns)));
@@ -250,25 +250,25 @@ impl Case {
         due
     }
 
-    /// Whether it matters if the process is there.
+    /// Returns whether the outcome depends on whether the process is running.
     pub fn needs_a_look(&self) -> bool {
         self.known.is_none() && self.ended.is_none()
     }
 
-    /// Forgets children that are not there: the ends of some may not have been seen.
+    /// Removes children that are not running: the exits of some may not have been seen.
     pub fn look_at_children(&mut self, is_gone: impl Fn(u32, u64) -> bool) {
         if let Some((_, at_ns)) = self.ended.filter(|_| self.known.is_none()) {
             self.children.retain(|&child| !is_gone(child, at_ns));
         }
     }
 
-    /// When something is to be done about it.
+    /// Returns when it is due next.
     pub fn next_ns(&self, window_ns: u64, keep_ns: u64) -> u64 {
         let due = self.waiting.iter().map(|waiting| waiting.due_ns(window_ns)).min();
         due.unwrap_or(self.last_ns.saturating_add(keep_ns))
     }
 
-    /// The outcome at the window's end.
+    /// Returns the outcome at the end of the window.
     pub fn in_the_end(
         &self,
         waiting: &Waiting,
@@ -330,7 +330,7 @@ impl Case {
             let gap = Gap::new(Fact::Exit, "how and when the process ended was not seen");
             return Verdict { gaps: vec![gap], ..of(Became::Exited, due_ns, None) };
         }
-        // Whoever still tries has tried lately, however long the pauses have become.
+        // Pauses between attempts may grow, so half a window counts.
         let still_tries = self.last_failed_ns.saturating_add(window_ns / 2) > due_ns;
         match another {
             Some(another) if has_moved || !still_tries => another,
@@ -373,7 +373,7 @@ impl Case {
     }
 }
 
-/// Who did it. A name is the process's own word, like all others.
+/// Returns the process of a record. Its name may contain a secret, like any text of a process.
 fn actor(raw: &RawFollowed) -> Actor {
     let mut comm = raw.comm.clone();
     Redaction::name(&mut comm);

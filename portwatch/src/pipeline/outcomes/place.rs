@@ -11,7 +11,7 @@ use crate::{
 /// A unit, a container or a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// The containers of a pod come and go.
+    /// A pod, whose containers are replaced.
     Pod(String),
     /// A container.
     Container(String),
@@ -65,25 +65,25 @@ impl Successors {
         }
     }
 
-    /// Whether there may be any.
+    /// Returns whether there may be any.
     pub fn may_come(&self) -> bool {
         self.place.is_some() || self.name.is_some()
     }
 
-    /// Whether a process is one, by its control group or the place that it belongs to.
+    /// Returns whether a process is one, by its control group or its place.
     pub fn are_in(&self, group: Option<u64>, place: Option<&Place>, comm: &str) -> bool {
         self.name.as_ref().is_none_or(|name| name == comm)
             && (group.is_some() && self.group == group
                 || place.is_some() && self.place.as_ref() == place)
     }
 
-    /// Whether a process is one, by its parent.
+    /// Returns whether a process is one, by its parent.
     pub fn have_parent_of(&self, raw: &RawFollowed) -> bool {
         self.parent.is_some() && self.parent == raw.parent && self.name.as_ref() == Some(&raw.comm)
     }
 }
 
-/// A service whose manager can be asked about the end of its process.
+/// A service whose manager is asked after its process has exited.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
     /// Its unit.

@@ -1,4 +1,4 @@
-//! What could not be bound, and whether what was bound later is that.
+//! The address of a failed bind, and whether a later bind is one of it.
 
 use std::net::IpAddr;
 
@@ -21,7 +21,7 @@ pub struct Target {
 }
 
 impl Target {
-    /// That of a failed bind.
+    /// Returns that of a failed bind.
     pub fn of(bind: &RawBind) -> Self {
         Self {
             netns: netns(bind.netns_cookie, bind.netns_inode),
@@ -32,8 +32,8 @@ impl Target {
         }
     }
 
-    /// That of failed binds that the kernel side has counted; `None` for what it never
-    /// writes.
+    /// Returns that of failed binds that the kernel side has counted; `None` for values that it
+    /// never writes.
     pub fn of_source(source: &Source) -> Option<Self> {
         let (_, address) = address_of(source.family, source.address).ok()?;
         let cookie = Some(source.netns_cookie).filter(|&cookie| cookie != 0);
@@ -47,7 +47,7 @@ impl Target {
         })
     }
 
-    /// That of an event.
+    /// Returns that of an event.
     pub fn of_event(event: &Event) -> Self {
         Self {
             netns: netns(event.netns.cookie, event.netns.inode),
@@ -58,13 +58,13 @@ impl Target {
         }
     }
 
-    /// Whether something was bound in the same namespace, by the same protocol.
+    /// Returns whether a bind was in the same namespace and of the same protocol.
     pub fn is_beside(&self, bound: &Bound) -> bool {
         self.protocol == bound.protocol
             && self.netns == netns(bound.netns_cookie, bound.netns_inode)
     }
 
-    /// Whether that was what was wanted. Where listen(2) failed, only a listen will do.
+    /// Returns whether a bind is one of this address. After a failed listen, only a listen is.
     pub fn is_met_by(&self, bound: &Bound) -> bool {
         let same_family = self.address.is_ipv4() == bound.address.is_ipv4();
         self.port == bound.port
@@ -72,7 +72,7 @@ impl Target {
             && (self.stage == Stage::Bind || bound.stage == Stage::Listen)
     }
 
-    /// Whether that was another port of the same address.
+    /// Returns whether a bind is one of another port of the same address.
     pub fn is_other(&self, bound: &Bound) -> bool {
         self.port != 0
             && bound.port != 0
@@ -80,13 +80,13 @@ impl Target {
             && self.address == bound.address
     }
 
-    /// Whether the hooks see when a socket of this protocol has been bound.
+    /// Returns whether the hooks see successful binds of this protocol.
     pub fn shows_success(&self) -> bool {
         matches!(self.protocol, Protocol::Tcp | Protocol::Udp | Protocol::Udplite)
     }
 }
 
-/// A cookie is enough; not every hook sees the inode as well.
+/// Identifies a namespace by its cookie, if it is known: not every hook sees the inode as well.
 fn netns(cookie: Option<u64>, inode: Option<u32>) -> (Option<u64>, Option<u32>) {
     (cookie, inode.filter(|_| cookie.is_none()))
 }

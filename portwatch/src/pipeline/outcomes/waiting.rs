@@ -2,20 +2,20 @@
 
 /// An event that waits.
 pub struct Waiting {
-    /// Its name.
+    /// Its id.
     pub id: String,
-    /// Its first failure and its last, in nanoseconds of `CLOCK_BOOTTIME`.
+    /// Time of its first failure, in nanoseconds of `CLOCK_BOOTTIME`.
     pub first_ns: u64,
-    /// See there.
+    /// The same of its last failure.
     pub last_ns: u64,
-    /// The failed binds that it stands for.
+    /// Number of failed binds that it reports.
     pub count: u64,
-    /// Attempts of the case when it was told.
+    /// The case's attempts when it was reported.
     pub tries: u64,
 }
 
 impl Waiting {
-    /// When the window is over.
+    /// Returns when its window ends.
     pub fn due_ns(&self, window_ns: u64) -> u64 {
         self.last_ns.saturating_add(window_ns)
     }
