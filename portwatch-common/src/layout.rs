@@ -110,6 +110,16 @@ pub struct Layout {
     pub kernfs_id: u32,
     /// `task_struct.pid`, i32.
     pub task_pid: u32,
+    /// `task_struct.exit_code`, i32.
+    pub task_exit_code: u32,
+    /// `task_struct.signal`, a pointer to `signal_struct`.
+    pub task_signal: u32,
+    /// `signal_struct.live`, i32: threads that have not ended.
+    pub signal_live: u32,
+    /// `signal_struct.flags`, u32.
+    pub signal_flags: u32,
+    /// `signal_struct.group_exit_code`, i32.
+    pub signal_exit_code: u32,
     /// `pt_regs`: the system call's number, u64 (x86-64) or i32 (arm64).
     pub regs_syscall: u32,
     /// `pt_regs`: the system call's second argument, u64.

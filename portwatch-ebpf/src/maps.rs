@@ -5,8 +5,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
 };
 use portwatch_common::{
-    Arguments, Attempt, CGROUP_PATH, Closed, Connected, Connections, Crowd, Culprit, Owner,
-    PORT_NUMBERS, PortUse, Source, SourceUse, Tenant, loss, port_bit,
+    Arguments, Attempt, Awaited, AwaitedPort, CGROUP_PATH, Closed, Connected, Connections, Crowd,
+    Culprit, Owner, PORT_NUMBERS, PortUse, Source, SourceUse, Tenant, Watched, loss, port_bit,
 };
 
 /// The ring buffer to user space: about 1,600 records.
@@ -125,6 +125,23 @@ pub static TENANTS: PerCpuHashMap<Tenant, SourceUse> =
 pub static USERS: PerCpuHashMap<u32, SourceUse> =
     PerCpuHashMap::with_max_entries(portwatch_common::CROWDS, 0);
 
+/// The processes that are followed, by their pid.
+#[map]
+pub static WATCHED: HashMap<u32, Watched> = HashMap::with_max_entries(portwatch_common::WATCHED, 0);
+
+/// The ports that are awaited.
+#[map]
+pub static AWAITED: HashMap<AwaitedPort, Awaited> =
+    HashMap::with_max_entries(portwatch_common::AWAITED, 0);
+
+/// Not 0 while one of these may have an entry. User space resets it.
+#[map]
+pub static FOLLOWING: Array<u32> = Array::with_max_entries(1, 0);
+
+/// How many records of followed processes could not be sent, by CPU.
+#[map]
+pub static UNFOLLOWED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
 /// The inodes that a search of open files looks for.
 #[map]
 pub static WANTED: HashMap<u64, u8> = HashMap::with_max_entries(portwatch_common::WANTED, 0);
@@ -171,6 +188,12 @@ pub fn count_loss(place: u32) {
 #[inline(always)]
 pub fn count_not_attempted() {
     add_one(&NOT_ATTEMPTED, 0);
+}
+
+/// Counts one of [`UNFOLLOWED`].
+#[inline(always)]
+pub fn count_unfollowed() {
+    add_one(&UNFOLLOWED, 0);
 }
 
 #[inline(always)]

@@ -14,7 +14,7 @@ mod holder;
 mod judgement;
 mod moves;
 pub(crate) mod program;
-mod responsibility;
+pub mod responsibility;
 mod side_port;
 mod summary;
 pub(crate) mod words;

@@ -26,6 +26,7 @@ mod holders;
 mod hooked;
 pub mod host;
 pub(crate) mod inherited;
+pub mod managers;
 mod memory;
 pub(crate) mod netns;
 mod options;
@@ -131,6 +132,21 @@ impl Enricher {
     /// Returns whether id and path belong to one group that is not the hierarchy's root.
     pub fn is_one_group(&self, group: &Cgroup) -> bool {
         cgroups::is_one(&self.host, group)
+    }
+
+    /// Returns whether the process that failed at this time is running; `None` if /proc does not
+    /// show it.
+    pub fn is_running(&self, pid: u32, started_ns: Option<u64>, failed_ns: u64) -> Option<bool> {
+        let running = processes::is_running(&self.host, pid, started_ns, failed_ns);
+        if running { Some(true) } else { self.host.hidden().is_none().then_some(false) }
+    }
+
+    /// Returns what the id of a control group says about a process in it.
+    pub fn process_in(&self, group: u64) -> Process {
+        let cgroup = Some(Cgroup { id: Some(group), path: None });
+        let mut process = Process { cgroup, ..Process::default() };
+        processes::name_cgroup(&self.host, &*self.records, &mut process);
+        process
     }
 
     /// Collects the evidence of a failed bind within `patience`.

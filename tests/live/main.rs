@@ -37,6 +37,7 @@ mod manners;
 mod memory;
 mod metrics;
 mod netns;
+mod outcome;
 mod protocols;
 mod readers;
 mod redaction;

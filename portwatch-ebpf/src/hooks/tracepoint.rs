@@ -21,6 +21,7 @@ use portwatch_common::{Attempt, flag, helper, loss, stage};
 
 use crate::{
     call::{self, Regs},
+    follow,
     layout::{load, offset},
     maps::{ATTEMPTS, count_loss, count_not_attempted},
     record, report,
@@ -237,6 +238,9 @@ fn finish(ctx: &BtfTracePointContext, regs: *const Regs, turn: Turn) {
         let listens = attempt.stage == stage::LISTEN;
         if !(listens && record::is_known(attempt.socket_cookie, attempt.flags)) {
             record::agreed(&attempt);
+        }
+        if follow::is_active() {
+            follow::bound(&attempt);
         }
     }
 }

@@ -12,7 +12,7 @@ use super::{
     streams::{Stream, say},
 };
 use crate::{
-    config::filter::Filter,
+    config::{OUTCOME_WINDOW, filter::Filter},
     diagnose::words,
     enrich::{self, host::Host},
     exec::{
@@ -20,7 +20,6 @@ use crate::{
         refused::Refused,
         signals::Signals,
     },
-    kernel::attach::SourceLimit,
     metrics::Metrics,
     pipeline::{self, Agent, Tuning},
     redact::Redaction,
@@ -119,8 +118,7 @@ async fn watched(
         Format::Json => sinks::Format::Json,
     };
     let told = Table::from(format).open(Stream::Stderr, Stream::Stderr.colour())?;
-    let Watch { attached, enricher, host, .. } =
-        Watch::descendants(args.hooks.choice, SourceLimit::Counted)?;
+    let Watch { attached, enricher, host, .. } = Watch::descendants(args.hooks.choice)?;
     let agent = Agent {
         attached,
         enricher,
@@ -129,6 +127,7 @@ async fn watched(
         tuning: Tuning {
             filter: Filter::default(),
             storm_window: STORM_WINDOW,
+            outcome_window: OUTCOME_WINDOW,
             deadline: enrich::DEADLINE,
             redaction: redaction.clone(),
         },

@@ -13,9 +13,9 @@ use textwrap::{Options, WordSeparator, WordSplitter, wrap};
 
 use crate::{
     diagnose::{Diagnosis, Judgement, Move, SafeToStop, words},
-    event::{Event, Loss, Record},
+    event::{Event, Loss, Outcome, Record},
     evidence::{Fact, Gap, Netns, Process, Socket, TimeWait},
-    sinks::Sink,
+    sinks::{Sink, became::sentence},
     text::sanitize::printable,
 };
 
@@ -55,6 +55,7 @@ impl<W: Write + AsFd + Send> Sink for Human<W> {
         let text = match record {
             Record::BindFailure(event) => block(event, columns(&self.out)),
             Record::Loss(loss) => lost(loss),
+            Record::Outcome(outcome) => line(outcome, self.colour),
             // The user who started it at a terminal knows.
             Record::Agent(_) => return Ok(()),
         };
@@ -258,6 +259,11 @@ fn shortened(text: &str) -> String {
         Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
         None => text.to_owned(),
     }
+}
+
+/// What became of an event's failed bind, in a line.
+pub fn line(outcome: &Outcome, colour: ColorChoice) -> String {
+    coloured(format!("{LABEL}outcome:{LABEL:#} {}\n\n", printable(&sentence(outcome))), colour)
 }
 
 fn lost(loss: &Loss) -> String {
