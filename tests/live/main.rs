@@ -40,6 +40,7 @@ mod netns;
 mod protocols;
 mod readers;
 mod redaction;
+mod reports;
 mod rights;
 mod schema;
 mod seeded;

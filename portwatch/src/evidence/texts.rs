@@ -38,7 +38,7 @@ texts! {
         errno, device;
         stage, protocol, family, address, port, reuseaddr, reuseport, v6only, uid, cookie
     }
-    Netns { name; inode, cookie, host }
+    Netns { name; inode, cookie, host, pid }
     Device { name; index }
     Socket {
         device, binder, holders;

@@ -11,8 +11,16 @@ pub const SUPERVISOR: Spec = Spec {
     }),
     stop: ("pm2", "stop"),
     config: &[],
+    home: Some(("PM2_HOME", home)),
     per_user: true,
 };
+
+/// Returns its directory, which stands in its title: `PM2 v6.0.8: God Daemon (/home/a/.pm2)`.
+pub fn home(argv: &Cmdline) -> Option<String> {
+    let (_, rest) = argv.first()?.split_once("God Daemon (")?;
+    let (path, _) = rest.rsplit_once(')')?;
+    path.starts_with('/').then(|| path.to_owned())
+}
 
 fn is(comm: &str, argv: &Cmdline) -> bool {
     let title = argv.first().unwrap_or_default();
@@ -30,6 +38,19 @@ mod tests {
             ("node", "PM2 v6.0.8: God Daemon (/home/a/.pm2)"),
         ] {
             assert_eq!(kind(comm, line), Some(SupervisorKind::Pm2), "{comm} {line}");
+        }
+    }
+
+    #[test]
+    fn its_directory_is_in_its_title() {
+        for (title, path) in [
+            ("PM2 v6.0.8: God Daemon (/home/a/.pm2)", Some("/home/a/.pm2")),
+            ("PM2 v6.0.8: God Daemon (/srv/(x)/pm2)", Some("/srv/(x)/pm2")),
+            ("PM2 v6.0.8: God Daemon (pm2)", None),
+            ("PM2 v6.0.8: God Daemon (/home/a…", None),
+        ] {
+            let argv = vec![title.to_owned()].into();
+            assert_eq!(super::home(&argv).as_deref(), path, "{title}");
         }
     }
 }

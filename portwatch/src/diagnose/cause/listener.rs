@@ -17,6 +17,6 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
 pub fn finding<'a>(case: &Case<'a>, culprit: &Culprit<'a>, cause: Cause) -> Finding<'a> {
     let doing = format!("is listening on {}", culprit.socket.local);
     let mut finding = held(case, culprit, cause, &doing);
-    finding.notes.extend(moves::aftermath(case, finding.class));
+    finding.notes.extend(moves::aftermath(case, finding.class, finding.holder));
     finding
 }

@@ -14,6 +14,7 @@ use crate::{
     },
     evidence::Process,
     roles::{self, Role},
+    supervisors,
 };
 
 /// The process that sent the socket is to be dealt with: the holder did not ask for it.
@@ -54,10 +55,14 @@ pub fn app_daemon(case: &Case, holder: &Process) -> Vec<Move> {
     let Some(Role::AppDaemon(daemon)) = roles::of(holder, case.process()) else {
         return vec![look(case)];
     };
-    let list = match daemon.per_user {
-        true => as_user(holder, daemon.list),
-        false => daemon.list.to_owned(),
-    };
+    let home = daemon.home.and_then(|(variable, home)| Some((variable, home(&holder.cmdline)?)));
+    let home = home.map(|(name, path)| format!("env {name}={} ", quote(&path))).unwrap_or_default();
+    let config = configuration(holder, daemon.config).unwrap_or_default();
+    let (program, rest) = daemon.list;
+    let list = format!("{home}{program}{config} {rest}");
+    // A user's own is asked as that user: root's has other programs.
+    let of_user = daemon.per_user || !daemon.config.is_empty();
+    let list = if of_user { as_user(holder, &list) } else { list };
     vec![command(
         list,
         format!(
@@ -69,6 +74,19 @@ pub fn app_daemon(case: &Case, holder: &Process) -> Vec<Move> {
         ),
         Risk::None,
     )]
+}
+
+/// ` -c FILE`, where the daemon was started with that; `None` if its directory is not known.
+fn configuration(holder: &Process, options: &[&str]) -> Option<String> {
+    let told = supervisors::configuration(&holder.cmdline, options)?;
+    let path = match told.starts_with('/') {
+        true => told.to_owned(),
+        false => {
+            let there = holder.cwd.as_deref().filter(|path| path.starts_with('/'))?;
+            format!("{}/{told}", there.trim_end_matches('/'))
+        }
+    };
+    Some(format!(" {} {}", options.first()?, quote(&path)))
 }
 
 /// The unit for which systemd listens; its service would only be started again by
