@@ -216,7 +216,7 @@ fn a_port_beside_the_service() {
     let line = ["java", option, "-jar", "/opt/app/app-2.4.2.jar", "stop"];
     evidence.process.cmdline = line.map(str::to_owned).to_vec().into();
     let diagnosis = diagnose(&evidence);
-    assert!(diagnosis.moves[0].why.starts_with(&format!("take {option} out of")), "{diagnosis:?}");
+    assert!(diagnosis.moves[0].why.contains(option), "{diagnosis:?}");
     assert_eq!(diagnosis.judgement.unwrap().safe_to_stop, SafeToStop::No);
     assert_eq!(ends(&evidence), [""; 0]);
 }
