@@ -128,7 +128,7 @@ pub fn against(case: &Case, class: HolderClass, holder: Option<&Process>) -> Vec
              give it another nodePort, or move this program to another port",
             Risk::None,
         )],
-        HolderClass::SocketUnit => vec![on_behalf::socket_unit(holder, port)],
+        HolderClass::SocketUnit => vec![on_behalf::socket_unit(case, holder, port)],
         HolderClass::Squatter if responsibility::work_together(holder, case.process()) => {
             let mut moves = vec![look_at(holder)];
             moves.extend(stop(case, holder, "only if nobody needs it"));

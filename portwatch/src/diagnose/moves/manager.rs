@@ -87,8 +87,12 @@ fn job(case: &Case, holder: &Process, by: &Supervisor, child: bool, why: &str) -
         (Some(option), Some(path)) => format!(" {option} {}", quote(path)),
         _ => String::new(),
     };
+    let home = match (spec.home, by.config.as_deref()) {
+        (Some((variable, _)), Some(path)) => format!("env {variable}={} ", quote(path)),
+        _ => String::new(),
+    };
     let (program, verb) = spec.stop;
-    let stop = format!("{program}{config} {verb} {}", quote(name));
+    let stop = format!("{home}{program}{config} {verb} {}", quote(name));
     // A user's own is told as that user: root's has other jobs, maybe of the same name.
     let by_user = spec.per_user || by.uid.is_some();
     let stop = if by_user { as_user(holder, &stop) } else { stop };
