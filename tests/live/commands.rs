@@ -28,6 +28,15 @@ fn frees(scene: &Scene, event: &Event, ended: &[u32]) {
     Pasted::of(scene, event).frees(ended, tcp(ADDRESS).listening());
 }
 
+/// Returns whether a printed command needs one of these and this machine has it not.
+fn lacks(needed: &[&str]) -> bool {
+    let missing = needed.iter().find(|name| programs::installed(name).is_none());
+    if let Some(name) = missing {
+        skip("commands", &format!("no {name}"));
+    }
+    missing.is_some()
+}
+
 /// The first command that begins so.
 #[track_caller]
 fn that_begins(event: &Event, begin: &str) -> String {
@@ -123,6 +132,9 @@ fn a_process_in_the_unit_of_the_failing_one() {
 /// A socket that was sent to somebody: whoever sent it is shown, by name.
 #[test]
 fn who_sent_a_socket_is_shown() {
+    if lacks(&["ps"]) {
+        return;
+    }
     let scene = Scene::new();
     let bus = Alias::new("message-bus");
     let folder = TempDir::new().unwrap();
@@ -144,6 +156,24 @@ fn who_sent_a_socket_is_shown() {
     golden::keep("class-received", &event);
     let shown = paste::show(&command(&event, 0));
     assert!(shown.contains(&sender.pid().to_string()), "{shown}\n{event}");
+}
+
+/// In the session of whoever started the failing program: it is shown before it is ended.
+#[test]
+fn somebody_works_there() {
+    if lacks(&["ps"]) {
+        return;
+    }
+    let (scene, slice) = (Scene::new(), Slice::new());
+    let session = slice.group("user.slice/user-1004.slice/session-91.scope");
+    let editor = Alias::new("editor-preview");
+    let holder = scene.helper().run_as(&editor).within(&session).holds([tcp(ADDRESS).listening()]);
+    let refused = scene.helper().within(&session).is_refused(tcp(ADDRESS));
+    let event = scene.event_of(&refused);
+    event.includes(&json!({"diagnosis": {"holder": {"class": "squatter"}}}));
+    let shown = paste::show(&that_begins(&event, "ps "));
+    assert!(shown.contains(&holder.pid().to_string()) && shown.contains("editor"), "{shown}");
+    frees(&scene, &event, &[holder.pid()]);
 }
 
 /// A daemon that listens for its programs is only asked about them.
@@ -173,7 +203,7 @@ fn a_daemon_of_several_programs() {
 #[test]
 fn a_job_of_runit() {
     let Some(runsv) = programs::installed("runsv") else {
-        return skip("a_job_of_runit", "no runsv");
+        return skip("managers", "no runsv");
     };
     let (scene, folder) = (Scene::new(), TempDir::new().unwrap());
     let service = programs::runit_service(folder.path(), ADDRESS);
@@ -193,6 +223,9 @@ fn a_job_of_runit() {
 /// The name of the device stands in what the command shows.
 #[test]
 fn a_tunnel_is_shown_by_its_device() {
+    if lacks(&["ip", "nsenter"]) {
+        return;
+    }
     let scene = Scene::new();
     let mut link = Command::new("ip");
     link.args("link add vxlan-shop type vxlan id 42 dstport 4789 local 127.0.0.1".split(' '));
@@ -236,6 +269,9 @@ fn a_loop_of_a_shell() {
 /// Orphaned connections that the kernel keeps, in a namespace with a name and in one without.
 #[test]
 fn waiting_is_enough() {
+    if lacks(&["ip"]) {
+        return;
+    }
     let name = format!("portwatch-wait-{}", std::process::id());
     for netns in [Netns::named(&name), Netns::new()] {
         let begin = if netns.is_named() { "portwatch wait" } else { "sleep" };
@@ -254,6 +290,9 @@ fn waiting_is_enough() {
 /// The kernel's settings of a namespace are its own.
 #[test]
 fn a_setting_of_a_namespace() {
+    if lacks(&["sysctl", "nsenter"]) {
+        return;
+    }
     let (scene, slice) = (Scene::new(), Slice::new());
     let host = || std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_reserved_ports").unwrap();
     let before = host();
@@ -276,6 +315,9 @@ fn a_setting_of_a_namespace() {
 /// Any port is wanted, and there are more of them.
 #[test]
 fn a_range_is_widened() {
+    if lacks(&["sysctl", "nsenter"]) {
+        return;
+    }
     let (scene, slice) = (Scene::new(), Slice::new());
     let host = || std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
     let before = host();
@@ -294,6 +336,9 @@ fn a_range_is_widened() {
 /// Nothing has the port any more: what shows that looks into the namespace of the failed bind.
 #[test]
 fn a_port_is_looked_at_in_its_namespace() {
+    if lacks(&["ss", "nsenter"]) {
+        return;
+    }
     let scene = Scene::new();
     for _ in 0..20 {
         let holder = scene.helper().holds([tcp(ADDRESS).listening()]);

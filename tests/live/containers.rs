@@ -72,6 +72,10 @@ fn is_published(scene: &Scene, docker: &Docker, agent: &Agent, name: &str, port:
     }));
     is_to_be_stopped(&event, name);
     golden::keep("class-container_proxy", &event);
+    // An agent that cannot ask the engine suggests to.
+    let asks = paste::command(&scene.event_of(&refused), 0);
+    let shown = paste::run_with(&asks, &[("DOCKER_HOST", &docker.host())]);
+    assert!(String::from_utf8_lossy(&shown.stdout).contains(name), "{asks}: {shown:?}");
     frees(scene, docker, &event, tcp(&format!("127.0.0.1:{port}")));
 }
 

@@ -19,6 +19,7 @@ pub mod command;
 mod counted;
 pub mod docker;
 pub mod event;
+pub mod forms;
 pub mod golden;
 pub mod helper;
 pub mod http;

@@ -16,15 +16,21 @@ use serde_json::Value;
 
 use crate::{event::Event, op::Op, patience, programs, scene::Scene};
 
-/// Runs a command with portwatch on the path and these variables.
+/// A shell that runs a command with portwatch on the path.
 #[must_use]
-pub fn run_with(command: &str, variables: &[(&str, &str)]) -> Output {
+pub fn shell(command: &str) -> Command {
     let portwatch = programs::portwatch().unwrap();
     let folder = portwatch.parent().map(Path::display).unwrap();
     let path = std::env::var("PATH").unwrap_or_default();
     let mut shell = Command::new("sh");
     shell.args(["-c", command]).env("PATH", format!("{folder}:{path}"));
-    shell.envs(variables.iter().copied()).output().unwrap()
+    shell
+}
+
+/// Runs a command with portwatch on the path and these variables.
+#[must_use]
+pub fn run_with(command: &str, variables: &[(&str, &str)]) -> Output {
+    shell(command).envs(variables.iter().copied()).output().unwrap()
 }
 
 /// Runs a command with portwatch on the path.

@@ -37,7 +37,12 @@ fn a_service_of_xinetd() {
         fs::write(at.join(name), service(name, port)).unwrap();
     }
     let mut command = Command::new(xinetd);
-    command.args(["-dontfork", "-stayalive", "-filelog", "/dev/stdout", "-pidfile", "/dev/null"]);
+    // It has no stdout.
+    let logs = TempDir::new().unwrap();
+    let log = logs.path().join("log");
+    command.args(["-dontfork", "-stayalive", "-filelog"]).arg(&log);
+    // It removes this file when it ends.
+    command.arg("-pidfile").arg(logs.path().join("pid"));
     scene.netns.confine(&mut command);
     let own = at.clone();
     // SAFETY: system calls, which are safe between fork and exec; a namespace changes, the
@@ -50,8 +55,10 @@ fn a_service_of_xinetd() {
         });
     }
     let daemon = Process::start(&mut command, Signal::TERM).unwrap();
-    let ready = daemon.stdout.wait_for_text(patience(), "Started working");
-    assert!(ready.is_ok(), "xinetd is not ready\n{}", daemon.said());
+    let mut tail = Command::new("tail");
+    let tail = Process::start(tail.args(["-n", "+1", "-F"]).arg(&log), Signal::KILL).unwrap();
+    let ready = tail.stdout.wait_for_text(patience(), "Started working");
+    assert!(ready.is_ok(), "xinetd is not ready\n{}{}", daemon.said(), tail.said());
     let event = scene.event_of(&scene.helper().is_refused(tcp(ADDRESS)));
     event.includes(&json!({"diagnosis": {"holder": {"class": "app_daemon"}}}));
     assert_eq!(paste::endings(&event), [""; 0], "{event}");
@@ -67,8 +74,8 @@ fn a_service_of_xinetd() {
     let disabled = service("web-shop", "8080").replace("disable = no", "disable = yes");
     fs::write(at.join("web-shop"), disabled).unwrap();
     daemon.signal(Signal::HUP);
-    let reloaded = daemon.stdout.wait_for_text(patience(), "Reconfigured");
-    assert!(reloaded.is_ok(), "{}", daemon.said());
+    let reloaded = tail.stdout.wait_for_text(patience(), "Reconfigured");
+    assert!(reloaded.is_ok(), "{}", tail.said());
     assert!(paste::is_alive(holder(&event)));
     scene.helper().succeeds([tcp(ADDRESS).listening()]);
     let _other = scene.netns.connect(ELSEWHERE.parse().unwrap()).unwrap();

@@ -237,7 +237,7 @@ fn a_name_is_no_proof_between_users() {
 fn a_daemon_of_several_programs_is_never_ended() {
     for (comm, list) in [
         ("PM2 v5.3.0: God", "runuser -u deploy -- pm2 list"),
-        ("supervisord", "supervisorctl status"),
+        ("supervisord", "runuser -u deploy -- supervisorctl status"),
         ("circusd", "circusctl listsockets"),
         ("xinetd", "grep -rnE '^service|port|disable' /etc/xinetd.conf /etc/xinetd.d"),
     ] {
