@@ -33,6 +33,7 @@ mod latency;
 mod lifecycle;
 mod listen_stage;
 mod load;
+mod managers;
 mod manners;
 mod memory;
 mod metrics;

@@ -137,7 +137,7 @@ fn by_class(case: &Case, class: HolderClass, holder: &Process) -> Vec<Move> {
              give it another nodePort, or move this program to another port",
             Risk::None,
         )],
-        HolderClass::SocketUnit => vec![on_behalf::socket_unit(holder, port)],
+        HolderClass::SocketUnit => vec![on_behalf::socket_unit(case, holder, port)],
         HolderClass::Squatter if responsibility::works_there(holder, case.process()).is_some() => {
             let who = responsibility::works_there(holder, case.process()).unwrap_or_default();
             let stop = stop(case, holder, "only if nobody needs it");

@@ -62,7 +62,8 @@ texts! {
     Cgroup { path; id }
     Supervisor {
         name, restart, result, config;
-        kind, pid, restarts, main_pid, control_pid, exit_code, exit_status, others, uid
+        kind, pid, restarts, main_pid, control_pid, exit_code, exit_status, others, uid,
+        loops
     }
     Workload { id, name, image, pod, published; engine }
     Pod { namespace, name; }

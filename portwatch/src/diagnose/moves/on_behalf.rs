@@ -1,6 +1,8 @@
 //! Holders that have a port open for somebody else, or because of somebody else: the one behind
 //! is to be dealt with.
 
+use std::collections::BTreeSet;
+
 use crate::{
     diagnose::{
         Move, Risk,
@@ -10,7 +12,7 @@ use crate::{
             manager::{as_user, stop, systemctl},
             quote,
         },
-        words,
+        responsibility, words,
     },
     evidence::Process,
     roles::{self, Role},
@@ -90,11 +92,17 @@ fn configuration(holder: &Process, options: &[&str]) -> Option<String> {
 }
 
 /// The unit for which systemd listens; its service would only be started again by
-/// the next connection.
-pub fn socket_unit(holder: &Process, port: u16) -> Move {
+/// the next connection. A service that runs already has the socket open as well.
+pub fn socket_unit(case: &Case, holder: &Process, port: u16) -> Move {
     let systemctl = systemctl(holder);
+    let others = case.first().into_iter().flat_map(|culprit| &culprit.socket.holders);
+    let services = others
+        .filter(|other| other.pid != holder.pid && other.unit_owner == holder.unit_owner)
+        .filter_map(responsibility::service)
+        .filter(|service| service.ends_with(".service"))
+        .collect::<BTreeSet<_>>();
     match holder.unit.as_deref().filter(|unit| unit.ends_with(".socket")) {
-        Some(unit) => command(
+        Some(unit) if services.is_empty() => command(
             format!("{systemctl} stop {}", quote(unit)),
             format!(
                 "systemd is listening for {unit} and starts its service when a client connects; stop \
@@ -102,6 +110,17 @@ pub fn socket_unit(holder: &Process, port: u16) -> Move {
             ),
             Risk::Interrupts,
         ),
+        Some(unit) => {
+            let names = words::list(services.iter().map(|service| quote(service)), " ");
+            command(
+                format!("{systemctl} stop {} {names}", quote(unit)),
+                format!(
+                    "systemd is listening for {unit}, and {names} has the socket open too: the port \
+                     is free when both are stopped"
+                ),
+                Risk::Interrupts,
+            )
+        }
         None => command(
             format!("{systemctl} list-sockets | grep -w {port}"),
             "systemd has the port open for a socket unit: this shows which; stop that .socket unit",
