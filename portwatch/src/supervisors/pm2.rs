@@ -72,17 +72,4 @@ mod tests {
             assert_eq!(super::home(&argv).as_deref(), path, "{title}");
         }
     }
-
-    #[test]
-    fn its_directory_is_in_its_title() {
-        for (title, path) in [
-            ("PM2 v6.0.8: God Daemon (/home/a/.pm2)", Some("/home/a/.pm2")),
-            ("PM2 v6.0.8: God Daemon (/srv/(x)/pm2)", Some("/srv/(x)/pm2")),
-            ("PM2 v6.0.8: God Daemon (pm2)", None),
-            ("PM2 v6.0.8: God Daemon (/home/a…", None),
-        ] {
-            let argv = vec![title.to_owned()].into();
-            assert_eq!(super::home(&argv).as_deref(), path, "{title}");
-        }
-    }
 }
