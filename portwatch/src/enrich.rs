@@ -316,6 +316,7 @@ impl<'a> Look<'a> {
         supervisors.describe_all(host, &mut evidence, deadline);
         containers.describe_all(host, &mut evidence, deadline);
         netns::note_strangers(host, &mut evidence);
+        netns::note_resident(host, &mut evidence, deadline);
         containers::name_netns(host, &mut evidence);
         evidence.gaps.extend(host.unread());
         Described(evidence)

@@ -102,8 +102,15 @@ pub fn around(holder: &Process, why: &str) -> Option<Move> {
         let engine = engines::commanding(path.unwrap_or_default(), container);
         stop_command(engine, None, Some(container), user)
     })?;
-    let why =
-        format!("{why}; stop the container through its engine: a killed process may be restarted");
+    let known = workload.map(|workload| workload.engine);
+    let engine = known.unwrap_or_else(|| engines::commanding(path.unwrap_or_default(), container));
+    let or = match engine.spec().or_stop {
+        "" => String::new(),
+        or => format!(" ({or})"),
+    };
+    let why = format!(
+        "{why}; stop the container through its engine{or}: a killed process may be restarted"
+    );
     Some(interrupts(stop, why))
 }
 

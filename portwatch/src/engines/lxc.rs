@@ -10,6 +10,7 @@ pub const ENGINE: Spec = Spec {
     any_id: true,
     units: &["lxc", "incus"],
     stop: "lxc-stop -n",
+    or_stop: "for a container of Incus, incus stop; of LXD, lxc stop; of Proxmox VE, pct stop",
     ..Spec::PLAIN
 };
 

@@ -38,7 +38,7 @@ texts! {
         errno, device;
         stage, protocol, family, address, port, reuseaddr, reuseport, v6only, uid, cookie
     }
-    Netns { name; inode, cookie, host }
+    Netns { name; inode, cookie, host, pid }
     Device { name; index }
     Socket {
         device, binder, holders;
@@ -62,7 +62,8 @@ texts! {
     Cgroup { path; id }
     Supervisor {
         name, restart, result, config;
-        kind, pid, restarts, main_pid, control_pid, exit_code, exit_status, others, uid
+        kind, pid, restarts, main_pid, control_pid, exit_code, exit_status, others, uid,
+        loops
     }
     Workload { id, name, image, pod, published; engine }
     Pod { namespace, name; }

@@ -19,7 +19,7 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
 pub fn finding<'a>(case: &Case<'a>, culprit: &Culprit<'a>, cause: Cause) -> Finding<'a> {
     let doing = format!("is listening on {}", culprit.socket.local);
     let mut finding = held(case, culprit, cause, &doing);
-    finding.notes.extend(moves::aftermath(case, finding.class));
+    finding.notes.extend(moves::aftermath(case, finding.class, finding.holder));
     let is_its_own = finding.class == Some(HolderClass::Itself);
     if culprit.socket.port_chosen_by == Some(PortChoice::Kernel) && !is_its_own {
         let port = culprit.socket.local.port();

@@ -45,7 +45,7 @@ fn each_engine_is_told_in_its_own_words() {
     assert_eq!(against_proxy("conmon", 0, named(Engine::Podman)), "podman stop web");
     assert_eq!(
         against_proxy("rootlessport", 1004, named(Engine::Podman)),
-        "runuser -u deploy -- env XDG_RUNTIME_DIR=/run/user/1004 podman stop web"
+        "runuser -u deploy -- env -C / XDG_RUNTIME_DIR=/run/user/1004 podman stop web"
     );
 }
 
