@@ -10,6 +10,10 @@ pub const ENGINE: Spec = Spec {
     any_id: true,
     units: &["lxc", "incus"],
     stop: "lxc-stop -n",
+    whole: Some((
+        "lxc-info -n",
+        "lxc-stop -n {name}; of Incus or LXD: incus stop {name}, lxc stop {name}",
+    )),
     ..Spec::PLAIN
 };
 
