@@ -5,7 +5,7 @@ use crate::{
         Cause, HolderClass, Move,
         case::{Case, Culprit},
         cause::{Finding, client_port, held},
-        moves,
+        moves, responsibility,
     },
     evidence::{PortChoice, State},
 };
@@ -30,10 +30,16 @@ pub fn finding<'a>(case: &Case<'a>, culprit: &Culprit<'a>, cause: Cause) -> Find
                 .to_owned(),
             ..reserve
         });
-        finding.moves.splice(0..0, reserve);
+        let restart = finding.holder.map(|holder| {
+            let holder = responsibility::called(holder);
+            moves::advice(format!(
+                "then restart {holder}: it asks for any free port and gets another one"
+            ))
+        });
+        finding.moves.splice(0..0, reserve.chain(restart));
         finding.notes.push(format!(
-            "the holder asked for any free port (port 0), and the kernel chose {port}: once the \
-             port is reserved, a restart of the holder gives it another one"
+            "the holder asked for any free port (port 0), and the kernel chose {port}: nobody \
+             configured it"
         ));
     }
     finding
