@@ -5,7 +5,7 @@ use portwatch_common::{Attempt, BindFailure, Culprit, loss};
 
 use crate::{
     limit,
-    maps::{FAILURES, count_loss},
+    maps::{FAILURES, count_loss, ignores},
     task,
 };
 
@@ -25,7 +25,7 @@ pub const UNKNOWN: Culprit = Culprit {
 /// Reports that `attempt` by the current task failed because of `culprit`.
 #[inline(always)]
 pub fn refused(attempt: &Attempt, culprit: &Culprit) {
-    if limit::only_counts(attempt) {
+    if ignores(attempt.port) || limit::only_counts(attempt) {
         return;
     }
     let Some(mut entry) = FAILURES.reserve::<BindFailure>(0) else {

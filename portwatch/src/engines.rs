@@ -79,9 +79,10 @@ pub struct Spec {
     pub proxies: &'static [Proxy],
     /// The command that stops a container, up to the container.
     pub stop: &'static str,
-    /// What else may have made such a container, and stops it; empty if nothing.
-    pub or_stop: &'static str,
-    /// `stop` for the engine of the user `{uid}`, called `{user}`: the first whose
+    /// The command that shows a container which has a whole system in it, up to the container,
+    /// and what stops it; `None` if a container runs one program.
+    pub whole: Option<(&'static str, &'static str)>,
+    /// As `stop`, for the engine of the user `{uid}`, called `{user}`: the first whose
     /// placeholders are all known is used. Empty if only root runs the engine.
     pub users_stop: &'static [&'static str],
     /// The command that shows the containers of a user's engine, as in `users_stop`.
@@ -107,7 +108,7 @@ impl Spec {
         netns: None,
         proxies: &[],
         stop: "",
-        or_stop: "",
+        whole: None,
         users_stop: &[],
         users_list: &[],
         list: docker::LIST,

@@ -6,6 +6,7 @@
 
 use std::{pin::pin, sync::Arc, thread, time::Duration};
 
+use aya::Ebpf;
 use aya_log::EbpfLogger;
 use portwatch_common::Tenant;
 use tokio::{
@@ -16,13 +17,13 @@ use tokio::{
 
 use crate::{
     advice::{Advised, FAILED},
-    config::filter::{Filter, Ignored},
     decode::decode,
     enrich::{Enricher, host::boottime_ns},
     event::{AgentNotice, AgentState, Host, Record},
     kernel::{
-        attach::Attached,
+        attach::{Attached, detach},
         limits::{CountedBy, Limits},
+        ports::IgnoredPorts,
         ring::Ring,
     },
     metrics::{
@@ -128,13 +129,14 @@ pub async fn run<T>(
     agent: Agent,
     meanwhile: impl AsyncFnOnce(&mut Controls) -> T,
 ) -> Result<T, AgentError> {
-    let Agent { mut attached, mut enricher, host, sinks, tuning, metrics } = agent;
+    let Agent { attached, mut enricher, host, sinks, tuning, metrics } = agent;
     let Tuning { filter, storm_window, deadline, redaction } = tuning;
+    let Attached { mut ebpf, ignored_ports, probes, .. } = attached;
     enricher.redact_by(redaction);
     let io = |step| move |source| AgentError::Io { step, source };
-    let ring = Ring::open(&mut attached.ebpf)?;
-    let limits = Limits::open(&mut attached.ebpf)?;
-    forward_kernel_log(&mut attached);
+    let ring = Ring::open(&mut ebpf)?;
+    let limits = Limits::open(&mut ebpf)?;
+    forward_kernel_log(&mut ebpf);
 
     let notice = {
         let host = host.clone();
@@ -153,7 +155,7 @@ pub async fn run<T>(
         storms: Storms::new(storm_window),
         budget: Budget::default(),
         deadline,
-        filter: filter.clone(),
+        filter,
         slot: Arc::clone(&slot),
         host,
         outlets: Arc::clone(&outlets),
@@ -171,7 +173,7 @@ pub async fn run<T>(
     let (tunings, mut tuned) = mpsc::channel(1);
     let mut controls = Controls { ended, tunings };
     let counted = Arc::clone(&metrics);
-    let mut intake = Intake { ring, limits, filter, slot, queue, outlets, metrics, stage };
+    let mut intake = Intake { ring, limits, ignored_ports, slot, queue, outlets, metrics, stage };
     let result = {
         let mut meanwhile = pin!(meanwhile(&mut controls));
         // When the counts are read next; `None` while nothing can have been counted.
@@ -194,7 +196,7 @@ pub async fn run<T>(
     };
     let Controls { ended: mut all_ended, .. } = controls;
     // Detach first, so that the following drain gets all records.
-    drop(attached);
+    detach(ebpf, &probes);
     intake.take_counted();
     drop(intake);
     // The enriching thread ends when its queue is empty, the writing ones after it. A stuck
@@ -207,8 +209,8 @@ pub async fn run<T>(
 }
 
 /// Writes messages of the kernel side to the agent's own log.
-fn forward_kernel_log(attached: &mut Attached) {
-    match EbpfLogger::init(&mut attached.ebpf) {
+fn forward_kernel_log(ebpf: &mut Ebpf) {
+    match EbpfLogger::init(ebpf) {
         Ok(logger) => {
             tokio::spawn(async move {
                 // SAFETY: the descriptor belongs to the log map. It is open as long as the
@@ -228,7 +230,7 @@ fn forward_kernel_log(attached: &mut Attached) {
 struct Intake {
     ring: Ring,
     limits: Limits,
-    filter: Filter,
+    ignored_ports: IgnoredPorts,
     slot: Slot,
     queue: Arc<FairQueue<Work>>,
     outlets: Arc<Outlets>,
@@ -239,12 +241,9 @@ struct Intake {
 impl Intake {
     /// Moves the sent records to the enriching thread, and never waits for it.
     fn take_sent(&mut self) {
-        let Self { ring, filter, queue, outlets, metrics, stage, .. } = self;
+        let Self { ring, queue, outlets, stage, .. } = self;
         ring.drain(|bytes| match decode(bytes) {
-            Ok(raw) if filter.wants_port(raw.source.port) => {
-                pass_on(queue, stage, outlets, raw.tenant(), Work::Failure(Box::new(raw)));
-            }
-            Ok(_) => metrics.ignored(Ignored::Port, 1),
+            Ok(raw) => pass_on(queue, stage, outlets, raw.tenant(), Work::Failure(Box::new(raw))),
             Err(error) => {
                 tracing::warn!(%error, "a record could not be decoded");
                 outlets.lost("decode", 1);
@@ -263,20 +262,12 @@ impl Intake {
         let (counted, none_left) = self.limits.collect(boottime_ns());
         self.take_sent();
         for counted in counted {
-            let port = match &counted.by {
-                CountedBy::Source(source) => source.port,
-                CountedBy::Crowd(crowd) => crowd.source.port,
-                CountedBy::Tenant => {
-                    self.metrics.ratelimited(counted.count);
-                    self.outlets.lost("share", counted.count);
-                    continue;
-                }
-            };
-            if self.filter.wants_port(port) {
+            if counted.by == CountedBy::Tenant {
+                self.metrics.ratelimited(counted.count);
+                self.outlets.lost("share", counted.count);
+            } else {
                 let work = Work::Counted(counted);
                 pass_on(&self.queue, &self.stage, &self.outlets, counted.tenant, work);
-            } else {
-                self.metrics.ignored(Ignored::Port, counted.count);
             }
         }
         !none_left
@@ -284,7 +275,10 @@ impl Intake {
 
     /// Stores a new tuning, and wakes the enriching thread.
     fn tune(&mut self, tuning: Tuning) {
-        self.filter = tuning.filter.clone();
+        let wants = |port| tuning.filter.wants_port(port);
+        if let Err(error) = self.ignored_ports.set(wants) {
+            tracing::error!(%error, "the selection of ports is as it was");
+        }
         self.slot.replace(Some(tuning));
         self.queue.wake();
     }

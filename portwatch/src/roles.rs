@@ -5,8 +5,7 @@
 use crate::{
     engines,
     evidence::{Process, Voucher},
-    redact::Cmdline,
-    supervisors::pm2,
+    supervisors::{Home, pm2},
 };
 
 /// What a process is to others by its name.
@@ -34,7 +33,7 @@ pub struct AppDaemon {
     /// Its options that name its configuration, where its command takes the first of them too.
     pub config: &'static [&'static str],
     /// The variable that leads its command to it, and its value by its arguments.
-    pub home: Option<(&'static str, fn(&Cmdline) -> Option<String>)>,
+    pub home: Option<Home>,
     /// What to do then.
     pub then: &'static str,
     /// Whether each user has one, so that the command is given as its user.

@@ -60,10 +60,13 @@ pub struct Spec {
     pub config: &'static [&'static str],
     /// The variable that leads its command to it, and its value by its arguments, where it has
     /// no such option.
-    pub home: Option<(&'static str, fn(&Cmdline) -> Option<String>)>,
+    pub home: Option<Home>,
     /// Whether each user has one, so that the command is always given as its user.
     pub per_user: bool,
 }
+
+/// A variable, and the function that reads its value from a daemon's arguments.
+pub type Home = (&'static str, fn(&Cmdline) -> Option<String>);
 
 /// The source of a supervisor's name for a job.
 #[derive(Clone, Copy, Debug)]

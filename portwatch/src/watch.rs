@@ -30,13 +30,17 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Watches all processes' binds.
+    /// Watches all processes' binds on the ports that `wants` is true of.
     ///
     /// # Errors
     /// Capabilities are missing, or the kernel rejects the hooks.
-    pub fn everybody(hooks: Choice, limit: SourceLimit) -> Result<Self, KernelError> {
+    pub fn everybody(
+        hooks: Choice,
+        limit: SourceLimit,
+        wants: &dyn Fn(u16) -> bool,
+    ) -> Result<Self, KernelError> {
         memory::stay_small();
-        Self::open(hooks, |_| Whose::Everybodys, limit)
+        Self::open(hooks, |_| Whose::Everybodys, limit, wants)
     }
 
     /// Watches the binds of this process's descendants. It must be a child subreaper
@@ -45,13 +49,14 @@ impl Watch {
     /// # Errors
     /// As [`everybody`](Self::everybody).
     pub fn descendants(hooks: Choice, limit: SourceLimit) -> Result<Self, KernelError> {
-        Self::open(hooks, Whose::Tree, limit)
+        Self::open(hooks, Whose::Tree, limit, &|_| true)
     }
 
     fn open(
         hooks: Choice,
         whose: impl FnOnce(u32) -> Whose,
         limit: SourceLimit,
+        wants: &dyn Fn(u16) -> bool,
     ) -> Result<Self, KernelError> {
         need_rights()?;
         let mut types = KernelTypes::read(Path::new(features::VMLINUX))?;
@@ -60,7 +65,7 @@ impl Watch {
         let mut files = KernelFiles::open(&types);
         let own_pid = files.as_mut().ok().and_then(KernelFiles::own_pid);
         let whose = whose(own_pid.unwrap_or_else(std::process::id));
-        let mut attached = attach::attach(&plan, &types, whose, limit)?;
+        let mut attached = attach::attach(&plan, &types, whose, limit, wants)?;
         drop(types);
         let records = Box::new(KernelRecords::open(&mut attached.ebpf)?);
         let files = Box::new(or_none(files));

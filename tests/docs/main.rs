@@ -9,7 +9,7 @@ use std::{
 
 use portwatch::{
     diagnose::{Cause, HolderClass},
-    engines,
+    engines::{self, Names},
     roles::{self, Role},
     supervisors::SupervisorKind,
 };
@@ -81,7 +81,11 @@ fn every_command_of_data_stands_in_the_table() {
     let filled = |text: &str| text.replace("{uid}", "1000").replace("{user}", "anna");
     for engine in engines::all() {
         let spec = engine.spec();
-        commands.push(format!("{} web", spec.stop));
+        let stop = spec.whole.map_or(spec.stop, |(show, _)| show);
+        // The helper of Incus says nothing of its instance.
+        if spec.whole.is_some() || spec.names != Names::Nobody {
+            commands.push(format!("{stop} web"));
+        }
         commands.extend(spec.users_stop.iter().map(|stop| format!("{} web", filled(stop))));
         commands.extend(spec.users_list.iter().map(|list| filled(list)));
         commands.push(spec.listing(80, "tcp"));

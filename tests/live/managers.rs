@@ -8,7 +8,8 @@ use std::{
     process::Command,
 };
 
-use portwatch_tests::{event::Event, patience, process::Process, programs};
+use portwatch_tests::{event::Event, paste, patience, process::Process, programs};
+use rustix::process::{Pid, Signal, kill_process};
 
 mod pm2;
 mod servers;
@@ -58,4 +59,16 @@ fn holder(event: &Event) -> u32 {
 fn write_program(path: &Path, text: &str) {
     fs::write(path, text).unwrap();
     fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
+}
+
+/// Ends what a test has left without a parent.
+struct Orphans(Vec<u32>);
+
+impl Drop for Orphans {
+    fn drop(&mut self) {
+        for pid in self.0.iter().filter(|pid| paste::is_alive(**pid)) {
+            let pid = Pid::from_raw(pid.cast_signed()).unwrap();
+            kill_process(pid, Signal::KILL).ok();
+        }
+    }
 }

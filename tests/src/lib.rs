@@ -27,6 +27,7 @@ pub mod journal;
 pub mod kernel;
 pub mod netns;
 pub mod op;
+pub mod ours;
 pub mod paste;
 pub mod process;
 pub mod programs;

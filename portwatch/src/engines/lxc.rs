@@ -10,7 +10,10 @@ pub const ENGINE: Spec = Spec {
     any_id: true,
     units: &["lxc", "incus"],
     stop: "lxc-stop -n",
-    or_stop: "for a container of Incus, incus stop; of LXD, lxc stop; of Proxmox VE, pct stop",
+    whole: Some((
+        "lxc-info -n",
+        "lxc-stop -n {name}; of Incus or LXD: incus stop {name}, lxc stop {name}",
+    )),
     ..Spec::PLAIN
 };
 

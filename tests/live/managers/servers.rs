@@ -4,19 +4,13 @@
 use std::{fs, path::Path, process::Command};
 
 use portwatch_tests::{
-    event::Event,
-    op::tcp,
-    paste::{self, Pasted},
-    patience,
-    process::Process,
-    programs::installed,
-    scene::Scene,
-    skip::skip,
+    event::Event, op::tcp, paste::Pasted, patience, process::Process, programs::installed,
+    scene::Scene, skip::skip,
 };
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tempfile::TempDir;
 
-use super::{ADDRESS, holder};
+use super::{ADDRESS, Orphans, holder};
 
 /// The processes that have the blocking socket open, and their parents of the same name.
 fn holders(event: &Event) -> Vec<u32> {
@@ -74,18 +68,6 @@ fn nginx_with_workers() {
         return skip("managers", "nginx is not installed");
     };
     is_ended_with_its_workers((WORKER, 3), |folder| nginx(&program, folder));
-}
-
-/// Ends what a test has left without a parent.
-struct Orphans(Vec<u32>);
-
-impl Drop for Orphans {
-    fn drop(&mut self) {
-        for pid in self.0.iter().filter(|pid| paste::is_alive(**pid)) {
-            let pid = Pid::from_raw(pid.cast_signed()).unwrap();
-            kill_process(pid, Signal::KILL).ok();
-        }
-    }
 }
 
 /// Its master was killed: each worker has the socket open, and none ends the others.

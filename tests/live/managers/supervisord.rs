@@ -15,7 +15,7 @@ use rustix::process::Signal;
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::{ADDRESS, ELSEWHERE, NOBODY, as_user, holder, server, servers};
+use super::{ADDRESS, ELSEWHERE, NOBODY, Orphans, as_user, holder, server, servers};
 
 /// A running supervisord.
 struct Supervisord {
@@ -86,7 +86,8 @@ fn what_a_job_has_started() {
     let command = format!("sh -c '{}; true'", server(ADDRESS));
     let section = program("program:web", &command, "autorestart=true");
     let Some(daemon) = start("what_a_job_has_started", &scene, 0, &section) else { return };
-    let holder = servers(&daemon.process, 1)[0];
+    let orphans = Orphans(servers(&daemon.process, 1));
+    let holder = orphans.0[0];
     let event = scene.event_of(&scene.helper().is_refused(tcp(ADDRESS)));
     let shell = u32::try_from(event.number("/sockets/0/holders/0/ppid").unwrap()).unwrap();
     Pasted::of(&scene, &event)

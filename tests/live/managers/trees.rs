@@ -8,7 +8,7 @@ use portwatch_tests::{
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use super::{ADDRESS, ELSEWHERE, holder, server, servers, write_program};
+use super::{ADDRESS, ELSEWHERE, Orphans, holder, server, servers, write_program};
 
 /// A scanner of services, which ends with all of them.
 struct Tree {
@@ -74,7 +74,7 @@ fn what_a_service_has_started(test: &str, scanner: &str) {
     let scene = Scene::new();
     let commands = [("web", format!("{}\ntrue", server(ADDRESS)))];
     let Some(tree) = Tree::start(test, &scene, scanner, &commands) else { return };
-    servers(&tree.scanner, 1);
+    let _orphans = Orphans(servers(&tree.scanner, 1));
     let event = scene.event_of(&scene.helper().is_refused(tcp(ADDRESS)));
     let shell = u32::try_from(event.number("/sockets/0/holders/0/ppid").unwrap()).unwrap();
     Pasted::of(&scene, &event)
