@@ -20,7 +20,10 @@ use crate::{
         refused::Refused,
         signals::Signals,
     },
-    kernel::{attach::SourceLimit, not_attempted::NotAttempted},
+    kernel::{
+        attach::SourceLimit,
+        tally::{self, Tally},
+    },
     metrics::Metrics,
     pipeline::{self, Agent, Tuning},
     redact::Redaction,
@@ -121,7 +124,7 @@ async fn watched(
     let told = Table::from(format).open(Stream::Stderr, Stream::Stderr.colour())?;
     let Watch { attached, enricher, host, .. } =
         Watch::descendants(args.hooks.choice, SourceLimit::Counted)?;
-    let unattempted = NotAttempted::of(&attached.ebpf);
+    let unattempted = Tally::of(&attached.ebpf, tally::NOT_ATTEMPTED);
     let agent = Agent {
         attached,
         enricher,
