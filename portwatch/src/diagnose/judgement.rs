@@ -108,7 +108,7 @@ pub fn of(case: &Case, class: HolderClass, holder: Option<&Process>) -> Option<J
         contra.extend(somebody_works(holder, failing));
     }
     if let Some(what) = responsibility::carries(holder) {
-        contra.push(format!("it carries {what}, which would end with it"));
+        contra.push(format!("ending it ends {what}, which somebody may use"));
     }
     // By itself this says little: the one that works may be the older one.
     let strong = !pro.is_empty();

@@ -43,10 +43,12 @@ impl IgnoredPorts {
 
 /// The words of the set.
 fn ignored(wants: impl Fn(u16) -> bool) -> Vec<u64> {
-    let mut words = vec![0; PORT_WORDS as usize];
+    let mut words: Vec<u64> = vec![0; PORT_WORDS as usize];
     for port in (0..=u16::MAX).filter(|&port| !wants(port)) {
-        let (word, bit) = port_bit(port);
-        words[word as usize] |= bit;
+        let (index, bit) = port_bit(port);
+        if let Some(word) = words.get_mut(index as usize) {
+            *word |= bit;
+        }
     }
     words
 }

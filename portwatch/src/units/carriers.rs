@@ -5,7 +5,10 @@
 const BY_NAME: &[(&str, &[&str])] = &[
     ("an ssh connection", &["ssh", "sshd", "sshd-session", "dropbear", "autossh"]),
     ("a mosh connection", &["mosh-server"]),
-    ("a terminal's windows", &["tmux: server", "screen", "zellij", "gnome-terminal-", "kitty"]),
+    (
+        "a terminal's windows",
+        &["tmux: server", "screen", "SCREEN", "zellij", "gnome-terminal-", "kitty"],
+    ),
     (
         "a desktop",
         &[

@@ -41,7 +41,7 @@ pub fn stop(case: &Case, holder: &Process, why: &str) -> Vec<Move> {
         Responsible::Loop(_) => vec![end(case, holder, why)],
         Responsible::Nobody(place) => match responsibility::carries(holder) {
             Some(what) => vec![
-                look_at(holder, &format!("it carries {what}, which would end with it")),
+                look_at(holder, &format!("ending it ends {what}, which somebody may use")),
                 end(case, holder, &format!("{why}; this ends {what}")),
             ],
             None => vec![end(case, holder, &format!("{why}; {}", told(place)))],
