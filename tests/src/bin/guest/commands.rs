@@ -28,7 +28,10 @@ fn ends_the_process_only(stage: &Stage, event: &Event) {
     let pid = pid(event);
     assert_eq!(first_command(event), format!("kill {pid}"), "\n{event}");
     paste(event);
-    shell(&format!("timeout 100 sh -c 'while kill -0 {pid} 2> /dev/null; do sleep 0.1; done'"));
+    // Its parent may not reap it.
+    shell(&format!(
+        "timeout 100 sh -c 'until ! grep -qs \"^State:.[^ZX]\" /proc/{pid}/status; do sleep 0.1; done'"
+    ));
     stage.starts("app.service");
 }
 
