@@ -213,7 +213,11 @@ impl Supervisors {
                     supervisor.others =
                         (!is_main).then(|| others(host, process, deadline)).flatten();
                 }
-                Err(why) => add_once(gaps, Fact::Supervisor, why),
+                Err(why) => {
+                    add_once(gaps, Fact::Supervisor, why);
+                    // The main process has all others of a healthy unit below it.
+                    supervisor.others = others(host, process, deadline);
+                }
             }
         }
         Some(supervisor)

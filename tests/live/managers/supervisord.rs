@@ -119,14 +119,14 @@ fn a_socket_of_supervisord() {
     let scene = Scene::new();
     let socket = format!("socket=tcp://{ADDRESS}");
     let sections = [
-        program("fcgi-program:web", "cat", &socket),
+        program("fcgi-program:web", "sleep 1000", &socket),
         program("program:other", &server(ELSEWHERE), ""),
     ];
     for uid in [0, NOBODY] {
         let sections = if uid == 0 {
             sections.concat()
         } else {
-            program("fcgi-program:web", "cat", &socket).replace("/dev/fd/1", "NONE")
+            program("fcgi-program:web", "sleep 1000", &socket).replace("/dev/fd/1", "NONE")
         };
         let test = "a_socket_of_supervisord";
         let Some(daemon) = start(test, &scene, uid, &sections) else { return };

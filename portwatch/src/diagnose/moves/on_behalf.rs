@@ -101,7 +101,7 @@ pub fn socket_unit(case: &Case, holder: &Process, port: u16) -> Move {
         .filter_map(responsibility::service)
         .filter(|service| service.ends_with(".service"))
         .collect::<BTreeSet<_>>();
-    match holder.unit.as_deref().filter(|unit| unit.ends_with(".socket")) {
+    match holder.unit.as_deref().filter(is_socket).or_else(|| bound_for(case)) {
         Some(unit) if services.is_empty() => command(
             format!("{systemctl} stop {}", quote(unit)),
             format!(
@@ -127,4 +127,18 @@ pub fn socket_unit(case: &Case, holder: &Process, port: u16) -> Move {
             Risk::None,
         ),
     }
+}
+
+fn is_socket(unit: &&str) -> bool {
+    unit.ends_with(".socket")
+}
+
+/// The unit for which systemd's child bound the blocking socket, by its own control group: where
+/// systemd itself did not answer.
+fn bound_for<'a>(case: &Case<'a>) -> Option<&'a str> {
+    let last = case.evidence.last_holder.as_ref()?;
+    let binder = &last.process;
+    let is_this = case.first().and_then(|culprit| culprit.socket.cookie) == Some(last.cookie);
+    let is_systemd = roles::of(binder, case.process()) == Some(Role::SystemdChild);
+    binder.unit.as_deref().filter(is_socket).filter(|_| is_this && is_systemd)
 }

@@ -1,7 +1,7 @@
 //! Who is told to stop a process, and why a signal would not do.
 
 use super::*;
-use crate::evidence::{PortChoice, Runtime, Supervisor, SupervisorKind};
+use crate::evidence::{PortChoice, Runtime, Supervisor, SupervisorKind, Voucher};
 
 /// The older release at `cgroup`, kept running by a supervisor.
 fn kept_running(cgroup: &str, kind: SupervisorKind, name: &str) -> Process {
@@ -98,6 +98,19 @@ fn systemd_is_told_by_the_name_of_the_socket_unit() {
     let diagnosis = diagnose(&listener(systemd.clone()));
     assert_eq!(diagnosis.holder.unwrap().class, HolderClass::SocketUnit);
     assert_eq!(diagnosis.moves[0].command.as_deref(), Some("systemctl stop app.socket"));
+    // systemd did not answer, and the control group of the child that bound it says the same.
+    let mut evidence = listener(Process { unit: None, ..systemd.clone() });
+    evidence.sockets[0].cookie = Some(7);
+    let child = java(474, "0", "/system.slice/app.socket", "2026-06-01T00:00:00Z");
+    let child = Process {
+        comm: Some("(sd-listen)".to_owned()),
+        vouched_by: Some(Voucher::Root),
+        unit: Some("app.socket".to_owned()),
+        ..child
+    };
+    evidence.last_holder = Some(LastHolder { process: child, cookie: 7, ..LastHolder::default() });
+    let by_record = diagnose(&evidence).moves[0].command.clone();
+    assert_eq!(by_record.as_deref(), Some("systemctl stop app.socket"));
     // Its service runs already, and has the socket open too.
     let mut evidence = listener(systemd.clone());
     let service = java(900, "0", "/system.slice/app.service", "2026-06-01T00:00:00Z");

@@ -28,7 +28,10 @@ fn ends_the_process_only(stage: &Stage, event: &Event) {
     let pid = pid(event);
     assert_eq!(first_command(event), format!("kill {pid}"), "\n{event}");
     paste(event);
-    shell(&format!("timeout 100 sh -c 'while kill -0 {pid} 2> /dev/null; do sleep 0.1; done'"));
+    // Its parent may not reap it.
+    shell(&format!(
+        "timeout 100 sh -c 'until ! grep -qs \"^State:.[^ZX]\" /proc/{pid}/status; do sleep 0.1; done'"
+    ));
     stage.starts("app.service");
 }
 
@@ -65,7 +68,9 @@ pub fn a_leftover_of_the_unit(stage: &mut Stage) {
     stage.starts("app.service");
     listens(8103);
     systemctl(&["stop", "app.service"]);
-    stage.service("app.service", "/opt/app/app-2.4.2 0.0.0.0:8103");
+    // With the default KillMode systemd would end it when the start fails.
+    let new = service("/opt/app/app-2.4.2 0.0.0.0:8103", "KillMode=process");
+    stage.unit("app.service", &new);
     let event = stage.is_refused("app.service");
     ends_the_process_only(stage, &event);
 }
