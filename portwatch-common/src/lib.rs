@@ -18,8 +18,8 @@ pub use follow::{
 };
 pub use layout::{ABSENT, Layout, helper};
 pub use record::{
-    ARGUMENTS, Arguments, Connected, OWNERS, Owner, PORT_NUMBERS, PORTS, Port, PortUse,
-    RECORD_CMDLINE_LEN,
+    ARGUMENTS, Arguments, Connected, OWNERS, Owner, PORT_NUMBERS, PORT_WORDS, PORTS, Port, PortUse,
+    RECORD_CMDLINE_LEN, port_bit,
 };
 pub use source::{
     CROWD_A_SECOND, CROWDS, Crowd, SENT_A_SECOND, SOURCES, Source, SourceUse, TENANT_A_SECOND,

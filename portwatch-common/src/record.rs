@@ -14,6 +14,14 @@ pub const ARGUMENTS: u32 = 8_192;
 pub const PORTS: u32 = 65_536;
 /// All port numbers.
 pub const PORT_NUMBERS: u32 = 65_536;
+/// Words of a set of ports, with a bit for each.
+pub const PORT_WORDS: u32 = PORT_NUMBERS / u64::BITS;
+
+/// Returns a port's word in a set of ports, and its bit in that.
+#[must_use]
+pub const fn port_bit(port: u16) -> (u32, u64) {
+    (port as u32 / u64::BITS, 1 << (port as u32 % u64::BITS))
+}
 
 /// The process that bound a socket, or listens on it. Written after the call has succeeded,
 /// and kept after the socket has closed, until another socket takes the slot.

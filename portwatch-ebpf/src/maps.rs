@@ -6,7 +6,7 @@ use aya_ebpf::{
 };
 use portwatch_common::{
     Arguments, Attempt, Awaited, AwaitedPort, CGROUP_PATH, Connected, Crowd, Culprit, Owner,
-    PORT_NUMBERS, PortUse, Source, SourceUse, Tenant, Watched, loss,
+    PORT_NUMBERS, PortUse, Source, SourceUse, Tenant, Watched, loss, port_bit,
 };
 
 /// The ring buffer to user space: about 1,600 records.
@@ -149,6 +149,25 @@ pub static LOSSES: PerCpuArray<u64> = PerCpuArray::with_max_entries(loss::PLACES
 /// by CPU (tracepoint set).
 #[map]
 pub static NOT_ATTEMPTED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+/// A bit for each port whose failed binds are not wanted; set by user space.
+#[map]
+pub static IGNORED_PORTS: Array<u64> = Array::with_max_entries(portwatch_common::PORT_WORDS, 0);
+
+/// Failed binds on such ports, by CPU.
+#[map]
+pub static IGNORED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+/// Returns whether failed binds on a port are not wanted, and counts this one if so.
+#[inline(always)]
+pub fn ignores(port: u16) -> bool {
+    let (word, bit) = port_bit(port);
+    let ignored = IGNORED_PORTS.get(word).is_some_and(|set| set & bit != 0);
+    if ignored {
+        add_one(&IGNORED, 0);
+    }
+    ignored
+}
 
 /// Counts one loss at `place`.
 #[inline(always)]

@@ -4,7 +4,7 @@ use portwatch_common::{Attempt, BindFailure, Culprit, Tenant, loss};
 
 use crate::{
     follow, limit,
-    maps::{FAILURES, count_loss},
+    maps::{FAILURES, count_loss, ignores},
     task,
 };
 
@@ -24,6 +24,9 @@ pub const UNKNOWN: Culprit = Culprit {
 /// Reports that `attempt` by the current task failed because of `culprit`.
 #[inline(always)]
 pub fn refused(attempt: &Attempt, culprit: &Culprit) {
+    if ignores(attempt.port) {
+        return;
+    }
     let now = task::now();
     let mut tenant = Tenant { cgroup_id: 0, user: 0, reserved: 0 };
     if limit::only_counts(attempt, &mut tenant, now) {

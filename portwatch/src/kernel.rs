@@ -10,14 +10,15 @@ pub mod follow;
 pub mod layout;
 pub mod limits;
 pub mod listens;
-pub mod not_attempted;
 pub mod nsfs;
 pub mod plan;
+pub mod ports;
 pub mod records;
 pub mod rights;
 pub mod ring;
 pub mod sets;
 pub mod skips;
+pub mod tally;
 
 use aya::{
     Ebpf,

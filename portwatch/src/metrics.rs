@@ -18,7 +18,12 @@ use crate::{
     diagnose::Cause,
     event::{Event, Host, Outcome, outcome::Became},
     evidence::{Protocol, Stage as CallStage},
-    kernel::{attach::Attached, not_attempted::NotAttempted, plan::Plan, skips::Skips},
+    kernel::{
+        attach::Attached,
+        plan::Plan,
+        skips::Skips,
+        tally::{self, Tally},
+    },
     losses::PLACES,
     shared::Shared,
     talk::Ear,
@@ -51,7 +56,7 @@ pub struct Metrics {
     skipped: IntCounterVec,
     skips: OnceLock<Vec<Skips>>,
     not_attempted: IntCounter,
-    kernels_not_attempted: OnceLock<Option<NotAttempted>>,
+    kernels: OnceLock<[Option<Tally>; 2]>,
     messages: IntCounterVec,
     build: IntGaugeVec,
     started: Gauge,
@@ -144,7 +149,7 @@ impl Metrics {
                 "Binds and listens that a seccomp filter or a tracer answered with EADDRINUSE and \
                  that never reached a socket (tracepoint set)",
             )?,
-            kernels_not_attempted: OnceLock::new(),
+            kernels: OnceLock::new(),
             messages: counters(
                 "portwatch_messages_dropped_total",
                 "Messages about the agent that were dropped because nobody read them in time",
@@ -211,7 +216,8 @@ impl Metrics {
             self.attached.with_label_values(&[probe.program]).set(i64::from(is_attached));
         }
         self.skips.get_or_init(|| Skips::of(&attached.ebpf, &attached.probes));
-        self.kernels_not_attempted.get_or_init(|| NotAttempted::of(&attached.ebpf));
+        let names = [tally::NOT_ATTEMPTED, tally::IGNORED];
+        self.kernels.get_or_init(|| names.map(|name| Tally::of(&attached.ebpf, name)));
         self.followed_lost.of_ring(&attached.ebpf);
         self.build.with_label_values(&[env!("CARGO_PKG_VERSION"), &host.hooks]).set(1);
         self.started.set(now());
@@ -256,6 +262,7 @@ impl Metrics {
 
     /// Returns how many failed binds a filter has ignored so far.
     pub fn ignored_by(&self, by: Ignored) -> u64 {
+        self.read_tallies();
         self.ignored.with_label_values(&[<&str>::from(by)]).get()
     }
 
@@ -295,6 +302,16 @@ impl Metrics {
         words.join(", ")
     }
 
+    /// Takes over what the kernel side alone counts.
+    fn read_tallies(&self) {
+        let ignored = self.ignored.with_label_values(&[<&str>::from(Ignored::Port)]);
+        let all = [&self.not_attempted, &ignored];
+        for (said, tally) in all.into_iter().zip(self.kernels.get().into_iter().flatten()) {
+            let count = tally.as_ref().and_then(Tally::count).unwrap_or(0);
+            said.inc_by(count.saturating_sub(said.get()));
+        }
+    }
+
     /// Returns all metrics in Prometheus's text format.
     ///
     /// # Errors
@@ -312,9 +329,7 @@ impl Metrics {
             let said = self.skipped.with_label_values(&[skips.program]);
             said.inc_by(count.saturating_sub(said.get()));
         }
-        let kernels = self.kernels_not_attempted.get().and_then(Option::as_ref);
-        let count = kernels.and_then(NotAttempted::count).unwrap_or(0);
-        self.not_attempted.inc_by(count.saturating_sub(self.not_attempted.get()));
+        self.read_tallies();
         self.unseen.inc_by(self.followed_lost.total().saturating_sub(self.unseen.get()));
         for &ear in Ear::VARIANTS {
             let said = self.messages.with_label_values(&[<&str>::from(ear)]);

@@ -6,6 +6,7 @@
 
 use std::{pin::pin, sync::Arc, thread, time::Duration};
 
+use aya::Ebpf;
 use aya_log::EbpfLogger;
 use portwatch_common::Tenant;
 use tokio::{
@@ -16,14 +17,14 @@ use tokio::{
 
 use crate::{
     advice::{Advised, FAILED},
-    config::filter::{Filter, Ignored},
     decode::{self, RawRecord},
     enrich::{Enricher, host::boottime_ns},
     event::{AgentNotice, AgentState, Host, Record},
     kernel::{
-        attach::Attached,
+        attach::{Attached, detach},
         follow::Following,
         limits::{CountedBy, Limits},
+        ports::IgnoredPorts,
         ring::Ring,
     },
     metrics::{
@@ -136,14 +137,15 @@ pub async fn run<T>(
     agent: Agent,
     meanwhile: impl AsyncFnOnce(&mut Controls) -> T,
 ) -> Result<T, AgentError> {
-    let Agent { mut attached, mut enricher, host, sinks, tuning, metrics } = agent;
+    let Agent { attached, mut enricher, host, sinks, tuning, metrics } = agent;
     let Tuning { filter, storm_window, outcome_window, deadline, redaction } = tuning;
+    let Attached { mut ebpf, ignored_ports, probes, .. } = attached;
     enricher.redact_by(redaction);
     let io = |step| move |source| AgentError::Io { step, source };
-    let ring = Ring::open(&mut attached.ebpf)?;
-    let limits = Limits::open(&mut attached.ebpf)?;
-    let following = Following::open(&mut attached.ebpf)?;
-    forward_kernel_log(&mut attached);
+    let ring = Ring::open(&mut ebpf)?;
+    let limits = Limits::open(&mut ebpf)?;
+    let following = Following::open(&mut ebpf)?;
+    forward_kernel_log(&mut ebpf);
 
     let notice = {
         let host = host.clone();
@@ -160,10 +162,10 @@ pub async fn run<T>(
     let enriching = Enriching {
         enricher,
         storms: Storms::new(storm_window),
-        outcomes: Outcomes::new(outcome_window, storm_window, Blind::of(&attached.probes)),
+        outcomes: Outcomes::new(outcome_window, storm_window, Blind::of(&probes)),
         budget: Budget::default(),
         deadline,
-        filter: filter.clone(),
+        filter,
         slot: Arc::clone(&slot),
         host,
         outlets: Arc::clone(&outlets),
@@ -188,7 +190,7 @@ pub async fn run<T>(
         following,
         sweep: None,
         outcome_window,
-        filter,
+        ignored_ports,
         slot,
         handover: Handover { queue, stage, outlets, metrics },
     };
@@ -218,7 +220,7 @@ pub async fn run<T>(
     };
     let Controls { ended: mut all_ended, .. } = controls;
     // Detach first, so that the following drain gets all records.
-    drop(attached);
+    detach(ebpf, &probes);
     intake.take_counted();
     drop(intake);
     // The enriching thread ends when its queue is empty, the writing ones after it. A stuck
@@ -231,8 +233,8 @@ pub async fn run<T>(
 }
 
 /// Writes messages of the kernel side to the agent's own log.
-fn forward_kernel_log(attached: &mut Attached) {
-    match EbpfLogger::init(&mut attached.ebpf) {
+fn forward_kernel_log(ebpf: &mut Ebpf) {
+    match EbpfLogger::init(ebpf) {
         Ok(logger) => {
             tokio::spawn(async move {
                 // SAFETY: the descriptor belongs to the log map. It is open as long as the
@@ -256,7 +258,7 @@ struct Intake {
     /// When old entries are removed next; `None` while nothing is followed.
     sweep: Option<Instant>,
     outcome_window: Duration,
-    filter: Filter,
+    ignored_ports: IgnoredPorts,
     slot: Slot,
     handover: Handover,
 }
@@ -264,7 +266,7 @@ struct Intake {
 impl Intake {
     /// Moves the sent records to the enriching thread, and never waits for it.
     fn take_sent(&mut self) {
-        let Self { ring, following, sweep, filter, handover, .. } = self;
+        let Self { ring, following, sweep, handover, .. } = self;
         ring.drain(|bytes| match decode::record(bytes) {
             Ok(RawRecord::Failure(mut raw)) => {
                 if raw.watch.is_some() {
@@ -273,11 +275,7 @@ impl Intake {
                         raw.watch = None;
                     }
                 }
-                if filter.wants_port(raw.source.port) {
-                    pass_on(handover, raw.tenant(), Work::Failure(raw));
-                } else {
-                    handover.metrics.ignored(Ignored::Port, 1);
-                }
+                pass_on(handover, raw.tenant(), Work::Failure(raw));
             }
             Ok(RawRecord::Followed(mut raw)) => {
                 following.note(&mut raw);
@@ -301,20 +299,12 @@ impl Intake {
         let (counted, none_left) = self.limits.collect(boottime_ns());
         self.take_sent();
         for counted in counted {
-            let port = match &counted.by {
-                CountedBy::Source(source) => source.port,
-                CountedBy::Crowd(crowd) => crowd.source.port,
-                CountedBy::Tenant => {
-                    self.handover.metrics.ratelimited(counted.count);
-                    self.handover.outlets.lost("share", counted.count);
-                    continue;
-                }
-            };
-            if self.filter.wants_port(port) {
+            if counted.by == CountedBy::Tenant {
+                self.handover.metrics.ratelimited(counted.count);
+                self.handover.outlets.lost("share", counted.count);
+            } else {
                 let work = Work::Counted(counted);
                 pass_on(&self.handover, counted.tenant, work);
-            } else {
-                self.handover.metrics.ignored(Ignored::Port, counted.count);
             }
         }
         !none_left
@@ -328,7 +318,10 @@ impl Intake {
 
     /// Stores a new tuning, and wakes the enriching thread.
     fn tune(&mut self, tuning: Tuning) {
-        self.filter = tuning.filter.clone();
+        let wants = |port| tuning.filter.wants_port(port);
+        if let Err(error) = self.ignored_ports.set(wants) {
+            tracing::error!(%error, "the selection of ports is as it was");
+        }
         self.outcome_window = tuning.outcome_window;
         self.slot.replace(Some(tuning));
         self.handover.queue.wake();

@@ -31,7 +31,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Watches all processes' binds.
+    /// Watches all processes' binds on the ports that `wants` is true of.
     ///
     /// # Errors
     /// Capabilities are missing, or the kernel rejects the hooks.
@@ -39,9 +39,10 @@ impl Watch {
         hooks: Choice,
         limit: SourceLimit,
         follow: Follow,
+        wants: &dyn Fn(u16) -> bool,
     ) -> Result<Self, KernelError> {
         memory::stay_small();
-        Self::open(hooks, |_| Whose::Everybodys, limit, follow)
+        Self::open(hooks, |_| Whose::Everybodys, limit, follow, wants)
     }
 
     /// Watches the binds of this process's descendants. It must be a child subreaper
@@ -54,7 +55,7 @@ impl Watch {
         limit: SourceLimit,
         follow: Follow,
     ) -> Result<Self, KernelError> {
-        Self::open(hooks, Whose::Tree, limit, follow)
+        Self::open(hooks, Whose::Tree, limit, follow, &|_| true)
     }
 
     fn open(
@@ -62,6 +63,7 @@ impl Watch {
         whose: impl FnOnce(u32) -> Whose,
         limit: SourceLimit,
         follow: Follow,
+        wants: &dyn Fn(u16) -> bool,
     ) -> Result<Self, KernelError> {
         need_rights()?;
         let mut types = KernelTypes::read(Path::new(features::VMLINUX))?;
@@ -73,7 +75,7 @@ impl Watch {
         let mut files = KernelFiles::open(&types);
         let own_pid = files.as_mut().ok().and_then(KernelFiles::own_pid);
         let whose = whose(own_pid.unwrap_or_else(std::process::id));
-        let mut attached = attach::attach(&plan, &types, whose, limit, follow)?;
+        let mut attached = attach::attach(&plan, &types, whose, limit, follow, wants)?;
         drop(types);
         let records = Box::new(KernelRecords::open(&mut attached.ebpf)?);
         let files = Box::new(or_none(files));

@@ -27,10 +27,10 @@ use crate::{
     helper::Attempt,
     kernel, monotonic_ns,
     netns::Netns,
-    patience,
+    ours, patience,
     process::{Gates, Process},
     programs,
-    stream::{Gate, Line, Manner, Silence},
+    stream::{Gate, Line, Manner, Silence, Worth},
 };
 
 /// No record is longer (docs/stream.md).
@@ -86,7 +86,12 @@ impl Agent {
         let only_counted = Arc::new(OnlyCounted::default());
         let taken = Arc::clone(&only_counted);
         // KILL, because nothing is left that could wait for a slow end.
-        let process = Process::start_keeping(command, Signal::KILL, move |line| !taken.take(line))?;
+        let worth = move |line: &str| match () {
+            () if !ours::is(line) => Worth::Nothing,
+            () if taken.take(line) => Worth::Noticing,
+            () => Worth::Keeping,
+        };
+        let process = Process::start_keeping(command, Signal::KILL, worth)?;
         Self::ready(process, only_counted)
     }
 

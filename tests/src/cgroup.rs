@@ -10,6 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::{netns::Netns, ours};
+
 /// A tree of control groups below one slice of the test's own.
 pub struct Slice {
     root: PathBuf,
@@ -32,7 +34,7 @@ impl Slice {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let number = MADE.fetch_add(1, Ordering::Relaxed);
         let mount = mount_point();
-        let name = format!("portwatch-test-{}-{number}.slice", std::process::id());
+        let name = format!("{OF_TESTS}-{}-{number}.slice", std::process::id());
         let root = mount.join(name);
         fs::create_dir(&root).expect("root may make a control group");
         Self { root, mount }
@@ -129,10 +131,15 @@ pub fn set_apart() {
         let own = mount.join(format!("{APART}{}", std::process::id()));
         let enter = || fs::write(own.join("cgroup.procs"), std::process::id().to_string());
         // Without the right to do so the tests run where they are.
-        fs::create_dir(&own).and_then(|()| enter()).ok();
+        if fs::create_dir(&own).and_then(|()| enter()).is_ok() {
+            ours::add_mark(OF_TESTS);
+            ours::add_place(Netns::host().place());
+        }
     });
 }
 
+/// What the names of all control groups of tests begin with.
+pub const OF_TESTS: &str = "portwatch-test";
 /// What the name of such a group begins with.
 const APART: &str = "portwatch-tests-";
 

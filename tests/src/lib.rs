@@ -26,6 +26,7 @@ pub mod journal;
 pub mod kernel;
 pub mod netns;
 pub mod op;
+pub mod ours;
 pub mod process;
 pub mod programs;
 pub mod scene;

@@ -19,7 +19,7 @@ use rustix::{
     },
 };
 
-use crate::stream::{Gate, Gated, Manner, Stream};
+use crate::stream::{Gate, Gated, Manner, Stream, Worth};
 
 /// How long a process has to exit after it was asked to.
 const GRACE: Duration = Duration::from_secs(5);
@@ -52,13 +52,13 @@ impl Process {
         Self::launch(command, on_our_end, Stream::of, Stream::of)
     }
 
-    /// The same with the lines of its stdout alone that `keep` is true of.
+    /// The same with the lines of its stdout alone that are `worth` it.
     pub fn start_keeping(
         command: &mut Command,
         on_our_end: Signal,
-        keep: impl FnMut(&str) -> bool + Send + 'static,
+        worth: impl FnMut(&str) -> Worth + Send + 'static,
     ) -> anyhow::Result<Self> {
-        Self::launch(command, on_our_end, |stdout| Stream::of_some(stdout, keep), Stream::of)
+        Self::launch(command, on_our_end, |stdout| Stream::of_some(stdout, worth), Stream::of)
     }
 
     /// The same with its streams read as the gates say: stdout in this manner from the

@@ -26,6 +26,17 @@ impl Line {
     }
 }
 
+/// What a line is worth to those who wait for some.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Worth {
+    /// They look at it, now and later.
+    Keeping,
+    /// It is not kept, but may change what they wait for.
+    Noticing,
+    /// It is others'.
+    Nothing,
+}
+
 /// How a child's output is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Manner {
@@ -129,13 +140,13 @@ pub struct Stream {
 impl Stream {
     /// Starts to read `source` to its end.
     pub fn of(source: impl Read + Send + 'static) -> Arc<Self> {
-        Self::of_some(source, |_| true)
+        Self::of_some(source, |_| Worth::Keeping)
     }
 
-    /// The same with the lines alone that `keep` is true of.
+    /// The same with the lines alone that are worth it.
     pub fn of_some(
         source: impl Read + Send + 'static,
-        mut keep: impl FnMut(&str) -> bool + Send + 'static,
+        mut worth: impl FnMut(&str) -> Worth + Send + 'static,
     ) -> Arc<Self> {
         let stream = Arc::new(Self::default());
         let filled = Arc::clone(&stream);
@@ -146,9 +157,13 @@ impl Stream {
                 let text = String::from_utf8_lossy(&bytes);
                 let text = text.strip_suffix('\n').unwrap_or(&text).to_owned();
                 bytes.clear();
-                if keep(&text) {
-                    let line = Line { text, at_ns: monotonic_ns(), json: OnceLock::new() };
-                    filled.lock().lines.push(line);
+                match worth(&text) {
+                    Worth::Keeping => {
+                        let line = Line { text, at_ns: monotonic_ns(), json: OnceLock::new() };
+                        filled.lock().lines.push(line);
+                    }
+                    Worth::Noticing => {}
+                    Worth::Nothing => continue,
                 }
                 filled.changed.notify_all();
             }

@@ -145,7 +145,7 @@ fn probe(types: &mut KernelTypes, hooks: Choice, report: &mut Report) -> Result<
     report.cost = Some(plan.cost);
     report.sources.push(open_files(types));
     let (whose, limit) = (Whose::Everybodys, SourceLimit::Counted);
-    let attached = attach::attach(&plan, types, whose, limit, Follow::Yes)?;
+    let attached = attach::attach(&plan, types, whose, limit, Follow::Yes, &|_| true)?;
     report.attached = attached.probes.iter().map(|probe| probe.program).collect();
     report.not_seen = plan.set.spec().misses.iter().map(|&miss| miss.to_owned()).collect();
     report.not_seen.extend(attached.misses);

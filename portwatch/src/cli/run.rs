@@ -61,7 +61,10 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     watch::need_rights()?;
     let settings = args.settings.read()?.settings;
     let server = settings.metrics.as_ref().map(Server::bind).transpose()?;
-    let watch = Watch::everybody(args.hooks.choice, limit(&settings), follow(&settings))?;
+    let tuning = tuning(&settings);
+    let wants = |port| tuning.filter.wants_port(port);
+    let (limit, follow) = (limit(&settings), follow(&settings));
+    let watch = Watch::everybody(args.hooks.choice, limit, follow, &wants)?;
     // Threads started from now on have few capabilities, so none is started before.
     rights::give_away().map_err(SystemError::at("drop capabilities"))?;
     let (sinks, out) = (settings.sinks(), Stream::Stdout);
@@ -77,7 +80,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         enricher: watch.enricher,
         host: watch.host,
         sinks,
-        tuning: tuning(&settings),
+        tuning,
         metrics: Arc::clone(&metrics),
     };
     let until_stopped = async |controls: &mut Controls| {

@@ -5,7 +5,7 @@ use std::{fs::File, path::Path};
 
 use aya::{
     Ebpf, EbpfLoader,
-    programs::{BtfTracePoint, CgroupAttachMode, CgroupSockAddr, FExit, ProgramError},
+    programs::{BtfTracePoint, CgroupAttachMode, CgroupSockAddr, FExit, Program, ProgramError},
 };
 
 use strum::VariantArray as _;
@@ -19,6 +19,7 @@ use super::{
     Answer, KernelError, Unusable,
     features::KernelTypes,
     plan::Plan,
+    ports::IgnoredPorts,
     sets::{FORKS, Hook, HookSet, Probe},
 };
 
@@ -34,9 +35,12 @@ pub struct Attached {
     /// What cannot be seen because an optional program could not be attached, with the
     /// kernel's error, or for another reason on this kernel.
     pub misses: Vec<String>,
+    /// The ports whose failed binds it ignores.
+    pub ignored_ports: IgnoredPorts,
 }
 
-/// Loads the object and attaches the programs of the plan.
+/// Loads the object and attaches the programs of the plan. Failed binds on ports that `wants`
+/// is not true of are only counted.
 ///
 /// # Errors
 /// The kernel rejected the object or a required program.
@@ -46,8 +50,11 @@ pub fn attach(
     whose: Whose,
     limit: SourceLimit,
     follow: Follow,
+    wants: &dyn Fn(u16) -> bool,
 ) -> Result<Attached, KernelError> {
     let mut ebpf = load_object(types, whose, limit, follow)?;
+    let mut ignored_ports = IgnoredPorts::open(&mut ebpf)?;
+    ignored_ports.set(wants).map_err(|error| KernelError::at("set the ignored ports", error))?;
     let forks = (whose != Whose::Everybodys && !types.tell_parents()).then_some(&FORKS);
     let mut probes = Vec::new();
     let mut misses: Vec<String> = types.hidden().map(str::to_owned).into_iter().collect();
@@ -60,7 +67,23 @@ pub fn attach(
             },
         }
     }
-    Ok(Attached { ebpf, probes, misses })
+    Ok(Attached { ebpf, probes, misses, ignored_ports })
+}
+
+/// Detaches the programs, in the reverse order of [`attach`]: so no program misses what another
+/// has recorded.
+pub fn detach(mut ebpf: Ebpf, probes: &[Probe]) {
+    for probe in probes.iter().rev() {
+        let unloaded = match ebpf.program_mut(probe.program) {
+            Some(Program::FExit(program)) => program.unload(),
+            Some(Program::BtfTracePoint(program)) => program.unload(),
+            Some(Program::CgroupSockAddr(program)) => program.unload(),
+            _ => continue,
+        };
+        if let Err(error) = unloaded {
+            tracing::debug!(%error, program = probe.program, "a program was not detached");
+        }
+    }
 }
 
 /// What only a trial can show.

@@ -9,7 +9,6 @@ pub const SET: Spec = Spec {
     is_tried: false,
     needs_cgroup2: true,
     probes: &[
-        Probe::required("pw_sys_exit", Hook::TpBtf("sys_exit")),
         Probe::required("pw_bind4", Hook::CgroupBind),
         Probe::optional("pw_bind6", Hook::CgroupBind, "failed binds of IPv6 sockets"),
         Probe::optional(
@@ -17,6 +16,8 @@ pub const SET: Spec = Spec {
             Hook::TpBtf("inet_sock_set_state"),
             "failed listen(2) calls",
         ),
+        // After those that record attempts: a failed call without a record is a loss.
+        Probe::required("pw_sys_exit", Hook::TpBtf("sys_exit")),
         STATE,
         CGROUPS,
     ],
