@@ -69,9 +69,18 @@ impl Watch {
         let mut types = KernelTypes::read(Path::new(features::VMLINUX))?;
         let features = Features::probe(&mut types);
         let mut plan = plan(&features, hooks)?;
-        if follow == Follow::Yes {
-            plan.probes.extend(sets::FOLLOW);
-        }
+        // The verifier of older kernels takes too long over the programs that follow.
+        let follow = match follow {
+            Follow::Yes if types.tell_parents() => {
+                plan.probes.extend(sets::FOLLOW);
+                Follow::Yes
+            }
+            Follow::Yes => {
+                tracing::warn!("outcomes of failed binds need Linux 5.11; none are reported");
+                Follow::No
+            }
+            Follow::No => Follow::No,
+        };
         let mut files = KernelFiles::open(&types);
         let own_pid = files.as_mut().ok().and_then(KernelFiles::own_pid);
         let whose = whose(own_pid.unwrap_or_else(std::process::id));

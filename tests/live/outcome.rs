@@ -244,7 +244,10 @@ fn a_server_that_goes_on_in_a_child_recovers() {
 #[test]
 fn the_next_process_of_a_unit_recovers_it() {
     let (scene, slice) = (Scene::new(), Slice::new());
-    let agent = Agent::start(&["run", "--format", "json", "--storm-window", "0s"]).unwrap();
+    let agent = Agent::start(&[
+        "run", "--format", "json", "--storm-window", "0s", "--outcome-window", "10s",
+    ])
+    .unwrap();
     let unit = slice.group("app.service");
     let holder = scene.helper().holds([tcp(ADDRESS).listening()]);
     let failed: Vec<_> =
@@ -316,6 +319,7 @@ fn exec_tells_it_in_a_line() {
     let _holder = scene.helper().holds([tcp(ADDRESS).listening()]);
     let mut command = Command::new(portwatch().unwrap());
     command.args(["exec", "--"]).arg(binder()).arg(tcp(ADDRESS).to_string());
+    command.env("PORTWATCH_OUTCOME_WINDOW", "10s");
     scene.netns.confine(&mut command);
     let mut process = Process::start(&mut command, Signal::KILL).unwrap();
     process.wait_or_panic(patience());

@@ -12,7 +12,7 @@ use super::{
     streams::{Stream, say},
 };
 use crate::{
-    config::{OUTCOME_WINDOW, filter::Filter},
+    config::filter::Filter,
     diagnose::words,
     enrich::{self, host::Host},
     exec::{
@@ -119,8 +119,10 @@ async fn watched(
         Format::Json => sinks::Format::Json,
     };
     let told = Table::from(format).open(Stream::Stderr, Stream::Stderr.colour())?;
+    let outcome_window = settings::outcome_window()?;
+    let follow = Follow::within(outcome_window);
     let Watch { attached, enricher, host, .. } =
-        Watch::descendants(args.hooks.choice, SourceLimit::Counted, Follow::Yes)?;
+        Watch::descendants(args.hooks.choice, SourceLimit::Counted, follow)?;
     let agent = Agent {
         attached,
         enricher,
@@ -129,7 +131,7 @@ async fn watched(
         tuning: Tuning {
             filter: Filter::default(),
             storm_window: STORM_WINDOW,
-            outcome_window: OUTCOME_WINDOW,
+            outcome_window,
             deadline: enrich::DEADLINE,
             redaction: redaction.clone(),
         },

@@ -1,7 +1,7 @@
 //! Loads the object and attaches the programs of a plan. All attachments are links owned by
 //! this process: when it ends for any reason, the kernel detaches them.
 
-use std::{fs::File, path::Path};
+use std::{fs::File, path::Path, time::Duration};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -164,6 +164,13 @@ pub enum Follow {
     Yes,
     /// They are not.
     No,
+}
+
+impl Follow {
+    /// Returns whether outcomes within this time are reported at all.
+    pub fn within(window: Duration) -> Self {
+        if window.is_zero() { Self::No } else { Self::Yes }
+    }
 }
 
 fn load_object(
