@@ -123,11 +123,11 @@ settings! { said:
                  summary with a count; 0s reports each.",
     }
     /// Report what became of each failed bind when it is known, or after this time; 0s
-    /// reports no outcomes [default: 10s]
+    /// reports no outcomes [default: 0s]
     outcome_window: Time {
         flag: "TIME",
         variable: "PORTWATCH_OUTCOME_WINDOW",
-        default: (Time(OUTCOME_WINDOW)),
+        default: (Time(Duration::ZERO)),
         reload: yes but "not from or to 0s",
         values: "time, 0s for no outcomes",
         sample: "Report what became of each failed bind when it is known, or after this time; 0s \
@@ -166,10 +166,6 @@ settings! { said:
         example: "127.0.0.1:9749",
     }
 }
-
-/// How long is waited for what becomes of a failed bind, unless it is said otherwise:
-/// nearly all programs that try again have done so by then.
-pub const OUTCOME_WINDOW: Duration = Duration::from_secs(10);
 
 /// Events go to stdout, unless a capture keeps them.
 fn human_unless(kept: bool) -> Vec<Format> {

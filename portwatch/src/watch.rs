@@ -45,19 +45,24 @@ impl Watch {
     ///
     /// # Errors
     /// As [`everybody`](Self::everybody).
-    pub fn descendants(hooks: Choice) -> Result<Self, KernelError> {
-        Self::open(hooks, Whose::Tree, Wanted::ALL)
+    pub fn descendants(hooks: Choice, follow: Follow) -> Result<Self, KernelError> {
+        Self::open(hooks, Whose::Tree, Wanted { follow, ..Wanted::ALL })
     }
 
     fn open(
         hooks: Choice,
         whose: impl FnOnce(u32) -> Whose,
-        wanted: Wanted<'_>,
+        mut wanted: Wanted<'_>,
     ) -> Result<Self, KernelError> {
         need_rights()?;
         let mut types = KernelTypes::read(Path::new(features::VMLINUX))?;
         let features = Features::probe(&mut types);
         let mut plan = plan(&features, hooks)?;
+        // The verifier of older kernels takes too long over the programs that follow.
+        if wanted.follow == Follow::Yes && !types.tell_parents() {
+            tracing::warn!("outcomes of failed binds need Linux 5.11; none are reported");
+            wanted.follow = Follow::No;
+        }
         if wanted.follow == Follow::Yes {
             plan.probes.extend(sets::FOLLOW);
         }

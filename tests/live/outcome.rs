@@ -18,7 +18,7 @@ use portwatch_tests::{
     programs::{binder, portwatch},
     scene::Scene,
 };
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 mod hostile;
@@ -146,7 +146,8 @@ fn ended_by_a_signal() {
     let _holder = scene.helper().holds([tcp(ADDRESS).listening()]);
     let refused = scene.helper().is_refused(tcp(ADDRESS));
     let event = agent.event_of(&refused);
-    drop(refused);
+    let pid = Pid::from_raw(i32::try_from(refused.pid).unwrap()).unwrap();
+    kill_process(pid, Signal::TERM).unwrap();
     let outcome = agent.outcome_of(&event);
     assert_eq!(outcome["outcome"], "exited");
     assert_eq!(outcome["exit"], json!({"status": null, "signal": 15}));
@@ -243,7 +244,10 @@ fn a_server_that_goes_on_in_a_child_recovers() {
 #[test]
 fn the_next_process_of_a_unit_recovers_it() {
     let (scene, slice) = (Scene::new(), Slice::new());
-    let agent = Agent::start(&["run", "--format", "json", "--storm-window", "0s"]).unwrap();
+    let agent = Agent::start(&[
+        "run", "--format", "json", "--storm-window", "0s", "--outcome-window", "10s",
+    ])
+    .unwrap();
     let unit = slice.group("app.service");
     let holder = scene.helper().holds([tcp(ADDRESS).listening()]);
     let failed: Vec<_> =
@@ -300,9 +304,12 @@ fn a_storm_and_its_summary_have_one_outcome_each() {
         (events.iter().map(|event| event.count).sum::<u64>() == 5_000).then_some(events)
     });
     assert!(all.len() > 1, "no summary");
-    for event in &all {
-        assert_eq!(agent.outcome_of(event)["outcome"], "running_without");
-    }
+    let mut outcomes: Vec<_> = all.iter().map(|event| agent.outcome_of(event)).collect();
+    let last = outcomes.pop().unwrap();
+    assert_eq!(last["outcome"], "running_without", "{last:#}");
+    // On a slow machine the storm takes longer than a window.
+    let expected = ["running_without", "still_failing"].map(Value::from);
+    assert!(outcomes.iter().all(|one| expected.contains(&one["outcome"])), "{outcomes:#?}");
 }
 
 /// In the command's own terminal, as one line behind the block.
@@ -312,6 +319,7 @@ fn exec_tells_it_in_a_line() {
     let _holder = scene.helper().holds([tcp(ADDRESS).listening()]);
     let mut command = Command::new(portwatch().unwrap());
     command.args(["exec", "--"]).arg(binder()).arg(tcp(ADDRESS).to_string());
+    command.env("PORTWATCH_OUTCOME_WINDOW", "10s");
     scene.netns.confine(&mut command);
     let mut process = Process::start(&mut command, Signal::KILL).unwrap();
     process.wait_or_panic(patience());

@@ -21,7 +21,7 @@ use crate::{
         features::{self, Capability, Features, KernelTypes},
         files::KernelFiles,
         plan::{Choice, plan},
-        sets::{FOLLOW, HookSet},
+        sets::HookSet,
     },
     text::sanitize::printable,
 };
@@ -134,8 +134,7 @@ fn probe(types: &mut KernelTypes, hooks: Choice, report: &mut Report) -> Result<
     report.cgroup2 = features.cgroup2.as_ref().map(|path| path.display().to_string());
     report.unnamed_without.clone_from(&features.unnamed_without);
     report.sets = sets(|set| Answer::of(&set.usable(&features)));
-    let mut plan = plan(&features, hooks)?;
-    plan.probes.extend(FOLLOW);
+    let plan = plan(&features, hooks)?;
     report.hooks = Some(plan.set.into());
     report.because = Some(match (&plan.because, hooks) {
         (Some((set, why)), _) => format!("{} cannot be hooked: {why}", set.spec().hooks),

@@ -63,6 +63,9 @@ pub enum UsageError {
     /// A secret might be shown.
     #[error("PORTWATCH_REDACT: {0}")]
     NotRedacted(ValueError),
+    /// A time is none.
+    #[error("PORTWATCH_OUTCOME_WINDOW: {0}")]
+    NoWindow(ValueError),
     /// A difference has only other formats.
     #[error("--diff cannot print {0}")]
     NoDiffAs(Kind),
@@ -78,6 +81,9 @@ impl Advised for UsageError {
             Self::NothingToLimit(_) => "name its directory with --capture",
             Self::NotRedacted(_) => {
                 "correct the pattern, or unset the variable; nothing was shown or started"
+            }
+            Self::NoWindow(_) => {
+                "give a number with a unit, for example 10s, or unset the variable"
             }
             Self::NoDiffAs(_) => "use --format human or json",
             Self::NoCommand => "name the command and its arguments",

@@ -12,7 +12,7 @@ use super::{
     streams::{Stream, say},
 };
 use crate::{
-    config::{OUTCOME_WINDOW, filter::Filter},
+    config::filter::Filter,
     diagnose::words,
     enrich::{self, host::Host},
     exec::{
@@ -20,7 +20,10 @@ use crate::{
         refused::Refused,
         signals::Signals,
     },
-    kernel::tally::{NOT_ATTEMPTED, Tally},
+    kernel::{
+        attach::Follow,
+        tally::{NOT_ATTEMPTED, Tally},
+    },
     metrics::Metrics,
     pipeline::{self, Agent, Tuning},
     redact::Redaction,
@@ -119,7 +122,9 @@ async fn watched(
         Format::Json => sinks::Format::Json,
     };
     let told = Table::from(format).open(Stream::Stderr, Stream::Stderr.colour())?;
-    let Watch { attached, enricher, host, .. } = Watch::descendants(args.hooks.choice)?;
+    let outcome_window = settings::outcome_window()?;
+    let follow = Follow::within(outcome_window);
+    let Watch { attached, enricher, host, .. } = Watch::descendants(args.hooks.choice, follow)?;
     let unattempted = Tally::of(&attached.ebpf, NOT_ATTEMPTED);
     let agent = Agent {
         attached,
@@ -129,7 +134,7 @@ async fn watched(
         tuning: Tuning {
             filter: Filter::default(),
             storm_window: STORM_WINDOW,
-            outcome_window: OUTCOME_WINDOW,
+            outcome_window,
             deadline: enrich::DEADLINE,
             redaction: redaction.clone(),
         },

@@ -183,12 +183,9 @@ fn limit(settings: &Settings) -> SourceLimit {
     }
 }
 
-/// Whether the kernel side follows who has failed.
+/// Returns whether the kernel side follows failing processes.
 fn follow(settings: &Settings) -> Follow {
-    match settings.outcome_window.0.is_zero() {
-        true => Follow::No,
-        false => Follow::Yes,
-    }
+    Follow::within(settings.outcome_window.0)
 }
 
 /// Logs which hook set was chosen, what it costs and what it cannot see.

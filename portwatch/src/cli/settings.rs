@@ -1,6 +1,6 @@
 //! Merges the layers of the configuration.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{ArgMatches, parser::ValueSource};
 use serde::Serialize;
@@ -71,6 +71,22 @@ pub fn redaction() -> Result<Redaction, Failure> {
     let said = std::env::var_os("PORTWATCH_REDACT").map(pattern).transpose()?;
     let said = Layer { redact: said.map(|pattern| vec![pattern]), ..Layer::default() };
     Ok(Settings::from(said.over(file)).redaction())
+}
+
+/// Returns how long outcomes are waited for where there are no options for it: by the
+/// environment and the file.
+///
+/// # Errors
+/// The file cannot be read, or the time is none.
+pub fn outcome_window() -> Result<Duration, Failure> {
+    let named = std::env::var_os("PORTWATCH_CONFIG").filter(|path| !path.is_empty());
+    let (file, _) = file::read(named.map(PathBuf::from).as_deref())?;
+    let said = std::env::var_os("PORTWATCH_OUTCOME_WINDOW").map(|said| {
+        let text = said.into_string().map_err(|_| ValueError::NotUtf8);
+        text.and_then(|text| text.parse()).map_err(UsageError::NoWindow)
+    });
+    let said = Layer { outcome_window: said.transpose()?, ..Layer::default() };
+    Ok(Settings::from(said.over(file)).outcome_window.0)
 }
 
 fn pattern(said: OsString) -> Result<Pattern, UsageError> {

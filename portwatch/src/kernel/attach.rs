@@ -1,7 +1,7 @@
 //! Loads the object and attaches the programs of a plan. All attachments are links owned by
 //! this process: when it ends for any reason, the kernel detaches them.
 
-use std::{fs::File, path::Path};
+use std::{fs::File, path::Path, time::Duration};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -165,6 +165,13 @@ pub enum Follow {
     No,
 }
 
+impl Follow {
+    /// Returns whether outcomes within this time are reported at all.
+    pub fn within(window: Duration) -> Self {
+        if window.is_zero() { Self::No } else { Self::Yes }
+    }
+}
+
 /// Which failed binds the hooks report, and what follows one.
 #[derive(Clone, Copy)]
 pub struct Wanted<'a> {
@@ -177,9 +184,8 @@ pub struct Wanted<'a> {
 }
 
 impl Wanted<'static> {
-    /// Of all ports.
-    pub const ALL: Self =
-        Self { limit: SourceLimit::Counted, follow: Follow::Yes, port: &|_| true };
+    /// Of all ports, and nobody is followed.
+    pub const ALL: Self = Self { limit: SourceLimit::Counted, follow: Follow::No, port: &|_| true };
 }
 
 fn load_object(types: &KernelTypes, whose: Whose, wanted: Wanted<'_>) -> Result<Ebpf, KernelError> {

@@ -21,7 +21,8 @@ use super::{ADDRESS, agent, idle};
 #[test]
 fn beside_ten_thousand_processes_of_another_user() {
     const MANY: u32 = 10_000;
-    let (scene, agent) = (Scene::new(), Agent::start(&["run", "--format", "json"]).unwrap());
+    let arguments = ["run", "--format", "json", "--outcome-window", "10s"];
+    let (scene, agent) = (Scene::new(), Agent::start(&arguments).unwrap());
     agent.only_count(&scene.netns);
     let victims = Scene::new();
     let _flooded = scene.helper().holds([tcp(ADDRESS).listening()]);
