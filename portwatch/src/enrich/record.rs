@@ -163,10 +163,11 @@ pub fn recall_port_choice(records: &dyn Records, sockets: &mut [Socket]) {
     for socket in sockets.iter_mut().filter(|socket| socket.state == State::Listen) {
         let Some(owner) = socket.cookie.and_then(|cookie| records.owner(cookie)) else { continue };
         let known = owner.flags & flag::PORT_ASKED_KNOWN != 0;
-        socket.port_chosen_by = known.then(|| match owner.flags & flag::PORT_ASKED {
-            0 => PortChoice::Kernel,
-            _ => PortChoice::Program,
-        });
+        socket.port_chosen_by = match owner.flags & flag::PORT_ASKED {
+            _ if !known => None,
+            0 => Some(PortChoice::Kernel),
+            _ => Some(PortChoice::Program),
+        };
     }
 }
 
