@@ -38,6 +38,12 @@ pub struct Layout {
     pub sk_uid: u32,
     /// `sock.sk_socket`, a pointer to `socket`.
     pub sk_socket: u32,
+    /// The byte that holds `sock.sk_userlocks`; [`ABSENT`] as well if it spans two.
+    pub sk_userlocks: u32,
+    /// Its bit in that byte.
+    pub sk_userlocks_bit: u32,
+    /// `inet_sock.inet_sport`, big-endian u16: the local port, also after it was released.
+    pub inet_sport: u32,
     /// `socket.file`, a pointer.
     pub socket_file: u32,
     /// `unix_sock.scm_stat.nr_fds`, i32: descriptors on their way to it.
@@ -104,6 +110,16 @@ pub struct Layout {
     pub kernfs_id: u32,
     /// `task_struct.pid`, i32.
     pub task_pid: u32,
+    /// `task_struct.exit_code`, i32.
+    pub task_exit_code: u32,
+    /// `task_struct.signal`, a pointer to `signal_struct`.
+    pub task_signal: u32,
+    /// `signal_struct.live`, i32: threads that have not ended.
+    pub signal_live: u32,
+    /// `signal_struct.flags`, u32.
+    pub signal_flags: u32,
+    /// `signal_struct.group_exit_code`, i32.
+    pub signal_exit_code: u32,
     /// `pt_regs`: the system call's number, u64 (x86-64) or i32 (arm64).
     pub regs_syscall: u32,
     /// `pt_regs`: the system call's second argument, u64.

@@ -7,10 +7,19 @@
 
 use bytemuck::{Pod, Zeroable};
 
+mod connection;
+mod follow;
 mod layout;
 mod record;
 mod source;
 
+pub use connection::{
+    CLOSED, CONNECTIONS, Closed, Connection, Connections, OLDEST_CLOSED, SocketOptions,
+};
+pub use follow::{
+    AWAITED, Awaited, AwaitedPort, BINDS, BINDS_OF_PORT, FORKS, Followed, WATCHED, Watched,
+    followed, followed_flag,
+};
 pub use layout::{ABSENT, Layout, helper};
 pub use record::{
     ARGUMENTS, Arguments, Connected, OWNERS, Owner, PORT_NUMBERS, PORT_WORDS, PORTS, Port, PortUse,
@@ -60,6 +69,10 @@ pub mod flag {
     pub const KERNELS_OWN: u16 = 1 << 7;
     /// [`Attempt::address`](super::Attempt::address) could not be read.
     pub const ADDRESS_UNSEEN: u16 = 1 << 8;
+    /// The program asked for the port by its number (`SOCK_BINDPORT_LOCK`).
+    pub const PORT_ASKED: u16 = 1 << 9;
+    /// [`PORT_ASKED`] says so: only a listener's does, because a bind sets it last.
+    pub const PORT_ASKED_KNOWN: u16 = 1 << 10;
 }
 
 /// Bits of [`Task::flags`].
@@ -200,12 +213,15 @@ pub struct Task {
     pub cmdline: [u8; CMDLINE_LEN],
 }
 
-/// One failed bind or listen: the only record in the ring buffer.
+/// One failed bind or listen. The ring buffer has these and, of what comes of them,
+/// [`Followed`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct BindFailure {
     /// When, in nanoseconds of `CLOCK_BOOTTIME`.
     pub at_ns: u64,
+    /// As [`Watched::own_ns`]; 0 if the process is not followed.
+    pub watch_ns: u64,
     /// The socket side.
     pub attempt: Attempt,
     /// The blocking socket.
@@ -217,6 +233,6 @@ pub struct BindFailure {
 const _: () = assert!(size_of::<Attempt>() == 56);
 const _: () = assert!(size_of::<Task>() == 56 + CMDLINE_LEN);
 const _: () = assert!(size_of::<Culprit>() == 48);
-const _: () = assert!(size_of::<BindFailure>() == 8 + 56 + 48 + 56 + CMDLINE_LEN);
+const _: () = assert!(size_of::<BindFailure>() == 16 + 56 + 48 + 56 + CMDLINE_LEN);
 const _: () = assert!(align_of::<BindFailure>() == 8);
 const _: () = assert!(size_of::<OpenFile>() == 24);

@@ -7,10 +7,7 @@
 
 use core::ptr::{self, null_mut};
 
-use aya_ebpf::{
-    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns},
-    maps::PerCpuHashMap,
-};
+use aya_ebpf::{helpers::bpf_get_current_pid_tgid, maps::PerCpuHashMap};
 use portwatch_common::{Attempt, Crowd, Source, SourceUse, Tenant};
 
 use crate::{
@@ -46,20 +43,20 @@ macro_rules! share {
     }};
 }
 
-/// Returns whether the failed bind has been counted and must not be sent.
+/// Returns whether the failed bind has been counted and must not be sent. Otherwise it writes
+/// the tenant to `tenant`.
 #[inline(always)]
-pub fn only_counts(attempt: &Attempt) -> bool {
+pub fn only_counts(attempt: &Attempt, tenant: &mut Tenant, now: u64) -> bool {
     let most = share!(SENT_A_SECOND);
     let limited = most != u64::MAX;
-    // SAFETY: the helper has no preconditions.
-    let now = unsafe { bpf_ktime_get_boot_ns() };
     let source = Source::of(attempt, (bpf_get_current_pid_tgid() >> 32) as u32);
     let known = if limited { get(&SOURCES, &source) } else { null_mut() };
     if !known.is_null() && sent(known, now) >= most {
         count(known, now);
         return true;
     }
-    let tenant = task::tenant();
+    *tenant = task::tenant();
+    let tenant = *tenant;
     let crowd = Crowd::of(tenant, &source);
     // No new entries for a user above the limit: the tables are shared too.
     let user = get_or_insert(&USERS, &tenant.user, tenant, now);

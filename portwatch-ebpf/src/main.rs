@@ -3,7 +3,8 @@
 //!
 //! User space attaches one of two hook sets: [`hooks::fexit`], to which [`hooks::culprit`]
 //! adds the blocking socket, or [`hooks::tracepoint`]. Both have [`hooks::state`], for the
-//! owner [`record`], [`hooks::cgroups`], which keeps the paths of removed control groups, and
+//! owner [`record`], [`hooks::cgroups`], which keeps the paths of removed control groups,
+//! [`hooks::ends`], which sees what processes with failed binds do next, and
 //! [`hooks::files`], which runs on request. [`hooks::cookie`] supports the fexit set on old
 //! kernels, [`hooks::forks`] both sets. [`hooks::listens`] is for `portwatch wait` only.
 
@@ -14,6 +15,7 @@ mod hooks {
     pub mod cgroups;
     pub mod cookie;
     pub mod culprit;
+    pub mod ends;
     pub mod fexit;
     pub mod files;
     pub mod forks;
@@ -22,6 +24,8 @@ mod hooks {
     pub mod tracepoint;
 }
 mod call;
+mod connection;
+mod follow;
 mod layout;
 mod limit;
 mod maps;

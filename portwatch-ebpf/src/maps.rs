@@ -5,8 +5,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
 };
 use portwatch_common::{
-    Arguments, Attempt, CGROUP_PATH, Connected, Crowd, Culprit, Owner, PORT_NUMBERS, PortUse,
-    Source, SourceUse, Tenant, loss, port_bit,
+    Arguments, Attempt, Awaited, AwaitedPort, CGROUP_PATH, Closed, Connected, Connections, Crowd,
+    Culprit, Owner, PORT_NUMBERS, PortUse, Source, SourceUse, Tenant, Watched, loss, port_bit,
 };
 
 /// The ring buffer to user space: about 1,600 records.
@@ -81,6 +81,15 @@ pub static PORTS: Array<PortUse> = Array::with_max_entries(portwatch_common::POR
 #[map]
 pub static CONNECTED: Array<Connected> = Array::with_max_entries(PORT_NUMBERS, 0);
 
+/// The options of TCP connections, by [`Connections::slot`].
+#[map]
+pub static CONNECTIONS: Array<Connections> =
+    Array::with_max_entries(portwatch_common::CONNECTIONS, 0);
+
+/// The options of closed TCP connections, by [`Closed::slot`].
+#[map]
+pub static CLOSED: Array<Closed> = Array::with_max_entries(portwatch_common::CLOSED, 0);
+
 /// The paths of removed control groups, by their id; they end with a NUL.
 #[map]
 pub static GONE_CGROUPS: LruHashMap<u64, [u8; CGROUP_PATH]> =
@@ -115,6 +124,23 @@ pub static TENANTS: PerCpuHashMap<Tenant, SourceUse> =
 #[map]
 pub static USERS: PerCpuHashMap<u32, SourceUse> =
     PerCpuHashMap::with_max_entries(portwatch_common::CROWDS, 0);
+
+/// The processes that are followed, by their pid.
+#[map]
+pub static WATCHED: HashMap<u32, Watched> = HashMap::with_max_entries(portwatch_common::WATCHED, 0);
+
+/// The ports that are awaited.
+#[map]
+pub static AWAITED: HashMap<AwaitedPort, Awaited> =
+    HashMap::with_max_entries(portwatch_common::AWAITED, 0);
+
+/// Not 0 while one of these may have an entry. User space resets it.
+#[map]
+pub static FOLLOWING: Array<u32> = Array::with_max_entries(1, 0);
+
+/// How many records of followed processes could not be sent, by CPU.
+#[map]
+pub static UNFOLLOWED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
 /// The inodes that a search of open files looks for.
 #[map]
@@ -162,6 +188,12 @@ pub fn count_loss(place: u32) {
 #[inline(always)]
 pub fn count_not_attempted() {
     add_one(&NOT_ATTEMPTED, 0);
+}
+
+/// Counts one of [`UNFOLLOWED`].
+#[inline(always)]
+pub fn count_unfollowed() {
+    add_one(&UNFOLLOWED, 0);
 }
 
 #[inline(always)]

@@ -1,10 +1,9 @@
 //! Writes one failed bind into the ring buffer.
 
-use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
-use portwatch_common::{Attempt, BindFailure, Culprit, loss};
+use portwatch_common::{Attempt, BindFailure, Culprit, Tenant, loss};
 
 use crate::{
-    limit,
+    follow, limit,
     maps::{FAILURES, count_loss, ignores},
     task,
 };
@@ -25,9 +24,16 @@ pub const UNKNOWN: Culprit = Culprit {
 /// Reports that `attempt` by the current task failed because of `culprit`.
 #[inline(always)]
 pub fn refused(attempt: &Attempt, culprit: &Culprit) {
-    if ignores(attempt.port) || limit::only_counts(attempt) {
+    if ignores(attempt.port) {
         return;
     }
+    let now = task::now();
+    let mut tenant = Tenant { cgroup_id: 0, user: 0, reserved: 0 };
+    if limit::only_counts(attempt, &mut tenant, now) {
+        return;
+    }
+    // Before it is sent, so that no later action of the process is missed.
+    let watch_ns = follow::begin(attempt, &tenant, now);
     let Some(mut entry) = FAILURES.reserve::<BindFailure>(0) else {
         count_loss(loss::RING_FULL);
         return;
@@ -36,7 +42,8 @@ pub fn refused(attempt: &Attempt, culprit: &Culprit) {
     // SAFETY: the reservation is as large as the record, and each field of it
     // is written here or by `describe_current`.
     unsafe {
-        (*record).at_ns = bpf_ktime_get_boot_ns();
+        (*record).at_ns = now;
+        (*record).watch_ns = watch_ns;
         (*record).attempt = *attempt;
         (*record).culprit = *culprit;
         task::describe_current(&raw mut (*record).task);

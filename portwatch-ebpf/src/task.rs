@@ -6,7 +6,8 @@ use aya_ebpf::{
     bindings::task_struct,
     helpers::{
         bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid,
-        bpf_get_current_task_btf, bpf_get_current_uid_gid, generated::bpf_probe_read_user,
+        bpf_get_current_task_btf, bpf_get_current_uid_gid, bpf_ktime_get_boot_ns,
+        generated::bpf_probe_read_user,
     },
 };
 use portwatch_common::{
@@ -79,6 +80,38 @@ unsafe fn describe_struct(current: *const task_struct, task: *mut Task) {
         (*task).cmdline_len = len;
         (*task).flags = flags;
     }
+}
+
+/// In nanoseconds of `CLOCK_BOOTTIME`.
+#[inline(always)]
+pub fn now() -> u64 {
+    // SAFETY: the helper has no preconditions.
+    unsafe { bpf_ktime_get_boot_ns() }
+}
+
+/// The start of the current process; 0 where unknown.
+#[inline(always)]
+pub fn started_ns() -> u64 {
+    if offset!(helpers) & helper::CURRENT_TASK_BTF == 0 {
+        return 0;
+    }
+    // SAFETY: the kernel has the helper.
+    let current: *const task_struct = unsafe { bpf_get_current_task_btf() };
+    let leader = load!(current, task_group_leader, *const task_struct);
+    load!(leader, task_start_boottime, u64)
+}
+
+/// The parent of the current process; 0 where unknown.
+#[inline(always)]
+pub fn parent() -> u32 {
+    if offset!(helpers) & helper::CURRENT_TASK_BTF == 0 {
+        return 0;
+    }
+    // SAFETY: the kernel has the helper.
+    let current: *const task_struct = unsafe { bpf_get_current_task_btf() };
+    let leader = load!(current, task_group_leader, *const task_struct);
+    let parent = load!(leader, task_real_parent, *const task_struct);
+    load!(parent, task_tgid, u32)
 }
 
 /// The tenant of the current task.

@@ -122,6 +122,17 @@ settings! { said:
         sample: "Report the first of identical failures at once and the rest within this time as one \
                  summary with a count; 0s reports each.",
     }
+    /// Report what became of each failed bind when it is known, or after this time; 0s
+    /// reports no outcomes [default: 10s]
+    outcome_window: Time {
+        flag: "TIME",
+        variable: "PORTWATCH_OUTCOME_WINDOW",
+        default: (Time(OUTCOME_WINDOW)),
+        reload: yes but "not from or to 0s",
+        values: "time, 0s for no outcomes",
+        sample: "Report what became of each failed bind when it is known, or after this time; 0s \
+                 reports no outcomes.",
+    }
     /// Time limit for collecting the evidence of one failed bind, 1ms to 5s [default: 250ms]
     enrichment_deadline: Deadline {
         flag: "TIME",
@@ -155,6 +166,10 @@ settings! { said:
         example: "127.0.0.1:9749",
     }
 }
+
+/// How long is waited for what becomes of a failed bind, unless it is said otherwise:
+/// nearly all programs that try again have done so by then.
+pub const OUTCOME_WINDOW: Duration = Duration::from_secs(10);
 
 /// Events go to stdout, unless a capture keeps them.
 fn human_unless(kept: bool) -> Vec<Format> {

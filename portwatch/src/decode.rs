@@ -4,13 +4,20 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use portwatch_common::{
-    Attempt, BindFailure, Crowd, Culprit, Source, Task, Tenant, flag, stage, task_flag,
+    Attempt, BindFailure, Crowd, Culprit, Followed, Source, Task, Tenant, flag, stage, task_flag,
 };
 
 use crate::{
     evidence::{Family, Protocol, Stage},
     redact::Unredacted,
 };
+
+mod followed;
+mod ring;
+
+use followed::watch_of;
+pub use followed::{Bound, Did, RawFollowed, Watch};
+pub use ring::{RawRecord, record};
 
 /// One failed bind or listen as the kernel side saw it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +30,8 @@ pub struct RawFailure {
     pub task: RawTask,
     /// The source, by which the kernel side counts.
     pub source: Source,
+    /// The process, if it is followed from now on.
+    pub watch: Option<Watch>,
 }
 
 /// A bind or listen, tried or not.
@@ -126,7 +135,9 @@ pub struct RawTask {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// The record has another size.
-    #[error("record of {got} bytes, expected {}", size_of::<BindFailure>())]
+    #[error(
+        "record of {got} bytes, expected {} or {}", size_of::<BindFailure>(), size_of::<Followed>()
+    )]
     Size {
         /// Bytes received.
         got: usize,
@@ -137,9 +148,12 @@ pub enum DecodeError {
     /// An unknown address family.
     #[error("unknown address family {0}")]
     Family(u16),
+    /// An unknown act of a followed process.
+    #[error("unknown act {0}")]
+    Act(u8),
 }
 
-/// Decodes one record.
+/// Decodes a failed bind.
 ///
 /// # Errors
 /// The bytes have another size than [`BindFailure`], or a stage or family that
@@ -147,7 +161,7 @@ pub enum DecodeError {
 pub fn decode(bytes: &[u8]) -> Result<RawFailure, DecodeError> {
     let record: BindFailure = bytemuck::try_pod_read_unaligned(bytes)
         .map_err(|_| DecodeError::Size { got: bytes.len() })?;
-    let BindFailure { at_ns, attempt, culprit, task } = record;
+    let BindFailure { at_ns, watch_ns, attempt, culprit, task } = record;
     let Attempt {
         socket_cookie,
         netns_cookie,
@@ -166,11 +180,7 @@ pub fn decode(bytes: &[u8]) -> Result<RawFailure, DecodeError> {
     let (family, address) = address_of(family, address)?;
     let bind = RawBind {
         at_ns,
-        stage: match stage {
-            stage::BIND => Stage::Bind,
-            stage::LISTEN => Stage::Listen,
-            other => return Err(DecodeError::Stage(other)),
-        },
+        stage: stage_of(stage)?,
         protocol: protocol_of(protocol),
         family,
         address,
@@ -190,7 +200,20 @@ pub fn decode(bytes: &[u8]) -> Result<RawFailure, DecodeError> {
         culprit: culprit_of(&culprit)?,
         task: task_of(&task),
         source: Source::of(&attempt, task.pid),
+        watch: watch_of(task.pid, watch_ns),
     })
+}
+
+/// A call as the kernel side writes it.
+///
+/// # Errors
+/// It is none that it writes.
+pub(crate) fn stage_of(stage: u8) -> Result<Stage, DecodeError> {
+    match stage {
+        stage::BIND => Ok(Stage::Bind),
+        stage::LISTEN => Ok(Stage::Listen),
+        other => Err(DecodeError::Stage(other)),
+    }
 }
 
 fn culprit_of(culprit: &Culprit) -> Result<Option<RawCulprit>, DecodeError> {
@@ -237,7 +260,7 @@ fn task_of(task: &Task) -> RawTask {
         user: *user,
         started_ns: nonzero(*started_ns),
         cgroup_id: *cgroup_id,
-        comm: text(comm.split(|&byte| byte == 0).next().unwrap_or_default()),
+        comm: name_of(comm),
         cmdline: Unredacted::new(cmdline, flags & task_flag::CMDLINE_CUT != 0),
         kernel_thread: flags & task_flag::KERNEL_THREAD != 0,
     }
@@ -262,7 +285,7 @@ pub(crate) fn address_of(family: u16, bytes: [u8; 16]) -> Result<(Family, IpAddr
 }
 
 /// Returns an `IPPROTO_*` by name. MPTCP is reported by its TCP subflow.
-fn protocol_of(number: u16) -> Protocol {
+pub(crate) fn protocol_of(number: u16) -> Protocol {
     match number {
         6 | 262 => Protocol::Tcp,
         17 => Protocol::Udp,
@@ -273,8 +296,10 @@ fn protocol_of(number: u16) -> Protocol {
     }
 }
 
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
+/// A name up to its NUL.
+fn name_of(comm: &[u8]) -> String {
+    let name = comm.split(|&byte| byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(name).into_owned()
 }
 
 fn nonzero<T: Default + PartialEq>(value: T) -> Option<T> {
@@ -340,6 +365,7 @@ mod tests {
         #[test]
         fn any_bytes_give_a_value_or_an_error(bytes: Vec<u8>) {
             let _ = decode(&bytes);
+            let _ = super::record(&bytes);
         }
 
         #[test]

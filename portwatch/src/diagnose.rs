@@ -8,13 +8,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::evidence::{Evidence, Time};
 
+mod asked;
 mod case;
 mod cause;
 mod holder;
 mod judgement;
 mod moves;
 pub(crate) mod program;
-mod responsibility;
+pub mod responsibility;
 mod side_port;
 mod summary;
 pub(crate) mod words;

@@ -10,6 +10,7 @@ mod crio;
 mod docker;
 mod incus;
 mod lxc;
+mod nerdctl;
 mod podman;
 
 /// A container engine.
@@ -30,6 +31,8 @@ pub enum Engine {
     Lxc,
     /// Incus or LXD, by the helper that holds a port for one of its instances.
     Incus,
+    /// nerdctl, for containerd without the kubelet.
+    Nerdctl,
 }
 
 impl Engine {
@@ -42,6 +45,7 @@ impl Engine {
             Self::Crio => &crio::ENGINE,
             Self::Lxc => &lxc::ENGINE,
             Self::Incus => &incus::ENGINE,
+            Self::Nerdctl => &nerdctl::ENGINE,
         }
     }
 }

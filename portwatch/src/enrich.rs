@@ -25,6 +25,8 @@ mod exhaustion;
 mod holders;
 mod hooked;
 pub mod host;
+pub(crate) mod inherited;
+pub mod managers;
 mod memory;
 pub(crate) mod netns;
 mod options;
@@ -132,6 +134,21 @@ impl Enricher {
         cgroups::is_one(&self.host, group)
     }
 
+    /// Returns whether the process that failed at this time is running; `None` if /proc does not
+    /// show it.
+    pub fn is_running(&self, pid: u32, started_ns: Option<u64>, failed_ns: u64) -> Option<bool> {
+        let running = processes::is_running(&self.host, pid, started_ns, failed_ns);
+        if running { Some(true) } else { self.host.hidden().is_none().then_some(false) }
+    }
+
+    /// Returns what the id of a control group says about a process in it.
+    pub fn process_in(&self, group: u64) -> Process {
+        let cgroup = Some(Cgroup { id: Some(group), path: None });
+        let mut process = Process { cgroup, ..Process::default() };
+        processes::name_cgroup(&self.host, &*self.records, &mut process);
+        process
+    }
+
     /// Collects the evidence of a failed bind within `patience`.
     pub fn enrich(&mut self, raw: &RawFailure, patience: Duration) -> Evidence {
         self.look(&raw.bind, Some(raw), patience)
@@ -216,6 +233,7 @@ impl<'a> Look<'a> {
         }
         let process = by.map(|raw| processes::failing(host, records, raw, &mut gaps));
         record::recall_options(records, &mut found.sockets);
+        record::recall_port_choice(records, &mut found.sockets);
         Listed { failure, process: process.unwrap_or_default(), netns, diag, found, gaps }
     }
 
@@ -298,6 +316,7 @@ impl<'a> Look<'a> {
         supervisors.describe_all(host, &mut evidence, deadline);
         containers.describe_all(host, &mut evidence, deadline);
         netns::note_strangers(host, &mut evidence);
+        netns::note_resident(host, &mut evidence, deadline);
         containers::name_netns(host, &mut evidence);
         evidence.gaps.extend(host.unread());
         Described(evidence)
@@ -310,6 +329,7 @@ impl<'a> Look<'a> {
             failure,
             culprit: self.culprit(),
             netns_cookie: self.bind.netns_cookie,
+            netns_inode: self.bind.netns_inode,
             everything: self.by.is_none(),
         }
     }

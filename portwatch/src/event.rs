@@ -19,9 +19,12 @@ use crate::{
 };
 
 pub mod memory;
+pub mod outcome;
 pub mod read;
 pub mod schema;
 pub mod versions;
+
+pub use outcome::{OUTCOME, Outcome};
 
 /// The schema of [`Event`].
 pub const BIND_FAILURE: &str = "portwatch/bind-failure/v1";
@@ -150,6 +153,8 @@ pub enum Record {
     Loss(Loss),
     /// The agent started or stopped.
     Agent(AgentNotice),
+    /// The outcome of a failed bind.
+    Outcome(Box<Outcome>),
 }
 
 impl Record {
@@ -158,7 +163,7 @@ impl Record {
         match self {
             Self::BindFailure(event) => event.count,
             Self::Loss(loss) => loss.count,
-            Self::Agent(_) => 0,
+            Self::Agent(_) | Self::Outcome(_) => 0,
         }
     }
 }

@@ -7,13 +7,16 @@ use serde::Serialize;
 
 use crate::{
     diagnose::{Diagnosis, program},
+    event::Outcome,
     evidence::{Evidence, Process, State},
 };
 
 mod deploys;
+mod outcomes;
 pub mod render;
 
 use deploys::Deploys;
+use outcomes::{Outcomes, Pending};
 
 /// Patterns and programs that are kept separately; others are only counted.
 const MOST: usize = 10_000;
@@ -26,6 +29,8 @@ const FEWEST: u64 = 3;
 pub struct History {
     patterns: BTreeMap<Key, Pattern>,
     programs: BTreeMap<Identity, Options>,
+    /// Events whose outcome has not come yet.
+    pending: Pending<Key>,
     left_out: u64,
 }
 
@@ -58,6 +63,7 @@ struct Pattern {
     first: Timestamp,
     last: Timestamp,
     causes: BTreeMap<&'static str, u64>,
+    outcomes: Outcomes,
     deploys: Deploys,
     /// The holder's process, if it is always the same one.
     process: Option<(u32, Option<Timestamp>)>,
@@ -103,6 +109,8 @@ pub struct Row {
     pub failing: Vec<String>,
     /// Failed binds by cause.
     pub causes: BTreeMap<&'static str, u64>,
+    /// What became of them, in events.
+    pub outcomes: Outcomes,
     /// A conclusion in a sentence, if there is one.
     pub finding: Option<String>,
 }
@@ -119,8 +127,8 @@ pub struct Program {
 }
 
 impl History {
-    /// Adds `count` identical failed binds.
-    pub fn add(&mut self, evidence: &Evidence, diagnosis: &Diagnosis, count: u64) {
+    /// Adds the event `id`, of `count` identical failed binds.
+    pub fn add(&mut self, id: &str, evidence: &Evidence, diagnosis: &Diagnosis, count: u64) {
         let failing = identity_of(&evidence.process);
         self.note_options(&failing, evidence.failure.reuseaddr, count);
         let key = key(evidence, diagnosis);
@@ -130,11 +138,13 @@ impl History {
         }
         let process = diagnosis.holder.as_ref().and_then(|h| Some((h.pid?, h.started)));
         let time = evidence.time;
+        self.pending.add(id, key.clone());
         let pattern = self.patterns.entry(key).or_insert_with(|| Pattern {
             count: 0,
             first: time,
             last: time,
             causes: BTreeMap::new(),
+            outcomes: Outcomes::default(),
             deploys: Deploys::default(),
             process,
             // A pid alone may have been reused.
@@ -146,6 +156,15 @@ impl History {
         pattern.one_process &= pattern.process == process;
         *pattern.causes.entry(diagnosis.cause.into()).or_default() += count;
         pattern.deploys.note(&failing, evidence);
+    }
+
+    /// Takes in what became of an event.
+    pub fn became(&mut self, outcome: &Outcome) {
+        if let Some(key) = self.pending.take(&outcome.id)
+            && let Some(pattern) = self.patterns.get_mut(&key)
+        {
+            pattern.outcomes.add(outcome);
+        }
     }
 
     fn note_options(&mut self, program: &Identity, reuseaddr: Option<bool>, count: u64) {
@@ -184,7 +203,8 @@ impl History {
 }
 
 fn row(key: Key, pattern: Pattern) -> Row {
-    let Pattern { count, first, last, causes, deploys, process: _, one_process } = pattern;
+    let Pattern { count, first, last, causes, outcomes, deploys, process: _, one_process } =
+        pattern;
     let class = key.class.unwrap_or("holder").replace('_', " ");
     // Deploys of one program: several programs that failed once each are no series.
     let (program, times) = deploys.most().unwrap_or_default();
@@ -203,6 +223,7 @@ fn row(key: Key, pattern: Pattern) -> Row {
         same_process: one_process,
         failing: names,
         causes,
+        outcomes,
         finding,
     }
 }

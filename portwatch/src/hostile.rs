@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use anstream::ColorChoice;
 use serde_json::Value;
 
 use crate::{
@@ -83,6 +84,16 @@ fn nobody_is_deceived() {
         assert_harmless("markdown", &markdown::note(&event));
         let record = Record::BindFailure(Box::new(event.clone()));
         assert_harmless("journald", &journald::message(&record));
+        for mut outcome in crate::event::outcome::examples() {
+            outcome.process.comm = Some(HOSTILE.to_owned());
+            if let Some(unit) = &mut outcome.unit {
+                unit.name = HOSTILE.to_owned();
+            }
+            assert_harmless("outcome", &human::line(&outcome, ColorChoice::Never));
+            assert_harmless("outcome as markdown", &markdown::line(&outcome));
+            let record = Record::Outcome(Box::new(outcome));
+            assert_harmless("outcome in journald", &journald::message(&record));
+        }
         let asked = Question {
             protocol: event.failure.protocol,
             address: None,
@@ -91,7 +102,7 @@ fn nobody_is_deceived() {
             reuseaddr: true,
         };
         let mut evidence = event.clone().into_evidence();
-        history.add(&evidence, &event.diagnosis, 1);
+        history.add(&event.id, &evidence, &event.diagnosis, 1);
         evidence.process = Process::default();
         evidence.subject = Subject::Asked;
         let answer = [explain::answer(&event.host, asked, evidence)];

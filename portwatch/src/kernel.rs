@@ -6,6 +6,7 @@ pub mod attach;
 pub mod btf;
 pub mod features;
 pub mod files;
+pub mod follow;
 pub mod layout;
 pub mod limits;
 pub mod listens;

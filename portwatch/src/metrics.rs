@@ -16,7 +16,7 @@ use strum::VariantArray as _;
 use crate::{
     config::filter::Ignored,
     diagnose::Cause,
-    event::{Event, Host},
+    event::{Event, Host, Outcome, outcome::Became},
     evidence::{Protocol, Stage as CallStage},
     kernel::{
         attach::Attached,
@@ -31,8 +31,10 @@ use crate::{
 
 pub mod server;
 pub mod stage;
+mod unseen;
 
 use stage::{Stage, Stuck};
+use unseen::Unseen;
 
 /// Upper bounds in seconds: enrichment usually takes some milliseconds, its deadline is 250.
 const ENRICHMENT: [f64; 10] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5];
@@ -41,6 +43,11 @@ const ENRICHMENT: [f64; 10] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 
 pub struct Metrics {
     registry: Registry,
     failures: IntCounterVec,
+    outcomes: IntCounterVec,
+    untracked: IntCounter,
+    unseen: IntCounter,
+    /// What followed processes did that was lost.
+    pub followed_lost: Unseen,
     lost: IntCounterVec,
     ignored: IntCounterVec,
     ratelimited: IntCounter,
@@ -85,6 +92,27 @@ impl Metrics {
                  counted in a summary",
                 &["cause", "protocol", "stage"],
             )?,
+            outcomes: counters(
+                "portwatch_outcomes_total",
+                "Events by what became of the failed bind",
+                &["outcome"],
+            )?,
+            untracked: registered(
+                &registry,
+                IntCounter::new(
+                    "portwatch_outcomes_untracked_total",
+                    "Events without an outcome because too many processes were being followed",
+                )?,
+            )?,
+            unseen: registered(
+                &registry,
+                IntCounter::new(
+                    "portwatch_outcomes_unseen_total",
+                    "Binds, forks and exits of followed processes that were lost, so that an \
+                     outcome may be wrong",
+                )?,
+            )?,
+            followed_lost: Unseen::default(),
             lost: counters(
                 "portwatch_events_lost_total",
                 "Failed binds that were lost and have no event in the stream, or in that of one sink",
@@ -170,6 +198,9 @@ impl Metrics {
                 self.failures.with_label_values(&labels).inc_by(0);
             }
         }
+        for outcome in Became::VARIANTS {
+            self.outcomes.with_label_values(&[<&str>::from(outcome)]).inc_by(0);
+        }
         for place in PLACES {
             self.lost.with_label_values(&[place]).inc_by(0);
         }
@@ -187,6 +218,7 @@ impl Metrics {
         self.skips.get_or_init(|| Skips::of(&attached.ebpf, &attached.probes));
         let names = [tally::NOT_ATTEMPTED, tally::IGNORED];
         self.kernels.get_or_init(|| names.map(|name| Tally::of(&attached.ebpf, name)));
+        self.followed_lost.of_ring(&attached.ebpf);
         self.build.with_label_values(&[env!("CARGO_PKG_VERSION"), &host.hooks]).set(1);
         self.started.set(now());
         self.reloaded(true);
@@ -206,6 +238,16 @@ impl Metrics {
         let labels: [&str; 3] =
             [diagnosis.cause.into(), failure.protocol.into(), failure.stage.into()];
         self.failures.with_label_values(&labels).inc_by(*count);
+    }
+
+    /// What became of an event's failed bind is known.
+    pub fn became(&self, outcome: &Outcome) {
+        self.outcomes.with_label_values(&[<&str>::from(outcome.outcome)]).inc();
+    }
+
+    /// So many events have no outcome.
+    pub fn untracked(&self, events: u64) {
+        self.untracked.inc_by(events);
     }
 
     /// Counts lost failed binds.
@@ -288,6 +330,7 @@ impl Metrics {
             said.inc_by(count.saturating_sub(said.get()));
         }
         self.read_tallies();
+        self.unseen.inc_by(self.followed_lost.total().saturating_sub(self.unseen.get()));
         for &ear in Ear::VARIANTS {
             let said = self.messages.with_label_values(&[<&str>::from(ear)]);
             said.inc_by(ear.missed().saturating_sub(said.get()));
@@ -307,61 +350,4 @@ fn now() -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_alerted_on_begins_at_zero() {
-        let metrics = Metrics::new().unwrap();
-        let text = metrics.text().unwrap();
-        for line in [
-            "portwatch_bind_failures_total{cause=\"listener\",protocol=\"tcp\",stage=\"bind\"} 0",
-            "portwatch_events_lost_total{where=\"ring\"} 0",
-            "portwatch_ignored_total{by=\"unit\"} 0",
-            "portwatch_ratelimited_total 0",
-            "portwatch_not_attempted_total 0",
-            "portwatch_enrichment_seconds_count 0",
-            "portwatch_messages_dropped_total{where=\"stderr\"} 0",
-        ] {
-            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
-        }
-    }
-
-    #[test]
-    fn each_refusal_of_an_event_counts() {
-        let line = include_str!("../../tests/golden/listener.jsonl");
-        let Ok(crate::event::Record::BindFailure(mut event)) =
-            crate::event::read::record(line.trim_end())
-        else {
-            panic!()
-        };
-        let metrics = Metrics::new().unwrap();
-        event.count = 41;
-        metrics.told(&event);
-        event.count = 1;
-        metrics.told(&event);
-        let text = metrics.text().unwrap();
-        let counted = "{cause=\"listener\",protocol=\"tcp\",stage=\"bind\"} 42";
-        assert!(text.contains(counted), "{text}");
-    }
-
-    #[test]
-    fn queues_of_one_name_are_one_sum() {
-        let metrics = Metrics::new().unwrap();
-        for waiting in [2, 1] {
-            let stage = metrics.stage("sink.capture");
-            (0..waiting).for_each(|_| stage.add());
-        }
-        let text = metrics.text().unwrap();
-        assert!(text.contains("portwatch_queue_length{queue=\"sink.capture\"} 3"), "{text}");
-    }
-
-    #[test]
-    fn health_names_the_stage() {
-        let metrics = Metrics::new().unwrap();
-        let stage = metrics.stage("enrich");
-        stage.add();
-        assert_eq!(metrics.health(None), Ok(()));
-        assert!(metrics.text().unwrap().contains("portwatch_queue_length{queue=\"enrich\"} 1"));
-    }
-}
+mod tests;

@@ -17,11 +17,12 @@ use tokio::{
 
 use crate::{
     advice::{Advised, FAILED},
-    decode::decode,
+    decode::{self, RawRecord},
     enrich::{Enricher, host::boottime_ns},
     event::{AgentNotice, AgentState, Host, Record},
     kernel::{
         attach::{Attached, detach},
+        follow::Following,
         limits::{CountedBy, Limits},
         ports::IgnoredPorts,
         ring::Ring,
@@ -34,14 +35,19 @@ use crate::{
     sinks::{Place, Sink},
 };
 
+mod asking;
 mod budget;
 mod enriching;
+mod outcomes;
 mod outlet;
+mod room;
 mod storms;
 
+use asking::Asking;
 use budget::Budget;
 pub use enriching::Tuning;
 use enriching::{Enriching, Slot, Work};
+use outcomes::{Blind, Outcomes};
 pub use outlet::AllEnded;
 use outlet::Outlets;
 use storms::Storms;
@@ -50,6 +56,8 @@ use storms::Storms;
 const RAW_QUEUE: usize = 4096;
 /// Interval between reads of the kernel side's counts.
 const COUNT_INTERVAL: Duration = Duration::from_millis(250);
+/// Pause between removals of old entries from the kernel's tables.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 /// How long a stop waits for what is still queued.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -130,12 +138,13 @@ pub async fn run<T>(
     meanwhile: impl AsyncFnOnce(&mut Controls) -> T,
 ) -> Result<T, AgentError> {
     let Agent { attached, mut enricher, host, sinks, tuning, metrics } = agent;
-    let Tuning { filter, storm_window, deadline, redaction } = tuning;
+    let Tuning { filter, storm_window, outcome_window, deadline, redaction } = tuning;
     let Attached { mut ebpf, ignored_ports, probes, .. } = attached;
     enricher.redact_by(redaction);
     let io = |step| move |source| AgentError::Io { step, source };
     let ring = Ring::open(&mut ebpf)?;
     let limits = Limits::open(&mut ebpf)?;
+    let following = Following::open(&mut ebpf)?;
     forward_kernel_log(&mut ebpf);
 
     let notice = {
@@ -153,12 +162,14 @@ pub async fn run<T>(
     let enriching = Enriching {
         enricher,
         storms: Storms::new(storm_window),
+        outcomes: Outcomes::new(outcome_window, storm_window, Blind::of(&probes)),
         budget: Budget::default(),
         deadline,
         filter,
         slot: Arc::clone(&slot),
         host,
         outlets: Arc::clone(&outlets),
+        asking: Asking::start(&outlets).map_err(io("start the thread for service managers"))?,
         metrics: Arc::clone(&metrics),
         stage: Arc::clone(&stage),
     };
@@ -173,18 +184,31 @@ pub async fn run<T>(
     let (tunings, mut tuned) = mpsc::channel(1);
     let mut controls = Controls { ended, tunings };
     let counted = Arc::clone(&metrics);
-    let mut intake = Intake { ring, limits, ignored_ports, slot, queue, outlets, metrics, stage };
+    let mut intake = Intake {
+        ring,
+        limits,
+        following,
+        sweep: None,
+        outcome_window,
+        ignored_ports,
+        slot,
+        handover: Handover { queue, stage, outlets, metrics },
+    };
     let result = {
         let mut meanwhile = pin!(meanwhile(&mut controls));
         // When the counts are read next; `None` while nothing can have been counted.
         let mut counts: Option<Instant> = None;
         loop {
+            let sweep = intake.sweep;
             tokio::select! {
                 biased;
                 result = &mut meanwhile => break result,
                 Some(tuning) = tuned.recv() => intake.tune(tuning),
                 () = sleep_until(counts.unwrap_or_else(Instant::now)), if counts.is_some() => {
                     counts = intake.take_counted().then(|| Instant::now() + COUNT_INTERVAL);
+                }
+                () = sleep_until(sweep.unwrap_or_else(Instant::now)), if sweep.is_some() => {
+                    intake.sweep();
                 }
                 readable = intake.ring.readable() => {
                     readable.map_err(io("poll the ring buffer"))?;
@@ -231,26 +255,39 @@ struct Intake {
     ring: Ring,
     limits: Limits,
     ignored_ports: IgnoredPorts,
+    following: Following,
+    /// When old entries are removed next; `None` while nothing is followed.
+    sweep: Option<Instant>,
+    outcome_window: Duration,
     slot: Slot,
-    queue: Arc<FairQueue<Work>>,
-    outlets: Arc<Outlets>,
-    metrics: Arc<Metrics>,
-    stage: Arc<Stage>,
+    handover: Handover,
 }
 
 impl Intake {
     /// Moves the sent records to the enriching thread, and never waits for it.
     fn take_sent(&mut self) {
-        let Self { ring, queue, outlets, stage, .. } = self;
-        ring.drain(|bytes| match decode(bytes) {
-            Ok(raw) => pass_on(queue, stage, outlets, raw.tenant(), Work::Failure(Box::new(raw))),
+        let Self { ring, following, sweep, handover, .. } = self;
+        ring.drain(|bytes| match decode::record(bytes) {
+            Ok(RawRecord::Failure(mut raw)) => {
+                if raw.watch.is_some() {
+                    sweep.get_or_insert_with(|| Instant::now() + SWEEP_INTERVAL);
+                    if !following.admits(&raw) {
+                        raw.watch = None;
+                    }
+                }
+                pass_on(handover, raw.tenant(), Work::Failure(raw));
+            }
+            Ok(RawRecord::Followed(mut raw)) => {
+                following.note(&mut raw);
+                pass_on(handover, raw.tenant, Work::Followed(Box::new(raw)));
+            }
             Err(error) => {
                 tracing::warn!(%error, "a record could not be decoded");
-                outlets.lost("decode", 1);
+                handover.outlets.lost("decode", 1);
             }
         });
         for (place, count) in self.ring.new_losses() {
-            self.outlets.lost(place, count);
+            self.handover.outlets.lost(place, count);
         }
     }
 
@@ -263,14 +300,20 @@ impl Intake {
         self.take_sent();
         for counted in counted {
             if counted.by == CountedBy::Tenant {
-                self.metrics.ratelimited(counted.count);
-                self.outlets.lost("share", counted.count);
+                self.handover.metrics.ratelimited(counted.count);
+                self.handover.outlets.lost("share", counted.count);
             } else {
                 let work = Work::Counted(counted);
-                pass_on(&self.queue, &self.stage, &self.outlets, counted.tenant, work);
+                pass_on(&self.handover, counted.tenant, work);
             }
         }
         !none_left
+    }
+
+    /// Removes old entries from the tables of followed processes.
+    fn sweep(&mut self) {
+        let left = self.following.sweep(boottime_ns(), self.outcome_window);
+        self.sweep = left.then(|| Instant::now() + SWEEP_INTERVAL);
     }
 
     /// Stores a new tuning, and wakes the enriching thread.
@@ -279,22 +322,38 @@ impl Intake {
         if let Err(error) = self.ignored_ports.set(wants) {
             tracing::error!(%error, "the selection of ports is as it was");
         }
+        self.outcome_window = tuning.outcome_window;
         self.slot.replace(Some(tuning));
-        self.queue.wake();
+        self.handover.queue.wake();
     }
 }
 
 impl Drop for Intake {
     fn drop(&mut self) {
-        self.queue.close();
+        self.handover.queue.close();
     }
 }
 
+/// The enriching thread, as work is passed to it.
+struct Handover {
+    queue: Arc<FairQueue<Work>>,
+    stage: Arc<Stage>,
+    outlets: Arc<Outlets>,
+    metrics: Arc<Metrics>,
+}
+
 /// Queues work; what is displaced by it is lost, and may be the work itself.
-fn pass_on(queue: &FairQueue<Work>, stage: &Stage, outlets: &Outlets, tenant: Tenant, work: Work) {
-    stage.add();
-    if let Some(dropped) = queue.push(tenant, work) {
-        stage.take_back();
-        outlets.lost("queue", dropped.count());
+fn pass_on(to: &Handover, tenant: Tenant, work: Work) {
+    to.stage.add();
+    match to.queue.push(tenant, work) {
+        Some(Work::Followed(dropped)) => {
+            to.stage.take_back();
+            to.metrics.followed_lost.add(dropped.tenant);
+        }
+        Some(dropped) => {
+            to.stage.take_back();
+            to.outlets.lost("queue", dropped.count());
+        }
+        None => {}
     }
 }

@@ -15,6 +15,7 @@ use crate::{
     values::{Size, Time},
 };
 
+pub mod became;
 pub mod capture;
 pub mod human;
 pub mod journald;

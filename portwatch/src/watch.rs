@@ -8,11 +8,12 @@ use crate::{
     event::Host,
     kernel::{
         KernelError,
-        attach::{self, Attached, SourceLimit, Whose},
+        attach::{self, Attached, Follow, Wanted, Whose},
         features::{self, Features, KernelTypes},
         files::{KernelFiles, Loaded, SearchError},
         plan::{Choice, Plan, plan},
         records::KernelRecords,
+        sets,
     },
     memory,
 };
@@ -34,13 +35,9 @@ impl Watch {
     ///
     /// # Errors
     /// Capabilities are missing, or the kernel rejects the hooks.
-    pub fn everybody(
-        hooks: Choice,
-        limit: SourceLimit,
-        wants: &dyn Fn(u16) -> bool,
-    ) -> Result<Self, KernelError> {
+    pub fn everybody(hooks: Choice, wanted: Wanted<'_>) -> Result<Self, KernelError> {
         memory::stay_small();
-        Self::open(hooks, |_| Whose::Everybodys, limit, wants)
+        Self::open(hooks, |_| Whose::Everybodys, wanted)
     }
 
     /// Watches the binds of this process's descendants. It must be a child subreaper
@@ -48,24 +45,26 @@ impl Watch {
     ///
     /// # Errors
     /// As [`everybody`](Self::everybody).
-    pub fn descendants(hooks: Choice, limit: SourceLimit) -> Result<Self, KernelError> {
-        Self::open(hooks, Whose::Tree, limit, &|_| true)
+    pub fn descendants(hooks: Choice) -> Result<Self, KernelError> {
+        Self::open(hooks, Whose::Tree, Wanted::ALL)
     }
 
     fn open(
         hooks: Choice,
         whose: impl FnOnce(u32) -> Whose,
-        limit: SourceLimit,
-        wants: &dyn Fn(u16) -> bool,
+        wanted: Wanted<'_>,
     ) -> Result<Self, KernelError> {
         need_rights()?;
         let mut types = KernelTypes::read(Path::new(features::VMLINUX))?;
         let features = Features::probe(&mut types);
-        let plan = plan(&features, hooks)?;
+        let mut plan = plan(&features, hooks)?;
+        if wanted.follow == Follow::Yes {
+            plan.probes.extend(sets::FOLLOW);
+        }
         let mut files = KernelFiles::open(&types);
         let own_pid = files.as_mut().ok().and_then(KernelFiles::own_pid);
         let whose = whose(own_pid.unwrap_or_else(std::process::id));
-        let mut attached = attach::attach(&plan, &types, whose, limit, wants)?;
+        let mut attached = attach::attach(&plan, &types, whose, wanted)?;
         drop(types);
         let records = Box::new(KernelRecords::open(&mut attached.ebpf)?);
         let files = Box::new(or_none(files));

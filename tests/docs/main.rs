@@ -38,13 +38,16 @@ fn the_tests_that_the_tables_name_are_there() {
     let text = diagnosis();
     let mut named = 0;
     for (module, test) in quoted(&text).filter_map(|word| word.rsplit_once("::")) {
-        // Scenarios of the whole guest, and live tests.
-        let (folder, inside) = match module.strip_prefix("guest::") {
-            Some(inside) => ("tests/src/bin/guest", inside),
-            None => ("tests/live", module),
+        // Scenarios of the whole guest, live tests, and unit tests.
+        let (folders, inside) = match module.strip_prefix("guest::") {
+            Some(inside) => (&["tests/src/bin/guest"][..], inside),
+            None => (&["tests/live", "portwatch/src"][..], module),
         };
-        let path = root().join(folder).join(inside.replace("::", "/") + ".rs");
-        let source = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{module}: {error}"));
+        let file = inside.replace("::", "/") + ".rs";
+        let mut paths = folders.iter().map(|folder| root().join(folder).join(&file));
+        let path = paths.find(|path| path.exists());
+        let path = path.unwrap_or_else(|| panic!("no file of {module}"));
+        let source = fs::read_to_string(path).unwrap();
         assert!(source.contains(&format!("fn {test}(")), "no test {module}::{test}");
         named += 1;
     }

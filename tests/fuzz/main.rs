@@ -33,6 +33,7 @@ use portwatch_tests::{golden, say};
 
 const OTHERS: &str = r#"{"schema":"portwatch/loss/v1","time":"2026-06-08T10:02:17Z","where":"ring","count":3}
 {"schema":"portwatch/agent/v1","time":"2026-06-08T10:02:17Z","state":"started","version":"0.1.0","pid":7,"host":{"hostname":"a","kernel":"6.12","boot_id":null,"hooks":"fexit"}}
+{"schema":"portwatch/outcome/v1","id":"a-1-1","time":"2026-06-08T10:02:18Z","outcome":"exited","after_ms":400,"tries":1,"protocol":"tcp","address":"0.0.0.0","port":8080,"bound":null,"process":{"pid":7,"comm":"a"},"exit":{"status":1,"signal":null},"unit":{"name":"a.service","kind":"unit","restarted":true,"result":"exit-code","restarts":1},"netns":{"inode":1,"cookie":1,"name":null,"host":true},"gaps":[]}
 "#;
 
 /// The kinds of a capture.
@@ -179,7 +180,7 @@ fn read(kind: Kind, bytes: &[u8]) {
         let mut written = Vec::new();
         again.write(&mut written).unwrap();
         assert_eq!(written.iter().filter(|&&byte| byte == b'\n').count(), 1, "one line");
-        history.add(again.evidence, &again.diagnosis, again.count);
+        history.add(&again.id, again.evidence, &again.diagnosis, again.count);
         if let Ok(event) = again.recorded() {
             Change::between(&event, &again.diagnosis).unwrap();
         }

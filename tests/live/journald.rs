@@ -96,7 +96,11 @@ fn the_catalog_is_one() {
     };
     let catalog = include_str!("../../packaging/portwatch.catalog");
     let dumped = journal.catalog_of(catalog);
-    for id in ["ee4bb6a7fbbd40b990cd543f3ab2e727", "486eecfdac354f6f90d9a2e3edf96cdd"] {
+    for id in [
+        "ee4bb6a7fbbd40b990cd543f3ab2e727",
+        "486eecfdac354f6f90d9a2e3edf96cdd",
+        "2e01abed993b4e358f3035d405661fcb",
+    ] {
         assert!(dumped.contains(id), "{dumped}");
     }
     assert!(dumped.contains("Subject: Port @PORTWATCH_PORT@ is in use"), "{dumped}");

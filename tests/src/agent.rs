@@ -23,7 +23,7 @@ use serde_json::Value;
 use crate::{
     cgroup,
     counted::OnlyCounted,
-    event::{AGENT, EVENT, Event, LOSS},
+    event::{AGENT, EVENT, Event, LOSS, OUTCOME},
     helper::Attempt,
     kernel, monotonic_ns,
     netns::Netns,
@@ -246,6 +246,15 @@ impl Agent {
         self.wait_for(&format!("process {}", failed.pid), |event| event.pid == Some(failed.pid))
     }
 
+    /// Waits for what became of an event.
+    #[track_caller]
+    pub fn outcome_of(&self, event: &Event) -> Value {
+        let id = event.at("/id");
+        self.wait_until(&format!("what became of {id}"), patience(), |log| {
+            log.outcomes.iter().find(|outcome| &outcome["id"] == id).cloned()
+        })
+    }
+
     /// Waits for the first event for which `matches` holds; `what` describes it.
     #[track_caller]
     pub fn wait_for(&self, what: &str, mut matches: impl FnMut(&Event) -> bool) -> Arc<Event> {
@@ -303,6 +312,8 @@ pub fn is_anybodys(loss: &Value) -> bool {
 pub struct Log {
     /// All events.
     pub events: Vec<Arc<Event>>,
+    /// What became of them.
+    pub outcomes: Vec<Value>,
     /// The sum of all losses.
     pub losses: u64,
     /// Those among them that may be anybody's, also with an agent for some ports only: the
@@ -371,6 +382,7 @@ impl Log {
                 }
                 None => self.faults.push(format!("a loss without a count: {}", line.text)),
             },
+            Some(OUTCOME) => self.outcomes.push(value.clone()),
             Some(AGENT) => {}
             _ => self.faults.push(format!("no event: {}", line.text)),
         }

@@ -16,6 +16,8 @@ pub const EVENT: &str = "portwatch/bind-failure/v1";
 pub const LOSS: &str = "portwatch/loss/v1";
 /// The schema of an agent's start or end.
 pub const AGENT: &str = "portwatch/agent/v1";
+/// The schema of a line that tells what became of a failed bind.
+pub const OUTCOME: &str = "portwatch/outcome/v1";
 
 /// One event line.
 pub struct Event {

@@ -44,6 +44,8 @@ const EXPECTED: &[Expected] = &[
     expected("redis_started_twice", Place::Guest, "the initramfs holds no redis"),
     expected("exec_in_a_pid_namespace", Place::Guest, "the initramfs holds no unshare(1)"),
     expected("explain_in_a_pid_namespace", Place::Guest, "the initramfs holds no unshare(1)"),
+    expected("outcomes_in_a_pid_namespace", Place::Guest, "the initramfs holds no unshare(1)"),
+    expected("outcomes_of_services", Place::Guest, "the initramfs holds no systemd"),
     expected("exec_under_another_user", Place::Guest, "the initramfs holds no setpriv(1)"),
     expected("io_uring", Place::Before(6, 11), "io_uring binds from Linux 6.11 on"),
     expected("io_uring", Place::Machine, "a machine may refuse io_uring to everybody"),

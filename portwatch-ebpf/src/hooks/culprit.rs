@@ -9,10 +9,10 @@ use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::fexit, programs::FExit
 use portwatch_common::{Culprit, flag};
 
 use crate::{
-    hooks::fexit::now,
     layout::load,
     maps::{CULPRITS, Met},
     sock::{self, Sock},
+    task::now,
 };
 
 /// `TCP_TIME_WAIT` (include/net/tcp_states.h).

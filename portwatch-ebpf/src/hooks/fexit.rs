@@ -6,18 +6,16 @@
 //! (SCTP, ping), and for binds for which the kernel skips the inner program because another
 //! task is preempted in it.
 
-use aya_ebpf::{
-    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns},
-    macros::fexit,
-    programs::FExitContext,
-};
+use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::fexit, programs::FExitContext};
 use portwatch_common::{Culprit, flag, stage};
 
 use crate::{
+    follow,
     layout::load,
     maps::{CULPRITS, REPORTED, Reported},
     record, report,
     sock::{self, AF_INET, Sock},
+    task::now,
     tree,
 };
 
@@ -54,11 +52,16 @@ fn get_port_returned(ctx: &FExitContext) -> i32 {
     let sk: *const Sock = ctx.arg(0);
     let cookie = sock::cookie(sk);
     let listens = load!(sk, sk_state, u8) == sock::TCP_LISTEN;
-    if result == 0 && listens && record::is_known(cookie, sock::options(sk)) {
+    let port_asked_known = if listens { sock::port_asked_known() } else { 0 };
+    let known = result == 0
+        && listens
+        && record::is_known(cookie, sock::options(sk) | port_asked_known);
+    if known && !follow::is_active() {
         return 0;
     }
     let mut attempt = sock::empty();
     sock::describe(sk, &mut attempt);
+    attempt.flags |= port_asked_known;
     attempt.port = ctx.arg(1);
     attempt.address = sock::address(sk, attempt.family);
     attempt.socket_cookie = cookie;
@@ -67,7 +70,12 @@ fn get_port_returned(ctx: &FExitContext) -> i32 {
         // The kernel binds on behalf of the current task, for example `ip link add`, which
         // does not use the port itself.
         if !sock::file(sk).1 {
-            record::agreed(&attempt);
+            if !known {
+                record::agreed(&attempt);
+            }
+            if follow::is_active() {
+                follow::bound(&attempt);
+            }
         }
         return 0;
     }
@@ -76,13 +84,6 @@ fn get_port_returned(ctx: &FExitContext) -> i32 {
     let reported = Reported { sk: sk as u64, cookie, at_ns: now() };
     let _ = REPORTED.insert(bpf_get_current_pid_tgid(), reported, 0);
     0
-}
-
-/// In nanoseconds of `CLOCK_BOOTTIME`.
-#[inline(always)]
-pub fn now() -> u64 {
-    // SAFETY: the helper has no preconditions.
-    unsafe { bpf_ktime_get_boot_ns() }
 }
 
 /// Returns the last conflict that the check found for this socket on this port. With port 0 it

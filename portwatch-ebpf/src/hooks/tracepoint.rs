@@ -21,6 +21,7 @@ use portwatch_common::{Attempt, flag, helper, loss, stage};
 
 use crate::{
     call::{self, Regs},
+    follow,
     layout::{load, offset},
     maps::{ATTEMPTS, count_loss, count_not_attempted},
     record, report,
@@ -167,6 +168,7 @@ pub fn pw_set_state(ctx: BtfTracePointContext) -> i32 {
     let sk: *const Sock = ctx.arg(0);
     let mut attempt = sock::empty();
     sock::describe(sk, &mut attempt);
+    attempt.flags |= sock::port_asked_known();
     attempt.stage = stage::LISTEN;
     attempt.port = load!(sk, sk_num, u16);
     attempt.address = sock::address(sk, attempt.family);
@@ -236,6 +238,9 @@ fn finish(ctx: &BtfTracePointContext, regs: *const Regs, turn: Turn) {
         let listens = attempt.stage == stage::LISTEN;
         if !(listens && record::is_known(attempt.socket_cookie, attempt.flags)) {
             record::agreed(&attempt);
+        }
+        if follow::is_active() {
+            follow::bound(&attempt);
         }
     }
 }

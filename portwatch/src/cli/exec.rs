@@ -12,7 +12,7 @@ use super::{
     streams::{Stream, say},
 };
 use crate::{
-    config::filter::Filter,
+    config::{OUTCOME_WINDOW, filter::Filter},
     diagnose::words,
     enrich::{self, host::Host},
     exec::{
@@ -20,7 +20,7 @@ use crate::{
         refused::Refused,
         signals::Signals,
     },
-    kernel::attach::SourceLimit,
+    kernel::tally::{NOT_ATTEMPTED, Tally},
     metrics::Metrics,
     pipeline::{self, Agent, Tuning},
     redact::Redaction,
@@ -119,8 +119,8 @@ async fn watched(
         Format::Json => sinks::Format::Json,
     };
     let told = Table::from(format).open(Stream::Stderr, Stream::Stderr.colour())?;
-    let Watch { attached, enricher, host, .. } =
-        Watch::descendants(args.hooks.choice, SourceLimit::Counted)?;
+    let Watch { attached, enricher, host, .. } = Watch::descendants(args.hooks.choice)?;
+    let unattempted = Tally::of(&attached.ebpf, NOT_ATTEMPTED);
     let agent = Agent {
         attached,
         enricher,
@@ -129,14 +129,15 @@ async fn watched(
         tuning: Tuning {
             filter: Filter::default(),
             storm_window: STORM_WINDOW,
+            outcome_window: OUTCOME_WINDOW,
             deadline: enrich::DEADLINE,
             redaction: redaction.clone(),
         },
         metrics: Arc::new(Metrics::new().map_err(SystemError::at("create the metrics"))?),
     };
-    pipeline::run(agent, async |_| {
+    let end = pipeline::run(agent, async |_| {
         if let Some(end) = before().await? {
-            return Ok(end);
+            return Ok::<_, Failure>(end);
         }
         // Signals until now have not reached the command, and never will.
         if let Some(end) = ended_by(signals)? {
@@ -149,7 +150,23 @@ async fn watched(
         let child = Child::start(program, arguments, signals, *locked_memory)?;
         Ok(child.end(signals).await.map_err(SystemError::at("wait for the command"))?)
     })
-    .await?
+    .await??;
+    if let Some(count @ 1..) = unattempted.and_then(|it| it.count()) {
+        say(answered_by_others(count));
+    }
+    Ok(end)
+}
+
+/// Why the command may have seen EADDRINUSE although no event says so.
+fn answered_by_others(count: u64) -> String {
+    let calls = match count {
+        1 => "1 bind or listen of the command".to_owned(),
+        more => format!("{more} binds or listens of the command"),
+    };
+    format!(
+        "portwatch: {calls} returned EADDRINUSE but reached no socket: a seccomp filter or a tracer \
+         answered in the kernel's place, and no socket blocks the port"
+    )
 }
 
 /// Waits until the ports are free. Returns the end if they do not become free, or if a signal

@@ -7,7 +7,10 @@ use super::{
     input::Input,
     streams,
 };
-use crate::history::{History, render};
+use crate::{
+    event::Record,
+    history::{History, render},
+};
 
 /// Options of `history`.
 #[derive(clap::Args)]
@@ -39,15 +42,20 @@ enum Format {
 
 /// Reads all input, then prints the result.
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
-    let mut history = History::default();
+    let history = std::cell::RefCell::new(History::default());
     let tally = args.input.read(
         |again| {
-            history.add(again.evidence, &again.diagnosis, again.count);
+            history.borrow_mut().add(&again.id, again.evidence, &again.diagnosis, again.count);
             Ok(())
         },
-        |_| Ok(()),
+        |other| {
+            if let Record::Outcome(outcome) = other {
+                history.borrow_mut().became(outcome);
+            }
+            Ok(())
+        },
     )?;
-    let report = history.report();
+    let report = history.into_inner().report();
     let text = match args.format {
         Format::Human => render::table(&report),
         Format::Json => {

@@ -1,9 +1,11 @@
 //! Where recorded events come from: options that replay and history share.
 
 use std::{
+    collections::{HashSet, VecDeque},
     io::{IsTerminal as _, Read},
     path::PathBuf,
     process::ExitCode,
+    sync::Arc,
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -74,8 +76,9 @@ impl Tally {
 }
 
 impl Input {
-    /// Passes each matching event, diagnosed again, to `event`, and all other records to
-    /// `other`. Lines that are not records are reported on stderr.
+    /// Passes each matching event, diagnosed again, to `event`, and their outcomes or, without
+    /// a filter, all other records to `other`. Lines that are not records are reported on
+    /// stderr.
     pub fn read(
         &self,
         mut event: impl FnMut(&Again) -> Result<(), Failure>,
@@ -86,6 +89,7 @@ impl Input {
         let bar = progress(sources.iter().map(sources::Source::size).sum());
         let mut tally = Tally::default();
         let mut reader = Reader::default();
+        let mut wanted = Recent::default();
         for source in sources {
             let watch = |bytes: Box<dyn Read>| -> Box<dyn Read> {
                 match &bar {
@@ -108,6 +112,9 @@ impl Input {
                         match recorded.again() {
                             Ok(again) if filter.admits_cause(&again.diagnosis) => {
                                 tally.events += 1;
+                                if !filter.is_open() {
+                                    wanted.add(&again.id);
+                                }
                                 event(&again)?;
                             }
                             Ok(_) => {}
@@ -119,7 +126,11 @@ impl Input {
                     }
                     Ok(Line::Event(_)) => {}
                     Ok(Line::Other(record)) => {
-                        if filter.is_open() {
+                        let belongs = match &record {
+                            Record::Outcome(outcome) => wanted.has(&outcome.id),
+                            _ => false,
+                        };
+                        if filter.is_open() || belongs {
                             other(&record)?;
                         }
                     }
@@ -154,6 +165,32 @@ impl Input {
             return Ok(vec![sources::Source::Stdin]);
         }
         Ok(sources::resolve(&self.paths, self.journal)?)
+    }
+}
+
+/// The ids of the last events that were wanted: their outcomes follow soon.
+#[derive(Default)]
+struct Recent {
+    ids: HashSet<Arc<str>>,
+    order: VecDeque<Arc<str>>,
+}
+
+impl Recent {
+    fn add(&mut self, id: &str) {
+        const MOST: usize = 16_384;
+        let id: Arc<str> = id.into();
+        if self.ids.insert(Arc::clone(&id)) {
+            self.order.push_back(id);
+        }
+        if self.order.len() > MOST
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.ids.remove(&oldest);
+        }
+    }
+
+    fn has(&self, id: &str) -> bool {
+        self.ids.contains(id)
     }
 }
 

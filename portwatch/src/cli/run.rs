@@ -17,7 +17,10 @@ use crate::{
         Settings,
         filter::{Filter, Ignored},
     },
-    kernel::{attach::SourceLimit, rights},
+    kernel::{
+        attach::{Follow, SourceLimit, Wanted},
+        rights,
+    },
     metrics::{Metrics, server::Server},
     pipeline::{self, Agent, Controls, Tuning},
     talk,
@@ -59,8 +62,12 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let settings = args.settings.read()?.settings;
     let server = settings.metrics.as_ref().map(Server::bind).transpose()?;
     let tuning = tuning(&settings);
-    let wants = |port| tuning.filter.wants_port(port);
-    let watch = Watch::everybody(args.hooks.choice, limit(&settings), &wants)?;
+    let wanted = Wanted {
+        limit: limit(&settings),
+        follow: follow(&settings),
+        port: &|port| tuning.filter.wants_port(port),
+    };
+    let watch = Watch::everybody(args.hooks.choice, wanted)?;
     // Threads started from now on have few capabilities, so none is started before.
     rights::give_away().map_err(SystemError::at("drop capabilities"))?;
     let (sinks, out) = (settings.sinks(), Stream::Stdout);
@@ -161,6 +168,7 @@ fn tuning(settings: &Settings) -> Tuning {
     Tuning {
         filter: Filter::new(settings),
         storm_window: settings.storm_window.0,
+        outcome_window: settings.outcome_window.0,
         deadline: settings.enrichment_deadline.0,
         redaction: settings.redaction(),
     }
@@ -172,6 +180,14 @@ fn limit(settings: &Settings) -> SourceLimit {
     match settings.storm_window.0.is_zero() {
         true => SourceLimit::Unlimited,
         false => SourceLimit::Counted,
+    }
+}
+
+/// Whether the kernel side follows who has failed.
+fn follow(settings: &Settings) -> Follow {
+    match settings.outcome_window.0.is_zero() {
+        true => Follow::No,
+        false => Follow::Yes,
     }
 }
 

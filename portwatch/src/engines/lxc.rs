@@ -12,7 +12,8 @@ pub const ENGINE: Spec = Spec {
     stop: "lxc-stop -n",
     whole: Some((
         "lxc-info -n",
-        "lxc-stop -n {name}; of Incus or LXD: incus stop {name}, lxc stop {name}",
+        "lxc-stop -n {name}; of Incus, LXD or Proxmox VE: incus stop {name}, lxc stop {name}, \
+         pct stop {name}",
     )),
     ..Spec::PLAIN
 };

@@ -91,11 +91,15 @@ struct Identified {
 
 /// Whether the process on record is still there under its number.
 pub fn is_alive(host: &Host, owner: &Owner) -> bool {
-    stat(host, owner.pid).is_some_and(|stat| {
-        let recorded = (owner.started_ns != 0).then_some(owner.started_ns);
-        // A zombie has nothing open any more: it only waits for its parent.
-        !stat.is_zombie() && is_same(stat.started_ns, recorded, owner.at_ns)
-    })
+    let recorded = (owner.started_ns != 0).then_some(owner.started_ns);
+    is_running(host, owner.pid, recorded, owner.at_ns)
+}
+
+/// Whether the process that was there at `at_ns`, with its start on record if there is one,
+/// is still there. A zombie has nothing open any more: it only waits for its parent.
+pub fn is_running(host: &Host, pid: u32, recorded: Option<u64>, at_ns: u64) -> bool {
+    let stat = stat(host, pid);
+    stat.is_some_and(|stat| !stat.is_zombie() && is_same(stat.started_ns, recorded, at_ns))
 }
 
 /// Reads one process by its number; `None` if there is none, or it changes

@@ -1,6 +1,6 @@
 //! Estimates how much memory a record takes.
 
-use super::{Event, Record};
+use super::{Event, Outcome, Record};
 use crate::{
     diagnose::{Move, RefusedBy},
     evidence::{Gap, Process, Socket},
@@ -17,6 +17,7 @@ const TEXTS: usize = 8;
 pub fn of(record: &Record) -> Option<usize> {
     let parts = match record {
         Record::BindFailure(event) => parts(event),
+        Record::Outcome(outcome) => size_of::<Outcome>() + of_gaps(&outcome.gaps),
         Record::Loss(_) | Record::Agent(_) => 0,
     };
     Some(size_of::<Record>() + written(record)? + parts)
@@ -35,10 +36,14 @@ fn parts(event: &Event) -> usize {
     size_of::<Event>()
         + event.sockets.capacity() * size_of::<Socket>()
         + holders * (size_of::<Process>() + TEXTS * OF_TEXT)
-        + event.gaps.capacity() * (size_of::<Gap>() + 2 * OF_TEXT)
+        + of_gaps(&event.gaps)
         + diagnosis.refused_by.capacity() * size_of::<RefusedBy>()
         + diagnosis.moves.capacity() * size_of::<Move>()
         + diagnosis.notes.capacity() * size_of::<String>()
+}
+
+fn of_gaps(gaps: &Vec<Gap>) -> usize {
+    gaps.capacity() * (size_of::<Gap>() + 2 * OF_TEXT)
 }
 
 #[cfg(test)]

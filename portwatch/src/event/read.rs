@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{
-    AGENT, BIND_FAILURE, LOSS, Record,
+    AGENT, BIND_FAILURE, LOSS, OUTCOME, Record,
     versions::{KINDS, VersionError, bring_up_to_date},
 };
 use crate::advice::Advised;
@@ -56,6 +56,7 @@ fn typed(schema: &'static str, value: Value) -> Result<Record, serde_json::Error
     Ok(match schema {
         LOSS => Record::Loss(serde_json::from_value(value)?),
         AGENT => Record::Agent(serde_json::from_value(value)?),
+        OUTCOME => Record::Outcome(serde_json::from_value(value)?),
         _ => Record::BindFailure(serde_json::from_value(value)?),
     })
 }
@@ -71,7 +72,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::event::{AgentNotice, AgentState, Event, Loss};
+    use crate::event::{AgentNotice, AgentState, Event, Loss, outcome::examples};
 
     /// An event as a capture contains it.
     const EVENT: &str = include_str!("../../../tests/golden/listener.jsonl");
@@ -87,11 +88,15 @@ mod tests {
     fn what_is_written_is_read() {
         let event = event();
         let host = event.host.clone();
+        let outcomes = examples().into_iter().map(|outcome| Record::Outcome(Box::new(outcome)));
         for written in [
             Record::BindFailure(Box::new(event)),
             Record::Loss(Loss::now("ring", 3)),
             Record::Agent(AgentNotice::now(AgentState::Started, &host)),
-        ] {
+        ]
+        .into_iter()
+        .chain(outcomes)
+        {
             let line = serde_json::to_string(&written).unwrap();
             assert_eq!(record(&line).unwrap(), written);
             // Programs that pass it on may change order and spacing.

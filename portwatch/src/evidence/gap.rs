@@ -94,6 +94,18 @@ pub enum Fact {
     /// The container as its engine knows it.
     #[serde(rename = "workload")]
     Workload,
+    /// How the failing process exited, or whether it did.
+    #[serde(rename = "exit")]
+    Exit,
+    /// Successful binds after the failed one.
+    #[serde(rename = "bound")]
+    Success,
+    /// Processes that the failing process has started.
+    #[serde(rename = "process.children")]
+    Children,
+    /// What a service manager knows of the failing process's unit.
+    #[serde(rename = "unit.restarts")]
+    Restarts,
     /// More gaps.
     #[serde(rename = "gaps")]
     Gaps,

@@ -76,6 +76,10 @@ fn findings(report: &Report) -> impl Iterator<Item = String> + '_ {
         let finding = row.finding.as_ref()?;
         Some(format!("port {}: {finding} ({} failed binds)", row.key.port, row.count))
     });
+    let outcomes = report.patterns.iter().filter_map(|row| {
+        let words = row.outcomes.words()?;
+        Some(format!("port {} held by {}: {words}", row.key.port, row.key.holder))
+    });
     let never = report.never_sets_reuseaddr.iter().map(|program| {
         format!(
             "{} set SO_REUSEADDR in none of {} failed binds with evidence ({} failed binds)",
@@ -85,5 +89,5 @@ fn findings(report: &Report) -> impl Iterator<Item = String> + '_ {
     let left_out = (report.left_out > 0).then(|| {
         format!("{} more failed binds belong to patterns that are not shown", report.left_out)
     });
-    patterns.chain(never).chain(left_out)
+    patterns.chain(outcomes).chain(never).chain(left_out)
 }

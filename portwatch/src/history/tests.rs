@@ -16,7 +16,7 @@ fn refused(time: &str, release: &str, restarts: u32) -> Evidence {
 fn report(of: &[Evidence]) -> Report {
     let mut history = History::default();
     for evidence in of {
-        history.add(evidence, &diagnose(evidence), 1);
+        history.add("", evidence, &diagnose(evidence), 1);
     }
     history.report()
 }
@@ -122,4 +122,20 @@ fn a_holder_of_unknown_start_is_not_said_to_be_the_same() {
     };
     let report = report(&[of("app-2.4.2"), of("app-2.4.3")]);
     assert!(!report.patterns[0].same_process);
+}
+
+/// That a bind failed is news where somebody was hurt by it.
+#[test]
+fn what_became_of_them_is_told() {
+    let evidence = refused("2026-06-08T10:02:17Z", "app-2.4.2", 0);
+    let mut history = History::default();
+    for outcome in crate::event::outcome::examples() {
+        history.add(&outcome.id, &evidence, &diagnose(&evidence), 1);
+        history.became(&outcome);
+        // A second time, or of an event that was not wanted.
+        history.became(&outcome);
+    }
+    let table = render::table(&history.report());
+    let words = "held by java: recovered once, hurt 4 times, went on without the port twice";
+    assert!(table.contains(words), "{table}");
 }

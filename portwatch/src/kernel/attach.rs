@@ -39,8 +39,7 @@ pub struct Attached {
     pub ignored_ports: IgnoredPorts,
 }
 
-/// Loads the object and attaches the programs of the plan. Failed binds on ports that `wants`
-/// is not true of are only counted.
+/// Loads the object and attaches the programs of the plan.
 ///
 /// # Errors
 /// The kernel rejected the object or a required program.
@@ -48,12 +47,13 @@ pub fn attach(
     plan: &Plan,
     types: &KernelTypes,
     whose: Whose,
-    limit: SourceLimit,
-    wants: &dyn Fn(u16) -> bool,
+    wanted: Wanted<'_>,
 ) -> Result<Attached, KernelError> {
-    let mut ebpf = load_object(types, whose, limit)?;
+    let mut ebpf = load_object(types, whose, wanted)?;
     let mut ignored_ports = IgnoredPorts::open(&mut ebpf)?;
-    ignored_ports.set(wants).map_err(|error| KernelError::at("set the ignored ports", error))?;
+    ignored_ports
+        .set(wanted.port)
+        .map_err(|error| KernelError::at("set the ignored ports", error))?;
     let forks = (whose != Whose::Everybodys && !types.tell_parents()).then_some(&FORKS);
     let mut probes = Vec::new();
     let mut misses: Vec<String> = types.hidden().map(str::to_owned).into_iter().collect();
@@ -155,18 +155,51 @@ pub enum SourceLimit {
     Unlimited,
 }
 
-fn load_object(types: &KernelTypes, whose: Whose, limit: SourceLimit) -> Result<Ebpf, KernelError> {
+/// Whether processes are followed after a failed bind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Follow {
+    /// They are; until their exit, if the plan has the programs for it
+    /// ([`FOLLOW`](super::sets::FOLLOW)).
+    Yes,
+    /// They are not.
+    No,
+}
+
+/// Which failed binds the hooks report, and what follows one.
+#[derive(Clone, Copy)]
+pub struct Wanted<'a> {
+    /// How many of one process.
+    pub limit: SourceLimit,
+    /// Whether processes are followed.
+    pub follow: Follow,
+    /// Returns whether those on a port are; others are only counted.
+    pub port: &'a dyn Fn(u16) -> bool,
+}
+
+impl Wanted<'static> {
+    /// Of all ports.
+    pub const ALL: Self =
+        Self { limit: SourceLimit::Counted, follow: Follow::Yes, port: &|_| true };
+}
+
+fn load_object(types: &KernelTypes, whose: Whose, wanted: Wanted<'_>) -> Result<Ebpf, KernelError> {
     let root: u32 = match whose {
         Whose::Everybodys => 0,
         Whose::Tree(root) => root,
     };
-    let most = match limit {
+    let most = match wanted.limit {
         SourceLimit::Counted => SENT_A_SECOND,
         SourceLimit::Unlimited => u64::MAX,
     };
     let mut loader = EbpfLoader::new();
     loader.override_global("ROOT", &root, true);
     loader.override_global("SENT_A_SECOND", &most, true);
+    match wanted.follow {
+        Follow::Yes => _ = loader.override_global("FOLLOW", &1u32, true),
+        Follow::No => {
+            loader.map_max_entries("WATCHED", 1).map_max_entries("AWAITED", 1);
+        }
+    }
     if root != 0 && !types.tell_parents() {
         loader.map_max_entries("FAMILY", FAMILY);
     }
@@ -203,8 +236,9 @@ pub(super) fn small_loader() -> EbpfLoader<'static> {
     let mut loader = EbpfLoader::new();
     loader.map_max_entries("FAILURES", PAGE);
     for map in [
-        "ATTEMPTS", "REPORTED", "CULPRITS", "OWNERS", "ARGUMENTS", "PORTS", "GONE_CGROUPS",
-        "GONE_OF_USERS", "CONNECTED", "SOURCES", "CROWDS", "TENANTS", "USERS",
+        "ATTEMPTS", "REPORTED", "CULPRITS", "OWNERS", "ARGUMENTS", "PORTS", "CONNECTIONS",
+        "CLOSED", "GONE_CGROUPS", "GONE_OF_USERS", "CONNECTED", "SOURCES", "CROWDS", "TENANTS",
+        "USERS", "WATCHED", "AWAITED",
     ] {
         loader.map_max_entries(map, 1);
     }

@@ -108,3 +108,21 @@ const CGROUPS: Probe = Probe::optional(
 /// Beside any set where one process's descendants are watched and programs do not see
 /// a task's parents.
 pub const FORKS: Probe = Probe::required("pw_fork", Hook::TpBtf("sched_process_fork"));
+
+/// Attached in addition to any set if outcomes are reported.
+pub const FOLLOW: [Probe; 2] = [
+    Probe::optional(
+        EXITED,
+        Hook::TpBtf("sched_process_exit"),
+        "how processes that could not bind ended",
+    ),
+    Probe::optional(
+        FORKED,
+        Hook::TpBtf("sched_process_fork"),
+        "binds by children of processes that could not bind",
+    ),
+];
+/// The program at a process's exit.
+pub const EXITED: &str = "pw_exited";
+/// The program at its forks.
+pub const FORKED: &str = "pw_forked";

@@ -9,15 +9,21 @@ use std::{
 
 use portwatch_common::Tenant;
 
-use super::{budget::Budget, outlet::Outlets, storms::Storms};
+use super::{
+    asking::Asking,
+    budget::Budget,
+    outcomes::{Alive, Outcomes, Place, Told},
+    outlet::Outlets,
+    storms::Storms,
+};
 use crate::{
     config::filter::{Filter, Ignored},
-    decode::RawFailure,
+    decode::{RawFailure, RawFollowed},
     diagnose::diagnose,
-    enrich::Enricher,
+    enrich::{Enricher, host::boottime_ns},
     event::{Event, Host, Record},
     evidence::Cgroup,
-    kernel::limits::Counted,
+    kernel::limits::{Counted, CountedBy},
     memory,
     metrics::{Metrics, stage::Stage},
     redact::Redaction,
@@ -33,6 +39,9 @@ const MOST_IGNORED: usize = 4096;
 /// How long they are remembered.
 const IGNORED_FOR: Duration = Duration::from_secs(10);
 
+/// Tenants whose progress is known.
+const MOST_PROGRESS: usize = 4096;
+
 /// Pause between releases of the memory that a burst took: each takes a millisecond.
 const GIVE_BACK: Duration = Duration::from_secs(60);
 
@@ -43,6 +52,8 @@ pub struct Tuning {
     pub filter: Filter,
     /// Identical failures within this time are reported together; zero reports each.
     pub storm_window: Duration,
+    /// How long a failed bind waits for its outcome; zero turns outcomes off.
+    pub outcome_window: Duration,
     /// Time limit for one failed bind.
     pub deadline: Duration,
     /// What is redacted in command lines.
@@ -55,6 +66,8 @@ pub enum Work {
     Failure(Box<RawFailure>),
     /// Failed binds that the kernel side has only counted.
     Counted(Counted),
+    /// What a followed process has done.
+    Followed(Box<RawFollowed>),
 }
 
 impl Work {
@@ -63,6 +76,16 @@ impl Work {
         match self {
             Self::Failure(_) => 1,
             Self::Counted(counted) => counted.count,
+            Self::Followed(_) => 0,
+        }
+    }
+
+    /// Returns when it happened, in nanoseconds of `CLOCK_BOOTTIME`.
+    fn at_ns(&self) -> u64 {
+        match self {
+            Self::Failure(raw) => raw.bind.at_ns,
+            Self::Counted(counted) => counted.last_ns,
+            Self::Followed(raw) => raw.at_ns,
         }
     }
 }
@@ -102,6 +125,8 @@ pub struct Enriching {
     pub enricher: Enricher,
     /// Identical failures that are counted.
     pub storms: Storms,
+    /// The outcomes of failed binds.
+    pub outcomes: Outcomes,
     /// The time of this thread that each tenant has used.
     pub budget: Budget,
     /// Time limit for one failed bind.
@@ -114,6 +139,8 @@ pub struct Enriching {
     pub host: Host,
     /// The outputs.
     pub outlets: Arc<Outlets>,
+    /// Passes outcomes on.
+    pub asking: Asking,
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// The queue's stage.
@@ -125,33 +152,69 @@ impl Enriching {
     pub fn run(mut self, queue: &FairQueue<Work>) {
         let mut ignored = Unwanted::default();
         let mut given_back = Instant::now();
+        // The time up to which the work of each tenant is done: it comes in order.
+        let mut done = HashMap::new();
         loop {
-            let ends = self.storms.next_end(Instant::now());
-            let next = queue.pop(self.enricher.next_rest().into_iter().chain(ends).min());
+            let ends = [
+                self.storms.next_end(Instant::now()),
+                self.outcomes.next(boottime_ns()),
+                self.enricher.next_rest(),
+            ];
+            let next = queue.pop(ends.into_iter().flatten().min());
             self.retune(&mut ignored);
             let now = Instant::now();
             match next {
                 Next::Item(tenant, work) => {
+                    if done.len() >= MOST_PROGRESS {
+                        done.clear();
+                    }
+                    done.insert(tenant, work.at_ns());
                     self.work(work, &mut ignored, now);
-                    let done = Instant::now();
-                    queue.charge(tenant, done.duration_since(now));
-                    self.budget.charge(tenant, done.duration_since(now), done);
+                    let end = Instant::now();
+                    queue.charge(tenant, end.duration_since(now));
+                    self.budget.charge(tenant, end.duration_since(now), end);
                     self.stage.done();
                 }
                 Next::Nothing => self.enricher.rest(),
                 Next::Closed => break,
             }
-            self.storms.ended(now, |event| tell(&self.metrics, &self.outlets, event));
+            self.tell_ended(now);
+            self.settle(queue, &done);
             // Checked only after there was work.
             if given_back.elapsed() > GIVE_BACK {
                 memory::give_back();
                 given_back = Instant::now();
             }
         }
-        for event in self.storms.all() {
-            tell(&self.metrics, &self.outlets, event);
+        let Self { storms, mut outcomes, metrics, outlets, asking, stage, .. } = self;
+        for event in storms.all() {
+            tell(&metrics, &outlets, &asking, &mut outcomes, event);
         }
-        self.stage.end();
+        outcomes.all().for_each(|told| tell_outcome(&metrics, &asking, told));
+        stage.end();
+    }
+
+    /// Reports summaries of windows that have ended.
+    fn tell_ended(&mut self, now: Instant) {
+        let Self { storms, outcomes, metrics, outlets, asking, .. } = self;
+        storms.ended(now, |event| tell(metrics, outlets, asking, outcomes, event));
+    }
+
+    /// Reports outcomes that are due.
+    fn settle(&mut self, queue: &FairQueue<Work>, done: &HashMap<Tenant, u64>) {
+        let Self { outcomes, enricher, metrics, asking, .. } = self;
+        let look = |pid, started_ns, at_ns| match enricher.is_running(pid, started_ns, at_ns) {
+            Some(true) => Alive::Yes,
+            Some(false) => Alive::No,
+            None => Alive::Unknown,
+        };
+        let waits = |tenant, due_ns| {
+            done.get(&tenant).is_none_or(|&done| done <= due_ns) && queue.has(tenant)
+        };
+        let unseen = |tenant| metrics.followed_lost.by(tenant);
+        let tell = |told| tell_outcome(metrics, asking, told);
+        outcomes.settle(boottime_ns(), waits, look, unseen, tell);
+        metrics.untracked(outcomes.take_untracked());
     }
 
     fn work(&mut self, work: Work, ignored: &mut Unwanted, now: Instant) {
@@ -159,9 +222,9 @@ impl Enriching {
             Work::Failure(raw) => {
                 if ignored.has(raw.tenant(), now) {
                     self.metrics.ignored(Ignored::Unit, 1);
-                } else if !self.storms.absorb(&raw, now)
-                    && let Err(unwanted) = self.look_into(&raw, now)
-                {
+                } else if self.storms.absorb(&raw, now) {
+                    self.outcomes.failed(&raw);
+                } else if let Err(unwanted) = self.look_into(&raw, now) {
                     if self.enricher.is_one_group(&unwanted) {
                         ignored.add(&raw, now);
                     }
@@ -174,7 +237,18 @@ impl Enriching {
                     self.metrics.ignored(Ignored::Unit, count);
                 } else if !self.storms.count(&by, tenant, count, last_ns) {
                     self.outlets.lost("source", count);
+                } else if let CountedBy::Source(source) = &by {
+                    self.outcomes.counted(source, count, last_ns);
                 }
+            }
+            Work::Followed(raw) => {
+                let Self { outcomes, enricher, metrics, asking, .. } = self;
+                let place = |raw: &RawFollowed| {
+                    let mut process = enricher.process_in(raw.cgroup_id);
+                    (process.pid, process.comm) = (raw.pid, Some(raw.comm.clone()));
+                    Place::of(&process)
+                };
+                outcomes.followed(&raw, place, |told| tell_outcome(metrics, asking, told));
             }
         }
     }
@@ -193,30 +267,50 @@ impl Enriching {
         }
         let diagnosis = diagnose(&evidence);
         let event = Event::new(&self.host, raw, evidence, diagnosis);
+        let group = event.process.cgroup.as_ref().filter(|it| self.enricher.is_one_group(it));
+        let unseen = self.metrics.followed_lost.by(raw.tenant());
+        self.outcomes.open(raw, &event, group.and_then(|group| group.id), unseen);
         if let Some(event) = self.storms.admit(raw, event, now) {
             self.tell(event);
         }
         Ok(())
     }
 
-    fn tell(&self, event: Event) {
-        tell(&self.metrics, &self.outlets, event);
+    fn tell(&mut self, event: Event) {
+        tell(&self.metrics, &self.outlets, &self.asking, &mut self.outcomes, event);
     }
 
     fn retune(&mut self, ignored: &mut Unwanted) {
         let next = self.slot.replace(None);
-        let Some(Tuning { filter, storm_window, deadline, redaction }) = next else { return };
+        let Some(Tuning { filter, storm_window, outcome_window, deadline, redaction }) = next
+        else {
+            return;
+        };
         self.filter = filter;
         self.storms.set_window(storm_window);
+        self.outcomes.set_windows(outcome_window, storm_window);
         self.deadline = deadline;
         self.enricher.redact_by(redaction);
         ignored.0.clear();
     }
 }
 
-fn tell(metrics: &Metrics, outlets: &Outlets, event: Event) {
+fn tell(
+    metrics: &Metrics,
+    outlets: &Outlets,
+    asking: &Asking,
+    outcomes: &mut Outcomes,
+    event: Event,
+) {
     metrics.told(&event);
+    let known = outcomes.told(&event);
     outlets.offer(Record::BindFailure(Box::new(event)));
+    known.into_iter().for_each(|told| tell_outcome(metrics, asking, told));
+}
+
+fn tell_outcome(metrics: &Metrics, asking: &Asking, told: Told) {
+    metrics.became(&told.outcome);
+    asking.pass(told);
 }
 
 #[cfg(test)]

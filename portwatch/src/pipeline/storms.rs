@@ -25,10 +25,9 @@ use crate::{
 };
 
 mod counted;
-mod room;
 
+use super::room::{make_room, shrink};
 use counted::Counted;
-use room::{make_room, shrink};
 
 /// Failures of a source that are enriched each second; the others are assumed to equal the
 /// last of them.

@@ -4,7 +4,10 @@
 //! crash loop meets the same listener each time. All but the diagnosis is passed on
 //! as the bytes that it is. A line in any other form is read as a whole.
 
-use std::io::{self, Write};
+use std::{
+    borrow::Cow,
+    io::{self, Write},
+};
 
 use jiff::Timestamp;
 use serde::de::{DeserializeOwned, IgnoredAny};
@@ -100,6 +103,8 @@ pub enum Line<'a> {
 
 /// An event as it was recorded.
 pub struct Recorded<'a> {
+    /// Its name, by which its outcome refers to it.
+    pub id: Cow<'a, str>,
     /// What was known.
     pub evidence: &'a Evidence,
     /// How many equal failures it stands for.
@@ -109,6 +114,8 @@ pub struct Recorded<'a> {
 
 /// An event with the diagnosis that today's rules make of it.
 pub struct Again<'a> {
+    /// Its name, by which its outcome refers to it.
+    pub id: Cow<'a, str>,
     /// What was known.
     pub evidence: &'a Evidence,
     /// How many equal failures it stands for.
@@ -142,25 +149,25 @@ impl Reader {
         {
             self.evidence = Some(event.into_evidence());
         }
-        if let Some((count, diagnosis)) = self.plain(line)
+        if let Some((id, count, diagnosis)) = self.plain(line)
             && let Some(evidence) = &self.evidence
         {
             let form = Form::Plain { line, diagnosis };
-            return Ok(Line::Event(Recorded { evidence, count, form }));
+            return Ok(Line::Event(Recorded { id: id.into(), evidence, count, form }));
         }
         Ok(match read::record(line)? {
             Record::BindFailure(event) => {
                 let evidence = self.whole.insert(event.as_ref().clone().into_evidence());
-                let (count, form) = (event.count, Form::Other(event));
-                Line::Event(Recorded { evidence, count, form })
+                let (id, count) = (event.id.clone().into(), event.count);
+                Line::Event(Recorded { id, evidence, count, form: Form::Other(event) })
             }
             other => Line::Other(other),
         })
     }
 
-    /// Reads the evidence of a line as the agent writes it, and gives its
+    /// Reads the evidence of a line as the agent writes it, and gives its id, its
     /// count and where its diagnosis begins.
-    fn plain(&mut self, line: &str) -> Option<(u64, usize)> {
+    fn plain<'a>(&mut self, line: &'a str) -> Option<(&'a str, u64, usize)> {
         if !has_schema(line, BIND_FAILURE) {
             return None;
         }
@@ -181,7 +188,7 @@ impl Reader {
         } = self.evidence.as_mut()?;
         let mut walk = Walk { rest: line.get(r#"{"schema":"","#.len() + BIND_FAILURE.len()..)? };
         walk.key(r#""id":"#)?;
-        walk.word()?;
+        let id = walk.word()?;
         walk.key(r#","time":"#)?;
         *time = walk.word()?.parse().ok()?;
         walk.key(r#","count":"#)?;
@@ -204,7 +211,7 @@ impl Reader {
         self.previous_holder.read(&mut walk, r#","previous_holder":"#, previous_holder)?;
         self.gaps.read(&mut walk, r#","gaps":"#, gaps)?;
         walk.key(r#","diagnosis":"#)?;
-        Some((count, line.len() - walk.rest.len()))
+        Some((id, count, line.len() - walk.rest.len()))
     }
 }
 
@@ -214,7 +221,7 @@ impl<'a> Recorded<'a> {
     /// # Errors
     /// What stands in the place of the diagnosis makes the line no record.
     pub fn again(self) -> Result<Again<'a>, ReadError> {
-        let Self { evidence, count, mut form } = self;
+        let Self { id, evidence, count, mut form } = self;
         let diagnosis = diagnose(evidence);
         if let Form::Plain { line, diagnosis: at } = form {
             let recorded = line.get(at..).unwrap_or_default();
@@ -226,7 +233,7 @@ impl<'a> Recorded<'a> {
                 form = Form::Other(Box::new(event(line)?));
             }
         }
-        Ok(Again { evidence, count, diagnosis, form })
+        Ok(Again { id, evidence, count, diagnosis, form })
     }
 }
 

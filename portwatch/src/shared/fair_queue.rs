@@ -178,6 +178,14 @@ impl<T> FairQueue<T> {
         }
     }
 
+    /// Whether something of the tenant's waits.
+    pub fn has(&self, tenant: Tenant) -> bool {
+        let state = self.lock();
+        let groups = state.users.lanes.get(&tenant.user).map(|lane| &lane.items);
+        let items = groups.and_then(|groups| groups.lanes.get(&tenant.cgroup_id));
+        items.is_some_and(|lane| !lane.items.is_empty())
+    }
+
     /// Wakes the waiting thread without an item.
     pub fn wake(&self) {
         self.lock().woken = true;
@@ -269,6 +277,7 @@ mod tests {
         assert_eq!(queue.pop(None), Next::Nothing);
         assert_eq!(queue.pop(Some(MS)), Next::Nothing);
         queue.push(tenant(0, 0), 1);
+        assert!(queue.has(tenant(0, 0)) && !queue.has(tenant(0, 1)) && !queue.has(tenant(1, 0)));
         queue.close();
         assert_eq!(queue.pop(None), Next::Item(tenant(0, 0), 1));
         assert_eq!(queue.pop(None), Next::Closed);

@@ -12,10 +12,10 @@ use rustix::termios::tcgetwinsize;
 use textwrap::{Options, WordSeparator, WordSplitter, wrap};
 
 use crate::{
-    diagnose::{Diagnosis, Judgement, Move, SafeToStop, words},
-    event::{Event, Loss, Record},
+    diagnose::{Diagnosis, HolderClass, Judgement, Move, SafeToStop, words},
+    event::{Event, Loss, Outcome, Record},
     evidence::{Fact, Gap, Netns, Process, Socket, TimeWait},
-    sinks::Sink,
+    sinks::{Sink, became::sentence},
     text::sanitize::printable,
 };
 
@@ -55,6 +55,7 @@ impl<W: Write + AsFd + Send> Sink for Human<W> {
         let text = match record {
             Record::BindFailure(event) => block(event, columns(&self.out)),
             Record::Loss(loss) => lost(loss),
+            Record::Outcome(outcome) => line(outcome, self.colour),
             // The user who started it at a terminal knows.
             Record::Agent(_) => return Ok(()),
         };
@@ -86,6 +87,7 @@ pub fn block(event: &Event, columns: Option<usize>) -> String {
     out.blocking("blocked by", &event.diagnosis, &event.sockets);
     out.around(&event.time_wait, &event.netns, &event.gaps);
     out.what_to_do(&event.diagnosis);
+    out.unidentified(&event.diagnosis, &event.gaps);
     out.text.push('\n');
     out.text
 }
@@ -149,6 +151,17 @@ impl Block {
         }
         for note in notes {
             self.row("note", note);
+        }
+    }
+
+    /// Adds why the holder is not known, where the notes do not say so.
+    fn unidentified(&mut self, diagnosis: &Diagnosis, gaps: &[Gap]) {
+        let class = diagnosis.holder.as_ref().map(|holder| holder.class);
+        if class != Some(HolderClass::Unknown) || diagnosis.tells_gaps() {
+            return;
+        }
+        for gap in gaps.iter().filter(|gap| matches!(gap.what, Fact::Holders | Fact::Unheld)) {
+            self.row("not known", &format!("{}: {}", gap.what, gap.why));
         }
     }
 
@@ -258,6 +271,11 @@ fn shortened(text: &str) -> String {
         Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
         None => text.to_owned(),
     }
+}
+
+/// What became of an event's failed bind, in a line.
+pub fn line(outcome: &Outcome, colour: ColorChoice) -> String {
+    coloured(format!("{LABEL}outcome:{LABEL:#} {}\n\n", printable(&sentence(outcome))), colour)
 }
 
 fn lost(loss: &Loss) -> String {

@@ -6,8 +6,8 @@ use std::{io, path::Path};
 use libsystemd::logging::{Priority, journal_send};
 
 use crate::{
-    event::{AgentNotice, AgentState, Event, Loss, Record},
-    sinks::Sink,
+    event::{AgentNotice, AgentState, Event, Loss, Outcome, Record, outcome::UnitKind},
+    sinks::{Sink, became::sentence},
     text::sanitize::printable,
 };
 
@@ -17,6 +17,8 @@ pub const REFUSED: &str = "ee4bb6a7fbbd40b990cd543f3ab2e727";
 pub const LOST: &str = "486eecfdac354f6f90d9a2e3edf96cdd";
 /// The entry about the agent itself.
 pub const AGENT: &str = "9774266f95a34eed863a935003f0f864";
+/// The one about what became of a failed bind.
+pub const OUTCOME: &str = "2e01abed993b4e358f3035d405661fcb";
 /// The field that has the record as in every other output.
 pub const RECORD: &str = "PORTWATCH_EVENT";
 
@@ -52,6 +54,10 @@ fn entry(record: &Record, is_alive: impl Fn(u32) -> bool) -> io::Result<Entry> {
         Record::Loss(loss) => {
             let message = format!("{} records were lost ({})", loss.count, printable(&loss.place));
             (Priority::Warning, message, lost(loss))
+        }
+        Record::Outcome(outcome) => {
+            let priority = if outcome.is_harm() { Priority::Warning } else { Priority::Info };
+            (priority, printable(&sentence(outcome)).into_owned(), became(outcome))
         }
         Record::Agent(notice) => (Priority::Info, agent_message(notice), agent(notice)),
     };
@@ -102,6 +108,34 @@ fn lost(loss: &Loss) -> Vec<(&'static str, String)> {
     ]
 }
 
+/// The unit is the failing process's, so that `journalctl --unit` shows it too.
+fn became(outcome: &Outcome) -> Vec<(&'static str, String)> {
+    let Outcome { id, protocol, address, port, tries, process, exit, unit, .. } = outcome;
+    // A container may be called like any unit.
+    let service = unit.as_ref().filter(|unit| unit.kind == UnitKind::Unit);
+    let of_user = service.is_some_and(|unit| unit.owner.is_some());
+    let service = service.map(|unit| unit.name.clone());
+    let fields = [
+        ("MESSAGE_ID", Some(OUTCOME.to_owned())),
+        ("OBJECT_SYSTEMD_UNIT", service.clone().filter(|_| !of_user)),
+        ("OBJECT_SYSTEMD_USER_UNIT", service.filter(|_| of_user)),
+        ("PORTWATCH_ID", Some(id.clone())),
+        ("PORTWATCH_OUTCOME", Some(outcome.outcome.to_string())),
+        ("PORTWATCH_AFTER_MS", Some(outcome.after_ms.to_string())),
+        ("PORTWATCH_TRIES", Some(tries.to_string())),
+        ("PORTWATCH_PROTOCOL", Some(protocol.to_string())),
+        ("PORTWATCH_ADDRESS", Some(address.to_string())),
+        ("PORTWATCH_PORT", Some(port.to_string())),
+        ("PORTWATCH_BOUND", outcome.bound.map(|bound| bound.to_string())),
+        ("PORTWATCH_PID", Some(process.pid.to_string())),
+        ("PORTWATCH_COMM", process.comm.clone()),
+        ("PORTWATCH_UNIT", unit.as_ref().map(|unit| unit.name.clone())),
+        ("PORTWATCH_EXIT_STATUS", exit.and_then(|exit| exit.status).map(|it| it.to_string())),
+        ("PORTWATCH_EXIT_SIGNAL", exit.and_then(|exit| exit.signal).map(|it| it.to_string())),
+    ];
+    fields.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+}
+
 fn agent(notice: &AgentNotice) -> Vec<(&'static str, String)> {
     vec![
         ("MESSAGE_ID", AGENT.to_owned()),
@@ -141,6 +175,20 @@ mod tests {
     #[test]
     fn what_a_machine_looks_for_is_a_field() {
         insta::assert_debug_snapshot!(fields(true));
+    }
+
+    #[test]
+    fn an_outcome_is_joined_by_the_id_and_says_what_a_machine_looks_for() {
+        let told: Vec<_> = crate::event::outcome::examples()
+            .into_iter()
+            .map(|outcome| {
+                let Entry { priority, message, mut fields } =
+                    entry(&Record::Outcome(Box::new(outcome)), |_| true).unwrap();
+                fields.retain(|(name, _)| *name != RECORD);
+                (priority as u8, message, fields)
+            })
+            .collect();
+        insta::assert_debug_snapshot!(told);
     }
 
     #[test]

@@ -10,9 +10,9 @@ use jiff::Timestamp;
 
 use crate::{
     diagnose::{Diagnosis, Move, words},
-    event::{Event, Record},
+    event::{Event, Outcome, Record},
     evidence::{Fact, Gap, Process, Protocol, Socket, State, SupervisorKind, TimeWait},
-    sinks::{Sink, human::command_line},
+    sinks::{Sink, became::sentence, human::command_line},
     text::sanitize::printable,
 };
 
@@ -41,11 +41,17 @@ impl<W: Write + Send> Sink for Markdown<W> {
             Record::Loss(loss) => {
                 format!("> {} records were lost ({}).\n\n", loss.count, prose(&loss.place))
             }
+            Record::Outcome(outcome) => line(outcome),
             Record::Agent(_) => return Ok(()),
         };
         self.out.write_all(text.as_bytes())?;
         self.out.flush()
     }
+}
+
+/// What became of an event's failed bind, as a quotation.
+pub fn line(outcome: &Outcome) -> String {
+    format!("> Outcome: {}.\n\n", prose(&sentence(outcome)))
 }
 
 /// Returns the note about one event.

@@ -27,7 +27,7 @@ enum Suite {
 /// kernels have.
 const CORE: &[&str] = &[
     "bound_only::", "causes::", "cost::", "gone::", "holder::", "listen_stage::", "netns::",
-    "protocols::", "tcp::", "time_wait::", "udp::",
+    "outcome::", "protocols::", "tcp::", "time_wait::", "udp::",
 ];
 
 pub const ALL: &[Scenario] = &[

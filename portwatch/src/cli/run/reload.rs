@@ -9,7 +9,7 @@ use tokio::{
 
 use super::{
     super::{error::Failure, settings, streams::say},
-    limit, manager, tuning,
+    follow, limit, manager, tuning,
 };
 use crate::{config::Settings, metrics::Metrics, pipeline::Controls};
 
@@ -101,12 +101,17 @@ impl<'a> Reload<'a> {
     }
 
     async fn take_over(&self, now: &Settings, controls: &Controls, metrics: &Metrics) {
-        if !now.same_outputs(self.started) || limit(now) != limit(self.started) {
-            say("portwatch: outputs, metrics and a storm window of 0s change only on restart");
+        let (other_limit, other_follow) =
+            (limit(now) != limit(self.started), follow(now) != follow(self.started));
+        if !now.same_outputs(self.started) || other_limit || other_follow {
+            say("portwatch: outputs, metrics and windows of 0s change only on restart");
         }
         let mut tuning = tuning(now);
-        if limit(now) != limit(self.started) {
+        if other_limit {
             tuning.storm_window = self.started.storm_window.0;
+        }
+        if other_follow {
+            tuning.outcome_window = self.started.outcome_window.0;
         }
         controls.tune(tuning).await;
         metrics.reloaded(true);

@@ -6,7 +6,7 @@ use crate::{
     diagnose::{
         Move, Risk,
         case::Case,
-        moves::{command, ending::end, quote},
+        moves::{command, ending::end, look_at, quote},
         responsibility::{self, Place, Responsible},
         workloads,
     },
@@ -39,7 +39,13 @@ pub fn stop(case: &Case, holder: &Process, why: &str) -> Vec<Move> {
             )]
         }
         Responsible::Loop(_) => vec![end(case, holder, why)],
-        Responsible::Nobody(place) => vec![end(case, holder, &format!("{why}; {}", told(place)))],
+        Responsible::Nobody(place) => match responsibility::carries(holder) {
+            Some(what) => vec![
+                look_at(holder, &format!("it carries {what}, which would end with it")),
+                end(case, holder, &format!("{why}; this ends {what}")),
+            ],
+            None => vec![end(case, holder, &format!("{why}; {}", told(place)))],
+        },
         Responsible::Unknown => vec![status(holder, why)],
     }
 }

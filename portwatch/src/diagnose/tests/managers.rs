@@ -1,7 +1,7 @@
 //! Who is told to stop a process, and why a signal would not do.
 
 use super::*;
-use crate::evidence::{Runtime, Supervisor, SupervisorKind, Voucher};
+use crate::evidence::{PortChoice, Runtime, Supervisor, SupervisorKind, Voucher};
 
 /// The older release at `cgroup`, kept running by a supervisor.
 fn kept_running(cgroup: &str, kind: SupervisorKind, name: &str) -> Process {
@@ -174,6 +174,34 @@ fn what_is_reserved_stays_reserved() {
     evidence.ephemeral = range("39999-40001");
     let first = diagnose(&evidence).moves[0].command.clone();
     assert_eq!(first.as_deref(), Some("systemctl stop batch.service"));
+}
+
+#[test]
+fn a_listener_that_asked_for_any_port_gets_another_one() {
+    let holder = || java(900, "0", "/system.slice/batch.service", "2026-06-08T14:00:00Z");
+    let chosen_by = |who| {
+        let mut row = socket(State::Listen, "0.0.0.0:40000", vec![holder()]);
+        row.port_chosen_by = who;
+        let mut evidence = evidence(vec![row]);
+        evidence.failure.port = 40_000;
+        evidence.ephemeral = Some(crate::evidence::Ephemeral {
+            low: 32_768,
+            high: 60_999,
+            reserved: String::new(),
+            usage: None,
+        });
+        diagnose(&evidence)
+    };
+    let by_kernel = chosen_by(Some(PortChoice::Kernel));
+    let commands: Vec<_> = by_kernel.moves.iter().map(|step| step.command.as_deref()).collect();
+    let reserve = "sysctl -w net.ipv4.ip_local_reserved_ports=40000";
+    assert_eq!(commands[..2], [Some(reserve), None]);
+    assert!(by_kernel.moves[1].why.starts_with("then restart batch.service"));
+    assert!(by_kernel.notes.iter().any(|note| note.contains("asked for any free port")));
+    for who in [None, Some(PortChoice::Program)] {
+        let first = chosen_by(who).moves[0].command.clone();
+        assert_ne!(first.as_deref(), Some(reserve), "{who:?}");
+    }
 }
 
 #[test]

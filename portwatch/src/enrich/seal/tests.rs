@@ -179,7 +179,7 @@ fn no_text_of_any_field_has_a_secret() {
     let raw = raw();
     let diagnosis = diagnose(&evidence);
     let mut history = History::default();
-    history.add(&evidence, &diagnosis, 1);
+    history.add("", &evidence, &diagnosis, 1);
     let report = history.report();
     let host = event::Host::default();
     let event = Event::new(&host, &raw, evidence.clone(), diagnosis);

@@ -25,6 +25,7 @@ const PATIENCE: Duration = Duration::from_millis(100);
 /// `.socket` units that are looked at.
 const MOST_UNITS: usize = 256;
 
+const UNIT: &str = "org.freedesktop.systemd1.Unit";
 const SERVICE: &str = "org.freedesktop.systemd1.Service";
 const SOCKET: &str = "org.freedesktop.systemd1.Socket";
 
@@ -126,6 +127,44 @@ pub fn service(
             exit: code.ok().and_then(exit_code).zip(status.ok()),
         };
         Ok(Service { restart: cut(&restart?), restarts: restarts.ok(), manager: pid, run, asked })
+    })
+}
+
+/// A manager's answer about a service after one of its processes has exited.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AfterExit {
+    /// `Result`: `success`, `exit-code`, `start-limit-hit` …
+    pub result: String,
+    /// `NRestarts`; `None` before systemd 235.
+    pub restarts: Option<u32>,
+    /// `ActiveState`: `active`, `activating`, `inactive`, `failed` …
+    pub state: String,
+    /// `MainPID`; 0 for none.
+    pub main_pid: Option<u32>,
+}
+
+/// Asks about a service whose process has exited, as [`service`] does.
+///
+/// # Errors
+/// As there.
+pub fn after_exit(
+    host: &Host,
+    owner: Option<u32>,
+    unit: &str,
+    deadline: Instant,
+) -> Result<AfterExit, Failure> {
+    let path = object_path(unit);
+    within(host, deadline, async {
+        let manager = Manager::connect(host, owner).await?;
+        let (result, restarts, state, main_pid) = tokio::join!(
+            manager.property::<String>(&path, SERVICE, "Result"),
+            manager.property::<u32>(&path, SERVICE, "NRestarts"),
+            manager.property::<String>(&path, UNIT, "ActiveState"),
+            manager.property::<u32>(&path, SERVICE, "MainPID"),
+        );
+        manager.leave().await;
+        let (result, state) = (cut(&result?), cut(&state?));
+        Ok(AfterExit { result, restarts: restarts.ok(), state, main_pid: main_pid.ok() })
     })
 }
 

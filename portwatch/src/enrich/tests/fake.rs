@@ -159,6 +159,7 @@ pub fn refused(netns: u32) -> RawFailure {
             kernel_thread: false,
         },
         source: bytemuck::Zeroable::zeroed(),
+        watch: None,
     }
 }
 

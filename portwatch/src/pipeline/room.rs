@@ -1,36 +1,36 @@
 //! Bounded tables that tenants share: the one with the largest share, in entries or in bytes,
 //! loses an entry.
 
-use std::{collections::HashMap, hash::Hash, time::Instant};
+use std::{collections::HashMap, hash::Hash};
 
 use portwatch_common::Tenant;
 
 /// Removes one entry from a table that has `most`, to make space for another: the oldest of
 /// the control group with most entries, of the user with most. `owner` returns an entry's
 /// tenant and age.
-pub fn make_room<K: Clone + Eq + Hash, V>(
+pub fn make_room<K: Clone + Eq + Hash, V, A: Ord>(
     table: &mut HashMap<K, V>,
     most: usize,
-    owner: impl Fn(&V) -> (Tenant, Instant),
+    owner: impl Fn(&V) -> (Tenant, A),
 ) -> Option<V> {
     if table.len() < most { None } else { take_of_most(table, |_| 1, owner) }
 }
 
 /// The same for entries of different sizes: removes one if the sum of all is above `most`.
-pub fn shrink<K: Clone + Eq + Hash, V>(
+pub fn shrink<K: Clone + Eq + Hash, V, A: Ord>(
     table: &mut HashMap<K, V>,
     most: usize,
     size: impl Fn(&V) -> usize,
-    owner: impl Fn(&V) -> (Tenant, Instant),
+    owner: impl Fn(&V) -> (Tenant, A),
 ) -> Option<V> {
     let all: usize = table.values().map(&size).sum();
     if all <= most { None } else { take_of_most(table, size, owner) }
 }
 
-fn take_of_most<K: Clone + Eq + Hash, V>(
+fn take_of_most<K: Clone + Eq + Hash, V, A: Ord>(
     table: &mut HashMap<K, V>,
     size: impl Fn(&V) -> usize,
-    owner: impl Fn(&V) -> (Tenant, Instant),
+    owner: impl Fn(&V) -> (Tenant, A),
 ) -> Option<V> {
     let user = largest(table.values().map(|value| (owner(value).0.user, size(value))))?;
     let of_user = |value: &&V| owner(value).0.user == user;
@@ -54,7 +54,7 @@ fn largest<T: Copy + Eq + Hash + Ord>(all: impl Iterator<Item = (T, usize)>) -> 
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use super::*;
 

@@ -1,0 +1,289 @@
+//! Outcomes of failed binds. A failing process and its descendants are followed until they
+//! exit, and the port is awaited. While nothing is followed, one load ends each program.
+//!
+//! User space removes entries from both tables. A process that does not fit is not followed;
+//! the record of each failed bind says whether its process is.
+
+use aya_ebpf::{
+    bindings::task_struct,
+    helpers::{bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid},
+};
+use portwatch_common::{
+    Attempt, Awaited, AwaitedPort, BINDS, BINDS_OF_PORT, FORKS, Followed, Port, Tenant, Watched,
+    followed, followed_flag,
+};
+
+use crate::{
+    layout::load,
+    maps::{AWAITED, FAILURES, FOLLOWING, WATCHED, count_unfollowed},
+    task,
+};
+
+/// `SIGNAL_GROUP_EXIT` (include/linux/sched/signal.h).
+const SIGNAL_GROUP_EXIT: u32 = 4;
+
+/// Whether processes are followed at all. Set by user space before load.
+#[unsafe(no_mangle)]
+static FOLLOW: u32 = 0;
+
+/// Returns whether any process is followed now.
+#[inline(always)]
+pub fn is_active() -> bool {
+    // SAFETY: the static is a plain integer; volatile keeps the compiler from folding in the
+    // value that it was built with. The map's value is one as well.
+    unsafe {
+        core::ptr::read_volatile(&raw const FOLLOW) != 0
+            && FOLLOWING
+                .get_ptr(0)
+                .is_some_and(|following| core::ptr::read_volatile(following) != 0)
+    }
+}
+
+/// Follows the current process, whose `attempt` failed. Returns [`Watched::own_ns`], or 0 if
+/// it is not followed.
+#[inline(always)]
+pub fn begin(attempt: &Attempt, tenant: &Tenant, now: u64) -> u64 {
+    // SAFETY: as above.
+    if unsafe { core::ptr::read_volatile(&raw const FOLLOW) } == 0 {
+        return 0;
+    }
+    let own_ns = watch(tenant, now);
+    if own_ns == 0 || !await_port(attempt, tenant, now) {
+        return 0;
+    }
+    // After both, so that a program that sees this value finds them.
+    if let Some(following) = FOLLOWING.get_ptr_mut(0) {
+        // SAFETY: a plain store to the map's value.
+        unsafe { core::ptr::write_volatile(following, 1) };
+    }
+    own_ns
+}
+
+#[inline(always)]
+fn watch(tenant: &Tenant, now: u64) -> u64 {
+    let pid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    let started_ns = task::started_ns();
+    if let Some(watched) = WATCHED.get_ptr_mut(pid) {
+        // SAFETY: aligned accesses to the map's value. Another thread of the process may write
+        // equally good values at the same time.
+        unsafe {
+            // Where the start is unknown, its end has removed an earlier process's entry.
+            if (*watched).started_ns == started_ns || started_ns == 0 {
+                if (*watched).own_ns == 0 {
+                    (*watched).own_ns = now;
+                }
+                (*watched).last_ns = now;
+                (*watched).tenant = *tenant;
+                (*watched).binds_left = BINDS;
+                return (*watched).own_ns;
+            }
+        }
+    }
+    let new = Watched {
+        own_ns: now,
+        root_ns: 0,
+        last_ns: now,
+        started_ns,
+        tenant: *tenant,
+        root: 0,
+        binds_left: BINDS,
+        forks_left: FORKS,
+        flags: 0,
+        reserved: 0,
+    };
+    if WATCHED.insert(pid, new, 0).is_ok() { now } else { 0 }
+}
+
+#[inline(always)]
+fn await_port(attempt: &Attempt, tenant: &Tenant, now: u64) -> bool {
+    let awaited =
+        Awaited { last_ns: now, tenant: *tenant, binds_left: BINDS_OF_PORT, reserved: [0; 6] };
+    AWAITED.insert(port_of(attempt, tenant.user), awaited, 0).is_ok()
+}
+
+#[inline(always)]
+fn port_of(attempt: &Attempt, user: u32) -> AwaitedPort {
+    let port = Port {
+        netns_cookie: attempt.netns_cookie,
+        port: attempt.port,
+        protocol: attempt.protocol,
+        reserved: 0,
+    };
+    AwaitedPort { port, user, reserved: 0 }
+}
+
+/// Sends the current process's successful `attempt`, if it or its port is in a table. Called
+/// only while [`is_active`].
+#[inline(always)]
+pub fn bound(attempt: &Attempt) {
+    let pid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    let watched = WATCHED.get_ptr_mut(pid).unwrap_or(core::ptr::null_mut());
+    // Clients bind port 0 all the time.
+    if attempt.port == 0 && watched.is_null() {
+        return;
+    }
+    let user = task::tenant().user;
+    let awaited = AWAITED.get_ptr_mut(port_of(attempt, user)).unwrap_or(core::ptr::null_mut());
+    let mut record = empty();
+    // SAFETY: aligned accesses to the values of maps, which stay valid while this program
+    // runs. Two processors that decrement one number at once may decrement it only once.
+    unsafe {
+        if !watched.is_null() {
+            record.own_ns = (*watched).own_ns;
+            record.root_ns = (*watched).root_ns;
+            record.root = (*watched).root;
+            record.tenant = (*watched).tenant;
+        }
+        if !awaited.is_null() {
+            if (*awaited).binds_left == 0 {
+                return;
+            }
+            (*awaited).binds_left -= 1;
+            if watched.is_null() {
+                record.tenant = (*awaited).tenant;
+            }
+        } else {
+            // Another port, by a followed process.
+            if watched.is_null() || attempt.port == 0 || (*watched).binds_left == 0 {
+                return;
+            }
+            (*watched).binds_left -= 1;
+        }
+    }
+    record.kind = followed::BOUND;
+    record.pid = pid;
+    record.netns_cookie = attempt.netns_cookie;
+    record.netns_inode = attempt.netns_inode;
+    record.address = attempt.address;
+    record.port = attempt.port;
+    record.family = attempt.family;
+    record.protocol = attempt.protocol;
+    record.stage = attempt.stage;
+    record.parent = task::parent();
+    send(&mut record);
+}
+
+/// Follows a process that a followed process, the current one, has started.
+#[inline(always)]
+pub fn forked(parent: *const task_struct, child: *const task_struct) {
+    let (pid, number) = (load!(parent, task_tgid, u32), load!(child, task_tgid, u32));
+    if pid == number {
+        // A thread.
+        return;
+    }
+    let Some(watched) = WATCHED.get_ptr_mut(pid) else {
+        return;
+    };
+    let started_ns = load!(child, task_start_boottime, u64);
+    let mut record = empty();
+    // SAFETY: as in `bound`.
+    let new = unsafe {
+        if (*watched).forks_left == 0 {
+            (*watched).flags |= followed_flag::MORE_FORKS;
+            return;
+        }
+        // A part of what is left: the sum is bounded however the tree grows.
+        let given = ((*watched).forks_left - 1) / 8;
+        (*watched).forks_left -= given + 1;
+        // A process that has failed itself is the root of those that it starts.
+        let is_root = (*watched).own_ns != 0;
+        Watched {
+            own_ns: 0,
+            root_ns: if is_root { (*watched).own_ns } else { (*watched).root_ns },
+            last_ns: task::now(),
+            started_ns,
+            tenant: (*watched).tenant,
+            root: if is_root { pid } else { (*watched).root },
+            binds_left: BINDS,
+            forks_left: given,
+            flags: 0,
+            reserved: 0,
+        }
+    };
+    if WATCHED.insert(number, new, 0).is_err() {
+        // SAFETY: as in `bound`.
+        unsafe { (*watched).flags |= followed_flag::MORE_FORKS };
+        return;
+    }
+    record.kind = followed::FORKED;
+    record.pid = pid;
+    record.root_ns = new.root_ns;
+    record.root = new.root;
+    record.tenant = new.tenant;
+    record.value = number;
+    send(&mut record);
+}
+
+/// Sends the exit of a followed process, if this thread is its last.
+#[inline(always)]
+pub fn exited(task: *const task_struct) {
+    let pid = load!(task, task_tgid, u32);
+    let Some(watched) = WATCHED.get_ptr(pid) else {
+        return;
+    };
+    let signal = load!(task, task_signal, *const u8);
+    // Two threads that exit at once may both see that none is left.
+    if load!(signal, signal_live, i32) > 0 {
+        return;
+    }
+    // As in `wait_task_zombie` (kernel/exit.c).
+    let code = if load!(signal, signal_flags, u32) & SIGNAL_GROUP_EXIT != 0 {
+        load!(signal, signal_exit_code, u32)
+    } else {
+        let leader = load!(task, task_group_leader, *const task_struct);
+        load!(leader, task_exit_code, u32)
+    };
+    let mut record = empty();
+    // SAFETY: as in `bound`.
+    unsafe {
+        record.own_ns = (*watched).own_ns;
+        record.root_ns = (*watched).root_ns;
+        record.root = (*watched).root;
+        record.tenant = (*watched).tenant;
+        record.flags = (*watched).flags;
+    }
+    record.kind = followed::EXITED;
+    record.pid = pid;
+    record.value = code;
+    // Only one of them finds the entry.
+    if WATCHED.remove(pid).is_ok() {
+        send(&mut record);
+    }
+}
+
+#[inline(always)]
+fn empty() -> Followed {
+    Followed {
+        at_ns: 0,
+        own_ns: 0,
+        root_ns: 0,
+        tenant: Tenant { cgroup_id: 0, user: 0, reserved: 0 },
+        cgroup_id: 0,
+        netns_cookie: 0,
+        address: [0; 16],
+        netns_inode: 0,
+        pid: 0,
+        root: 0,
+        value: 0,
+        flags: 0,
+        port: 0,
+        family: 0,
+        protocol: 0,
+        stage: 0,
+        kind: 0,
+        parent: 0,
+        comm: [0; 16],
+    }
+}
+
+/// Adds the time and the current task, and sends the record.
+#[inline(always)]
+fn send(record: &mut Followed) {
+    record.at_ns = task::now();
+    // SAFETY: the helper has no preconditions.
+    record.cgroup_id = unsafe { bpf_get_current_cgroup_id() };
+    record.comm = bpf_get_current_comm().unwrap_or([0; 16]);
+    if FAILURES.output::<Followed>(&*record, 0).is_err() {
+        count_unfollowed();
+    }
+}

@@ -1,0 +1,34 @@
+//! Asks service managers about a unit after one of its processes has exited. For a thread of
+//! its own, because a manager may answer slowly.
+
+use std::time::{Duration, Instant};
+
+use super::{host::Host, supervisors::systemd};
+pub use systemd::{AfterExit, Failure};
+
+/// How long a manager may take.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The managers of the system and of its users.
+pub struct Managers(Host);
+
+impl Managers {
+    /// Returns those of the running host.
+    pub fn current() -> Self {
+        Self(Host::current())
+    }
+
+    /// Asks the one that runs the unit.
+    ///
+    /// # Errors
+    /// There is no systemd, or it does not answer.
+    pub fn after_exit(&self, owner: Option<u32>, unit: &str) -> Result<AfterExit, Failure> {
+        let deadline = Instant::now() + PATIENCE;
+        systemd::after_exit(&self.0, owner, unit, deadline)
+    }
+
+    /// Returns whether the host runs systemd at all.
+    pub fn are_there(&self) -> bool {
+        systemd::is_running(&self.0)
+    }
+}

@@ -1,0 +1,74 @@
+//! Records of followed processes that were lost: an outcome may be wrong then.
+
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use aya::Ebpf;
+use portwatch_common::Tenant;
+
+use crate::kernel::follow::Unfollowed;
+
+/// Users that are counted apart. More share a count.
+const USERS: usize = 64;
+
+/// Counts them.
+pub struct Unseen {
+    /// Those that the ring buffer had no space for.
+    ring: OnceLock<Option<Unfollowed>>,
+    /// Those that the queue had no space for, by user.
+    queue: [AtomicU64; USERS],
+}
+
+impl Default for Unseen {
+    fn default() -> Self {
+        Self { ring: OnceLock::new(), queue: [const { AtomicU64::new(0) }; USERS] }
+    }
+}
+
+impl Unseen {
+    /// Counts those of the loaded object's ring buffer, too.
+    pub fn of_ring(&self, ebpf: &Ebpf) {
+        self.ring.get_or_init(|| Unfollowed::of(ebpf));
+    }
+
+    /// The queue dropped one.
+    pub fn add(&self, tenant: Tenant) {
+        self.of(tenant).fetch_add(1, Relaxed);
+    }
+
+    /// Returns how many may belong to a tenant.
+    pub fn by(&self, tenant: Tenant) -> u64 {
+        self.in_ring() + self.of(tenant).load(Relaxed)
+    }
+
+    /// Returns how many there are.
+    pub fn total(&self) -> u64 {
+        self.in_ring() + self.queue.iter().map(|count| count.load(Relaxed)).sum::<u64>()
+    }
+
+    fn of(&self, tenant: Tenant) -> &AtomicU64 {
+        let place = usize::try_from(tenant.user).unwrap_or(0) % USERS;
+        // The remainder is always a place in the array.
+        self.queue.get(place).unwrap_or(&self.queue[0])
+    }
+
+    fn in_ring(&self) -> u64 {
+        let ring = self.ring.get().and_then(Option::as_ref);
+        ring.and_then(Unfollowed::count).unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_losses_of_one_user_are_not_those_of_another() {
+        let (unseen, one) = (Unseen::default(), Tenant { user: 1000, ..Tenant::default() });
+        unseen.add(one);
+        let other = Tenant { user: 1001, ..one };
+        assert_eq!((unseen.by(one), unseen.by(other), unseen.total()), (1, 0, 1));
+    }
+}
