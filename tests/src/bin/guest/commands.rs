@@ -168,7 +168,8 @@ pub fn a_machine(stage: &mut Stage) {
     assert_eq!(first_command(&event), "machinectl status web", "\n{event}");
     let shown = shell("machinectl status web");
     assert!(shown.contains("Leader:") && shown.contains("/server"), "{shown}");
-    assert!(event.advice(0).contains("machinectl poweroff web"), "{event}");
+    let steps = event.at("/diagnosis/moves").to_string();
+    assert!(steps.contains("machinectl poweroff web"), "{event}");
 }
 
 /// A container of a user's own engine: shown by its list, and stopped by its name where the engine
