@@ -168,36 +168,8 @@ pub fn a_machine(stage: &mut Stage) {
     assert_eq!(first_command(&event), "machinectl status web", "\n{event}");
     let shown = shell("machinectl status web");
     assert!(shown.contains("Leader:") && shown.contains("/server"), "{shown}");
-    assert!(event.advice(0).contains("machinectl poweroff web"), "{event}");
-}
-
-/// A container of a user's own engine: shown by its list, and stopped by its name where the engine
-/// says which it is.
-pub fn a_container_of_a_user(stage: &mut Stage) {
-    linger();
-    shell(&format!(
-        "mkdir -p /tmp/image && cp {PAYLOAD}/server /tmp/image/server && \
-         tar -C /tmp/image -cf /tmp/image.tar . && chmod 644 /tmp/image.tar"
-    ));
-    let podman = |arguments: &str| shell(&as_deploy(&format!("env -C / podman {arguments} 2>&1")));
-    podman("import /tmp/image.tar app:2.3.9");
-    podman("run --detach --name web --publish 8110:80 app:2.3.9 /server 0.0.0.0:80");
-    podman("run --detach --name other --publish 8111:80 app:2.3.9 /server 0.0.0.0:80");
-    stage.service("app.service", "/opt/app/app-2.4.2 0.0.0.0:8110");
-    let event = stage.is_refused("app.service");
-    event.includes(&json!({"diagnosis": {"holder": {"class": "container_proxy"}}}));
-    let shown = paste(&event);
-    assert!(shown.contains("8110->80") && shown.contains("web"), "{shown}\n{event}");
-    assert!(event.advice(0).contains("podman stop"), "{event}");
-    // With its API the engine names the container.
-    shell(&as_deploy("systemctl --user start podman.socket"));
-    let event = stage.is_refused("app.service");
-    assert!(first_command(&event).ends_with(" podman stop web"), "\n{event}");
-    paste(&event);
-    stage.starts("app.service");
-    assert!(podman("ps").contains("other"));
-    podman("rm --all --force --time 0");
-    end_linger();
+    let steps = event.at("/diagnosis/moves").to_string();
+    assert!(steps.contains("machinectl poweroff web"), "{event}");
 }
 
 /// A unit of a user with a socket: both are the user's manager's.

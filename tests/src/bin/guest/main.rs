@@ -34,7 +34,7 @@ const PAYLOAD: &str = "/opt/payload";
 type Scenario = (&'static str, fn(&mut Stage));
 
 /// In this order: they share one machine and one agent.
-const SCENARIOS: [Scenario; 34] = [
+const SCENARIOS: [Scenario; 33] = [
     ("the_service_is_confined", package::the_service_is_confined),
     ("old_release_in_another_unit", units::old_release_in_another_unit),
     ("restarted_after_a_kill", units::restarted_after_a_kill),
@@ -62,7 +62,6 @@ const SCENARIOS: [Scenario; 34] = [
     ("started_by_at", commands::started_by_at),
     ("started_by_cron", commands::started_by_cron),
     ("a_machine", commands::a_machine),
-    ("a_container_of_a_user", commands::a_container_of_a_user),
     ("the_journal_is_restarted", package::the_journal_is_restarted),
     ("each_capability_is_needed", rights::each_capability_is_needed),
     ("upgrade", package::upgrade),

@@ -20,10 +20,10 @@ use crate::{
 };
 
 /// In addition to the essential ones.
-const PACKAGES: [&str; 19] = [
-    "at", "busybox-static", "cron", "crun", "dbus", "dbus-user-session", "docker-cli", "docker.io",
-    "iproute2", "iptables", "kmod", "libpam-systemd", "passt", "podman", "procps", "systemd",
-    "systemd-container", "systemd-sysv", "uidmap",
+const PACKAGES: [&str; 15] = [
+    "at", "busybox-static", "cron", "dbus", "dbus-user-session", "docker-cli", "docker.io",
+    "iproute2", "iptables", "kmod", "libpam-systemd", "procps", "systemd", "systemd-container",
+    "systemd-sysv",
 ];
 
 /// Services of those that scenarios start themselves.
@@ -34,7 +34,7 @@ const STARTED_LATER: [&str; 5] =
 const LEFT_OUT: [&str; 3] = ["/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/man/*"];
 
 /// Includes space for what is written while it runs.
-const SIZE: &str = "1280M";
+const SIZE: &str = "1G";
 
 /// What the guest runs after its start. Its output goes to the second serial port, followed by
 /// its exit status; then the kernel's own warnings.
