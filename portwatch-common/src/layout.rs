@@ -38,6 +38,12 @@ pub struct Layout {
     pub sk_uid: u32,
     /// `sock.sk_socket`, a pointer to `socket`.
     pub sk_socket: u32,
+    /// The byte that holds `sock.sk_userlocks`; [`ABSENT`] as well if it spans two.
+    pub sk_userlocks: u32,
+    /// Its bit in that byte.
+    pub sk_userlocks_bit: u32,
+    /// `inet_sock.inet_sport`, big-endian u16: the local port, also after it was released.
+    pub inet_sport: u32,
     /// `socket.file`, a pointer.
     pub socket_file: u32,
     /// `unix_sock.scm_stat.nr_fds`, i32: descriptors on their way to it.

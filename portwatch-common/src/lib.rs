@@ -7,11 +7,15 @@
 
 use bytemuck::{Pod, Zeroable};
 
+mod connection;
 mod follow;
 mod layout;
 mod record;
 mod source;
 
+pub use connection::{
+    CLOSED, CONNECTIONS, Closed, Connection, Connections, OLDEST_CLOSED, SocketOptions,
+};
 pub use follow::{
     AWAITED, Awaited, AwaitedPort, BINDS, BINDS_OF_PORT, FORKS, Followed, WATCHED, Watched,
     followed, followed_flag,
@@ -65,6 +69,10 @@ pub mod flag {
     pub const KERNELS_OWN: u16 = 1 << 7;
     /// [`Attempt::address`](super::Attempt::address) could not be read.
     pub const ADDRESS_UNSEEN: u16 = 1 << 8;
+    /// The program asked for the port by its number (`SOCK_BINDPORT_LOCK`).
+    pub const PORT_ASKED: u16 = 1 << 9;
+    /// [`PORT_ASKED`] says so: only a listener's does, because a bind sets it last.
+    pub const PORT_ASKED_KNOWN: u16 = 1 << 10;
 }
 
 /// Bits of [`Task::flags`].

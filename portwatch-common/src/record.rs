@@ -86,7 +86,7 @@ impl Owner {
 }
 
 /// 2^32 / the golden ratio: products of near numbers are far apart.
-const PHI: u32 = 0x9e37_79b9;
+pub(crate) const PHI: u32 = 0x9e37_79b9;
 
 /// Bytes of a command line that are recorded.
 pub const RECORD_CMDLINE_LEN: usize = 128;

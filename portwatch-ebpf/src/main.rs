@@ -24,6 +24,7 @@ mod hooks {
     pub mod tracepoint;
 }
 mod call;
+mod connection;
 mod follow;
 mod layout;
 mod limit;

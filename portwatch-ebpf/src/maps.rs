@@ -5,8 +5,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
 };
 use portwatch_common::{
-    Arguments, Attempt, Awaited, AwaitedPort, CGROUP_PATH, Connected, Crowd, Culprit, Owner,
-    PORT_NUMBERS, PortUse, Source, SourceUse, Tenant, Watched, loss, port_bit,
+    Arguments, Attempt, Awaited, AwaitedPort, CGROUP_PATH, Closed, Connected, Connections, Crowd,
+    Culprit, Owner, PORT_NUMBERS, PortUse, Source, SourceUse, Tenant, Watched, loss, port_bit,
 };
 
 /// The ring buffer to user space: about 1,600 records.
@@ -80,6 +80,15 @@ pub static PORTS: Array<PortUse> = Array::with_max_entries(portwatch_common::POR
 /// The kinds of TCP connections there have been, by local port, in any namespace.
 #[map]
 pub static CONNECTED: Array<Connected> = Array::with_max_entries(PORT_NUMBERS, 0);
+
+/// The options of TCP connections, by [`Connections::slot`].
+#[map]
+pub static CONNECTIONS: Array<Connections> =
+    Array::with_max_entries(portwatch_common::CONNECTIONS, 0);
+
+/// The options of closed TCP connections, by [`Closed::slot`].
+#[map]
+pub static CLOSED: Array<Closed> = Array::with_max_entries(portwatch_common::CLOSED, 0);
 
 /// The paths of removed control groups, by their id; they end with a NUL.
 #[map]

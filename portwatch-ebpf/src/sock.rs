@@ -1,6 +1,6 @@
 //! A socket, as the kernel's `struct sock` describes it when the bind fails.
 
-use aya_ebpf::helpers::bpf_get_socket_cookie;
+use aya_ebpf::helpers::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock};
 use portwatch_common::{Attempt, flag, helper};
 
 use crate::layout::{has, load, load_at, offset};
@@ -11,10 +11,21 @@ pub const AF_INET6: u16 = 10;
 pub const TCP_ESTABLISHED: u8 = 1;
 /// `TCP_SYN_SENT`.
 pub const TCP_SYN_SENT: u8 = 2;
+/// `TCP_FIN_WAIT1`.
+pub const TCP_FIN_WAIT1: u8 = 4;
+/// `TCP_FIN_WAIT2`.
+pub const TCP_FIN_WAIT2: u8 = 5;
+/// `TCP_LAST_ACK`.
+pub const TCP_LAST_ACK: u8 = 9;
 /// `TCP_LISTEN`.
 pub const TCP_LISTEN: u8 = 10;
 /// `TCP_CLOSE`.
 pub const TCP_CLOSE: u8 = 7;
+/// `TCP_CLOSING`.
+pub const TCP_CLOSING: u8 = 11;
+
+/// A bit of `sk_userlocks` (include/net/sock.h).
+const SOCK_BINDPORT_LOCK: u32 = 8;
 
 /// `struct sock`, opaque: its fields are read through the layout.
 pub enum Sock {}
@@ -69,7 +80,7 @@ pub fn describe(sk: *const Sock, attempt: &mut Attempt) {
     (attempt.netns_inode, attempt.netns_cookie) = netns(net);
 }
 
-/// Reuse and v6only bits as [`flag`]s. Without branches: up to 6.1 the verifier follows every
+/// Reuse and v6only bits as [`flag`]s, and whether the port was asked for. Without branches: up to 6.1 the verifier follows every
 /// combination of them through all later code.
 #[inline(always)]
 pub fn options(sk: *const Sock) -> u16 {
@@ -83,7 +94,25 @@ pub fn options(sk: *const Sock) -> u16 {
         reuseport * u32::from(flag::REUSEPORT),
         v6only * u32::from(flag::V6ONLY),
     ];
-    flag::REUSE_KNOWN | flag::V6ONLY_KNOWN | (set[0] | set[1] | set[2]) as u16
+    flag::REUSE_KNOWN | flag::V6ONLY_KNOWN | (set[0] | set[1] | set[2]) as u16 | port_asked(sk)
+}
+
+/// Whether the program asked for the port by its number. A bind sets that last, so it is known
+/// once the socket starts to listen.
+#[inline(always)]
+fn port_asked(sk: *const Sock) -> u16 {
+    if !has!(sk_userlocks) {
+        return 0;
+    }
+    let byte = u32::from(load!(sk, sk_userlocks, u8));
+    let asked = (byte >> (offset!(sk_userlocks_bit) & 7) & SOCK_BINDPORT_LOCK) / SOCK_BINDPORT_LOCK;
+    (asked * u32::from(flag::PORT_ASKED)) as u16
+}
+
+/// The [`flag`] that this is known, for a socket that starts to listen.
+#[inline(always)]
+pub fn port_asked_known() -> u16 {
+    if has!(sk_userlocks) { flag::PORT_ASKED_KNOWN } else { 0 }
 }
 
 /// The inode in sockfs, and whether the socket is one of the kernel's own: it has a `struct
@@ -121,4 +150,18 @@ pub fn cookie(sk: *const Sock) -> u64 {
     }
     // SAFETY: `sk` is a BTF pointer to a full socket.
     unsafe { bpf_get_socket_cookie(sk.cast_mut().cast()) }
+}
+
+/// The local port of a TCP socket. An accepted connection that closes has already released it;
+/// only `inet_sport` still has it, which is no field of `struct sock`. 0 if that is not a TCP
+/// socket.
+#[inline(always)]
+pub fn local_port(sk: *const Sock) -> u16 {
+    let port = load!(sk, sk_num, u16);
+    if port != 0 || !has!(inet_sport) {
+        return port;
+    }
+    // SAFETY: `sk` is a BTF pointer to a full socket.
+    let tcp = unsafe { bpf_skc_to_tcp_sock(sk.cast_mut().cast()) };
+    if tcp.is_null() { 0 } else { u16::from_be(load!(tcp, inet_sport, u16)) }
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::evidence::{Evidence, Time};
 
+mod asked;
 mod case;
 mod cause;
 mod holder;

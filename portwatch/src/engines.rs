@@ -10,6 +10,7 @@ mod crio;
 mod docker;
 mod incus;
 mod lxc;
+mod nerdctl;
 mod podman;
 
 /// A container engine.
@@ -30,6 +31,8 @@ pub enum Engine {
     Lxc,
     /// Incus or LXD, by the helper that holds a port for one of its instances.
     Incus,
+    /// nerdctl, for containerd without the kubelet.
+    Nerdctl,
 }
 
 impl Engine {
@@ -42,6 +45,7 @@ impl Engine {
             Self::Crio => &crio::ENGINE,
             Self::Lxc => &lxc::ENGINE,
             Self::Incus => &incus::ENGINE,
+            Self::Nerdctl => &nerdctl::ENGINE,
         }
     }
 }
@@ -75,7 +79,10 @@ pub struct Spec {
     pub proxies: &'static [Proxy],
     /// The command that stops a container, up to the container.
     pub stop: &'static str,
-    /// The same for the engine of the user `{uid}`, called `{user}`: the first whose
+    /// The command that shows a container which has a whole system in it, up to the container,
+    /// and what stops it; `None` if a container runs one program.
+    pub whole: Option<(&'static str, &'static str)>,
+    /// As `stop`, for the engine of the user `{uid}`, called `{user}`: the first whose
     /// placeholders are all known is used. Empty if only root runs the engine.
     pub users_stop: &'static [&'static str],
     /// The command that shows the containers of a user's engine, as in `users_stop`.
@@ -101,6 +108,7 @@ impl Spec {
         netns: None,
         proxies: &[],
         stop: "",
+        whole: None,
         users_stop: &[],
         users_list: &[],
         list: docker::LIST,

@@ -25,6 +25,7 @@ mod exhaustion;
 mod holders;
 mod hooked;
 pub mod host;
+pub(crate) mod inherited;
 pub mod managers;
 mod memory;
 pub(crate) mod netns;
@@ -232,6 +233,7 @@ impl<'a> Look<'a> {
         }
         let process = by.map(|raw| processes::failing(host, records, raw, &mut gaps));
         record::recall_options(records, &mut found.sockets);
+        record::recall_port_choice(records, &mut found.sockets);
         Listed { failure, process: process.unwrap_or_default(), netns, diag, found, gaps }
     }
 
@@ -314,6 +316,7 @@ impl<'a> Look<'a> {
         supervisors.describe_all(host, &mut evidence, deadline);
         containers.describe_all(host, &mut evidence, deadline);
         netns::note_strangers(host, &mut evidence);
+        netns::note_resident(host, &mut evidence, deadline);
         containers::name_netns(host, &mut evidence);
         evidence.gaps.extend(host.unread());
         Described(evidence)
@@ -326,6 +329,7 @@ impl<'a> Look<'a> {
             failure,
             culprit: self.culprit(),
             netns_cookie: self.bind.netns_cookie,
+            netns_inode: self.bind.netns_inode,
             everything: self.by.is_none(),
         }
     }

@@ -24,7 +24,7 @@ pub use process::{
     Cgroup, ExitCode, Pod, Process, ProcessState, Runtime, Sigterm, Supervisor, Voucher, Workload,
     user_of_cgroup,
 };
-pub use socket::{Binder, Origin, Socket, State, Unheld};
+pub use socket::{Binder, Origin, PortChoice, Socket, State, Unheld};
 pub use texts::Texts;
 pub use time::Time;
 
@@ -195,6 +195,10 @@ pub struct Netns {
     pub name: Option<String>,
     /// Whether it is the host's namespace, the one of pid 1.
     pub host: Option<bool>,
+    /// A process in it other than the failing one, through which it can be entered; searched
+    /// where neither a name nor a holder leads there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
 }
 
 /// Skips facts in JSON that are false.
@@ -233,7 +237,7 @@ impl Evidence {
                 cookie: Some(1),
             },
             process,
-            netns: Netns { inode: Some(1), cookie: Some(1), name: None, host: Some(true) },
+            netns: Netns { inode: Some(1), cookie: Some(1), host: Some(true), ..Netns::default() },
             sockets,
             time_wait: TimeWait::default(),
             connections: Connections::default(),

@@ -201,7 +201,16 @@ impl Spec {
                     let named = part(kind, text)?;
                     // An option in its place is one more option (erl's -extra).
                     pending = (is_next && named.is_none()).then_some(text);
-                    parts.extend(named);
+                    match named {
+                        // Where operands are not what is run, an option names that (erl -extra).
+                        Some(named) if self.operand.is_none() => {
+                            let runner = self.run(named, parts)?;
+                            if runner.is_some() {
+                                return Ok(runner);
+                            }
+                        }
+                        named => parts.extend(named),
+                    }
                 }
                 Meaning::Operand => {
                     let command = commands.iter().find(|(name, _)| *name == argument);

@@ -254,11 +254,11 @@ fn forward_kernel_log(ebpf: &mut Ebpf) {
 struct Intake {
     ring: Ring,
     limits: Limits,
+    ignored_ports: IgnoredPorts,
     following: Following,
     /// When old entries are removed next; `None` while nothing is followed.
     sweep: Option<Instant>,
     outcome_window: Duration,
-    ignored_ports: IgnoredPorts,
     slot: Slot,
     handover: Handover,
 }

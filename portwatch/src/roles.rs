@@ -5,6 +5,7 @@
 use crate::{
     engines,
     evidence::{Process, Voucher},
+    supervisors::{Home, pm2},
 };
 
 /// What a process is to others by its name.
@@ -23,17 +24,29 @@ pub enum Role {
 }
 
 /// A daemon that listens itself for the programs that it runs.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct AppDaemon {
     /// What it calls them.
     pub apps: &'static str,
-    /// The command that shows them.
-    pub list: &'static str,
+    /// The command that shows them: its program, and what follows.
+    pub list: (&'static str, &'static str),
+    /// Its options that name its configuration, where its command takes the first of them too.
+    pub config: &'static [&'static str],
+    /// The variable that leads its command to it, and its value by its arguments.
+    pub home: Option<Home>,
     /// What to do then.
     pub then: &'static str,
     /// Whether each user has one, so that the command is given as its user.
     pub per_user: bool,
 }
+
+impl PartialEq for AppDaemon {
+    fn eq(&self, other: &Self) -> bool {
+        self.list == other.list
+    }
+}
+
+impl Eq for AppDaemon {}
 
 /// What stands for a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,7 +112,9 @@ const fn daemon(
 /// In cluster mode pm2's daemon listens for its apps (Node's `cluster`).
 const PM2: AppDaemon = AppDaemon {
     apps: "apps",
-    list: "pm2 list",
+    list: ("pm2", "list"),
+    config: &[],
+    home: Some(("PM2_HOME", pm2::home)),
     then: "stop the app that has the port: pm2 stop NAME",
     per_user: true,
 };
@@ -107,7 +122,9 @@ const PM2: AppDaemon = AppDaemon {
 /// supervisord has the sockets of its `[fcgi-program:x]` sections.
 const SUPERVISORD: AppDaemon = AppDaemon {
     apps: "programs",
-    list: "supervisorctl status",
+    list: ("supervisorctl", "status"),
+    config: &["-c", "--configuration"],
+    home: None,
     then: "stop the program that has the socket (an [fcgi-program] or [inet_http_server] section)",
     per_user: false,
 };
@@ -115,21 +132,27 @@ const SUPERVISORD: AppDaemon = AppDaemon {
 /// circus has the sockets of its `[socket:x]` sections.
 const CIRCUS: AppDaemon = AppDaemon {
     apps: "watchers",
-    list: "circusctl listsockets",
+    list: ("circusctl", "listsockets"),
+    config: &[],
+    home: None,
     then: "remove the [socket] section that has the port, and stop its watcher: circusctl stop NAME",
     per_user: false,
 };
 
 const XINETD: AppDaemon = AppDaemon {
     apps: "services",
-    list: "grep -rnE '^service|port|disable' /etc/xinetd.conf /etc/xinetd.d",
+    list: ("grep", "-rnE '^service|port|disable' /etc/xinetd.conf /etc/xinetd.d"),
+    config: &[],
+    home: None,
     then: "set disable = yes for the service that has the port, and reload xinetd",
     per_user: false,
 };
 
 const INETD: AppDaemon = AppDaemon {
     apps: "services",
-    list: "grep -v '^#' /etc/inetd.conf",
+    list: ("grep", "-v '^#' /etc/inetd.conf"),
+    config: &[],
+    home: None,
     then: "comment out the service that has the port, and reload inetd",
     per_user: false,
 };

@@ -5,9 +5,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use strum::VariantArray as _;
 
-use crate::redact::Cmdline;
+use crate::{redact::Cmdline, text::bounds::ELLIPSIS};
 
-mod pm2;
+pub mod pm2;
 mod runit;
 mod s6;
 mod supervisord;
@@ -58,9 +58,15 @@ pub struct Spec {
     /// Its options that name its configuration, where its command takes the first of them too
     /// and needs it.
     pub config: &'static [&'static str],
+    /// The variable that leads its command to it, and its value by its arguments, where it has
+    /// no such option.
+    pub home: Option<Home>,
     /// Whether each user has one, so that the command is always given as its user.
     pub per_user: bool,
 }
+
+/// A variable, and the function that reads its value from a daemon's arguments.
+pub type Home = (&'static str, fn(&Cmdline) -> Option<String>);
 
 /// The source of a supervisor's name for a job.
 #[derive(Clone, Copy, Debug)]
@@ -90,6 +96,26 @@ fn is_any(names: &[&str], comm: &str, argv: &Cmdline) -> bool {
 pub fn of(comm: &str, argv: &Cmdline) -> Option<(SupervisorKind, &'static Spec)> {
     let mut all = SupervisorKind::VARIANTS.iter().filter_map(|&kind| Some((kind, kind.spec()?)));
     all.find(|(_, spec)| (spec.is)(comm, argv))
+}
+
+/// Returns the path that one of `options` names on a command line: `-c FILE`, `-cFILE`,
+/// `--configuration FILE`, `--configuration=FILE`.
+pub fn configuration<'a>(argv: &'a Cmdline, options: &[&str]) -> Option<&'a str> {
+    let mut arguments = argv.iter().skip(1);
+    let told = loop {
+        let argument = arguments.next()?;
+        if options.contains(&argument) {
+            break arguments.next()?;
+        }
+        let attached = options.iter().find_map(|option| {
+            let rest = argument.strip_prefix(option)?;
+            if option.starts_with("--") { rest.strip_prefix('=') } else { Some(rest) }
+        });
+        if let Some(told) = attached.filter(|told| !told.is_empty()) {
+            break told;
+        }
+    };
+    (!told.ends_with(ELLIPSIS)).then_some(told)
 }
 
 /// Returns whether a name selects exactly one job: `all`, `GROUP:` and `GROUP:*` do not, nor

@@ -3,8 +3,10 @@
 
 use std::borrow::Cow;
 
+mod carriers;
 mod launchers;
 
+pub use carriers::carried_by;
 pub use launchers::Launcher;
 
 /// What a unit is to a process in it.

@@ -19,13 +19,14 @@ use crate::{
         netns::again::{Again, NotEntered, enter_again},
         sockets::ListError,
     },
+    kernel::records,
 };
 
 pub mod look;
 pub mod pace;
 pub mod watch;
 
-use look::{Asked, Standing};
+use look::{Asked, OpenRecords, Standing};
 use pace::Pace;
 use watch::Watch;
 
@@ -162,17 +163,19 @@ struct Eye<'a> {
     host: &'a Host,
     kernel: Kernel,
     diag: Box<dyn DiagSocket>,
+    records: OpenRecords,
 }
 
 impl<'a> Eye<'a> {
     fn open(host: &'a Host) -> Result<Self, WaitError> {
         let diag = host.sock_diag(&NetnsRef::Own).map_err(WaitError::Open)?;
-        Ok(Self { host, kernel: Kernel::of(&host.release), diag })
+        let records = records::of_running_agent;
+        Ok(Self { host, kernel: Kernel::of(&host.release), diag, records })
     }
 
     fn look(&mut self, asked: &Asked) -> Result<Standing, WaitError> {
-        let kernel = self.kernel;
-        self.retried(asked, |diag| look::look(diag, kernel, asked))
+        let (kernel, records) = (self.kernel, self.records);
+        self.retried(asked, |diag| look::look(diag, records, kernel, asked))
     }
 
     /// If the listeners alone show that nothing has changed, that is the answer.

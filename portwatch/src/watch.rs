@@ -8,7 +8,7 @@ use crate::{
     event::Host,
     kernel::{
         KernelError,
-        attach::{self, Attached, Follow, SourceLimit, Whose},
+        attach::{self, Attached, Follow, Wanted, Whose},
         features::{self, Features, KernelTypes},
         files::{KernelFiles, Loaded, SearchError},
         plan::{Choice, Plan, plan},
@@ -35,14 +35,9 @@ impl Watch {
     ///
     /// # Errors
     /// Capabilities are missing, or the kernel rejects the hooks.
-    pub fn everybody(
-        hooks: Choice,
-        limit: SourceLimit,
-        follow: Follow,
-        wants: &dyn Fn(u16) -> bool,
-    ) -> Result<Self, KernelError> {
+    pub fn everybody(hooks: Choice, wanted: Wanted<'_>) -> Result<Self, KernelError> {
         memory::stay_small();
-        Self::open(hooks, |_| Whose::Everybodys, limit, follow, wants)
+        Self::open(hooks, |_| Whose::Everybodys, wanted)
     }
 
     /// Watches the binds of this process's descendants. It must be a child subreaper
@@ -50,41 +45,32 @@ impl Watch {
     ///
     /// # Errors
     /// As [`everybody`](Self::everybody).
-    pub fn descendants(
-        hooks: Choice,
-        limit: SourceLimit,
-        follow: Follow,
-    ) -> Result<Self, KernelError> {
-        Self::open(hooks, Whose::Tree, limit, follow, &|_| true)
+    pub fn descendants(hooks: Choice, follow: Follow) -> Result<Self, KernelError> {
+        Self::open(hooks, Whose::Tree, Wanted { follow, ..Wanted::ALL })
     }
 
     fn open(
         hooks: Choice,
         whose: impl FnOnce(u32) -> Whose,
-        limit: SourceLimit,
-        follow: Follow,
-        wants: &dyn Fn(u16) -> bool,
+        wanted: Wanted<'_>,
     ) -> Result<Self, KernelError> {
         need_rights()?;
         let mut types = KernelTypes::read(Path::new(features::VMLINUX))?;
         let features = Features::probe(&mut types);
         let mut plan = plan(&features, hooks)?;
         // The verifier of older kernels takes too long over the programs that follow.
-        let follow = match follow {
-            Follow::Yes if types.tell_parents() => {
-                plan.probes.extend(sets::FOLLOW);
-                Follow::Yes
-            }
-            Follow::Yes => {
-                tracing::warn!("outcomes of failed binds need Linux 5.11; none are reported");
-                Follow::No
-            }
-            Follow::No => Follow::No,
-        };
+        let mut wanted = wanted;
+        if wanted.follow == Follow::Yes && !types.tell_parents() {
+            tracing::warn!("outcomes of failed binds need Linux 5.11; none are reported");
+            wanted.follow = Follow::No;
+        }
+        if wanted.follow == Follow::Yes {
+            plan.probes.extend(sets::FOLLOW);
+        }
         let mut files = KernelFiles::open(&types);
         let own_pid = files.as_mut().ok().and_then(KernelFiles::own_pid);
         let whose = whose(own_pid.unwrap_or_else(std::process::id));
-        let mut attached = attach::attach(&plan, &types, whose, limit, follow, wants)?;
+        let mut attached = attach::attach(&plan, &types, whose, wanted)?;
         drop(types);
         let records = Box::new(KernelRecords::open(&mut attached.ebpf)?);
         let files = Box::new(or_none(files));

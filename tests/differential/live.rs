@@ -169,6 +169,11 @@ impl Live<'_> {
         }
     }
 
+    /// The scenario's port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// The address that a socket is at now.
     pub fn address(&self, id: Id) -> IpAddr {
         SocketAddr::try_from(getsockname(self.at(id)).unwrap()).unwrap().ip()

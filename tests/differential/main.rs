@@ -11,6 +11,7 @@
 )]
 
 mod bugs;
+mod explained;
 mod groups;
 mod live;
 mod machine;

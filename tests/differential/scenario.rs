@@ -204,7 +204,8 @@ fn news(udp: f64, reuseaddr: f64, reuseport: f64) -> impl Strategy<Value = New> 
     )
 }
 
-fn tos() -> impl Strategy<Value = To> {
+/// Where a socket may be bound.
+pub fn tos() -> impl Strategy<Value = To> {
     let addresses = (mostly_first_two(&V4), mostly_first_two(&V6));
     (addresses, prop::bool::weighted(0.1)).prop_map(|((v4, v6), any_port)| To { v4, v6, any_port })
 }

@@ -7,7 +7,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use portwatch::diagnose::{Cause, HolderClass};
+use portwatch::{
+    diagnose::{Cause, HolderClass},
+    engines::{self, Names},
+    roles::{self, Role},
+    supervisors::SupervisorKind,
+};
+use portwatch_tests::forms;
 use strum::VariantArray as _;
 
 mod cli;
@@ -32,9 +38,17 @@ fn the_tests_that_the_tables_name_are_there() {
     let text = diagnosis();
     let mut named = 0;
     for (module, test) in quoted(&text).filter_map(|word| word.rsplit_once("::")) {
-        let path = root().join("tests/live").join(module.replace("::", "/") + ".rs");
-        let source = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{module}: {error}"));
-        assert!(source.contains(&format!("fn {test}()")), "no test {module}::{test}");
+        // Scenarios of the whole guest, live tests, and unit tests.
+        let (folders, inside) = match module.strip_prefix("guest::") {
+            Some(inside) => (&["tests/src/bin/guest"][..], inside),
+            None => (&["tests/live", "portwatch/src"][..], module),
+        };
+        let file = inside.replace("::", "/") + ".rs";
+        let mut paths = folders.iter().map(|folder| root().join(folder).join(&file));
+        let path = paths.find(|path| path.exists());
+        let path = path.unwrap_or_else(|| panic!("no file of {module}"));
+        let source = fs::read_to_string(path).unwrap();
+        assert!(source.contains(&format!("fn {test}(")), "no test {module}::{test}");
         named += 1;
     }
     assert!(named > 40, "{named} tests are named");
@@ -46,6 +60,45 @@ fn every_cause_and_class_stands_in_the_tables() {
     let causes = Cause::VARIANTS.iter().map(<&str>::from);
     for name in causes.chain(HolderClass::VARIANTS.iter().map(<&str>::from)) {
         assert!(text.contains(&format!("| `{name}` |")), "{name} has no row");
+    }
+}
+
+/// The commands that come from data. Those that do not are in events, of which each is checked.
+#[test]
+fn every_command_of_data_stands_in_the_table() {
+    let mut commands = Vec::new();
+    for spec in SupervisorKind::VARIANTS.iter().filter_map(|kind| kind.spec()) {
+        let (program, verb) = spec.stop;
+        let config = spec.config.first().map(|option| format!(" {option} /etc/x"));
+        let home = spec.home.map(|(variable, _)| format!("env {variable}=/x "));
+        commands.push(format!("{program} {verb} web"));
+        commands.push(format!(
+            "{}{program}{} {verb} web",
+            home.unwrap_or_default(),
+            config.unwrap_or_default()
+        ));
+    }
+    let filled = |text: &str| text.replace("{uid}", "1000").replace("{user}", "anna");
+    for engine in engines::all() {
+        let spec = engine.spec();
+        let stop = spec.whole.map_or(spec.stop, |(show, _)| show);
+        // The helper of Incus says nothing of its instance.
+        if spec.whole.is_some() || spec.names != Names::Nobody {
+            commands.push(format!("{stop} web"));
+        }
+        commands.extend(spec.users_stop.iter().map(|stop| format!("{} web", filled(stop))));
+        commands.extend(spec.users_list.iter().map(|list| filled(list)));
+        commands.push(spec.listing(80, "tcp"));
+    }
+    for name in ["PM2 v6", "supervisord", "circusd", "xinetd", "inetd"] {
+        let Some(Role::AppDaemon(daemon)) = roles::claim(name).map(|claim| claim.role) else {
+            panic!("{name} is no daemon of programs");
+        };
+        let (program, rest) = daemon.list;
+        commands.push(format!("{program} {rest}"));
+    }
+    for command in commands {
+        assert!(forms::is_known(&command), "no row in docs/diagnosis.md for: {command}");
     }
 }
 

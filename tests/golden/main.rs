@@ -19,7 +19,7 @@ use portwatch::{
     event::{AgentState, Event},
     evidence::{Protocol, Stage, State, SupervisorKind},
 };
-use portwatch_tests::golden;
+use portwatch_tests::{forms, golden};
 use serde::Serialize;
 use strum::VariantArray;
 
@@ -53,6 +53,15 @@ fn today_they_are_diagnosed_as_they_were() {
         let [today, recorded] =
             [&today, &event.diagnosis].map(|it| serde_json::to_string_pretty(it).unwrap());
         assert_eq!(today, recorded, "{name}");
+    }
+}
+
+#[test]
+fn their_commands_stand_in_the_table() {
+    for (name, event) in events() {
+        for command in event.diagnosis.moves.iter().filter_map(|step| step.command.as_deref()) {
+            assert!(forms::is_known(command), "{name}: no row in docs/diagnosis.md for {command}");
+        }
     }
 }
 

@@ -255,6 +255,29 @@ fn udp_socket() {
     );
 }
 
+/// Another program asked for any port and has got the one of a service; or for this one.
+#[test]
+fn listener_on_a_port_that_the_kernel_chose() {
+    for (asked, chosen_by) in [("127.0.0.1:0", "kernel"), ("127.0.0.1:40001", "program")] {
+        let scene = Scene::new();
+        let slice = Slice::new();
+        scene.netns.set("ipv4/ip_local_port_range", "40001 40001");
+        let holder = other_service(&scene, &slice, tcp(asked).listening());
+        scene.netns.set("ipv4/ip_local_port_range", "32768 60999");
+        let refused = refused(&scene, &slice, tcp("127.0.0.1:40001"));
+        let event = scene.event_of(&refused);
+        event.is_explained().includes(&json!({
+            "sockets": [{"port_chosen_by": chosen_by}],
+            "diagnosis": {"cause": "listener", "holder": {"pid": holder.pid()}},
+        }));
+        let reserves = event.advice(0).contains("sysctl -w net.ipv4.ip_local_reserved_ports=40001");
+        assert_eq!(reserves, chosen_by == "kernel", "{event}");
+        if reserves {
+            golden::keep("cause-listener-any-port", &event);
+        }
+    }
+}
+
 /// The range is ten ports, and one process has them all.
 #[test]
 fn port_exhausted() {

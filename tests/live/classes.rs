@@ -197,7 +197,7 @@ fn a_core_dump_in_progress() {
 }
 
 /// The kernel reports it only in `CoreDumping` of /proc/PID/status.
-fn wait_for_dump(pid: u32) {
+pub fn wait_for_dump(pid: u32) {
     let deadline = std::time::Instant::now() + patience();
     loop {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();

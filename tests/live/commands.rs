@@ -1,91 +1,59 @@
 //! The commands of an event, run as they are printed: the port comes free, the failing program
 //! then starts, and nobody else ends.
 
-use std::{
-    path::Path,
-    process::{Command, Output},
-};
+use std::process::Command;
 
 use portwatch_tests::{
     cgroup::Slice,
     event::Event,
     golden,
-    helper::Holder,
-    op::{Op, Socket, tcp, udp},
+    netns::Netns,
+    op::{Leaving, Op, tcp, udp},
+    paste::{self, Pasted, command},
     patience,
     process::Process,
     programs::{self, Alias},
     scene::Scene,
-    skip::skip,
+    skip::{needs, skip},
 };
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open},
-};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use serde_json::json;
 use tempfile::TempDir;
 
 const ADDRESS: &str = "127.0.0.1:8080";
 
-/// Runs a command as somebody would who pastes it, with portwatch on the path.
-fn paste(command: &str) -> Output {
-    let portwatch = programs::portwatch().unwrap();
-    let folder = portwatch.parent().map(Path::display).unwrap();
-    let path = std::env::var("PATH").unwrap_or_default();
-    let mut shell = Command::new("sh");
-    shell.args(["-c", command]).env("PATH", format!("{folder}:{path}")).output().unwrap()
-}
-
-/// The command of one move.
-fn command(event: &Event, number: usize) -> String {
-    event.text(&format!("/diagnosis/moves/{number}/command")).to_owned()
-}
-
-/// The first move that has a command which ends something.
-fn ending(event: &Event) -> usize {
-    let moves = event.list("/diagnosis/moves");
-    let ends = |step: &serde_json::Value| step["risk"] != "none" && step["command"].is_string();
-    moves.iter().position(ends).unwrap_or_else(|| panic!("nothing ends it\n{event}"))
-}
-
-/// Waits for the end of a process.
-fn has_ended(pid: u32) -> bool {
-    let Some(pid) = Pid::from_raw(i32::try_from(pid).unwrap()) else { return true };
-    let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { return true };
-    let timeout = Timespec { tv_sec: patience().as_secs().cast_signed(), tv_nsec: 0 };
-    poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout)).is_ok_and(|ready| ready == 1)
-}
-
-fn is_alive(pid: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(')').next().is_some_and(|rest| !rest.trim_start().starts_with(['Z', 'X']))
-        && !stat.is_empty()
-}
-
-/// Pastes the first command that ends something, and shows what comes of it.
+/// Pastes the first command that ends something, which ends these.
 #[track_caller]
-fn frees(scene: &Scene, event: &Event, ended: &[u32], socket: Socket, bystanders: &[&Holder]) {
-    let number = ending(event);
-    let text = command(event, number);
-    let output = paste(&text);
-    for &pid in ended {
-        assert!(has_ended(pid), "{pid} goes on after `{text}`: {output:?}\n{event}");
+fn frees(scene: &Scene, event: &Event, ended: &[u32]) {
+    Pasted::of(scene, event).frees(ended, tcp(ADDRESS).listening());
+}
+
+/// Returns whether a printed command needs one of these and this machine has it not.
+fn lacks(needed: &[&str]) -> bool {
+    let missing = needed.iter().find(|name| programs::installed(name).is_none());
+    if let Some(name) = missing {
+        skip("commands", &format!("no {name}"));
     }
-    for bystander in bystanders {
-        assert!(is_alive(bystander.pid()), "`{text}` ended {}\n{event}", bystander.pid());
-    }
-    // The failing program starts now.
-    scene.helper().succeeds([socket]);
+    missing.is_some()
+}
+
+/// The first command that begins so.
+#[track_caller]
+fn that_begins(event: &Event, begin: &str) -> String {
+    let moves = event.list("/diagnosis/moves").iter();
+    let mut commands = moves.filter_map(|step| step["command"].as_str());
+    let found = commands.find(|command| command.contains(begin));
+    found.unwrap_or_else(|| panic!("no `{begin}`\n{event}")).to_owned()
 }
 
 #[test]
 fn a_process_that_nobody_manages() {
     let scene = Scene::new();
-    let other = scene.helper().holds([tcp("127.0.0.1:8081").listening()]);
+    let _other = scene.helper().holds([tcp("127.0.0.1:8081").listening()]);
     let holder = scene.helper().holds([tcp(ADDRESS).listening()]);
     let refused = scene.helper().is_refused(tcp(ADDRESS));
     let event = scene.event_of(&refused);
-    frees(&scene, &event, &[holder.pid()], tcp(ADDRESS).listening(), &[&other]);
+    frees(&scene, &event, &[holder.pid()]);
 }
 
 /// Ctrl-Z: SIGTERM alone does nothing.
@@ -95,11 +63,14 @@ fn a_process_that_is_stopped() {
     let holder = scene.helper().holds([tcp(ADDRESS).listening()]);
     let pid = Pid::from_raw(i32::try_from(holder.pid()).unwrap()).unwrap();
     kill_process(pid, Signal::STOP).unwrap();
+    // The signal takes effect when the process runs next.
+    let options = WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT;
+    waitid(WaitId::Pid(pid), options).unwrap();
     let refused = scene.helper().is_refused(tcp(ADDRESS));
     let event = scene.event_of(&refused);
     event.includes(&json!({"sockets": [{"holders": [{"state": "stopped"}]}]}));
     assert!(event.text("/diagnosis/summary").contains("stopped"), "{event}");
-    frees(&scene, &event, &[holder.pid()], tcp(ADDRESS).listening(), &[]);
+    frees(&scene, &event, &[holder.pid()]);
 }
 
 #[test]
@@ -108,7 +79,16 @@ fn a_process_that_ignores_the_signal() {
     let holder = scene.helper().noting([Op::Ignore(15)]).holds([tcp(ADDRESS).listening()]);
     let refused = scene.helper().is_refused(tcp(ADDRESS));
     let event = scene.event_of(&refused);
-    frees(&scene, &event, &[holder.pid()], tcp(ADDRESS).listening(), &[]);
+    frees(&scene, &event, &[holder.pid()]);
+}
+
+#[test]
+fn a_process_that_blocks_the_signal() {
+    let scene = Scene::new();
+    let holder = scene.helper().noting([Op::Block(15)]).holds([tcp(ADDRESS).listening()]);
+    let refused = scene.helper().is_refused(tcp(ADDRESS));
+    let event = scene.event_of(&refused);
+    frees(&scene, &event, &[holder.pid()]);
 }
 
 /// In the unit of what only launched it, or a scope: the process ends, and what else is there
@@ -129,10 +109,10 @@ fn a_process_in_a_unit_that_is_not_its_service() {
     for place in places {
         let (scene, slice) = (Scene::new(), Slice::new());
         let (group, unit) = (slice.group(&place), slice.group("app.service"));
-        let beside = scene.helper().within(&group).holds([tcp("127.0.0.1:8081").listening()]);
+        let _beside = scene.helper().within(&group).holds([tcp("127.0.0.1:8081").listening()]);
         let holder = scene.helper().within(&group).holds([tcp(ADDRESS).listening()]);
         let event = scene.event_of(&scene.helper().within(&unit).is_refused(tcp(ADDRESS)));
-        frees(&scene, &event, &[holder.pid()], tcp(ADDRESS).listening(), &[&beside]);
+        frees(&scene, &event, &[holder.pid()]);
     }
 }
 
@@ -141,17 +121,20 @@ fn a_process_in_a_unit_that_is_not_its_service() {
 fn a_process_in_the_unit_of_the_failing_one() {
     let (scene, slice) = (Scene::new(), Slice::new());
     let unit = slice.group("app.service");
-    let beside = scene.helper().within(&unit).holds([tcp("127.0.0.1:8081").listening()]);
+    let _beside = scene.helper().within(&unit).holds([tcp("127.0.0.1:8081").listening()]);
     let holder = scene.helper().within(&unit).holds([tcp(ADDRESS).listening()]);
     let refused = scene.helper().within(&unit).is_refused(tcp(ADDRESS));
     let event = scene.event_of(&refused);
-    frees(&scene, &event, &[holder.pid()], tcp(ADDRESS).listening(), &[&beside]);
-    assert!(is_alive(refused.pid));
+    frees(&scene, &event, &[holder.pid()]);
+    assert!(paste::is_alive(refused.pid));
 }
 
 /// A socket that was sent to somebody: whoever sent it is shown, by name.
 #[test]
 fn who_sent_a_socket_is_shown() {
+    if lacks(&["ps"]) {
+        return;
+    }
     let scene = Scene::new();
     let bus = Alias::new("message-bus");
     let folder = TempDir::new().unwrap();
@@ -171,9 +154,26 @@ fn who_sent_a_socket_is_shown() {
         "diagnosis": {"holder": {"class": "received", "pid": receiver.pid()}},
     }));
     golden::keep("class-received", &event);
-    let shown = paste(&command(&event, 0));
-    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    let shown = paste::show(&command(&event, 0));
     assert!(shown.contains(&sender.pid().to_string()), "{shown}\n{event}");
+}
+
+/// In the session of whoever started the failing program: it is shown before it is ended.
+#[test]
+fn somebody_works_there() {
+    if lacks(&["ps"]) {
+        return;
+    }
+    let (scene, slice) = (Scene::new(), Slice::new());
+    let session = slice.group("user.slice/user-1004.slice/session-91.scope");
+    let editor = Alias::new("editor-preview");
+    let holder = scene.helper().run_as(&editor).within(&session).holds([tcp(ADDRESS).listening()]);
+    let refused = scene.helper().within(&session).is_refused(tcp(ADDRESS));
+    let event = scene.event_of(&refused);
+    event.includes(&json!({"diagnosis": {"holder": {"class": "squatter"}}}));
+    let shown = paste::show(&that_begins(&event, "ps "));
+    assert!(shown.contains(&holder.pid().to_string()) && shown.contains("editor"), "{shown}");
+    frees(&scene, &event, &[holder.pid()]);
 }
 
 /// A daemon that listens for its programs is only asked about them.
@@ -193,17 +193,17 @@ fn a_daemon_of_several_programs() {
     for step in event.list("/diagnosis/moves") {
         assert_eq!(step["risk"], "none", "{event}");
         if let Some(command) = step["command"].as_str() {
-            paste(command);
+            let _ = paste::run(command);
         }
     }
-    assert!(is_alive(holder.pid()));
+    assert!(paste::is_alive(holder.pid()));
     golden::keep("class-app_daemon", &event);
 }
 
 #[test]
 fn a_job_of_runit() {
     let Some(runsv) = programs::installed("runsv") else {
-        return skip("a_job_of_runit", "no runsv");
+        return skip("managers", "no runsv");
     };
     let (scene, folder) = (Scene::new(), TempDir::new().unwrap());
     let service = programs::runit_service(folder.path(), ADDRESS);
@@ -217,12 +217,15 @@ fn a_job_of_runit() {
     let server = u32::try_from(server.unwrap()).unwrap();
     let refused = scene.helper().is_refused(tcp(ADDRESS));
     let event = scene.event_of(&refused);
-    frees(&scene, &event, &[server], tcp(ADDRESS).listening(), &[]);
+    frees(&scene, &event, &[server]);
 }
 
 /// The name of the device stands in what the command shows.
 #[test]
 fn a_tunnel_is_shown_by_its_device() {
+    if lacks(&["ip", "nsenter"]) {
+        return;
+    }
     let scene = Scene::new();
     let mut link = Command::new("ip");
     link.args("link add vxlan-shop type vxlan id 42 dstport 4789 local 127.0.0.1".split(' '));
@@ -237,7 +240,140 @@ fn a_tunnel_is_shown_by_its_device() {
     let refused = scene.helper().is_refused(udp("0.0.0.0:4789"));
     let event = scene.event_of(&refused);
     event.includes(&json!({"diagnosis": {"holder": {"class": "kernel_socket"}}}));
-    let shown = paste(&command(&event, 0));
-    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    let shown = paste::show(&command(&event, 0));
     assert!(shown.contains("vxlan-shop"), "{shown}\n{event}");
+}
+
+/// A script that starts its server again: the shell goes first.
+#[test]
+fn a_loop_of_a_shell() {
+    if needs("arguments_of_the_gone", (5, 11)) {
+        return;
+    }
+    let scene = Scene::new();
+    let binder = programs::binder();
+    let script =
+        format!("while sleep 0.01; do {} tcp/{ADDRESS}/listen hold; done", binder.display());
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &script]);
+    scene.netns.confine(&mut shell);
+    let shell = Process::start(&mut shell, Signal::TERM).unwrap();
+    let server = shell.stdout.wait_until(patience(), |lines| {
+        lines.iter().find_map(|line| line.json()?.get("pid")?.as_u64())
+    });
+    let server = u32::try_from(server.unwrap()).unwrap();
+    let event = scene.event_of(&scene.helper().is_refused(tcp(ADDRESS)));
+    frees(&scene, &event, &[server, shell.pid()]);
+}
+
+/// Orphaned connections that the kernel keeps, in a namespace with a name and in one without.
+#[test]
+fn waiting_is_enough() {
+    if lacks(&["ip"]) {
+        return;
+    }
+    let name = format!("portwatch-wait-{}", std::process::id());
+    for netns in [Netns::named(&name), Netns::new()] {
+        let begin = if netns.is_named() { "portwatch wait" } else { "sleep" };
+        let scene = Scene::within(netns);
+        scene.netns.set("ipv4/tcp_fin_timeout", "2");
+        let _clients = scene.helper().holds([tcp(ADDRESS).leaving(Leaving::FinWait2(1))]);
+        let event = scene.event_of(&scene.helper().is_refused(tcp(ADDRESS)));
+        event.includes(&json!({"diagnosis": {"cause": "closing"}}));
+        let wait = that_begins(&event, begin);
+        let waited = paste::run(&wait);
+        assert!(waited.status.success(), "{wait}: {waited:?}\n{event}");
+        scene.helper().succeeds([tcp(ADDRESS).listening()]);
+    }
+}
+
+/// The kernel's settings of a namespace are its own.
+#[test]
+fn a_setting_of_a_namespace() {
+    if lacks(&["sysctl", "nsenter"]) {
+        return;
+    }
+    let (scene, slice) = (Scene::new(), Slice::new());
+    let host = || std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_reserved_ports").unwrap();
+    let before = host();
+    scene.netns.set("ipv4/ip_local_port_range", "40000 40001");
+    let _server = scene.helper().holds([tcp("127.0.0.1:80").listening()]);
+    let unit = slice.group("billing.service");
+    let client = Op::Connect("127.0.0.1:80".parse().unwrap());
+    let client = scene.helper().within(&unit).holds([client]);
+    let port = client.outcome(0).port;
+    let event = scene.event_of(&scene.helper().is_refused(tcp(&format!("127.0.0.1:{port}"))));
+    let set = paste::run(&that_begins(&event, "ip_local_reserved_ports"));
+    assert!(set.status.success(), "{set:?}");
+    // The kernel gives one port, and keeps the other.
+    drop(client);
+    let other = scene.helper().runs([Op::Connect("127.0.0.1:80".parse().unwrap())]);
+    assert_ne!(other.last().port, port, "{event}");
+    assert_eq!(host(), before, "the host's changed");
+}
+
+/// Any port is wanted, and there are more of them.
+#[test]
+fn a_range_is_widened() {
+    if lacks(&["sysctl", "nsenter"]) {
+        return;
+    }
+    let (scene, slice) = (Scene::new(), Slice::new());
+    let host = || std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
+    let before = host();
+    scene.netns.set("ipv4/ip_local_port_range", "40000 40009");
+    let unit = slice.group("billing.service");
+    let any = tcp("127.0.0.1:0").listening();
+    let _holder = scene.helper().within(&unit).holds([any.clone().repeated(10)]);
+    let refused = scene.helper().is_refused(tcp("127.0.0.1:0"));
+    let event = scene.event_of(&refused);
+    let widened = paste::run(&that_begins(&event, "ip_local_port_range"));
+    assert!(widened.status.success(), "{widened:?}\n{event}");
+    scene.helper().succeeds([any]);
+    assert_eq!(host(), before, "the host's changed");
+}
+
+/// Nothing has the port any more: what shows that looks into the namespace of the failed bind.
+#[test]
+fn a_port_is_looked_at_in_its_namespace() {
+    if lacks(&["ss", "nsenter"]) {
+        return;
+    }
+    let scene = Scene::new();
+    for _ in 0..20 {
+        let holder = scene.helper().holds([tcp(ADDRESS).listening()]);
+        let refused = scene.helper().is_refused(tcp(ADDRESS));
+        drop(holder);
+        let event = scene.event_of(&refused);
+        if event.text("/diagnosis/cause") != "gone" {
+            continue;
+        }
+        let now = scene.helper().holds([tcp(ADDRESS).listening()]);
+        let shown = paste::show(&that_begins(&event, "ss -tanp"));
+        assert!(shown.contains(&format!("pid={},", now.pid())), "{shown}\n{event}");
+        return;
+    }
+    portwatch_tests::say("a_port_is_looked_at_in_its_namespace: no holder was gone in time");
+}
+
+/// It waits for the end of the core dump.
+#[test]
+fn the_end_of_a_core_dump() {
+    let pattern = std::fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap();
+    if pattern.starts_with('|') {
+        return skip("a_core_dump_in_progress", "a program takes the cores");
+    }
+    let (scene, folder) = (Scene::new(), TempDir::new().unwrap());
+    let mut holder = scene.helper().holds([tcp(ADDRESS).listening()]);
+    let pid = holder.pid();
+    holder.tells(Op::Dump(folder.path().to_owned()));
+    crate::classes::wait_for_dump(pid);
+    let event = scene.event_of(&scene.helper().is_refused(tcp(ADDRESS)));
+    event.includes(&json!({"diagnosis": {"holder": {"class": "core_dumping"}}}));
+    // Reaped, as by every parent.
+    let waiting = std::thread::spawn(move || holder.wait());
+    let waited = paste::run(&command(&event, 0));
+    assert!(waited.status.success(), "{waited:?}");
+    waiting.join().unwrap();
+    scene.helper().succeeds([tcp(ADDRESS).listening()]);
 }

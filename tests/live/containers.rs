@@ -2,8 +2,16 @@
 //! without its own network.
 
 use portwatch_tests::{
-    agent::Agent, docker::Docker, event::Event, golden, op::tcp, patience, process::Process,
-    scene::Scene, skip::skip,
+    agent::Agent,
+    docker::Docker,
+    event::Event,
+    golden,
+    op::{Socket, tcp},
+    paste::{self, Pasted},
+    patience,
+    process::Process,
+    scene::Scene,
+    skip::skip,
 };
 use rustix::process::Signal;
 use serde_json::json;
@@ -39,15 +47,15 @@ fn containers_of_docker() {
         let published = format!("127.0.0.1:{port}:80");
         let options = ["--network", network, "--publish", &published];
         run_server(&docker, name, &options, 80);
-        is_published(&scene, &agent, name, port);
         is_taken_inside(&docker, &agent, name);
+        is_published(&scene, &docker, &agent, name, port);
     }
     run_server(&docker, "pw-host", &["--network", "host"], 18083);
     is_taken_beside(&scene, &docker, &agent, "pw-host", 18083);
 }
 
 /// A process outside wants the port that is published for container `name`.
-fn is_published(scene: &Scene, agent: &Agent, name: &str, port: u16) {
+fn is_published(scene: &Scene, docker: &Docker, agent: &Agent, name: &str, port: u16) {
     let refused = scene.helper().is_refused(tcp(&format!("127.0.0.1:{port}")));
     let event = agent.event_of(&refused);
     event.is_explained().includes(&json!({
@@ -64,6 +72,30 @@ fn is_published(scene: &Scene, agent: &Agent, name: &str, port: u16) {
     }));
     is_to_be_stopped(&event, name);
     golden::keep("class-container_proxy", &event);
+    // An agent that cannot ask the engine suggests to.
+    let asks = paste::command(&scene.event_of(&refused), 0);
+    let shown = paste::run_with(&asks, &[("DOCKER_HOST", &docker.host())]);
+    assert!(String::from_utf8_lossy(&shown.stdout).contains(name), "{asks}: {shown:?}");
+    frees(scene, docker, &event, tcp(&format!("127.0.0.1:{port}")));
+}
+
+/// The command stops the container, and no other.
+fn frees(scene: &Scene, docker: &Docker, event: &Event, socket: Socket) {
+    let names = || docker.run(&["ps", "--format", "{{.Names}}"]);
+    let before = names();
+    let holder = u32::try_from(event.number("/diagnosis/holder/pid").unwrap()).unwrap();
+    // Each container has one, beside the engine.
+    let shims = paste::named(scene, "containerd-shim");
+    // One on the host's network is all in the scene.
+    let inside = paste::named(scene, "busybox");
+    Pasted::of(scene, event)
+        .with("DOCKER_HOST", &docker.host())
+        .and_with_it(shims.into_iter().chain(inside))
+        .frees(&[holder], socket.reuseaddr());
+    let command = paste::command(event, 0);
+    let stopped = command.rsplit(' ').next().unwrap();
+    let rest: Vec<_> = before.lines().filter(|name| *name != stopped).collect();
+    assert_eq!(names().lines().collect::<Vec<_>>(), rest, "{command}");
 }
 
 /// A second server wants the port of the first one inside container `name`.
@@ -97,6 +129,7 @@ fn is_taken_beside(scene: &Scene, docker: &Docker, agent: &Agent, name: &str, po
         },
     }));
     is_to_be_stopped(&event, name);
+    frees(scene, docker, &event, tcp(&format!("127.0.0.1:{port}")));
 }
 
 fn is_to_be_stopped(event: &Event, name: &str) {

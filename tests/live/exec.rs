@@ -267,4 +267,25 @@ fn in_a_pid_namespace() {
     assert_eq!(ran.code, EADDRINUSE, "{}", ran.stderr);
     let [event] = &ran.events[..] else { panic!("not one event\n{}", ran.stderr) };
     event.includes(&json!({"process": {"comm": "binder"}, "failure": {"port": 8080}}));
+    let known = event.at("/diagnosis/holder/pid").is_u64();
+    let why = event.list("/gaps").iter().any(|gap| gap["what"] == "sockets.holders");
+    assert!(known || why, "an unidentified process without a reason\n{event}");
+}
+
+/// A filter answers EADDRINUSE in the kernel's place, so that no socket is to blame.
+#[test]
+fn a_bind_that_a_filter_answers() {
+    let scene = Scene::new();
+    if scene.agent.hooks() != "tracepoint" {
+        // The function hooks do not see a call that was never made.
+        return;
+    }
+    let [program, take] = taker();
+    let denied = Op::Denied(98).to_string();
+    let command = [program.as_str(), &denied, &take];
+    let ran = to_its_end(start(&mut exec(&scene.netns, &[], &command)));
+    assert!(!ran.stderr.contains("EADDRINUSE  "), "an event\n{}", ran.stderr);
+    let said =
+        "portwatch: 1 bind or listen of the command returned EADDRINUSE but reached no socket";
+    assert!(ran.stderr.contains(said), "{}", ran.stderr);
 }

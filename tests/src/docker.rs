@@ -92,6 +92,12 @@ impl Docker {
         command
     }
 
+    /// The value of `DOCKER_HOST` for whoever uses this engine.
+    #[must_use]
+    pub fn host(&self) -> String {
+        format!("unix://{}", self.run_folder().join("docker.sock").display())
+    }
+
     fn run_folder(&self) -> PathBuf {
         self.folder.path().join("run")
     }

@@ -5,7 +5,10 @@ use std::fmt::Write as _;
 use serde::Deserialize as _;
 use serde_json::Value;
 
-use crate::netns::{Netns, Place};
+use crate::{
+    forms,
+    netns::{Netns, Place},
+};
 
 /// The schema of an event.
 pub const EVENT: &str = "portwatch/bind-failure/v1";
@@ -141,6 +144,12 @@ impl Event {
             let said = |key| gap.get(key).and_then(Value::as_str).is_some_and(|s| !s.is_empty());
             if !said("what") || !said("why") {
                 _ = writeln!(faults, "a gap does not say what and why: {gap}");
+            }
+        }
+        let commands = self.list("/diagnosis/moves").iter();
+        for command in commands.filter_map(|step| step["command"].as_str()) {
+            if !forms::is_known(command) {
+                _ = writeln!(faults, "a command without a row in docs/diagnosis.md: {command}");
             }
         }
         for number in 0..self.list("/diagnosis/moves").len() {

@@ -197,6 +197,11 @@ impl Holder {
         outcome_of(&self.process, number)
     }
 
+    /// Waits for its end, and reaps it.
+    pub fn wait(&mut self) {
+        self.process.wait_or_panic(patience());
+    }
+
     /// Runs one more operation, whatever its result.
     pub fn does(&mut self, op: impl Into<Op>) -> Outcome {
         self.process.tell(&op.into().to_string());

@@ -108,6 +108,12 @@ impl Netns {
         })
     }
 
+    /// Returns whether `ip netns list` shows it.
+    #[must_use]
+    pub fn is_named(&self) -> bool {
+        self.name.is_some()
+    }
+
     /// How an event names it.
     #[must_use]
     pub fn place(&self) -> Place {

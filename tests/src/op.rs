@@ -47,6 +47,8 @@ pub enum Op {
     Uid(u32),
     /// From here on ignore this signal; `ignore/15`. There is no answer.
     Ignore(i32),
+    /// From here on block this signal; `block/15`. There is no answer.
+    Block(i32),
     /// End, and leave everything to a child process; `daemon`. The answer is the
     /// child's.
     Daemon,
@@ -148,6 +150,7 @@ impl Display for Op {
             Self::Denied(errno) => write!(f, "denied/{errno}"),
             Self::Uid(uid) => write!(f, "uid/{uid}"),
             Self::Ignore(signal) => write!(f, "ignore/{signal}"),
+            Self::Block(signal) => write!(f, "block/{signal}"),
             Self::Daemon => f.write_str("daemon"),
             Self::Become(program) => write!(f, "become/{}", program.display()),
             Self::Send => f.write_str("send"),
@@ -195,6 +198,7 @@ impl FromStr for Op {
             "denied" => Self::Denied(rest.parse()?),
             "uid" => Self::Uid(rest.parse()?),
             "ignore" => Self::Ignore(rest.parse()?),
+            "block" => Self::Block(rest.parse()?),
             "daemon" => Self::Daemon,
             "become" => Self::Become(rest.into()),
             "send" => Self::Send,

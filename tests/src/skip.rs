@@ -31,6 +31,11 @@ const fn expected(test: &'static str, place: Place, why: &'static str) -> Expect
 
 const EXPECTED: &[Expected] = &[
     expected("runit_starts_it_again", Place::Guest, "the initramfs holds no supervisor"),
+    expected("managers", Place::Guest, "the initramfs holds no managers"),
+    expected("commands", Place::Guest, "the initramfs holds busybox only"),
+    expected("a_tunnel_is_shown_by_its_device", Place::Machine, "a kernel may be built without it"),
+    expected("pm2", Place::Guest, "the initramfs holds no Node"),
+    expected("pm2", Place::Machine, "Debian has no package of it"),
     expected("clock", Place::Machine, "its clock is everybody's"),
     expected("containers_of_docker", Place::Guest, "the initramfs holds no container engine"),
     expected("journald", Place::Guest, "the initramfs holds no systemd"),

@@ -14,7 +14,7 @@ const COMPILER: Package =
     Package::new("g++", "/usr/bin/c++", "links Rust programs, and bpf-linker against LLVM");
 
 /// Programs that the live tests run: real servers, and a container engine.
-const FOR_TESTS: [Package; 7] = [
+const FOR_TESTS: [Package; 12] = [
     Package::new("nginx-light", "/usr/sbin/nginx", "a real server that the tests start twice")
         .with_services(&["nginx"]),
     Package::new("redis-server", "/usr/bin/redis-server", "another one")
@@ -25,7 +25,15 @@ const FOR_TESTS: [Package; 7] = [
     Package::new("systemd", "/usr/lib/systemd/systemd-journald", "a journal of the tests' own"),
     Package::new("prometheus", "/usr/bin/promtool", "scrapes the agent and checks its alerts")
         .with_services(&["prometheus"]),
-    Package::new("runit", "/usr/bin/runsv", "a supervisor for the tests"),
+    Package::new("runit", "/usr/bin/runsv", "a supervisor whose commands the tests run"),
+    Package::new("s6", "/usr/bin/s6-svc", "another one"),
+    Package::new("supervisor", "/usr/bin/supervisord", "another one")
+        .with_services(&["supervisor"]),
+    Package::new("xinetd", "/usr/sbin/xinetd", "listens for other programs")
+        .with_services(&["xinetd"]),
+    Package::new("haproxy", "/usr/sbin/haproxy", "a server with a master and workers")
+        .with_services(&["haproxy"]),
+    Package::new("gunicorn", "/usr/bin/gunicorn", "another one"),
 ];
 
 /// Programs that portwatch is compared with.

@@ -52,12 +52,16 @@ fn get_port_returned(ctx: &FExitContext) -> i32 {
     let sk: *const Sock = ctx.arg(0);
     let cookie = sock::cookie(sk);
     let listens = load!(sk, sk_state, u8) == sock::TCP_LISTEN;
-    let known = result == 0 && listens && record::is_known(cookie, sock::options(sk));
+    let port_asked_known = if listens { sock::port_asked_known() } else { 0 };
+    let known = result == 0
+        && listens
+        && record::is_known(cookie, sock::options(sk) | port_asked_known);
     if known && !follow::is_active() {
         return 0;
     }
     let mut attempt = sock::empty();
     sock::describe(sk, &mut attempt);
+    attempt.flags |= port_asked_known;
     attempt.port = ctx.arg(1);
     attempt.address = sock::address(sk, attempt.family);
     attempt.socket_cookie = cookie;

@@ -4,13 +4,14 @@
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 
 use crate::{
+    connection,
     layout::load,
     record,
     sock::{self, Sock},
 };
 
 /// A listener's end, and the start of every connection: all later states of a connection,
-/// TIME-WAIT among them, follow it. An accepted child shows LISTEN → SYN_RECV on a socket of
+/// TIME-WAIT among them, follow it. The [`connection`]'s options are read at each change. An accepted child shows LISTEN → SYN_RECV on a socket of
 /// its own, which is not recorded.
 ///
 /// match-proto: `void (const struct sock *sk, const int old, const int new)`
@@ -24,5 +25,6 @@ pub fn pw_state(ctx: BtfTracePointContext) -> i32 {
     } else if old == i32::from(sock::TCP_LISTEN) && new == i32::from(sock::TCP_CLOSE) {
         record::left(sock::cookie(sk));
     }
+    connection::changed(sk, old, new);
     0
 }

@@ -168,6 +168,7 @@ pub fn pw_set_state(ctx: BtfTracePointContext) -> i32 {
     let sk: *const Sock = ctx.arg(0);
     let mut attempt = sock::empty();
     sock::describe(sk, &mut attempt);
+    attempt.flags |= sock::port_asked_known();
     attempt.stage = stage::LISTEN;
     attempt.port = load!(sk, sk_num, u16);
     attempt.address = sock::address(sk, attempt.family);

@@ -17,7 +17,7 @@ use crate::{
     },
     kernel::{
         KernelError,
-        attach::{self, Follow, SourceLimit, Whose},
+        attach::{self, Follow, Wanted, Whose},
         features::{self, Capability, Features, KernelTypes},
         files::KernelFiles,
         plan::{Choice, plan},
@@ -143,8 +143,8 @@ fn probe(types: &mut KernelTypes, hooks: Choice, report: &mut Report) -> Result<
     });
     report.cost = Some(plan.cost);
     report.sources.push(open_files(types));
-    let (whose, limit) = (Whose::Everybodys, SourceLimit::Counted);
-    let attached = attach::attach(&plan, types, whose, limit, Follow::No, &|_| true)?;
+    let wanted = Wanted { follow: Follow::No, ..Wanted::ALL };
+    let attached = attach::attach(&plan, types, Whose::Everybodys, wanted)?;
     report.attached = attached.probes.iter().map(|probe| probe.program).collect();
     report.not_seen = plan.set.spec().misses.iter().map(|&miss| miss.to_owned()).collect();
     report.not_seen.extend(attached.misses);

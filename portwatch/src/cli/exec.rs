@@ -20,7 +20,10 @@ use crate::{
         refused::Refused,
         signals::Signals,
     },
-    kernel::attach::{Follow, SourceLimit},
+    kernel::{
+        attach::Follow,
+        tally::{NOT_ATTEMPTED, Tally},
+    },
     metrics::Metrics,
     pipeline::{self, Agent, Tuning},
     redact::Redaction,
@@ -121,8 +124,8 @@ async fn watched(
     let told = Table::from(format).open(Stream::Stderr, Stream::Stderr.colour())?;
     let outcome_window = settings::outcome_window()?;
     let follow = Follow::within(outcome_window);
-    let Watch { attached, enricher, host, .. } =
-        Watch::descendants(args.hooks.choice, SourceLimit::Counted, follow)?;
+    let Watch { attached, enricher, host, .. } = Watch::descendants(args.hooks.choice, follow)?;
+    let unattempted = Tally::of(&attached.ebpf, NOT_ATTEMPTED);
     let agent = Agent {
         attached,
         enricher,
@@ -137,9 +140,9 @@ async fn watched(
         },
         metrics: Arc::new(Metrics::new().map_err(SystemError::at("create the metrics"))?),
     };
-    pipeline::run(agent, async |_| {
+    let end = pipeline::run(agent, async |_| {
         if let Some(end) = before().await? {
-            return Ok(end);
+            return Ok::<_, Failure>(end);
         }
         // Signals until now have not reached the command, and never will.
         if let Some(end) = ended_by(signals)? {
@@ -152,7 +155,23 @@ async fn watched(
         let child = Child::start(program, arguments, signals, *locked_memory)?;
         Ok(child.end(signals).await.map_err(SystemError::at("wait for the command"))?)
     })
-    .await?
+    .await??;
+    if let Some(count @ 1..) = unattempted.and_then(|it| it.count()) {
+        say(answered_by_others(count));
+    }
+    Ok(end)
+}
+
+/// Why the command may have seen EADDRINUSE although no event says so.
+fn answered_by_others(count: u64) -> String {
+    let calls = match count {
+        1 => "1 bind or listen of the command".to_owned(),
+        more => format!("{more} binds or listens of the command"),
+    };
+    format!(
+        "portwatch: {calls} returned EADDRINUSE but reached no socket: a seccomp filter or a tracer \
+         answered in the kernel's place, and no socket blocks the port"
+    )
 }
 
 /// Waits until the ports are free. Returns the end if they do not become free, or if a signal

@@ -23,10 +23,7 @@ use crate::{
     event,
     evidence::{Device, Engine, Protocol},
     explain::{Explanation, Outcome, Question, explain},
-    kernel::{
-        files::Soon,
-        records::{KernelRecords, NoRecords, Records},
-    },
+    kernel::{files::Soon, records},
     sinks,
 };
 
@@ -94,12 +91,8 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let protocol = if args.udp { Protocol::Udp } else { Protocol::Tcp };
     let targets = target::targets(&args.targets, protocol)?;
     let redaction = settings::redaction()?;
-    let records: Box<dyn Records> = match KernelRecords::of_running_agent() {
-        Some(records) => Box::new(records),
-        None => Box::new(NoRecords),
-    };
     let files = Box::new(Soon::begin());
-    let mut enricher = Enricher::new(Host::current(), records, files);
+    let mut enricher = Enricher::new(Host::current(), records::of_running_agent(), files);
     enricher.redact_by(redaction);
     let everywhere = args.netns.as_deref() == Some("all");
     let places = match args.netns.as_deref() {

@@ -18,7 +18,7 @@ use crate::{
         filter::{Filter, Ignored},
     },
     kernel::{
-        attach::{Follow, SourceLimit},
+        attach::{Follow, SourceLimit, Wanted},
         rights,
     },
     metrics::{Metrics, server::Server},
@@ -62,9 +62,12 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let settings = args.settings.read()?.settings;
     let server = settings.metrics.as_ref().map(Server::bind).transpose()?;
     let tuning = tuning(&settings);
-    let wants = |port| tuning.filter.wants_port(port);
-    let (limit, follow) = (limit(&settings), follow(&settings));
-    let watch = Watch::everybody(args.hooks.choice, limit, follow, &wants)?;
+    let wanted = Wanted {
+        limit: limit(&settings),
+        follow: follow(&settings),
+        port: &|port| tuning.filter.wants_port(port),
+    };
+    let watch = Watch::everybody(args.hooks.choice, wanted)?;
     // Threads started from now on have few capabilities, so none is started before.
     rights::give_away().map_err(SystemError::at("drop capabilities"))?;
     let (sinks, out) = (settings.sinks(), Stream::Stdout);

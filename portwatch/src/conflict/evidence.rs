@@ -132,11 +132,12 @@ fn v6only(family: Family, known: Option<bool>) -> Option<bool> {
 }
 
 /// Returns whether the kernel keeps only a minisock of it (`tcp_time_wait`). It does for an
-/// orphan in FIN-WAIT-2, unless its time there is longer than TIME-WAIT's.
+/// orphan in FIN-WAIT-2, unless its time there is longer than TIME-WAIT's; sock_diag reports the
+/// timer of a minisock as one of its own kind.
 fn is_minisock(socket: &Socket) -> Option<bool> {
     match socket.state {
         State::TimeWait => Some(true),
-        State::FinWait2 if socket.inode.is_none() => None,
+        State::FinWait2 if socket.inode.is_none() => socket.expires_ms.map(|_| true),
         _ => Some(false),
     }
 }

@@ -158,6 +158,9 @@ fn what_is_unknown_is_not_decided() {
     assert_eq!(newest(&bind, &orphan), Refuses(Clause::ReusePortOfOtherUser));
     orphan.inode = None;
     assert_eq!(newest(&bind, &orphan), MayRefuse(Clause::ReusePortOfOtherUser));
+    // Its timer is that of a minisock.
+    orphan.expires_ms = Some(9_000);
+    assert_eq!(newest(&bind, &orphan), Allows);
     // Whether the old sockets included IPv4 as well.
     let mut wide = socket(State::Listen, "[::]:80");
     wide.v6only = None;

@@ -173,7 +173,8 @@ pub fn restarter<'a>(evidence: &Evidence, process: &'a Process) -> Option<&'a Su
             let before = evidence.previous_holder.as_ref().map(|before| &before.process);
             process.ppid == Some(shell)
                 && !evidence.process.ancestors.contains(&shell)
-                && before.is_some_and(|it| it.pid != process.pid && it.ppid == Some(shell))
+                && (supervisor.loops
+                    || before.is_some_and(|it| it.pid != process.pid && it.ppid == Some(shell)))
         }
         kind => kind.spec().is_some(),
     };

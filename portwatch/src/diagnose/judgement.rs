@@ -5,6 +5,7 @@
 use crate::{
     diagnose::{
         HolderClass, Judgement, SafeToStop,
+        asked::{self, Asked},
         case::Case,
         holder, program,
         responsibility::{self, Place},
@@ -18,6 +19,10 @@ pub fn of(case: &Case, class: HolderClass, holder: Option<&Process>) -> Option<J
     let holder = holder?;
     let mut pro = Vec::new();
     let mut contra = Vec::new();
+    let asked = asked::of(case, class, Some(holder));
+    if let Some(Asked::Beside { what, .. }) = asked {
+        contra.push(format!("the failing program wants the port only for {what}"));
+    }
     match class {
         HolderClass::Itself if holder.pid == case.process().pid => {
             contra.push("it is the failing process itself".to_owned());
@@ -29,6 +34,12 @@ pub fn of(case: &Case, class: HolderClass, holder: Option<&Process>) -> Option<J
             contra.push(
                 "it is an ancestor of the failing process, which would be stopped too".to_owned(),
             );
+        }
+        _ if matches!(asked, Some(Asked::TakesOver { .. })) => {
+            contra.push("the failing program was started to take over from it".to_owned());
+        }
+        _ if matches!(asked, Some(Asked::Shared)) => {
+            contra.push("both services start this program, and may share it".to_owned());
         }
         HolderClass::OtherService if case.evidence.is_untried() => {
             contra.push(match responsibility::service(holder) {
@@ -73,28 +84,31 @@ pub fn of(case: &Case, class: HolderClass, holder: Option<&Process>) -> Option<J
     let failing = case.process();
     // A name is no proof between users.
     let of_another = !case.evidence.is_untried() && holder.uid != failing.uid;
-    let same_program = !of_another && program::same(holder, failing) == Some(true);
-    if same_program {
-        of_the_program(case, holder, &mut pro, &mut contra);
-    }
-    of_its_start(case, holder, &mut pro, &mut contra);
-    let could_go = !matches!(
+    // Who holds it for others is not what they run.
+    let for_others = matches!(
         class,
-        HolderClass::Itself
-            | HolderClass::OtherService
-            | HolderClass::ContainerProxy
+        HolderClass::ContainerProxy
             | HolderClass::KubeProxy
             | HolderClass::SocketUnit
             | HolderClass::AppDaemon
     );
+    let same_program = !of_another && !for_others && program::same(holder, failing) == Some(true);
+    if same_program {
+        of_the_program(case, holder, &mut pro, &mut contra);
+    }
+    of_its_start(case, holder, &mut pro, &mut contra);
+    let could_go = !for_others && !matches!(class, HolderClass::Itself | HolderClass::OtherService);
     if of_another
         && could_go
         && let Some(user) = &holder.user
     {
         contra.push(format!("it runs as another user, {user}"));
     }
-    if could_go && !case.evidence.is_untried() && responsibility::work_together(holder, failing) {
-        contra.push("somebody works in the same session".to_owned());
+    if could_go && !case.evidence.is_untried() {
+        contra.extend(somebody_works(holder, failing));
+    }
+    if let Some(what) = responsibility::carries(holder) {
+        contra.push(format!("it carries {what}, which would end with it"));
     }
     // By itself this says little: the one that works may be the older one.
     let strong = !pro.is_empty();
@@ -107,6 +121,7 @@ pub fn of(case: &Case, class: HolderClass, holder: Option<&Process>) -> Option<J
     }
     let safe_to_stop = match class {
         HolderClass::OtherService if case.evidence.is_untried() => SafeToStop::Check,
+        _ if asked.is_some() => SafeToStop::No,
         HolderClass::Itself
         | HolderClass::OtherService
         | HolderClass::KubeProxy
@@ -122,6 +137,14 @@ pub fn of(case: &Case, class: HolderClass, holder: Option<&Process>) -> Option<J
         _ => SafeToStop::Check,
     };
     Some(Judgement { safe_to_stop, pro, contra })
+}
+
+/// Whether somebody works where it was started by hand, as the failing program was.
+fn somebody_works(holder: &Process, failing: &Process) -> Option<String> {
+    if responsibility::work_together(holder, failing) {
+        return Some("somebody works in the same session".to_owned());
+    }
+    responsibility::works_there(holder, failing)
 }
 
 /// Which release of the same program it is.

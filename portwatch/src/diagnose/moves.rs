@@ -4,13 +4,14 @@
 use std::{fmt::Write as _, net::SocketAddr};
 
 use crate::{
-    diagnose::{HolderClass, Move, Risk, case::Case, responsibility, side_port, words, workloads},
+    diagnose::{HolderClass, Move, Risk, case::Case, responsibility, words, workloads},
     evidence::{Evidence, Fact, Gap, Process, Protocol, Stage},
     roles::{self, Role},
     text::sanitize::is_harmless,
 };
 
 pub mod addresses;
+mod asked;
 mod ending;
 mod kernel;
 mod manager;
@@ -35,14 +36,22 @@ pub fn advice(why: impl Into<String>) -> Move {
 
 /// The moves against a live holder, by its class.
 pub fn against(case: &Case, class: HolderClass, holder: Option<&Process>) -> Vec<Move> {
-    let port = case.evidence.failure.port;
     if class == HolderClass::KernelSocket {
         return kernel::own(case);
     }
-    if let Some(only) = of_the_failing(case, class) {
+    if let Some(only) = asked::only(case, class, holder) {
         return only;
     }
     let Some(holder) = holder else { return vec![look(case)] };
+    let own = class == HolderClass::Itself;
+    let mut moves: Vec<_> = asked::takes_another(case).filter(|_| !own).into_iter().collect();
+    moves.extend(by_class(case, class, holder));
+    moves
+}
+
+/// The same of a holder that is known.
+fn by_class(case: &Case, class: HolderClass, holder: &Process) -> Vec<Move> {
+    let port = case.evidence.failure.port;
     match class {
         HolderClass::Itself => vec![advice(format!(
             "remove one of the two addresses from the configuration: {}, its parent or its child \
@@ -128,11 +137,13 @@ pub fn against(case: &Case, class: HolderClass, holder: Option<&Process>) -> Vec
              give it another nodePort, or move this program to another port",
             Risk::None,
         )],
-        HolderClass::SocketUnit => vec![on_behalf::socket_unit(holder, port)],
-        HolderClass::Squatter if responsibility::work_together(holder, case.process()) => {
-            let mut moves = vec![look_at(holder)];
-            moves.extend(stop(case, holder, "only if nobody needs it"));
-            moves
+        HolderClass::SocketUnit => vec![on_behalf::socket_unit(case, holder, port)],
+        HolderClass::Squatter if responsibility::works_there(holder, case.process()).is_some() => {
+            let who = responsibility::works_there(holder, case.process()).unwrap_or_default();
+            let stop = stop(case, holder, "only if nobody needs it");
+            let looks = stop.first().is_some_and(|step| step.risk == Risk::None);
+            let look = look_at(holder, &format!("{who}, so somebody may be working with it"));
+            std::iter::once(look).filter(|_| !looks).chain(stop).collect()
         }
         HolderClass::Squatter => stop(case, holder, "it was probably started by hand"),
         HolderClass::KernelSocket | HolderClass::NoProcess | HolderClass::Unknown => {
@@ -141,54 +152,31 @@ pub fn against(case: &Case, class: HolderClass, holder: Option<&Process>) -> Vec
     }
 }
 
-/// What to change about the failing program, where that is all there is to be done: its own
-/// command line is what wants the port, or it is not meant to be started beside its service.
-fn of_the_failing(case: &Case, class: HolderClass) -> Option<Vec<Move>> {
-    let failing = case.process();
-    let other = matches!(
-        class,
-        HolderClass::OldInstance | HolderClass::OtherService | HolderClass::Restarted
-    );
-    if case.evidence.is_untried() || !other {
-        return None;
-    }
-    let port = case.evidence.failure.port;
-    let (option, what) = side_port::of(failing, port)?;
-    Some(vec![
-        advice(format!(
-            "take {} out of the failing command, or give it another port: it wants port {port} for \
-             {what}; the running program is to stay",
-            quote(option)
-        )),
-        advice(
-            "if a service's environment adds the option to every program that its scripts start, \
-             set it only for the server",
-        ),
-    ])
-}
-
 /// Whether the holder is the program as its unit runs it, and the failing one was launched
 /// beside that.
 fn is_the_service(case: &Case, holder: &Process) -> bool {
     responsibility::service(holder).is_some() && responsibility::launcher(case.process()).is_some()
 }
 
-/// What a process is, for whoever may have started it.
-fn look_at(holder: &Process) -> Move {
+/// What a process is, for whoever may have started it; why that is to be seen first.
+fn look_at(holder: &Process, why: &str) -> Move {
     command(
         format!("ps -o pid,ppid,user,tty,lstart,cmd -p {}", holder.pid),
-        "look first: it was started in the same session as the failing program, so somebody may be \
-         working with it",
+        format!("look first: {why}"),
         Risk::None,
     )
 }
 
 /// What comes after a holder has been stopped: its connections enter TIME-WAIT,
 /// and whether that matters is this program's SO_REUSEADDR, and was the holder's.
-pub fn aftermath(case: &Case, class: Option<HolderClass>) -> Option<String> {
+pub fn aftermath(
+    case: &Case,
+    class: Option<HolderClass>,
+    holder: Option<&Process>,
+) -> Option<String> {
     use HolderClass::{Inherited, OldInstance, Restarted, Squatter};
     let class = class.filter(|it| matches!(it, OldInstance | Restarted | Squatter | Inherited))?;
-    if of_the_failing(case, class).is_some() {
+    if asked::only(case, class, holder).is_some() {
         return None;
     }
     let holder_has_it = case.first().and_then(|culprit| culprit.socket.reuseaddr);
@@ -287,8 +275,8 @@ pub fn enter(case: &Case) -> Option<String> {
     // Pid 1 holds sockets in namespaces that it is not in.
     let lives_there = |process: &&Process| process.pid != 1 && process.netns.is_none();
     let holders = case.first().into_iter().flat_map(|culprit| &culprit.socket.holders);
-    if let Some(way) = holders.clone().find(lives_there) {
-        return Some(format!("nsenter -t {} -n ", way.pid));
+    if let Some(pid) = holders.clone().find(lives_there).map(|way| way.pid).or(netns.pid) {
+        return Some(format!("nsenter -t {pid} -n "));
     }
     match case.process() {
         // Whoever asks about their own namespace is in it, and about another may not be:

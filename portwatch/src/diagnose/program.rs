@@ -69,6 +69,19 @@ pub fn is_release_of(a: &Process, b: &Process) -> bool {
     same_command(a, b) && (of_one_unit || versions(a, b).is_some())
 }
 
+/// Whether two services start this one program by one command, of which the first that starts
+/// may serve both (epmd).
+pub fn is_shared(a: &Process, b: &Process) -> bool {
+    let services = responsibility::service(a).zip(responsibility::service(b));
+    services.is_some_and(|(a, b)| a != b)
+        && !is_titled(a)
+        && !is_titled(b)
+        && same(a, b) == Some(true)
+        && !is_release_of(a, b)
+        && a.cmdline.iter().all(|argument| !argument.ends_with(ELLIPSIS))
+        && a.cmdline.iter().skip(1).eq(b.cmdline.iter().skip(1))
+}
+
 /// The first part of two command lines, or of the programs' paths, that differs
 /// by its version alone: `app-2.4.0.jar` and `app-2.4.2.jar`. `None` if none does. An
 /// interpreter's own version is not that of its script, whose directory has one too.

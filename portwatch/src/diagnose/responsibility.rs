@@ -1,6 +1,8 @@
 //! Who is responsible for the life of a process: the one question behind its class, whether it
 //! is safe to stop, and the command that stops it. Answered once, from evidence.
 
+use std::borrow::Cow;
+
 use crate::{
     diagnose::{holder, words},
     evidence::{Evidence, Process, Supervisor, SupervisorKind},
@@ -136,6 +138,40 @@ pub fn work_together(a: &Process, b: &Process) -> bool {
     }
 }
 
+/// Why somebody may work with a process that was started by hand, where the failing one was too:
+/// to be read after its name.
+pub fn works_there(holder: &Process, failing: &Process) -> Option<String> {
+    if work_together(holder, failing) {
+        return Some("it was started in the same session as the failing program".to_owned());
+    }
+    let user = |process: &Process| {
+        let user = process.session_user.as_ref().or(process.user.as_ref());
+        user.filter(|_| is_by_hand(process)).cloned()
+    };
+    let (theirs, ours) = (user(holder)?, user(failing)?);
+    (theirs != ours).then(|| format!("it was started by another user, {theirs}"))
+}
+
+/// What somebody works with and would lose if the process ended: `an ssh connection`. It is the
+/// program that carries it, or the desktop application itself.
+pub fn carries(process: &Process) -> Option<Cow<'static, str>> {
+    if service(process).is_some() || process.container.is_some() {
+        return None;
+    }
+    let comm = process.comm.as_deref().unwrap_or_default();
+    if let Some(what) = units::carried_by(comm, process.exe.as_deref().unwrap_or_default()) {
+        return Some(what.into());
+    }
+    match place(process)? {
+        Place::Application(name) => {
+            let parts = name.split(['.', '-']);
+            let is_itself = parts.clone().any(|part| part.eq_ignore_ascii_case(comm));
+            is_itself.then(|| format!("the application {name} itself").into())
+        }
+        _ => None,
+    }
+}
+
 /// What launched a process that is no service's own: `cron`, `a terminal`.
 pub fn launcher(process: &Process) -> Option<&'static str> {
     if service(process).is_some() || process.container.is_some() {
@@ -169,8 +205,10 @@ pub fn is_by_hand(process: &Process) -> bool {
 /// of its name where that is not known.
 fn is_own(process: &Process, launcher: &Launcher) -> bool {
     let main = process.supervisor.as_ref().and_then(|known| known.main_pid);
+    // The child that serves a login has the launcher's name too.
+    let by_pid1 = || process.unit_owner.is_some() || process.ppid.is_none_or(|ppid| ppid == 1);
     match main {
         Some(main) => main == process.pid,
-        None => process.comm.as_deref().is_some_and(|comm| launcher.is_own(comm)),
+        None => process.comm.as_deref().is_some_and(|comm| launcher.is_own(comm)) && by_pid1(),
     }
 }

@@ -11,6 +11,7 @@ use crate::evidence::{
 
 mod any;
 mod managers;
+mod reports;
 mod responsibility;
 mod workloads;
 
@@ -40,7 +41,12 @@ fn evidence(sockets: Vec<Socket>) -> Evidence {
             cookie: Some(1),
         },
         process: java(52110, "2.4.2", "/system.slice/app.service", "2026-06-08T14:02:10Z"),
-        netns: Netns { inode: Some(4026531840), cookie: Some(1), name: None, host: Some(true) },
+        netns: Netns {
+            inode: Some(4026531840),
+            cookie: Some(1),
+            host: Some(true),
+            ..Netns::default()
+        },
         sockets,
         time_wait: TimeWait::default(),
         connections: Connections::default(),

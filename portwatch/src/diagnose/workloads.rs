@@ -98,10 +98,19 @@ pub fn around(holder: &Process, why: &str) -> Option<Move> {
     let container = holder.container.as_deref()?;
     let user = user_of(holder).map(|uid| (uid, None));
     let path = holder.cgroup.as_ref().and_then(|cgroup| cgroup.path.as_deref());
-    let stop = workload.and_then(|workload| stop_known(workload, user)).or_else(|| {
-        let engine = engines::commanding(path.unwrap_or_default(), container);
-        stop_command(engine, None, Some(container), user)
-    })?;
+    let engine = engines::commanding(path.unwrap_or_default(), container);
+    if let Some((show, stop)) = engine.spec().whole {
+        let name = quote(container);
+        let why = format!(
+            "{why}; it belongs to a container with a whole system, which this shows: remove the port \
+             from its configuration, or stop all of it ({})",
+            stop.replace("{name}", &name)
+        );
+        return Some(command(format!("{show} {name}"), why, Risk::None));
+    }
+    let stop = workload
+        .and_then(|workload| stop_known(workload, user))
+        .or_else(|| stop_command(engine, None, Some(container), user))?;
     let why =
         format!("{why}; stop the container through its engine: a killed process may be restarted");
     Some(interrupts(stop, why))

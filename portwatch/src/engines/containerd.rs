@@ -1,11 +1,11 @@
-//! containerd, below the kubelet or with nerdctl.
+//! containerd, below the kubelet.
 
 use super::{Names, Spec};
 
 /// containerd's data.
 pub const ENGINE: Spec = Spec {
     name: "containerd",
-    prefixes: &["cri-containerd-", "nerdctl-"],
+    prefixes: &["cri-containerd-"],
     parents: &["cri-containerd"],
     units: &["containerd", "kubelet", "k3s", "rke2"],
     names: Names::Kubelet,
@@ -22,7 +22,6 @@ mod tests {
         let paths = [
             "/kubepods.slice/x.slice/cri-containerd-ID.scope",
             "/system.slice/kubepods-x.slice:cri-containerd:ID",
-            "/user.slice/nerdctl-ID.scope",
         ];
         names(Some(Engine::Containerd), &paths);
     }

@@ -10,6 +10,11 @@ pub const ENGINE: Spec = Spec {
     any_id: true,
     units: &["lxc", "incus"],
     stop: "lxc-stop -n",
+    whole: Some((
+        "lxc-info -n",
+        "lxc-stop -n {name}; of Incus, LXD or Proxmox VE: incus stop {name}, lxc stop {name}, \
+         pct stop {name}",
+    )),
     ..Spec::PLAIN
 };
 

@@ -22,11 +22,11 @@ pub const ENGINE: Spec = Spec {
     ],
     stop: "podman stop",
     users_stop: &[
-        "runuser -u {user} -- env XDG_RUNTIME_DIR=/run/user/{uid} podman stop",
+        "runuser -u {user} -- env -C / XDG_RUNTIME_DIR=/run/user/{uid} podman stop",
         "podman --url unix:///run/user/{uid}/podman/podman.sock stop",
     ],
     users_list: &[
-        "runuser -u {user} -- env XDG_RUNTIME_DIR=/run/user/{uid} podman ps -a",
+        "runuser -u {user} -- env -C / XDG_RUNTIME_DIR=/run/user/{uid} podman ps -a",
         "podman --url unix:///run/user/{uid}/podman/podman.sock ps -a",
     ],
     // It has no filter by port.

@@ -22,10 +22,12 @@ use crate::{
 pub mod again;
 mod cookie;
 mod places;
+mod residents;
 
 use cookie::NotFound;
 pub use places::all;
 use places::{any_process, denial, inode, named, open};
+pub use residents::note_resident;
 
 /// Namespaces that are kept open.
 const MOST_OPEN: usize = 64;
@@ -272,7 +274,7 @@ fn describe(
         ));
     }
     let host = init.or(own).map(|host| host == wanted);
-    Netns { inode: Some(wanted), cookie, name, host }
+    Netns { inode: Some(wanted), cookie, name, host, pid: None }
 }
 
 /// Returns whether both are known and different.

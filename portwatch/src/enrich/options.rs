@@ -14,14 +14,16 @@ use crate::evidence::{Socket, State};
 /// Sockets that are read; each takes a few system calls.
 const MOST_ASKED: usize = 32;
 
-/// Adds the current options to each socket that holds the port. If they cannot be read, the
-/// known ones stay.
+/// Adds the current options to the sockets that processes have open, first to those that hold
+/// the port: a program can change the options of an accepted connection as well. If they cannot
+/// be read, the known ones stay.
 pub fn ask(sockets: &mut [Socket]) {
-    let holding = |socket: &&mut Socket| {
-        matches!(socket.state, State::Listen | State::Bound | State::Unconn)
-            && socket.refused != Some(true)
-    };
-    for socket in sockets.iter_mut().filter(holding).take(MOST_ASKED) {
+    let holds =
+        |socket: &Socket| matches!(socket.state, State::Listen | State::Bound | State::Unconn);
+    let mut asked: Vec<_> =
+        sockets.iter_mut().filter(|socket| socket.refused != Some(true)).collect();
+    asked.sort_by_key(|socket| !holds(socket));
+    for socket in asked.into_iter().filter(|socket| !socket.holders.is_empty()).take(MOST_ASKED) {
         let Some(borrowed) = borrow(socket) else { continue };
         if let Ok(reuseaddr) = sockopt::socket_reuseaddr(&borrowed) {
             socket.reuseaddr = Some(reuseaddr);

@@ -9,7 +9,7 @@ use crate::{
         host::Host,
         processes, sock_diag,
     },
-    evidence::{Binder, Cgroup, Fact, Gap, LastHolder, LeftBy, Process, Socket, State},
+    evidence::{Binder, Cgroup, Fact, Gap, LastHolder, LeftBy, PortChoice, Process, Socket, State},
     kernel::records::Records,
 };
 
@@ -155,6 +155,18 @@ pub fn recall_options(records: &dyn Records, sockets: &mut [Socket]) {
         let [reuseaddr, reuseport] = options(&owner);
         socket.reuseaddr = reuseaddr;
         socket.reuseport = socket.reuseport.or(reuseport);
+    }
+}
+
+/// Adds who chose the ports of listeners.
+pub fn recall_port_choice(records: &dyn Records, sockets: &mut [Socket]) {
+    for socket in sockets.iter_mut().filter(|socket| socket.state == State::Listen) {
+        let Some(owner) = socket.cookie.and_then(|cookie| records.owner(cookie)) else { continue };
+        let known = owner.flags & flag::PORT_ASKED_KNOWN != 0;
+        socket.port_chosen_by = known.then(|| match owner.flags & flag::PORT_ASKED {
+            0 => PortChoice::Kernel,
+            _ => PortChoice::Program,
+        });
     }
 }
 

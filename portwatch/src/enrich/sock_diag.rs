@@ -174,9 +174,9 @@ pub struct Entry<'a> {
     pub cookie: Option<u64>,
     /// The remaining time of a socket in TIME-WAIT, in milliseconds.
     pub expires_ms: Option<u64>,
-    uid: u32,
-    device: u32,
-    attributes: &'a [u8],
+    pub(super) uid: u32,
+    pub(super) device: u32,
+    pub(super) attributes: &'a [u8],
 }
 
 impl From<Entry<'_>> for Socket {

@@ -1,9 +1,7 @@
 //! Lists every socket on one port of one network namespace, over sock_diag.
 
 use std::{
-    collections::{BTreeMap, HashMap},
     io,
-    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -14,23 +12,17 @@ use crate::{
     decode::RawCulprit,
     enrich::{
         host::{DiagSocket, Host},
+        inherited::{FEW_LOOKED_UP, Inherited, MOST_LOOKED_UP},
         record,
         sock_diag::{self, Entry, Progress, Query, ReplyError},
     },
-    evidence::{Connections, Fact, Failure, Family, Gap, Protocol, Socket, State, TimeWait},
-    kernel::records::Records,
+    evidence::{Fact, Failure, Family, Gap, Protocol, State},
+    kernel::records::{NoRecords, Records},
 };
 
-/// Sockets that are kept one by one: listeners, bound and UDP sockets.
-const MOST_HOLDING: usize = 256;
-/// Connections that are kept: a few with a process, and in addition one for each state and own
-/// address.
-const MOST_CONNECTIONS: usize = 64;
-/// Connections that are kept though they look alike: each may belong to another process, for
-/// example to several workers whose listener has closed.
-const MOST_ALIKE: usize = 8;
-/// TIME-WAIT entries that are kept: the longest-lived for each own address.
-const MOST_TIME_WAIT: usize = 8;
+mod found;
+
+pub use found::Found;
 
 /// Time limit of a listing that nothing else waits for.
 pub const PATIENT: Duration = Duration::from_secs(10);
@@ -72,148 +64,6 @@ impl From<ReplyError> for ListError {
     }
 }
 
-/// What was found on the port.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Found {
-    /// The entries that are kept.
-    pub sockets: Vec<Socket>,
-    /// Count of all TIME-WAIT entries.
-    pub time_wait: TimeWait,
-    /// Count of the connections.
-    pub connections: Connections,
-    /// The kernel's answer was invalid or late; the netlink socket may still have a part of
-    /// it.
-    pub broken: bool,
-    /// Entries that are not kept because of their number, without TIME-WAIT.
-    left_out: usize,
-    /// Cookie of an entry that is kept before others like it.
-    wanted: Option<u64>,
-    /// Entries kept of each kind.
-    kept: BTreeMap<Kind, usize>,
-    /// Index of the first kept entry of those that look alike.
-    first: HashMap<Look, usize>,
-    /// The inodes of connections that are kept.
-    inodes: Vec<u64>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
-    Holding,
-    Connection,
-    TimeWait,
-}
-
-impl Kind {
-    fn of(state: State) -> Self {
-        match state {
-            State::Listen | State::Bound | State::Unconn => Self::Holding,
-            State::TimeWait => Self::TimeWait,
-            _ => Self::Connection,
-        }
-    }
-
-    /// Returns how many are kept.
-    fn most(self) -> usize {
-        match self {
-            Self::Holding => MOST_HOLDING,
-            Self::Connection => MOST_CONNECTIONS,
-            Self::TimeWait => MOST_TIME_WAIT,
-        }
-    }
-}
-
-/// State, own address, and whether a process may have it open: another connection with the
-/// same values adds nothing.
-type Look = (State, SocketAddr, bool);
-
-/// The fields that decide whether an entry is kept.
-struct Brief {
-    state: State,
-    local: SocketAddr,
-    inode: Option<u64>,
-    cookie: Option<u64>,
-    expires_ms: Option<u64>,
-}
-
-impl Found {
-    /// Adds one entry, up to the limits.
-    pub fn add(&mut self, socket: Socket) {
-        let Socket { state, local, inode, cookie, expires_ms, .. } = socket;
-        self.put(&Brief { state, local, inode, cookie, expires_ms }, || socket);
-    }
-
-    /// Adds one entry of a reply. There may be a million, and nearly all are only counted: so
-    /// the cost of one does not depend on how many are kept.
-    fn take(&mut self, entry: Entry<'_>) {
-        let Entry { state, local, inode, cookie, expires_ms, .. } = entry;
-        self.put(&Brief { state, local, inode, cookie, expires_ms }, || entry.into());
-    }
-
-    fn put(&mut self, row: &Brief, whole: impl FnOnce() -> Socket) {
-        self.count(row);
-        let kind = Kind::of(row.state);
-        let look = (row.state, row.local, row.inode.is_some());
-        let wanted = self.wanted;
-        let is_wanted = |cookie: Option<u64>| wanted.is_some() && cookie == wanted;
-        let may_be_anothers = kind == Kind::Connection
-            && self.inodes.len() < MOST_ALIKE
-            && row.inode.is_some_and(|inode| !self.inodes.contains(&inode));
-        let has_twin = kind != Kind::Holding && !may_be_anothers;
-        let twin = has_twin.then(|| self.first.get(&look)).flatten();
-        match twin.and_then(|&place| self.sockets.get_mut(place)) {
-            // A connection with the same end adds nothing; of TIME-WAIT entries the
-            // longest-lived counts, unless one is wanted.
-            Some(kept) if is_wanted(kept.cookie) => {}
-            Some(kept) if kept.expires_ms < row.expires_ms || is_wanted(row.cookie) => {
-                *kept = whole();
-            }
-            Some(_) => {}
-            None => {
-                let kept = self.kept.entry(kind).or_default();
-                if *kept < kind.most() || is_wanted(row.cookie) {
-                    *kept += 1;
-                    self.first.entry(look).or_insert(self.sockets.len());
-                    self.inodes.extend(row.inode.filter(|_| kind == Kind::Connection));
-                    self.sockets.push(whole());
-                } else if kind != Kind::TimeWait {
-                    self.left_out += 1;
-                }
-            }
-        }
-    }
-
-    fn count(&mut self, row: &Brief) {
-        let Connections { established, closing } = &mut self.connections;
-        let number = match row.state {
-            State::TimeWait => {
-                let longest = &mut self.time_wait.max_remaining_ms;
-                *longest = (*longest).max(row.expires_ms);
-                &mut self.time_wait.count
-            }
-            State::Established => established,
-            State::FinWait1
-            | State::FinWait2
-            | State::CloseWait
-            | State::LastAck
-            | State::Closing => closing,
-            _ => return,
-        };
-        *number = number.saturating_add(1);
-    }
-
-    /// Adds the gaps for what was listed or counted only in part.
-    fn incomplete(&self, why: &ListError, gaps: &mut Vec<Gap>) {
-        const COUNTED: &str = "not all were listed, so there may be more";
-        gaps.push(Gap::new(Fact::Sockets, why.to_string()));
-        if self.time_wait.count > 0 {
-            gaps.push(Gap::new(Fact::TimeWait, COUNTED));
-        }
-        if self.connections != Connections::default() {
-            gaps.push(Gap::new(Fact::Connections, COUNTED));
-        }
-    }
-}
-
 /// The search, and what is known before it.
 pub struct Search<'a> {
     /// The host.
@@ -226,6 +76,8 @@ pub struct Search<'a> {
     pub culprit: Option<&'a RawCulprit>,
     /// The namespace's cookie.
     pub netns_cookie: Option<u64>,
+    /// Its inode.
+    pub netns_inode: Option<u32>,
     /// List also what the diagnosis does not need.
     pub everything: bool,
 }
@@ -235,7 +87,7 @@ impl Search<'_> {
     /// the deadline becomes a gap.
     pub fn run(&self, diag: &mut dyn DiagSocket, deadline: Instant, gaps: &mut Vec<Gap>) -> Found {
         let wanted = self.culprit.and_then(|culprit| culprit.cookie);
-        let mut found = Found { wanted, ..Found::default() };
+        let mut found = Found::wanting(wanted);
         let listed = match self.failure.protocol {
             Protocol::Tcp => self.tcp(diag, deadline, &mut found, gaps),
             protocol => self.other(protocol, diag, deadline, &mut found, gaps),
@@ -271,14 +123,18 @@ impl Search<'_> {
         gaps: &mut Vec<Gap>,
     ) -> Result<(), ListError> {
         let port = self.failure.port;
-        dump(diag, Query::Listeners, port, deadline, found)?;
+        let most = if self.everything { MOST_LOOKED_UP } else { FEW_LOOKED_UP };
+        let inherited = Inherited::of(self.records, self.netns_inode, port, most);
+        let mut dump =
+            |query, found: &mut Found| dump(diag, query, port, deadline, found, &inherited);
+        dump(Query::Listeners, found)?;
         let incomplete = |found: &mut Found| self.everything || !self.is_explained(found);
         if incomplete(found) || self.records.may_have_connected(port) {
-            dump(diag, Query::Connections, port, deadline, found)?;
+            dump(Query::Connections, found)?;
         }
         if incomplete(found) || self.may_be_bound(found) {
             if self.host.shows_bound_sockets() {
-                dump(diag, Query::Bound, port, deadline, found)?;
+                dump(Query::Bound, found)?;
             } else {
                 gaps.push(Gap::new(
                     Fact::Bound,
@@ -302,8 +158,10 @@ impl Search<'_> {
             gaps.push(Gap::new(Fact::Sockets, ListError::Protocol.to_string()));
             return Ok(());
         };
+        let none = Inherited::of(&NoRecords, None, 0, 0);
         for family in [Family::Ipv4, Family::Ipv6] {
-            dump(diag, Query::Other { protocol, family }, self.failure.port, deadline, found)?;
+            let query = Query::Other { protocol, family };
+            dump(diag, query, self.failure.port, deadline, found, &none)?;
         }
         Ok(())
     }
@@ -340,12 +198,13 @@ fn dump(
     port: u16,
     deadline: Instant,
     found: &mut Found,
+    inherited: &Inherited<'_>,
 ) -> Result<(), ListError> {
     let before = found.clone();
-    let torn = dump_once(diag, query, port, deadline, |entry| found.take(entry))?;
+    let torn = dump_once(diag, query, port, deadline, |entry| found.take(entry, inherited))?;
     if torn {
         *found = before;
-        dump_once(diag, query, port, deadline, |entry| found.take(entry))?;
+        dump_once(diag, query, port, deadline, |entry| found.take(entry, inherited))?;
     }
     Ok(())
 }

@@ -127,7 +127,7 @@ impl Supervisors {
             );
         }
         let shell = parents.shell.filter(|shell| shell.loops || was_seen(shell, process, before));
-        let shell = shell.map(|shell| shell.supervisor);
+        let shell = shell.map(|shell| Supervisor { loops: shell.loops, ..shell.supervisor });
         process.supervisor = parents.supervisor.or_else(|| {
             let unit = self.unit(host, process, deadline, gaps);
             let starts_again =

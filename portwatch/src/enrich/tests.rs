@@ -163,7 +163,7 @@ fn the_rows_that_are_kept_are_bounded() {
             found.add(row);
         }
     }
-    assert_eq!(found.sockets.len(), 256 + 64 + 8);
+    assert_eq!(found.sockets.len(), 256 + 64 + 16);
     assert_eq!(found.time_wait.count, 99);
 }
 

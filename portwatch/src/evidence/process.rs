@@ -227,6 +227,9 @@ pub struct Supervisor {
     /// The path of its configuration, if its command line names one that its own command needs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<String>,
+    /// Whether this is a shell whose command or script starts the process in a loop.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub loops: bool,
 }
 
 impl Supervisor {
@@ -246,6 +249,7 @@ impl Supervisor {
             others: None,
             uid: None,
             config: None,
+            loops: false,
         }
     }
 }

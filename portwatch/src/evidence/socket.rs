@@ -47,6 +47,9 @@ pub struct Socket {
     /// Which end opened the connection, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
+    /// Who chose the port of a listener, if the hooks saw it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port_chosen_by: Option<PortChoice>,
     /// What keeps it, if no process has it open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unheld: Option<Unheld>,
@@ -63,6 +66,16 @@ pub enum Origin {
     Accepted,
     /// The local end: the port is its source port.
     Outgoing,
+}
+
+/// Who chose a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PortChoice {
+    /// The program asked for the port by its number.
+    Program,
+    /// The program asked for any free port (port 0), and the kernel chose this one.
+    Kernel,
 }
 
 /// What keeps a socket that no process has open.
@@ -128,6 +141,7 @@ impl Socket {
             refused: None,
             binder: None,
             origin: None,
+            port_chosen_by: None,
             unheld: None,
             holders: Vec::new(),
         }

@@ -38,12 +38,12 @@ texts! {
         errno, device;
         stage, protocol, family, address, port, reuseaddr, reuseport, v6only, uid, cookie
     }
-    Netns { name; inode, cookie, host }
+    Netns { name; inode, cookie, host, pid }
     Device { name; index }
     Socket {
         device, binder, holders;
         state, local, remote, inode, cookie, uid, cgroup_id, reuseaddr, reuseport, v6only,
-        expires_ms, refused, origin, unheld
+        expires_ms, refused, origin, port_chosen_by, unheld
     }
     Binder { comm, user; pid, cmdline, alive, uid, started }
     TimeWait { left_by; count, max_remaining_ms }
@@ -62,7 +62,8 @@ texts! {
     Cgroup { path; id }
     Supervisor {
         name, restart, result, config;
-        kind, pid, restarts, main_pid, control_pid, exit_code, exit_status, others, uid
+        kind, pid, restarts, main_pid, control_pid, exit_code, exit_status, others, uid,
+        loops
     }
     Workload { id, name, image, pod, published; engine }
     Pod { namespace, name; }

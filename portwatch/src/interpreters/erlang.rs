@@ -16,8 +16,12 @@ pub const INTERPRETER: Spec = Spec {
         ("-extra", Kind::Path),
     ],
     operand: None,
+    runners: &[&MIX],
     ..Spec::PLAIN
 };
+
+/// `mix phx.server`, for the project in its working directory.
+const MIX: Spec = Spec { names: &["mix"], operand: Some(Kind::Name), here: true, ..Spec::PLAIN };
 
 #[cfg(test)]
 mod tests {
@@ -39,7 +43,11 @@ mod tests {
             (
                 "beam.smp|--|-progname|erl|--|-noshell|-elixir_root|/usr/lib/elixir|-s|elixir|\
                  start_cli|-extra|-S|mix|phx.server",
-                "name erl + name elixir + path mix",
+                "name erl + name elixir + name mix + name phx.server + path .",
+            ),
+            (
+                "beam.smp|--|-progname|erl|-s|elixir|-extra|/usr/bin/mix|phx.server",
+                "name erl + name elixir + name mix + name phx.server + path .",
             ),
             (
                 "beam.smp|--|-progname|erl|-s|elixir|-extra|a.exs",

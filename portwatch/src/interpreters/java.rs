@@ -15,10 +15,11 @@ pub const INTERPRETER: Spec = Spec {
         ("-Dcatalina.base", Kind::Path),
         ("-Djboss.server.base.dir", Kind::Path),
         ("-Djetty.base", Kind::Path),
+        ("-Dmaven.multiModuleProjectDirectory", Kind::Path),
     ],
     operand: Some(Kind::Name),
     argument_files: true,
-    runners: &[&JRUBY, &CLOJURE, &SPRING, &JETTY],
+    runners: &[&JRUBY, &CLOJURE, &SPRING, &JETTY, &BUILD],
     ..Spec::PLAIN
 };
 
@@ -52,6 +53,21 @@ const SPRING: Spec = Spec {
 /// names another.
 const JETTY: Spec =
     Spec { names: &["jetty", "start.jar"], operand: None, here: true, ..Spec::PLAIN };
+
+/// Build tools, which run the application of the project in their working directory.
+const BUILD: Spec = Spec {
+    names: &[
+        "org.codehaus.plexus.classworlds.launcher.Launcher",
+        "org.gradle.launcher.GradleMain",
+        "org.gradle.wrapper.GradleWrapperMain",
+        "sbt-launch.jar",
+        "mill.runner.client.MillClientMain",
+    ],
+    values: "-b -c -f -p -pl --build-file --file --project-dir --projects",
+    operand: Some(Kind::Name),
+    here: true,
+    ..Spec::PLAIN
+};
 
 #[cfg(test)]
 mod tests {
@@ -106,6 +122,16 @@ mod tests {
             ("java|-cp|c.jar|clojure.main|-m|shop.core", "name clojure.main + name shop.core"),
             ("java|-Djetty.base=/srv/b|-jar|/opt/j/start.jar", "path /srv/b + name jetty"),
             ("java|-jar|/opt/jetty/start.jar", "name jetty + path ."),
+            (
+                "java|-cp|gradle/wrapper/gradle-wrapper.jar|org.gradle.wrapper.GradleWrapperMain|run",
+                "name org.codehaus.plexus.classworlds.launcher.Launcher + name run + path .",
+            ),
+            (
+                "java|-cp|w.jar|-Dmaven.multiModuleProjectDirectory=/srv/shop|\
+                 org.codehaus.plexus.classworlds.launcher.Launcher|jetty:run",
+                "path /srv/shop + name org.codehaus.plexus.classworlds.launcher.Launcher + \
+                 name jetty:run",
+            ),
         ]);
     }
 }

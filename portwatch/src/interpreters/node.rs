@@ -29,7 +29,7 @@ pub const INTERPRETER: Spec = Spec {
         ("--run", Kind::Path),
     ],
     commands: &[("inspect", Some(Kind::Path))],
-    runners: &[&NPM, &NPX, &PNPM, &YARN, &TSX, &TS_NODE, &NODEMON],
+    runners: &[&NPM, &NPX, &PNPM, &YARN, &TSX, &TS_NODE, &NODEMON, &SERVE],
     ..Spec::PLAIN
 };
 
@@ -100,6 +100,14 @@ const NODEMON: Spec = Spec {
     ..Spec::PLAIN
 };
 
+/// Servers of the files in a directory, which are installed for everybody.
+const SERVE: Spec = Spec {
+    names: &["serve", "http-server", "live-server", "json-server", "ng"],
+    values: "-a -c -l -p -P --config --host --listen --port --proxy",
+    here: true,
+    ..Spec::PLAIN
+};
+
 #[cfg(test)]
 mod tests {
     use crate::interpreters::tests::check;
@@ -150,6 +158,8 @@ mod tests {
             ("node|/usr/bin/ts-node|-P|tsconfig.json|a.ts", "name ts-node + path a.ts"),
             ("node|/usr/bin/nodemon|--watch|src|server.js", "name nodemon + path server.js"),
             ("node|/usr/bin/nodemon", "name nodemon + path ."),
+            ("node|/usr/local/bin/http-server|-p|8080", "name serve + path ."),
+            ("node|/usr/local/bin/serve|-l|8080|dist", "name serve + path dist"),
             ("node|/srv/shop/node_modules/.bin/vite", "path /srv/shop/node_modules/.bin/vite"),
         ]);
     }

@@ -10,7 +10,7 @@ pub const INTERPRETER: Spec = Spec {
     runs: &[("-c", Kind::Text), ("-m", Kind::Path)],
     runners: &[
         &GUNICORN, &UVICORN, &HYPERCORN, &DAPHNE, &WAITRESS, &FLASK, &CELERY, &STREAMLIT, &FASTAPI,
-        &TWISTD, &HTTP_SERVER, &JUPYTER,
+        &TWISTD, &HTTP_SERVER, &JUPYTER, &AIRFLOW,
     ],
     ..Spec::PLAIN
 };
@@ -156,6 +156,13 @@ const JUPYTER: Spec = Spec {
     ..Spec::PLAIN
 };
 
+/// Programs of several servers, each by a command of its own: `airflow webserver`.
+const AIRFLOW: Spec = Spec {
+    names: &["airflow", "mlflow", "dagster", "prefect", "superset"],
+    operand: Some(Kind::Name),
+    ..Spec::PLAIN
+};
+
 #[cfg(test)]
 mod tests {
     use crate::interpreters::tests::check;
@@ -220,6 +227,7 @@ mod tests {
             ("python3|/usr/bin/jupyter-lab|--port=8888", "name jupyter + path ."),
             ("python3|-m|notebook|--notebook-dir=/data", "name jupyter + path /data"),
             ("python3|/usr/bin/jupyter|lab|/data", "name jupyter + path /data"),
+            ("python3|/usr/bin/airflow|webserver|-p|80", "name airflow + name webserver"),
         ]);
     }
 }

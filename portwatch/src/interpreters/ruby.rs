@@ -14,7 +14,7 @@ pub const INTERPRETER: Spec = Spec {
     ..Spec::PLAIN
 };
 
-const SERVERS: &[&Spec] = &[&PUMA, &UNICORN, &THIN, &RACKUP, &SIDEKIQ, &BUNDLE];
+const SERVERS: &[&Spec] = &[&PUMA, &UNICORN, &THIN, &RACKUP, &SIDEKIQ, &BUNDLE, &JEKYLL];
 
 /// `puma [OPTIONS] [FILE]`, for the application in its working directory.
 const PUMA: Spec = Spec {
@@ -68,6 +68,16 @@ const BUNDLE: Spec = Spec {
     names: &["bundle", "bundler"],
     commands: &[("exec", Some(Kind::Path))],
     runners: &[&PUMA, &UNICORN, &THIN, &RACKUP, &SIDEKIQ],
+    here: true,
+    ..Spec::PLAIN
+};
+
+/// `jekyll serve`, for the site in its working directory.
+const JEKYLL: Spec = Spec {
+    names: &["jekyll", "middleman", "nanoc"],
+    values: "-H -P -d -p --host --port",
+    beside: &[("-s", Kind::Path), ("--source", Kind::Path)],
+    operand: Some(Kind::Name),
     here: true,
     ..Spec::PLAIN
 };

@@ -39,8 +39,7 @@ pub struct Attached {
     pub ignored_ports: IgnoredPorts,
 }
 
-/// Loads the object and attaches the programs of the plan. Failed binds on ports that `wants`
-/// is not true of are only counted.
+/// Loads the object and attaches the programs of the plan.
 ///
 /// # Errors
 /// The kernel rejected the object or a required program.
@@ -48,13 +47,13 @@ pub fn attach(
     plan: &Plan,
     types: &KernelTypes,
     whose: Whose,
-    limit: SourceLimit,
-    follow: Follow,
-    wants: &dyn Fn(u16) -> bool,
+    wanted: Wanted<'_>,
 ) -> Result<Attached, KernelError> {
-    let mut ebpf = load_object(types, whose, limit, follow)?;
+    let mut ebpf = load_object(types, whose, wanted)?;
     let mut ignored_ports = IgnoredPorts::open(&mut ebpf)?;
-    ignored_ports.set(wants).map_err(|error| KernelError::at("set the ignored ports", error))?;
+    ignored_ports
+        .set(wanted.port)
+        .map_err(|error| KernelError::at("set the ignored ports", error))?;
     let forks = (whose != Whose::Everybodys && !types.tell_parents()).then_some(&FORKS);
     let mut probes = Vec::new();
     let mut misses: Vec<String> = types.hidden().map(str::to_owned).into_iter().collect();
@@ -166,6 +165,23 @@ pub enum Follow {
     No,
 }
 
+/// Which failed binds the hooks report, and what follows one.
+#[derive(Clone, Copy)]
+pub struct Wanted<'a> {
+    /// How many of one process.
+    pub limit: SourceLimit,
+    /// Whether processes are followed.
+    pub follow: Follow,
+    /// Returns whether those on a port are; others are only counted.
+    pub port: &'a dyn Fn(u16) -> bool,
+}
+
+impl Wanted<'static> {
+    /// Of all ports.
+    pub const ALL: Self =
+        Self { limit: SourceLimit::Counted, follow: Follow::Yes, port: &|_| true };
+}
+
 impl Follow {
     /// Returns whether outcomes within this time are reported at all.
     pub fn within(window: Duration) -> Self {
@@ -173,24 +189,19 @@ impl Follow {
     }
 }
 
-fn load_object(
-    types: &KernelTypes,
-    whose: Whose,
-    limit: SourceLimit,
-    follow: Follow,
-) -> Result<Ebpf, KernelError> {
+fn load_object(types: &KernelTypes, whose: Whose, wanted: Wanted<'_>) -> Result<Ebpf, KernelError> {
     let root: u32 = match whose {
         Whose::Everybodys => 0,
         Whose::Tree(root) => root,
     };
-    let most = match limit {
+    let most = match wanted.limit {
         SourceLimit::Counted => SENT_A_SECOND,
         SourceLimit::Unlimited => u64::MAX,
     };
     let mut loader = EbpfLoader::new();
     loader.override_global("ROOT", &root, true);
     loader.override_global("SENT_A_SECOND", &most, true);
-    match follow {
+    match wanted.follow {
         Follow::Yes => _ = loader.override_global("FOLLOW", &1u32, true),
         Follow::No => {
             loader.map_max_entries("WATCHED", 1).map_max_entries("AWAITED", 1);
@@ -232,9 +243,9 @@ pub(super) fn small_loader() -> EbpfLoader<'static> {
     let mut loader = EbpfLoader::new();
     loader.map_max_entries("FAILURES", PAGE);
     for map in [
-        "ATTEMPTS", "REPORTED", "CULPRITS", "OWNERS", "ARGUMENTS", "PORTS", "GONE_CGROUPS",
-        "GONE_OF_USERS", "CONNECTED", "SOURCES", "CROWDS", "TENANTS", "USERS", "WATCHED",
-        "AWAITED",
+        "ATTEMPTS", "REPORTED", "CULPRITS", "OWNERS", "ARGUMENTS", "PORTS", "CONNECTIONS",
+        "CLOSED", "GONE_CGROUPS", "GONE_OF_USERS", "CONNECTED", "SOURCES", "CROWDS", "TENANTS",
+        "USERS", "WATCHED", "AWAITED",
     ] {
         loader.map_max_entries(map, 1);
     }

@@ -14,6 +14,8 @@ pub fn resolve(types: &Types) -> Result<Layout, BtfError> {
     let reuse = types.offset("sock_common", "skc_reuse")?;
     let reuseport = types.offset("sock_common", "skc_reuseport")?;
     let ipv6only = types.offset("sock_common", "skc_ipv6only")?;
+    // Four bits wide.
+    let userlocks = types.offset("sock", "sk_userlocks").ok().filter(|offset| offset.bit() <= 4);
     let mut helpers = 0;
     // The kernel has a helper if it has the function behind it.
     if types.has_function("bpf_get_current_task_btf") {
@@ -46,6 +48,9 @@ pub fn resolve(types: &Types) -> Result<Layout, BtfError> {
         sk_protocol: need("sock", "sk_protocol")?,
         sk_uid: need("sock", "sk_uid")?,
         sk_socket: need("sock", "sk_socket")?,
+        sk_userlocks: userlocks.as_ref().map_or(ABSENT, |offset| offset.byte()),
+        sk_userlocks_bit: userlocks.as_ref().map_or(0, |offset| offset.bit()),
+        inet_sport: want("inet_sock", "inet_sport"),
         socket_file: need("socket", "file")?,
         unix_descriptors: want("unix_sock", "scm_stat.nr_fds"),
         socket_sk: need("socket", "sk")?,

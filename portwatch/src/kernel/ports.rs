@@ -46,7 +46,9 @@ fn ignored(wants: impl Fn(u16) -> bool) -> Vec<u64> {
     let mut words = vec![0; PORT_WORDS as usize];
     for port in (0..=u16::MAX).filter(|&port| !wants(port)) {
         let (word, bit) = port_bit(port);
-        words[word as usize] |= bit;
+        if let Some(word) = words.get_mut(word as usize) {
+            *word |= bit;
+        }
     }
     words
 }

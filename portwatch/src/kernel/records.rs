@@ -5,8 +5,9 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, loaded_maps},
 };
 use portwatch_common::{
-    ARGUMENTS, Arguments, CGROUP_PATH, Connected, GONE_CGROUPS, GONE_OF_USERS, OWNERS, Owner,
-    PORT_NUMBERS, PORTS, Port, PortUse, RECORD_CMDLINE_LEN,
+    ARGUMENTS, Arguments, CGROUP_PATH, CLOSED, CONNECTIONS, Closed, Connected, Connections,
+    GONE_CGROUPS, GONE_OF_USERS, OWNERS, Owner, PORT_NUMBERS, PORTS, Port, PortUse,
+    RECORD_CMDLINE_LEN, SocketOptions,
 };
 
 use super::{KernelError, take_map};
@@ -49,6 +50,18 @@ pub trait Records: Send {
         true
     }
 
+    /// The options of the TCP socket with this cookie and local port, which is or was
+    /// connected.
+    fn connection(&self, _cookie: u64, _port: u16) -> Option<SocketOptions> {
+        None
+    }
+
+    /// The options of all that the kernel keeps of a port's closed TCP connections, at this
+    /// second of `CLOCK_BOOTTIME`; `None` if they differ or not all were seen.
+    fn closed(&self, _netns_inode: u32, _port: u16, _now: u32) -> Option<SocketOptions> {
+        None
+    }
+
     /// Which end began the TCP connections of a port; `None` if there were some
     /// of both kinds, or the record cannot tell.
     fn origin(&self, _port: u16) -> Option<Origin> {
@@ -73,6 +86,9 @@ pub struct KernelRecords {
     ports: Array<MapData, Shared<PortUse>>,
     gone_cgroups: [HashMap<MapData, u64, [u8; CGROUP_PATH]>; 2],
     connected: Array<MapData, Shared<Connected>>,
+    /// A running agent may be older than these two.
+    connections: Option<Array<MapData, Shared<Connections>>>,
+    closed: Option<Array<MapData, Shared<Closed>>>,
     seeded: bool,
 }
 
@@ -88,6 +104,8 @@ impl KernelRecords {
             ports: take_map(ebpf, "PORTS")?,
             gone_cgroups: [take_map(ebpf, "GONE_CGROUPS")?, take_map(ebpf, "GONE_OF_USERS")?],
             connected: take_map(ebpf, "CONNECTED")?,
+            connections: Some(take_map(ebpf, "CONNECTIONS")?),
+            closed: Some(take_map(ebpf, "CLOSED")?),
             seeded: false,
         })
     }
@@ -102,6 +120,8 @@ impl KernelRecords {
             ("GONE_CGROUPS", GONE_CGROUPS),
             ("GONE_OF_USERS", GONE_OF_USERS),
             ("CONNECTED", PORT_NUMBERS),
+            ("CONNECTIONS", CONNECTIONS),
+            ("CLOSED", CLOSED),
         ]
         .map(|(name, entries)| (name, entries, None));
         // In the order of creation. A search of files has maps with these names too, as small
@@ -113,7 +133,7 @@ impl KernelRecords {
                 }
             }
         }
-        let [owners, arguments, ports, gone_cgroups, gone_of_users, connected] =
+        let [owners, arguments, ports, gone_cgroups, gone_of_users, connected, connections, closed] =
             found.map(|(_, _, id)| id.and_then(|id| MapData::from_id(id).ok()));
         let gone = |map| Map::LruHashMap(map).try_into().ok();
         Some(Self {
@@ -122,6 +142,8 @@ impl KernelRecords {
             ports: Map::Array(ports?).try_into().ok()?,
             gone_cgroups: [gone(gone_cgroups?)?, gone(gone_of_users?)?],
             connected: Map::Array(connected?).try_into().ok()?,
+            connections: connections.and_then(|map| Map::Array(map).try_into().ok()),
+            closed: closed.and_then(|map| Map::Array(map).try_into().ok()),
             // It has long been when it says that it is ready.
             seeded: true,
         })
@@ -170,6 +192,15 @@ impl Records for KernelRecords {
         !self.seeded || self.connected(port) != Some(Connected::default())
     }
 
+    fn connection(&self, cookie: u64, port: u16) -> Option<SocketOptions> {
+        slot(self.connections.as_ref()?, Connections::slot(cookie, port))?.of(cookie)
+    }
+
+    fn closed(&self, netns_inode: u32, port: u16, now: u32) -> Option<SocketOptions> {
+        let key = Closed::key(netns_inode, port);
+        whole(self.closed.as_ref()?, Closed::slot(key))?.options(key, now)
+    }
+
     fn origin(&self, port: u16) -> Option<Origin> {
         match self.connected(port)? {
             _ if !self.seeded => None,
@@ -216,6 +247,15 @@ impl Records for KernelRecords {
 
     fn seeded(&mut self) {
         self.seeded = true;
+    }
+}
+
+/// Opens the record of a running agent; an empty one if there is none.
+#[must_use]
+pub fn of_running_agent() -> Box<dyn Records> {
+    match KernelRecords::of_running_agent() {
+        Some(records) => Box::new(records),
+        None => Box::new(NoRecords),
     }
 }
 

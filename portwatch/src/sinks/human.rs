@@ -12,7 +12,7 @@ use rustix::termios::tcgetwinsize;
 use textwrap::{Options, WordSeparator, WordSplitter, wrap};
 
 use crate::{
-    diagnose::{Diagnosis, Judgement, Move, SafeToStop, words},
+    diagnose::{Diagnosis, HolderClass, Judgement, Move, SafeToStop, words},
     event::{Event, Loss, Outcome, Record},
     evidence::{Fact, Gap, Netns, Process, Socket, TimeWait},
     sinks::{Sink, became::sentence},
@@ -87,6 +87,7 @@ pub fn block(event: &Event, columns: Option<usize>) -> String {
     out.blocking("blocked by", &event.diagnosis, &event.sockets);
     out.around(&event.time_wait, &event.netns, &event.gaps);
     out.what_to_do(&event.diagnosis);
+    out.unidentified(&event.diagnosis, &event.gaps);
     out.text.push('\n');
     out.text
 }
@@ -150,6 +151,17 @@ impl Block {
         }
         for note in notes {
             self.row("note", note);
+        }
+    }
+
+    /// Adds why the holder is not known, where the notes do not say so.
+    fn unidentified(&mut self, diagnosis: &Diagnosis, gaps: &[Gap]) {
+        let class = diagnosis.holder.as_ref().map(|holder| holder.class);
+        if class != Some(HolderClass::Unknown) || diagnosis.tells_gaps() {
+            return;
+        }
+        for gap in gaps.iter().filter(|gap| matches!(gap.what, Fact::Holders | Fact::Unheld)) {
+            self.row("not known", &format!("{}: {}", gap.what, gap.why));
         }
     }
 

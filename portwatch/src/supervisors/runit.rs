@@ -8,6 +8,7 @@ pub const SUPERVISOR: Spec = Spec {
     job: Job::Folder { short: true },
     stop: ("sv", "down"),
     config: &[],
+    home: None,
     per_user: false,
 };
 

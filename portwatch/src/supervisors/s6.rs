@@ -8,6 +8,7 @@ pub const SUPERVISOR: Spec = Spec {
     job: Job::Folder { short: false },
     stop: ("s6-svc", "-d"),
     config: &[],
+    home: None,
     per_user: false,
 };
 

@@ -8,6 +8,7 @@ pub const SUPERVISOR: Spec = Spec {
     job: Job::Environment(job),
     stop: ("supervisorctl", "stop"),
     config: &["-c", "--configuration"],
+    home: None,
     per_user: false,
 };
 

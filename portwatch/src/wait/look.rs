@@ -2,6 +2,7 @@
 //! entry with the kernel's rules.
 
 use std::{
+    cell::OnceCell,
     collections::BTreeMap,
     net::{IpAddr, Ipv6Addr},
     time::{Duration, Instant},
@@ -15,12 +16,14 @@ use crate::{
     diagnose::words,
     enrich::{
         host::DiagSocket,
+        inherited::{MOST_LOOKED_UP, complete},
         netns::again::Known,
         sock_diag::{Entry, Query, protocol_number},
         sockets::{ListError, PATIENT, dump_once},
     },
     evidence::{Device, Failure, Family, Protocol, Socket, State},
     explain::Question,
+    kernel::records::{NoRecords, Records},
 };
 
 /// The condition to wait for.
@@ -205,6 +208,7 @@ impl Kind {
 /// The kernel does not list its sockets, or not all of them.
 pub fn look(
     diag: &mut dyn DiagSocket,
+    records: OpenRecords,
     kernel: Kernel,
     asked: &Asked,
 ) -> Result<Standing, ListError> {
@@ -217,7 +221,7 @@ pub fn look(
         None if matches!(asked, Asked::FreeAgain(_)) => Vec::new(),
         None => return Err(ListError::Protocol),
     };
-    list(diag, &queries, kernel, asked)
+    list(diag, &queries, records, kernel, asked)
 }
 
 /// Checks TCP listeners only, which is cheap on any machine.
@@ -229,17 +233,18 @@ pub fn listeners(
     kernel: Kernel,
     asked: &Asked,
 ) -> Result<Standing, ListError> {
-    list(diag, &[Query::Listeners], kernel, asked)
+    list(diag, &[Query::Listeners], || Box::new(NoRecords), kernel, asked)
 }
 
 fn list(
     diag: &mut dyn DiagSocket,
     queries: &[Query],
+    records: OpenRecords,
     kernel: Kernel,
     asked: &Asked,
 ) -> Result<Standing, ListError> {
     let walk = |diag: &mut dyn DiagSocket| {
-        let mut judge = Judge::new(kernel, asked);
+        let mut judge = Judge::new(kernel, asked, records);
         let mut torn = false;
         for query in queries {
             let deadline = Instant::now() + PATIENT;
@@ -256,7 +261,11 @@ fn list(
     }
 }
 
-/// Judges entry by entry. Pure.
+/// Opens the record of a running agent. It is opened for each check that needs it, since what an
+/// agent that has ended leaves behind is no record any more.
+pub type OpenRecords = fn() -> Box<dyn Records>;
+
+/// Judges entry by entry.
 struct Judge<'a> {
     kernel: Kernel,
     asked: &'a Asked,
@@ -266,19 +275,32 @@ struct Judge<'a> {
     /// Whether a socket blocks that only its owner can close.
     lasting: bool,
     remaining_ms: u64,
+    open: OpenRecords,
+    records: OnceCell<Box<dyn Records>>,
+    /// Entries that may still be looked up there.
+    left: u32,
 }
 
 impl<'a> Judge<'a> {
-    fn new(kernel: Kernel, asked: &'a Asked) -> Self {
-        let (bind, standing) = (asked.bind(), Standing::default());
-        Self { kernel, asked, bind, standing, lasting: false, remaining_ms: 0 }
+    fn new(kernel: Kernel, asked: &'a Asked, open: OpenRecords) -> Self {
+        Self {
+            kernel,
+            asked,
+            bind: asked.bind(),
+            standing: Standing::default(),
+            lasting: false,
+            remaining_ms: 0,
+            open,
+            records: OnceCell::new(),
+            left: MOST_LOOKED_UP,
+        }
     }
 
     fn take(&mut self, row: Socket) {
         match self.asked {
             Asked::Free(at) => self.against_bind(at.reuseaddr, row),
             // It has met what nobody could see, so that nothing is taken for granted.
-            Asked::FreeAgain(failed) => self.against_bind(false, failed.recalled(row)),
+            Asked::FreeAgain(_) => self.against_bind(false, row),
             Asked::Listening(at) => self.for_listening(at, row),
         }
     }
@@ -286,10 +308,19 @@ impl<'a> Judge<'a> {
     /// With `presumes`, what connections have left behind had SO_REUSEADDR where nothing
     /// tells: whoever sets the option has set it on the listener before, from which its
     /// connections have it.
-    fn against_bind(&mut self, presumes: bool, row: Socket) {
+    fn against_bind(&mut self, presumes: bool, mut row: Socket) {
         let is_tcp = self.bind.protocol == Protocol::Tcp;
         let is_remnant = is_tcp && !matches!(row.state, State::Listen | State::Bound);
-        match Outcome::of(self.kernel, &self.bind, [&row]) {
+        let mut outcome = self.outcome(&row);
+        if outcome == Outcome::Unknown && is_remnant {
+            row = self.recorded(row);
+            outcome = self.outcome(&row);
+        }
+        if let (Outcome::Unknown, Asked::FreeAgain(failed)) = (outcome, self.asked) {
+            row = failed.recalled(row);
+            outcome = self.outcome(&row);
+        }
+        match outcome {
             Outcome::Passes => return,
             Outcome::Unknown if presumes && is_remnant => {
                 self.standing.passed = self.standing.passed.saturating_add(1);
@@ -302,6 +333,19 @@ impl<'a> Judge<'a> {
             None => self.lasting = true,
         }
         self.standing.add(row);
+    }
+
+    fn outcome(&self, row: &Socket) -> Outcome {
+        Outcome::of(self.kernel, &self.bind, [row])
+    }
+
+    /// Returns the socket with the options that a running agent has seen.
+    fn recorded(&mut self, row: Socket) -> Socket {
+        let Some(left) = self.left.checked_sub(1) else { return row };
+        self.left = left;
+        let records = self.records.get_or_init(self.open);
+        let options = row.cookie.and_then(|cookie| records.connection(cookie, row.local.port()));
+        complete(row, options)
     }
 
     fn for_listening(&mut self, at: &Question, row: Socket) {

@@ -8,6 +8,7 @@ use portwatch_tests::{
     helper::Helper,
     netns::Netns,
     op::{Op, tcp},
+    paste,
     programs::{installed, portwatch},
     skip::skip,
 };
@@ -19,7 +20,7 @@ use super::{ADDRESS, answer, assert_includes, read};
 #[test]
 fn as_an_ordinary_user() {
     let netns = Netns::new();
-    let _holder = Helper::new(&netns).holds([tcp(ADDRESS).listening()]);
+    let holder = Helper::new(&netns).holds([tcp(ADDRESS).listening()]);
     let mut command = as_nobody(Some(&netns), &["explain", ADDRESS, "--format", "json"]);
     let (code, answers) = read(&run(command.command()));
     assert_eq!(code, 3);
@@ -32,7 +33,13 @@ fn as_an_ordinary_user() {
         }),
     );
     let command = answers[0]["diagnosis"]["moves"][0]["command"].as_str().unwrap();
-    assert!(command.starts_with("sudo portwatch explain"), "{command}");
+    // Root needs no sudo(8).
+    let as_root = command.strip_prefix("sudo ").unwrap_or_else(|| panic!("{command}"));
+    let mut shell = paste::shell(as_root);
+    netns.confine(&mut shell);
+    let shown = shell.output().unwrap();
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.contains(&format!("binder[{}]", holder.pid())), "{command}: {shown}");
     let gaps = answers[0]["gaps"].as_array().unwrap();
     let gap = gaps.iter().find(|gap| gap["what"] == "sockets.holders").expect("it is a gap");
     // Threads of the kernel's own have no files, and that these are not seen is no gap.

@@ -71,7 +71,7 @@ fn finding<'a>(case: &Case<'a>, culprit: &Culprit<'a>, doing: &str, why: &str) -
 }
 
 /// How to keep a program from choosing the port that chooses its ports itself.
-fn by_itself(port: u16) -> String {
+pub fn by_itself(port: u16) -> String {
     const RESERVED: u16 = 1024;
     if port < RESERVED {
         return format!(

@@ -13,13 +13,21 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     // Without a process it is one that the kernel alone brings to its end.
     culprit.socket.inode?;
     let known = client_port::is_outgoing(case, culprit.socket).is_some();
-    let what = if known { "an accepted connection" } else { "a connection" };
-    let doing = format!("still has {what} open on {}", culprit.socket.local);
+    let doing = match (known, culprit.socket.remote) {
+        (false, Some(remote)) => {
+            format!("has a connection between {} and {remote}", culprit.socket.local)
+        }
+        _ => format!("still has an accepted connection open on {}", culprit.socket.local),
+    };
     let why = match known {
         true => "it still has connections open that were accepted on the port",
-        false => "it still has connections open on the port",
+        false => "its connection uses the port until it is closed",
     };
     let mut finding = connected(case, culprit, Cause::ConnectionsRemain, &doing, why);
+    if !known && !matches!(finding.class, Some(HolderClass::Itself)) {
+        let chosen = client_port::by_itself(culprit.socket.local.port());
+        finding.moves.insert(0, moves::advice(format!("if that program is a client: {chosen}")));
+    }
     if case.evidence.failure.reuseaddr == Some(false) && culprit.socket.reuseaddr != Some(false) {
         finding.moves.insert(0, moves::set_reuseaddr(case));
     }
@@ -31,14 +39,18 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
              several processes"
         ));
     }
-    finding.notes.push(
-        "an accepted connection keeps its listener's port until it is closed: probably a graceful \
-         shutdown has not finished, or a worker was left behind"
-            .to_owned(),
-    );
-    if !known {
+    if known {
         finding.notes.push(
-            "which side opened the connection is not known: it is older than the agent".to_owned(),
+            "an accepted connection keeps its listener's port until it is closed: probably a \
+             graceful shutdown has not finished, or a worker was left behind"
+                .to_owned(),
+        );
+    } else {
+        finding.notes.push(
+            "which side opened the connection is not known: it is older than the agent. If this \
+             side did, the port is its source port. If the other side did, a listener here accepted \
+             it and was closed"
+                .to_owned(),
         );
         finding.confidence = Confidence::Undetermined;
     }

@@ -71,8 +71,8 @@ pub fn end(case: &Case, holder: &Process, why: &str) -> Move {
 }
 
 /// The processes to end so that the socket is closed: of those that have it open and that
-/// nobody manages, the ones whose parent is not among them. A server's master ends its workers;
-/// workers without a master are ended one by one.
+/// nobody manages, the ones whose parent is not among them. A server's master ends its workers
+/// when it handles the signal; other workers are ended one by one.
 fn together<'a>(case: &Case<'a>, holder: &'a Process) -> Vec<&'a Process> {
     let Some(culprit) = case.first() else { return vec![holder] };
     let holders = &culprit.socket.holders;
@@ -87,8 +87,12 @@ fn together<'a>(case: &Case<'a>, holder: &'a Process) -> Vec<&'a Process> {
     let unmanaged = |other: &Process| {
         matches!(responsibility::of(case.evidence, other), Responsible::Nobody(_))
     };
+    // Without a handler a parent ends and says nothing to its children, which keep the socket.
+    let ends_them =
+        |parent: &Process| !matches!(parent.sigterm, Some(Sigterm::Default | Sigterm::Ignored));
     let is_below = |one: &Process| {
-        holders.iter().any(|other| one.ppid == Some(other.pid) && one.pid != other.pid)
+        let is_parent = |other: &&Process| one.ppid == Some(other.pid) && one.pid != other.pid;
+        holders.iter().find(is_parent).is_some_and(ends_them)
     };
     let mut ended = vec![holder];
     let rest = holders.iter().filter(|other| {

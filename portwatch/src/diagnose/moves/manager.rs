@@ -6,7 +6,7 @@ use crate::{
     diagnose::{
         Move, Risk,
         case::Case,
-        moves::{command, ending::end, quote},
+        moves::{command, ending::end, look_at, quote},
         responsibility::{self, Place, Responsible},
         workloads,
     },
@@ -39,7 +39,13 @@ pub fn stop(case: &Case, holder: &Process, why: &str) -> Vec<Move> {
             )]
         }
         Responsible::Loop(_) => vec![end(case, holder, why)],
-        Responsible::Nobody(place) => vec![end(case, holder, &format!("{why}; {}", told(place)))],
+        Responsible::Nobody(place) => match responsibility::carries(holder) {
+            Some(what) => vec![
+                look_at(holder, &format!("it carries {what}, which would end with it")),
+                end(case, holder, &format!("{why}; this ends {what}")),
+            ],
+            None => vec![end(case, holder, &format!("{why}; {}", told(place)))],
+        },
         Responsible::Unknown => vec![status(holder, why)],
     }
 }
@@ -87,8 +93,12 @@ fn job(case: &Case, holder: &Process, by: &Supervisor, child: bool, why: &str) -
         (Some(option), Some(path)) => format!(" {option} {}", quote(path)),
         _ => String::new(),
     };
+    let home = match (spec.home, by.config.as_deref()) {
+        (Some((variable, _)), Some(path)) => format!("env {variable}={} ", quote(path)),
+        _ => String::new(),
+    };
     let (program, verb) = spec.stop;
-    let stop = format!("{program}{config} {verb} {}", quote(name));
+    let stop = format!("{home}{program}{config} {verb} {}", quote(name));
     // A user's own is told as that user: root's has other jobs, maybe of the same name.
     let by_user = spec.per_user || by.uid.is_some();
     let stop = if by_user { as_user(holder, &stop) } else { stop };

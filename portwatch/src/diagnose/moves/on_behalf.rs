@@ -1,6 +1,8 @@
 //! Holders that have a port open for somebody else, or because of somebody else: the one behind
 //! is to be dealt with.
 
+use std::collections::BTreeSet;
+
 use crate::{
     diagnose::{
         Move, Risk,
@@ -10,10 +12,11 @@ use crate::{
             manager::{as_user, stop, systemctl},
             quote,
         },
-        words,
+        responsibility, words,
     },
     evidence::Process,
     roles::{self, Role},
+    supervisors,
 };
 
 /// The process that sent the socket is to be dealt with: the holder did not ask for it.
@@ -54,10 +57,14 @@ pub fn app_daemon(case: &Case, holder: &Process) -> Vec<Move> {
     let Some(Role::AppDaemon(daemon)) = roles::of(holder, case.process()) else {
         return vec![look(case)];
     };
-    let list = match daemon.per_user {
-        true => as_user(holder, daemon.list),
-        false => daemon.list.to_owned(),
-    };
+    let home = daemon.home.and_then(|(variable, home)| Some((variable, home(&holder.cmdline)?)));
+    let home = home.map(|(name, path)| format!("env {name}={} ", quote(&path))).unwrap_or_default();
+    let config = configuration(holder, daemon.config).unwrap_or_default();
+    let (program, rest) = daemon.list;
+    let list = format!("{home}{program}{config} {rest}");
+    // A user's own is asked as that user: root's has other programs.
+    let of_user = daemon.per_user || !daemon.config.is_empty();
+    let list = if of_user { as_user(holder, &list) } else { list };
     vec![command(
         list,
         format!(
@@ -71,12 +78,31 @@ pub fn app_daemon(case: &Case, holder: &Process) -> Vec<Move> {
     )]
 }
 
+/// ` -c FILE`, where the daemon was started with that; `None` if its directory is not known.
+fn configuration(holder: &Process, options: &[&str]) -> Option<String> {
+    let told = supervisors::configuration(&holder.cmdline, options)?;
+    let path = match told.starts_with('/') {
+        true => told.to_owned(),
+        false => {
+            let there = holder.cwd.as_deref().filter(|path| path.starts_with('/'))?;
+            format!("{}/{told}", there.trim_end_matches('/'))
+        }
+    };
+    Some(format!(" {} {}", options.first()?, quote(&path)))
+}
+
 /// The unit for which systemd listens; its service would only be started again by
-/// the next connection.
-pub fn socket_unit(holder: &Process, port: u16) -> Move {
+/// the next connection. A service that runs already has the socket open as well.
+pub fn socket_unit(case: &Case, holder: &Process, port: u16) -> Move {
     let systemctl = systemctl(holder);
+    let others = case.first().into_iter().flat_map(|culprit| &culprit.socket.holders);
+    let services = others
+        .filter(|other| other.pid != holder.pid && other.unit_owner == holder.unit_owner)
+        .filter_map(responsibility::service)
+        .filter(|service| service.ends_with(".service"))
+        .collect::<BTreeSet<_>>();
     match holder.unit.as_deref().filter(|unit| unit.ends_with(".socket")) {
-        Some(unit) => command(
+        Some(unit) if services.is_empty() => command(
             format!("{systemctl} stop {}", quote(unit)),
             format!(
                 "systemd is listening for {unit} and starts its service when a client connects; stop \
@@ -84,6 +110,17 @@ pub fn socket_unit(holder: &Process, port: u16) -> Move {
             ),
             Risk::Interrupts,
         ),
+        Some(unit) => {
+            let names = words::list(services.iter().map(|service| quote(service)), " ");
+            command(
+                format!("{systemctl} stop {} {names}", quote(unit)),
+                format!(
+                    "systemd is listening for {unit}, and {names} has the socket open too: the port \
+                     is free when both are stopped"
+                ),
+                Risk::Interrupts,
+            )
+        }
         None => command(
             format!("{systemctl} list-sockets | grep -w {port}"),
             "systemd has the port open for a socket unit: this shows which; stop that .socket unit",

@@ -228,7 +228,7 @@ prop_compose! {
             subject,
             failure,
             process,
-            netns: Netns { inode, cookie: None, name, host },
+            netns: Netns { inode, name, host, ..Netns::default() },
             sockets,
             time_wait: TimeWait { count, max_remaining_ms, left_by: None },
             connections: Connections { established, closing },

@@ -1,7 +1,7 @@
 //! Who is told to stop a process, and why a signal would not do.
 
 use super::*;
-use crate::evidence::{Runtime, Supervisor, SupervisorKind};
+use crate::evidence::{PortChoice, Runtime, Supervisor, SupervisorKind};
 
 /// The older release at `cgroup`, kept running by a supervisor.
 fn kept_running(cgroup: &str, kind: SupervisorKind, name: &str) -> Process {
@@ -20,13 +20,15 @@ fn each_supervisor_is_told_in_its_own_words() {
     // All but systemd run in a unit of their own, which would end all their jobs.
     for (kind, name, command) in [
         (Supervisord, "shop:web", "supervisorctl stop shop:web"),
-        (Pm2, "web", "runuser -u deploy -- pm2 stop web"),
+        (Pm2, "web", "runuser -u deploy -- env PM2_HOME=/srv/pm2 pm2 stop web"),
         (Runit, "/etc/service/web", "sv down /etc/service/web"),
         (S6, "/run/service/my web", "s6-svc -d '/run/service/my web'"),
         (Systemd, "old.service", "systemctl stop old.service"),
         (Shell, "while :; do ./app; done", "systemctl stop old.service"),
     ] {
-        let holder = kept_running("/system.slice/old.service", kind, name);
+        let mut holder = kept_running("/system.slice/old.service", kind, name);
+        let home = kind.spec().and_then(|spec| spec.home).map(|_| "/srv/pm2".to_owned());
+        holder.supervisor.as_mut().unwrap().config = home;
         assert_eq!(first_command(holder), command, "{kind:?}");
     }
 }
@@ -43,6 +45,10 @@ fn without_a_unit_the_loop_goes_before_what_it_starts() {
         Some(LastHolder { process: before, cookie: 1, ..LastHolder::default() });
     let command = |evidence: &Evidence| diagnose(evidence).moves[0].command.clone().unwrap();
     assert_eq!(command(&evidence), "kill 700 38104");
+    // Its text says that it is a loop.
+    let mut looping = Evidence { previous_holder: None, ..evidence.clone() };
+    looping.sockets[0].holders[0].supervisor.as_mut().unwrap().loops = true;
+    assert_eq!(command(&looping), "kill 700 38104");
     // It runs the failing program as well: one thing after the other.
     evidence.process.ancestors = vec![700];
     assert_eq!(command(&evidence), "kill 38104");
@@ -92,6 +98,12 @@ fn systemd_is_told_by_the_name_of_the_socket_unit() {
     let diagnosis = diagnose(&listener(systemd.clone()));
     assert_eq!(diagnosis.holder.unwrap().class, HolderClass::SocketUnit);
     assert_eq!(diagnosis.moves[0].command.as_deref(), Some("systemctl stop app.socket"));
+    // Its service runs already, and has the socket open too.
+    let mut evidence = listener(systemd.clone());
+    let service = java(900, "0", "/system.slice/app.service", "2026-06-01T00:00:00Z");
+    evidence.sockets[0].holders.push(service);
+    let both = diagnose(&evidence).moves[0].command.clone();
+    assert_eq!(both.as_deref(), Some("systemctl stop app.socket app.service"));
     // A user's manager has socket units of its own.
     systemd.pid = 900;
     systemd.unit_owner = Some(1004);
@@ -149,6 +161,34 @@ fn what_is_reserved_stays_reserved() {
     evidence.ephemeral = range("39999-40001");
     let first = diagnose(&evidence).moves[0].command.clone();
     assert_eq!(first.as_deref(), Some("systemctl stop batch.service"));
+}
+
+#[test]
+fn a_listener_that_asked_for_any_port_gets_another_one() {
+    let holder = || java(900, "0", "/system.slice/batch.service", "2026-06-08T14:00:00Z");
+    let chosen_by = |who| {
+        let mut row = socket(State::Listen, "0.0.0.0:40000", vec![holder()]);
+        row.port_chosen_by = who;
+        let mut evidence = evidence(vec![row]);
+        evidence.failure.port = 40_000;
+        evidence.ephemeral = Some(crate::evidence::Ephemeral {
+            low: 32_768,
+            high: 60_999,
+            reserved: String::new(),
+            usage: None,
+        });
+        diagnose(&evidence)
+    };
+    let by_kernel = chosen_by(Some(PortChoice::Kernel));
+    let commands: Vec<_> = by_kernel.moves.iter().map(|step| step.command.as_deref()).collect();
+    let reserve = "sysctl -w net.ipv4.ip_local_reserved_ports=40000";
+    assert_eq!(commands[..2], [Some(reserve), None]);
+    assert!(by_kernel.moves[1].why.starts_with("then restart batch.service"));
+    assert!(by_kernel.notes.iter().any(|note| note.contains("asked for any free port")));
+    for who in [None, Some(PortChoice::Program)] {
+        let first = chosen_by(who).moves[0].command.clone();
+        assert_ne!(first.as_deref(), Some(reserve), "{who:?}");
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use super::*;
 use crate::evidence::{Binder, ProcessState, Sigterm, Supervisor, SupervisorKind, Voucher};
 
 /// nginx, as a unit's or somebody's.
-fn nginx(pid: u32, cgroup: &str, unit: Option<&str>) -> Process {
+pub fn nginx(pid: u32, cgroup: &str, unit: Option<&str>) -> Process {
     Process {
         pid,
         comm: Some("nginx".to_owned()),
@@ -20,7 +20,7 @@ fn nginx(pid: u32, cgroup: &str, unit: Option<&str>) -> Process {
 }
 
 /// nginx of nginx.service fails beside `holder`.
-fn beside(holder: Process) -> Evidence {
+pub fn beside(holder: Process) -> Evidence {
     let mut evidence = listener(holder);
     evidence.process = Process {
         started: Some(at("2026-06-08T14:02:10Z")),
@@ -30,13 +30,13 @@ fn beside(holder: Process) -> Evidence {
     evidence
 }
 
-fn first(evidence: &Evidence) -> (String, String) {
+pub fn first(evidence: &Evidence) -> (String, String) {
     let first = diagnose(evidence).moves.into_iter().next().unwrap();
     (first.command.unwrap_or_default(), first.why)
 }
 
 /// Every command that would end something.
-fn ends(evidence: &Evidence) -> Vec<String> {
+pub fn ends(evidence: &Evidence) -> Vec<String> {
     let moves = diagnose(evidence).moves.into_iter();
     moves.filter(|step| step.risk != Risk::None).filter_map(|step| step.command).collect()
 }
@@ -147,6 +147,9 @@ fn workers_without_a_master_are_ended_together() {
     };
     assert_eq!(of(vec![worker(11, 1), worker(12, 1), worker(13, 1)]), "kill 11 12 13");
     assert_eq!(of(vec![worker(11, 1), worker(12, 11), worker(13, 11)]), "kill 11", "a master");
+    let parent = |sigterm| Process { sigterm: Some(sigterm), ..worker(11, 1) };
+    assert_eq!(of(vec![parent(Sigterm::Caught), worker(12, 11)]), "kill 11", "a handler");
+    assert_eq!(of(vec![parent(Sigterm::Default), worker(12, 11)]), "kill 11 12", "a reloader");
     let ignores = Process { sigterm: Some(Sigterm::Ignored), ..worker(12, 1) };
     assert_eq!(of(vec![worker(11, 1), ignores]), "kill 11; kill -KILL 12", "each its signal");
     let other = Process { uid: Some(33), ..worker(12, 1) };
@@ -237,7 +240,7 @@ fn a_name_is_no_proof_between_users() {
 fn a_daemon_of_several_programs_is_never_ended() {
     for (comm, list) in [
         ("PM2 v5.3.0: God", "runuser -u deploy -- pm2 list"),
-        ("supervisord", "supervisorctl status"),
+        ("supervisord", "runuser -u deploy -- supervisorctl status"),
         ("circusd", "circusctl listsockets"),
         ("xinetd", "grep -rnE '^service|port|disable' /etc/xinetd.conf /etc/xinetd.d"),
     ] {

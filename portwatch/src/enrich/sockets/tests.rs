@@ -1,9 +1,14 @@
-use std::{cell::Cell, io};
+use std::{cell::Cell, io, net::SocketAddr};
 
-use super::*;
+use portwatch_common::{SocketOptions, flag};
+
+use super::{
+    found::{MOST_CONNECTIONS, MOST_HOLDING, MOST_TIME_WAIT},
+    *,
+};
 use crate::{
     enrich::tests::fake::{LISTEN, Row, TIME_WAIT, done, message},
-    evidence::Ephemeral,
+    evidence::{Ephemeral, Socket},
     kernel::records::NoRecords,
 };
 
@@ -58,6 +63,7 @@ fn listed(within: Duration) -> (Found, Vec<Gap>, usize) {
         failure: &failure,
         culprit: None,
         netns_cookie: None,
+        netns_inode: None,
         everything: true,
     };
     let (mut diag, mut gaps) = (Endless::default(), Vec::new());
@@ -101,7 +107,7 @@ fn a_million_rows_are_counted_in_no_time() {
     (0..300).for_each(|host| found.add(row(State::Listen, local(host), Some(1), 0)));
     let began = Instant::now();
     for host in 0..500_000 {
-        found.add(row(State::TimeWait, local(host % 8), None, u64::from(host)));
+        found.add(row(State::TimeWait, local(host % 16), None, u64::from(host)));
         found.add(row(State::Established, local(host), Some(u64::from(host)), 0));
     }
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
@@ -109,13 +115,13 @@ fn a_million_rows_are_counted_in_no_time() {
     assert_eq!(found.sockets.len(), MOST_HOLDING + MOST_TIME_WAIT + MOST_CONNECTIONS);
     assert_eq!(found.left_out, 300 - MOST_HOLDING + 500_000 - MOST_CONNECTIONS);
     let longest = found.sockets.iter().filter_map(|row| row.expires_ms);
-    assert_eq!(longest.collect::<Vec<_>>(), (499_992..500_000).collect::<Vec<_>>());
+    assert_eq!(longest.collect::<Vec<_>>(), (499_984..500_000).collect::<Vec<_>>());
 }
 
 /// However many other sockets there are.
 #[test]
 fn the_one_that_refused_is_kept() {
-    let mut found = Found { wanted: Some(7), ..Found::default() };
+    let mut found = Found::wanting(Some(7));
     for host in 0..2 * u32::try_from(MOST_HOLDING).unwrap() {
         let local = SocketAddr::from((host.to_be_bytes(), 80));
         found.add(row(State::Listen, local, Some(1), 0));
@@ -123,4 +129,67 @@ fn the_one_that_refused_is_kept() {
     found.add(Socket::bare(State::Listen, "10.0.0.1:80".parse().unwrap(), Some(7)));
     assert!(found.sockets.iter().any(|row| row.cookie == Some(7)));
     assert_eq!(found.sockets.len(), MOST_HOLDING + 1);
+}
+
+/// The connections with odd cookies have SO_REUSEADDR.
+struct Seen;
+
+impl Records for Seen {
+    fn connection(&self, cookie: u64, port: u16) -> Option<SocketOptions> {
+        let flags = if cookie % 2 == 1 { flag::REUSEADDR } else { 0 };
+        (port == 80 && cookie < 100).then_some(SocketOptions::of(flags))
+    }
+
+    fn closed(&self, netns_inode: u32, _port: u16, _now: u32) -> Option<SocketOptions> {
+        (netns_inode == 7).then_some(SocketOptions::of(flag::REUSEPORT))
+    }
+}
+
+fn connection(state: State, cookie: u64) -> Entry<'static> {
+    Entry {
+        state,
+        local: SocketAddr::from(([10, 0, 0, 1], 80)),
+        remote: None,
+        inode: None,
+        cookie: Some(cookie),
+        expires_ms: (state == State::TimeWait).then_some(1_000),
+        uid: 0,
+        device: 0,
+        attributes: &[],
+    }
+}
+
+/// What [`Found`] keeps of these connections: state, cookie, and SO_REUSEADDR.
+fn kept(
+    netns_inode: Option<u32>,
+    rows: impl IntoIterator<Item = (State, u64)>,
+) -> Vec<(State, Option<u64>, Option<bool>)> {
+    let inherited = Inherited::of(&Seen, netns_inode, 80, MOST_LOOKED_UP);
+    let mut found = Found::default();
+    for (state, cookie) in rows {
+        found.take(connection(state, cookie), &inherited);
+    }
+    found.sockets.iter().map(|row| (row.state, row.cookie, row.reuseaddr)).collect()
+}
+
+#[test]
+fn connections_with_other_options_do_not_look_alike() {
+    let rows = (1..50).chain([100, 101]).map(|cookie| (State::TimeWait, cookie));
+    assert_eq!(
+        kept(None, rows),
+        [
+            (State::TimeWait, Some(1), Some(true)),
+            (State::TimeWait, Some(2), Some(false)),
+            (State::TimeWait, Some(100), None),
+        ]
+    );
+}
+
+#[test]
+fn a_port_whose_closed_connections_agree_needs_no_entry_for_each() {
+    let rows = [(State::TimeWait, 100), (State::TimeWait, 1), (State::LastAck, 1)];
+    assert_eq!(
+        kept(Some(7), rows),
+        [(State::TimeWait, Some(100), Some(false)), (State::LastAck, Some(1), Some(true))]
+    );
 }

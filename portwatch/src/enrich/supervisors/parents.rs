@@ -13,7 +13,6 @@ use crate::{
     evidence::{Process, Supervisor, SupervisorKind},
     redact::Cmdline,
     supervisors::{self, Job},
-    text::bounds::ELLIPSIS,
 };
 
 /// How far up the parents are followed.
@@ -74,7 +73,7 @@ pub fn look(host: &Host, process: &Process, deadline: Instant) -> Parents {
                     .and_then(|variables| read(&|name| variables.get(name))),
             };
             found.supervisor = Some(Supervisor {
-                config: configuration(host, pid, argv, spec.config),
+                config: configuration(host, pid, argv, spec),
                 ..supervisor(kind, name, Some(uid))
             });
             break;
@@ -114,26 +113,17 @@ fn owns_its_folder(host: &Host, pid: u32, uid: u32) -> bool {
     vouch::look(&host.proc_file(pid, "cwd")).is_some_and(|folder| folder.stx_uid == uid)
 }
 
-/// The path that one of `options` names on a command line: `-c FILE`, `-cFILE`,
-/// `--configuration FILE`, `--configuration=FILE`.
-fn configuration(host: &Host, pid: u32, argv: &Cmdline, options: &[&str]) -> Option<String> {
-    let mut arguments = argv.iter().skip(1);
-    let told = loop {
-        let argument = arguments.next()?;
-        if options.contains(&argument) {
-            break arguments.next()?;
-        }
-        let attached = options.iter().find_map(|option| {
-            let rest = argument.strip_prefix(option)?;
-            if option.starts_with("--") { rest.strip_prefix('=') } else { Some(rest) }
-        });
-        if let Some(told) = attached.filter(|told| !told.is_empty()) {
-            break told;
-        }
-    };
-    if told.ends_with(ELLIPSIS) {
-        return None;
+/// Where its commands find a supervisor: its configuration's path, or its directory.
+fn configuration(
+    host: &Host,
+    pid: u32,
+    argv: &Cmdline,
+    spec: &supervisors::Spec,
+) -> Option<String> {
+    if let Some((_, home)) = spec.home {
+        return home(argv);
     }
+    let told = supervisors::configuration(argv, spec.config)?;
     if told.starts_with('/') {
         return Some(told.to_owned());
     }

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use portwatch_common::{SocketOptions, flag};
+
 use super::*;
 
 fn row(state: State, local: &str) -> Socket {
@@ -32,7 +34,15 @@ fn listening(target: &str) -> Asked {
 }
 
 fn judged(asked: &Asked, rows: impl IntoIterator<Item = Socket>) -> Standing {
-    let mut judge = Judge::new(Kernel::NEWEST, asked);
+    judged_with(asked, rows, || Box::new(NoRecords))
+}
+
+fn judged_with(
+    asked: &Asked,
+    rows: impl IntoIterator<Item = Socket>,
+    records: OpenRecords,
+) -> Standing {
+    let mut judge = Judge::new(Kernel::NEWEST, asked, records);
     rows.into_iter().for_each(|row| judge.take(row));
     judge.end()
 }
@@ -82,6 +92,30 @@ fn reuseaddr_passes_what_connections_leave_and_nothing_else() {
     }
     let standing = judged(&free("80", true), [row(State::TimeWait, "127.0.0.1:80")]);
     assert_eq!((standing.passed, standing.kinds.len()), (1, 0));
+}
+
+/// The connections with these cookies had SO_REUSEADDR, or had it not.
+struct Seen;
+
+impl Records for Seen {
+    fn connection(&self, cookie: u64, _port: u16) -> Option<SocketOptions> {
+        match cookie {
+            1 => Some(SocketOptions::of(flag::REUSEADDR)),
+            2 => Some(SocketOptions::of(0)),
+            _ => None,
+        }
+    }
+}
+
+#[test]
+fn what_the_agent_saw_of_connections_is_not_presumed() {
+    for (cookie, passes, presumed) in [(1, true, 0), (2, false, 0), (3, true, 1)] {
+        for state in [State::TimeWait, State::Established, State::LastAck] {
+            let row = Socket { cookie: Some(cookie), ..row(state, "127.0.0.1:80") };
+            let standing = judged_with(&free("80", true), [row], || Box::new(Seen));
+            assert_eq!((standing.met, standing.passed), (passes, presumed), "{state:?} {cookie}");
+        }
+    }
 }
 
 /// In UDP another socket with the option is a program that shares the port.

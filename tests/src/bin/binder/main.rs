@@ -96,6 +96,7 @@ impl Binder {
             // The helper has one thread, so the thread's user is the process's.
             Op::Uid(uid) => Ok(set_thread_uid(Uid::from_raw(*uid))?),
             Op::Ignore(signal) => own::ignore(*signal),
+            Op::Block(signal) => own::block(*signal),
             Op::Daemon => self.become_child(),
             Op::Become(program) => {
                 self.become_child()?;

@@ -48,6 +48,18 @@ pub fn ignore(signal: i32) -> anyhow::Result<()> {
     }
 }
 
+/// Blocks a signal in this thread, the only one.
+pub fn block(signal: i32) -> anyhow::Result<()> {
+    // SAFETY: the set is initialized by sigemptyset before it is used, and lives long enough.
+    let result = unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, signal);
+        libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut())
+    };
+    if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error().into()) }
+}
+
 /// Opens so many files, every second a socket.
 pub fn files(many: u32) -> anyhow::Result<Vec<OwnedFd>> {
     let maximum = getrlimit(Resource::Nofile).maximum;

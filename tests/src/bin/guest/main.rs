@@ -19,6 +19,7 @@ use std::{
 
 use stage::Stage;
 
+mod commands;
 mod elsewhere;
 mod journal;
 mod package;
@@ -33,7 +34,7 @@ const PAYLOAD: &str = "/opt/payload";
 type Scenario = (&'static str, fn(&mut Stage));
 
 /// In this order: they share one machine and one agent.
-const SCENARIOS: [Scenario; 23] = [
+const SCENARIOS: [Scenario; 34] = [
     ("the_service_is_confined", package::the_service_is_confined),
     ("old_release_in_another_unit", units::old_release_in_another_unit),
     ("restarted_after_a_kill", units::restarted_after_a_kill),
@@ -51,6 +52,17 @@ const SCENARIOS: [Scenario; 23] = [
     ("another_network_namespace", elsewhere::another_network_namespace),
     ("a_container_publishes_it", elsewhere::a_container_publishes_it),
     ("the_agent_in_a_container", elsewhere::the_agent_in_a_container),
+    ("several_apps_of_one_unit", commands::several_apps_of_one_unit),
+    ("both_in_one_unit", commands::both_in_one_unit),
+    ("a_leftover_of_the_unit", commands::a_leftover_of_the_unit),
+    ("a_forking_service", commands::a_forking_service),
+    ("a_transient_scope", commands::a_transient_scope),
+    ("a_users_scope", commands::a_users_scope),
+    ("a_users_socket_unit", commands::a_users_socket_unit),
+    ("started_by_at", commands::started_by_at),
+    ("started_by_cron", commands::started_by_cron),
+    ("a_machine", commands::a_machine),
+    ("a_container_of_a_user", commands::a_container_of_a_user),
     ("the_journal_is_restarted", package::the_journal_is_restarted),
     ("each_capability_is_needed", rights::each_capability_is_needed),
     ("upgrade", package::upgrade),

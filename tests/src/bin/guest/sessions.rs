@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::{
     journal,
-    stage::{Stage, answer, says, service, shell, try_systemctl},
+    stage::{Stage, answer, paste, says, service, shell, try_systemctl},
 };
 
 const HOME: &str = "/home/deploy";
@@ -30,14 +30,15 @@ pub fn squatter_in_a_login_session(stage: &mut Stage) {
     let scope = format!("/user-1004.slice/session-{session}.scope");
     assert!(cgroup.trim_end().ends_with(&scope), "{cgroup}");
     // The suggested action helps, and TIME-WAIT causes no second failure.
-    shell(&format!("kill {pid}; while kill -0 {pid} 2> /dev/null; do sleep 0.1; done"));
+    paste(&event);
+    shell(&format!("while kill -0 {pid} 2> /dev/null; do sleep 0.1; done"));
     assert_ne!(shell("ss -tanH state time-wait 'sport = :8080'"), "", "no connection was left");
     stage.starts("app.service");
     assert_eq!(answer(8080), "ok\n");
 }
 
 /// Runs a command for the user's own manager, which runs without a session.
-fn as_deploy(command: &str) -> String {
+pub fn as_deploy(command: &str) -> String {
     format!("runuser -u deploy -- env XDG_RUNTIME_DIR=/run/user/1004 {command}")
 }
 
@@ -45,17 +46,23 @@ fn write_users_unit(name: &str, command: &str, more: &str) {
     let folder = format!("{HOME}/.config/systemd/user");
     fs::create_dir_all(&folder).unwrap();
     fs::write(format!("{folder}/{name}"), service(command, more)).unwrap();
-    shell(&format!("chown -R deploy: {HOME}/.config && loginctl enable-linger deploy"));
-    // logind may still know its last run.
-    shell("systemctl start user@1004.service");
+    shell(&format!("chown -R deploy: {HOME}/.config"));
+    linger();
     shell(&as_deploy("systemctl --user daemon-reload"));
 }
 
+/// Lets the user's manager run without a session.
+pub fn linger() {
+    shell("loginctl enable-linger deploy");
+    // logind may still know its last run.
+    shell("systemctl start user@1004.service");
+}
+
 /// Removes everything for the next scenario.
-fn end_linger() {
+pub fn end_linger() {
     shell("loginctl disable-linger deploy");
     try_systemctl(&["stop", "user@1004.service"]);
-    fs::remove_dir_all(format!("{HOME}/.config")).unwrap();
+    fs::remove_dir_all(format!("{HOME}/.config")).ok();
 }
 
 pub fn holder_in_a_users_unit(stage: &mut Stage) {
@@ -73,7 +80,7 @@ pub fn holder_in_a_users_unit(stage: &mut Stage) {
     let gaps = event.list("/gaps").iter().filter(|gap| gap["what"] == "supervisor").count();
     assert_eq!((restart_of_holder(&event), gaps), (None, 1), "\n{event}");
     // The command must work for root.
-    shell(crate::stage::first_command(&event));
+    paste(&event);
     stage.starts("app.service");
     end_linger();
 }

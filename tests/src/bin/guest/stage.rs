@@ -175,6 +175,12 @@ pub fn first_command(event: &Event) -> &str {
     moves.find_map(|step| step.get("command").and_then(Value::as_str)).unwrap_or_default()
 }
 
+/// Runs the first command of an event as it is printed, and returns what it shows.
+#[track_caller]
+pub fn paste(event: &Event) -> String {
+    shell(first_command(event))
+}
+
 /// Asserts the words for cause and class, and the first command.
 #[track_caller]
 pub fn says(event: &Event, cause: &str, class: &str, command: &str) {

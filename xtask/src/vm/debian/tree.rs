@@ -20,16 +20,21 @@ use crate::{
 };
 
 /// In addition to the essential ones.
-const PACKAGES: [&str; 12] = [
-    "busybox-static", "dbus", "dbus-user-session", "docker-cli", "docker.io", "iproute2",
-    "iptables", "kmod", "libpam-systemd", "procps", "systemd", "systemd-sysv",
+const PACKAGES: [&str; 19] = [
+    "at", "busybox-static", "cron", "crun", "dbus", "dbus-user-session", "docker-cli", "docker.io",
+    "iproute2", "iptables", "kmod", "libpam-systemd", "passt", "podman", "procps", "systemd",
+    "systemd-container", "systemd-sysv", "uidmap",
 ];
+
+/// Services of those that scenarios start themselves.
+const STARTED_LATER: [&str; 5] =
+    ["docker.service", "docker.socket", "containerd.service", "cron.service", "atd.service"];
 
 /// No documentation and no translations.
 const LEFT_OUT: [&str; 3] = ["/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/man/*"];
 
 /// Includes space for what is written while it runs.
-const SIZE: &str = "1G";
+const SIZE: &str = "1280M";
 
 /// What the guest runs after its start. Its output goes to the second serial port, followed by
 /// its exit status; then the kernel's own warnings.
@@ -49,7 +54,7 @@ WantedBy=multi-user.target
 "#;
 
 /// Changes whenever this code does, so that no disk of another version is used.
-const MAKING: u32 = 2;
+const MAKING: u32 = 3;
 
 /// The disk's path.
 pub fn disk(suite: &str, kernel: &Kernel, cache: &Path) -> anyhow::Result<PathBuf> {
@@ -114,7 +119,8 @@ fn furnish(tree: &Path, kernel: &Kernel) -> anyhow::Result<()> {
     }
     let chroot = |arguments: &[&str]| quietly(Command::new("chroot").arg(tree).args(arguments));
     chroot(&["systemctl", "enable", "investigation.service"])?;
-    chroot(&["systemctl", "disable", "docker.service", "docker.socket", "containerd.service"])?;
+    // Scenarios start these themselves.
+    chroot(&[&["systemctl", "disable"][..], &STARTED_LATER].concat())?;
     chroot(&["useradd", "--create-home", "--shell", "/bin/bash", "--uid", "1004", "deploy"])?;
     let modules = tree.join("usr/lib/modules");
     fs::create_dir_all(&modules)?;

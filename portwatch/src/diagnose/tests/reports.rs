@@ -1,0 +1,235 @@
+//! Kinds of failed binds as people report them, from evidence made here: what tests/live/reports.rs
+//! cannot make with the helper program.
+
+use super::{
+    responsibility::{beside, ends, first, nginx},
+    *,
+};
+use crate::evidence::{Ephemeral, Usage, Voucher};
+
+/// A daemon is asked where it is, which its own command line says.
+#[test]
+fn a_daemon_is_asked_where_it_is() {
+    for (line, command) in [
+        (
+            "/usr/bin/python3|/usr/bin/supervisord|-n|-c|/srv/a b/s.conf",
+            "runuser -u deploy -- supervisorctl -c '/srv/a b/s.conf' status",
+        ),
+        (
+            "/usr/bin/python3|/usr/bin/supervisord|--configuration=s.conf",
+            "runuser -u deploy -- supervisorctl -c /srv/app/s.conf status",
+        ),
+        (
+            "PM2 v6.0.8: God Daemon (/srv/app/pm2)",
+            "runuser -u deploy -- env PM2_HOME=/srv/app/pm2 pm2 list",
+        ),
+    ] {
+        let mut holder = nginx(700, "/system.slice/x.service", Some("x.service"));
+        holder.comm = Some(
+            if line.starts_with("PM2") { "PM2 v6.0.8: God" } else { "supervisord" }.to_owned(),
+        );
+        holder.cmdline = line.split('|').map(str::to_owned).collect();
+        (holder.uid, holder.user) = (Some(1004), Some("deploy".to_owned()));
+        (holder.vouched_by, holder.cwd) = (Some(Voucher::User), Some("/srv/app".to_owned()));
+        let evidence = beside(holder);
+        assert_eq!(class(&evidence), HolderClass::AppDaemon, "{line}");
+        assert_eq!(first(&evidence).0, command);
+    }
+}
+
+/// haproxy's `-sf`: ending the one before would interrupt what is being handed over.
+#[test]
+fn who_takes_over_is_not_told_to_end_the_one_before() {
+    let mut evidence = beside(nginx(31550, "/", None));
+    evidence.process.cmdline =
+        ["nginx", "-f", "a.cfg", "-sf", "31550"].map(str::to_owned).to_vec().into();
+    let diagnosis = diagnose(&evidence);
+    assert_eq!(diagnosis.judgement.unwrap().safe_to_stop, SafeToStop::No);
+    assert!(diagnosis.moves[0].why.contains("take over from nginx[31550] (-sf)"));
+    assert_eq!(ends(&evidence), [""; 0]);
+}
+
+/// epmd: the second start ends without an error, and both services use the first.
+#[test]
+fn a_helper_that_two_services_start_is_shared() {
+    let epmd = |pid, unit: &str| Process {
+        comm: Some("epmd".to_owned()),
+        exe: Some("/usr/bin/epmd".to_owned()),
+        cmdline: ["/usr/bin/epmd", "-daemon"].map(str::to_owned).to_vec().into(),
+        ..nginx(pid, &format!("/system.slice/{unit}"), Some(unit))
+    };
+    let mut evidence = beside(epmd(31550, "rabbitmq-server.service"));
+    let unit = Some("ejabberd.service".to_owned());
+    evidence.process = Process { unit, ..epmd(52110, "ejabberd.service") };
+    let diagnosis = diagnose(&evidence);
+    assert_eq!(diagnosis.holder.as_ref().unwrap().class, HolderClass::OtherService);
+    assert_eq!(diagnosis.judgement.unwrap().safe_to_stop, SafeToStop::No);
+    assert!(diagnosis.moves[0].why.starts_with("end nothing if one epmd is enough for both"));
+    assert_eq!(ends(&evidence), [""; 0]);
+}
+
+/// `ssh -R` and X11: the session's own sshd has the port. An editor or a browser has ports too.
+#[test]
+fn what_somebody_works_with_is_looked_at_first() {
+    let session = "/user.slice/user-1000.slice/session-7.scope";
+    let app = "/user.slice/user-1000.slice/user@1000.service/app.slice/app-gnome-code-31337.scope";
+    for (comm, exe, cgroup, what) in [
+        ("sshd", "/usr/sbin/sshd", session, "an ssh connection"),
+        ("mosh-server", "/usr/bin/mosh-server", session, "a mosh connection"),
+        ("node", "/home/anna/.vscode-server/bin/3f9a/node", session, "an editor's remote server"),
+        ("code", "/usr/share/code/code", app, "the application code itself"),
+    ] {
+        let unit = cgroup.rsplit('/').next();
+        let mut holder = Process {
+            comm: Some(comm.to_owned()),
+            exe: Some(exe.to_owned()),
+            cmdline: vec![exe.to_owned()].into(),
+            ..nginx(31550, cgroup, unit)
+        };
+        holder.session = (cgroup == session).then(|| "7".to_owned());
+        holder.unit_owner = (cgroup == app).then_some(1000);
+        let evidence = beside(holder);
+        let diagnosis = diagnose(&evidence);
+        let judgement = diagnosis.judgement.unwrap();
+        assert_ne!(judgement.safe_to_stop, SafeToStop::Likely, "{comm}");
+        assert!(judgement.contra.iter().any(|it| it.contains(what)), "{comm}: {judgement:?}");
+        let mut commands = diagnosis.moves.iter().filter(|step| step.command.is_some());
+        let first = commands.next().unwrap();
+        assert!(first.risk == Risk::None && first.why.contains(what), "{comm}: {first:?}");
+    }
+}
+
+/// Two people's sessions, and a program that may take the next port (mosh).
+#[test]
+fn another_persons_session_is_not_ended() {
+    let of = |pid, session: &str, user: &str| Process {
+        session: Some(session.to_owned()),
+        session_user: Some(user.to_owned()),
+        ..nginx(pid, &format!("/user.slice/user-1.slice/session-{session}.scope"), None)
+    };
+    let mut evidence = beside(of(31550, "7", "anna"));
+    evidence.process = of(52110, "8", "boris");
+    evidence.process.cmdline = ["server", "--ports=8000-8100"].map(str::to_owned).to_vec().into();
+    let diagnosis = diagnose(&evidence);
+    assert_eq!(diagnosis.judgement.unwrap().safe_to_stop, SafeToStop::Check);
+    assert!(diagnosis.moves[0].why.starts_with("end nothing if it takes another port"));
+    let look = &diagnosis.moves[1];
+    assert!(look.risk == Risk::None && look.why.contains("another user, anna"), "{look:?}");
+}
+
+/// A socket of a namespace without a name, whose failing process has exited.
+#[test]
+fn a_namespace_is_entered_by_who_lives_there() {
+    let mut evidence = beside(Process { netns: Some(1), ..nginx(31550, "/", None) });
+    evidence.sockets[0].remote = Some("10.0.9.1:5432".parse().unwrap());
+    evidence.sockets[0].state = State::Established;
+    evidence.ephemeral =
+        Some(Ephemeral { low: 8_000, high: 9_000, reserved: String::new(), usage: None });
+    evidence.netns = Netns { inode: Some(2), host: Some(false), ..Netns::default() };
+    assert!(first(&evidence).0.starts_with("nsenter -t 52110 -n sysctl"), "of before");
+    evidence.netns.pid = Some(4711);
+    assert!(first(&evidence).0.starts_with("nsenter -t 4711 -n sysctl"));
+}
+
+/// The range from which the kernel chooses.
+fn range(low: u16, high: u16, usage: Option<Usage>) -> Option<Ephemeral> {
+    Some(Ephemeral { low, high, reserved: String::new(), usage })
+}
+
+/// A connection of another program from 127.0.0.1:`port` to 127.0.0.1:2049 against a bind of
+/// that port.
+fn connection(port: u16, protocol: Protocol) -> Evidence {
+    let mut evidence = beside(nginx(31550, "/", None));
+    let client = Process { comm: Some("mount.nfs".to_owned()), ..nginx(31550, "/", None) };
+    let exe = Some("/usr/sbin/mount.nfs".to_owned());
+    let cmdline = vec!["mount.nfs".to_owned()].into();
+    let client = Process { exe, cmdline, ..client };
+    let mut row = socket(State::Established, &format!("127.0.0.1:{port}"), vec![client]);
+    row.remote = Some("127.0.0.1:2049".parse().unwrap());
+    evidence.sockets = vec![row];
+    evidence.failure.port = port;
+    evidence.failure.protocol = protocol;
+    evidence.failure.reuseaddr = Some(false);
+    evidence.ephemeral = range(32_768, 60_999, None);
+    evidence
+}
+
+/// bindresvport(3): the range from which the kernel chooses has nothing to do with it.
+#[test]
+fn a_client_that_chose_its_port() {
+    let mut evidence = connection(789, Protocol::Tcp);
+    evidence.sockets[0].origin = Some(crate::evidence::Origin::Outgoing);
+    let diagnosis = diagnose(&evidence);
+    assert_eq!(diagnosis.cause, Cause::ClientPort);
+    assert!(diagnosis.moves[0].why.contains("bindresvport"), "{diagnosis:?}");
+    assert!(diagnosis.notes[0].contains("which the program chose itself"));
+    let all = serde_json::to_string(&diagnosis.moves).unwrap();
+    assert!(!all.contains("ip_local_reserved_ports") && !all.contains("ip_local_port_range"));
+}
+
+/// Both ends are outside of the range, and nobody saw the connection begin.
+#[test]
+fn a_connection_of_unknown_direction() {
+    let diagnosis = diagnose(&connection(789, Protocol::Tcp));
+    assert_eq!(diagnosis.cause, Cause::ConnectionsRemain);
+    assert_eq!(diagnosis.confidence, Confidence::Undetermined);
+    let note = diagnosis.notes.iter().find(|note| note.contains("which side opened")).unwrap();
+    assert!(note.contains("If this side did") && note.contains("If the other side did"));
+    assert!(!diagnosis.summary.contains("accepted"), "{}", diagnosis.summary);
+    assert!(diagnosis.moves.iter().any(|step| step.why.starts_with("if that program is a client")));
+}
+
+/// Nobody configured anything: the kernel gave the port to a client.
+#[test]
+fn a_client_of_udp() {
+    let diagnosis = diagnose(&connection(51_820, Protocol::Udp));
+    assert_eq!(diagnosis.cause, Cause::ClientPort);
+    let reserve = "sysctl -w net.ipv4.ip_local_reserved_ports=51820";
+    assert_eq!(diagnosis.moves[0].command.as_deref(), Some(reserve));
+}
+
+/// IP_BIND_ADDRESS_NO_PORT helps TCP only.
+#[test]
+fn a_full_range_of_udp() {
+    for (protocol, helps) in [(Protocol::Tcp, true), (Protocol::Udp, false)] {
+        let mut evidence = connection(0, protocol);
+        evidence.sockets.clear();
+        evidence.ephemeral = range(
+            41_000,
+            41_019,
+            Some(Usage { ports: 20, states: Default::default(), most_by: None }),
+        );
+        let diagnosis = diagnose(&evidence);
+        assert_eq!(diagnosis.cause, Cause::PortExhausted);
+        let all = serde_json::to_string(&diagnosis.moves).unwrap();
+        assert_eq!(all.contains("IP_BIND_ADDRESS_NO_PORT"), helps, "{protocol:?}");
+    }
+}
+
+/// A JVM that is started to stop another one wants its JMX port too.
+#[test]
+fn a_port_beside_the_service() {
+    let unit = "/system.slice/tomcat9.service";
+    let mut evidence = listener(java(31550, "2.4.2", unit, "2026-06-08T13:00:00Z"));
+    evidence.process = java(52110, "2.4.2", unit, "2026-06-08T14:02:10Z");
+    let option = "-Dcom.sun.management.jmxremote.port=8080";
+    let line = ["java", option, "-jar", "/opt/app/app-2.4.2.jar", "stop"];
+    evidence.process.cmdline = line.map(str::to_owned).to_vec().into();
+    let diagnosis = diagnose(&evidence);
+    assert!(diagnosis.moves[0].why.contains(option), "{diagnosis:?}");
+    assert_eq!(diagnosis.judgement.unwrap().safe_to_stop, SafeToStop::No);
+    assert_eq!(ends(&evidence), [""; 0]);
+}
+
+/// Its engine lists no container for it.
+#[test]
+fn a_proxy_that_was_left_over() {
+    let mut proxy = nginx(31550, "/system.slice/docker.service", Some("docker.service"));
+    proxy.comm = Some("docker-proxy".to_owned());
+    proxy.exe = Some("/usr/bin/docker-proxy".to_owned());
+    proxy.cmdline = vec!["/usr/bin/docker-proxy".to_owned()].into();
+    (proxy.vouched_by, proxy.left_over) = (Some(Voucher::Root), true);
+    let evidence = beside(proxy);
+    assert_eq!(class(&evidence), HolderClass::ContainerProxy);
+    assert_eq!(first(&evidence).0, "kill 31550");
+}

@@ -1,0 +1,33 @@
+//! A process through which people can enter a network namespace that has no name. The failing
+//! one has often exited by the time that somebody pastes a command.
+
+use std::time::Instant;
+
+use super::places;
+use crate::{
+    enrich::host::{Host, numbered},
+    evidence::Evidence,
+};
+
+/// Processes that are checked.
+const MOST: usize = 4096;
+
+/// Notes a process that lives in the namespace, where neither a name nor a holder leads there:
+/// an ancestor of the failing one, or else any.
+pub fn note_resident(host: &Host, evidence: &mut Evidence, deadline: Instant) {
+    let Evidence { netns, process, sockets, .. } = evidence;
+    let Some(inside) = netns.inode.filter(|_| netns.host == Some(false)) else { return };
+    let lives_there =
+        |pid: u32| pid > 1 && places::inode(&host.proc_file(pid, "ns/net")) == Some(inside);
+    let is_own = || places::inode(&host.proc_root.join("self/ns/net")) == Some(inside);
+    let mut holders = sockets.iter().flat_map(|socket| &socket.holders);
+    if netns.name.is_some() || is_own() || holders.any(|holder| lives_there(holder.pid)) {
+        return;
+    }
+    let ancestor = process.ancestors.iter().copied().find(|&pid| lives_there(pid));
+    netns.pid = ancestor.or_else(|| {
+        let all = numbered(&host.proc_root).map(|(pid, _)| pid).take(MOST);
+        all.take_while(|_| Instant::now() < deadline)
+            .find(|&pid| pid != process.pid && lives_there(pid))
+    });
+}
