@@ -302,7 +302,7 @@ fn attach_program(
     Ok(())
 }
 
-/// Returns the innermost cause, with the end of the verifier's log if there is one.
+/// Returns the innermost cause, with the verifier's complaint if there is one.
 fn reason(error: &KernelError) -> String {
     let mut error: &dyn std::error::Error = error;
     while let Some(source) = error.source() {
@@ -310,7 +310,14 @@ fn reason(error: &KernelError) -> String {
             error.downcast_ref::<ProgramError>()
         {
             let log = verifier_log.to_string();
-            let last = log.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
+            // `print_verification_stats` follows what it complains of.
+            let is_statistics = |line: &str| {
+                ["processed ", "stack depth ", "verification time "]
+                    .iter()
+                    .any(|start| line.starts_with(start))
+            };
+            let says = |line: &&str| !line.trim().is_empty() && !is_statistics(line);
+            let last = log.lines().rfind(says).unwrap_or_default();
             return if last.is_empty() {
                 io_error.to_string()
             } else {
