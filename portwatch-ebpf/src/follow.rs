@@ -124,24 +124,14 @@ pub fn bound(attempt: &Attempt) {
     }
     let user = task::tenant().user;
     let awaited = AWAITED.get_ptr_mut(port_of(attempt, user)).unwrap_or(core::ptr::null_mut());
-    let mut record = empty();
     // SAFETY: aligned accesses to the values of maps, which stay valid while this program
     // runs. Two processors that decrement one number at once may decrement it only once.
     unsafe {
-        if !watched.is_null() {
-            record.own_ns = (*watched).own_ns;
-            record.root_ns = (*watched).root_ns;
-            record.root = (*watched).root;
-            record.tenant = (*watched).tenant;
-        }
         if !awaited.is_null() {
             if (*awaited).binds_left == 0 {
                 return;
             }
             (*awaited).binds_left -= 1;
-            if watched.is_null() {
-                record.tenant = (*awaited).tenant;
-            }
         } else {
             // Another port, by a followed process.
             if watched.is_null() || attempt.port == 0 || (*watched).binds_left == 0 {
@@ -150,17 +140,27 @@ pub fn bound(attempt: &Attempt) {
             (*watched).binds_left -= 1;
         }
     }
-    record.kind = followed::BOUND;
-    record.pid = pid;
-    record.netns_cookie = attempt.netns_cookie;
-    record.netns_inode = attempt.netns_inode;
-    record.address = attempt.address;
-    record.port = attempt.port;
-    record.family = attempt.family;
-    record.protocol = attempt.protocol;
-    record.stage = attempt.stage;
-    record.parent = task::parent();
-    send(&mut record);
+    send(followed::BOUND, pid, |record| {
+        // SAFETY: as above.
+        unsafe {
+            if !watched.is_null() {
+                record.own_ns = (*watched).own_ns;
+                record.root_ns = (*watched).root_ns;
+                record.root = (*watched).root;
+                record.tenant = (*watched).tenant;
+            } else if !awaited.is_null() {
+                record.tenant = (*awaited).tenant;
+            }
+        }
+        record.netns_cookie = attempt.netns_cookie;
+        record.netns_inode = attempt.netns_inode;
+        record.address = attempt.address;
+        record.port = attempt.port;
+        record.family = attempt.family;
+        record.protocol = attempt.protocol;
+        record.stage = attempt.stage;
+        record.parent = task::parent();
+    });
 }
 
 /// Follows a process that a followed process, the current one, has started.
@@ -175,7 +175,6 @@ pub fn forked(parent: *const task_struct, child: *const task_struct) {
         return;
     };
     let started_ns = load!(child, task_start_boottime, u64);
-    let mut record = empty();
     // SAFETY: as in `bound`.
     let new = unsafe {
         if (*watched).forks_left == 0 {
@@ -205,13 +204,12 @@ pub fn forked(parent: *const task_struct, child: *const task_struct) {
         unsafe { (*watched).flags |= followed_flag::MORE_FORKS };
         return;
     }
-    record.kind = followed::FORKED;
-    record.pid = pid;
-    record.root_ns = new.root_ns;
-    record.root = new.root;
-    record.tenant = new.tenant;
-    record.value = number;
-    send(&mut record);
+    send(followed::FORKED, pid, |record| {
+        record.root_ns = new.root_ns;
+        record.root = new.root;
+        record.tenant = new.tenant;
+        record.value = number;
+    });
 }
 
 /// Sends the exit of a followed process, if this thread is its last.
@@ -233,57 +231,54 @@ pub fn exited(task: *const task_struct) {
         let leader = load!(task, task_group_leader, *const task_struct);
         load!(leader, task_exit_code, u32)
     };
-    let mut record = empty();
     // SAFETY: as in `bound`.
-    unsafe {
-        record.own_ns = (*watched).own_ns;
-        record.root_ns = (*watched).root_ns;
-        record.root = (*watched).root;
-        record.tenant = (*watched).tenant;
-        record.flags = (*watched).flags;
-    }
-    record.kind = followed::EXITED;
-    record.pid = pid;
-    record.value = code;
+    let Watched { own_ns, root_ns, root, tenant, flags, .. } = unsafe { *watched };
     // Only one of them finds the entry.
     if WATCHED.remove(pid).is_ok() {
-        send(&mut record);
+        send(followed::EXITED, pid, |record| {
+            record.own_ns = own_ns;
+            record.root_ns = root_ns;
+            record.root = root;
+            record.tenant = tenant;
+            record.flags = flags;
+            record.value = code;
+        });
     }
 }
 
+/// Sends a record with the time and the current task, in which `fill` writes the rest. It is
+/// written in the ring, because a program's stack has no room for it.
 #[inline(always)]
-fn empty() -> Followed {
-    Followed {
-        at_ns: 0,
-        own_ns: 0,
-        root_ns: 0,
-        tenant: Tenant { cgroup_id: 0, user: 0, reserved: 0 },
-        cgroup_id: 0,
-        netns_cookie: 0,
-        address: [0; 16],
-        netns_inode: 0,
-        pid: 0,
-        root: 0,
-        value: 0,
-        flags: 0,
-        port: 0,
-        family: 0,
-        protocol: 0,
-        stage: 0,
-        kind: 0,
-        parent: 0,
-        comm: [0; 16],
-    }
-}
-
-/// Adds the time and the current task, and sends the record.
-#[inline(always)]
-fn send(record: &mut Followed) {
-    record.at_ns = task::now();
-    // SAFETY: the helper has no preconditions.
-    record.cgroup_id = unsafe { bpf_get_current_cgroup_id() };
-    record.comm = bpf_get_current_comm().unwrap_or([0; 16]);
-    if FAILURES.output::<Followed>(&*record, 0).is_err() {
+fn send(kind: u8, pid: u32, fill: impl FnOnce(&mut Followed)) {
+    let comm = bpf_get_current_comm().unwrap_or([0; 16]);
+    let Some(mut entry) = FAILURES.reserve::<Followed>(0) else {
         count_unfollowed();
+        return;
+    };
+    // SAFETY: the reservation is as large as the record, and each field of it is written here.
+    // The helper has no preconditions.
+    unsafe {
+        let record = &mut *entry.as_mut_ptr();
+        record.at_ns = task::now();
+        record.own_ns = 0;
+        record.root_ns = 0;
+        record.tenant = Tenant { cgroup_id: 0, user: 0, reserved: 0 };
+        record.cgroup_id = bpf_get_current_cgroup_id();
+        record.netns_cookie = 0;
+        record.address = [0; 16];
+        record.netns_inode = 0;
+        record.pid = pid;
+        record.root = 0;
+        record.value = 0;
+        record.flags = 0;
+        record.port = 0;
+        record.family = 0;
+        record.protocol = 0;
+        record.stage = 0;
+        record.kind = kind;
+        record.parent = 0;
+        record.comm = comm;
+        fill(record);
     }
+    entry.submit(0);
 }

@@ -53,9 +53,8 @@ fn get_port_returned(ctx: &FExitContext) -> i32 {
     let cookie = sock::cookie(sk);
     let listens = load!(sk, sk_state, u8) == sock::TCP_LISTEN;
     let port_asked_known = if listens { sock::port_asked_known() } else { 0 };
-    let known = result == 0
-        && listens
-        && record::is_known(cookie, sock::options(sk) | port_asked_known);
+    let known =
+        result == 0 && listens && record::is_known(cookie, sock::options(sk) | port_asked_known);
     if known && !follow::is_active() {
         return 0;
     }
