@@ -27,7 +27,7 @@ enum Suite {
 /// kernels have.
 const CORE: &[&str] = &[
     "bound_only::", "causes::", "cost::", "gone::", "holder::", "listen_stage::", "netns::",
-    "outcome::", "protocols::", "tcp::", "time_wait::", "udp::",
+    "protocols::", "tcp::", "time_wait::", "udp::",
 ];
 
 pub const ALL: &[Scenario] = &[
