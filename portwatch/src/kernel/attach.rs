@@ -330,42 +330,4 @@ fn reason(error: &KernelError) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use aya_obj::{Object, generated::bpf_func_id};
-
-    use super::OBJECT;
-
-    /// lockdown=confidentiality rejects these for every program, and some kernels' operators
-    /// reject the last.
-    const REFUSED: [bpf_func_id; 7] = [
-        bpf_func_id::BPF_FUNC_probe_read,
-        bpf_func_id::BPF_FUNC_probe_read_str,
-        bpf_func_id::BPF_FUNC_probe_read_kernel,
-        bpf_func_id::BPF_FUNC_probe_read_kernel_str,
-        bpf_func_id::BPF_FUNC_snprintf_btf,
-        bpf_func_id::BPF_FUNC_probe_write_user,
-        bpf_func_id::BPF_FUNC_override_return,
-    ];
-
-    /// The helpers that the object calls, by number.
-    fn helpers() -> Vec<u32> {
-        /// BPF_JMP and BPF_CALL; the source register says what kind of call.
-        const CALL: u8 = 0x85;
-        let object = Object::parse(OBJECT).unwrap();
-        let instructions = object.functions.values().flat_map(|function| &function.instructions);
-        instructions
-            .filter(|instruction| instruction.code == CALL && instruction.src_reg() == 0)
-            .map(|instruction| instruction.imm.cast_unsigned())
-            .collect()
-    }
-
-    #[test]
-    fn no_helper_is_called_that_lockdown_refuses() {
-        let called = helpers();
-        let has = |helper: bpf_func_id| called.contains(&(helper as u32));
-        assert!(has(bpf_func_id::BPF_FUNC_ringbuf_reserve), "the scan misses calls: {called:?}");
-        for helper in REFUSED {
-            assert!(!has(helper), "{helper:?} is called");
-        }
-    }
-}
+mod tests;
