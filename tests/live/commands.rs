@@ -340,6 +340,7 @@ fn a_port_is_looked_at_in_its_namespace() {
         return;
     }
     let scene = Scene::new();
+    let _lives_there = scene.helper().holds(Vec::<Op>::new());
     for _ in 0..20 {
         let holder = scene.helper().holds([tcp(ADDRESS).listening()]);
         let refused = scene.helper().is_refused(tcp(ADDRESS));

@@ -33,6 +33,8 @@ fn only_the_ports_asked_for() {
 #[test]
 fn other_ports_take_no_share() {
     const SPRAYED: u32 = 20_000;
+    /// Another user: the agent that tests share still has to look into what it has of them.
+    const ANOTHER: u32 = 64_321;
     // Alone: the flood would be a part of the other tests' share.
     let scene = Scene::alone();
     let arguments = ["run", "--format", "json"].map(str::to_owned);
@@ -42,7 +44,7 @@ fn other_ports_take_no_share() {
     let wanted = tcp("127.0.0.1:8081");
     let _holder =
         scene.helper().holds([tcp("0.0.0.0:8080").listening(), wanted.clone().listening()]);
-    let sprayed = scene.helper().runs([Op::Spray(8080, SPRAYED)]);
+    let sprayed = scene.helper().by(ANOTHER).runs([Op::Spray(8080, SPRAYED)]);
     let refused = scene.helper().is_refused(wanted);
     agent.event_of(&refused);
     assert_eq!(code(agent.end_by(Signal::TERM)), 0, "{}", agent.said());

@@ -15,7 +15,7 @@ const MOST: usize = 4096;
 /// Notes a process that lives in the namespace, where neither a name nor a holder leads there:
 /// an ancestor of the failing one, or else any.
 pub fn note_resident(host: &Host, evidence: &mut Evidence, deadline: Instant) {
-    let Evidence { netns, process, sockets, .. } = evidence;
+    let Evidence { netns, process, sockets, last_holder, .. } = evidence;
     let Some(inside) = netns.inode.filter(|_| netns.host == Some(false)) else { return };
     let lives_there =
         |pid: u32| pid > 1 && places::inode(&host.proc_file(pid, "ns/net")) == Some(inside);
@@ -24,10 +24,12 @@ pub fn note_resident(host: &Host, evidence: &mut Evidence, deadline: Instant) {
     if netns.name.is_some() || is_own() || holders.any(|holder| lives_there(holder.pid)) {
         return;
     }
+    // Without a socket any more it is about to exit.
+    let ends = last_holder.as_ref().map(|last| last.process.pid);
     let ancestor = process.ancestors.iter().copied().find(|&pid| lives_there(pid));
     netns.pid = ancestor.or_else(|| {
         let all = numbered(&host.proc_root).map(|(pid, _)| pid).take(MOST);
         all.take_while(|_| Instant::now() < deadline)
-            .find(|&pid| pid != process.pid && lives_there(pid))
+            .find(|&pid| pid != process.pid && Some(pid) != ends && lives_there(pid))
     });
 }
