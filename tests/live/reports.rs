@@ -2,9 +2,10 @@
 //! step. docs/diagnosis.md lists all kinds and their tests.
 
 use portwatch_tests::{
+    agent::agent,
     cgroup::Slice,
     event::Event,
-    helper::Helper,
+    helper::{EADDRINUSE, Helper},
     netns::Netns,
     op::{Op, tcp, udp},
     programs::Alias,
@@ -185,9 +186,9 @@ fn a_wildcard_of_udp() {
 #[test]
 fn two_families() {
     let scene = Scene::new();
-    // It may have exited before its sockets are listed.
-    let both = scene.helper().runs([udp("0.0.0.0:5353"), udp("[::]:5353")]);
-    let event = scene.event_of(&both);
+    let mut both = scene.helper().holds([udp("0.0.0.0:5353")]);
+    assert_eq!(both.does(udp("[::]:5353")).errno, EADDRINUSE);
+    let event = agent().wait_for("both", |event| event.pid == Some(both.pid()));
     event.includes(&json!({"diagnosis": {"holder": {"class": "self"}}}));
     ends_nothing(&event);
     let all = ("[::]:8080", "0.0.0.0:8080");
