@@ -43,20 +43,18 @@ macro_rules! share {
     }};
 }
 
-/// Returns whether the failed bind has been counted and must not be sent. Otherwise it writes
-/// the tenant to `tenant`.
+/// Returns the tenant of a failed bind that is to be sent; `None` if it has been counted.
 #[inline(always)]
-pub fn only_counts(attempt: &Attempt, tenant: &mut Tenant, now: u64) -> bool {
+pub fn admit(attempt: &Attempt, now: u64) -> Option<Tenant> {
     let most = share!(SENT_A_SECOND);
     let limited = most != u64::MAX;
     let source = Source::of(attempt, (bpf_get_current_pid_tgid() >> 32) as u32);
     let known = if limited { get(&SOURCES, &source) } else { null_mut() };
     if !known.is_null() && sent(known, now) >= most {
         count(known, now);
-        return true;
+        return None;
     }
-    *tenant = task::tenant();
-    let tenant = *tenant;
+    let tenant = task::tenant();
     let crowd = Crowd::of(tenant, &source);
     // No new entries for a user above the limit: the tables are shared too.
     let user = get_or_insert(&USERS, &tenant.user, tenant, now);
@@ -77,9 +75,9 @@ pub fn only_counts(attempt: &Attempt, tenant: &mut Tenant, now: u64) -> bool {
         return match nearest {
             Some(used) => {
                 count(used, now);
-                true
+                None
             }
-            None => false,
+            None => Some(tenant),
         };
     }
     send(user, now);
@@ -94,7 +92,7 @@ pub fn only_counts(attempt: &Attempt, tenant: &mut Tenant, now: u64) -> bool {
     } else {
         send(known, now);
     }
-    false
+    Some(tenant)
 }
 
 #[inline(always)]

@@ -1,6 +1,6 @@
 //! Writes one failed bind into the ring buffer.
 
-use portwatch_common::{Attempt, BindFailure, Culprit, Tenant, loss};
+use portwatch_common::{Attempt, BindFailure, Culprit, loss};
 
 use crate::{
     follow, limit,
@@ -28,10 +28,9 @@ pub fn refused(attempt: &Attempt, culprit: &Culprit) {
         return;
     }
     let now = task::now();
-    let mut tenant = Tenant { cgroup_id: 0, user: 0, reserved: 0 };
-    if limit::only_counts(attempt, &mut tenant, now) {
+    let Some(tenant) = limit::admit(attempt, now) else {
         return;
-    }
+    };
     // Before it is sent, so that no later action of the process is missed.
     let watch_ns = follow::begin(attempt, &tenant, now);
     let Some(mut entry) = FAILURES.reserve::<BindFailure>(0) else {

@@ -80,8 +80,8 @@ pub fn describe(sk: *const Sock, attempt: &mut Attempt) {
     (attempt.netns_inode, attempt.netns_cookie) = netns(net);
 }
 
-/// Reuse and v6only bits as [`flag`]s, and whether the port was asked for. Without branches: up to 6.1 the verifier follows every
-/// combination of them through all later code.
+/// Reuse and v6only bits as [`flag`]s, and whether the port was asked for. Without branches: up
+/// to 6.1 the verifier follows every combination of them through all later code.
 #[inline(always)]
 pub fn options(sk: *const Sock) -> u16 {
     let byte = u32::from(load!(sk, sk_options, u8));

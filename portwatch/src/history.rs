@@ -158,7 +158,7 @@ impl History {
         pattern.deploys.note(&failing, evidence);
     }
 
-    /// Takes in what became of an event.
+    /// Adds an outcome to the pattern of its event.
     pub fn became(&mut self, outcome: &Outcome) {
         if let Some(key) = self.pending.take(&outcome.id)
             && let Some(pattern) = self.patterns.get_mut(&key)

@@ -169,7 +169,8 @@ pub async fn run<T>(
         slot: Arc::clone(&slot),
         host,
         outlets: Arc::clone(&outlets),
-        asking: Asking::start(&outlets).map_err(io("start the thread for service managers"))?,
+        asking: Asking::start(&outlets, outcome_window)
+            .map_err(io("start the thread for service managers"))?,
         metrics: Arc::clone(&metrics),
         stage: Arc::clone(&stage),
     };
@@ -320,7 +321,7 @@ impl Intake {
     fn tune(&mut self, tuning: Tuning) {
         let wants = |port| tuning.filter.wants_port(port);
         if let Err(error) = self.ignored_ports.set(wants) {
-            tracing::error!(%error, "the selection of ports is as it was");
+            tracing::error!(%error, "the new selection of ports is in effect for some of them only");
         }
         self.outcome_window = tuning.outcome_window;
         self.slot.replace(Some(tuning));

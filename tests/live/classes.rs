@@ -60,11 +60,7 @@ fn a_shell_that_starts_it_again() {
         return;
     }
     let scene = Scene::new();
-    let binder = programs::binder();
-    let script =
-        format!("while sleep 0.01; do {} tcp/{ADDRESS}/listen hold; done", binder.display());
-    let mut shell = Command::new("sh");
-    shell.args(["-c", &script]);
+    let mut shell = programs::shell_loop(&format!("tcp/{ADDRESS}/listen hold"));
     let (shell, back, event) = killed_and_back(&scene, &mut shell);
     assert_class(&event, "restarted", back, &format!("kill {} {back}", shell.pid()));
     event.includes(&json!({

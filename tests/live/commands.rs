@@ -251,11 +251,7 @@ fn a_loop_of_a_shell() {
         return;
     }
     let scene = Scene::new();
-    let binder = programs::binder();
-    let script =
-        format!("while sleep 0.01; do {} tcp/{ADDRESS}/listen hold; done", binder.display());
-    let mut shell = Command::new("sh");
-    shell.args(["-c", &script]);
+    let mut shell = programs::shell_loop(&format!("tcp/{ADDRESS}/listen hold"));
     scene.netns.confine(&mut shell);
     let shell = Process::start(&mut shell, Signal::TERM).unwrap();
     let server = shell.stdout.wait_until(patience(), |lines| {

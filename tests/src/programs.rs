@@ -3,6 +3,7 @@
 use std::{
     env, fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use tempfile::TempDir;
@@ -29,6 +30,15 @@ pub fn portwatch() -> anyhow::Result<PathBuf> {
 #[must_use]
 pub fn binder() -> PathBuf {
     env::var_os("BINDER_BIN").map_or_else(|| build_folder().join("binder"), PathBuf::from)
+}
+
+/// A shell that starts the helper with these operations again whenever it has exited.
+#[must_use]
+pub fn shell_loop(operations: &str) -> Command {
+    let script = format!("while sleep 0.01; do {} {operations}; done", binder().display());
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &script]);
+    shell
 }
 
 /// Where Cargo puts a package's programs; its tests are in `deps` below.

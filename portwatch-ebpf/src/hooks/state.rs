@@ -11,8 +11,8 @@ use crate::{
 };
 
 /// A listener's end, and the start of every connection: all later states of a connection,
-/// TIME-WAIT among them, follow it. The [`connection`]'s options are read at each change. An accepted child shows LISTEN → SYN_RECV on a socket of
-/// its own, which is not recorded.
+/// TIME-WAIT among them, follow it. The [`connection`]'s options are read at each change. An
+/// accepted child shows LISTEN → SYN_RECV on a socket of its own, which is not recorded.
 ///
 /// match-proto: `void (const struct sock *sk, const int old, const int new)`
 #[btf_tracepoint(function = "inet_sock_set_state")]

@@ -138,14 +138,15 @@ fn by_class(case: &Case, class: HolderClass, holder: &Process) -> Vec<Move> {
             Risk::None,
         )],
         HolderClass::SocketUnit => vec![on_behalf::socket_unit(case, holder, port)],
-        HolderClass::Squatter if responsibility::works_there(holder, case.process()).is_some() => {
-            let who = responsibility::works_there(holder, case.process()).unwrap_or_default();
-            let stop = stop(case, holder, "only if nobody needs it");
-            let looks = stop.first().is_some_and(|step| step.risk == Risk::None);
-            let look = look_at(holder, &format!("{who}, so somebody may be working with it"));
-            std::iter::once(look).filter(|_| !looks).chain(stop).collect()
-        }
-        HolderClass::Squatter => stop(case, holder, "it was probably started by hand"),
+        HolderClass::Squatter => match responsibility::works_there(holder, case.process()) {
+            Some(who) => {
+                let stop = stop(case, holder, "only if nobody needs it");
+                let looks = stop.first().is_some_and(|step| step.risk == Risk::None);
+                let look = look_at(holder, &format!("{who}, so somebody may be working with it"));
+                std::iter::once(look).filter(|_| !looks).chain(stop).collect()
+            }
+            None => stop(case, holder, "it was probably started by hand"),
+        },
         HolderClass::KernelSocket | HolderClass::NoProcess | HolderClass::Unknown => {
             stop(case, holder, "no other process has the port open")
         }

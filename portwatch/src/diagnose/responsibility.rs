@@ -185,7 +185,7 @@ pub fn launcher(process: &Process) -> Option<&'static str> {
     }
 }
 
-/// What a process is called where two programs are told apart: by the container, session or
+/// The name of a process in a sentence about two programs: that of the container, session or
 /// service that answers for it, or else by its own name.
 pub fn called(process: &Process) -> String {
     let answers = process.container.is_some()

@@ -4,13 +4,12 @@
 use std::{
     collections::{HashMap as Known, HashSet},
     hash::Hash,
-    os::fd::AsFd as _,
     time::Duration,
 };
 
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray},
+    maps::{Array, HashMap, MapData, MapError},
 };
 use portwatch_common::{AWAITED, Awaited, AwaitedPort, Port, Tenant, WATCHED, Watched};
 
@@ -187,24 +186,6 @@ fn account(tenant: Tenant) -> Tenant {
     match tenant.user {
         0 => tenant,
         user => Tenant { user, ..Tenant::default() },
-    }
-}
-
-/// Records of followed processes that could not be sent.
-pub struct Unfollowed(PerCpuArray<MapData, u64>);
-
-impl Unfollowed {
-    /// Opens a second handle of the loaded object's map; `None` if that fails.
-    pub fn of(ebpf: &Ebpf) -> Option<Self> {
-        let Some(Map::PerCpuArray(map)) = ebpf.map("UNFOLLOWED") else { return None };
-        let descriptor = map.fd().as_fd().try_clone_to_owned().ok()?;
-        let map = MapData::from_fd(descriptor).ok()?;
-        Map::PerCpuArray(map).try_into().ok().map(Self)
-    }
-
-    /// Returns their number so far; `None` if it cannot be read.
-    pub fn count(&self) -> Option<u64> {
-        self.0.get(&0, 0).ok().map(|processors| processors.iter().sum())
     }
 }
 

@@ -13,6 +13,9 @@ pub const NOT_ATTEMPTED: &str = "NOT_ATTEMPTED";
 /// Failed binds on ports that are [not wanted](super::ports).
 pub const IGNORED: &str = "IGNORED";
 
+/// Records of followed processes that could not be sent.
+pub const UNFOLLOWED: &str = "UNFOLLOWED";
+
 /// One such number.
 pub struct Tally(PerCpuArray<MapData, u64>);
 

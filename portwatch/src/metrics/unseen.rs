@@ -8,7 +8,7 @@ use std::sync::{
 use aya::Ebpf;
 use portwatch_common::Tenant;
 
-use crate::kernel::follow::Unfollowed;
+use crate::kernel::tally::{Tally, UNFOLLOWED};
 
 /// Users that are counted apart. More share a count.
 const USERS: usize = 64;
@@ -16,7 +16,7 @@ const USERS: usize = 64;
 /// Counts them.
 pub struct Unseen {
     /// Those that the ring buffer had no space for.
-    ring: OnceLock<Option<Unfollowed>>,
+    ring: OnceLock<Option<Tally>>,
     /// Those that the queue had no space for, by user.
     queue: [AtomicU64; USERS],
 }
@@ -30,7 +30,7 @@ impl Default for Unseen {
 impl Unseen {
     /// Counts those of the loaded object's ring buffer, too.
     pub fn of_ring(&self, ebpf: &Ebpf) {
-        self.ring.get_or_init(|| Unfollowed::of(ebpf));
+        self.ring.get_or_init(|| Tally::of(ebpf, UNFOLLOWED));
     }
 
     /// The queue dropped one.
@@ -56,7 +56,7 @@ impl Unseen {
 
     fn in_ring(&self) -> u64 {
         let ring = self.ring.get().and_then(Option::as_ref);
-        ring.and_then(Unfollowed::count).unwrap_or(0)
+        ring.and_then(Tally::count).unwrap_or(0)
     }
 }
 

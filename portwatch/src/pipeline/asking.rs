@@ -2,7 +2,7 @@
 //! outcome, and passes the outcome on. A manager that does not answer delays outcomes of
 //! services only.
 
-use std::{io, sync::Arc, thread};
+use std::{io, sync::Arc, thread, time::Duration};
 
 use super::{
     outcomes::{Service, Told},
@@ -21,27 +21,33 @@ const QUEUE: Budget = Budget { most: 256, cost: 256 };
 /// Passes outcomes on.
 pub struct Asking {
     outlets: Arc<Outlets>,
-    queue: Sender<(Outcome, Service)>,
+    queue: Option<Sender<(Outcome, Service)>>,
 }
 
 impl Asking {
-    /// Starts the thread. It ends when this is dropped and no outcome waits.
+    /// Starts the thread, if there are outcomes within `window` at all. It ends when this is
+    /// dropped and no outcome waits.
     ///
     /// # Errors
     /// The thread cannot be started.
-    pub fn start(outlets: &Arc<Outlets>) -> io::Result<Self> {
+    pub fn start(outlets: &Arc<Outlets>, window: Duration) -> io::Result<Self> {
+        if window.is_zero() {
+            return Ok(Self { outlets: Arc::clone(outlets), queue: None });
+        }
         let (sender, receiver) = queue(QUEUE);
         let to = Arc::clone(outlets);
         thread::Builder::new().name("managers".to_owned()).spawn(move || run(&receiver, &to))?;
-        Ok(Self { outlets: Arc::clone(outlets), queue: sender })
+        Ok(Self { outlets: Arc::clone(outlets), queue: Some(sender) })
     }
 
     /// Passes an outcome on, through the thread if a manager is to be asked.
     pub fn pass(&self, told: Told) {
         let Told { outcome, ask } = told;
-        let Some(service) = ask else { return offer(&self.outlets, outcome) };
+        let Some((queue, service)) = self.queue.as_ref().zip(ask) else {
+            return offer(&self.outlets, outcome);
+        };
         let copy = outcome.clone();
-        if self.queue.offer((copy, service), 1).is_err() {
+        if queue.offer((copy, service), 1).is_err() {
             offer(&self.outlets, outcome);
         }
     }

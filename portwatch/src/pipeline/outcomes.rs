@@ -194,7 +194,7 @@ impl Outcomes {
         outcome
     }
 
-    /// Takes in an action of a followed process; `place` says where the process belongs. Passes
+    /// Processes an action of a followed process; `place` returns where the process belongs. Passes
     /// the outcomes that are known now to `tell`.
     pub fn followed(
         &mut self,
