@@ -57,6 +57,7 @@ struct Answers {
 
 #[test]
 fn explain_is_right_beside_an_agent_that_saw_the_sockets() {
+    let _alone = crate::alone();
     let usual = if in_guest() { IN_GUEST } else { SCENARIOS };
     let count = number("PORTWATCH_EXPLAINED").unwrap_or(usual);
     let seed = number("PORTWATCH_SEED").unwrap_or(SEED);

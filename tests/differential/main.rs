@@ -21,7 +21,14 @@ mod seen;
 mod steps;
 mod tally;
 
-use std::{cell::RefCell, env, fmt::Write as _, thread, time::Instant};
+use std::{
+    cell::RefCell,
+    env,
+    fmt::Write as _,
+    sync::{Mutex, MutexGuard, PoisonError},
+    thread,
+    time::Instant,
+};
 
 use portwatch_tests::say;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
@@ -40,8 +47,19 @@ use crate::{
 const SCENARIOS: u32 = 10_000;
 const SEED: u32 = 1;
 
+/// Held by each test that makes sockets or starts programs. A program that is being started has
+/// all files of its parent until execve(2), so that a socket which another test closed meanwhile
+/// would still hold its port.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    // A test that failed has told so itself.
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[test]
 fn the_model_foresees_the_kernel() {
+    let _alone = alone();
     let scenarios = number("PORTWATCH_SCENARIOS").unwrap_or(SCENARIOS);
     let seed = number("PORTWATCH_SEED").unwrap_or(SEED);
     // The namespace belongs to the thread, so no other test is in it.
