@@ -93,9 +93,15 @@ impl Process {
         read: impl FnOnce(ChildStdout) -> Arc<Stream>,
         hear: impl FnOnce(ChildStderr) -> Arc<Stream>,
     ) -> anyhow::Result<Self> {
-        // SAFETY: one system call, which is safe between fork and exec.
+        // SAFETY: system calls, which are safe between fork and exec. The signals are valid.
         unsafe {
-            command.pre_exec(move || Ok(set_parent_process_death_signal(Some(on_our_end))?));
+            command.pre_exec(move || {
+                // Ignored in what a shell runs in the background or nohup(1) runs.
+                for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
+                    libc::signal(signal, libc::SIG_DFL);
+                }
+                Ok(set_parent_process_death_signal(Some(on_our_end))?)
+            });
         }
         let mut child = command
             .stdin(Stdio::piped())
