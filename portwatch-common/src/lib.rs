@@ -71,7 +71,7 @@ pub mod flag {
     pub const ADDRESS_UNSEEN: u16 = 1 << 8;
     /// The program asked for the port by its number (`SOCK_BINDPORT_LOCK`).
     pub const PORT_ASKED: u16 = 1 << 9;
-    /// [`PORT_ASKED`] says so: only a listener's does, because a bind sets it last.
+    /// [`PORT_ASKED`] says so. A bind sets it last, so only the socket of a listener has it.
     pub const PORT_ASKED_KNOWN: u16 = 1 << 10;
 }
 

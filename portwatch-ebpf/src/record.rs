@@ -4,7 +4,7 @@
 use core::sync::atomic::{Ordering, compiler_fence};
 
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
-use portwatch_common::{Attempt, Owner, Port, PortUse};
+use portwatch_common::{Attempt, Owner, Port, PortUse, flag, stage};
 
 use crate::{
     maps::{CONNECTED, OWNERS, PORTS},
@@ -43,7 +43,9 @@ pub fn agreed(attempt: &Attempt) {
         (*owner).port = port;
         (*owner).address = attempt.address;
         (*owner).family = attempt.family;
-        (*owner).flags = attempt.flags;
+        // A bind to port 0 does not come this far.
+        let asked = (attempt.stage == stage::BIND) as u16;
+        (*owner).flags = attempt.flags | asked * (flag::PORT_ASKED | flag::PORT_ASKED_KNOWN);
         task::describe_owner(owner);
         compiler_fence(Ordering::SeqCst);
         if core::ptr::read_volatile(&raw const (*owner).cookie) == cookie {

@@ -123,11 +123,11 @@ settings! { said:
                  summary with a count; 0s reports each.",
     }
     /// Report what became of each failed bind when it is known, or after this time; 0s
-    /// reports no outcomes [default: 0s]
+    /// reports no outcomes [default: 10s]
     outcome_window: Time {
         flag: "TIME",
         variable: "PORTWATCH_OUTCOME_WINDOW",
-        default: (Time(Duration::ZERO)),
+        default: (Time(Duration::from_secs(10))),
         reload: yes but "not from or to 0s",
         values: "time, 0s for no outcomes",
         sample: "Report what became of each failed bind when it is known, or after this time; 0s \

@@ -52,17 +52,12 @@ impl Watch {
     fn open(
         hooks: Choice,
         whose: impl FnOnce(u32) -> Whose,
-        mut wanted: Wanted<'_>,
+        wanted: Wanted<'_>,
     ) -> Result<Self, KernelError> {
         need_rights()?;
         let mut types = KernelTypes::read(Path::new(features::VMLINUX))?;
         let features = Features::probe(&mut types);
         let mut plan = plan(&features, hooks)?;
-        // The verifier of older kernels takes too long over the programs that follow.
-        if wanted.follow == Follow::Yes && !types.tell_parents() {
-            tracing::warn!("outcomes of failed binds need Linux 5.11; none are reported");
-            wanted.follow = Follow::No;
-        }
         if wanted.follow == Follow::Yes {
             plan.probes.extend(sets::FOLLOW);
         }

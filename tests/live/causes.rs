@@ -243,7 +243,7 @@ fn udp_socket() {
         true => "without SO_REUSEADDR",
         false => "which of the two does not is not known",
     };
-    assert_cause(
+    let event = assert_cause(
         &scene,
         &refused,
         "udp",
@@ -253,6 +253,7 @@ fn udp_socket() {
             advice: "both use port 5300",
         },
     );
+    event.includes(&json!({"sockets": [{"port_chosen_by": "program"}]}));
 }
 
 /// Another program asked for any port and has got the one of a service; or for this one.

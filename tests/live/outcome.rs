@@ -319,7 +319,6 @@ fn exec_tells_it_in_a_line() {
     let _holder = scene.helper().holds([tcp(ADDRESS).listening()]);
     let mut command = Command::new(portwatch().unwrap());
     command.args(["exec", "--"]).arg(binder()).arg(tcp(ADDRESS).to_string());
-    command.env("PORTWATCH_OUTCOME_WINDOW", "10s");
     scene.netns.confine(&mut command);
     let mut process = Process::start(&mut command, Signal::KILL).unwrap();
     process.wait_or_panic(patience());

@@ -17,11 +17,11 @@ use crate::{
     },
     kernel::{
         KernelError,
-        attach::{self, Wanted, Whose},
+        attach::{self, Follow, Wanted, Whose},
         features::{self, Capability, Features, KernelTypes},
         files::KernelFiles,
         plan::{Choice, plan},
-        sets::HookSet,
+        sets::{FOLLOW, HookSet},
     },
     text::sanitize::printable,
 };
@@ -134,7 +134,8 @@ fn probe(types: &mut KernelTypes, hooks: Choice, report: &mut Report) -> Result<
     report.cgroup2 = features.cgroup2.as_ref().map(|path| path.display().to_string());
     report.unnamed_without.clone_from(&features.unnamed_without);
     report.sets = sets(|set| Answer::of(&set.usable(&features)));
-    let plan = plan(&features, hooks)?;
+    let mut plan = plan(&features, hooks)?;
+    plan.probes.extend(FOLLOW);
     report.hooks = Some(plan.set.into());
     report.because = Some(match (&plan.because, hooks) {
         (Some((set, why)), _) => format!("{} cannot be hooked: {why}", set.spec().hooks),
@@ -143,7 +144,12 @@ fn probe(types: &mut KernelTypes, hooks: Choice, report: &mut Report) -> Result<
     });
     report.cost = Some(plan.cost);
     report.sources.push(open_files(types));
-    let attached = attach::attach(&plan, types, Whose::Everybodys, Wanted::ALL)?;
+    let attached = attach::attach(
+        &plan,
+        types,
+        Whose::Everybodys,
+        Wanted { follow: Follow::Yes, ..Wanted::ALL },
+    )?;
     report.attached = attached.probes.iter().map(|probe| probe.program).collect();
     report.not_seen = plan.set.spec().misses.iter().map(|&miss| miss.to_owned()).collect();
     report.not_seen.extend(attached.misses);

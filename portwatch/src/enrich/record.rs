@@ -158,9 +158,10 @@ pub fn recall_options(records: &dyn Records, sockets: &mut [Socket]) {
     }
 }
 
-/// Adds who chose the ports of listeners.
+/// Adds who chose the ports of sockets that were bound. A connection that was accepted, or
+/// whose port was chosen at connect(2), has no record.
 pub fn recall_port_choice(records: &dyn Records, sockets: &mut [Socket]) {
-    for socket in sockets.iter_mut().filter(|socket| socket.state == State::Listen) {
+    for socket in sockets {
         let Some(owner) = socket.cookie.and_then(|cookie| records.owner(cookie)) else { continue };
         let known = owner.flags & flag::PORT_ASKED_KNOWN != 0;
         socket.port_chosen_by = match owner.flags & flag::PORT_ASKED {

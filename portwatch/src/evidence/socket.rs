@@ -47,7 +47,8 @@ pub struct Socket {
     /// Which end opened the connection, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
-    /// Who chose the port of a listener, if the hooks saw it.
+    /// Who chose the port, if the hooks saw the bind: of a listener, or of a socket bound to a
+    /// number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port_chosen_by: Option<PortChoice>,
     /// What keeps it, if no process has it open.

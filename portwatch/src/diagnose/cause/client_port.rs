@@ -8,7 +8,7 @@ use crate::{
         cause::{Finding, connected},
         moves,
     },
-    evidence::{Origin, Protocol, Socket, State},
+    evidence::{Origin, PortChoice, Protocol, Socket, State},
 };
 
 pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
@@ -37,12 +37,15 @@ pub fn of_udp<'a>(case: &Case<'a>, culprit: &Culprit<'a>) -> Option<Finding<'a>>
 fn finding<'a>(case: &Case<'a>, culprit: &Culprit<'a>, doing: &str, why: &str) -> Finding<'a> {
     let mut finding = connected(case, culprit, Cause::ClientPort, doing, why);
     let port = culprit.socket.local.port();
-    let by_kernel = case
+    let range_has_it = case
         .evidence
         .ephemeral
         .as_ref()
         .is_none_or(|range| (range.low..=range.high).contains(&port));
-    let stop = std::mem::replace(&mut finding.moves, keep_out(case));
+    let asked = culprit.socket.port_chosen_by == Some(PortChoice::Program);
+    let by_kernel = range_has_it && !asked;
+    let keep_out = if by_kernel { keep_out(case) } else { Vec::new() };
+    let stop = std::mem::replace(&mut finding.moves, keep_out);
     if !by_kernel {
         finding.moves.push(moves::advice(by_itself(port)));
     }
@@ -60,11 +63,13 @@ fn finding<'a>(case: &Case<'a>, culprit: &Culprit<'a>, doing: &str, why: &str) -
         } else {
             "a client"
         },
-        if by_kernel {
-            ""
-        } else {
-            ", which the program chose itself: it is outside the range from \
-                                   which the kernel chooses"
+        match (asked, range_has_it) {
+            (true, _) => ", which the program chose itself",
+            (false, true) => "",
+            (false, false) => {
+                ", which the program chose itself: it is outside the range from which the kernel \
+                 chooses"
+            }
         }
     ));
     finding

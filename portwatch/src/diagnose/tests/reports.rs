@@ -5,7 +5,7 @@ use super::{
     responsibility::{beside, ends, first, nginx},
     *,
 };
-use crate::evidence::{Ephemeral, Usage, Voucher};
+use crate::evidence::{Ephemeral, Origin, PortChoice, Usage, Voucher};
 
 /// A daemon is asked where it is, which its own command line says.
 #[test]
@@ -186,6 +186,23 @@ fn a_client_of_udp() {
     assert_eq!(diagnosis.cause, Cause::ClientPort);
     let reserve = "sysctl -w net.ipv4.ip_local_reserved_ports=51820";
     assert_eq!(diagnosis.moves[0].command.as_deref(), Some(reserve));
+}
+
+/// A client that binds a port of the kernel's range by its number gets it again whatever is
+/// reserved.
+#[test]
+fn a_client_that_asks_for_a_port_of_the_range() {
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        let mut evidence = connection(51_820, protocol);
+        evidence.sockets[0].origin = Some(Origin::Outgoing);
+        evidence.sockets[0].port_chosen_by = Some(PortChoice::Program);
+        let diagnosis = diagnose(&evidence);
+        assert_eq!(diagnosis.cause, Cause::ClientPort);
+        assert!(diagnosis.moves[0].why.starts_with("have the client use another source port"));
+        assert!(diagnosis.notes[0].ends_with("which the program chose itself"));
+        let all = serde_json::to_string(&diagnosis.moves).unwrap();
+        assert!(!all.contains("ip_local_port_range"), "{all}");
+    }
 }
 
 /// IP_BIND_ADDRESS_NO_PORT helps TCP only.
