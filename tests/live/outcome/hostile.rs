@@ -15,7 +15,7 @@ use portwatch_tests::{
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::{ADDRESS, agent, idle};
+use super::{ADDRESS, agent, agent_within, idle};
 
 /// The processes of one user fill that user's share of the tables only.
 #[test]
@@ -112,7 +112,7 @@ fn any_port_recovers_by_any_port() {
 /// The process exits with status 0, and leaves another program running.
 #[test]
 fn another_program_in_a_child() {
-    let (scene, agent) = (Scene::new(), agent());
+    let (scene, agent) = (Scene::new(), agent_within("1s"));
     let _holder = scene.helper().holds([tcp(ADDRESS).listening()]);
     let mut taker = scene.helper().holds([tcp("127.0.0.1:0")]);
     let first = taker.pid();
