@@ -42,9 +42,9 @@ pub enum WaitError {
     /// The namespace is not known.
     #[error("{why}")]
     Place {
-        /// Why the namespace could not be entered.
+        /// The port.
         port: u16,
-        /// What became of the namespace.
+        /// Why the namespace could not be entered.
         why: NotEntered,
     },
     /// sock_diag returned an error.

@@ -121,7 +121,7 @@ fn kept_open(socket: &Socket, holder: &Process) -> Option<HolderClass> {
         return Some(HolderClass::Received);
     }
     // A server that forks into the background is still the same program, whatever its name is.
-    // A program that its parent executed is a different one.
+    // A program that its parent started is a different one.
     let then = Process {
         comm: Some(binder.comm.clone()),
         cmdline: binder.cmdline.clone(),

@@ -56,7 +56,7 @@ pub enum Place<'a> {
     NoUnit,
 }
 
-/// Determines it for one process.
+/// Determines which manager is responsible for one process.
 pub fn of<'a>(evidence: &Evidence, process: &'a Process) -> Responsible<'a> {
     if process.pod.is_some() || process.container.is_some() {
         return Responsible::Engine;

@@ -33,7 +33,7 @@ pub fn fitted(named: [Option<&Process>; 2], failed: &str, link: &str, because: &
     words::middle_cut(&format!("{failed}{link}{because}"), MOST).into_owned()
 }
 
-/// `java[7], another service, up 3 days, is …` without `up 3 days`.
+/// Removes `up 3 days` from `java[7], another service, up 3 days, is …`.
 fn without_age(because: &str) -> String {
     let without = because.split_once(", up ").and_then(|(before, rest)| {
         let (_, doing) = rest.split_once(", ")?;

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use crate::evidence::{Failure, Process, Protocol, Socket, Workload};
 
-/// `java[31550]`.
+/// Returns a text like `java[31550]`.
 pub fn process(process: &Process) -> impl Display {
     from_fn(|out| match &process.comm {
         Some(comm) => write!(out, "{comm}[{}]", process.pid),
@@ -46,7 +46,7 @@ pub fn workload(workload: &Workload) -> Option<String> {
     }
 }
 
-/// `java[31550] (app.service)`.
+/// Returns a text like `java[31550] (app.service)`.
 pub fn process_and_owner(of: &Process) -> impl Display {
     from_fn(|out| match belongs_to(of) {
         Some(owner) => write!(out, "{} ({owner})", process(of)),
@@ -59,7 +59,7 @@ pub fn short_id(id: &str) -> &str {
     if id.len() == 64 { id.get(..12).unwrap_or(id) } else { id }
 }
 
-/// `tcp 0.0.0.0:8080`.
+/// Returns a text like `tcp 0.0.0.0:8080`.
 pub fn target(failure: &Failure) -> impl Display {
     let address = SocketAddr::new(failure.address, failure.port);
     from_fn(move |out| write!(out, "{} {address}", failure.protocol))
@@ -81,7 +81,7 @@ pub fn listing(protocol: Protocol, port: u16) -> String {
     }
 }
 
-/// `LISTEN 0.0.0.0:8080 (inode 798112)`.
+/// Returns a text like `LISTEN 0.0.0.0:8080 (inode 798112)`.
 pub fn socket(socket: &Socket) -> impl Display {
     from_fn(|out| {
         write!(out, "{} {}", socket.state, ends(socket))?;
@@ -92,7 +92,8 @@ pub fn socket(socket: &Socket) -> impl Display {
     })
 }
 
-/// `10.0.0.1:8080 with peer 10.0.0.2:51234`: the entry does not say which side connected.
+/// Returns a text like `10.0.0.1:8080 with peer 10.0.0.2:51234`. The entry does not say which
+/// side connected.
 pub fn ends(socket: &Socket) -> impl Display {
     from_fn(|out| match socket.remote {
         Some(remote) => write!(out, "{} with peer {remote}", socket.local),
@@ -114,7 +115,7 @@ pub fn age(start: Timestamp, end: Timestamp) -> Option<String> {
     Some(format!("{count} {unit}{}", if count == 1 { "" } else { "s" }))
 }
 
-/// Joins words.
+/// Joins words, with `between` after each except the last.
 pub fn list(words: impl Iterator<Item = String>, between: &str) -> String {
     words.collect::<Vec<_>>().join(between)
 }

@@ -64,8 +64,8 @@ fn is_roots(host: &Host, process: &Process) -> bool {
     process.uid == Some(0) && (process.exe.is_none() || is_roots_process(host, process.pid))
 }
 
-/// Returns whether root started a process that runs as root. Any user may start a program with
-/// the setuid bit, under any name.
+/// Returns whether root started a process that runs as root. Any user may start a program that
+/// has the set-user-ID or set-group-ID bit, under any name.
 pub fn is_roots_process(host: &Host, pid: u32) -> bool {
     /// S_ISUID and S_ISGID.
     const ANYBODY_STARTS_IT: u16 = 0o6000;

@@ -60,7 +60,7 @@ impl FailedBind {
 }
 
 impl Asked {
-    /// The protocol.
+    /// Returns the protocol.
     pub fn protocol(&self) -> Protocol {
         match self {
             Self::Free(at) | Self::Listening(at) => at.protocol,
@@ -68,7 +68,7 @@ impl Asked {
         }
     }
 
-    /// The port.
+    /// Returns the port.
     pub fn port(&self) -> u16 {
         match self {
             Self::Free(at) | Self::Listening(at) => at.port,
@@ -76,7 +76,7 @@ impl Asked {
         }
     }
 
-    /// The address and the interface; `None` means any.
+    /// Returns the address and the interface; `None` means any.
     pub fn place(&self) -> (Option<IpAddr>, Option<&Device>) {
         match self {
             Self::Free(at) | Self::Listening(at) => (at.address, at.device.as_ref()),
@@ -86,7 +86,7 @@ impl Asked {
         }
     }
 
-    /// Whether it is TCP.
+    /// Returns whether it is TCP.
     pub fn is_tcp(&self) -> bool {
         self.protocol() == Protocol::Tcp
     }
@@ -219,7 +219,7 @@ pub fn look(
         Some(protocol) => {
             [Family::Ipv4, Family::Ipv6].map(|family| Query::Other { protocol, family }).to_vec()
         }
-        // A protocol that cannot be listed does not delay a user who was told what failed.
+        // A protocol that cannot be listed does not delay a user who has seen which bind failed.
         None if matches!(asked, Asked::FreeAgain(_)) => Vec::new(),
         None => return Err(ListError::Protocol),
     };

@@ -1,4 +1,4 @@
-//! A listening socket on the same address and port: the most common cause.
+//! A listening socket on exactly that address and port.
 
 use crate::{
     diagnose::{
