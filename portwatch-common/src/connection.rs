@@ -1,23 +1,23 @@
-//! The options that TCP connections have, as the state changes of their sockets show them:
-//! those of an accepted connection come from its listener, and what is left of it in TIME-WAIT
-//! has them too. sock_diag reports none of them.
+//! The options of TCP connections, as the state changes of their sockets show them. An accepted
+//! connection has the options of its listener, and so has its TIME-WAIT entry. sock_diag does
+//! not report these options.
 
 use bytemuck::{Pod, Zeroable};
 
 use crate::{flag, record::PHI};
 
-/// Parts of the table of connections; ports share one if they are equal modulo this number.
+/// Parts of the table of connections. Ports share a part if they are equal modulo this number.
 const PARTS: u32 = 256;
-/// Rows of such a part, a power of two.
+/// Rows of one part, a power of two.
 const OF_A_PART: u32 = 64;
-/// Entries of such a row: 64 bytes.
+/// Entries of one row: 64 bytes.
 const OF_A_ROW: usize = 4;
-/// Rows of connections whose options are recorded, 65,536 connections: 1 MiB of kernel memory.
+/// Rows for connections whose options are recorded, 65,536 connections: 1 MiB of kernel memory.
 pub const CONNECTIONS: u32 = PARTS * OF_A_PART;
 /// Ports whose closed connections are summarized, a power of two: 3 MiB.
 pub const CLOSED: u32 = 65_536;
-/// Nothing that the kernel keeps of a closed connection is older, in seconds: FIN-WAIT-2 and
-/// TIME-WAIT last 60 s each, and a repeated FIN of the peer starts the latter again.
+/// The kernel keeps nothing of a closed connection longer than this, in seconds. FIN-WAIT-2 and
+/// TIME-WAIT last 60 s each, and a repeated FIN of the peer restarts TIME-WAIT.
 pub const OLDEST_CLOSED: u32 = 300;
 
 /// SO_REUSEADDR, SO_REUSEPORT and IPV6_V6ONLY of a socket.
@@ -29,23 +29,23 @@ impl SocketOptions {
     pub const ALL: usize = 8;
     const MASK: u16 = flag::REUSEADDR | flag::REUSEPORT | flag::V6ONLY;
 
-    /// Takes them from [`flag`]s.
+    /// Creates the options from [`flag`]s.
     #[inline(always)]
     pub const fn of(flags: u16) -> Self {
         Self(flags & Self::MASK)
     }
 
-    /// Whether `SO_REUSEADDR` is set.
+    /// Returns whether `SO_REUSEADDR` is set.
     pub const fn reuseaddr(self) -> bool {
         self.0 & flag::REUSEADDR != 0
     }
 
-    /// Whether `SO_REUSEPORT` is set.
+    /// Returns whether `SO_REUSEPORT` is set.
     pub const fn reuseport(self) -> bool {
         self.0 & flag::REUSEPORT != 0
     }
 
-    /// Whether `IPV6_V6ONLY` is set.
+    /// Returns whether `IPV6_V6ONLY` is set.
     pub const fn v6only(self) -> bool {
         self.0 & flag::V6ONLY != 0
     }
@@ -64,8 +64,8 @@ impl SocketOptions {
 pub struct Connection {
     /// The socket's cookie; 0 in a slot that was never used.
     pub cookie: u64,
-    /// The options, below the lower half of the cookie: two processors that write to one slot
-    /// at the same time leave an entry whose halves differ.
+    /// The options, below the lower half of the cookie. If two processors write to one slot at
+    /// the same time, they leave an entry whose halves differ.
     pub options: u64,
 }
 
@@ -76,7 +76,7 @@ impl Connection {
         Self { cookie, options: cookie << 32 | options.0 as u64 }
     }
 
-    /// Returns the options, if the entry is that of the socket.
+    /// Returns the options, if the entry belongs to the socket.
     const fn of(&self, cookie: u64) -> Option<SocketOptions> {
         let is_its =
             cookie != 0 && self.cookie == cookie && self.options >> 32 == cookie << 32 >> 32;
@@ -91,34 +91,35 @@ pub struct Connections(pub [Connection; OF_A_ROW]);
 
 impl Connections {
     /// Returns the slot of a socket with this local port. Each port has a part of the table,
-    /// which it shares with few others. So many connections of one port do not replace those
-    /// of another.
+    /// which it shares with few other ports. So many connections of one port do not replace
+    /// those of another.
     #[inline(always)]
     pub const fn slot(cookie: u64, port: u16) -> u32 {
         let hash = (cookie as u32 ^ (cookie >> 32) as u32).wrapping_mul(PHI);
         port as u32 % PARTS * OF_A_PART + (hash >> (u32::BITS - OF_A_PART.ilog2()))
     }
 
-    /// Returns the options of a socket that is among them.
+    /// Returns the options of a socket, if it is among these connections.
     pub fn of(&self, cookie: u64) -> Option<SocketOptions> {
         self.0.iter().find_map(|connection| connection.of(cookie))
     }
 }
 
-/// The options of the connections of a port that have closed, of which TIME-WAIT minisocks may
-/// be left. They are kept in addition to [`Connection`], because a busy port has more of them
-/// than that table.
+/// The options of closed connections of a port, of which TIME-WAIT minisocks may be left. They
+/// are kept in addition to [`Connection`], because a busy port has more of them than fit in
+/// that table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Closed {
     /// See [`key`](Self::key); 0 in a slot that was never used.
     pub key: u64,
-    /// The first of them since the slot is this port's, in seconds of `CLOCK_BOOTTIME`.
+    /// When the first of them closed since the slot belongs to this port, in seconds of
+    /// `CLOCK_BOOTTIME`.
     pub since: u32,
     /// Zero.
     pub reserved: u32,
-    /// The last of them with each combination of options, by [`SocketOptions::number`]; 0 if
-    /// there was none.
+    /// When the last of them with each combination of options closed, by
+    /// [`SocketOptions::number`]; 0 if there was none.
     pub last: [u32; SocketOptions::ALL],
 }
 
@@ -129,13 +130,13 @@ impl Closed {
         (netns_inode as u64) << 16 | port as u64
     }
 
-    /// Returns the key's slot: no two ports of one namespace share a slot.
+    /// Returns the slot of the key. No two ports of one namespace share a slot.
     #[inline(always)]
     pub const fn slot(key: u64) -> u32 {
         (key as u16 as u32 ^ ((key >> 16) as u32).wrapping_mul(PHI) >> 16) % CLOSED
     }
 
-    /// Returns the options of all that may be left of the port's connections, at this second;
+    /// Returns the options of all connections of the port that may be left, at this second, or
     /// `None` if they differ or not all were seen.
     pub fn options(&self, key: u64, now: u32) -> Option<SocketOptions> {
         if self.key != key || now.saturating_sub(self.since) < OLDEST_CLOSED {

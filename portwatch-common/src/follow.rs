@@ -1,39 +1,39 @@
-//! Outcomes of failed binds: which processes the kernel side follows after one, and what it
-//! sends about them.
+//! Outcomes of failed binds: which processes the kernel side follows after a failed bind, and
+//! what it sends about them.
 
 use bytemuck::{Pod, Zeroable};
 
 use crate::{COMM_LEN, Port, Tenant};
 
-/// Processes that are followed at most: failing ones and those that they have started. 0.7 MiB
-/// of kernel memory.
+/// The most processes that are followed: failing processes and those that they have started.
+/// 0.7 MiB of kernel memory.
 pub const WATCHED: u32 = 8192;
-/// Ports that are awaited at most, each for one user: 0.6 MiB.
+/// The most ports that are awaited, each for one user: 0.6 MiB.
 pub const AWAITED: u32 = 8192;
 
-/// Successful binds of a process that are sent after each of its failed ones.
+/// How many successful binds of a process are sent after each of its failed binds.
 pub const BINDS: u16 = 8;
-/// Successful binds of a user at one port that are sent after each failed one.
+/// How many successful binds of a user at one port are sent after each failed bind.
 pub const BINDS_OF_PORT: u16 = 16;
-/// Forks of a process and its descendants that are followed.
+/// How many forks of a process and its descendants are followed.
 pub const FORKS: u16 = 64;
 
 /// A process that is followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Watched {
-    /// Time of its first failed bind, in nanoseconds of `CLOCK_BOOTTIME`. With the pid it
-    /// identifies the process. 0 for one that has not failed itself.
+    /// Time of its first failed bind, in nanoseconds of `CLOCK_BOOTTIME`. Together with the pid
+    /// it identifies the process. 0 for a process whose own binds have not failed.
     pub own_ns: u64,
-    /// The same of the process that it descends from; 0 for none.
+    /// The same time of the failing process from which it descends; 0 if there is none.
     pub root_ns: u64,
     /// Time of its last failed bind, or of its start.
     pub last_ns: u64,
-    /// Its start, nanoseconds of `CLOCK_BOOTTIME`; 0 where unknown.
+    /// Its start, in nanoseconds of `CLOCK_BOOTTIME`; 0 where unknown.
     pub started_ns: u64,
-    /// The tenant whose share it uses.
+    /// The tenant to whose share it counts.
     pub tenant: Tenant,
-    /// The pid of that process.
+    /// The pid of the failing process from which it descends.
     pub root: u32,
     /// Successful binds that may still be sent.
     pub binds_left: u16,
@@ -49,7 +49,7 @@ pub struct Watched {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
 #[repr(C)]
 pub struct AwaitedPort {
-    /// The port; 0 is any.
+    /// The port; 0 means any.
     pub port: Port,
     /// The failing user, see [`Tenant::user`]. Binds of other users are not sent.
     pub user: u32,
@@ -63,7 +63,7 @@ pub struct AwaitedPort {
 pub struct Awaited {
     /// Time of the last failed bind.
     pub last_ns: u64,
-    /// The tenant whose share it uses.
+    /// The tenant to whose share it counts.
     pub tenant: Tenant,
     /// Successful binds that may still be sent.
     pub binds_left: u16,
@@ -94,15 +94,15 @@ pub mod followed_flag {
 pub struct Followed {
     /// Time, in nanoseconds of `CLOCK_BOOTTIME`.
     pub at_ns: u64,
-    /// As [`Watched::own_ns`]; 0 also for a process that is not followed itself.
+    /// Like [`Watched::own_ns`]; 0 also for a process that is not followed itself.
     pub own_ns: u64,
-    /// As [`Watched::root_ns`].
+    /// Like [`Watched::root_ns`].
     pub root_ns: u64,
-    /// The tenant whose share it uses: that of the failed bind.
+    /// The tenant to whose share it counts: that of the failed bind.
     pub tenant: Tenant,
-    /// The cgroup2 id of the process now.
+    /// The current cgroup2 id of the process.
     pub cgroup_id: u64,
-    /// Of what was bound, as in [`Attempt`](crate::Attempt).
+    /// Of the socket that was bound, as in [`Attempt`](crate::Attempt).
     pub netns_cookie: u64,
     /// As in [`Attempt`](crate::Attempt).
     pub address: [u8; 16],
@@ -110,7 +110,7 @@ pub struct Followed {
     pub netns_inode: u32,
     /// The process.
     pub pid: u32,
-    /// As [`Watched::root`].
+    /// Like [`Watched::root`].
     pub root: u32,
     /// The child's pid, or the exit code as wait(2) returns it.
     pub value: u32,

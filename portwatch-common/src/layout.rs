@@ -12,7 +12,7 @@ pub struct Layout {
     pub sk_family: u32,
     /// `sock_common.skc_state`, u8.
     pub sk_state: u32,
-    /// The byte that holds the next three.
+    /// The byte that contains the next three.
     pub sk_options: u32,
     /// Bit of `skc_reuse` (4 bits wide) in that byte.
     pub sk_reuse_bit: u32,
@@ -30,7 +30,7 @@ pub struct Layout {
     pub sk_v6_rcv_saddr: u32,
     /// `sock_common.skc_num`, u16 in host order.
     pub sk_num: u32,
-    /// `sock_common.skc_cookie`, u64; 0 until it is first asked for.
+    /// `sock_common.skc_cookie`, u64; 0 until it is first requested.
     pub sk_cookie: u32,
     /// `sock.sk_protocol`, u16.
     pub sk_protocol: u32,
@@ -38,15 +38,16 @@ pub struct Layout {
     pub sk_uid: u32,
     /// `sock.sk_socket`, a pointer to `socket`.
     pub sk_socket: u32,
-    /// The byte that holds `sock.sk_userlocks`; [`ABSENT`] as well if it spans two.
+    /// The byte that contains `sock.sk_userlocks`; [`ABSENT`] also if it spans two bytes.
     pub sk_userlocks: u32,
     /// Its bit in that byte.
     pub sk_userlocks_bit: u32,
-    /// `inet_sock.inet_sport`, big-endian u16: the local port, also after it was released.
+    /// `inet_sock.inet_sport`, big-endian u16: the local port, which stays there after the port
+    /// was released.
     pub inet_sport: u32,
     /// `socket.file`, a pointer.
     pub socket_file: u32,
-    /// `unix_sock.scm_stat.nr_fds`, i32: descriptors on their way to it.
+    /// `unix_sock.scm_stat.nr_fds`, i32: descriptors in flight to it.
     pub unix_descriptors: u32,
     /// `socket.sk`, a pointer to `sock`.
     pub socket_sk: u32,
@@ -64,17 +65,17 @@ pub struct Layout {
     pub task_flags: u32,
     /// `task_struct.start_boottime`, u64.
     pub task_start_boottime: u32,
-    /// `task_struct.self_exec_id`, u64: grows with each `execve(2)`.
+    /// `task_struct.self_exec_id`, u64: it increases with each `execve(2)`.
     pub task_exec_id: u32,
     /// `task_struct.comm`, 16 bytes.
     pub task_comm: u32,
     /// `task_struct.cred`, a pointer.
     pub task_cred: u32,
-    /// `cred.uid`, u32: the real one.
+    /// `cred.uid`, u32: the real user id.
     pub cred_uid: u32,
     /// `cred.user_ns`, a pointer to `user_namespace`.
     pub cred_user_ns: u32,
-    /// `user_namespace.parent`, a pointer; null in the initial one.
+    /// `user_namespace.parent`, a pointer; null in the initial namespace.
     pub user_ns_parent: u32,
     /// `user_namespace.owner`, u32: the user who created it.
     pub user_ns_owner: u32,
@@ -135,8 +136,8 @@ pub struct Layout {
     pub regs_compat_second: u32,
     /// `pt_regs.pstate`, u64 (arm64): whether the program is a 32-bit one.
     pub regs_pstate: u32,
-    /// `task_struct.thread_info.status`, u32 (x86-64): whether the system call is a 32-bit
-    /// program's.
+    /// `task_struct.thread_info.status`, u32 (x86-64): whether the system call was made by a
+    /// 32-bit program.
     pub task_status: u32,
     /// `task_struct.seccomp.mode`, i32: not 0 if system calls are filtered.
     pub task_seccomp: u32,
@@ -148,7 +149,7 @@ pub struct Layout {
     pub syscall_bind: u32,
     /// The architecture's number of `listen(2)`.
     pub syscall_listen: u32,
-    /// The bits of a number that name the call: x32 programs set another.
+    /// The bits of a number that identify the call. x32 programs set another bit.
     pub syscall_mask: u32,
     /// A 32-bit program's number of `bind`.
     pub compat_bind: u32,

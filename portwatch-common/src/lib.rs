@@ -43,13 +43,13 @@ pub mod stage {
     pub const BIND: u8 = 1;
     /// `listen(2)` failed, after `bind(2)` had succeeded.
     pub const LISTEN: u8 = 2;
-    /// The thread is between two system calls: an attempt recorded now could be mistaken for
-    /// one of the next call (tracepoint set).
+    /// The thread is between two system calls. An attempt recorded now could be mistaken for an
+    /// attempt of the next call (tracepoint set).
     pub const UNPROVABLE: u8 = 3;
 }
 
-/// Bits of [`Attempt::flags`]. Each fact has a bit for its value and one that
-/// says whether the value is known on this kernel.
+/// Bits of [`Attempt::flags`]. Each fact has a bit for its value and a bit that says whether
+/// the value is known on this kernel.
 pub mod flag {
     /// `SO_REUSEADDR` is set.
     pub const REUSEADDR: u16 = 1 << 0;
@@ -71,7 +71,8 @@ pub mod flag {
     pub const ADDRESS_UNSEEN: u16 = 1 << 8;
     /// The program asked for the port by its number (`SOCK_BINDPORT_LOCK`).
     pub const PORT_ASKED: u16 = 1 << 9;
-    /// [`PORT_ASKED`] says so. A bind sets it last, so only the socket of a listener has it.
+    /// Whether [`PORT_ASKED`] is known. A bind sets it last, so only the socket of a listener
+    /// has this bit.
     pub const PORT_ASKED_KNOWN: u16 = 1 << 10;
 }
 
@@ -107,11 +108,11 @@ pub struct Attempt {
     pub address: [u8; 16],
     /// The inode of the socket's network namespace; 0 where unknown.
     pub netns_inode: u32,
-    /// The interface of `SO_BINDTODEVICE`; 0 for none.
+    /// The interface of `SO_BINDTODEVICE`; 0 means none.
     pub device: u32,
     /// The socket's owner (`sk_uid`).
     pub uid: u32,
-    /// The requested port in host byte order; 0 requests any free port.
+    /// The requested port in host byte order; 0 means any free port.
     pub port: u16,
     /// `AF_INET` or `AF_INET6`.
     pub family: u16,
@@ -134,11 +135,11 @@ pub struct Culprit {
     pub socket_cookie: u64,
     /// Its inode in sockfs; 0 if no process has it open.
     pub inode: u64,
-    /// Its own address, as [`Attempt::address`].
+    /// Its own address, like [`Attempt::address`].
     pub address: [u8; 16],
     /// Its owner.
     pub uid: u32,
-    /// The interface of `SO_BINDTODEVICE`; 0 for none.
+    /// The interface of `SO_BINDTODEVICE`; 0 means none.
     pub device: u32,
     /// `AF_INET` or `AF_INET6`; 0 means that there is no blocking socket.
     pub family: u16,
@@ -150,14 +151,15 @@ pub struct Culprit {
     pub reserved: [u8; 3],
 }
 
-/// Descendants that are recorded, where parents cannot be read from the task.
+/// The most descendants that are recorded, where parents cannot be read from the task.
 pub const FAMILY: u32 = 16_384;
-/// Paths of removed control groups that are kept: 0.6 MiB.
+/// The most paths of removed control groups that are kept: 0.6 MiB.
 pub const GONE_CGROUPS: u32 = 1024;
-/// The same below `user.slice`, where users create and remove control groups as they like.
+/// The same limit below `user.slice`, where users create and remove control groups as they
+/// like.
 pub const GONE_OF_USERS: u32 = 512;
-/// Bytes of such a path that are kept, its NUL included. The path of a container in a pod in a
-/// container has some 350 bytes.
+/// The most bytes of such a path that are kept, including its NUL. The path of a container in a
+/// pod in a container has some 350 bytes.
 pub const CGROUP_PATH: usize = 512;
 
 /// An open socket file, as the search of all tasks' descriptor tables finds it.
@@ -168,7 +170,7 @@ pub struct OpenFile {
     pub inode: u64,
     /// The process.
     pub pid: u32,
-    /// The thread that has the descriptor table.
+    /// The thread that owns the descriptor table.
     pub tid: u32,
     /// The descriptor.
     pub fd: u32,
@@ -176,19 +178,19 @@ pub struct OpenFile {
     pub reserved: u32,
 }
 
-/// Sockets that one pass over all open files looks for. One failed bind rarely has more on its
-/// port, so one pass is enough.
+/// How many sockets one pass over all open files searches for. A failed bind rarely has more
+/// sockets on its port, so one pass is enough.
 pub const WANTED: u32 = 512;
-/// Instead of an inode: every socket. No file has inode 0.
+/// Used instead of an inode: every socket. No file has inode 0.
 pub const ANY_SOCKET: u64 = 0;
 
-/// The task whose bind failed. It is read in the kernel because it has often exited a
+/// The task whose bind failed. It is read in the kernel, because the task has often exited a
 /// millisecond later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Task {
-    /// Start of the process (its group leader), nanoseconds of `CLOCK_BOOTTIME`;
-    /// 0 where unknown.
+    /// Start of the process (its group leader), in nanoseconds of `CLOCK_BOOTTIME`; 0 where
+    /// unknown.
     pub started_ns: u64,
     /// The cgroup2 id.
     pub cgroup_id: u64,
@@ -204,23 +206,22 @@ pub struct Task {
     pub flags: u16,
     /// Valid bytes of `cmdline`; 0 where it could not be read.
     pub cmdline_len: u16,
-    /// The user whose share of the agent it uses, see [`Tenant::user`].
+    /// The user to whose share of the agent it counts, see [`Tenant::user`].
     pub user: u32,
     /// The thread's name, NUL padded.
     pub comm: [u8; COMM_LEN],
-    /// The arguments, each ended by a NUL. Bytes behind `cmdline_len` are
-    /// meaningless.
+    /// The arguments, each ended by a NUL. The bytes after `cmdline_len` have no meaning.
     pub cmdline: [u8; CMDLINE_LEN],
 }
 
-/// One failed bind or listen. The ring buffer has these and, of what comes of them,
-/// [`Followed`].
+/// One failed bind or listen. The ring buffer contains these records and, for what happens
+/// after them, [`Followed`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct BindFailure {
-    /// When, in nanoseconds of `CLOCK_BOOTTIME`.
+    /// The time, in nanoseconds of `CLOCK_BOOTTIME`.
     pub at_ns: u64,
-    /// As [`Watched::own_ns`]; 0 if the process is not followed.
+    /// Like [`Watched::own_ns`]; 0 if the process is not followed.
     pub watch_ns: u64,
     /// The socket side.
     pub attempt: Attempt,

@@ -1,51 +1,52 @@
 //! The owner record: which process bound which port. Its tables are arrays, and each key has
-//! one slot, so a write costs no more than the stores. A newer entry replaces an older one in
-//! its slot.
+//! one slot, so a write costs only the stores. A newer entry replaces an older one in the same
+//! slot.
 
 use bytemuck::{Pod, Zeroable};
 
 use crate::COMM_LEN;
 
-/// Sockets whose owner is recorded, a power of two: 3.8 MiB of kernel memory.
+/// How many sockets have a recorded owner, a power of two: 3.8 MiB of kernel memory.
 pub const OWNERS: u32 = 32_768;
-/// Processes whose arguments are recorded, a power of two: 1.2 MiB.
+/// How many processes have recorded arguments, a power of two: 1.2 MiB.
 pub const ARGUMENTS: u32 = 8_192;
-/// Ports that are recorded, a power of two: 2.5 MiB.
+/// How many ports are recorded, a power of two: 2.5 MiB.
 pub const PORTS: u32 = 65_536;
-/// All port numbers.
+/// The number of all port numbers.
 pub const PORT_NUMBERS: u32 = 65_536;
-/// Words of a set of ports, with a bit for each.
+/// The words of a set of ports. Each port has one bit.
 pub const PORT_WORDS: u32 = PORT_NUMBERS / u64::BITS;
 
-/// Returns a port's word in a set of ports, and its bit in that.
+/// Returns the word of a port in a set of ports, and its bit in that word.
 #[must_use]
 pub const fn port_bit(port: u16) -> (u32, u64) {
     (port as u32 / u64::BITS, 1 << (port as u32 % u64::BITS))
 }
 
-/// The process that bound a socket, or listens on it. Written after the call has succeeded,
-/// and kept after the socket has closed, until another socket takes the slot.
+/// The process that bound a socket, or listens on it. The entry is written after the call has
+/// succeeded. It is kept after the socket was closed, until another socket uses the slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Owner {
-    /// The socket's cookie: written before the other fields, and 0 in a slot that was never
-    /// used.
+    /// The socket's cookie. It is written before the other fields, and is 0 in a slot that was
+    /// never used.
     pub cookie: u64,
-    /// When, in nanoseconds of `CLOCK_BOOTTIME`; 0 if before the agent's start.
+    /// The time of the call, in nanoseconds of `CLOCK_BOOTTIME`; 0 if it was before the agent's
+    /// start.
     pub at_ns: u64,
-    /// When a listener closed; 0 while it is open, and for other sockets.
+    /// When a listener was closed; 0 while it is open, and for other sockets.
     pub left_ns: u64,
-    /// Start of the process, nanoseconds of `CLOCK_BOOTTIME`; 0 where unknown.
+    /// Start of the process, in nanoseconds of `CLOCK_BOOTTIME`; 0 where unknown.
     pub started_ns: u64,
     /// The process's cgroup2 id.
     pub cgroup_id: u64,
     /// The port that it has bound.
     pub port: Port,
-    /// The address that it has bound, as [`Attempt::address`](crate::Attempt::address).
+    /// The address that it has bound, like [`Attempt::address`](crate::Attempt::address).
     pub address: [u8; 16],
-    /// `AF_INET` or `AF_INET6`; 0 where the address is not known.
+    /// `AF_INET` or `AF_INET6`; 0 where the address is unknown.
     pub family: u16,
-    /// The socket's options then, see [`flag`](crate::flag).
+    /// The socket's options at that time, see [`flag`](crate::flag).
     pub flags: u16,
     /// The process.
     pub pid: u32,
@@ -53,21 +54,21 @@ pub struct Owner {
     pub ppid: u32,
     /// Its real user id.
     pub uid: u32,
-    /// The program it ran (`self_exec_id`, the lower half, which each `execve(2)` raises); 0
-    /// where unknown.
+    /// The program that it ran at that time (the lower half of `self_exec_id`, which each
+    /// `execve(2)` increases); 0 where unknown.
     pub program: u32,
     /// Zero.
     pub reserved: u32,
     /// The thread's name, NUL padded.
     pub comm: [u8; COMM_LEN],
-    /// The cookie once more: zeroed first, and written last.
+    /// The cookie again. It is zeroed first, and written last.
     pub seal: u64,
 }
 
 impl Owner {
     /// Returns the slot of a socket's owner. Each processor assigns cookies in ascending order
-    /// from blocks of its own (`gen_cookie_next`). A block fills consecutive slots, and starts
-    /// at another slot in each round of the table, so that blocks of many processors do not
+    /// from its own blocks (`gen_cookie_next`). A block fills consecutive slots, and starts at
+    /// another slot in each round of the table, so that the blocks of many processors do not
     /// collide.
     #[inline(always)]
     pub const fn slot(cookie: u64) -> u32 {
@@ -78,34 +79,34 @@ impl Owner {
         (cookie % OWNERS) ^ round
     }
 
-    /// Returns whether the entry is the socket's and complete: while it is written, `cookie`
-    /// and `seal` differ.
+    /// Returns whether the entry belongs to the socket and is complete. While it is written,
+    /// `cookie` and `seal` differ.
     pub const fn is_of(&self, cookie: u64) -> bool {
         self.cookie == cookie && self.seal == cookie && cookie != 0
     }
 }
 
-/// 2^32 / the golden ratio: products of near numbers are far apart.
+/// 2^32 / the golden ratio: the products of close numbers are far apart.
 pub(crate) const PHI: u32 = 0x9e37_79b9;
 
-/// Bytes of a command line that are recorded.
+/// The most bytes of a command line that are recorded.
 pub const RECORD_CMDLINE_LEN: usize = 128;
 
 /// The arguments of a process that has bound a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Arguments {
-    /// As [`Owner::started_ns`].
+    /// Like [`Owner::started_ns`].
     pub started_ns: u64,
     /// The process; 0 while it is being written.
     pub pid: u32,
-    /// As [`Owner::program`].
+    /// Like [`Owner::program`].
     pub program: u32,
     /// Valid bytes of `cmdline`.
     pub len: u16,
     /// Zero.
     pub reserved: [u8; 6],
-    /// Their beginning, each ended by a NUL.
+    /// The beginning of the arguments, each ended by a NUL.
     pub cmdline: [u8; RECORD_CMDLINE_LEN],
 }
 
@@ -118,7 +119,7 @@ impl Arguments {
 
     /// Returns whether these are the arguments of `owner`'s process at that time.
     pub const fn are_of(&self, owner: &Owner) -> bool {
-        // Entries older than the agent come from /proc: in ticks of 10 ms, and without
+        // Entries that are older than the agent come from /proc: in ticks of 10 ms, and without
         // `self_exec_id`.
         const TICK_NS: u64 = 10_000_000;
         let known = if owner.program == 0 {
@@ -145,7 +146,7 @@ pub struct Port {
 }
 
 impl Port {
-    /// Returns the port's slot: no two ports of one namespace and protocol share a slot.
+    /// Returns the slot of the port. No two ports of one namespace and protocol share a slot.
     #[inline(always)]
     pub const fn slot(&self) -> u32 {
         let others = self.netns_cookie as u32 ^ (self.protocol as u32) << 16;
@@ -161,18 +162,18 @@ pub struct PortUse {
     pub port: Port,
     /// The cookie of the last socket that was bound to it.
     pub last_cookie: u64,
-    /// The one before that; 0 if there was none.
+    /// The cookie of the socket before that; 0 if there was none.
     pub previous_cookie: u64,
-    /// Sockets that were bound to it and are not known to have closed: an upper limit of those
-    /// that exist.
+    /// The number of sockets that were bound to it and are not known to be closed: an upper
+    /// limit of the number that exist.
     pub bound: u32,
     /// Zero.
     pub reserved: u32,
 }
 
 impl PortUse {
-    /// More than can exist: a port that takes another port's slot may have older sockets that
-    /// were not counted.
+    /// More than can exist. A port that takes over another port's slot may have older sockets
+    /// that were not counted.
     const MANY: u32 = 1 << 31;
 
     /// Returns the entry for a port's first socket in a slot that contained `before`.
@@ -188,11 +189,11 @@ impl PortUse {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Connected {
-    /// This end started them: the port was their source.
+    /// Connections that this end opened: the port was their source port.
     pub outgoing: u8,
-    /// The other end started them, and a listener accepted them.
+    /// Connections that the other end opened, and that a listener accepted.
     pub accepted: u8,
-    /// They are older than the agent.
+    /// Connections that are older than the agent.
     pub older: u8,
 }
 

@@ -1,10 +1,10 @@
-//! Rate limits: failed binds above a source's share of the ring are counted, not sent.
+//! Rate limits: failed binds above a source's share of the ring are counted and not sent.
 
 use bytemuck::{Pod, Zeroable};
 
 use crate::Attempt;
 
-/// A process that fails at one address: above the limit, its failed binds are counted and not
+/// A process that fails at one address. Above the limit, its failed binds are counted and not
 /// sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
 #[repr(C)]
@@ -55,36 +55,36 @@ pub struct SourceUse {
     pub second_ns: u64,
     /// Records sent in that second.
     pub sent: u64,
-    /// Failed binds that were only counted, since the beginning.
+    /// The number of failed binds that were only counted, since the beginning.
     pub counted: u64,
-    /// Time of the last of them.
+    /// The time of the last of them.
     pub last_ns: u64,
-    /// Its tenant; written by the processor that met it first, zero on the others.
+    /// Its tenant. The processor that saw it first writes it; it is zero on the others.
     pub tenant: Tenant,
 }
 
-/// A control group of a user. Fairness is between users first, and then between the control
+/// A control group of a user. Shares are fair between users first, and then between the control
 /// groups of one user.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Pod, Zeroable)]
 #[repr(C)]
 pub struct Tenant {
     /// The cgroup2 id.
     pub cgroup_id: u64,
-    /// The real user id; in a user namespace that an unprivileged user created, that user's,
-    /// because such a user has many ids in there.
+    /// The real user id. In a user namespace that an unprivileged user created, it is that
+    /// user's id, because such a user has many ids in there.
     pub user: u32,
     /// Zero.
     pub reserved: u32,
 }
 
-/// Processes of one tenant that fail at the same address: a crash loop has a new process each
-/// time and sends as many records.
+/// Processes of one tenant that fail at the same address. A crash loop has a new process each
+/// time and sends as many records as one process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
 #[repr(C)]
 pub struct Crowd {
     /// Tenant of the processes.
     pub tenant: Tenant,
-    /// Their address; the process in it is 0.
+    /// Their address. The process in it is 0.
     pub source: Source,
 }
 
@@ -96,18 +96,18 @@ impl Crowd {
     }
 }
 
-/// Sources that are counted separately, at most; failed binds of others count as their
+/// The most sources that are counted separately. Failed binds of other sources count as their
 /// crowd's.
 pub const SOURCES: u32 = 8192;
-/// Crowds and tenants that are counted separately, at most.
+/// The most crowds and tenants that are counted separately.
 pub const CROWDS: u32 = 4096;
-/// Records that a source may send in a second from one processor.
+/// How many records a source may send in a second from one processor.
 pub const SENT_A_SECOND: u64 = 32;
-/// Records that the new sources of a crowd may send in a second, from all processors.
+/// How many records the new sources of a crowd may send in a second, from all processors.
 pub const CROWD_A_SECOND: u64 = 128;
-/// Records that a tenant may send in a second, from all processors.
+/// How many records a tenant may send in a second, from all processors.
 pub const TENANT_A_SECOND: u64 = 2048;
-/// Records that a user other than root may send in a second, from all processors.
+/// How many records a user other than root may send in a second, from all processors.
 pub const USER_A_SECOND: u64 = 2048;
 
 const _: () = assert!(size_of::<Source>() == 40);

@@ -1,4 +1,4 @@
-//! Which system call a thread is making, as its registers say.
+//! Determines which system call a thread is making, from its registers.
 
 use aya_ebpf::{
     bindings::task_struct,
@@ -20,15 +20,15 @@ const ENOSYS: i64 = 38;
 /// `struct pt_regs`, opaque.
 pub enum Regs {}
 
-/// The system call's number. It fits 32 bits on every architecture, and both widths that are
-/// read here are little-endian.
+/// Returns the number of the system call. It fits in 32 bits on every architecture, and both
+/// widths that are read here are little-endian.
 #[inline(always)]
 pub fn number(regs: *const Regs) -> u32 {
     load!(regs, regs_syscall, u32)
 }
 
-/// Returns whether the number may be that of bind or listen. Checked first, because it runs
-/// for every system call. [`asks_for`] decides which ABI's number it is.
+/// Returns whether the number may be that of bind or listen. This is checked first, because it
+/// runs for every system call. [`asks_for`] decides to which ABI the number belongs.
 #[inline(always)]
 pub fn may_be_one(number: u32) -> bool {
     let native = number & offset!(syscall_mask);
@@ -39,8 +39,8 @@ pub fn may_be_one(number: u32) -> bool {
         || number == offset!(compat_socketcall)
 }
 
-/// Returns the [`stage`] of the current thread's call: [`stage::NONE`] for any but bind and
-/// listen.
+/// Returns the [`stage`] of the current thread's call: [`stage::NONE`] for any call except bind
+/// and listen.
 #[inline(always)]
 pub fn asks_for(regs: *const Regs) -> u8 {
     let number = number(regs);
@@ -53,11 +53,11 @@ pub fn asks_for(regs: *const Regs) -> u8 {
     } else {
         (number == offset!(compat_bind), number == offset!(compat_listen))
     };
-    // Without branches, which the verifier would multiply.
+    // It has no branches, because the verifier would follow every combination of them.
     bind as u8 * stage::BIND + listen as u8 * stage::LISTEN
 }
 
-/// The second argument of bind: the address of the caller's `sockaddr`.
+/// Returns the second argument of bind: the address of the caller's `sockaddr`.
 #[inline(always)]
 pub fn address_of(regs: *const Regs) -> Address {
     let number = number(regs);
@@ -69,17 +69,17 @@ pub fn address_of(regs: *const Regs) -> Address {
     }
 }
 
-/// Location of a `sockaddr` in user space.
+/// The location of a `sockaddr` in user space.
 #[derive(Clone, Copy)]
 pub struct Address {
     /// Its address.
     pub at: u64,
-    /// The address of three 32-bit arguments, of which the second is the address of the
+    /// The address of three 32-bit arguments. The second of these is the address of the
     /// `sockaddr`.
     pub is_second_of: bool,
 }
 
-/// Returns whether the call is a 32-bit program's, which has other numbers.
+/// Returns whether the call was made by a 32-bit program, which has other call numbers.
 #[inline(always)]
 fn is_compat(regs: *const Regs, number: u32) -> bool {
     if has!(regs_pstate) {
@@ -88,19 +88,19 @@ fn is_compat(regs: *const Regs, number: u32) -> bool {
     if has!(task_status) && offset!(helpers) & helper::CURRENT_TASK_BTF != 0 {
         return load!(current(), task_status, u32) & TS_COMPAT != 0;
     }
-    // No native call has these numbers of bind and listen.
+    // No native call has the numbers that bind and listen have here.
     number == offset!(compat_bind)
         || number == offset!(compat_listen)
         || number == offset!(compat_socketcall)
 }
 
-/// Returns whether an attempt that the kernel makes now belongs to the current thread's bind
-/// or listen. It does not if it comes from an io_uring, which the thread may also process
-/// between two calls, or if the kernel binds during another call.
+/// Returns whether an attempt that the kernel makes now belongs to the current thread's bind or
+/// listen. It does not if it comes from an io_uring, which the thread may also process between
+/// two calls, or if the kernel binds during another call.
 #[inline(always)]
 pub fn is_for(stage: u8) -> bool {
     if offset!(helpers) & helper::TASK_REGS == 0 {
-        // Up to 5.14, where no io_uring can bind.
+        // This applies up to 5.14, where no io_uring can bind.
         return true;
     }
     // SAFETY: the kernel has both helpers.
@@ -108,8 +108,9 @@ pub fn is_for(stage: u8) -> bool {
     has_no_result(regs) && asks_for(regs) == stage
 }
 
-/// Returns whether the field of the call's result still has the value that kernel entry
-/// writes. It has until the call ends, and afterwards if the result is the same value.
+/// Returns whether the field for the call's result still has the value that kernel entry
+/// writes. It has this value until the call ends, and afterwards only if the result is the same
+/// value.
 #[inline(always)]
 pub fn has_no_result(regs: *const Regs) -> bool {
     let result = load!(regs, regs_result, u64);
@@ -120,8 +121,9 @@ pub fn has_no_result(regs: *const Regs) -> bool {
     }
 }
 
-/// Returns whether something other than the kernel may answer the current thread's calls: a
-/// seccomp filter or a tracer. `false` where that is not known, up to 5.10.
+/// Returns whether something other than the kernel may return the result of the current
+/// thread's calls: a seccomp filter or a tracer. Returns `false` where that is unknown, up to
+/// 5.10.
 #[inline(always)]
 pub fn may_be_answered_by_others() -> bool {
     if offset!(helpers) & helper::CURRENT_TASK_BTF == 0 {
@@ -132,7 +134,7 @@ pub fn may_be_answered_by_others() -> bool {
     filtered || has!(task_ptrace) && load!(task, task_ptrace, u32) != 0
 }
 
-/// Only if the kernel has the helper.
+/// May be called only if the kernel has the helper.
 #[inline(always)]
 fn current() -> *const task_struct {
     // SAFETY: the callers have checked that the kernel has the helper.

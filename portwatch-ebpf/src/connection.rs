@@ -1,5 +1,6 @@
-//! The options of TCP connections, read when their state changes. An accepted connection has
-//! those of its listener, and TIME-WAIT those that the socket has at that change.
+//! Records the options of TCP connections when their state changes. An accepted connection has
+//! the options of its listener, and TIME-WAIT has the options of the socket at that state
+//! change.
 
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use portwatch_common::{Closed, Connection, Connections, SocketOptions};
@@ -13,15 +14,15 @@ use crate::{
     },
 };
 
-/// States in which a socket has just been connected, or its program may have closed it and can
-/// change no option any more.
+/// States in which a socket has just been connected, or in which its program may have closed it
+/// and can no longer change its options.
 const READ_AT: u32 = 1 << TCP_ESTABLISHED
     | 1 << TCP_FIN_WAIT1
     | 1 << TCP_FIN_WAIT2
     | 1 << TCP_LAST_ACK
     | 1 << TCP_CLOSING;
-/// States from which a socket becomes a TIME-WAIT minisock: the change to CLOSE that follows
-/// is that of the socket that it replaces (`tcp_time_wait`).
+/// States from which a socket becomes a TIME-WAIT minisock. The change to CLOSE that follows is
+/// that of the socket that the minisock replaces (`tcp_time_wait`).
 const LEFT_FROM: u32 = 1 << TCP_FIN_WAIT2 | 1 << TCP_CLOSING;
 
 /// Records the options of a socket whose state changes.
@@ -33,7 +34,7 @@ pub fn changed(sk: *const Sock, old: i32, new: i32) {
     }
     let port = sock::local_port(sk);
     let options = SocketOptions::of(sock::options(sk));
-    // Before the minisock is made, which takes it over.
+    // This runs before the minisock is created, which takes over the options.
     let cookie = sock::cookie(sk);
     if cookie != 0 {
         keep(port, Connection::new(cookie, options));
@@ -55,7 +56,8 @@ fn keep(port: u16, connection: Connection) {
         return;
     };
     // SAFETY: aligned accesses to the map's value, which stays valid while this program runs.
-    // Another program may write at the same time: then entries are lost, or nobody's.
+    // Another program may write at the same time. Then entries are lost, or belong to no
+    // socket.
     unsafe {
         let Connections([first, second, third, fourth]) = &mut *row;
         for entry in [&mut *first, &mut *second, &mut *third, &mut *fourth] {
@@ -80,8 +82,9 @@ fn close(key: u64, options: SocketOptions) {
     };
     // SAFETY: `bpf_ktime_get_boot_ns` has no requirements.
     let now = (unsafe { bpf_ktime_get_boot_ns() } / 1_000_000_000) as u32;
-    // SAFETY: as in `keep`. What two processors write at once may be lost; the agent does not
-    // use an entry soon after it was begun, and later the same is written again and again.
+    // SAFETY: as in `keep`. What two processors write at the same time may be lost. The agent
+    // does not use an entry until some time after its first write, and the same values are
+    // written repeatedly.
     unsafe {
         if (*slot).key != key {
             (*slot).key = 0;

@@ -1,8 +1,8 @@
 //! Outcomes of failed binds. A failing process and its descendants are followed until they
-//! exit, and the port is awaited. While nothing is followed, one load ends each program.
+//! exit, and the port is awaited. While nothing is followed, each program ends after one load.
 //!
-//! User space removes entries from both tables. A process that does not fit is not followed;
-//! the record of each failed bind says whether its process is.
+//! User space removes entries from both tables. A process that does not fit in the table is not
+//! followed. The record of each failed bind says whether its process is followed.
 
 use aya_ebpf::{
     bindings::task_struct,
@@ -30,7 +30,7 @@ static FOLLOW: u32 = 0;
 #[inline(always)]
 pub fn is_active() -> bool {
     // SAFETY: the static is a plain integer; volatile keeps the compiler from folding in the
-    // value that it was built with. The map's value is one as well.
+    // value that it was built with. The map's value is a plain integer as well.
     unsafe {
         core::ptr::read_volatile(&raw const FOLLOW) != 0
             && FOLLOWING
@@ -51,7 +51,8 @@ pub fn begin(attempt: &Attempt, tenant: &Tenant, now: u64) -> u64 {
     if own_ns == 0 || !await_port(attempt, tenant, now) {
         return 0;
     }
-    // After both, so that a program that sees this value finds them.
+    // This is written after both tables, so that a program that sees this value finds the
+    // entries.
     if let Some(following) = FOLLOWING.get_ptr_mut(0) {
         // SAFETY: a plain store to the map's value.
         unsafe { core::ptr::write_volatile(following, 1) };
@@ -65,9 +66,10 @@ fn watch(tenant: &Tenant, now: u64) -> u64 {
     let started_ns = task::started_ns();
     if let Some(watched) = WATCHED.get_ptr_mut(pid) {
         // SAFETY: aligned accesses to the map's value. Another thread of the process may write
-        // equally good values at the same time.
+        // equally valid values at the same time.
         unsafe {
-            // Where the start is unknown, its end has removed an earlier process's entry.
+            // Where the start is unknown, the exit of an earlier process with this pid has
+            // removed its entry.
             if (*watched).started_ns == started_ns || started_ns == 0 {
                 if (*watched).own_ns == 0 {
                     (*watched).own_ns = now;
@@ -112,20 +114,20 @@ fn port_of(attempt: &Attempt, user: u32) -> AwaitedPort {
     AwaitedPort { port, user, reserved: 0 }
 }
 
-/// Sends the current process's successful `attempt`, if it or its port is in a table. Called
-/// only while [`is_active`].
+/// Sends the current process's successful `attempt`, if the process or its port is in a table.
+/// It is called only while [`is_active`].
 #[inline(always)]
 pub fn bound(attempt: &Attempt) {
     let pid = (bpf_get_current_pid_tgid() >> 32) as u32;
     let watched = WATCHED.get_ptr_mut(pid).unwrap_or(core::ptr::null_mut());
-    // Clients bind port 0 all the time.
+    // Clients bind to port 0 all the time.
     if attempt.port == 0 && watched.is_null() {
         return;
     }
     let user = task::tenant().user;
     let awaited = AWAITED.get_ptr_mut(port_of(attempt, user)).unwrap_or(core::ptr::null_mut());
-    // SAFETY: aligned accesses to the values of maps, which stay valid while this program
-    // runs. Two processors that decrement one number at once may decrement it only once.
+    // SAFETY: aligned accesses to the values of maps, which stay valid while this program runs.
+    // If two processors decrement one number at the same time, it may be decremented only once.
     unsafe {
         if !awaited.is_null() {
             if (*awaited).binds_left == 0 {
@@ -133,7 +135,7 @@ pub fn bound(attempt: &Attempt) {
             }
             (*awaited).binds_left -= 1;
         } else {
-            // Another port, by a followed process.
+            // It is another port, bound by a followed process.
             if watched.is_null() || attempt.port == 0 || (*watched).binds_left == 0 {
                 return;
             }
@@ -163,12 +165,12 @@ pub fn bound(attempt: &Attempt) {
     });
 }
 
-/// Follows a process that a followed process, the current one, has started.
+/// Follows a process that the current process, which is followed, has started.
 #[inline(always)]
 pub fn forked(parent: *const task_struct, child: *const task_struct) {
     let (pid, number) = (load!(parent, task_tgid, u32), load!(child, task_tgid, u32));
     if pid == number {
-        // A thread.
+        // It is a thread.
         return;
     }
     let Some(watched) = WATCHED.get_ptr_mut(pid) else {
@@ -181,10 +183,10 @@ pub fn forked(parent: *const task_struct, child: *const task_struct) {
             (*watched).flags |= followed_flag::MORE_FORKS;
             return;
         }
-        // A part of what is left: the sum is bounded however the tree grows.
+        // The child gets a part of what is left, so the sum is bounded however the tree grows.
         let given = ((*watched).forks_left - 1) / 8;
         (*watched).forks_left -= given + 1;
-        // A process that has failed itself is the root of those that it starts.
+        // A process whose own bind has failed is the root of the processes that it starts.
         let is_root = (*watched).own_ns != 0;
         Watched {
             own_ns: 0,
@@ -212,7 +214,7 @@ pub fn forked(parent: *const task_struct, child: *const task_struct) {
     });
 }
 
-/// Sends the exit of a followed process, if this thread is its last.
+/// Sends the exit of a followed process, if this is its last thread.
 #[inline(always)]
 pub fn exited(task: *const task_struct) {
     let pid = load!(task, task_tgid, u32);
@@ -220,7 +222,7 @@ pub fn exited(task: *const task_struct) {
         return;
     };
     let signal = load!(task, task_signal, *const u8);
-    // Two threads that exit at once may both see that none is left.
+    // If two threads exit at the same time, both may see that no thread is left.
     if load!(signal, signal_live, i32) > 0 {
         return;
     }
@@ -233,7 +235,7 @@ pub fn exited(task: *const task_struct) {
     };
     // SAFETY: as in `bound`.
     let Watched { own_ns, root_ns, root, tenant, flags, .. } = unsafe { *watched };
-    // Only one of them finds the entry.
+    // Only one of the two threads finds the entry.
     if WATCHED.remove(pid).is_ok() {
         send(followed::EXITED, pid, |record| {
             record.own_ns = own_ns;
@@ -246,8 +248,8 @@ pub fn exited(task: *const task_struct) {
     }
 }
 
-/// Sends a record with the time and the current task, in which `fill` writes the rest. It is
-/// written in the ring, because a program's stack has no room for it.
+/// Sends a record with the time and the current task. `fill` writes the other fields. The
+/// record is written in the ring, because it does not fit on a program's stack.
 #[inline(always)]
 fn send(kind: u8, pid: u32, fill: impl FnOnce(&mut Followed)) {
     let comm = bpf_get_current_comm().unwrap_or([0; 16]);

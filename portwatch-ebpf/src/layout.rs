@@ -8,15 +8,15 @@ use core::mem::MaybeUninit;
 
 use portwatch_common::Layout;
 
-/// Set by user space before load; the verifier sees a frozen constant.
+/// Set by user space before load. The verifier sees a frozen constant.
 #[unsafe(no_mangle)]
 pub static LAYOUT: MaybeUninit<Layout> = MaybeUninit::zeroed();
 
-/// One field of [`LAYOUT`].
+/// Reads one field of [`LAYOUT`].
 macro_rules! offset {
     ($field:ident) => {{
-        // SAFETY: the static is plain integers, all initialised; volatile keeps
-        // the compiler from folding in the zeros that it was built with.
+        // SAFETY: the static consists of plain integers, all initialised; volatile keeps the
+        // compiler from folding in the zeros that it was built with.
         unsafe { core::ptr::read_volatile(&raw const (*$crate::layout::LAYOUT.as_ptr()).$field) }
     }};
 }
@@ -30,7 +30,7 @@ macro_rules! load {
 
 pub(crate) use {load, offset};
 
-/// Loads a `T`, `offset` bytes behind `base`.
+/// Loads a `T`, `offset` bytes after `base`.
 #[inline(always)]
 pub fn load_at<T: Copy, B>(base: *const B, offset: u32) -> T {
     // SAFETY: `base` came from the context or from another such load, and the offset from the

@@ -1,5 +1,5 @@
-//! Fair shares of the ring. A process that fails repeatedly sends some records a second.
-//! Failed binds above that are counted here, exactly, and do not fill the ring.
+//! Fair shares of the ring. A process that fails repeatedly sends a limited number of records a
+//! second. Failed binds above that are counted here, exactly, and do not fill the ring.
 //!
 //! Shares are checked from the narrowest to the widest: the process at one address, its crowd
 //! (other processes of the same tenant at that address), the tenant (user and control group),
@@ -16,15 +16,16 @@ use crate::{
 };
 
 const SECOND: u64 = 1_000_000_000;
-/// Do not overwrite (include/uapi/linux/bpf.h).
+/// Do not overwrite an existing entry (include/uapi/linux/bpf.h).
 const BPF_NOEXIST: u64 = 1;
-/// Bytes of the ring that are not yet read (include/uapi/linux/bpf.h).
+/// The bytes of the ring that were not read yet (include/uapi/linux/bpf.h).
 const BPF_RB_AVAIL_DATA: u64 = 0;
-/// Divides the shares while the ring is half full: the rest is for those who send few records.
+/// The factor by which shares are reduced while the ring is half full. The rest is for those
+/// who send few records.
 const PRESSED: u64 = 4;
 
-/// Records that one processor may send in a second. Set by user space before load; the first
-/// is `u64::MAX` if every failed bind is to be reported.
+/// How many records one processor may send in a second. Set by user space before load. The
+/// first one is `u64::MAX` if every failed bind is to be reported.
 #[unsafe(no_mangle)]
 static SENT_A_SECOND: u64 = portwatch_common::SENT_A_SECOND;
 #[unsafe(no_mangle)]
@@ -34,7 +35,7 @@ static TENANT_A_SECOND: u64 = portwatch_common::TENANT_A_SECOND;
 #[unsafe(no_mangle)]
 static USER_A_SECOND: u64 = portwatch_common::USER_A_SECOND;
 
-/// One of the statics above.
+/// Reads one of the statics above.
 macro_rules! share {
     ($name:ident) => {{
         // SAFETY: the static is a plain integer; volatile keeps the compiler from
@@ -43,7 +44,7 @@ macro_rules! share {
     }};
 }
 
-/// Returns the tenant of a failed bind that is to be sent; `None` if it has been counted.
+/// Returns the tenant of a failed bind that is to be sent, or `None` if it was only counted.
 #[inline(always)]
 pub fn admit(attempt: &Attempt, now: u64) -> Option<Tenant> {
     let most = share!(SENT_A_SECOND);
@@ -56,7 +57,7 @@ pub fn admit(attempt: &Attempt, now: u64) -> Option<Tenant> {
     }
     let tenant = task::tenant();
     let crowd = Crowd::of(tenant, &source);
-    // No new entries for a user above the limit: the tables are shared too.
+    // A user above the limit gets no new entries, because the tables are shared too.
     let user = get_or_insert(&USERS, &tenant.user, tenant, now);
     let pressed = if FAILURES.query(BPF_RB_AVAIL_DATA) > FAILURES_SIZE / 2 { PRESSED } else { 1 };
     let over = tenant.user != 0 && sent(user, now) >= share!(USER_A_SECOND) / pressed;
@@ -86,7 +87,8 @@ pub fn admit(attempt: &Attempt, now: u64) -> Option<Tenant> {
     if known.is_null() {
         if limited {
             let first = SourceUse { second_ns: now, sent: 1, counted: 0, last_ns: 0, tenant };
-            // If the table is full, or another thread was first, the crowd counts it.
+            // If the table is full, or another thread was first, the crowd counts the failed
+            // bind.
             let _ = SOURCES.insert(source, first, BPF_NOEXIST);
         }
     } else {
@@ -100,7 +102,7 @@ fn get<K>(map: &PerCpuHashMap<K, SourceUse>, key: &K) -> *mut SourceUse {
     map.get_ptr_mut(key).unwrap_or(null_mut())
 }
 
-/// Null if the table is full.
+/// Returns a pointer to the entry, or null if the table is full.
 #[inline(always)]
 fn get_or_insert<K>(
     map: &PerCpuHashMap<K, SourceUse>,
@@ -117,12 +119,12 @@ fn get_or_insert<K>(
     get(map, key)
 }
 
-// What follows goes through pointers to this processor's own values, which user space
-// removes only when they have not been used for a second; a program is not entered again on
-// the same processor before it has returned. (Another that counts may be, where a task is
-// preempted between load and store; Rust has no atomic addition for this target.)
+// The following functions use pointers to this processor's own values. User space removes the
+// values only after they have not been used for a second, and a program is not entered again on
+// the same processor before it has returned. (Where a task is preempted between load and store,
+// another program that counts may run; Rust has no atomic addition for this target.)
 
-/// Returns what was sent in the current second; 0 without an entry.
+/// Returns how many records were sent in the current second, or 0 without an entry.
 #[inline(always)]
 fn sent(used: *mut SourceUse, now: u64) -> u64 {
     if used.is_null() {

@@ -1,12 +1,12 @@
-//! The kernel side: catches every failed bind and listen, and reports it in one
+//! The kernel side: catches every failed bind and listen, and reports each in one
 //! [`portwatch_common::BindFailure`]. It observes and never interferes.
 //!
-//! User space attaches one of two hook sets: [`hooks::fexit`], to which [`hooks::culprit`]
-//! adds the blocking socket, or [`hooks::tracepoint`]. Both have [`hooks::state`], for the
+//! User space attaches one of two hook sets: [`hooks::fexit`], to which [`hooks::culprit`] adds
+//! the blocking socket, or [`hooks::tracepoint`]. Both sets contain [`hooks::state`], for the
 //! owner [`record`], [`hooks::cgroups`], which keeps the paths of removed control groups,
-//! [`hooks::ends`], which sees what processes with failed binds do next, and
-//! [`hooks::files`], which runs on request. [`hooks::cookie`] supports the fexit set on old
-//! kernels, [`hooks::forks`] both sets. [`hooks::listens`] is for `portwatch wait` only.
+//! [`hooks::ends`], which sees what processes with failed binds do next, and [`hooks::files`],
+//! which runs on request. [`hooks::cookie`] supports the fexit set on old kernels,
+//! [`hooks::forks`] supports both sets. [`hooks::listens`] is for `portwatch wait` only.
 
 #![no_std]
 #![no_main]

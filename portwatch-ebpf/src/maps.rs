@@ -1,4 +1,4 @@
-//! All maps. Each has a fixed size; records that do not fit are counted in [`LOSSES`].
+//! All maps. Each has a fixed size. Records that do not fit are counted in [`LOSSES`].
 
 use aya_ebpf::{
     macros::map,
@@ -13,11 +13,11 @@ use portwatch_common::{
 #[map]
 pub static FAILURES: RingBuf = RingBuf::with_byte_size(FAILURES_SIZE as u32, 0);
 
-/// Its bytes.
+/// The size of the ring buffer in bytes.
 pub const FAILURES_SIZE: u64 = 1 << 20;
 
-/// Attempts in progress, by thread (tracepoint set). LRU, so that attempts without the end of
-/// a system call (io_uring, the kernel's own) cannot fill it.
+/// Attempts in progress, by thread (tracepoint set). LRU, so that attempts without the end of a
+/// system call (io_uring, the kernel's own) cannot fill it.
 #[map]
 pub static ATTEMPTS: LruHashMap<u64, Attempt> = LruHashMap::with_max_entries(4096, 0);
 
@@ -26,15 +26,15 @@ pub static ATTEMPTS: LruHashMap<u64, Attempt> = LruHashMap::with_max_entries(409
 #[map]
 pub static REPORTED: LruHashMap<u64, Reported> = LruHashMap::with_max_entries(4096, 0);
 
-/// A value of [`REPORTED`]. It remains if the kernel skips the outer program.
+/// A value of [`REPORTED`]. It stays in the map if the kernel skips the outer program.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Reported {
-    /// The `struct sock`; the next one may be allocated at the same address.
+    /// The `struct sock`. The next one may be allocated at the same address.
     pub sk: u64,
     /// Its cookie.
     pub cookie: u64,
-    /// When, in nanoseconds of `CLOCK_BOOTTIME`.
+    /// The time, in nanoseconds of `CLOCK_BOOTTIME`.
     pub at_ns: u64,
 }
 
@@ -47,11 +47,12 @@ pub static CULPRITS: LruHashMap<u64, Met> = LruHashMap::with_max_entries(4096, 0
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Met {
-    /// The `struct sock` being bound; the next one may be allocated at the same address.
+    /// The `struct sock` that is being bound. The next one may be allocated at the same
+    /// address.
     pub by: u64,
     /// Its cookie.
     pub cookie: u64,
-    /// When, in nanoseconds of `CLOCK_BOOTTIME`.
+    /// The time, in nanoseconds of `CLOCK_BOOTTIME`.
     pub at_ns: u64,
     /// The port of the conflict.
     pub port: u16,
@@ -77,7 +78,7 @@ pub static ARGUMENTS: Array<Arguments> = Array::with_max_entries(portwatch_commo
 #[map]
 pub static PORTS: Array<PortUse> = Array::with_max_entries(portwatch_common::PORTS, 0);
 
-/// The kinds of TCP connections there have been, by local port, in any namespace.
+/// Which kinds of TCP connections there have been, by local port, in any namespace.
 #[map]
 pub static CONNECTED: Array<Connected> = Array::with_max_entries(PORT_NUMBERS, 0);
 
@@ -90,12 +91,12 @@ pub static CONNECTIONS: Array<Connections> =
 #[map]
 pub static CLOSED: Array<Closed> = Array::with_max_entries(portwatch_common::CLOSED, 0);
 
-/// The paths of removed control groups, by their id; they end with a NUL.
+/// The paths of removed control groups, by their id. Each ends with a NUL.
 #[map]
 pub static GONE_CGROUPS: LruHashMap<u64, [u8; CGROUP_PATH]> =
     LruHashMap::with_max_entries(portwatch_common::GONE_CGROUPS, 0);
 
-/// Those below `user.slice`: users cannot use up the services' entries.
+/// The paths of those below `user.slice`, so that users cannot use up the entries for services.
 #[map]
 pub static GONE_OF_USERS: LruHashMap<u64, [u8; CGROUP_PATH]> =
     LruHashMap::with_max_entries(portwatch_common::GONE_OF_USERS, 0);
@@ -105,22 +106,24 @@ pub static GONE_OF_USERS: LruHashMap<u64, [u8; CGROUP_PATH]> =
 pub static PATH: PerCpuArray<[u8; CGROUP_PATH]> = PerCpuArray::with_max_entries(1, 0);
 
 /// How often each source has failed on each processor. User space reads the counts and removes
-/// idle sources. If the table is full, a source counts as its crowd's.
+/// idle sources. If the table is full, the failures of a source count as those of its crowd.
 #[map]
 pub static SOURCES: PerCpuHashMap<Source, SourceUse> =
     PerCpuHashMap::with_max_entries(portwatch_common::SOURCES, 0);
 
-/// The same of crowds; if the table is full, a crowd counts as its tenant's.
+/// The same counts of crowds. If the table is full, the failures of a crowd count as those of
+/// its tenant.
 #[map]
 pub static CROWDS: PerCpuHashMap<Crowd, SourceUse> =
     PerCpuHashMap::with_max_entries(portwatch_common::CROWDS, 0);
 
-/// The same of tenants; if the table is full, a tenant counts as its user's.
+/// The same counts of tenants. If the table is full, the failures of a tenant count as those of
+/// its user.
 #[map]
 pub static TENANTS: PerCpuHashMap<Tenant, SourceUse> =
     PerCpuHashMap::with_max_entries(portwatch_common::CROWDS, 0);
 
-/// The same of users.
+/// The same counts of users.
 #[map]
 pub static USERS: PerCpuHashMap<u32, SourceUse> =
     PerCpuHashMap::with_max_entries(portwatch_common::CROWDS, 0);
@@ -134,7 +137,7 @@ pub static WATCHED: HashMap<u32, Watched> = HashMap::with_max_entries(portwatch_
 pub static AWAITED: HashMap<AwaitedPort, Awaited> =
     HashMap::with_max_entries(portwatch_common::AWAITED, 0);
 
-/// Not 0 while one of these may have an entry. User space resets it.
+/// Not 0 while one of these maps may have an entry. User space resets it.
 #[map]
 pub static FOLLOWING: Array<u32> = Array::with_max_entries(1, 0);
 
@@ -142,7 +145,7 @@ pub static FOLLOWING: Array<u32> = Array::with_max_entries(1, 0);
 #[map]
 pub static UNFOLLOWED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
-/// The inodes that a search of open files looks for.
+/// The inodes that a search of open files searches for.
 #[map]
 pub static WANTED: HashMap<u64, u8> = HashMap::with_max_entries(portwatch_common::WANTED, 0);
 
@@ -154,12 +157,12 @@ pub static SOCKET_OPERATIONS: Array<u64> = Array::with_max_entries(1, 0);
 #[map]
 pub static LOSSES: PerCpuArray<u64> = PerCpuArray::with_max_entries(loss::PLACES, 0);
 
-/// Failed calls that never reached a socket, of threads whose calls something else may answer,
-/// by CPU (tracepoint set).
+/// Failed calls that never reached a socket, of threads whose calls something else may have
+/// answered, by CPU (tracepoint set).
 #[map]
 pub static NOT_ATTEMPTED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
-/// A bit for each port whose failed binds are not wanted; set by user space.
+/// A bit for each port whose failed binds are not wanted. User space sets it.
 #[map]
 pub static IGNORED_PORTS: Array<u64> = Array::with_max_entries(portwatch_common::PORT_WORDS, 0);
 

@@ -1,5 +1,5 @@
-//! The owner record: written when a bind or listen succeeds, and read by user space only when
-//! a later one fails. It names the holder at once, also after the holder has exited.
+//! The owner record. It is written when a bind or listen succeeds, and read by user space only
+//! when a later one fails. It names the holder at once, also after the holder has exited.
 
 use core::sync::atomic::{Ordering, compiler_fence};
 
@@ -15,7 +15,7 @@ use crate::{
 #[inline(always)]
 pub fn agreed(attempt: &Attempt) {
     // Without a cookie no lookup finds the entry, and port 0 is not the port that the kernel
-    // chose: the listen that follows has it.
+    // chose. The following listen has the chosen port.
     let cookie = attempt.socket_cookie;
     if cookie == 0 || attempt.port == 0 {
         return;
@@ -29,10 +29,10 @@ pub fn agreed(attempt: &Attempt) {
         protocol: attempt.protocol,
         reserved: 0,
     };
-    // Two processes may share a socket, or one calls execve between bind and listen.
+    // Two processes may share a socket, or a process may call execve between bind and listen.
     let again = is_open(owner, cookie);
     // SAFETY: aligned accesses to the map's value, which stays valid while this program runs.
-    // Another program may write to it at the same time; a program that then finds the other's
+    // Another program may write to it at the same time. A program that then finds the other's
     // cookie does not seal the mixed entry.
     unsafe {
         (*owner).seal = 0;
@@ -43,7 +43,7 @@ pub fn agreed(attempt: &Attempt) {
         (*owner).port = port;
         (*owner).address = attempt.address;
         (*owner).family = attempt.family;
-        // A bind to port 0 does not come this far.
+        // A bind to port 0 does not reach this line.
         let asked = (attempt.stage == stage::BIND) as u16;
         (*owner).flags = attempt.flags | asked * (flag::PORT_ASKED | flag::PORT_ASKED_KNOWN);
         task::describe_owner(owner);
@@ -63,10 +63,10 @@ fn use_port(port: Port, cookie: u64, again: bool) {
     let Some(in_use) = PORTS.get_ptr_mut(port.slot()) else {
         return;
     };
-    // Two processors that bind to one port at once may count one socket too few. Then a socket
-    // that does not block is not listed; the blocking socket is found in any case.
-    // SAFETY: aligned accesses to the map's value, which stays valid while this
-    // program runs.
+    // If two processors bind to one port at the same time, one socket too few may be counted.
+    // Then a socket that does not block is not listed. The blocking socket is found in any
+    // case.
+    // SAFETY: aligned accesses to the map's value, which stays valid while this program runs.
     unsafe {
         if (*in_use).port != port {
             *in_use = PortUse::first(port, cookie, &*in_use);
@@ -82,8 +82,8 @@ fn use_port(port: Port, cookie: u64, again: bool) {
     }
 }
 
-/// Returns whether the new listener's entry is up to date: bound by the process that listens,
-/// as nearly all are. Its options may have changed since.
+/// Returns whether the new listener's entry is up to date: the process that listens has also
+/// bound the socket, as nearly always. Its options may have changed since then.
 #[inline(always)]
 pub fn is_known(cookie: u64, flags: u16) -> bool {
     let Some(owner) = OWNERS.get_ptr_mut(Owner::slot(cookie)) else {
@@ -98,7 +98,7 @@ pub fn is_known(cookie: u64, flags: u16) -> bool {
     known
 }
 
-/// Records that the listener with this cookie has closed.
+/// Records that the listener with this cookie was closed.
 #[inline(always)]
 pub fn left(cookie: u64) {
     let Some(owner) = OWNERS.get_ptr_mut(Owner::slot(cookie)) else {
@@ -126,8 +126,8 @@ pub fn left(cookie: u64) {
 #[inline(always)]
 pub fn connected(port: u16, outgoing: bool) {
     if let Some(seen) = CONNECTED.get_ptr_mut(u32::from(port)) {
-        // SAFETY: one byte of the map's own. Read first: all processors can share a cache line
-        // that is only read.
+        // SAFETY: one byte of the map's own. It is read first, because all processors can share
+        // a cache line that is only read.
         unsafe {
             let byte = if outgoing { &raw mut (*seen).outgoing } else { &raw mut (*seen).accepted };
             if *byte == 0 {
@@ -137,7 +137,7 @@ pub fn connected(port: u16, outgoing: bool) {
     }
 }
 
-/// Returns whether the slot is the socket's, and the socket is not known to have closed.
+/// Returns whether the slot belongs to the socket, and the socket is not known to be closed.
 #[inline(always)]
 fn is_open(owner: *const Owner, cookie: u64) -> bool {
     // SAFETY: aligned loads from a map's value, which stays valid while the program runs.

@@ -8,7 +8,7 @@ use crate::{
     task,
 };
 
-/// No blocking socket was caught.
+/// The value if no blocking socket was caught.
 pub const UNKNOWN: Culprit = Culprit {
     socket_cookie: 0,
     inode: 0,
@@ -31,7 +31,7 @@ pub fn refused(attempt: &Attempt, culprit: &Culprit) {
     let Some(tenant) = limit::admit(attempt, now) else {
         return;
     };
-    // Before it is sent, so that no later action of the process is missed.
+    // This comes before the record is sent, so that no later action of the process is missed.
     let watch_ns = follow::begin(attempt, &tenant, now);
     let Some(mut entry) = FAILURES.reserve::<BindFailure>(0) else {
         count_loss(loss::RING_FULL);

@@ -33,7 +33,7 @@ pub enum Sock {}
 /// `struct net`, opaque.
 pub enum Net {}
 
-/// An attempt with nothing known.
+/// Returns an attempt of which nothing is known.
 pub const fn empty() -> Attempt {
     Attempt {
         socket_cookie: 0,
@@ -51,8 +51,8 @@ pub const fn empty() -> Attempt {
     }
 }
 
-/// The address that the socket is being bound to. It is set inside `get_port`, and zeroed
-/// again when `inet_bind` returns.
+/// Returns the address to which the socket is being bound. The kernel sets it inside
+/// `get_port`, and zeroes it again when `inet_bind` returns.
 #[inline(always)]
 pub fn address(sk: *const Sock, family: u16) -> [u8; 16] {
     let mut address = [0; 16];
@@ -80,8 +80,9 @@ pub fn describe(sk: *const Sock, attempt: &mut Attempt) {
     (attempt.netns_inode, attempt.netns_cookie) = netns(net);
 }
 
-/// Reuse and v6only bits as [`flag`]s, and whether the port was asked for. Without branches: up
-/// to 6.1 the verifier follows every combination of them through all later code.
+/// Returns the reuse and v6only bits as [`flag`]s, and whether the program asked for the port
+/// by its number. It has no branches: up to 6.1 the verifier follows every combination of them
+/// through all later code.
 #[inline(always)]
 pub fn options(sk: *const Sock) -> u16 {
     let byte = u32::from(load!(sk, sk_options, u8));
@@ -97,8 +98,8 @@ pub fn options(sk: *const Sock) -> u16 {
     flag::REUSE_KNOWN | flag::V6ONLY_KNOWN | (set[0] | set[1] | set[2]) as u16 | port_asked(sk)
 }
 
-/// Whether the program asked for the port by its number. A bind sets that last, so it is known
-/// once the socket starts to listen.
+/// Returns whether the program asked for the port by its number. A bind sets this bit last, so
+/// it is known once the socket starts to listen.
 #[inline(always)]
 fn port_asked(sk: *const Sock) -> u16 {
     if !has!(sk_userlocks) {
@@ -109,15 +110,15 @@ fn port_asked(sk: *const Sock) -> u16 {
     (asked * u32::from(flag::PORT_ASKED)) as u16
 }
 
-/// The [`flag`] that this is known, for a socket that starts to listen.
+/// Returns the [`flag`] that says that this is known, for a socket that starts to listen.
 #[inline(always)]
 pub fn port_asked_known() -> u16 {
     if has!(sk_userlocks) { flag::PORT_ASKED_KNOWN } else { 0 }
 }
 
-/// The inode in sockfs, and whether the socket is one of the kernel's own: it has a `struct
-/// socket` without a file. A socket that no process has open any more, or that is not accepted
-/// yet, has neither.
+/// Returns the inode in sockfs, and whether the socket is one of the kernel's own: such a
+/// socket has a `struct socket` without a file. A socket that no process has open any more, or
+/// that is not accepted yet, has neither.
 #[inline(always)]
 pub fn file(sk: *const Sock) -> (u64, bool) {
     let socket = load!(sk, sk_socket, *const u8);
@@ -132,7 +133,7 @@ pub fn file(sk: *const Sock) -> (u64, bool) {
     (load!(inode, inode_number, u64), false)
 }
 
-/// The namespace's inode and cookie.
+/// Returns the namespace's inode and cookie.
 #[inline(always)]
 pub fn netns(net: *const Net) -> (u32, u64) {
     let inode = load!(net, net_inum, u32);
@@ -140,8 +141,9 @@ pub fn netns(net: *const Net) -> (u32, u64) {
     (inode, cookie)
 }
 
-/// The socket's cookie, generated if necessary where tracing programs may call the helper.
-/// Elsewhere 0 until it is first asked for ([`crate::hooks::cookie`] does).
+/// Returns the socket's cookie. It is generated if necessary, where tracing programs may call
+/// the helper. Elsewhere it is 0 until it is first requested ([`crate::hooks::cookie`] does
+/// this).
 #[inline(always)]
 pub fn cookie(sk: *const Sock) -> u64 {
     let known = if has!(sk_cookie) { load!(sk, sk_cookie, u64) } else { 0 };
@@ -152,9 +154,9 @@ pub fn cookie(sk: *const Sock) -> u64 {
     unsafe { bpf_get_socket_cookie(sk.cast_mut().cast()) }
 }
 
-/// The local port of a TCP socket. An accepted connection that closes has already released it;
-/// only `inet_sport` still has it, which is no field of `struct sock`. 0 if that is not a TCP
-/// socket.
+/// Returns the local port of a TCP socket, or 0 if it is not a TCP socket. An accepted
+/// connection that closes has already released its port. Only `inet_sport` still contains it,
+/// which is not a field of `struct sock`.
 #[inline(always)]
 pub fn local_port(sk: *const Sock) -> u16 {
     let port = load!(sk, sk_num, u16);

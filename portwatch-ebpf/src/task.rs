@@ -1,4 +1,4 @@
-//! The current task, written straight into a ring buffer record.
+//! Writes the current task directly into a ring buffer record.
 
 use core::sync::atomic::{Ordering, compiler_fence};
 
@@ -22,16 +22,16 @@ use crate::{
 /// `PF_KTHREAD` (include/linux/sched.h).
 const PF_KTHREAD: u32 = 0x0020_0000;
 
-/// Fills `task` with the current task. Every field is written, but for the
-/// bytes of `cmdline` behind `cmdline_len`.
+/// Fills `task` with the current task. Every field is written, except the bytes of `cmdline`
+/// after `cmdline_len`.
 ///
 /// # Safety
 /// `task` points to writable memory of that size, as a ring reservation does.
 #[inline(always)]
 pub unsafe fn describe_current(task: *mut Task) {
     let pid_tgid = bpf_get_current_pid_tgid();
-    // SAFETY: plain stores into the reservation that the caller vouches for;
-    // the helpers have no preconditions.
+    // SAFETY: plain stores into the reservation of the caller; the helpers have no
+    // preconditions.
     unsafe {
         (*task).pid = (pid_tgid >> 32) as u32;
         (*task).tid = pid_tgid as u32;
@@ -50,7 +50,7 @@ pub unsafe fn describe_current(task: *mut Task) {
     }
 }
 
-/// Fills in what only `task_struct` contains.
+/// Fills in the facts that only `task_struct` contains.
 ///
 /// # Safety
 /// As [`describe_current`]; `current` is the BTF pointer to the current task.
@@ -82,14 +82,14 @@ unsafe fn describe_struct(current: *const task_struct, task: *mut Task) {
     }
 }
 
-/// In nanoseconds of `CLOCK_BOOTTIME`.
+/// Returns the current time in nanoseconds of `CLOCK_BOOTTIME`.
 #[inline(always)]
 pub fn now() -> u64 {
     // SAFETY: the helper has no preconditions.
     unsafe { bpf_ktime_get_boot_ns() }
 }
 
-/// The start of the current process; 0 where unknown.
+/// Returns the start of the current process, or 0 where unknown.
 #[inline(always)]
 pub fn started_ns() -> u64 {
     if offset!(helpers) & helper::CURRENT_TASK_BTF == 0 {
@@ -101,7 +101,7 @@ pub fn started_ns() -> u64 {
     load!(leader, task_start_boottime, u64)
 }
 
-/// The parent of the current process; 0 where unknown.
+/// Returns the parent of the current process, or 0 where unknown.
 #[inline(always)]
 pub fn parent() -> u32 {
     if offset!(helpers) & helper::CURRENT_TASK_BTF == 0 {
@@ -114,7 +114,7 @@ pub fn parent() -> u32 {
     load!(parent, task_tgid, u32)
 }
 
-/// The tenant of the current task.
+/// Returns the tenant of the current task.
 #[inline(always)]
 pub fn tenant() -> Tenant {
     let uid = bpf_get_current_uid_gid() as u32;
@@ -128,12 +128,12 @@ pub fn tenant() -> Tenant {
     Tenant { cgroup_id: unsafe { bpf_get_current_cgroup_id() }, user, reserved: 0 }
 }
 
-/// Returns the user who created the outermost user namespace of the task, because that user
-/// has many ids in there. A namespace that root created, for a container, counts as a user of
-/// its own, named by its inode. Without a namespace it is the task's own user id.
+/// Returns the user who created the outermost user namespace of the task, because that user has
+/// many ids in there. A namespace that root created, for a container, counts as a separate
+/// user, identified by its inode. Without a namespace it is the task's own user id.
 #[inline(always)]
 fn user_of(task: *const task_struct, uid: u32) -> u32 {
-    /// Levels of nested namespaces that are checked; deeper ones share one user.
+    /// Levels of nested namespaces that are checked. Deeper namespaces share one user.
     const MOST: u32 = 4;
     const DEEPER: u32 = u32::MAX - 1;
     let known =
@@ -176,7 +176,8 @@ pub unsafe fn describe_owner(owner: *mut Owner) {
         ppid = load!(parent, task_tgid, u32);
         program = load!(current, task_exec_id, u64) as u32;
         keep_arguments(current, pid, started_ns, program);
-        // A helper would copy and translate the ids, at the cost of everything else here.
+        // A helper would copy and translate the ids, which would cost as much as everything
+        // else here.
         let cred = load!(current, task_cred, *const u8);
         uid = load!(cred, cred_uid, u32);
         comm = name_of(current);
@@ -198,7 +199,7 @@ pub unsafe fn describe_owner(owner: *mut Owner) {
     }
 }
 
-/// The thread's name.
+/// Returns the thread's name.
 #[inline(always)]
 fn name_of(task: *const task_struct) -> [u8; COMM_LEN] {
     let mut comm = [0; COMM_LEN];
@@ -208,7 +209,8 @@ fn name_of(task: *const task_struct) -> [u8; COMM_LEN] {
     comm
 }
 
-/// Returns whether the record is of the current process and the program that it runs now.
+/// Returns whether the entry is that of the current process and of the program that it runs
+/// now.
 ///
 /// # Safety
 /// `owner` points to an [`Owner`].
@@ -227,15 +229,15 @@ pub unsafe fn is_current(owner: *const Owner) -> bool {
     load!(current, task_exec_id, u64) as u32 == program
 }
 
-/// Copies the arguments once for each program that a process runs.
+/// Copies the arguments, once for each program that a process runs.
 #[inline(always)]
 fn keep_arguments(current: *const task_struct, pid: u32, started_ns: u64, program: u32) {
     let Some(kept) = ARGUMENTS.get_ptr_mut(Arguments::slot(pid)) else {
         return;
     };
-    // SAFETY: aligned accesses to the map's value, which stays valid while this program runs.
-    // A process with the same slot may write to it at the same moment: then a command line may
-    // be the other's.
+    // SAFETY: aligned accesses to the map's value, which stays valid while this program runs. A
+    // process with the same slot may write to it at the same moment. Then a command line may be
+    // that of the other process.
     unsafe {
         if (*kept).pid == pid && (*kept).started_ns == started_ns && (*kept).program == program {
             return;
@@ -247,13 +249,13 @@ fn keep_arguments(current: *const task_struct, pid: u32, started_ns: u64, progra
         let (len, _) = read_arguments::<RECORD_CMDLINE_LEN>(current, &raw mut (*kept).cmdline);
         (*kept).len = len;
         compiler_fence(Ordering::SeqCst);
-        // The next bind tries again what could not be read now.
+        // What could not be read now is read at the next bind.
         (*kept).pid = if len == 0 { 0 } else { pid };
     }
 }
 
-/// Copies the beginning of the arguments. Returns the bytes copied, none if they cannot be
-/// read, and whether there are more.
+/// Copies the beginning of the arguments. Returns the number of bytes copied, which is 0 if
+/// they cannot be read, and whether there are more.
 ///
 /// # Safety
 /// `to` is writable; `current` is the BTF pointer to the current task.
@@ -273,8 +275,8 @@ unsafe fn read_arguments<const MOST: usize>(
     if cut {
         len = MOST as u64;
     }
-    // SAFETY: `len` fits `to`; the helper checks the user's address and fails
-    // where the page is not resident.
+    // SAFETY: `len` fits `to`. The helper checks the user's address, and fails where the page
+    // is not resident.
     let failed = unsafe { bpf_probe_read_user(to.cast(), len as u32, start as *const _) };
     if failed == 0 { (len as u16, cut) } else { (0, cut) }
 }

@@ -12,7 +12,7 @@ use crate::{
     maps::FAMILY,
 };
 
-/// Generations that are checked.
+/// The most generations that are checked.
 const MOST: u32 = 32;
 
 /// The process whose descendants are watched, in the initial pid namespace; 0 for all
@@ -20,11 +20,11 @@ const MOST: u32 = 32;
 #[unsafe(no_mangle)]
 static ROOT: u32 = 0;
 
-/// Returns whether the current task's failed binds are reported. The parents are read while
-/// the task is running, so that it does not matter how soon it exits.
+/// Returns whether the current task's failed binds are reported. The parents are read while the
+/// task is running, so it does not matter how soon it exits.
 ///
-/// Call it before all else: the verifier follows all generations on every path that leads
-/// here, and searches all the kernel's types for the parent's type each time (1.5 ms).
+/// Call it before everything else: the verifier follows all generations on every path that
+/// leads here, and searches all the kernel's types for the parent's type each time (1.5 ms).
 #[inline(always)]
 pub fn has_current() -> bool {
     let root = root();
@@ -45,7 +45,7 @@ pub fn has_current() -> bool {
     false
 }
 
-/// Returns whether the process is the root or recorded as one of its descendants.
+/// Returns whether the process is the root, or recorded as one of its descendants.
 #[inline(always)]
 pub fn has(pid: u32) -> bool {
     // SAFETY: the reference is not kept.

@@ -1,5 +1,5 @@
-//! What every error that ends the program provides: a hint what to do about it, and the exit
-//! code for its kind. Each error type defines both where it is defined, and only such errors
+//! What every error that ends the program provides: a hint that says what to do, and the exit
+//! code for its kind. Each error type implements both where it is defined, and only such errors
 //! can end the command line.
 
 /// The tool failed.

@@ -1,4 +1,4 @@
-//! The command line: a file per verb, one place for errors and exit codes.
+//! The command line: one file per verb, and one place for errors and exit codes.
 
 use std::process::ExitCode;
 
@@ -73,7 +73,7 @@ stay the same if the reader closes the pipe early (| head).
 PORTWATCH_LOG=debug prints log messages about portwatch itself to stderr.";
 
 /// Returns the definition of the command line, from which help, completions, manual pages and
-/// docs/cli.md are made.
+/// docs/cli.md are generated.
 pub fn command() -> clap::Command {
     Cli::command()
 }
@@ -110,13 +110,13 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => error::report(&error),
     };
-    // Messages of other threads would be lost with this one.
+    // The messages of other threads would be lost when this thread ends.
     talk::settle();
     code
 }
 
-/// Prints clap's message: requested help is a result; an error ends with a hint like all
-/// others.
+/// Prints clap's message. Requested help is a result. An error ends with a hint, like all other
+/// errors.
 fn usage(error: &clap::Error) -> ExitCode {
     let said = error.render();
     match error.kind() {
@@ -150,7 +150,7 @@ fn log_to_stderr() {
         }
         Err(_) => warnings,
     };
-    // Without colours, like all messages; a failed write does not panic.
+    // It has no colours, like all messages, and a failed write does not panic.
     let stderr =
         fmt::layer().with_ansi(false).with_writer(|| streams::Log).log_internal_errors(false);
     tracing_subscriber::registry().with(stderr).with(filter).init();

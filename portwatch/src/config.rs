@@ -1,8 +1,8 @@
-//! The agent's settings: from a file, the environment and flags, in this order; later ones
+//! The agent's settings: from a file, the environment and flags, in this order. Later ones
 //! override earlier ones.
 //!
-//! One type is all three: a key of the file is a flag's name, and the environment variable is
-//! the same in capitals after `PORTWATCH_`.
+//! One type is used for all three: a key of the file has the name of the flag, and the
+//! environment variable has the same name in capitals after `PORTWATCH_`.
 
 use std::{num::NonZeroU16, path::PathBuf, time::Duration};
 

@@ -1,5 +1,5 @@
-//! Decodes bytes of the ring buffer into a typed failed bind. Total: any bytes give a value or
-//! an error, never a panic.
+//! Decodes bytes of the ring buffer into a typed failed bind. Total: any bytes result in a
+//! value or an error, never in a panic.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -34,10 +34,10 @@ pub struct RawFailure {
     pub watch: Option<Watch>,
 }
 
-/// A bind or listen, tried or not.
+/// A bind or listen, attempted or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawBind {
-    /// When, in nanoseconds of `CLOCK_BOOTTIME`.
+    /// The time, in nanoseconds of `CLOCK_BOOTTIME`.
     pub at_ns: u64,
     /// The call.
     pub stage: Stage,
@@ -47,11 +47,11 @@ pub struct RawBind {
     pub family: Family,
     /// The requested address; unspecified if the hooks did not see it.
     pub address: IpAddr,
-    /// Whether they saw it.
+    /// Whether the hooks saw the address.
     pub address_seen: bool,
     /// The requested port.
     pub port: u16,
-    /// `SO_BINDTODEVICE` as an interface index; `Some(0)` for none.
+    /// `SO_BINDTODEVICE` as an interface index; `Some(0)` means none.
     pub device: Option<u32>,
     /// `SO_REUSEADDR`.
     pub reuseaddr: Option<bool>,
@@ -88,7 +88,7 @@ pub struct RawCulprit {
     pub cookie: Option<u64>,
     /// Its inode in sockfs; `None` if no process has it open.
     pub inode: Option<u64>,
-    /// A socket of the kernel's own, which no process can have open.
+    /// Whether it is a socket of the kernel's own, which no process can have open.
     pub kernels_own: bool,
     /// Its state, `TCP_*` of include/net/tcp_states.h.
     pub state: u8,
@@ -100,9 +100,9 @@ pub struct RawCulprit {
     pub reuseport: bool,
     /// `IPV6_V6ONLY`; `None` for IPv4.
     pub v6only: Option<bool>,
-    /// Its owner; `None` in TIME-WAIT, which has none.
+    /// Its owner; `None` in TIME-WAIT, which has no owner.
     pub uid: Option<u32>,
-    /// `SO_BINDTODEVICE` as an interface index; 0 for none.
+    /// `SO_BINDTODEVICE` as an interface index; 0 means none.
     pub device: u32,
 }
 
@@ -117,7 +117,7 @@ pub struct RawTask {
     pub ppid: Option<u32>,
     /// The real user id.
     pub uid: u32,
-    /// The user whose share of the agent it uses, see [`Tenant::user`].
+    /// The user to whose share of the agent it counts, see [`Tenant::user`].
     pub user: u32,
     /// Start of the process, nanoseconds of `CLOCK_BOOTTIME`.
     pub started_ns: Option<u64>,
@@ -127,7 +127,7 @@ pub struct RawTask {
     pub comm: String,
     /// The arguments; empty if they could not be read.
     pub cmdline: Unredacted,
-    /// A kernel thread.
+    /// Whether it is a kernel thread.
     pub kernel_thread: bool,
 }
 
@@ -148,7 +148,7 @@ pub enum DecodeError {
     /// An unknown address family.
     #[error("unknown address family {0}")]
     Family(u16),
-    /// An unknown act of a followed process.
+    /// An unknown action of a followed process.
     #[error("unknown act {0}")]
     Act(u8),
 }
@@ -204,10 +204,10 @@ pub fn decode(bytes: &[u8]) -> Result<RawFailure, DecodeError> {
     })
 }
 
-/// A call as the kernel side writes it.
+/// Returns a call as the kernel side writes it.
 ///
 /// # Errors
-/// It is none that it writes.
+/// The kernel side never writes this value.
 pub(crate) fn stage_of(stage: u8) -> Result<Stage, DecodeError> {
     match stage {
         stage::BIND => Ok(Stage::Bind),
@@ -274,7 +274,7 @@ pub(crate) const AF_INET6: u16 = 10;
 /// Returns an address that the kernel side has written.
 ///
 /// # Errors
-/// It is of another family.
+/// It belongs to another family.
 pub(crate) fn address_of(family: u16, bytes: [u8; 16]) -> Result<(Family, IpAddr), DecodeError> {
     let [a, b, c, d, ..] = bytes;
     match family {
@@ -284,7 +284,7 @@ pub(crate) fn address_of(family: u16, bytes: [u8; 16]) -> Result<(Family, IpAddr
     }
 }
 
-/// Returns an `IPPROTO_*` by name. MPTCP is reported by its TCP subflow.
+/// Returns the protocol for an `IPPROTO_*` number. MPTCP is reported as its TCP subflow.
 pub(crate) fn protocol_of(number: u16) -> Protocol {
     match number {
         6 | 262 => Protocol::Tcp,
@@ -296,7 +296,7 @@ pub(crate) fn protocol_of(number: u16) -> Protocol {
     }
 }
 
-/// A name up to its NUL.
+/// Returns a name, up to its NUL.
 fn name_of(comm: &[u8]) -> String {
     let name = comm.split(|&byte| byte == 0).next().unwrap_or_default();
     String::from_utf8_lossy(name).into_owned()

@@ -1,6 +1,6 @@
-//! Evidence to diagnosis: which socket blocks the bind by which rule, who is
-//! behind it, and what an expert would do. Pure: no clock, no files, no
-//! environment. What is unknown is said to be unknown.
+//! Turns evidence into a diagnosis: which socket blocks the bind, by which rule, which process
+//! has it open, and what an expert would do. Pure: no clock, no files, no environment. What is
+//! unknown is reported as unknown.
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -45,7 +45,8 @@ pub struct Diagnosis {
 }
 
 impl Diagnosis {
-    /// Whether its notes have every gap: where nothing that was seen explains the failure.
+    /// Returns whether the notes list every gap: they do where nothing that was seen explains
+    /// the failure.
     pub fn tells_gaps(&self) -> bool {
         matches!(self.cause, Cause::Undetermined | Cause::Unseen)
     }
@@ -249,7 +250,7 @@ pub enum Confidence {
     Undetermined,
 }
 
-/// Diagnoses.
+/// Returns the diagnosis.
 pub fn diagnose(evidence: &Evidence) -> Diagnosis {
     cause::decide(&case::Case::new(evidence))
 }

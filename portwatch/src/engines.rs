@@ -36,7 +36,7 @@ pub enum Engine {
 }
 
 impl Engine {
-    /// Returns what is known of it.
+    /// Returns the facts about the engine.
     pub fn spec(self) -> &'static Spec {
         match self {
             Self::Docker => &docker::ENGINE,
@@ -50,48 +50,49 @@ impl Engine {
     }
 }
 
-/// The engine of a container if nothing shows which it is.
+/// The engine of a container if nothing shows which engine it is.
 pub const LIKELIEST: Engine = Engine::Docker;
-/// The engine of the kubelet, unless a shim's socket shows another.
+/// The engine of the kubelet, unless the socket of a shim shows another one.
 const OF_PODS: Engine = Engine::Containerd;
 
-/// What is known of an engine.
+/// The facts about an engine.
 #[derive(Debug)]
 pub struct Spec {
     /// Its display name.
     pub name: &'static str,
     /// Prefixes of a container's id in the name of its control group.
     pub prefixes: &'static [&'static str],
-    /// Groups in which a container's group is named by its id alone.
+    /// Groups in which the name of a container's group is only its id.
     pub parents: &'static [&'static str],
-    /// Whether an id may be any name; otherwise it is hexadecimal.
+    /// Whether an id may be any name. Otherwise it is hexadecimal.
     pub any_id: bool,
-    /// Parts of the names of units below which it has its containers.
+    /// Parts of the names of units below which it creates its containers.
     pub units: &'static [&'static str],
     /// The source of its containers' names.
     pub names: Names,
-    /// The socket below `/run` over which the kubelet talks to it. It decides where control
-    /// groups in pods are named by the container's id alone.
+    /// The socket below `/run` over which the kubelet uses it. It decides which engine it is
+    /// where the names of control groups in pods are only the container's id.
     pub shim: Option<&'static str>,
     /// The directory below `/run` with a file for each network namespace of a container.
     pub netns: Option<&'static str>,
-    /// Programs that hold ports for its containers.
+    /// Programs that have ports open for its containers.
     pub proxies: &'static [Proxy],
-    /// The command that stops a container, up to the container.
+    /// The command that stops a container, up to the name of the container.
     pub stop: &'static str,
-    /// The command that shows a container which has a whole system in it, up to the container,
-    /// and what stops it; `None` if a container runs one program.
+    /// The command that shows a container with a whole system in it, up to the container, and
+    /// the command that stops it. `None` if a container runs one program.
     pub whole: Option<(&'static str, &'static str)>,
-    /// As `stop`, for the engine of the user `{uid}`, called `{user}`: the first whose
-    /// placeholders are all known is used. Empty if only root runs the engine.
+    /// Like `stop`, for the engine of the user with the id `{uid}` and the name `{user}`. The
+    /// first command whose placeholders are all known is used. Empty if only root runs the
+    /// engine.
     pub users_stop: &'static [&'static str],
-    /// The command that shows the containers of a user's engine, as in `users_stop`.
+    /// The command that lists the containers of a user's engine, as in `users_stop`.
     pub users_list: &'static [&'static str],
     /// The command that shows which container has published `{port}` with `{protocol}`, and
     /// the next step.
     pub list: (&'static str, &'static str),
-    /// What it says of a port that its own table has, without asking the kernel; `None` if
-    /// it has no such table.
+    /// What the engine says if its own table already contains the port, without asking the
+    /// kernel. `None` if it has no such table.
     pub taken: Option<&'static str>,
 }
 
@@ -124,29 +125,30 @@ impl Spec {
 /// The source of containers' names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Names {
-    /// The engine itself, by the Docker Engine API, on this socket below `/run` or below a
+    /// The engine itself, through the Docker Engine API, on this socket below `/run` or below a
     /// user's directory there. Its commands accept these names as well as ids.
     DockerApi(&'static str),
-    /// The kubelet, by its directories of logs.
+    /// The kubelet, through its log directories.
     Kubelet,
     /// None.
     Nobody,
 }
 
-/// A program that holds ports for containers.
+/// A program that has ports open for containers.
 #[derive(Debug)]
 pub struct Proxy {
     /// The process's name, of which the kernel keeps 15 characters.
     pub comm: &'static str,
     /// The programs that have this name legitimately.
     pub programs: &'static [&'static str],
-    /// Whether users run it for containers of their own, so that it says nothing about others'.
+    /// Whether users run it for their own containers, so that it says nothing about the
+    /// containers of others.
     pub rootless: bool,
-    /// The argument without which the program is something else.
+    /// The argument that the program must have. Without it the program does something else.
     pub argument: Option<&'static str>,
-    /// What the container's name begins with, where another engine has the same program.
+    /// The beginning of the container's name, if another engine uses the same program.
     pub names: Option<&'static str>,
-    /// Its options that say something about the container, each with all of its names.
+    /// The options that say something about the container, each with all of its names.
     pub options: &'static [(&'static [&'static str], Says)],
     /// The argument after which options of other programs follow.
     pub until: Option<&'static str>,
@@ -188,8 +190,8 @@ pub fn all() -> impl Iterator<Item = Engine> {
 }
 
 /// Reads a part of a control group's path below `parent`: the container's id, and its engine
-/// unless the name is an id alone. In a pod ids may be shorter. Below a user's slice the user
-/// creates groups of any name: containers there belong to engines that users run, and only a
+/// unless the name is only an id. In a pod ids may be shorter. Below a user's slice the user
+/// creates groups with any name: containers there belong to engines that users run, and only a
 /// prefix identifies them.
 pub fn container<'a>(
     part: &'a str,
@@ -216,7 +218,7 @@ pub fn container<'a>(
 }
 
 /// Returns the engine of the container `id`, by the path of a control group in it. The
-/// outermost group of that id counts: the container chooses the names below it.
+/// outermost group with that id counts, because the container chooses the names below it.
 pub fn of_container(path: &str, id: &str) -> Option<Engine> {
     let mut parent = "";
     let mut parts = path.split('/').filter(|part| !part.is_empty());
@@ -235,8 +237,8 @@ pub fn commanding(path: &str, id: &str) -> Engine {
     of_container(path, id).unwrap_or_else(|| if in_pod() { OF_PODS } else { LIKELIEST })
 }
 
-/// Returns the engine of a pod's container whose group is named by its id alone; `exists` says
-/// whether a socket of that name exists below `/run`.
+/// Returns the engine of a pod's container whose group's name is only its id. `exists` says
+/// whether a socket with that name exists below `/run`.
 pub fn of_pod(exists: impl Fn(&str) -> bool) -> Engine {
     all().find(|engine| engine.spec().shim.is_some_and(&exists)).unwrap_or(OF_PODS)
 }

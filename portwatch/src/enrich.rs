@@ -1,5 +1,5 @@
-//! Collects evidence about a failed bind: all that the host can say about it now. Never fails;
-//! what is not available becomes a gap.
+//! Collects evidence about a failed bind: everything that the host can say about it now. Never
+//! fails: evidence that is not available becomes a gap.
 
 use std::{
     io,
@@ -51,7 +51,7 @@ use supervisors::Supervisors;
 /// Default time limit to collect evidence about one failed bind.
 pub const DEADLINE: Duration = Duration::from_millis(250);
 
-/// Time limit per failed bind to wait for processes that do not respond when their memory or
+/// Time limit per failed bind for waits on processes that do not respond when their memory or
 /// their files are read.
 const MOST_IN_VAIN: Duration = Duration::from_millis(100);
 
@@ -85,8 +85,8 @@ impl Enricher {
         self.host.redacting(redaction);
     }
 
-    /// Returns every network namespace that can be found, at most `most`, the agent's own
-    /// first, and whether that is all of them.
+    /// Returns the network namespaces that can be found, at most `most`, the agent's own first,
+    /// and whether these are all of them.
     pub fn all_netns(&self, most: usize) -> (Vec<NetnsRef>, bool) {
         netns::all(&self.host, most)
     }
@@ -107,7 +107,7 @@ impl Enricher {
         self.host.sock_diag(place)
     }
 
-    /// The engines that may be running here and have tables of ports of their own.
+    /// Returns the engines that may be running here and have port tables of their own.
     pub fn engines_with_tables(&self) -> Vec<Engine> {
         let with_tables = engines::all().filter(|engine| engine.spec().taken.is_some());
         with_tables.filter(|&engine| containers::may_run(&self.host, engine)).collect()
@@ -134,8 +134,8 @@ impl Enricher {
         cgroups::is_one(&self.host, group)
     }
 
-    /// Returns whether the process that failed at this time is running; `None` if /proc does not
-    /// show it.
+    /// Returns whether the process that failed at this time is still running, or `None` if
+    /// /proc does not show it.
     pub fn is_running(&self, pid: u32, started_ns: Option<u64>, failed_ns: u64) -> Option<bool> {
         let running = processes::is_running(&self.host, pid, started_ns, failed_ns);
         if running { Some(true) } else { self.host.hidden().is_none().then_some(false) }
@@ -154,12 +154,12 @@ impl Enricher {
         self.look(&raw.bind, Some(raw), patience)
     }
 
-    /// Collects the evidence of a bind that nobody has tried within `patience`.
+    /// Collects the evidence of a bind that no process has attempted, within `patience`.
     pub fn look_at(&mut self, bind: &RawBind, patience: Duration) -> Evidence {
         self.look(bind, None, patience)
     }
 
-    /// Runs the phases. Each takes the result of the one before.
+    /// Runs the phases. Each one takes the result of the previous one.
     fn look(&mut self, bind: &RawBind, by: Option<&RawFailure>, patience: Duration) -> Evidence {
         let deadline = Instant::now() + patience;
         self.host.begin((patience / 2).min(MOST_IN_VAIN));
@@ -177,12 +177,12 @@ impl Enricher {
     }
 }
 
-/// One bind that is looked into.
+/// One bind about which evidence is collected.
 pub(crate) struct Look<'a> {
     host: &'a Host,
     records: &'a dyn Records,
     bind: &'a RawBind,
-    /// The failed bind; `None` if nobody has tried it.
+    /// The failed bind; `None` if no process has attempted it.
     by: Option<&'a RawFailure>,
     deadline: Instant,
 }
@@ -197,8 +197,8 @@ struct Listed<'n> {
     gaps: Vec<Gap>,
 }
 
-/// The same with the processes that have the sockets open. The kernel's listing is not needed
-/// any more.
+/// The same, with the processes that have the sockets open. The kernel's listing is no longer
+/// needed.
 struct Held {
     failure: Failure,
     process: Process,
@@ -209,7 +209,7 @@ struct Held {
     gaps: Vec<Gap>,
 }
 
-/// All that the host itself knows. Still missing: units, supervisors, containers.
+/// Everything that the host itself knows. Units, supervisors and containers are still missing.
 struct Recalled(Evidence);
 
 /// All evidence. Its texts may still contain secrets.
@@ -237,8 +237,8 @@ impl<'a> Look<'a> {
         Listed { failure, process: process.unwrap_or_default(), netns, diag, found, gaps }
     }
 
-    /// Finds the processes that have the sockets open, or why none has, and the use of the
-    /// ephemeral port range if the bind asked for any port.
+    /// Finds the processes that have the sockets open, or why no process has, and the use of
+    /// the ephemeral port range if the bind asked for any port.
     fn hold(&self, listed: Listed<'_>, holders: &mut holders::Holders) -> Held {
         let &Self { host, records, bind, deadline, .. } = self;
         let Listed { mut failure, process, netns, mut diag, mut found, mut gaps } = listed;
@@ -279,8 +279,8 @@ impl<'a> Look<'a> {
         if found.time_wait.count > 0 && !outgoing {
             found.time_wait.left_by = record::left_by([&last_holder, &previous_holder]);
         }
-        // Only for the advice to set the option, which helps except against a listener; so
-        // what matters more is looked up first.
+        // This is used only for the advice to set the option, which helps except against a
+        // listener. So the more important evidence is collected first.
         let left_over = found.time_wait.count > 0 || found.connections != Connections::default();
         let listens = found.sockets.iter().any(|socket| socket.state == State::Listen);
         let advised = bind.reuseaddr != Some(true) && left_over && !listens;
@@ -334,19 +334,19 @@ impl<'a> Look<'a> {
         }
     }
 
-    /// The failing process.
+    /// Returns the pid of the failing process.
     fn pid(&self) -> Option<u32> {
         Some(self.by?.task.pid)
     }
 
-    /// The socket that refused, where the hooks saw it.
+    /// Returns the blocking socket, if the hooks saw it.
     fn culprit(&self) -> Option<&'a RawCulprit> {
         self.by?.culprit.as_ref()
     }
 }
 
-/// Returns the time halfway to the deadline: a step that could use all of the time must end
-/// there.
+/// Returns the time halfway to the deadline, at which a step must end that could otherwise use
+/// all of the time.
 fn halfway(deadline: Instant) -> Instant {
     let now = Instant::now();
     now + deadline.saturating_duration_since(now) / 2

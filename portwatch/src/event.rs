@@ -1,7 +1,8 @@
 //! The versioned records of the stream.
 //!
-//! Fields may be added to a record within its version, optional and with a default. Any other
-//! change makes a new version, with a fix-up that reads lines of the old one ([`versions`]).
+//! Fields may be added to a record within its version, as optional fields with a default. Any
+//! other change creates a new version, with a fix-up that reads lines of the old version
+//! ([`versions`]).
 
 use std::fs;
 
@@ -158,7 +159,7 @@ pub enum Record {
 }
 
 impl Record {
-    /// Returns how many failed binds are lost with this record.
+    /// Returns how many lost failed binds this record reports.
     pub fn refusals(&self) -> u64 {
         match self {
             Self::BindFailure(event) => event.count,
@@ -195,7 +196,7 @@ impl Host {
         Self::current("none")
     }
 
-    /// Reads the running host's identity; `hooks` is the name of the attached hook set.
+    /// Reads the running host's identity. `hooks` is the name of the attached hook set.
     pub fn current(hooks: &str) -> Self {
         let uname = rustix::system::uname();
         Self {
@@ -236,7 +237,7 @@ impl Event {
         }
     }
 
-    /// Returns the evidence, without the diagnosis: all that a new diagnosis needs.
+    /// Returns the evidence, without the diagnosis. It is sufficient for a new diagnosis.
     pub fn into_evidence(self) -> Evidence {
         Evidence {
             time: self.time,
@@ -258,7 +259,7 @@ impl Event {
 
 #[cfg(test)]
 impl Event {
-    /// The same event with the diagnosis that today's rules make of it.
+    /// Returns the same event with the diagnosis of the current rules.
     pub fn diagnosed_again(self) -> Self {
         let diagnosis = crate::diagnose::diagnose(&self.clone().into_evidence());
         Self { diagnosis, ..self }

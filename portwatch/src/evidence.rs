@@ -1,8 +1,8 @@
-//! What is known about one failed bind: plain data, no behaviour.
+//! What is known about one failed bind: plain data without behaviour.
 //!
-//! Every fact is known, or `None` with a [`Gap`] that says why. These types are also the wire
-//! format: an event contains them unchanged ([`crate::event`]), so a captured event is all
-//! that a later diagnosis needs.
+//! Every fact is either known, or `None` with a [`Gap`] that says why. These types are also the
+//! wire format: an event contains them unchanged ([`crate::event`]), so a captured event is
+//! sufficient for a later diagnosis.
 
 use std::net::IpAddr;
 
@@ -155,8 +155,8 @@ impl Family {
 }
 
 impl Failure {
-    /// Returns a bind that nobody has tried: with SO_REUSEADDR or without, and without other
-    /// options. Its user is not known.
+    /// Returns a bind that no process has attempted, with or without SO_REUSEADDR, and without
+    /// other options. Its user is unknown.
     pub fn untried(protocol: Protocol, address: IpAddr, port: u16, reuseaddr: bool) -> Self {
         Self {
             stage: Stage::Bind,
@@ -208,7 +208,7 @@ fn is_false(value: &bool) -> bool {
 }
 
 impl Evidence {
-    /// Returns whether nobody has tried this bind.
+    /// Returns whether no process has attempted this bind.
     pub fn is_untried(&self) -> bool {
         self.subject == Subject::Asked
     }

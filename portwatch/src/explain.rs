@@ -1,4 +1,5 @@
-//! Collects the evidence and the diagnosis of a failed bind for a bind that nobody has tried.
+//! Collects the evidence and the diagnosis of a failed bind for a bind that no process has
+//! attempted.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -118,8 +119,7 @@ pub fn explain(
 pub(crate) fn answer(host: &Host, asked: Question, mut evidence: Evidence) -> Explanation {
     let kernel = Kernel::of(&evidence.kernel);
     let outcome = |bind: &Failure| Outcome::of(kernel, bind, &evidence.sockets);
-    // That the kernel does not list sockets that are bound and do not listen is a gap of
-    // its own.
+    // That the kernel does not list sockets that are bound but not listening is a separate gap.
     let unlisted = evidence.gaps.iter().any(|gap| gap.what.is_the_listing());
     let best = if unlisted { Outcome::Unknown } else { Outcome::Passes };
     let worst = |reuseaddr: bool| {
@@ -127,7 +127,8 @@ pub(crate) fn answer(host: &Host, asked: Question, mut evidence: Evidence) -> Ex
         outcomes.fold(best, Outcome::max)
     };
     let bind = Outcomes { without_reuseaddr: worst(false), with_reuseaddr: worst(true) };
-    // Of two failing binds, the one whose diagnosis names the blocking socket more directly.
+    // Of two binds that fail, the one whose diagnosis names the blocking socket more directly
+    // is chosen.
     let is_its_own =
         |bind: &Failure| evidence.sockets.iter().any(|socket| socket.local.ip() == bind.address);
     let worst_bind =
@@ -155,8 +156,8 @@ pub(crate) fn answer(host: &Host, asked: Question, mut evidence: Evidence) -> Ex
     }
 }
 
-/// Returns the binds of a question: one for each family if it has no address, the more usual
-/// first.
+/// Returns the binds of a question: one for each family if the question has no address, the
+/// more usual family first.
 fn binds(asked: &Question, reuseaddr: bool) -> impl DoubleEndedIterator<Item = Failure> {
     let untried = move |address: IpAddr, v6only| Failure {
         v6only: address.is_ipv6().then_some(v6only),
@@ -168,11 +169,11 @@ fn binds(asked: &Question, reuseaddr: bool) -> impl DoubleEndedIterator<Item = F
         Some(address) => vec![(address, false)],
         None => vec![(Ipv4Addr::UNSPECIFIED.into(), false), (Ipv6Addr::UNSPECIFIED.into(), true)],
     };
-    // The search for the worst takes the last of equals.
+    // The search for the worst result returns the last of equal ones.
     addresses.into_iter().rev().map(move |(address, v6only)| untried(address, v6only))
 }
 
-/// The bind that is asked about, as the hooks would have seen it.
+/// Returns the bind in question, as the hooks would have seen it.
 fn untried(asked: &Question, netns: &Netns) -> RawBind {
     let address = asked.address.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
     RawBind {

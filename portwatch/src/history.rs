@@ -18,10 +18,10 @@ pub mod render;
 use deploys::Deploys;
 use outcomes::{Outcomes, Pending};
 
-/// Patterns and programs that are kept separately; others are only counted.
+/// The most patterns and programs that are kept separately. Others are only counted.
 const MOST: usize = 10_000;
 
-/// Failed binds of a program that are needed to say that it never sets an option.
+/// How many failed binds of a program are needed to conclude that it never sets an option.
 const FEWEST: u64 = 3;
 
 /// All events so far, in limited memory.
@@ -29,28 +29,28 @@ const FEWEST: u64 = 3;
 pub struct History {
     patterns: BTreeMap<Key, Pattern>,
     programs: BTreeMap<Identity, Options>,
-    /// Events whose outcome has not come yet.
+    /// Events whose outcome has not arrived yet.
     pending: Pending<Key>,
     left_out: u64,
 }
 
-/// A program's name, and what distinguishes it from others of that name.
+/// A program's name, and what distinguishes it from other programs with that name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Identity {
     name: String,
     program: String,
 }
 
-/// What two failed binds of one pattern have in common.
+/// The properties that the failed binds of one pattern share.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 struct Key {
     port: u16,
     protocol: &'static str,
-    /// `host`, or the namespace's name.
+    /// `host`, or the name of the namespace.
     netns: String,
-    /// The holder's unit, container or program; without a holder, the cause.
+    /// The holder's unit, container or program. Without a holder it is the cause.
     holder: String,
-    /// The program of that name.
+    /// The program with that name.
     #[serde(skip)]
     program: String,
     /// Its class.
@@ -75,7 +75,7 @@ struct Pattern {
 struct Options {
     with_reuseaddr: u64,
     without_reuseaddr: u64,
-    /// Failed binds with evidence; the others are assumed to be like them.
+    /// Failed binds with evidence. The others are assumed to be equal to them.
     looked_into: u64,
 }
 
@@ -95,13 +95,13 @@ pub struct Report {
 pub struct Row {
     #[serde(flatten)]
     key: Key,
-    /// How often.
+    /// The number of failed binds.
     pub count: u64,
-    /// The first time.
+    /// The time of the first one.
     pub first: Timestamp,
-    /// The last time.
+    /// The time of the last one.
     pub last: Timestamp,
-    /// Separate deploys of the programs that failed.
+    /// The number of separate deploys of the programs that failed.
     pub deploys: u64,
     /// Whether the holder was the same process each time.
     pub same_process: bool,
@@ -109,7 +109,7 @@ pub struct Row {
     pub failing: Vec<String>,
     /// Failed binds by cause.
     pub causes: BTreeMap<&'static str, u64>,
-    /// What became of them, in events.
+    /// The outcomes, counted in events.
     pub outcomes: Outcomes,
     /// A conclusion in a sentence, if there is one.
     pub finding: Option<String>,
@@ -122,12 +122,12 @@ pub struct Program {
     pub name: String,
     /// Failed binds without the option.
     pub count: u64,
-    /// How many of these had evidence; the others were identical to them.
+    /// How many of these had evidence. The others were identical to them.
     pub samples: u64,
 }
 
 impl History {
-    /// Adds the event `id`, of `count` identical failed binds.
+    /// Adds the event `id`, which summarizes `count` identical failed binds.
     pub fn add(&mut self, id: &str, evidence: &Evidence, diagnosis: &Diagnosis, count: u64) {
         let failing = identity_of(&evidence.process);
         self.note_options(&failing, evidence.failure.reuseaddr, count);
@@ -206,7 +206,8 @@ fn row(key: Key, pattern: Pattern) -> Row {
     let Pattern { count, first, last, causes, outcomes, deploys, process: _, one_process } =
         pattern;
     let class = key.class.unwrap_or("holder").replace('_', " ");
-    // Deploys of one program: several programs that failed once each are no series.
+    // The deploys of one program count: several programs that failed once each are not a
+    // series.
     let (program, times) = deploys.most().unwrap_or_default();
     let names = deploys.names();
     let of_whom = if names.len() > 1 { format!(" of {program}") } else { String::new() };
@@ -256,8 +257,8 @@ fn key(evidence: &Evidence, diagnosis: &Diagnosis) -> Key {
     }
 }
 
-/// Returns its name, and the program: by the image of a container, for a unit nothing more,
-/// and otherwise by its file, because many programs are called `java`.
+/// Returns the name of a process, and what identifies its program: the image of a container,
+/// nothing more for a unit, and otherwise its file, because many programs are called `java`.
 fn identity_of(process: &Process) -> Identity {
     let name = name_of(process);
     let image = process.workload.as_ref().and_then(|workload| workload.image.clone());
@@ -268,7 +269,8 @@ fn identity_of(process: &Process) -> Identity {
     Identity { name, program: image.unwrap_or_else(by_file) }
 }
 
-/// Returns a name that survives restarts: a login session has another number each time.
+/// Returns a name that stays the same after a restart. A login session has another number each
+/// time.
 fn name_of(process: &Process) -> String {
     let workload = process.workload.as_ref().and_then(|workload| workload.name.clone());
     let container = process.container.as_ref().map(|id| id.chars().take(12).collect());

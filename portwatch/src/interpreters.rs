@@ -1,6 +1,6 @@
-//! Programs that run other programs: what is known of each, as plain data, in a file of its
-//! own (docs/extending.md). Which program a process is depends on what its interpreter runs,
-//! and its arguments say that.
+//! Programs that run other programs: the facts about each, as plain data, in a file of its own
+//! (docs/extending.md). What an interpreter runs decides which program a process is, and its
+//! arguments say what it runs.
 
 use crate::text::bounds::ELLIPSIS;
 
@@ -26,7 +26,7 @@ mod tcl;
 
 use options::{Meaning, look};
 
-/// All of them.
+/// All interpreters.
 static ALL: [&Spec; 18] = [
     &bun::INTERPRETER,
     &deno::INTERPRETER,
@@ -48,40 +48,41 @@ static ALL: [&Spec; 18] = [
     &tcl::INTERPRETER,
 ];
 
-/// What is known of a program that runs another one, which its arguments name: an
-/// interpreter, or a script that runs applications (gunicorn, npm).
+/// The facts about a program that runs another one, which its arguments name: an interpreter,
+/// or a script that runs applications (gunicorn, npm).
 #[derive(Debug)]
 pub struct Spec {
-    /// What its file is called, without a version; all of its names.
+    /// All names of its file, without a version.
     pub names: &'static [&'static str],
     /// How options are written.
     pub style: Style,
-    /// Options that take the next argument, if nothing is joined to them by `=` or, for a
-    /// letter, directly; with spaces between them.
+    /// Options that take the next argument as their value, if no value is joined to them by `=`
+    /// or, for a letter, directly. The options are separated by spaces.
     pub values: &'static str,
-    /// Letters that end a cluster: what is joined to them is their value, and the next
+    /// Letters that end a cluster: the text joined to them is their value, and the next
     /// argument is not.
     pub joined: &'static str,
-    /// Options whose value is what is run. All arguments behind it belong to that.
+    /// Options whose value names what is run. All arguments after it belong to the program that
+    /// is run.
     pub runs: &'static [(&'static str, Kind)],
-    /// Options whose value says what is run beside other arguments.
+    /// Options whose value names what is run, while other arguments may follow.
     pub beside: &'static [(&'static str, Kind)],
-    /// First operands that are commands, with the kind of the operand that follows; `None`
-    /// where what is run is not an operand.
+    /// First operands that are commands, with the kind of the operand that follows, or `None`
+    /// where no operand names what is run.
     pub commands: &'static [(&'static str, Option<Kind>)],
-    /// The first operand; `None` where it is not what is run.
+    /// The kind of the first operand, or `None` where it does not name what is run.
     pub operand: Option<Kind>,
-    /// Whether it runs what is in its working directory, where no argument names a path.
+    /// Whether it runs what is in its working directory if no argument names a path.
     pub here: bool,
-    /// Whether `@FILE` stands for the arguments in that file.
+    /// Whether `@FILE` means the arguments in that file.
     pub argument_files: bool,
-    /// What it runs that itself runs an application.
+    /// Programs that it may run and that themselves run an application.
     pub runners: &'static [&'static Spec],
 }
 
 impl Spec {
-    /// A program without options that take a value: the first operand is the path of what
-    /// is run.
+    /// A program without options that take a value: the first operand is the path of what is
+    /// run.
     const PLAIN: Self = Self {
         names: &[],
         style: Style::Whole,
@@ -102,10 +103,10 @@ impl Spec {
 pub enum Style {
     /// One argument is one option: `-jar`, `--require`.
     Whole,
-    /// Letters behind one dash are an option each: `-um` (`getopt(3)`).
+    /// Each letter after one dash is an option: `-um` (`getopt(3)`).
     Letters,
-    /// The same, also behind a plus sign. Values are the next arguments, and `c` says that
-    /// the first operand is the program itself (`sh(1)`).
+    /// The same, also after a plus sign. Values are the next arguments, and `c` says that the
+    /// first operand is the program text itself (`sh(1)`).
     Shell,
 }
 
@@ -116,36 +117,36 @@ pub enum Kind {
     Path,
     /// A name that means the same in every directory.
     Name,
-    /// The program itself.
+    /// The program text itself.
     Text,
 }
 
 /// A part of what is run: gunicorn, or the application that gunicorn runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Part<'a> {
-    /// How it is named.
+    /// How the argument names it.
     pub kind: Kind,
     /// The argument.
     pub text: &'a str,
 }
 
-/// The arguments do not say what is run.
+/// The error that the arguments do not say what is run.
 struct Unknown;
 
-/// Returns what is known of an interpreter, by the name of its file (`python3.12`); `None` for
-/// any other program.
+/// Returns the facts about an interpreter, by the name of its file (`python3.12`), or `None`
+/// for any other program.
 pub fn of(file: &str) -> Option<&'static Spec> {
     ALL.into_iter().find(|spec| spec.is_called(file))
 }
 
 impl Spec {
-    /// Whether a file's name is one of its names, with any version behind it.
+    /// Returns whether a file's name is one of its names, followed by any version.
     fn is_called(&self, file: &str) -> bool {
         self.names.iter().any(|name| file.strip_prefix(name).is_some_and(is_version))
     }
 
-    /// Returns what it runs, by the arguments behind its own name; `None` where they do not say
-    /// that: it reads its program from a terminal or a pipe, or an argument is cut.
+    /// Returns what it runs, by the arguments after its own name. Returns `None` where they do
+    /// not say it: the program is read from a terminal or a pipe, or an argument is cut.
     pub fn program<'a>(
         &'static self,
         arguments: impl IntoIterator<Item = &'a str>,
@@ -155,7 +156,7 @@ impl Spec {
         Some(parts).filter(|parts| !parts.is_empty())
     }
 
-    /// Adds what it runs.
+    /// Adds what the interpreter runs.
     fn collect<'a>(
         &'static self,
         arguments: &mut dyn Iterator<Item = &'a str>,
@@ -172,8 +173,8 @@ impl Spec {
         }
     }
 
-    /// Adds what its own arguments name, and returns what that is if it runs an application
-    /// in turn. The rest of the arguments belongs to that.
+    /// Adds what its own arguments name, and returns the description of that program if it runs
+    /// an application itself. The rest of the arguments belongs to it.
     fn collect_own<'a>(
         &'static self,
         arguments: &mut dyn Iterator<Item = &'a str>,
@@ -184,7 +185,7 @@ impl Spec {
         while let Some(argument) = pending.take().or_else(|| arguments.next()) {
             let meaning = if ended { Meaning::Operand } else { look(self, argument) };
             match meaning {
-                // Where operands are not what is run, it only separates (erl).
+                // Where operands do not name what is run, this is only a separator (erl).
                 Meaning::End => ended = operand.is_some(),
                 Meaning::Flag => {}
                 Meaning::File(name) => file = Some(name),
@@ -199,10 +200,10 @@ impl Spec {
                         return self.run(Part { kind, text }, parts);
                     }
                     let named = part(kind, text)?;
-                    // An option in its place is one more option (erl's -extra).
+                    // An option in place of a value is another option (erl's -extra).
                     pending = (is_next && named.is_none()).then_some(text);
                     match named {
-                        // Where operands are not what is run, an option names that (erl -extra).
+                        // Where operands do not name what is run, an option does (erl -extra).
                         Some(named) if self.operand.is_none() => {
                             let runner = self.run(named, parts)?;
                             if runner.is_some() {
@@ -217,7 +218,8 @@ impl Spec {
                     commands = &[];
                     match (command, operand) {
                         (Some((_, kind)), _) => operand = *kind,
-                        // The file may have named what is run: this may be its argument.
+                        // The file may have named what is run, and then this may be an argument
+                        // of it.
                         (None, Some(_)) if file.is_some() => return Err(Unknown),
                         (None, Some(kind)) => {
                             return self.run(Part { kind, text: argument }, parts);
@@ -231,14 +233,14 @@ impl Spec {
         Ok(None)
     }
 
-    /// Adds what is run. One that runs an application has one name wherever it is
+    /// Adds what is run. A program that runs an application has the same name wherever it is
     /// installed.
     fn run<'a>(
         &'static self,
         found: Part<'a>,
         parts: &mut Vec<Part<'a>>,
     ) -> Result<Option<&'static Self>, Unknown> {
-        // A program that is read from stdin.
+        // The program is read from stdin.
         if found.text == "-" {
             return Err(Unknown);
         }
@@ -253,19 +255,19 @@ impl Spec {
     }
 }
 
-/// A part of what is run; `None` for an option in its place.
+/// Returns a part of what is run, or `None` if there is an option in its place.
 fn part(kind: Kind, text: &str) -> Result<Option<Part<'_>>, Unknown> {
     if text.ends_with(ELLIPSIS) {
         return Err(Unknown);
     }
-    // Deno and others load programs from elsewhere.
+    // Deno and others can load programs from other machines.
     let is_far = text.contains("://") || ["jsr:", "npm:"].iter().any(|it| text.starts_with(it));
     let kind = if kind == Kind::Path && is_far { Kind::Name } else { kind };
     let is_option = kind != Kind::Text && text.starts_with('-');
     Ok((!is_option).then_some(Part { kind, text }))
 }
 
-/// Whether nothing but a version is behind a name: `3.12`, `-3.0`, `3.13t`, `3.11-dbg`.
+/// Returns whether the rest of a name is only a version: `3.12`, `-3.0`, `3.13t`, `3.11-dbg`.
 fn is_version(rest: &str) -> bool {
     let builds = ["-debug", "-dbg", "dm", "d", "m", "t"];
     let bare = builds.iter().find_map(|build| rest.strip_suffix(build)).unwrap_or(rest);

@@ -1,6 +1,6 @@
-//! From the running kernel to a stream of records: probe once ([`features`]), decide
-//! ([`plan`]), attach ([`attach`]), read ([`ring`]). [`records`] and [`files`] find the
-//! holders of a failed bind's port. [`listens`] is separate: a hook for `portwatch wait`.
+//! Turns the running kernel into a stream of records: probe once ([`features`]), decide
+//! ([`plan`]), attach ([`attach`]), read ([`ring`]). [`records`] and [`files`] find the holders
+//! of a failed bind's port. [`listens`] is separate: a hook for `portwatch wait`.
 
 pub mod attach;
 pub mod btf;
@@ -63,21 +63,21 @@ pub enum KernelError {
     NoBtf {
         /// The path.
         path: String,
-        /// The error of opening it.
+        /// The error of the open.
         source: std::io::Error,
     },
     /// The kernel's type information could not be used.
     #[error("the kernel's type information (BTF) cannot be used")]
     Btf(#[from] btf::BtfError),
-    /// No set of hooks can be used; why, of each.
+    /// No hook set can be used. Each is listed with its reason.
     #[error("the kernel permits no hook set: {}", reasons(.0))]
     NoHooks(Vec<(HookSet, Unusable)>),
-    /// The set of hooks that was asked for cannot be used.
+    /// The requested hook set cannot be used.
     #[error("the {set} hooks are not available: {why}")]
     NotThisSet {
-        /// The set.
+        /// The hook set.
         set: HookSet,
-        /// Why not.
+        /// The reason.
         why: Unusable,
     },
     /// The kernel rejected the object or one of its programs.
@@ -85,15 +85,15 @@ pub enum KernelError {
     Aya {
         /// The step that failed.
         step: String,
-        /// The loader's or the verifier's answer.
+        /// The error of the loader or the verifier.
         source: Answer,
     },
 }
 
-/// What the kernel or the loader says.
+/// An error of the kernel or the loader.
 type Answer = Box<dyn std::error::Error + Send + Sync>;
 
-/// `fexit (…); tracepoint (…)`.
+/// Returns a text like `fexit (…); tracepoint (…)`.
 fn reasons(refused: &[(HookSet, Unusable)]) -> String {
     let each: Vec<_> = refused.iter().map(|(set, why)| format!("{set} ({why})")).collect();
     each.join("; ")
@@ -133,7 +133,7 @@ impl Advised for KernelError {
 }
 
 impl KernelError {
-    /// Wraps what the kernel or the loader said while doing `step`.
+    /// Wraps the error that the kernel or the loader returned at `step`.
     fn at(step: impl Into<String>, source: impl Into<Answer>) -> Self {
         Self::Aya { step: step.into(), source: source.into() }
     }
@@ -152,8 +152,8 @@ fn take_map<M: TryFrom<Map, Error = MapError>>(
 /// Takes the ring buffer out of the loaded object. Needs a tokio runtime.
 fn take_ring(ebpf: &mut Ebpf) -> Result<AsyncFd<RingBuf<MapData>>, KernelError> {
     let ring = take_map(ebpf, "FAILURES")?;
-    // SAFETY: the descriptor is the map's own, open for as long as the `RingBuf` lives, and
-    // always the same one.
+    // SAFETY: the descriptor belongs to the map. It is open as long as the `RingBuf` lives, and
+    // is always the same one.
     unsafe { AsyncFd::register(ring) }
         .map_err(|error| KernelError::at("poll the ring buffer", error))
 }

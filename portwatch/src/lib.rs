@@ -1,8 +1,9 @@
-//! portwatch catches every EADDRINUSE at the moment the kernel returns it, and reports who
-//! holds the port, which socket blocks the bind by which rule of the kernel, and what to do.
+//! portwatch catches every EADDRINUSE at the moment the kernel returns it, and reports which
+//! process has the port open, which socket blocks the bind by which rule of the kernel, and
+//! what to do.
 //!
-//! Data flows one way: [`kernel`] → [`decode`] → [`enrich`] → [`mod@diagnose`] →
-//! [`sinks`], put together by [`pipeline`].
+//! Data flows one way: [`kernel`] → [`decode`] → [`enrich`] → [`mod@diagnose`] → [`sinks`],
+//! connected by [`pipeline`].
 
 #![cfg_attr(
     test,

@@ -1,13 +1,13 @@
-//! Counts what was dropped, by place, until the stream reports it.
+//! Counts what was dropped, by stage of the pipeline, until the stream reports it.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// The places before the sinks; each sink is another place.
+/// The stages before the sinks. Each sink is another stage.
 pub const PLACES: [&str; 7] =
     ["ring", "attempt_missing", "attempt_unrecorded", "decode", "queue", "source", "share"];
 
 /// Losses that one stream has not reported yet. Nothing here blocks: a count that is being
-/// reported is taken out, and added again if that failed.
+/// reported is taken out, and added again if the report failed.
 #[derive(Debug)]
 pub struct Losses {
     before: [AtomicU64; PLACES.len()],
@@ -25,11 +25,11 @@ impl Losses {
     pub fn add(&self, place: &'static str, count: u64) {
         let known = self.all().find(|(known, _)| *known == place);
         debug_assert!(known.is_some(), "{place} is missing in PLACES");
-        // A wrong place is better than no count.
+        // A count at a wrong stage is better than no count.
         known.map_or(&self.own, |(_, pending)| pending).fetch_add(count, Relaxed);
     }
 
-    /// Offers each pending count to `say`; a count that it does not take stays.
+    /// Passes each pending count to `say`. A count that `say` does not accept stays.
     pub fn report(&self, mut say: impl FnMut(&'static str, u64) -> bool) {
         for (place, pending) in self.all() {
             let count = pending.swap(0, Relaxed);
@@ -39,7 +39,7 @@ impl Losses {
         }
     }
 
-    /// Returns how many are pending.
+    /// Returns how many losses are pending.
     pub fn pending(&self) -> u64 {
         self.all().map(|(_, pending)| pending.load(Relaxed)).sum()
     }

@@ -1,7 +1,7 @@
-//! Limits how much memory the agent keeps: what it uses, not what it used once.
+//! Limits how much memory the agent keeps: what it uses now, not the most that it ever used.
 
-/// Returns unused memory that the allocator would keep (malloc_trim(3)): reading the kernel's
-/// types takes some 20 MiB for a moment, full queues a few.
+/// Returns unused memory that the allocator would keep (malloc_trim(3)). Reading the kernel's
+/// types needs some 20 MiB for a moment, and full queues need a few.
 pub fn give_back() {
     #[cfg(target_env = "gnu")]
     // SAFETY: it only accesses the allocator's own free memory, under its locks.
@@ -10,9 +10,10 @@ pub fn give_back() {
     }
 }
 
-/// Configures memory for a long-running process: the kernel would fill gaps in the heap with
-/// huge pages, and the allocator would give each thread that waits for another a heap of its
-/// own (`M_ARENA_MAX`, mallopt(3)). Child processes would inherit the first setting.
+/// Configures memory for a long-running process. Otherwise the kernel would fill gaps in the
+/// heap with huge pages, and the allocator would create a separate heap for each thread that
+/// waits for another (`M_ARENA_MAX`, mallopt(3)). Child processes would inherit the first
+/// setting.
 pub fn stay_small() {
     #[cfg(target_env = "gnu")]
     // SAFETY: sets a number that the allocator reads when it creates a heap.

@@ -1,5 +1,6 @@
-//! The agent's metrics for Prometheus. Every label has few values, and the series of the
-//! alerts exist from the start with zero, so that the first failed bind is an increase.
+//! The agent's metrics for Prometheus. Every label has few values, and the series for the
+//! alerts exist from the start with the value zero, so that the first failed bind is an
+//! increase.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -36,7 +37,8 @@ mod unseen;
 use stage::{Stage, Stuck};
 use unseen::Unseen;
 
-/// Upper bounds in seconds: enrichment usually takes some milliseconds, its deadline is 250.
+/// Upper bounds in seconds. Enrichment usually takes some milliseconds, and its deadline is 250
+/// ms.
 const ENRICHMENT: [f64; 10] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5];
 
 /// All metrics.
@@ -46,7 +48,7 @@ pub struct Metrics {
     outcomes: IntCounterVec,
     untracked: IntCounter,
     unseen: IntCounter,
-    /// What followed processes did that was lost.
+    /// Actions of followed processes that were lost.
     pub followed_lost: Unseen,
     lost: IntCounterVec,
     ignored: IntCounterVec,
@@ -67,10 +69,10 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Creates all metrics with zero.
+    /// Creates all metrics with the value zero.
     ///
     /// # Errors
-    /// A name is invalid; none is known to be.
+    /// A name is invalid. No such name is known.
     pub fn new() -> Result<Self, Error> {
         let registry = Registry::new();
         let counters = |name, help, labels: &[&str]| {
@@ -232,7 +234,7 @@ impl Metrics {
         }
     }
 
-    /// Counts an event that goes to the sinks.
+    /// Counts an event that is passed to the sinks.
     pub fn told(&self, event: &Event) {
         let Event { count, failure, diagnosis, .. } = event;
         let labels: [&str; 3] =
@@ -240,12 +242,12 @@ impl Metrics {
         self.failures.with_label_values(&labels).inc_by(*count);
     }
 
-    /// What became of an event's failed bind is known.
+    /// Counts an outcome of an event's failed bind.
     pub fn became(&self, outcome: &Outcome) {
         self.outcomes.with_label_values(&[<&str>::from(outcome.outcome)]).inc();
     }
 
-    /// So many events have no outcome.
+    /// Counts events that have no outcome.
     pub fn untracked(&self, events: u64) {
         self.untracked.inc_by(events);
     }
@@ -283,10 +285,11 @@ impl Metrics {
         stage
     }
 
-    /// Checks whether what waits makes progress, for the stage of that name or all stages.
+    /// Checks whether waiting items make progress, for the stage with that name, or for all
+    /// stages.
     ///
     /// # Errors
-    /// The first that makes none.
+    /// The first stage that makes no progress.
     pub fn health(&self, name: Option<&str>) -> Result<(), Stuck> {
         let stages = self.stages.get();
         let mut wanted = stages.iter().filter(|stage| name.is_none_or(|name| name == stage.name));
@@ -302,7 +305,7 @@ impl Metrics {
         words.join(", ")
     }
 
-    /// Takes over what the kernel side alone counts.
+    /// Reads the values that only the kernel side counts.
     fn read_tallies(&self) {
         let ignored = self.ignored.with_label_values(&[<&str>::from(Ignored::Port)]);
         let all = [&self.not_attempted, &ignored];
@@ -315,12 +318,12 @@ impl Metrics {
     /// Returns all metrics in Prometheus's text format.
     ///
     /// # Errors
-    /// A name is invalid; none is known to be.
+    /// A name is invalid. No such name is known.
     pub fn text(&self) -> Result<String, Error> {
         let length = |stage: &Arc<Stage>| i64::try_from(stage.waiting()).unwrap_or(i64::MAX);
         let stages = self.stages.get();
         for stage in &stages {
-            // Several captures share one name.
+            // Several captures have the same name.
             let same = stages.iter().filter(|other| other.name == stage.name);
             self.queues.with_label_values(&[stage.name]).set(same.map(length).sum());
         }

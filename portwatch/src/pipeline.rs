@@ -1,7 +1,7 @@
 //! The agent: kernel hook → decode → enrich → diagnose → sinks, in one direction.
 //!
 //! Bounded queues connect the stages, so that no later stage can block the ring: this task
-//! reads and decodes, one thread enriches and diagnoses, one for each sink writes
+//! reads and decodes, one thread enriches and diagnoses, and one thread for each sink writes
 //! ([`outlet`]). What a full queue drops is counted and reported in the stream.
 
 use std::{pin::pin, sync::Arc, thread, time::Duration};
@@ -58,7 +58,7 @@ const RAW_QUEUE: usize = 4096;
 const COUNT_INTERVAL: Duration = Duration::from_millis(250);
 /// Pause between removals of old entries from the kernel's tables.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
-/// How long a stop waits for what is still queued.
+/// How long a stop waits until the queues are empty.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
 /// The parts of the agent.
@@ -67,7 +67,7 @@ pub struct Agent {
     pub attached: Attached,
     /// The enricher.
     pub enricher: Enricher,
-    /// The host, as events carry it.
+    /// The host, as it is written in events.
     pub host: Host,
     /// The sinks.
     pub sinks: Vec<(Place, Box<dyn Sink>)>,
@@ -85,7 +85,7 @@ pub struct Controls {
 }
 
 impl Controls {
-    /// Changes the tuning; no record is lost by that.
+    /// Changes the tuning. No record is lost because of the change.
     pub async fn tune(&self, tuning: Tuning) {
         if self.tunings.send(tuning).await.is_err() {
             tracing::debug!("the agent is stopping");
@@ -93,7 +93,7 @@ impl Controls {
     }
 }
 
-/// Why the agent ended by itself.
+/// Why the agent ended without being stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
     /// The ring buffer cannot be opened.
@@ -128,8 +128,8 @@ impl Advised for AgentError {
     }
 }
 
-/// Runs for as long as `meanwhile`, which starts once everything is attached. When this
-/// returns, all binds that failed before its end have been written.
+/// Runs until `meanwhile` completes, which starts once everything is attached. When this
+/// returns, all binds that failed before that end have been written.
 ///
 /// # Errors
 /// The ring cannot be opened or polled, or a thread cannot be started.
@@ -224,8 +224,8 @@ pub async fn run<T>(
     detach(ebpf, &probes);
     intake.take_counted();
     drop(intake);
-    // The enriching thread ends when its queue is empty, the writing ones after it. A stuck
-    // output must not keep the agent from stopping.
+    // The enriching thread ends when its queue is empty, and the writing threads end after it.
+    // A stuck output must not keep the agent from stopping.
     if timeout(STOP_DEADLINE, all_ended.wait()).await.is_err() {
         let unwritten = counted.unfinished();
         tracing::error!("an output is stuck; failed binds that were not reported: {unwritten}");
@@ -239,7 +239,7 @@ fn forward_kernel_log(ebpf: &mut Ebpf) {
         Ok(logger) => {
             tokio::spawn(async move {
                 // SAFETY: the descriptor belongs to the log map. It is open as long as the
-                // logger lives, and always the same one.
+                // logger lives, and is always the same one.
                 let Ok(mut logger) = (unsafe { AsyncFd::register(logger) }) else { return };
                 while let Ok(mut ready) = logger.readable_mut().await {
                     ready.get_inner_mut().flush();
@@ -265,7 +265,8 @@ struct Intake {
 }
 
 impl Intake {
-    /// Moves the sent records to the enriching thread, and never waits for it.
+    /// Moves the records that the kernel side has sent to the enriching thread. Never waits for
+    /// it.
     fn take_sent(&mut self) {
         let Self { ring, following, sweep, handover, .. } = self;
         ring.drain(|bytes| match decode::record(bytes) {
@@ -292,11 +293,11 @@ impl Intake {
         }
     }
 
-    /// The same, and what was only counted. Returns whether failed binds may still be only
-    /// counted.
+    /// Does the same, and also takes what was only counted. Returns whether failed binds may
+    /// still be only counted.
     fn take_counted(&mut self) -> bool {
-        // What a source sent before it was counted is in the ring by now, and reaches the
-        // enriching thread first.
+        // Everything that a source sent before it was counted is in the ring by now, and
+        // reaches the enriching thread first.
         let (counted, none_left) = self.limits.collect(boottime_ns());
         self.take_sent();
         for counted in counted {
@@ -335,7 +336,7 @@ impl Drop for Intake {
     }
 }
 
-/// The enriching thread, as work is passed to it.
+/// The enriching thread, as the receiver of work.
 struct Handover {
     queue: Arc<FairQueue<Work>>,
     stage: Arc<Stage>,
@@ -343,7 +344,7 @@ struct Handover {
     metrics: Arc<Metrics>,
 }
 
-/// Queues work; what is displaced by it is lost, and may be the work itself.
+/// Queues work. What it displaces is lost, and may be the work itself.
 fn pass_on(to: &Handover, tenant: Tenant, work: Work) {
     to.stage.add();
     match to.queue.push(tenant, work) {

@@ -1,17 +1,17 @@
-//! Texts of /proc, read as bytes: what processes and mounts are called in them may be
-//! any bytes, and costs nobody anything but its own name.
+//! Parses texts of /proc as bytes. The names of processes and mounts may contain any bytes, and
+//! a name that is not text affects only itself.
 
 use std::{ffi::OsString, os::unix::ffi::OsStringExt as _, path::PathBuf};
 
-/// Clock ticks of `/proc/PID/stat`: USER_HZ is 100 on every architecture that is
-/// supported.
+/// The length of a clock tick in `/proc/PID/stat`: USER_HZ is 100 on every supported
+/// architecture.
 pub const TICK_NS: u64 = 10_000_000;
-/// As much as is read of a `stat`, which has some 300 bytes.
+/// The most bytes that are read of a `stat`, which has some 300 bytes.
 pub const MOST_STAT: u64 = 4096;
-/// As much as is read of a `status`: there may be 65,536 groups in it.
+/// The most bytes that are read of a `status`, which may contain 65,536 groups.
 pub const MOST_STATUS: u64 = 1024 * 1024;
 
-/// What `/proc/PID/stat` says (`proc_pid_stat(5)`).
+/// The content of `/proc/PID/stat` (`proc_pid_stat(5)`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stat {
     /// The name of the process.
@@ -22,19 +22,18 @@ pub struct Stat {
     pub ppid: u32,
     /// The controlling terminal, major and minor number; zeros for none.
     pub tty: (u32, u32),
-    /// When it started, in nanoseconds of `CLOCK_BOOTTIME`, to a tick.
+    /// When it started, in nanoseconds of `CLOCK_BOOTTIME`, with the precision of a tick.
     pub started_ns: u64,
 }
 
 impl Stat {
-    /// Whether the process is there no more but for its parent, which has not waited for
-    /// it.
+    /// Returns whether the process has exited, and only waits for its parent.
     pub fn is_zombie(&self) -> bool {
         matches!(self.state, b'Z' | b'X')
     }
 }
 
-/// Reads a `stat`: `PID (NAME) S PPID …`, where the name may have brackets too.
+/// Parses a `stat`: `PID (NAME) S PPID …`, where the name may contain brackets too.
 pub fn stat(bytes: &[u8]) -> Option<Stat> {
     let end = bytes.iter().rposition(|&byte| byte == b')')?;
     let start = bytes.iter().position(|&byte| byte == b'(').filter(|&start| start < end)?;
@@ -43,7 +42,7 @@ pub fn stat(bytes: &[u8]) -> Option<Stat> {
     let mut fields = rest.split_ascii_whitespace();
     let state = *fields.next()?.as_bytes().first()?;
     let ppid = fields.next()?.parse().ok()?;
-    // Two fields on there is the terminal, fourteen after that the start.
+    // The terminal is two fields further, and the start time is fourteen fields after that.
     let tty: i32 = fields.nth(2)?.parse().ok()?;
     let started: u64 = fields.nth(14)?.parse().ok()?;
     let tty = tty.cast_unsigned();
@@ -51,37 +50,37 @@ pub fn stat(bytes: &[u8]) -> Option<Stat> {
         comm,
         state,
         ppid,
-        // MKDEV's form for the outside (`new_encode_dev`).
+        // The form of MKDEV for user space (`new_encode_dev`).
         tty: ((tty & 0xf_ff00) >> 8, (tty & 0xff) | ((tty >> 12) & 0xf_ff00)),
         started_ns: started.saturating_mul(TICK_NS),
     })
 }
 
-/// What `/proc/PID/status` says (`proc_pid_status(5)`).
+/// The content of `/proc/PID/status` (`proc_pid_status(5)`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Status {
     /// The real user id.
     pub uid: Option<u32>,
-    /// Its number in the innermost pid namespace that it lives in.
+    /// Its pid in the innermost pid namespace that it is in.
     pub ns_pid: Option<u32>,
     /// Whether it is writing a core dump.
     pub core_dumping: bool,
-    /// What it does with signals.
+    /// How it reacts to signals.
     pub signals: Option<Signals>,
 }
 
 /// Sets of signals, bit N - 1 for signal N (`signal(7)`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Signals {
-    /// Those that the thread blocks; other threads may not.
+    /// The signals that the thread blocks. Other threads may not block them.
     pub blocked: u64,
-    /// Those that the process ignores.
+    /// The signals that the process ignores.
     pub ignored: u64,
-    /// Those that the process catches.
+    /// The signals that the process catches.
     pub caught: u64,
 }
 
-/// Reads a `status`. What is not in it is not known.
+/// Parses a `status`. What it does not contain is unknown.
 pub fn status(bytes: &[u8]) -> Status {
     let mut status = Status::default();
     let (mut blocked, mut ignored, mut caught) = (None, None, None);
@@ -107,7 +106,7 @@ pub fn status(bytes: &[u8]) -> Status {
     status
 }
 
-/// Sixteen hexadecimal digits (`render_sigset_t`).
+/// Parses sixteen hexadecimal digits (`render_sigset_t`).
 fn signal_set(digits: &str) -> Option<u64> {
     u64::from_str_radix(digits, 16).ok()
 }
@@ -115,21 +114,21 @@ fn signal_set(digits: &str) -> Option<u64> {
 /// A line of `/proc/PID/mountinfo` (`proc_pid_mountinfo(5)`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
-    /// Where.
+    /// The mount point.
     pub point: PathBuf,
-    /// The kind of file system.
+    /// The type of the file system.
     pub kind: String,
-    /// What it was mounted with.
+    /// The mount options.
     pub options: String,
 }
 
-/// Reads a `mountinfo`; a line that is not understood is passed over.
+/// Parses a `mountinfo`. Lines that cannot be parsed are skipped.
 pub fn mounts(bytes: &[u8]) -> Vec<Mount> {
     bytes.split(|&byte| byte == b'\n').filter_map(mount).collect()
 }
 
-/// `36 35 98:0 /root /point rw master:1 - ext4 /dev/sda1 rw,errors=continue`; the fields
-/// before the dash may be more.
+/// Parses `36 35 98:0 /root /point rw master:1 - ext4 /dev/sda1 rw,errors=continue`. There may
+/// be more fields before the dash.
 fn mount(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|&byte| byte == b' ');
     let point = unescaped(fields.nth(4)?);
@@ -142,7 +141,8 @@ fn mount(line: &[u8]) -> Option<Mount> {
     })
 }
 
-/// Blanks and backslashes are written as `\` and three octal digits (`mangle_path`).
+/// Decodes `\` and three octal digits, as which spaces and backslashes are written
+/// (`mangle_path`).
 fn unescaped(field: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;

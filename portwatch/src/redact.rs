@@ -44,8 +44,8 @@ impl Redaction {
         Cmdline::bounded(arguments, raw.is_cut())
     }
 
-    /// Redacts a name, a path or a reason: a text that is no command line, where a colon does
-    /// not separate a name and a secret.
+    /// Redacts a name, a path or a reason: a text that is not a command line, where a colon
+    /// does not separate a name and a secret.
     pub fn name(text: &mut String) {
         let safe = Scan::of_names().text(text);
         if safe != *text {
@@ -53,14 +53,14 @@ impl Redaction {
         }
     }
 
-    /// Redacts the arguments of one command line, the program's name first.
+    /// Redacts the arguments of one command line. The program's name is the first of them.
     fn arguments(&self, cmdline: &mut [String]) {
         let is_title = cmdline.len() == 1;
         let mut scan = Scan::default();
         let mut scripts = Scripts::default();
         for argument in cmdline.iter_mut() {
             // A title that a program has written, and a shell's script, are many words in one
-            // argument; any other argument is one value, with its spaces.
+            // argument. Any other argument is one value, including its spaces.
             let safe = match scripts.is_next(argument) {
                 true => scan.script(argument),
                 false if is_title => scan.text(argument),

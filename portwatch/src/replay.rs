@@ -1,9 +1,9 @@
-//! Reads the stream back from its outputs: files, directories of a capture, stdin, the
-//! journal. Every event is diagnosed again with the current rules, and goes to the same sinks.
+//! Reads the stream back from its outputs: files, directories of a capture, stdin, the journal.
+//! Every event is diagnosed again with the current rules, and goes to the same sinks.
 //!
-//! [`sources`] give bytes, [`lines`] makes lines of them, [`again`] reads them (its
-//! parts by [`section`]) and diagnoses; [`same`] determines whether that changed anything.
-//! Nothing but the line in hand is kept, however long the stream is.
+//! [`sources`] returns bytes, [`lines`] splits them into lines, [`again`] reads the lines
+//! (their parts through [`section`]) and diagnoses, and [`same`] determines whether the
+//! diagnosis has changed. Only the current line is kept, however long the stream is.
 
 use std::path::PathBuf;
 
@@ -40,10 +40,10 @@ pub enum SourceError {
         /// The error.
         source: std::io::Error,
     },
-    /// The directory has no capture in it.
+    /// The directory does not contain a capture.
     #[error("no capture files in {}", .0.display())]
     Empty(PathBuf),
-    /// There is no `journalctl`, or it failed.
+    /// `journalctl` is not available, or it failed.
     #[error("failed to read the journal")]
     Journal(#[source] std::io::Error),
 }

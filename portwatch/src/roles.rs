@@ -1,6 +1,6 @@
-//! Who may claim to act for others, and by which proof. A process's name is its own word:
-//! that it is systemd, or a container's proxy, counts where the kernel, root or, among
-//! one user's own processes, that user stands for it ([`Voucher`]).
+//! Which processes may claim to act on behalf of others, and which proof they need. A process
+//! chooses its own name. That it is systemd, or a container's proxy, counts only if the kernel
+//! or root vouches for it, or, among the processes of one user, that user ([`Voucher`]).
 
 use crate::{
     engines,
@@ -8,35 +8,36 @@ use crate::{
     supervisors::{Home, pm2},
 };
 
-/// What a process is to others by its name.
+/// What a process is for others, by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// systemd, of the system or of a user: it listens for `.socket` units.
     Systemd,
-    /// The child that systemd makes to listen in a unit's own network namespace.
+    /// The child that systemd forks to listen in a unit's own network namespace.
     SystemdChild,
-    /// It holds a port for a container.
+    /// It has a port open for a container.
     ContainerProxy,
-    /// It holds a port for a Service.
+    /// It has a port open for a Service.
     KubeProxy,
-    /// It holds a port for one of the programs that it runs.
+    /// It has a port open for one of the programs that it runs.
     AppDaemon(&'static AppDaemon),
 }
 
-/// A daemon that listens itself for the programs that it runs.
+/// A daemon that itself listens for the programs that it runs.
 #[derive(Debug)]
 pub struct AppDaemon {
-    /// What it calls them.
+    /// The word that it uses for these programs.
     pub apps: &'static str,
-    /// The command that shows them: its program, and what follows.
+    /// The command that lists them: the command's program, and the arguments after it.
     pub list: (&'static str, &'static str),
-    /// Its options that name its configuration, where its command takes the first of them too.
+    /// The options that name its configuration, if its command accepts the first of them too.
     pub config: &'static [&'static str],
-    /// The variable that leads its command to it, and its value by its arguments.
+    /// The variable by which its command finds it, and how to read the value from its
+    /// arguments.
     pub home: Option<Home>,
-    /// What to do then.
+    /// What to do after that.
     pub then: &'static str,
-    /// Whether each user has one, so that the command is given as its user.
+    /// Whether each user has one, so that the command must run as its user.
     pub per_user: bool,
 }
 
@@ -48,37 +49,37 @@ impl PartialEq for AppDaemon {
 
 impl Eq for AppDaemon {}
 
-/// What stands for a claim.
+/// The proof that a claim needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proof {
-    /// It is the first process, or root's program started by that as a user's manager.
+    /// It is pid 1, or root's program that pid 1 started as a user's manager.
     Manager,
-    /// A child of the first process that runs as root.
+    /// It is a child of pid 1 that runs as root.
     ChildOfFirst,
-    /// It runs as root, or is root's program of that name, or its own user's.
+    /// It runs as root, or it is root's program with that name, or its own user's program.
     Program,
-    /// It runs as root, or as the user whose processes it keeps running: the claim says
-    /// something about that user's processes only.
+    /// It runs as root, or as the user whose processes it keeps running. The claim counts only
+    /// for that user's processes.
     Owner,
 }
 
-/// A name that claims something.
+/// A name that claims a role.
 #[derive(Clone, Copy, Debug)]
 pub struct Claim {
-    /// The process's name, of which the kernel keeps 15 characters; `*` at its end stands for
-    /// any text.
+    /// The process's name, of which the kernel keeps 15 characters; `*` at its end matches any
+    /// text.
     pub comm: &'static str,
-    /// What it claims.
+    /// The role that it claims.
     pub role: Role,
-    /// What it takes to be believed.
+    /// The proof that it needs.
     pub proof: Proof,
-    /// The programs that rightly call themselves so.
+    /// The programs that have this name legitimately.
     pub programs: &'static [&'static str],
 }
 
-/// All but those of containers' proxies, which are in [`engines`]. Programs that keep others
-/// running are in [`crate::supervisors`]: they are believed for processes of their own user,
-/// or as root's.
+/// All claims except those of containers' proxies, which are in [`engines`]. Programs that keep
+/// others running are in [`crate::supervisors`]: they are believed for processes of their own
+/// user, or if root runs them.
 const CLAIMS: [Claim; 8] = [
     Claim { comm: "systemd", role: Role::Systemd, proof: Proof::Manager, programs: &["systemd"] },
     Claim {
@@ -119,7 +120,7 @@ const PM2: AppDaemon = AppDaemon {
     per_user: true,
 };
 
-/// supervisord has the sockets of its `[fcgi-program:x]` sections.
+/// supervisord has the sockets of its `[fcgi-program:x]` sections open.
 const SUPERVISORD: AppDaemon = AppDaemon {
     apps: "programs",
     list: ("supervisorctl", "status"),
@@ -129,7 +130,7 @@ const SUPERVISORD: AppDaemon = AppDaemon {
     per_user: false,
 };
 
-/// circus has the sockets of its `[socket:x]` sections.
+/// circus has the sockets of its `[socket:x]` sections open.
 const CIRCUS: AppDaemon = AppDaemon {
     apps: "watchers",
     list: ("circusctl", "listsockets"),
@@ -157,7 +158,7 @@ const INETD: AppDaemon = AppDaemon {
     per_user: false,
 };
 
-/// The claim that a name makes.
+/// Returns the claim that a name makes.
 pub fn claim(name: &str) -> Option<Claim> {
     let is = |claim: &&Claim| match claim.comm.strip_suffix('*') {
         Some(head) => name.starts_with(head),
@@ -172,7 +173,7 @@ pub fn claim(name: &str) -> Option<Claim> {
     })
 }
 
-/// What a process calls itself: its name, or else the program in its first argument.
+/// Returns the claim of a process, by its name, otherwise by the program in its first argument.
 pub fn claim_of(process: &Process) -> Option<Claim> {
     let by_comm = process.comm.as_deref().and_then(claim);
     let claim = by_comm.or_else(|| {
@@ -184,8 +185,8 @@ pub fn claim_of(process: &Process) -> Option<Claim> {
     argument.is_none_or(has).then_some(claim)
 }
 
-/// Whether what a process calls itself counts for `asking`. Events of before have nobody's
-/// word for it, and are read as they were meant.
+/// Returns whether the claim of a process counts for `asking`. Events of older versions have no
+/// `vouched_by`, and their claims are accepted as they were then.
 pub fn is_believed(process: &Process, asking: &Process) -> bool {
     let of_its_own = || claim_of(process).is_some_and(|claim| claim.proof == Proof::Owner);
     match process.vouched_by {
@@ -195,8 +196,9 @@ pub fn is_believed(process: &Process, asking: &Process) -> bool {
     }
 }
 
-/// What a process is by its name, so far as that counts for `asking`. What calls itself so
-/// inside a container is nobody's proxy; kube-proxy runs in a pod of the cluster's own.
+/// Returns the role of a process by its name, if that counts for `asking`. A process inside a
+/// container is nobody's proxy, whatever its name is. kube-proxy runs in a pod of the cluster's
+/// own namespace.
 pub fn of(process: &Process, asking: &Process) -> Option<Role> {
     let role = claim_of(process)?.role;
     let in_its_place = match role {

@@ -1,6 +1,6 @@
 //! Data that threads share. No slow operation can run under a lock, because no lock is visible
-//! outside: these types take a value or return one, and run no code of their callers. Clippy
-//! allows locks of the standard library in this module only (clippy.toml).
+//! outside: these types accept a value or return one, and do not run code of their callers.
+//! Clippy allows locks of the standard library in this module only (clippy.toml).
 
 #![allow(clippy::disallowed_types, reason = "this is the module that has them")]
 
@@ -27,14 +27,14 @@ impl<T> Shared<T> {
         self.lock().clone()
     }
 
-    /// Nothing panics under the lock.
+    /// Locks it. Nothing panics under the lock.
     fn lock(&self) -> MutexGuard<'_, T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<T> Shared<Vec<T>> {
-    /// Appends one.
+    /// Appends a value.
     pub fn push(&self, one: T) {
         self.lock().push(one);
     }

@@ -1,4 +1,4 @@
-//! Sinks: the trait, and the registry of all.
+//! Sinks: the trait, and the registry of all sinks.
 
 use std::{
     io::{self, Write},
@@ -77,7 +77,7 @@ impl From<Format> for Kind {
 }
 
 impl Kind {
-    /// Returns what is known of it.
+    /// Returns the facts about the sink.
     pub fn entry(self) -> Entry {
         match self {
             Self::Human => Entry::format("sink.human", true),
@@ -113,9 +113,9 @@ impl Keys {
     }
 }
 
-/// What is known of a sink.
+/// The facts about a sink.
 pub struct Entry {
-    /// Where its losses are counted.
+    /// The name under which its losses are counted.
     pub place: Place,
     /// Whether `format` may name it.
     pub is_format: bool,
@@ -128,7 +128,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// A form of the stream, whose table has no keys but its type.
+    /// Returns the entry of an output format, whose table has no keys except its type.
     const fn format(place: &'static str, is_on_stdout: bool) -> Self {
         Self { place: Place(place), is_format: true, is_on_stdout, needs: &[], takes: &[] }
     }
@@ -151,7 +151,7 @@ pub struct Keys {
     pub size: Option<Size>,
 }
 
-/// An output. Each is called from a thread of its own.
+/// An output. Each one is called from its own thread.
 pub trait Sink: Send {
     /// Writes one record so that its reader can see it.
     ///
@@ -160,16 +160,16 @@ pub trait Sink: Send {
     /// any other error the next record is tried.
     fn write(&mut self, record: &Record) -> io::Result<()>;
 
-    /// Called after each record, and when nothing waits to be written. Returns when it wants
-    /// to be called again; `None` if it does not need to.
+    /// Does postponed work. It is called after each record, and when nothing waits to be
+    /// written. Returns when it must be called again, or `None` if that is not necessary.
     ///
     /// # Errors
-    /// The postponed work failed; it is tried again with the next record.
+    /// The postponed work failed. It is tried again with the next record.
     fn rest(&mut self) -> io::Result<Option<Duration>> {
         Ok(None)
     }
 
-    /// Returns the failed binds that were written and then lost, since the last call.
+    /// Returns the number of failed binds that were written and then lost, since the last call.
     fn lost(&mut self) -> u64 {
         0
     }
@@ -179,5 +179,5 @@ pub trait Sink: Send {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place(pub &'static str);
 
-/// A sink, and the place of its losses.
+/// A sink, and the name under which its losses are counted.
 pub type Placed = (Place, Box<dyn Sink>);

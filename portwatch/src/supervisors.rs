@@ -49,19 +49,20 @@ impl SupervisorKind {
 /// A program that keeps jobs running, and restarts those that end by themselves.
 #[derive(Debug)]
 pub struct Spec {
-    /// Whether a process is one, by its name and its arguments.
+    /// Returns whether a process is one, by its name and its arguments.
     pub is: fn(&str, &Cmdline) -> bool,
     /// How it names a job.
     pub job: Job,
-    /// The command that stops a job, up to the job's name: its program, and what follows.
+    /// The command that stops a job, up to the job's name: the program, and the arguments after
+    /// it.
     pub stop: (&'static str, &'static str),
-    /// Its options that name its configuration, where its command takes the first of them too
+    /// The options that name its configuration, if its command accepts the first of them too
     /// and needs it.
     pub config: &'static [&'static str],
-    /// The variable that leads its command to it, and its value by its arguments, where it has
-    /// no such option.
+    /// The variable by which its command finds it, and how to read the value from its
+    /// arguments, if it has no such option.
     pub home: Option<Home>,
-    /// Whether each user has one, so that the command is always given as its user.
+    /// Whether each user has one, so that the command must always run as its user.
     pub per_user: bool,
 }
 
@@ -73,9 +74,9 @@ pub type Home = (&'static str, fn(&Cmdline) -> Option<String>);
 pub enum Job {
     /// Variables that it sets in a job's environment; the function reads the name.
     Environment(fn(&Variables<'_>) -> Option<String>),
-    /// The directory that its first argument names.
+    /// The directory that the first argument names.
     Folder {
-        /// Whether the command also accepts a name that is no path.
+        /// Whether the command also accepts a name that is not a path.
         short: bool,
     },
 }
@@ -83,7 +84,7 @@ pub enum Job {
 /// Returns the value of a variable of a process's environment.
 pub type Variables<'a> = dyn Fn(&str) -> Option<String> + 'a;
 
-/// Returns whether a process's name, its program or the script that Python runs is one of
+/// Returns whether a process's name, its program, or the script that Python runs is one of
 /// `names`.
 fn is_any(names: &[&str], comm: &str, argv: &Cmdline) -> bool {
     let program = base(argv.first().unwrap_or_default());
@@ -92,7 +93,7 @@ fn is_any(names: &[&str], comm: &str, argv: &Cmdline) -> bool {
     [comm, program].into_iter().chain(script).any(|name| names.contains(&name))
 }
 
-/// Returns the kind of a program that is made to keep others running.
+/// Returns the kind of a program that keeps others running.
 pub fn of(comm: &str, argv: &Cmdline) -> Option<(SupervisorKind, &'static Spec)> {
     let mut all = SupervisorKind::VARIANTS.iter().filter_map(|&kind| Some((kind, kind.spec()?)));
     all.find(|(_, spec)| (spec.is)(comm, argv))
@@ -126,7 +127,7 @@ fn is_one(name: &str) -> bool {
     !name.is_empty() && name != "all" && !name.starts_with('-') && name.bytes().all(plain)
 }
 
-/// The last part of a path.
+/// Returns the last part of a path.
 fn base(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }

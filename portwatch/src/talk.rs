@@ -1,6 +1,6 @@
-//! The agent's log messages, on stderr. Once there are threads, none of them waits for stderr:
-//! a thread of its own writes. Messages that do not fit in its queue are counted, and the
-//! count is logged when there is space again.
+//! The agent's log messages, on stderr. Once there are several threads, none of them waits for
+//! stderr, because a separate thread writes. Messages that do not fit in its queue are counted,
+//! and the count is logged when there is space again.
 
 use std::{
     sync::{
@@ -17,14 +17,14 @@ use strum::VariantArray as _;
 
 use crate::shared::queue::{Budget, Next, Receiver, Sender, queue};
 
-/// Messages that may wait.
+/// The limits of the queued messages.
 const ROOM: Budget = Budget { most: 1024, cost: 256 << 10 };
-/// How long to wait for messages that are not written yet, where it matters.
+/// How long to wait for messages that are not written yet, where they matter.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Set by [`start`].
 static TALK: OnceLock<Sender<Word>> = OnceLock::new();
-/// Messages that were dropped since that was last logged.
+/// Messages that were dropped since the count was last logged.
 static UNSAID: AtomicU64 = AtomicU64::new(0);
 /// Messages that were dropped, by recipient.
 static DROPPED: [AtomicU64; Ear::VARIANTS.len()] =
@@ -34,19 +34,19 @@ static DROPPED: [AtomicU64; Ear::VARIANTS.len()] =
 #[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
 #[strum(serialize_all = "snake_case")]
 pub enum Ear {
-    /// The reader of stderr.
+    /// The process that reads stderr.
     Stderr,
     /// The owner of `NOTIFY_SOCKET`.
     ServiceManager,
 }
 
 impl Ear {
-    /// Counts a message that was dropped because it was not taken.
+    /// Counts a message that was dropped because the recipient did not accept it.
     pub fn missed_one(self) {
         self.count().fetch_add(1, Relaxed);
     }
 
-    /// Returns how many were dropped so far.
+    /// Returns how many messages were dropped so far.
     pub fn missed(self) -> u64 {
         self.count().load(Relaxed)
     }
@@ -62,11 +62,11 @@ impl Ear {
 
 enum Word {
     Said(Vec<u8>),
-    /// Asks whether everything before was written.
+    /// Asks whether everything before it was written.
     All(mpsc::Sender<()>),
 }
 
-/// Starts the thread, the first time: from now on no caller waits for stderr.
+/// Starts the thread on the first call. From then on no caller waits for stderr.
 pub fn start() {
     if TALK.get().is_some() {
         return;
@@ -91,7 +91,7 @@ pub fn settle() {
     }
 }
 
-/// Returns whether the thread is running and has taken the text.
+/// Returns whether the thread is running and has accepted the text.
 pub fn takes(text: &[u8]) -> bool {
     let Some(talk) = TALK.get() else { return false };
     if talk.offer(Word::Said(text.to_vec()), text.len()).is_err() {
@@ -119,8 +119,8 @@ fn run(words: &Receiver<Word>) {
     }
 }
 
-/// Does not use the standard library's stderr, for whose lock others would wait. An error
-/// could not be reported to anybody.
+/// Writes without the standard library's stderr, because others would wait for its lock. An
+/// error could not be reported to anybody.
 fn write(mut bytes: &[u8]) {
     let stderr = stdio::stderr();
     while !bytes.is_empty() {

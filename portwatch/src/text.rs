@@ -1,4 +1,4 @@
-//! Text from outside: its size, and the escapes for what must not be shown as it is.
+//! Text from outside: limits of its size, and escapes for characters that must not be printed.
 
 pub mod bounds;
 pub mod sanitize;

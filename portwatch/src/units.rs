@@ -1,5 +1,6 @@
-//! What a systemd unit is to the processes in it, by its name: whether it answers for them, or
-//! only launched or counts them. Pure, and total over any name.
+//! What the name of a systemd unit says about the processes in it: whether the unit is
+//! responsible for them, or only launched them or accounts for them. Pure, and total over any
+//! name.
 
 use std::borrow::Cow;
 
@@ -9,24 +10,24 @@ mod launchers;
 pub use carriers::carried_by;
 pub use launchers::Launcher;
 
-/// What a unit is to a process in it.
+/// How a unit relates to a process in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind<'a> {
     /// Its manager started the process as a part of it, and stopping it stops the process.
     Service,
-    /// A service whose work is to start programs for others: cron, sshd, a CI runner. What it
-    /// started is not a part of it.
+    /// A service that starts programs for others: cron, sshd, a CI runner. What it started is
+    /// not a part of it.
     Launcher(&'static Launcher),
-    /// A login session, as systemd-logind makes one.
+    /// A login session, as created by systemd-logind.
     Session,
-    /// A terminal's tab or pane: somebody started the process there by hand.
+    /// A tab or pane of a terminal: somebody started the process there by hand.
     Terminal,
-    /// A desktop application, or a snap, and all that was started from within it.
+    /// A desktop application, or a snap, and everything started from within it.
     Application(&'a str),
-    /// A virtual machine or a container with a system of its own.
+    /// A virtual machine, or a container with a system of its own.
     Machine(Machine<'a>),
-    /// Another scope (`systemd-run --scope`, a container engine's own). Nothing restarts what is
-    /// in a scope (`systemd.scope(5)`).
+    /// Another scope (`systemd-run --scope`, the scope of a container engine). Nothing restarts
+    /// a process in a scope (`systemd.scope(5)`).
     Scope,
 }
 
@@ -41,8 +42,8 @@ pub enum Machine<'a> {
     Proxmox(&'a str),
 }
 
-/// What a unit is, by its name as systemd shows it; `of_user` says whether a user's manager
-/// runs it, which has the desktop's applications.
+/// Returns what a unit is, by its name as systemd prints it. `of_user` says whether a user's
+/// manager runs it: that manager runs the applications of the desktop.
 pub fn kind(unit: &str, of_user: bool) -> Kind<'_> {
     if let Some(machine) = machine(unit) {
         return Kind::Machine(machine);
@@ -65,7 +66,8 @@ pub fn kind(unit: &str, of_user: bool) -> Kind<'_> {
     }
 }
 
-/// The tabs of terminals that have a scope each, and the panes of multiplexers.
+/// Returns whether the name is that of a terminal's tab with a scope of its own, or of a pane
+/// of a multiplexer.
 fn is_terminal(name: &str) -> bool {
     const TABS: &[&str] = &[
         "vte-spawn-",
@@ -98,14 +100,15 @@ fn is_terminal(name: &str) -> bool {
     TABS.iter().any(|tab| name.starts_with(tab))
 }
 
-/// Desktops start `app[-LAUNCHER]-ID-RANDOM.scope` and `app-…@RANDOM.service`; the bus starts
-/// `dbus-NAME@N.service` (systemd's DESKTOP_ENVIRONMENTS.md).
+/// Returns whether a desktop started it. Desktops start `app[-LAUNCHER]-ID-RANDOM.scope` and
+/// `app-…@RANDOM.service`; the bus starts `dbus-NAME@N.service` (systemd's
+/// DESKTOP_ENVIRONMENTS.md).
 fn is_application(name: &str) -> bool {
     name.starts_with("app-") || (name.starts_with("dbus-:") && name.contains('@'))
 }
 
-/// An application's name out of its unit's: without what launched it and what makes the unit
-/// unique.
+/// Returns an application's name from its unit's name, without the launcher and without the
+/// part that makes the unit unique.
 fn application(name: &str) -> &str {
     const DESKTOPS: &[&str] =
         &["gnome-", "KDE-", "kde-", "flatpak-", "dbus-", "cinnamon-", "xfce-", "sway-", "uwsm-"];
@@ -123,13 +126,14 @@ fn application(name: &str) -> &str {
     }
 }
 
-/// A pid or a random part.
+/// Returns whether the text is a pid or a random part.
 fn is_unique(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// `machine-qemu\x2d1\x2dweb.scope` (libvirt), `machine-web.scope`, `systemd-nspawn@web.service`
-/// (machined) and `100.scope` in `qemu.slice` (Proxmox VE).
+/// Reads the names of machines: `machine-qemu\x2d1\x2dweb.scope` (libvirt),
+/// `machine-web.scope`, `systemd-nspawn@web.service` (machined) and `100.scope` in `qemu.slice`
+/// (Proxmox VE).
 fn machine(unit: &str) -> Option<Machine<'_>> {
     const DRIVERS: &[&str] = &["qemu", "lxc", "xen", "bhyve", "ch"];
     if let Some(name) = unit.strip_prefix("machine-").and_then(|rest| rest.strip_suffix(".scope")) {
@@ -157,8 +161,8 @@ fn machine(unit: &str) -> Option<Machine<'_>> {
     is_number.then_some(Machine::Proxmox(number))
 }
 
-/// A unit's name with its `\xNN` read, as `systemd-escape --unescape` does; as it stands where
-/// that is no text.
+/// Decodes `\xNN` in a unit's name, as `systemd-escape --unescape` does. Returns the name
+/// unchanged where the result is not text.
 fn unescaped(name: &str) -> Cow<'_, str> {
     if !name.contains("\\x") {
         return Cow::Borrowed(name);

@@ -1,5 +1,5 @@
-//! The values of settings: the file, the environment and the command line use the same text
-//! for each, and it is written as that text.
+//! The values of settings. The file, the environment and the command line use the same text for
+//! each value, and it is printed as that text.
 
 use std::{
     fmt,
@@ -17,7 +17,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 /// The longest time of any setting: a year.
 const LONGEST: Duration = Duration::from_hours(366 * 24);
 
-/// Why a text is not a value.
+/// Why a text is not a valid value.
 #[derive(Debug, thiserror::Error)]
 pub enum ValueError {
     /// Not a number of bytes.
@@ -26,7 +26,7 @@ pub enum ValueError {
         /// The parser's message.
         why: String,
     },
-    /// Not a span of time.
+    /// Not a duration.
     #[error("`{text}` is not a time such as 10s, 250ms or 24h")]
     Time {
         /// The text.
@@ -34,10 +34,10 @@ pub enum ValueError {
         /// The error.
         source: jiff::Error,
     },
-    /// A span of time that is too long.
+    /// A duration that is too long.
     #[error("the time is longer than a year")]
     TooLong,
-    /// A span of time that is negative.
+    /// A duration that is negative.
     #[error("the time is negative")]
     Negative,
     /// A time limit that is too short or too long.
@@ -46,13 +46,13 @@ pub enum ValueError {
         /// The text.
         text: String,
     },
-    /// Neither a time nor a span, or one that no calendar has.
+    /// Neither a time nor a duration, or one that no calendar contains.
     #[error(transparent)]
     Calendar(#[from] jiff::Error),
-    /// Neither a time nor a span.
+    /// Neither a time nor a duration.
     #[error("expected a time, or a span such as 2h or 3 days")]
     Moment {
-        /// Why it is not a span.
+        /// Why it is not a duration.
         source: jiff::Error,
     },
     /// An empty name.
@@ -64,7 +64,7 @@ pub enum ValueError {
     /// Not UTF-8.
     #[error("the value is not UTF-8")]
     NotUtf8,
-    /// It would insert its mark between any two characters.
+    /// The pattern would insert the mark between any two characters.
     #[error("`{text}` matches the empty string")]
     MatchesEmpty {
         /// The text.
@@ -94,11 +94,11 @@ pub enum ValueError {
     },
 }
 
-/// Bytes: `64MiB`.
+/// A number of bytes: `64MiB`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size(pub u64);
 
-/// A span of time: `10s`, `250ms`, `24h`.
+/// A duration: `10s`, `250ms`, `24h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Time(pub Duration);
 
@@ -136,7 +136,7 @@ impl FromStr for Size {
 }
 
 impl fmt::Display for Size {
-    /// In the largest unit without a remainder, so that parsing returns the same value.
+    /// Prints the largest unit without a remainder, so that parsing returns the same value.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const UNITS: [(u64, &str); 4] =
             [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];

@@ -44,7 +44,7 @@ pub enum WaitError {
     Place {
         /// The port.
         port: u16,
-        /// What became of the namespace.
+        /// Why the namespace could not be entered.
         why: NotEntered,
     },
     /// sock_diag returned an error.
@@ -140,8 +140,8 @@ pub async fn wait(
         // Events may arrive faster than they can be processed.
         sleep_until(rested.min(deadline).into()).await;
         let looking = Instant::now();
-        // While there is a listener, the end of a connection is not worth a walk over all
-        // sockets; the slow checks find the rest.
+        // While there is a listener, the end of a connection does not justify a walk over all
+        // sockets. The slow checks find the remaining changes.
         let thorough = pace.wakes(told, looking - now);
         for port in &mut state.ports {
             port.standing = eye.look_again(&port.asked, &port.standing, thorough)?;
@@ -178,7 +178,8 @@ impl<'a> Eye<'a> {
         self.retried(asked, |diag| look::look(diag, records, kernel, asked))
     }
 
-    /// If the listeners alone show that nothing has changed, that is the answer.
+    /// Checks the listeners only, if they alone show that nothing has changed; otherwise all
+    /// sockets.
     fn look_again(
         &mut self,
         asked: &Asked,
@@ -197,9 +198,9 @@ impl<'a> Eye<'a> {
         self.look(asked)
     }
 
-    /// Repeats it on a new socket: an old one may still have a part of a reply. In another
-    /// namespace every socket is new, because the namespace may have been removed by then, and
-    /// all its sockets with it.
+    /// Repeats the check on a new socket, because the old one may still contain part of a
+    /// reply. In another namespace every socket is new: the namespace and all its sockets may
+    /// have been removed by then.
     fn retried(
         &mut self,
         asked: &Asked,

@@ -1,5 +1,5 @@
-//! Prepares both kernel interfaces of the agent: the hooks, and the enricher for what they
-//! report.
+//! Prepares both kernel interfaces of the agent: the hooks, and the enricher for the binds that
+//! they report.
 
 use std::path::Path;
 
@@ -24,14 +24,14 @@ pub struct Watch {
     pub attached: Attached,
     /// The enricher.
     pub enricher: Enricher,
-    /// The host, as events carry it.
+    /// The host, as it is written in events.
     pub host: Host,
     /// The plan.
     pub plan: Plan,
 }
 
 impl Watch {
-    /// Watches all processes' binds on the ports that `wants` is true of.
+    /// Watches the binds of all processes on the ports for which `wants` returns true.
     ///
     /// # Errors
     /// Capabilities are missing, or the kernel rejects the hooks.
@@ -40,11 +40,11 @@ impl Watch {
         Self::open(hooks, |_| Whose::Everybodys, wanted)
     }
 
-    /// Watches the binds of this process's descendants. It must be a child subreaper
-    /// (prctl(2)), so that it stays an ancestor of those whose parents exit.
+    /// Watches the binds of this process's descendants. This process must be a child subreaper
+    /// (prctl(2)), so that it stays an ancestor of the descendants whose parents exit.
     ///
     /// # Errors
-    /// As [`everybody`](Self::everybody).
+    /// The same as those of [`everybody`](Self::everybody).
     pub fn descendants(hooks: Choice, follow: Follow) -> Result<Self, KernelError> {
         Self::open(hooks, Whose::Tree, Wanted { follow, ..Wanted::ALL })
     }
@@ -76,16 +76,16 @@ impl Watch {
     }
 }
 
-/// Checks for the capabilities that watching needs, before anything is done.
+/// Checks for the capabilities that the hooks need, before anything is done.
 ///
 /// # Errors
-/// They are missing.
+/// Capabilities are missing.
 pub fn need_rights() -> Result<(), KernelError> {
     let missing = features::missing_capabilities();
     if missing.is_empty() { Ok(()) } else { Err(KernelError::NotPermitted { missing }) }
 }
 
-/// The kernel's search of open files; without it, /proc is searched.
+/// Returns the kernel's search of open files. Without it, /proc is searched.
 fn or_none(files: Result<KernelFiles, KernelError>) -> Loaded {
     files.map_err(|error| {
         tracing::warn!(

@@ -1,6 +1,6 @@
-//! Removed control groups. A service that cannot bind exits at once, and systemd removes its
-//! group a few milliseconds later. After that, only this map names the unit. Both hook sets
-//! have it.
+//! Records the paths of removed control groups. A service that cannot bind exits at once, and
+//! systemd removes its group a few milliseconds later. After that, only this map names the
+//! unit. Both hook sets contain this program.
 
 use aya_ebpf::{helpers::bpf_snprintf, macros::btf_tracepoint, programs::BtfTracePointContext};
 use portwatch_common::CGROUP_PATH;
@@ -10,13 +10,13 @@ use crate::{
     maps::{GONE_CGROUPS, GONE_OF_USERS, PATH},
 };
 
-/// The id of the cgroup2 hierarchy; group ids are unique within one hierarchy.
+/// The id of the cgroup2 hierarchy. Group ids are unique within one hierarchy.
 const CGROUP2: i32 = 0;
 
 /// The groups that users may create.
 const USERS: &[u8] = b"/user.slice/";
 
-/// In the read-only section, as `bpf_snprintf` (5.13) requires.
+/// It is in the read-only section, as `bpf_snprintf` (5.13) requires.
 #[unsafe(no_mangle)]
 static PLAIN: [u8; 3] = *b"%s\0";
 
@@ -36,7 +36,7 @@ pub fn pw_cgroup_gone(ctx: BtfTracePointContext) -> i32 {
         return 0;
     };
     let mut values = [ctx.arg::<u64>(1)];
-    // SAFETY: the slot is this CPU's own, and the kernel calls this with interrupts off
+    // SAFETY: the slot belongs to this CPU, and the kernel calls this with interrupts disabled
     // (`TRACE_CGROUP_PATH`). The format and its one value are valid for the whole call, and so
     // is the path, which the helper reads without faulting.
     unsafe {

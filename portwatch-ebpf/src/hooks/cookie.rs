@@ -1,5 +1,5 @@
-//! Creates cookies of sockets and their namespaces before they bind: up to Linux 5.11 tracing
-//! programs can read a cookie, and only other program types can create one.
+//! Generates cookies of sockets and of their namespaces before the sockets bind. Up to Linux
+//! 5.11 tracing programs can read a cookie, and only other program types can generate one.
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -8,7 +8,8 @@ use aya_ebpf::{
     programs::SockAddrContext,
 };
 
-/// Any other value from a cgroup program makes the bind fail.
+/// The value that lets the bind continue. Any other value from a cgroup program makes the bind
+/// fail.
 const ALLOW: i32 = 1;
 
 /// match-proto: BPF_CGROUP_RUN_PROG_INET4_BIND in `__inet_bind`.

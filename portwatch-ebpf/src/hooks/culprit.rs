@@ -1,4 +1,4 @@
-//! The blocking socket. The kernel's own conflict check compares it under the lock of the
+//! Finds the blocking socket. The kernel's own conflict check compares it under the lock of the
 //! port's bucket, so what is read here is true at that instant.
 //!
 //! The check iterates over the sockets on the port and ends at the first conflict. So the

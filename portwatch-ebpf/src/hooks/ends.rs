@@ -1,11 +1,11 @@
-//! Processes that exit or start others, for the outcomes of failed binds. Both hook sets have
-//! these.
+//! Reports processes that exit or start others, for the outcomes of failed binds. Both hook
+//! sets contain these programs.
 
 use aya_ebpf::{bindings::task_struct, macros::btf_tracepoint, programs::BtfTracePointContext};
 
 use crate::follow;
 
-/// Runs for each thread that exits, after it was subtracted from the process's threads.
+/// Runs for each exiting thread, after the kernel has subtracted it from the process's threads.
 ///
 /// match-proto: `void (struct task_struct *p)`
 #[btf_tracepoint(function = "sched_process_exit")]

@@ -20,8 +20,8 @@ use crate::{
 };
 
 const EADDRINUSE: i32 = 98;
-/// Limit of the time from the inner function's exit, or from a conflict check, to the exit of
-/// the outer function, even if the task is preempted in between.
+/// Limit of the time from the exit of the inner function, or from a conflict check, to the exit
+/// of the outer function, even if the task is preempted between the two.
 const LONGEST_NS: u64 = 1_000_000_000;
 
 /// match-proto: `int inet_csk_get_port(struct sock *sk, unsigned short snum)`
@@ -42,7 +42,7 @@ pub fn pw_udp6_port(ctx: FExitContext) -> i32 {
     get_port_returned(&ctx)
 }
 
-/// Failure is 1 up to 5.15 and -EADDRINUSE from 6.1 on: anything but 0.
+/// A failure is 1 up to 5.15 and -EADDRINUSE from 6.1 on: anything except 0.
 #[inline(always)]
 fn get_port_returned(ctx: &FExitContext) -> i32 {
     let result: i32 = ctx.arg(2);
@@ -79,16 +79,16 @@ fn get_port_returned(ctx: &FExitContext) -> i32 {
         return 0;
     }
     report::refused(&attempt, &culprit_of(sk, cookie, attempt.port));
-    // If the insert fails, the failed bind is reported twice at worst.
+    // If the insertion fails, the failed bind may be reported twice.
     let reported = Reported { sk: sk as u64, cookie, at_ns: now() };
     let _ = REPORTED.insert(bpf_get_current_pid_tgid(), reported, 0);
     0
 }
 
-/// Returns the last conflict that the check found for this socket on this port. With port 0 it
-/// has checked the whole range, and the last conflict means nothing. An entry remains after a
-/// conflict that did not make the bind fail: by now another socket may have the same address
-/// in memory, or this one may bind another port.
+/// Returns the last conflict that the check found for this socket on this port. With port 0 the
+/// kernel has checked the whole range, and the last conflict means nothing. An entry remains
+/// after a conflict that did not make the bind fail. By now another socket may be at the same
+/// address in memory, or this socket may bind to another port.
 #[inline(always)]
 fn culprit_of(sk: *const Sock, cookie: u64, port: u16) -> Culprit {
     // SAFETY: only this thread writes its own entry, and it is running this program.
@@ -160,8 +160,8 @@ fn bind_returned(ctx: &FExitContext) -> i32 {
     0
 }
 
-/// The head of `sockaddr_in`. A `sockaddr_in6` has its port at the same offset, and its
-/// address beyond what the verifier lets a `sockaddr` pointer reach.
+/// The beginning of `sockaddr_in`. A `sockaddr_in6` has its port at the same offset, but its
+/// address is beyond the bytes that the verifier lets a `sockaddr` pointer reach.
 #[repr(C)]
 struct SockAddr {
     family: u16,

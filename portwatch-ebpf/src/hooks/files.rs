@@ -1,5 +1,5 @@
-//! The processes that have a socket open: walks every task's descriptor table, and outputs
-//! only the wanted sockets.
+//! Finds the processes that have a socket open: walks every task's descriptor table, and
+//! outputs only the wanted sockets.
 
 use aya_ebpf::{
     bindings::{seq_file, task_struct},
@@ -12,12 +12,12 @@ use crate::{
     maps::{SOCKET_OPERATIONS, WANTED},
 };
 
-/// `SOCKFS_MAGIC` (include/uapi/linux/magic.h). Inode numbers are unique only
-/// within one file system.
+/// `SOCKFS_MAGIC` (include/uapi/linux/magic.h). Inode numbers are unique only within one file
+/// system.
 const SOCKFS_MAGIC: u64 = 0x534f_434b;
 
-/// `struct bpf_iter__task_file` (kernel/bpf/task_iter.c): each pointer field is
-/// 8 bytes wide, `fd` is padded to 8.
+/// `struct bpf_iter__task_file` (kernel/bpf/task_iter.c). Each pointer field is 8 bytes wide,
+/// and `fd` is padded to 8 bytes.
 #[repr(C)]
 pub struct TaskFile {
     meta: *const Meta,
@@ -47,8 +47,8 @@ pub extern "C" fn pw_files(context: *const TaskFile) -> i32 {
     let Some(of_sockets) = SOCKET_OPERATIONS.get_ptr_mut(0) else { return 0 };
     // SAFETY: the entry of an array always exists.
     let known = unsafe { *of_sockets };
-    // Most files are no sockets, and reading their inodes costs cache misses
-    // (`sock_alloc_file` gives all sockets the same operations).
+    // Most files are not sockets, and reading their inodes causes cache misses
+    // (`sock_alloc_file` sets the same operations for all sockets).
     if known != 0 && known != operations {
         return 0;
     }
@@ -58,7 +58,7 @@ pub extern "C" fn pw_files(context: *const TaskFile) -> i32 {
         return 0;
     }
     if known == 0 {
-        // SAFETY: as above; every writer writes the same value.
+        // SAFETY: as above. Every writer writes the same value.
         unsafe { *of_sockets = operations };
     }
     let number = load!(inode, inode_number, u64);
@@ -70,8 +70,8 @@ pub extern "C" fn pw_files(context: *const TaskFile) -> i32 {
     0
 }
 
-/// Called as [`pw_files`]. Outputs the unix sockets to which descriptors have been sent that
-/// are not received yet (unix(7), SCM_RIGHTS).
+/// Called like [`pw_files`]. Outputs the unix sockets to which descriptors have been sent that
+/// have not been received yet (unix(7), SCM_RIGHTS).
 ///
 /// match-proto: `struct socket *bpf_sock_from_file(struct file *file)` (5.11),
 /// `struct unix_sock *bpf_skc_to_unix_sock(void *sk)` (5.16)
@@ -83,7 +83,7 @@ pub extern "C" fn pw_in_flight(context: *const TaskFile) -> i32 {
     if task.is_null() || file.is_null() {
         return 0;
     }
-    // SAFETY: `file` is the iterator's, which the verifier knows.
+    // SAFETY: `file` comes from the iterator, and the verifier knows its type.
     let socket = unsafe { bpf_sock_from_file(file.cast_mut().cast()) };
     if socket.is_null() {
         return 0;

@@ -1,5 +1,5 @@
-//! Notifies `portwatch wait` that a socket is about to listen on a port. Loaded alone, with
-//! its own ring.
+//! Notifies `portwatch wait` that a socket is about to listen on a port. It is loaded alone,
+//! with its own ring.
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 

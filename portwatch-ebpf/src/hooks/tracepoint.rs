@@ -1,9 +1,10 @@
 //! The tracepoint set, for kernels that reject function hooks.
 //!
-//! `cgroup/bind4|6` sees the attempt of bind, and the state change CLOSE → LISTEN that of
-//! listen. The result is known when the system call returns. The two are joined by thread. An
-//! attempt that does not belong to the thread's system call is not kept ([`call::is_for`]).
-//! Binds without a system call of their own are missed: io_uring, and the kernel's own.
+//! `cgroup/bind4|6` sees the attempt of a bind, and the state change CLOSE → LISTEN shows the
+//! attempt of a listen. The result is known when the system call returns. The two are joined by
+//! the thread. An attempt that does not belong to the thread's system call is not kept
+//! ([`call::is_for`]). Binds without their own system call are missed: those of io_uring, and
+//! the kernel's own.
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -29,7 +30,8 @@ use crate::{
     tree,
 };
 
-/// Any other value from a cgroup program makes the bind fail.
+/// The value that lets the bind continue. Any other value from a cgroup program makes the bind
+/// fail.
 const ALLOW: i32 = 1;
 const EADDRINUSE: i64 = 98;
 const IPPROTO_TCP: u32 = 6;
@@ -64,7 +66,7 @@ pub fn pw_bind6(ctx: SockAddrContext) -> i32 {
     ALLOW
 }
 
-/// What both families have in common.
+/// Returns the attempt of a bind, for both families.
 #[inline(always)]
 fn asked(ctx: &SockAddrContext, user: &bpf_sock_addr) -> Attempt {
     let mut attempt = sock::empty();
@@ -79,7 +81,7 @@ fn asked(ctx: &SockAddrContext, user: &bpf_sock_addr) -> Attempt {
     attempt
 }
 
-/// Adds the socket's options and stores the attempt under the thread's id.
+/// Adds the socket's options, and stores the attempt under the thread's id.
 #[inline(always)]
 fn remember(ctx: &SockAddrContext, user: &bpf_sock_addr, mut attempt: Attempt) {
     // SAFETY: `sk` is the context's socket pointer. The casts return a BTF pointer or null,
@@ -95,7 +97,7 @@ fn remember(ctx: &SockAddrContext, user: &bpf_sock_addr, mut attempt: Attempt) {
         }
     };
     if sk.is_null() {
-        // An IPv4 UDP socket has no such cast; its options are read by `bpf_getsockopt`.
+        // An IPv4 UDP socket has no such cast, so its options are read by `bpf_getsockopt`.
         reuse_by_getsockopt(ctx, &mut attempt);
     } else {
         let family = attempt.family;
@@ -123,7 +125,7 @@ fn reuse_by_getsockopt(ctx: &SockAddrContext, attempt: &mut Attempt) {
     }
 }
 
-/// A boolean socket option; `None` if this kernel does not allow reading it.
+/// Returns a boolean socket option, or `None` if this kernel does not allow reading it.
 #[inline(always)]
 fn is_set(ctx: &SockAddrContext, option: i32) -> Option<bool> {
     let mut value = 0i32;
@@ -139,8 +141,8 @@ fn store(attempt: &Attempt) {
         return;
     }
     let thread = bpf_get_current_pid_tgid();
-    // A thread's entry is kept for its next attempt: a write to it costs a fifth of inserting
-    // and removing a map entry.
+    // The entry of a thread is kept for its next attempt: a write to it costs a fifth of the
+    // insertion and removal of a map entry.
     if let Some(place) = ATTEMPTS.get_ptr_mut(thread) {
         // SAFETY: only this thread writes its own entry, and it is running this program.
         unsafe {
@@ -155,8 +157,8 @@ fn store(attempt: &Attempt) {
     }
 }
 
-/// `listen(2)` gets the port once more: `inet_csk_listen_start` sets LISTEN first and then
-/// calls `get_port`.
+/// Records the attempt of a listen. `listen(2)` gets the port once more:
+/// `inet_csk_listen_start` sets LISTEN first and then calls `get_port`.
 ///
 /// match-proto: `void (const struct sock *sk, const int old, const int new)`
 #[btf_tracepoint(function = "inet_sock_set_state")]
@@ -183,9 +185,9 @@ pub fn pw_sys_exit(ctx: BtfTracePointContext) -> i32 {
     exited(&ctx, Turn::First)
 }
 
-/// The same again, for kernels that preempt programs here (from 7.2 on): while a task
-/// waits in the middle of a program, the kernel skips that program for every other
-/// task of the processor (`bpf_prog_get_recursion_context`, include/linux/bpf.h).
+/// The same program again, for kernels that preempt programs here (from 7.2 on). While a task
+/// waits in the middle of a program, the kernel skips that program for every other task on the
+/// processor (`bpf_prog_get_recursion_context`, include/linux/bpf.h).
 ///
 /// match-proto: `void (struct pt_regs *regs, long ret)`
 #[btf_tracepoint(function = "sys_exit")]
@@ -197,8 +199,8 @@ pub fn pw_sys_exit_again(ctx: BtfTracePointContext) -> i32 {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Turn {
     First,
-    /// Runs if the first was skipped. Attempts that the first has processed are no longer in
-    /// the map. Only the first counts failures without an attempt.
+    /// Runs if the first program was skipped. Attempts that the first program has processed are
+    /// no longer in the map. Only the first program counts failures without an attempt.
     Second,
 }
 
@@ -249,7 +251,7 @@ fn finish(ctx: &BtfTracePointContext, regs: *const Regs, turn: Turn) {
 #[inline(always)]
 fn missing(ctx: &BtfTracePointContext, regs: *const Regs, asked: u8) {
     let family = if asked == stage::BIND { requested_family(regs) } else { AF_INET };
-    // Other families return EADDRINUSE for reasons of their own.
+    // Other families return EADDRINUSE for other reasons.
     if family != AF_INET && family != AF_INET6 {
         return;
     }
@@ -261,9 +263,9 @@ fn missing(ctx: &BtfTracePointContext, regs: *const Regs, asked: u8) {
     }
 }
 
-/// Where an attempt could not be tied to the call when it was made (up to Linux 5.14), an
-/// attempt of the kernel's own during another call may remain. It is not this call's if the
-/// address family differs.
+/// Returns whether an attempt belongs to this call. Where an attempt could not be assigned to
+/// the call when it was made (up to Linux 5.14), an attempt that the kernel itself made during
+/// another call may remain. It does not belong to this call if the address family differs.
 #[inline(always)]
 fn is_this_calls(attempt: &Attempt, regs: *const Regs) -> bool {
     if offset!(helpers) & helper::TASK_REGS != 0 || attempt.stage == stage::LISTEN {
@@ -273,12 +275,13 @@ fn is_this_calls(attempt: &Attempt, regs: *const Regs) -> bool {
     family == 0 || family == attempt.family
 }
 
-/// Returns this thread's attempt; its stage is neither bind nor listen if there is none. The
+/// Returns this thread's attempt. If there is none, its stage is neither bind nor listen. The
 /// attempt ends here on success too, so that a later failure of another kind (AF_UNIX) cannot
 /// find it.
 #[inline(always)]
 fn take(regs: *const Regs, turn: Turn) -> Attempt {
-    // Until the next call has ended, an attempt of an io_uring would look like that call's.
+    // Until the next call has ended, an attempt of an io_uring would look like an attempt of
+    // that call.
     let unprovable = offset!(helpers) & helper::TASK_REGS != 0 && call::has_no_result(regs);
     let next = if unprovable { stage::UNPROVABLE } else { stage::NONE };
     let thread = bpf_get_current_pid_tgid();
@@ -296,7 +299,7 @@ fn take(regs: *const Regs, turn: Turn) -> Attempt {
     // SAFETY: only this thread writes its own entry, and it is running this program.
     unsafe {
         let attempt = *place;
-        // The second does not touch what the first has left for the next call.
+        // The second program does not change what the first has left for the next call.
         if turn == Turn::First || matches!(attempt.stage, stage::BIND | stage::LISTEN) {
             (*place).stage = next;
         }
@@ -304,7 +307,7 @@ fn take(regs: *const Regs, turn: Turn) -> Attempt {
     }
 }
 
-/// The family in the caller's `sockaddr`; 0 where it cannot be read.
+/// Returns the family in the caller's `sockaddr`, or 0 where it cannot be read.
 #[inline(always)]
 fn requested_family(regs: *const Regs) -> u16 {
     if offset!(helpers) & helper::READ_USER == 0 {
@@ -322,8 +325,8 @@ fn requested_family(regs: *const Regs) -> u16 {
     .unwrap_or(0)
 }
 
-/// The inode of the current task's namespace, if its cookie is the socket's: a
-/// socket may be older than the task's move to another namespace.
+/// Returns the inode of the current task's namespace, if its cookie is the socket's. The socket
+/// may be older than the task's move to another namespace.
 #[inline(always)]
 fn inode_of_own_netns(cookie: u64) -> u32 {
     if offset!(helpers) & helper::CURRENT_TASK_BTF == 0 {

@@ -82,7 +82,7 @@ struct Report {
     capabilities: Vec<Capability>,
     missing_capabilities: Vec<&'static str>,
     unnamed_without: Vec<&'static str>,
-    /// Each hook set by its name.
+    /// Each hook set, by its name.
     #[serde(flatten)]
     sets: BTreeMap<&'static str, Answer>,
     hooks: Option<&'static str>,
@@ -160,7 +160,7 @@ fn sets(answer: impl Fn(HookSet) -> Answer) -> BTreeMap<&'static str, Answer> {
     HookSet::VARIANTS.iter().map(|&set| (set.into(), answer(set))).collect()
 }
 
-/// The kernel's own search of open files.
+/// Probes the kernel's own search of open files.
 fn open_files(types: &KernelTypes) -> Source {
     let found = match KernelFiles::open(types) {
         Ok(_) => (State::Ready, "the kernel searches all tables of open files".to_owned()),
@@ -184,7 +184,7 @@ fn chain(error: &impl std::error::Error) -> String {
     text
 }
 
-/// One line for each fact.
+/// Returns one line for each fact.
 fn text(report: &Report) -> String {
     let mut out = String::new();
     let mut row = |label: &str, text: &str| {

@@ -12,7 +12,7 @@ use crate::{
 /// Why a verb ends early. Only an error with a hint can become one.
 #[derive(Debug)]
 pub enum Failure {
-    /// The output's reader has closed it, so there is nothing to report.
+    /// The reader of the output has closed it, so there is nothing to report.
     Unread,
     /// Something failed.
     Failed {
@@ -32,7 +32,7 @@ impl<E: Advised> From<E> for Failure {
 }
 
 impl fmt::Display for Failure {
-    /// On one line.
+    /// Prints the error on one line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unread => f.write_str("the reader of the results closed the pipe"),
@@ -57,19 +57,19 @@ pub enum UsageError {
     /// There is no input: stdin is a terminal.
     #[error("nothing to read")]
     NothingToRead,
-    /// Limits of a capture without a capture.
+    /// Limits of a capture are set, but no capture.
     #[error("`{0}` limits a capture, but there is no capture")]
     NothingToLimit(&'static str),
-    /// A secret might be shown.
+    /// A pattern for secrets is invalid, so a secret might be printed.
     #[error("PORTWATCH_REDACT: {0}")]
     NotRedacted(ValueError),
-    /// A time is none.
+    /// A time is invalid.
     #[error("PORTWATCH_OUTCOME_WINDOW: {0}")]
     NoWindow(ValueError),
-    /// A difference has only other formats.
+    /// A difference has only other output formats.
     #[error("--diff cannot print {0}")]
     NoDiffAs(Kind),
-    /// There is no command.
+    /// The command is missing.
     #[error("no command given")]
     NoCommand,
 }
@@ -98,7 +98,7 @@ impl Advised for UsageError {
 /// An error in the input.
 #[derive(Debug, thiserror::Error)]
 pub enum InputError {
-    /// All others were read.
+    /// Some lines are not records. All other lines were read.
     #[error("{0} lines could not be read")]
     BadLines(u64),
 }
@@ -135,7 +135,7 @@ impl Advised for NetnsError {
     }
 }
 
-/// The operating system rejects something that a verb needs.
+/// The operating system has rejected a request of a verb.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to {step}")]
 pub struct SystemError {
@@ -171,7 +171,7 @@ impl Advised for ResultError {
 }
 
 /// Returns the failure for a result that cannot be written: `Unread` if the reader has closed
-/// it.
+/// the output.
 pub fn unwritten(error: impl Into<io::Error>) -> Failure {
     let source = error.into();
     match source.kind() {
@@ -180,8 +180,8 @@ pub fn unwritten(error: impl Into<io::Error>) -> Failure {
     }
 }
 
-/// Returns the exit code of a verb that has only its result left to write. The exit code is
-/// the answer, so it stays the same if the reader has closed the output.
+/// Returns the exit code of a verb that only has to write its result. The exit code is the
+/// answer, so it stays the same if the reader has closed the output.
 pub fn ended(code: impl Into<ExitCode>, written: io::Result<()>) -> Result<ExitCode, Failure> {
     match written.map_err(unwritten) {
         Ok(()) | Err(Failure::Unread) => Ok(code.into()),

@@ -93,7 +93,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
 
 async fn starts(args: &Args, redaction: &Redaction) -> Result<ExitCode, Failure> {
     let signals = Signals::hold_back().map_err(SystemError::at("read signals"))?;
-    // Its thread blocks the signals too.
+    // The thread that this starts blocks the signals too.
     talk::start();
     set_child_subreaper(Some(getpid())).map_err(SystemError::at("become a child subreaper"))?;
     let locked_memory = getrlimit(Resource::Memlock);
@@ -108,7 +108,7 @@ async fn starts(args: &Args, redaction: &Redaction) -> Result<ExitCode, Failure>
     Ok(watched(args, redaction, &signals, &locked_memory, &refused, wait).await?.into())
 }
 
-/// Starts the command and watches its binds, unless an end arrives before.
+/// Starts the command and watches its binds, unless a signal arrives before that.
 async fn watched(
     args: &Args,
     redaction: &Redaction,
@@ -144,12 +144,12 @@ async fn watched(
         if let Some(end) = before().await? {
             return Ok::<_, Failure>(end);
         }
-        // Signals until now have not reached the command, and never will.
+        // Signals that arrived before this point have not reached the command, and never will.
         if let Some(end) = ended_by(signals)? {
             return Ok(end);
         }
         say("portwatch: ready");
-        // Before the command's own output.
+        // These messages come before the command's own output.
         talk::settle();
         let (program, arguments) = args.command.split_first().ok_or(UsageError::NoCommand)?;
         let child = Child::start(program, arguments, signals, *locked_memory)?;
@@ -162,7 +162,7 @@ async fn watched(
     Ok(end)
 }
 
-/// Why the command may have seen EADDRINUSE although no event says so.
+/// Returns why the command may have seen EADDRINUSE although no event says so.
 fn answered_by_others(count: u64) -> String {
     let calls = match count {
         1 => "1 bind or listen of the command".to_owned(),
@@ -174,8 +174,8 @@ fn answered_by_others(count: u64) -> String {
     )
 }
 
-/// Waits until the ports are free. Returns the end if they do not become free, or if a signal
-/// ends the wait.
+/// Waits until the ports are free. Returns how to end if they do not become free, or if a
+/// signal ends the wait.
 async fn hold(
     asked: &[Asked],
     timeout: SignedDuration,
@@ -222,7 +222,7 @@ async fn hold(
     }
 }
 
-/// `tcp 127.0.0.1:8080`.
+/// Returns a text like `tcp 127.0.0.1:8080`.
 fn name(asked: &Asked) -> String {
     match asked {
         Asked::FreeAgain(failed) => words::target(&failed.failure).to_string(),
@@ -230,7 +230,7 @@ fn name(asked: &Asked) -> String {
     }
 }
 
-/// Returns the end for a signal that would have ended the command, had it been running.
+/// Returns how to end, if a signal has arrived that would have ended a running command.
 fn ended_by(signals: &Signals) -> Result<Option<End>, Failure> {
     while let Some(received) = signals.pending().map_err(SystemError::at("read signals"))? {
         if received.ends() {

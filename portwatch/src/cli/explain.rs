@@ -29,8 +29,8 @@ use crate::{
 
 /// Time limit for one port in one namespace.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Network namespaces that are searched; each is an open file, and by default a process may
-/// have 1,024.
+/// The most network namespaces that are searched. Each is an open file, and by default a
+/// process may have 1,024 open files.
 const MOST_NETNS: usize = 512;
 
 /// Examples.
@@ -112,7 +112,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     for place in &places {
         let netns = match enricher.enter(place) {
             Ok(netns) => netns,
-            // A namespace may have been removed meanwhile.
+            // A namespace may have been removed in the meantime.
             Err(error) if everywhere => {
                 say(format_args!("portwatch: cannot enter a network namespace: {error}"));
                 continue;
@@ -125,7 +125,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         for target in &targets {
             let device = match device(&enricher, place, target) {
                 Ok(device) => device,
-                // Many namespaces have no interface of that name.
+                // Many namespaces do not contain an interface with that name.
                 Err(error) if everywhere => {
                     without = Some(error);
                     continue;
@@ -157,8 +157,8 @@ fn device(
     Ok(Some(interface.find(&*socket)?))
 }
 
-/// Keeps the namespaces in which a port is in use; the agent's own, which comes first, if
-/// there is none.
+/// Keeps the answers for namespaces in which a port is in use, and for each port the first
+/// answer, which is that of the agent's own namespace.
 fn leave_out_nothing_to_say(answers: &mut Vec<Explanation>) {
     let mut told = Vec::new();
     answers.retain(|answer| {
@@ -180,7 +180,7 @@ fn tell(form: Form, answers: &[Explanation], engines: &[Engine]) -> io::Result<(
     }
 }
 
-/// Held takes precedence over unknown.
+/// Returns the exit code. A blocked bind takes precedence over an unknown result.
 fn code(answers: &[Explanation]) -> ExitCode {
     match answers.iter().map(Explanation::outcome).max() {
         Some(Outcome::Refused) => ExitCode::from(3),
@@ -189,7 +189,7 @@ fn code(answers: &[Explanation]) -> ExitCode {
     }
 }
 
-/// Opens the namespace of a process, by its pid; of a name; or a file.
+/// Opens the namespace of a process, by its pid, or a namespace by its name or file.
 fn named(place: &str) -> Result<NetnsRef, NetnsError> {
     let path = if place.bytes().all(|byte| byte.is_ascii_digit()) {
         PathBuf::from("/proc").join(place).join("ns/net")

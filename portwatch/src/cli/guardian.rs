@@ -12,7 +12,7 @@ pub struct Args {
     pid: u32,
 }
 
-/// Waits until that process has exited.
+/// Waits until the guarded process has exited.
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     guardian::guard(args.pid);
     Ok(ExitCode::SUCCESS)

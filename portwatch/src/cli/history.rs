@@ -40,7 +40,7 @@ enum Format {
     Markdown,
 }
 
-/// Reads all input, then prints the result.
+/// Reads all input, and then prints the result.
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let history = std::cell::RefCell::new(History::default());
     let tally = args.input.read(

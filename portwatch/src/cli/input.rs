@@ -65,7 +65,7 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Returns the exit code. Lines that are not records are an error, reported after
+    /// Returns the exit code. Lines that are not records are an error, which is reported after
     /// everything else was read.
     pub fn end(&self) -> Result<ExitCode, Failure> {
         match self.bad {
@@ -76,9 +76,9 @@ impl Tally {
 }
 
 impl Input {
-    /// Passes each matching event, diagnosed again, to `event`, and their outcomes or, without
-    /// a filter, all other records to `other`. Lines that are not records are reported on
-    /// stderr.
+    /// Passes each matching event, diagnosed again, to `event`. Passes the outcomes of these
+    /// events to `other`, or all other records if there is no filter. Lines that are not
+    /// records are reported on stderr.
     pub fn read(
         &self,
         mut event: impl FnMut(&Again) -> Result<(), Failure>,
@@ -168,7 +168,7 @@ impl Input {
     }
 }
 
-/// The ids of the last events that were wanted: their outcomes follow soon.
+/// The ids of the last events that matched. Their outcomes follow soon.
 #[derive(Default)]
 struct Recent {
     ids: HashSet<Arc<str>>,
@@ -194,7 +194,7 @@ impl Recent {
     }
 }
 
-/// Reports each of the first few bad lines, and finally their number.
+/// Reports each of the first few bad lines, and at the end their number.
 fn tell(bad: &BadLine, torn: bool, tally: &mut Tally, bar: Option<&ProgressBar>) {
     const MOST: u64 = 20;
     let say = |text: String| match bar {
@@ -213,7 +213,7 @@ fn tell(bad: &BadLine, torn: bool, tally: &mut Tally, bar: Option<&ProgressBar>)
     }
 }
 
-/// A progress bar, on a terminal and for input of known size.
+/// Returns a progress bar, if stderr is a terminal and the input has a known size.
 fn progress(bytes: u64) -> Option<ProgressBar> {
     const WORTH_IT: u64 = 16 * 1024 * 1024;
     if bytes < WORTH_IT || !Stream::Stderr.is_terminal() || Stream::Stdout.is_terminal() {

@@ -56,7 +56,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     tally.end()
 }
 
-/// The fast path: unchanged bytes are copied.
+/// Copies unchanged bytes, which is the fast path.
 fn json(input: &Input) -> Result<Tally, Failure> {
     const BUFFER: usize = 256 * 1024;
     let out = std::cell::RefCell::new(BufWriter::with_capacity(BUFFER, Stream::Stdout));

@@ -68,7 +68,8 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         port: &|port| tuning.filter.wants_port(port),
     };
     let watch = Watch::everybody(args.hooks.choice, wanted)?;
-    // Threads started from now on have few capabilities, so none is started before.
+    // Threads that are started from now on have few capabilities, so no thread is started
+    // before this.
     rights::give_away().map_err(SystemError::at("drop capabilities"))?;
     let (sinks, out) = (settings.sinks(), Stream::Stdout);
     let sinks = sinks.iter().map(|sink| sink.open(out, out.colour())).collect::<Result<_, _>>()?;
@@ -108,7 +109,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Serves metrics if they are enabled, and ends only by an error.
+/// Serves metrics if they are enabled. Ends only with an error.
 async fn serve(server: Option<Server>, metrics: &Arc<Metrics>) -> Result<(), Failure> {
     match server {
         Some(server) => match server.serve(Arc::clone(metrics)).await? {},
@@ -174,8 +175,8 @@ fn tuning(settings: &Settings) -> Tuning {
     }
 }
 
-/// The kernel side only counts some failed binds. They are reported at the end of a window, so
-/// there must be one.
+/// Returns whether the kernel side only counts some failed binds. These are reported at the end
+/// of a window, so there must be a window.
 fn limit(settings: &Settings) -> SourceLimit {
     match settings.storm_window.0.is_zero() {
         true => SourceLimit::Unlimited,

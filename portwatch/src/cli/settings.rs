@@ -14,7 +14,7 @@ use crate::{
     values::{Pattern, ValueError},
 };
 
-/// The key of tables.
+/// The key of the tables.
 const SINK: &str = "sink";
 
 /// Options of `run` and of `config show`.
@@ -60,11 +60,12 @@ impl Given {
     }
 }
 
-/// Returns what is redacted in command lines, for verbs without other settings: from the
-/// environment, or else from the file. Must be called before anything is printed or started.
+/// Returns what is redacted in command lines, for verbs that have no other settings: from the
+/// environment, otherwise from the file. It must be called before anything is printed or
+/// started.
 ///
 /// # Errors
-/// One of them is invalid, so a secret might be shown.
+/// One of them is invalid, so a secret might be printed.
 pub fn redaction() -> Result<Redaction, Failure> {
     let named = std::env::var_os("PORTWATCH_CONFIG").filter(|path| !path.is_empty());
     let (file, _) = file::read(named.map(PathBuf::from).as_deref())?;
@@ -73,11 +74,11 @@ pub fn redaction() -> Result<Redaction, Failure> {
     Ok(Settings::from(said.over(file)).redaction())
 }
 
-/// Returns how long outcomes are waited for where there are no options for it: by the
+/// Returns how long to wait for outcomes, for verbs that have no option for it: from the
 /// environment and the file.
 ///
 /// # Errors
-/// The file cannot be read, or the time is none.
+/// The file cannot be read, or the time is invalid.
 pub fn outcome_window() -> Result<Duration, Failure> {
     let named = std::env::var_os("PORTWATCH_CONFIG").filter(|path| !path.is_empty());
     let (file, _) = file::read(named.map(PathBuf::from).as_deref())?;
@@ -99,7 +100,7 @@ impl Configured {
     /// sink that has one.
     ///
     /// # Errors
-    /// A value cannot be written as TOML; none is known.
+    /// A value cannot be written as TOML. No such value is known.
     pub fn show(&self, given: &ArgMatches) -> Result<String, serde_json::Error> {
         let file = fields(&self.file)?;
         let from = |key: &str| match given.value_source(&key.replace('-', "_")) {
@@ -111,7 +112,7 @@ impl Configured {
         let line = |(key, value): (String, Value)| {
             let said = match value {
                 Value::Null => format!("# {key} is not set"),
-                // Texts, numbers and lists of them are written alike in both.
+                // Texts, numbers and lists of them have the same form in JSON and in TOML.
                 value => format!("{key} = {value}"),
             };
             format!("{said:<40} # {}\n", from(&key))
@@ -119,7 +120,7 @@ impl Configured {
         let mut keys = fields(&self.settings)?;
         keys.remove(SINK);
         let mut text: String = keys.into_iter().map(line).collect();
-        // After a table's head all keys belong to it.
+        // All keys after the header of a table belong to that table.
         for sink in &self.settings.sink {
             let head = format!("[[{SINK}]]");
             text += &format!("\n{head:<40} # file\n");

@@ -1,10 +1,10 @@
 //! The process's two streams, and the only code that writes to them: results go to stdout,
 //! messages go to stderr.
 //!
-//! Results matter: if the reader closes them, the program ends quietly, and any other failure
-//! is an error. Messages do not: what cannot be written at once is dropped, because neither a
-//! closed pipe nor a stuck reader may block the program. Messages are plain text, and texts of
-//! others in them are escaped.
+//! Results are required: if the reader closes stdout, the program ends quietly, and any other
+//! failure is an error. Messages are optional: what cannot be written at once is dropped,
+//! because neither a closed pipe nor a stuck reader may block the program. Messages are plain
+//! text, and texts from outside are escaped in them.
 
 use std::{
     fmt::Display,
@@ -27,23 +27,24 @@ mod drawn;
 
 pub use drawn::progress;
 
-/// How long a message to a person waits for a slow reader.
+/// How long a message to a user waits for a slow reader.
 const PATIENCE: Duration = Duration::from_millis(100);
-/// The bytes that a pipe takes atomically (PIPE_BUF), and has space for when it is writable.
+/// The number of bytes that a pipe accepts atomically (PIPE_BUF), and for which it has space
+/// when it is writable.
 const PIECE: usize = 4096;
 
-/// One of the two, unbuffered: a write has taken effect when it returns.
+/// One of the two streams, unbuffered: a write has taken effect when it returns.
 #[derive(Clone, Copy, Debug)]
 pub enum Stream {
     /// Results.
     Stdout,
-    /// Events of `exec`, whose stdout is the command's.
+    /// Events of `exec`. Its stdout is that of the command.
     Stderr,
 }
 
 impl Stream {
-    /// Returns whether it takes colours: a terminal that supports them, unless NO_COLOR is
-    /// set; anything if CLICOLOR_FORCE is set.
+    /// Returns whether it can show colours: on a terminal that supports them, unless NO_COLOR
+    /// is set, and always if CLICOLOR_FORCE is set.
     #[expect(clippy::disallowed_methods, reason = "this is the layer")]
     pub fn colour(self) -> ColorChoice {
         match self {
@@ -58,23 +59,24 @@ impl Stream {
     }
 }
 
-/// Waits until it can be written. Returns whether it can.
+/// Waits until the stream can be written. Returns whether it can.
 fn is_ready(stream: BorrowedFd<'_>, patience: Option<Duration>) -> bool {
     let timeout = patience.and_then(|patience| Timespec::try_from(patience).ok());
     let mut ready = [PollFd::from_borrowed_fd(stream, PollFlags::OUT)];
     retry_on_intr(|| poll(&mut ready, timeout.as_ref())).is_ok_and(|count| count > 0)
 }
 
-/// The output of messages: stderr's terminal, opened again, or stderr.
+/// Returns the output of messages: the terminal of stderr, opened again, or stderr.
 fn talked_to() -> BorrowedFd<'static> {
     static TERMINAL: OnceLock<Option<OwnedFd>> = OnceLock::new();
     let stderr = rustix::stdio::stderr();
     TERMINAL.get_or_init(|| opened_again(stderr)).as_ref().map_or(stderr, AsFd::as_fd)
 }
 
-/// Opens the terminal again. A terminal reports that it is writable, and still blocks a write
-/// for which it has too little space. The newly opened one is nonblocking, and processes that
-/// share the first do not notice. `None` if it is no terminal, or cannot be opened.
+/// Opens the terminal again. A terminal reports that it is writable, but still blocks a write
+/// for which it has too little space. The newly opened descriptor is nonblocking, and processes
+/// that share the first one are not affected. Returns `None` if it is not a terminal, or cannot
+/// be opened.
 fn opened_again(stream: BorrowedFd<'_>) -> Option<OwnedFd> {
     let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let path = format!("/proc/self/fd/{}", stream.as_raw_fd());
@@ -92,7 +94,7 @@ impl AsFd for Stream {
 }
 
 impl Write for Stream {
-    /// Waits if another program that shares the terminal has made it nonblocking.
+    /// Waits, if another program that shares the terminal has made it nonblocking.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             match retry_on_intr(|| rustix::io::write(&self, bytes)) {
@@ -117,12 +119,12 @@ pub fn result(text: &str) -> io::Result<()> {
     Stream::Stdout.write_all(text.as_bytes())
 }
 
-/// Prints one or several lines to the person who started the program.
+/// Prints one or several lines to the user who started the program.
 pub fn say(text: impl Display) {
     talk(&text.to_string(), PATIENCE);
 }
 
-/// The output of log lines: it never blocks, because any thread may write one.
+/// The output of log lines. It never blocks, because any thread may write a line.
 #[derive(Clone, Copy, Debug)]
 pub struct Log;
 
@@ -137,7 +139,7 @@ impl Write for Log {
     }
 }
 
-/// Writes what stderr takes within `patience`, and drops the rest.
+/// Writes as much as stderr accepts within `patience`, and drops the rest.
 fn talk(text: &str, patience: Duration) {
     let text: String = text.lines().flat_map(|line| [printable(line), "\n".into()]).collect();
     if talk::takes(text.as_bytes()) {
@@ -146,7 +148,7 @@ fn talk(text: &str, patience: Duration) {
     put(talked_to(), text.as_bytes(), patience);
 }
 
-/// Writes what a stream takes within `patience`, and drops the rest.
+/// Writes as much as a stream accepts within `patience`, and drops the rest.
 fn put(stream: BorrowedFd<'_>, text: &[u8], patience: Duration) {
     let deadline = Instant::now() + patience;
     let mut rest = text;

@@ -13,7 +13,7 @@ use crate::{
     evidence::{Device, Protocol},
 };
 
-/// Where services have their names (services(5)).
+/// The file with the names of services (services(5)).
 const SERVICES: &str = "/etc/services";
 
 /// An interface as the user named it. Its index depends on the network namespace.
@@ -29,7 +29,7 @@ impl Interface {
     /// Finds the interface in the namespace of `socket`.
     ///
     /// # Errors
-    /// There is none.
+    /// There is no such interface.
     pub fn find(&self, socket: &dyn DiagSocket) -> Result<Device, TargetError> {
         let index = match self {
             Self::Index(index) => Some(*index),
@@ -50,7 +50,7 @@ impl Display for Interface {
     }
 }
 
-/// A port, with an address or without.
+/// A port, with or without an address.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Target {
     /// The address; `None` if only a port was named.
@@ -74,7 +74,7 @@ impl Display for Target {
     }
 }
 
-/// Why a text is no target.
+/// Why a text is not a target.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TargetError {
     /// Port 0 requests any free port.
@@ -91,19 +91,19 @@ pub enum TargetError {
         /// The protocol.
         protocol: &'static str,
     },
-    /// An address without a port.
+    /// An address has no port.
     #[error("no port in `{0}`")]
     NoPort(String),
-    /// An IPv6 address without brackets: its end is ambiguous.
+    /// An IPv6 address has no brackets, so its end is ambiguous.
     #[error("the IPv6 address in `{0}` has no brackets")]
     NoBrackets(String),
-    /// Not a possible name or index of an interface.
+    /// The text cannot be the name or the index of an interface.
     #[error("no valid interface after the % in `{0}`")]
     BadInterface(String),
     /// No interface has that name or index.
     #[error("no network interface `{0}` in this network namespace")]
     NoInterface(Interface),
-    /// A host name, or not an address at all.
+    /// The text is a host name, or not an address at all.
     #[error("`{0}` is not an IP address")]
     NoAddress(String),
 }
@@ -135,10 +135,10 @@ impl Advised for TargetError {
     }
 }
 
-/// Parses each of `texts`; service names are looked up by `protocol` in services(5).
+/// Parses each of `texts`. Names of services are looked up for `protocol` in services(5).
 ///
 /// # Errors
-/// The first that is invalid.
+/// The error of the first text that is invalid.
 pub fn targets(texts: &[String], protocol: Protocol) -> Result<Vec<Target>, TargetError> {
     // Read only if a target is not a number.
     let services = std::cell::OnceCell::new();
@@ -213,7 +213,7 @@ fn split(text: &str) -> Result<(Option<IpAddr>, Option<Interface>, &str), Target
     }
 }
 
-/// Splits `fe80::1%lo`; a name must be valid for the kernel (`dev_valid_name`).
+/// Splits `fe80::1%lo`. A name must be valid for the kernel (`dev_valid_name`).
 fn scoped<'a>(place: &'a str, text: &str) -> Result<(&'a str, Option<Interface>), TargetError> {
     const LONGEST: usize = 15;
     let Some((address, name)) = place.split_once('%') else { return Ok((place, None)) };
@@ -229,8 +229,8 @@ fn scoped<'a>(place: &'a str, text: &str) -> Result<(&'a str, Option<Interface>)
     Ok((address, Some(interface)))
 }
 
-/// The port of a service by its name or an alias, in services(5)' form:
-/// `http 80/tcp www # WorldWideWeb`.
+/// Returns the port of a service, by its name or an alias, from a text in the format of
+/// services(5): `http 80/tcp www # WorldWideWeb`.
 fn service(services: &str, wanted: &str, protocol: &str) -> Option<u16> {
     services.lines().find_map(|line| {
         let line = line.split('#').next()?;

@@ -92,7 +92,7 @@ stderr, the result to stdout.
 Exit codes: 0 condition met, 3 timed out, 1 the tool failed, 2 bad usage,
 130 interrupted.";
 
-/// Waits, then prints the result.
+/// Waits, and then prints the result.
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let host = Host::current();
     let asked = args.asked(&host)?;
@@ -100,7 +100,8 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         .enable_all()
         .build()
         .map_err(SystemError::at("start the runtime"))?;
-    // Before any output, so that a reader of the output can interrupt the program at once.
+    // This comes before any output, so that a reader of the output can interrupt the program at
+    // once.
     let mut interrupt = {
         let _inside = runtime.enter();
         signal(SignalKind::interrupt()).map_err(SystemError::at("watch for SIGINT"))?
@@ -137,7 +138,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     }
 }
 
-/// The shells' convention: 128 plus the signal's number.
+/// The exit code by the convention of shells: 128 plus the signal's number.
 const INTERRUPTED: u8 = 130;
 
 impl Args {
@@ -177,12 +178,12 @@ impl Args {
     }
 }
 
-/// A shorter wait is not mentioned.
+/// A shorter wait is not printed.
 const WORTH_TELLING: Duration = Duration::from_millis(50);
 const GOOD: Style = AnsiColor::Green.on_default().bold();
 const BAD: Style = AnsiColor::Red.on_default().bold();
 
-/// `tcp *:8080 is held after 3.2 s: LISTEN 0.0.0.0:8080 (inode 7)`.
+/// Prints a line like `tcp *:8080 is held after 3.2 s: LISTEN 0.0.0.0:8080 (inode 7)`.
 fn human(port: &Port, line: &Line, out: &mut impl Write) -> io::Result<()> {
     let style = if port.standing.met { GOOD } else { BAD };
     write!(out, "{} {style}{}{style:#}", name(port), verdict(port))?;
@@ -197,7 +198,7 @@ fn human(port: &Port, line: &Line, out: &mut impl Write) -> io::Result<()> {
     line.notes.iter().try_for_each(|note| writeln!(out, "  note: {note}"))
 }
 
-/// `tcp *:8080`.
+/// Returns a text like `tcp *:8080`.
 fn name(Port { asked, .. }: &Port) -> String {
     let (address, device) = asked.place();
     let interface = device
@@ -216,12 +217,12 @@ fn verdict(port: &Port) -> &'static str {
     }
 }
 
-/// `3.2 s`.
+/// Returns a text like `3.2 s`.
 fn seconds(time: Duration) -> String {
     format!("{:.1} s", time.as_secs_f64())
 }
 
-/// Parses a time span like other options, or whole seconds like sleep(1).
+/// Parses a duration like other options, or whole seconds like sleep(1).
 fn duration(text: &str) -> Result<Duration, ValueError> {
     if let Ok(seconds) = text.parse() {
         return Ok(Duration::from_secs(seconds));

@@ -1,5 +1,5 @@
-//! The definition of a setting, from which follow: flag, environment variable, key of the
-//! file, effective setting, packaging/config.toml and the table in docs/config.md.
+//! The definition of a setting. From it follow the flag, the environment variable, the key of
+//! the file, the effective setting, packaging/config.toml and the table in docs/config.md.
 
 /// Defines [`Layer`](super::Layer) and [`Settings`](super::Settings) from all definitions. A
 /// default is in parentheses and may use `$said`, the merged layers; `none` makes it an
@@ -38,7 +38,8 @@ macro_rules! settings {
         }
 
         impl Layer {
-            /// Returns this layer, with the values of `below` where it sets none.
+            /// Returns this layer, with the values of `below` for the settings that it does not
+            /// set.
             #[must_use]
             pub fn over(self, below: Self) -> Self {
                 let tables = self.tables_over(below.sink);
@@ -54,7 +55,7 @@ macro_rules! settings {
                 $(#[$help])+
                 pub $key: settings!(@held $default $type),
             )+
-            /// Sinks with keys of their own.
+            /// Sinks with their own keys.
             pub sink: Vec<Table>,
         }
 
@@ -68,8 +69,8 @@ macro_rules! settings {
         }
 
         impl Settings {
-            /// Returns whether the outputs are the same: they change only on restart, all
-            /// other settings in a running agent too.
+            /// Returns whether the outputs are the same. They change only on restart. All other
+            /// settings can also change in a running agent.
             pub fn same_outputs(&self, other: &Self) -> bool {
                 self.sink == other.sink
                     $(&& settings!(@stays $reload self.$key, other.$key))+

@@ -15,7 +15,7 @@ pub const DEFAULT: &str = "/etc/portwatch/config.toml";
 /// A larger file was not written by hand.
 const LARGEST: u64 = 1024 * 1024;
 
-/// Why it cannot be used.
+/// Why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// It cannot be read.
@@ -26,23 +26,23 @@ pub enum ConfigError {
         /// The error.
         source: io::Error,
     },
-    /// What it says is not understood.
+    /// Its content is invalid.
     #[error("{}:{why}", .path.display())]
     Wrong {
         /// The path.
         path: PathBuf,
-        /// Where and why.
+        /// The position and the reason.
         why: ParseError,
     },
 }
 
-/// Why its text is not understood.
+/// Why its text is invalid.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{line}: {why}")]
 pub struct ParseError {
-    /// Where, from 1 on.
+    /// The line, counted from 1.
     pub line: usize,
-    /// What, and what may have been meant.
+    /// The error, and what was probably meant.
     pub why: String,
 }
 
@@ -69,10 +69,11 @@ impl Advised for ConfigError {
     }
 }
 
-/// Reads `named`, or else the default file, if it exists. Returns which it was.
+/// Reads `named`, otherwise the default file, if it exists. Returns the path of the file that
+/// was read.
 ///
 /// # Errors
-/// A file that is named cannot be read, or a file is invalid.
+/// A named file cannot be read, or a file is invalid.
 pub fn read(named: Option<&Path>) -> Result<(Layer, Option<PathBuf>), ConfigError> {
     let path = named.unwrap_or(Path::new(DEFAULT));
     let text = match text(path) {
@@ -86,8 +87,8 @@ pub fn read(named: Option<&Path>) -> Result<(Layer, Option<PathBuf>), ConfigErro
     Ok((layer, Some(path.to_owned())))
 }
 
-/// Reads regular files only: opening a FIFO would block, and opening a device may have side
-/// effects. A link is followed, as a mounted ConfigMap needs.
+/// Reads regular files only: the open of a FIFO would block, and the open of a device may have
+/// side effects. Links are followed, as a mounted ConfigMap requires.
 fn text(path: &Path) -> io::Result<String> {
     use io::Read as _;
     let regular = |about: fs::Metadata| match about.is_file() {
@@ -96,7 +97,7 @@ fn text(path: &Path) -> io::Result<String> {
         false => Err(io::Error::other("not a regular file")),
     };
     regular(fs::metadata(path)?)?;
-    // The path may have been replaced meanwhile.
+    // The path may have been replaced in the meantime.
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
     let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     regular(file.metadata()?)?;
@@ -107,10 +108,10 @@ fn text(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// The file's text, understood.
+/// Parses the text of the file.
 ///
 /// # Errors
-/// It is no TOML, or has a key or a value that there is not.
+/// It is not TOML, or contains an unknown key or an invalid value.
 pub fn parse(text: &str) -> Result<Layer, ParseError> {
     toml::from_str(text).map_err(|error| {
         let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();

@@ -10,9 +10,9 @@ use crate::{evidence::Process, values::Glob};
 #[derive(strum::Display, strum::IntoStaticStr, strum::VariantArray)]
 #[strum(serialize_all = "lowercase")]
 pub enum Ignored {
-    /// Its port.
+    /// Because of its port.
     Port,
-    /// The failing process's unit.
+    /// Because of the failing process's unit.
     Unit,
 }
 
@@ -50,7 +50,7 @@ impl Filter {
     }
 }
 
-/// Returns whether `glob` matches the unit of a process. Users name their units as they like,
+/// Returns whether `glob` matches the unit of a process. Users choose the names of their units,
 /// so a user's unit matches only with its manager before it: `user@1000.service/web.service`.
 /// No unit has a slash in its name.
 fn is_of(process: &Process, glob: &Glob) -> bool {

@@ -37,7 +37,7 @@ enum Kind {
     Other,
 }
 
-/// The IPv4 address that the kernel stores for an IPv6 one without an equivalent
+/// The IPv4 address that the kernel stores for an IPv6 address without an IPv4 equivalent
 /// (LOOPBACK4_IPV6).
 const NO_EQUIVALENT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 6);
 
@@ -70,8 +70,8 @@ impl End {
         }
     }
 
-    /// Returns the address by which the second hashes store a socket: an IPv4 address and its
-    /// mapped form are one.
+    /// Returns the address by which the second hashes store a socket. An IPv4 address and its
+    /// mapped form have the same one.
     pub fn key(self) -> Ipv6Addr {
         match self.address {
             IpAddr::V4(address) => address.to_ipv6_mapped(),
@@ -90,18 +90,18 @@ impl End {
     }
 }
 
-/// Which of two wildcards matches every address of the other side.
+/// Which of two wildcard addresses matches every address of the other side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wildcards {
-    /// Both do: the check of a bind.
+    /// Both do. This is the check of a bind.
     Both,
-    /// Only the first: whether packets to the second's address arrive at the first. TCP's fast
-    /// path checks this too (`sk_reuseport_match`).
+    /// Only the first does. This says whether packets to the second's address arrive at the
+    /// first. TCP's fast path checks this too (`sk_reuseport_match`).
     First,
 }
 
-/// `inet_rcv_saddr_equal`. It is not symmetric: an IPv6-only first socket receives nothing
-/// from IPv4, but between two IPv4 addresses only the second one's flag counts.
+/// Implements `inet_rcv_saddr_equal`. It is not symmetric: an IPv6-only first socket receives
+/// nothing from IPv4, but between two IPv4 addresses only the second one's flag counts.
 pub fn equal(first: End, second: End, wildcards: Wildcards) -> bool {
     let wide2 = wildcards == Wildcards::Both;
     let both_v4 = first.is_v4() && second.is_v4();
@@ -120,8 +120,8 @@ pub fn equal(first: End, second: End, wildcards: Wildcards) -> bool {
 
 /// Returns whether a TCP bind of `bind` conflicts with `holder`'s address.
 pub fn tcp_meet(kernel: Kernel, bind: End, holder: End) -> bool {
-    // inet_use_hash2_on_bind. Before 6.8 a v4-mapped address was compared with
-    // all owners, with the same outcome.
+    // inet_use_hash2_on_bind. Before 6.8 a v4-mapped address was compared with all owners, with
+    // the same result.
     if !kernel.searches_by_address || bind.is_wildcard() {
         return equal(bind, holder, Wildcards::Both);
     }

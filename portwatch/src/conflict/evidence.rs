@@ -1,4 +1,4 @@
-//! Applies the rule to what is known of a failed bind. The kernel does not report the reuse
+//! Applies the rule to what is known about a failed bind. The kernel does not report the reuse
 //! flags of the other socket, so the result has three values: the rule is applied to every
 //! combination of the unknown flags.
 
@@ -16,9 +16,9 @@ use crate::{
 /// Whether one socket blocks a bind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It does, by this rule.
+    /// It does, by this clause.
     Refuses(Clause),
-    /// It may, depending on flags that are not visible; the clause says how.
+    /// It may, depending on flags that are not visible. The clause says how.
     MayRefuse(Clause),
     /// It does not.
     Allows,
@@ -34,8 +34,8 @@ pub fn judge(kernel: Kernel, failure: &Failure, other: &Socket) -> Verdict {
             None => allowed = true,
         }
     }
-    // A connection request is listed with the owners of the port but is not one of them; only
-    // a rare kind of child is listed like it.
+    // A connection request is listed with the owners of the port but is not one of them. Only a
+    // rare kind of child socket is listed like a request.
     allowed |= other.state == State::SynRecv;
     match (refused, allowed) {
         (Some(clause), false) => Verdict::Refuses(clause),
@@ -44,8 +44,8 @@ pub fn judge(kernel: Kernel, failure: &Failure, other: &Socket) -> Verdict {
     }
 }
 
-/// Returns the clause if either may apply, and what decides between them is not known. A
-/// listener blocks whatever its options are.
+/// Returns the clause if either of two may apply and it is unknown which one. A listener blocks
+/// whatever its options are.
 fn either(a: Clause, b: Clause) -> Clause {
     use Clause::{
         BindLacksReuseAddr, HolderLacksReuseAddr, HolderLacksReusePort, OneLacksReuseAddr,
@@ -60,7 +60,7 @@ fn either(a: Clause, b: Clause) -> Clause {
 }
 
 /// Returns the clause by which `other` has blocked the bind although [`judge`] allows it: what
-/// is known of one of the two has changed or is incomplete.
+/// is known about one of the two sockets has changed or is incomplete.
 pub fn clause(failure: &Failure, other: &Socket) -> Clause {
     let clauses = possible(failure, other).map(|(sk, holder)| rule::clause(&sk, &holder));
     clauses.reduce(either).unwrap_or(Clause::BindLacksReuseAddr)
@@ -82,7 +82,7 @@ fn ask(kernel: Kernel, failure: &Failure, sk: &Sock, holder: &Sock) -> Option<Cl
     }
 }
 
-/// Returns every possible pair of bind and holder, given what is known.
+/// Returns every pair of bind and holder that agrees with what is known.
 fn possible(failure: &Failure, other: &Socket) -> impl Iterator<Item = (Sock, Sock)> {
     let bind = [failure.reuseaddr, failure.reuseport, v6only(failure.family, failure.v6only)];
     let holder = [other.reuseaddr, other.reuseport, v6only(family(other), other.v6only)];
@@ -132,8 +132,8 @@ fn v6only(family: Family, known: Option<bool>) -> Option<bool> {
 }
 
 /// Returns whether the kernel keeps only a minisock of it (`tcp_time_wait`). It does for an
-/// orphan in FIN-WAIT-2, unless its time there is longer than TIME-WAIT's; sock_diag reports the
-/// timer of a minisock as one of its own kind.
+/// orphan in FIN-WAIT-2, unless its time there is longer than that of TIME-WAIT. sock_diag
+/// reports the timer of a minisock as one of its own kind.
 fn is_minisock(socket: &Socket) -> Option<bool> {
     match socket.state {
         State::TimeWait => Some(true),
@@ -142,7 +142,7 @@ fn is_minisock(socket: &Socket) -> Option<bool> {
     }
 }
 
-/// Returns all values that the unknown among `known` can have.
+/// Returns all values that the unknown elements of `known` can have.
 fn assignments<const N: usize>(known: [Option<bool>; N]) -> impl Iterator<Item = [bool; N]> {
     let unknown = known.iter().filter(|value| value.is_none()).count();
     (0u32..1 << unknown).map(move |mut choices| {

@@ -1,4 +1,4 @@
-//! Whether a bind would succeed beside the sockets that are there.
+//! Decides whether a bind would succeed next to the existing sockets.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -22,7 +22,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Returns the result of `bind` beside `sockets`, which are all on its port.
+    /// Returns the result of `bind` next to `sockets`, which are all on its port.
     pub fn of<'a>(
         kernel: Kernel,
         bind: &Failure,
@@ -30,7 +30,7 @@ impl Outcome {
     ) -> Self {
         let beside = |socket: &Socket| match judge(kernel, bind, socket) {
             Verdict::Allows => Self::Passes,
-            // It is on no list of owners, unless it is a rare kind of child.
+            // It is not in the list of owners, unless it is a rare kind of child socket.
             Verdict::MayRefuse(_) if socket.state == State::SynRecv => Self::Passes,
             Verdict::MayRefuse(_) => Self::Unknown,
             Verdict::Refuses(_) => Self::Refused,

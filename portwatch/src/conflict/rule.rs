@@ -5,9 +5,10 @@ use crate::conflict::{
     address::{End, Wildcards, equal, tcp_meet},
 };
 
-/// The properties of a socket that the rules need. The SO_REUSEPORT group that it may already
-/// be in is missing, because only the kernel can see it. Because of that group a bind may fail
-/// where the rule lets it share ([`Clause::BindHasReusePortGroup`]).
+/// The properties of a socket that the rules need. The SO_REUSEPORT group that the socket may
+/// already be in is missing, because only the kernel can see it. Because of that group a bind
+/// may fail although the rule lets the two sockets share the port
+/// ([`Clause::BindHasReusePortGroup`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sock {
     /// Its address.
@@ -31,8 +32,8 @@ pub enum Phase {
     Open,
     /// `TCP_LISTEN`.
     Listens,
-    /// `TCP_TIME_WAIT`, which is also the state of an orphan in FIN-WAIT-2 of
-    /// which the kernel keeps no more than that (`tcp_time_wait`).
+    /// `TCP_TIME_WAIT`. It is also the state of an orphan in FIN-WAIT-2 if the kernel keeps
+    /// only a minisock of it (`tcp_time_wait`).
     TimeWait,
 }
 
@@ -41,35 +42,35 @@ pub enum Phase {
 pub enum Ask {
     /// By its number, by bind or by listen: `relax` and `reuseport_ok`.
     Port,
-    /// As any free port: neither of the two (`inet_csk_find_open_port`).
+    /// As any free port: then neither of the two is set (`inet_csk_find_open_port`).
     Any,
 }
 
 /// The conflict rule that matched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, strum::VariantArray)]
 pub enum Clause {
-    /// A listener, and neither side has SO_REUSEPORT.
+    /// A listener, and neither socket sets SO_REUSEPORT.
     Listens,
-    /// A listener, although the bind has SO_REUSEADDR.
+    /// A listener, although the bind sets SO_REUSEADDR.
     ListensDespiteReuseAddr,
-    /// A socket that does not listen, and the bind lacks SO_REUSEADDR.
+    /// A socket that is not listening, and the bind does not set SO_REUSEADDR.
     BindLacksReuseAddr,
-    /// Both have SO_REUSEPORT, for different users.
+    /// Both set SO_REUSEPORT, for different users.
     ReusePortOfOtherUser,
-    /// A socket that does not listen and itself lacks SO_REUSEADDR.
+    /// A socket that is not listening and itself does not set SO_REUSEADDR.
     HolderLacksReuseAddr,
-    /// The bind has SO_REUSEPORT, the holder has not.
+    /// The bind sets SO_REUSEPORT, the holder does not.
     HolderLacksReusePort,
-    /// The holder has SO_REUSEPORT, the bind has not.
+    /// The holder sets SO_REUSEPORT, the bind does not.
     BindLacksReusePort,
-    /// Both have SO_REUSEPORT, but the bind's socket has its group already.
+    /// Both set SO_REUSEPORT, but the bind's socket already has a group.
     BindHasReusePortGroup,
     /// Any free port was requested, and this one is in use.
     InUse,
-    /// One of the two lacks SO_REUSEADDR, and which one is not known.
+    /// One of the two does not set SO_REUSEADDR, and it is unknown which one.
     OneLacksReuseAddr,
-    /// The bind has SO_REUSEPORT; the holder lacks it or is another user's, and which is not
-    /// known.
+    /// The bind sets SO_REUSEPORT. The holder does not set it or belongs to another user, and
+    /// it is unknown which of these applies.
     ReusePortNotShared,
 }
 
@@ -120,7 +121,7 @@ pub fn tcp_refuses(kernel: Kernel, sk: &Sock, other: &Sock, ask: Ask) -> Option<
     refused.then(|| if ask == Ask::Port { clause(sk, other) } else { Clause::InUse })
 }
 
-/// `inet_bind_conflict`.
+/// Implements `inet_bind_conflict`.
 fn flags_conflict(sk: &Sock, other: &Sock, ask: Ask) -> bool {
     let reused = sk.reuseaddr && other.reuseaddr && other.phase != Phase::Listens;
     let passes = ask == Ask::Port && (reused || shares_reuseport(sk, other));
@@ -136,19 +137,20 @@ pub fn udp_refuses(sk: &Sock, other: &Sock) -> Option<Clause> {
     (!apart && !shares_reuseport(sk, other)).then(|| clause(sk, other))
 }
 
-/// Devices separate sockets only if both are bound to one.
+/// Returns whether different devices separate the sockets: only if both are bound to one.
 fn on_other_device(sk: &Sock, other: &Sock) -> bool {
     sk.device != 0 && other.device != 0 && sk.device != other.device
 }
 
-/// TIME-WAIT has no owner; the kernel does not compare it.
+/// Returns whether the two can share the port. TIME-WAIT has no owner, and the kernel does not
+/// compare it.
 fn shares_reuseport(sk: &Sock, other: &Sock) -> bool {
     let same_user = other.phase == Phase::TimeWait || sk.uid == other.uid;
     sk.reuseport && other.reuseport && same_user
 }
 
 /// Returns the clause by which `other` blocks, given that it does. A program that sets
-/// SO_REUSEPORT intends to share, so that comes first.
+/// SO_REUSEPORT intends to share the port, so that option comes first.
 pub fn clause(sk: &Sock, other: &Sock) -> Clause {
     let listens = other.phase == Phase::Listens;
     match (sk.reuseport, other.reuseport) {

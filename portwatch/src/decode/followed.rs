@@ -13,26 +13,26 @@ use crate::evidence::{Protocol, Stage};
 pub struct Watch {
     /// The process.
     pub pid: u32,
-    /// In nanoseconds of `CLOCK_BOOTTIME`.
+    /// The time, in nanoseconds of `CLOCK_BOOTTIME`.
     pub since_ns: u64,
 }
 
-/// An action of a followed process, or a bind of another one at an awaited port.
+/// An action of a followed process, or a bind of another process at an awaited port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawFollowed {
     /// Time, in nanoseconds of `CLOCK_BOOTTIME`.
     pub at_ns: u64,
     /// The process.
     pub pid: u32,
-    /// Its parent, if it has bound something and that is known.
+    /// Its parent, if it has bound something and the parent is known.
     pub parent: Option<u32>,
     /// The thread's name.
     pub comm: String,
     /// The cgroup2 id.
     pub cgroup_id: u64,
-    /// The tenant whose share it uses.
+    /// The tenant to whose share it counts.
     pub tenant: Tenant,
-    /// The process, if it has failed itself.
+    /// The process itself, if one of its binds has failed.
     pub own: Option<Watch>,
     /// The failing process from which it descends.
     pub root: Option<Watch>,
@@ -47,14 +47,14 @@ pub enum Did {
     Bind(Bound),
     /// It started a process.
     Fork {
-        /// Its number.
+        /// The pid of that process.
         child: u32,
-        /// Whether it is followed, too.
+        /// Whether that process is followed too.
         followed: bool,
     },
     /// It exited.
     Exit {
-        /// As wait(2) returns it.
+        /// The exit code, as wait(2) returns it.
         code: u32,
         /// Whether it had started processes that are not followed.
         more: bool,
@@ -81,7 +81,7 @@ pub struct Bound {
 /// Decodes one such record.
 ///
 /// # Errors
-/// The bytes have another size than [`Followed`], or a value that the kernel side never
+/// The bytes have another size than [`Followed`], or contain a value that the kernel side never
 /// writes.
 pub(super) fn decode(bytes: &[u8]) -> Result<RawFollowed, DecodeError> {
     let record: Followed = bytemuck::try_pod_read_unaligned(bytes)
@@ -118,7 +118,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<RawFollowed, DecodeError> {
     })
 }
 
-/// Returns the process; `None` if it is not followed.
+/// Returns the process, or `None` if it is not followed.
 pub(super) fn watch_of(pid: u32, since_ns: u64) -> Option<Watch> {
     (since_ns != 0).then_some(Watch { pid, since_ns })
 }

@@ -16,7 +16,7 @@ pub enum RawRecord {
 /// Decodes one record of the ring. Its size says which kind it is.
 ///
 /// # Errors
-/// The bytes have the size of neither, or a value that the kernel side never writes.
+/// The bytes have neither size, or contain a value that the kernel side never writes.
 pub fn record(bytes: &[u8]) -> Result<RawRecord, DecodeError> {
     if bytes.len() == size_of::<Followed>() {
         return followed::decode(bytes).map(RawRecord::Followed);

@@ -1,33 +1,33 @@
-//! What the failing program's own command line says about the port that it could not have: that
-//! it takes over from the holder, that it wants the port for something beside its service, or
-//! that it may take another port.
+//! What the command line of the failing program says about the port: that the program takes
+//! over from the holder, that it uses the port for something other than its service, or that it
+//! may use another port.
 
 use crate::{
     diagnose::{HolderClass, case::Case, program, side_port},
     evidence::Process,
 };
 
-/// Why the port is wanted, where the running program is to stay.
+/// Why the program wants the port, in the cases where the running program should stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asked<'a> {
-    /// It was started to take over from the holder, whose number the option names.
+    /// It was started to take over from the holder. The option names the holder's pid.
     TakesOver {
         /// The option.
         option: &'a str,
     },
-    /// It wants the port for something beside its service.
+    /// It wants the port for something other than its service.
     Beside {
-        /// The argument with the port.
+        /// The argument that contains the port.
         option: &'a str,
-        /// What for.
+        /// What the port is for.
         what: &'static str,
     },
-    /// Both services start this program, and one of it may be enough for both (epmd).
+    /// Both services start this program, and one instance may be enough for both (epmd).
     Shared,
 }
 
-/// Reads it; `None` where nobody has tried, and where the holder is not a program that could
-/// stay.
+/// Reads it from the command line. Returns `None` where no bind was attempted, and where the
+/// holder is not a program that could stay.
 pub fn of<'a>(case: &Case<'a>, class: HolderClass, holder: Option<&Process>) -> Option<Asked<'a>> {
     let failing = case.process();
     let other = matches!(
@@ -48,8 +48,8 @@ pub fn of<'a>(case: &Case<'a>, class: HolderClass, holder: Option<&Process>) -> 
     is_shared.then_some(Asked::Shared)
 }
 
-/// The option by which a program was told to take over from `holder`, or from its parent:
-/// `haproxy -sf PID…`.
+/// Returns the option that tells a program to take over from `holder`, or from the holder's
+/// parent: `haproxy -sf PID…`.
 fn takes_over<'a>(failing: &'a Process, holder: &Process) -> Option<&'a str> {
     const OPTIONS: &[&str] = &["-sf", "-st"];
     let is_holder = |argument: &str| {
@@ -70,10 +70,10 @@ fn takes_over<'a>(failing: &'a Process, holder: &Process) -> Option<&'a str> {
     None
 }
 
-/// The argument that lets a program take any of several ports, of which `port` is one:
-/// `8000-8010`, and `mosh-server -p 60000:61000`.
+/// Returns the argument that lets a program use any of several ports, if `port` is one of them:
+/// `8000-8010`, or `mosh-server -p 60000:61000`.
 pub fn range(process: &Process, port: u16) -> Option<&str> {
-    // Elsewhere a colon is between two different ports (kubectl port-forward).
+    // In other programs a colon separates two different ports (kubectl port-forward).
     let is_mosh = process.comm.as_deref() == Some("mosh-server");
     process.cmdline.iter().find(|argument| {
         let (_, value) = argument.rsplit_once('=').unwrap_or(("", argument));

@@ -12,15 +12,15 @@ pub struct Culprit<'a> {
     pub socket: &'a Socket,
     pub clause: Clause,
     pub overlap: Overlap,
-    /// The rule blocks the bind whatever the options that cannot be read.
+    /// Whether the rule blocks the bind whatever the options that cannot be read are.
     pub sure: bool,
 }
 
-/// What the rules for causes look at.
+/// The input of the rules for causes.
 pub struct Case<'a> {
     pub evidence: &'a Evidence,
-    /// Best first: the one that the kernel named, a listener before what is
-    /// only left over, one that surely blocks before one that may.
+    /// Best first: the socket that the kernel named, then listeners before sockets that are
+    /// only left over, and sockets that surely block before those that may block.
     pub culprits: Vec<Culprit<'a>>,
 }
 
@@ -29,8 +29,8 @@ impl<'a> Case<'a> {
         let mut culprits: Vec<_> = evidence
             .sockets
             .iter()
-            // A socket never conflicts with itself: after a failed listen it
-            // is still bound and among the rows.
+            // A socket never conflicts with itself: after a failed listen it is still bound,
+            // and the listing contains it.
             .filter(|socket| socket.cookie.is_none() || socket.cookie != evidence.failure.cookie)
             .filter_map(|socket| culprit(evidence, socket))
             .collect();
@@ -40,23 +40,22 @@ impl<'a> Case<'a> {
         Self { evidence, culprits }
     }
 
-    /// The socket that blocks the bind.
+    /// Returns the socket that blocks the bind.
     pub fn first(&self) -> Option<&Culprit<'a>> {
         self.culprits.first()
     }
 
-    /// The first culprit, if it is in `state`.
+    /// Returns the first culprit, if it is in `state`.
     pub fn first_in(&self, state: State) -> Option<&Culprit<'a>> {
         self.first().filter(|culprit| culprit.socket.state == state)
     }
 
-    /// The first culprit, if it is a connection that the kernel has not yet put
-    /// into TIME-WAIT.
+    /// Returns the first culprit, if it is a connection that is not yet in TIME-WAIT.
     pub fn first_connection(&self) -> Option<&Culprit<'a>> {
         self.first().filter(|culprit| rank(culprit.socket.state) == CONNECTION)
     }
 
-    /// The culprits in words, a few of them.
+    /// Returns the first few culprits in words.
     pub fn refused_by(&self) -> Vec<RefusedBy> {
         const MOST: usize = 4;
         let first = self.first().map(|culprit| rank(culprit.socket.state));
@@ -74,7 +73,7 @@ impl<'a> Case<'a> {
             .collect()
     }
 
-    /// Where to look, if that is not where one would.
+    /// Returns where to look, if the port is in a network namespace other than the host's.
     pub fn elsewhere(&self) -> Option<String> {
         let netns = &self.evidence.netns;
         if netns.host != Some(false) {
@@ -87,8 +86,8 @@ impl<'a> Case<'a> {
         ))
     }
 
-    /// The other processes that block the bind, if there are any: one stop will
-    /// not be enough.
+    /// Returns the other processes that block the bind, if there are any: to stop one process
+    /// is not enough then.
     pub fn others(&self) -> Option<String> {
         const MOST: usize = 4;
         let first: Vec<u32> =
@@ -112,7 +111,7 @@ impl<'a> Case<'a> {
         (!names.is_empty()).then(|| format!("also blocking: {}", names.join(", ")))
     }
 
-    /// Who is to have the port, in words.
+    /// Returns in words who binds the port.
     pub fn binder(&self) -> String {
         match self.evidence.is_untried() {
             true => "your program".to_owned(),
@@ -120,14 +119,14 @@ impl<'a> Case<'a> {
         }
     }
 
-    /// The failing process.
+    /// Returns the failing process.
     pub fn process(&self) -> &'a Process {
         &self.evidence.process
     }
 }
 
-/// The rule's answer about one socket. Where the kernel's own check ended at it,
-/// that stands, whatever the rule makes of what is known.
+/// Applies the rule to one socket. If the kernel's own check ended at this socket, it is the
+/// culprit, whatever the rule concludes from what is known.
 fn culprit<'a>(evidence: &Evidence, socket: &'a Socket) -> Option<Culprit<'a>> {
     let failure = &evidence.failure;
     let overlap = conflict::overlap(failure, socket);
@@ -144,8 +143,8 @@ fn culprit<'a>(evidence: &Evidence, socket: &'a Socket) -> Option<Culprit<'a>> {
 
 const CONNECTION: u8 = 2;
 
-/// A listener explains a failed bind better than a connection that hangs on it, and
-/// a live connection better than one that only times out.
+/// Ranks states: a listener explains a failed bind better than one of its connections does, and
+/// a live connection better than one that only waits for its timeout.
 fn rank(state: State) -> u8 {
     match state {
         State::Listen => 0,

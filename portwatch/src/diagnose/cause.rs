@@ -25,10 +25,10 @@ mod undetermined;
 mod unseen;
 mod wildcard;
 
-/// What a rule found.
+/// The result of a rule.
 pub struct Finding<'a> {
     pub cause: Cause,
-    /// Why the bind failed, to be read after "could not bind … because".
+    /// Why the bind failed. It is printed after "could not bind … because".
     pub because: String,
     pub class: Option<HolderClass>,
     pub holder: Option<&'a Process>,
@@ -39,21 +39,22 @@ pub struct Finding<'a> {
 
 type Rule = for<'a> fn(&Case<'a>) -> Option<Finding<'a>>;
 
-/// The order. First what needs no other socket, then a listener that was there and
-/// has gone, which explains more than what it has left; and UDP, which knows no
-/// states.
-/// Then the one that blocks the bind, by its state: a listener, a socket that is only
-/// bound, a connection that lives, one that nobody has any more, TIME-WAIT
-/// ([`Case`] has put the best explanation first, so each of these rules looks at
-/// the same socket, and the first that fits says all there is to say of it).
+/// The order of the rules. First come the causes that need no other socket, then a listener
+/// that was there and closed, which explains more than what it left behind, and UDP, which has
+/// no states.
 ///
-/// Among the causes with a listener the one comes first that says what to mend:
-/// who sets SO_REUSEPORT meant to share the port, so that is it, whatever the
-/// addresses; a listen() that fails is a race; then what of the two sockets does
-/// not match. A client that has connected to itself is an outgoing connection
-/// too, and an outgoing connection is not one that was accepted.
+/// Then the state of the blocking socket decides: a listener, a socket that is only bound, a
+/// live connection, a connection that no process has open any more, TIME-WAIT. [`Case`] has put
+/// the best explanation first, so each of these rules looks at the same socket, and the first
+/// rule that fits says everything about it.
 ///
-/// Last, nothing there, and nothing that may be looked at.
+/// Among the causes with a listener, the one comes first that says what to change. A program
+/// that sets SO_REUSEPORT was meant to share the port, so that is the cause, whatever the
+/// addresses are. A listen() that fails is a race. Then comes whatever does not match between
+/// the two sockets. A client that is connected to itself is an outgoing connection too, and an
+/// outgoing connection is not an accepted one.
+///
+/// Last come the cases where nothing is there, and where nothing may be listed.
 const RULES: [Rule; 18] = [
     port_exhausted::rule,
     gone::meanwhile,
@@ -75,7 +76,7 @@ const RULES: [Rule; 18] = [
     unseen::rule,
 ];
 
-/// Tries the rules.
+/// Tries the rules in order.
 pub fn decide(case: &Case) -> Diagnosis {
     let finding =
         RULES.iter().find_map(|rule| rule(case)).unwrap_or_else(|| undetermined::finding(case));
@@ -91,7 +92,7 @@ pub fn decide(case: &Case) -> Diagnosis {
         Stage::Listen => format!("{who} could not listen on {target}"),
         Stage::Bind => format!("{who} could not bind {target}"),
     };
-    // What is not known is no reason.
+    // What is unknown is not a reason.
     let is_known = !matches!(cause, Cause::Unseen | Cause::Undetermined)
         && (cause != Cause::Gone || confidence != Confidence::Undetermined);
     let link = if is_known { " because " } else { "; " };
@@ -111,9 +112,9 @@ pub fn decide(case: &Case) -> Diagnosis {
     }
 }
 
-/// What is found where a socket blocks the bind and the move is by its holder's
-/// class. `doing` is what the holder does with the socket, to be read after its
-/// name: `is listening on 0.0.0.0:8080`.
+/// Builds the finding where a socket blocks the bind and the suggested action depends on the
+/// holder's class. `doing` says what the holder does with the socket. It is printed after the
+/// holder's name: `is listening on 0.0.0.0:8080`.
 fn held<'a>(case: &Case<'a>, culprit: &Culprit<'a>, cause: Cause, doing: &str) -> Finding<'a> {
     let (class, process) = holder::behind(case.evidence, culprit.socket);
     Finding {
@@ -127,8 +128,8 @@ fn held<'a>(case: &Case<'a>, culprit: &Culprit<'a>, cause: Cause, doing: &str) -
     }
 }
 
-/// The same where it is a connection that blocks the bind: nobody has configured
-/// anything onto the port, so the one move is to end it, because of `why`.
+/// Builds the finding where a connection blocks the bind. No configuration names the port then,
+/// so the only suggested action is to end the connection, because of `why`.
 fn connected<'a>(
     case: &Case<'a>,
     culprit: &Culprit<'a>,
@@ -138,7 +139,7 @@ fn connected<'a>(
 ) -> Finding<'a> {
     let mut finding = held(case, culprit, cause, doing);
     finding.moves = match (finding.class, finding.holder) {
-        // Whoever fails does not end itself, nor its parents.
+        // The failing process is not to end itself or its parents.
         (Some(HolderClass::Itself), _) => vec![moves::advice(
             "close that connection in this program, or in its parent, before it binds the port",
         )],
@@ -148,8 +149,8 @@ fn connected<'a>(
     finding
 }
 
-/// `java[31550] (app.service), an older instance, up 7 days, is listening on
-/// 0.0.0.0:8080`.
+/// Returns the holder with its class, age and activity: `java[31550] (app.service), an older
+/// instance, up 7 days, is listening on 0.0.0.0:8080`.
 fn who(
     case: &Case,
     class: HolderClass,
@@ -208,8 +209,8 @@ fn who(
     format!("{}{about} {doing}", words::process_and_owner(holder))
 }
 
-/// How sure a finding about this socket is: certain with the kernel's own word;
-/// without it, what was seen right after is the likely answer.
+/// Returns how certain a finding about this socket is: certain if the kernel named the socket,
+/// otherwise probable, from what was seen right after the failure.
 pub fn confidence(culprit: &Culprit, class: HolderClass) -> Confidence {
     match class {
         HolderClass::Unknown => Confidence::Undetermined,

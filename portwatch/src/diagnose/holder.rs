@@ -1,4 +1,4 @@
-//! Who is behind a socket.
+//! Which process has a socket open, and what kind of holder it is.
 
 use jiff::SignedDuration;
 
@@ -10,17 +10,17 @@ use crate::{
     roles::{self, Role},
 };
 
-/// A process younger than this that has followed another of its kind on the port
-/// was started again, by whoever keeps it running. systemd waits 100 ms, people
-/// set some seconds.
+/// A process younger than this that replaced another of its kind on the port was restarted by
+/// whatever keeps it running. systemd waits 100 ms by default, administrators configure some
+/// seconds.
 const MOMENTS: SignedDuration = SignedDuration::from_secs(60);
 
-/// The process to speak of, and its class. A socket may be open in several: the
-/// one that the others descend from is to be dealt with, or else the one that bound it, or
-/// else the oldest: any process can send a descriptor to another.
+/// Returns the process to name, and its class. Several processes may have the socket open. The
+/// one to act on is the ancestor of the others, otherwise the one that bound the socket,
+/// otherwise the oldest: any process can send a descriptor to another.
 pub fn behind<'a>(evidence: &Evidence, socket: &'a Socket) -> (HolderClass, Option<&'a Process>) {
     let failing = &evidence.process;
-    // systemd is everybody's ancestor, and holds a port for a unit.
+    // systemd is an ancestor of every process, and has ports open for units.
     if let Some(systemd) = socket.holders.iter().find(|holder| is_systemd(holder, failing)) {
         return (HolderClass::SocketUnit, Some(systemd));
     }
@@ -44,7 +44,7 @@ pub fn behind<'a>(evidence: &Evidence, socket: &'a Socket) -> (HolderClass, Opti
     });
     match first {
         Some(holder) => {
-            // Who holds it for somebody else has often been handed the socket.
+            // A process that has the socket open on behalf of another has often received it.
             let class = match class(evidence, holder) {
                 proxy @ (HolderClass::ContainerProxy
                 | HolderClass::KubeProxy
@@ -60,19 +60,19 @@ pub fn behind<'a>(evidence: &Evidence, socket: &'a Socket) -> (HolderClass, Opti
     }
 }
 
-/// The class of one process that is known to have held the port.
+/// Returns the class of one process that is known to have had the port open.
 pub fn of_one(evidence: &Evidence, holder: &Process) -> HolderClass {
     if is_self(evidence, holder) { HolderClass::Itself } else { class(evidence, holder) }
 }
 
-/// systemd, of the system or of a user, or the child that it makes for a unit with
-/// a network namespace of its own.
+/// Returns whether the process is systemd, of the system or of a user, or the child that
+/// systemd forks for a unit with a network namespace of its own.
 fn is_systemd(process: &Process, failing: &Process) -> bool {
     matches!(roles::of(process, failing), Some(Role::Systemd | Role::SystemdChild))
 }
 
-/// Whether the kernel alone keeps the socket: no inode, in a state that outlives
-/// its process.
+/// Returns whether only the kernel keeps the socket: it has no inode, and is in a state that
+/// outlives its process.
 fn is_orphan(socket: &Socket) -> bool {
     socket.inode.is_none()
         && matches!(
@@ -81,7 +81,7 @@ fn is_orphan(socket: &Socket) -> bool {
         )
 }
 
-/// The wire form.
+/// Builds the holder as it is written to the JSON output.
 pub fn named(class: HolderClass, process: Option<&Process>) -> Holder {
     Holder {
         class,
@@ -96,8 +96,9 @@ pub fn named(class: HolderClass, process: Option<&Process>) -> Holder {
     }
 }
 
-/// The process itself, one that it descends from, or a child of it. Pid 1 is
-/// everyone's ancestor and says nothing. Where nobody has tried, there is no such process.
+/// Returns whether the holder is the failing process, one of its ancestors or one of its
+/// children. Pid 1 is an ancestor of every process and therefore does not count. Where no bind
+/// was attempted, there is no such process.
 fn is_self(evidence: &Evidence, holder: &Process) -> bool {
     let failing = &evidence.process;
     let is_related = holder.pid == failing.pid
@@ -106,7 +107,8 @@ fn is_self(evidence: &Evidence, holder: &Process) -> bool {
     !evidence.is_untried() && is_related
 }
 
-/// Why a holder has the socket open, where that tells more than what it is.
+/// Returns why a holder has the socket open, where this says more than the class of its
+/// program.
 fn kept_open(socket: &Socket, holder: &Process) -> Option<HolderClass> {
     if holder.core_dumping {
         return Some(HolderClass::CoreDumping);
@@ -118,8 +120,8 @@ fn kept_open(socket: &Socket, holder: &Process) -> Option<HolderClass> {
     if was_sent(binder, holder) {
         return Some(HolderClass::Received);
     }
-    // A server that forks to the background is its own program still, whatever it
-    // calls itself; a program that its parent has started is another.
+    // A server that forks into the background is still the same program, whatever its name is.
+    // A program that its parent started is a different one.
     let then = Process {
         comm: Some(binder.comm.clone()),
         cmdline: binder.cmdline.clone(),
@@ -129,17 +131,17 @@ fn kept_open(socket: &Socket, holder: &Process) -> Option<HolderClass> {
     stranger.then_some(HolderClass::Inherited)
 }
 
-/// Whether the holder cannot have inherited the socket from the process that bound it, so that
-/// somebody sent it (SCM_RIGHTS), asked for or not. A process inherits from one that is older,
-/// and only root's processes have descendants of other users.
+/// Returns whether the holder cannot have inherited the socket from the process that bound it.
+/// Then another process sent it (SCM_RIGHTS), whether the holder asked for it or not. A process
+/// inherits only from an older one, and only root's processes have descendants of other users.
 fn was_sent(binder: &Binder, holder: &Process) -> bool {
     let is_older = matches!((holder.started, binder.started), (Some(it), Some(them)) if it < them);
     let of_another = matches!((binder.uid, holder.uid), (Some(a), Some(b)) if a != 0 && a != b);
     is_older || of_another
 }
 
-/// Whether its supervisor has just started it again: another of its kind left
-/// the port moments before it came.
+/// Returns whether the supervisor has just restarted it: another process of its kind left the
+/// port moments before this one started.
 fn came_back(evidence: &Evidence, socket: &Socket, holder: &Process) -> Option<HolderClass> {
     let supervisor = restarter(evidence, holder)?;
     let [last, before] = [&evidence.last_holder, &evidence.previous_holder];
@@ -153,15 +155,14 @@ fn came_back(evidence: &Evidence, socket: &Socket, holder: &Process) -> Option<H
     (of_its_kind && just_before(evidence, holder) && followed).then_some(HolderClass::Restarted)
 }
 
-/// Whether the holder was started moments before the bind failed.
+/// Returns whether the holder was started moments before the bind failed.
 fn just_before(evidence: &Evidence, holder: &Process) -> bool {
     holder.started.is_some_and(|came| evidence.time.duration_since(came).abs() < MOMENTS)
 }
 
-/// The supervisor of a process, if it starts again what ends by itself. Of a shell
-/// that is so where it has been seen to: the port's previous process was its child
-/// as well. A shell that runs the failing process too is a script that starts one
-/// thing after the other.
+/// Returns the supervisor of a process, if it restarts what exits by itself. A shell counts
+/// only where a restart was seen: the previous process on the port was its child too. A shell
+/// that also runs the failing process is a script that starts one program after the other.
 pub fn restarter<'a>(evidence: &Evidence, process: &'a Process) -> Option<&'a Supervisor> {
     let supervisor = process.supervisor.as_ref()?;
     let restarts = match supervisor.kind {
@@ -181,12 +182,12 @@ pub fn restarter<'a>(evidence: &Evidence, process: &'a Process) -> Option<&'a Su
     restarts.then_some(supervisor)
 }
 
-/// What the process column means; the order is from names that stand for
-/// somebody else to what the process is by itself.
+/// Determines the class from the process itself. Processes that act on behalf of another come
+/// first, then what the process is by itself.
 fn class(evidence: &Evidence, holder: &Process) -> HolderClass {
     let failing = &evidence.process;
-    // Others hold ports of their own beside those of containers (dockerd), and are
-    // proxies where an engine says that this one is a container's.
+    // Other programs (dockerd) also have ports of their own open. They are proxies where an
+    // engine says that this port is a container's.
     let has_published =
         holder.workload.as_ref().is_some_and(|workload| workload.published.is_some());
     match roles::of(holder, failing) {
@@ -197,8 +198,8 @@ fn class(evidence: &Evidence, holder: &Process) -> HolderClass {
         Some(Role::Systemd | Role::SystemdChild) => return HolderClass::SocketUnit,
         None => {}
     }
-    // Also where both run one program: a rollout that starts the new pod before
-    // the old one has ended.
+    // Also where both run the same program: a rollout starts the new pod before the old one has
+    // ended.
     if holder.container.is_some() && holder.container != failing.container {
         return HolderClass::Container;
     }
@@ -218,18 +219,18 @@ fn class(evidence: &Evidence, holder: &Process) -> HolderClass {
     HolderClass::OtherService
 }
 
-/// The same service: the same unit or container, or the same program of the same user where no
-/// two units set them apart. The unit is the one that answers for the process: what cron or a
-/// terminal has started is no part of cron or the terminal.
+/// Returns whether both are the same service: the same unit or container, or the same program
+/// of the same user where no two units separate them. The unit is the one that is responsible
+/// for the process: what cron or a terminal started does not belong to cron or the terminal.
 fn is_same_service(failing: &Process, holder: &Process) -> bool {
     let same_program = program::same(failing, holder);
-    // Started by hand in a login session, and the failing one was not: whatever
-    // the program, a person left it there.
+    // The holder was started by hand in a login session, and the failing process was not: a
+    // person left it there, whatever the program is.
     let left_there = holder.session.is_some() && holder.session != failing.session;
     if left_there || responsibility::in_another_machine(failing, holder) {
         return false;
     }
-    // Jobs of one supervisor have its unit in common and are not one service.
+    // Jobs of one supervisor share its unit and are different services.
     let job = |process: &'_ Process| {
         let supervisor = process.supervisor.as_ref()?;
         supervisor.name.clone().filter(|_| supervisor.kind.spec().is_some())
@@ -243,10 +244,10 @@ fn is_same_service(failing: &Process, holder: &Process) -> bool {
         && units.0 == units.1
         && failing.unit_owner == holder.unit_owner
         && failing.container == holder.container;
-    // A name is nobody's proof: another user's process of that name is another's.
+    // A name proves nothing: another user's process with that name is a different service.
     let of_one_user = failing.uid.is_some() && failing.uid == holder.uid;
-    // Two units may run one program with two configurations, and that is two
-    // services; the same command but for a version is an old release.
+    // Two units may run one program with two configurations: these are two services. If the
+    // commands differ only by a version, one of them is an old release.
     same_unit
         || (same_program == Some(true)
             && of_one_user

@@ -1,6 +1,6 @@
-//! Is it safe to stop the holder? Answered by evidence, as one would at the
-//! terminal: which release it is, who started it, who manages it, and whether it
-//! is in use.
+//! Whether the holder is safe to stop, decided from the evidence as an engineer at the terminal
+//! would decide it: which release it is, who started it, who manages it, and whether it is in
+//! use.
 
 use crate::{
     diagnose::{
@@ -14,7 +14,7 @@ use crate::{
     evidence::{Fact, Gap, Process, ProcessState, State, SupervisorKind, Voucher},
 };
 
-/// Weighs what is known; `None` where there is no process to stop.
+/// Weighs what is known. Returns `None` where there is no process to stop.
 pub fn of(case: &Case, class: HolderClass, holder: Option<&Process>) -> Option<Judgement> {
     let holder = holder?;
     let mut pro = Vec::new();
@@ -82,9 +82,9 @@ pub fn of(case: &Case, class: HolderClass, holder: Option<&Process>) -> Option<J
         _ => {}
     }
     let failing = case.process();
-    // A name is no proof between users.
+    // Between different users a name proves nothing.
     let of_another = !case.evidence.is_untried() && holder.uid != failing.uid;
-    // Who holds it for others is not what they run.
+    // A process that has the port open for others is not the program that they run.
     let for_others = matches!(
         class,
         HolderClass::ContainerProxy
@@ -110,7 +110,7 @@ pub fn of(case: &Case, class: HolderClass, holder: Option<&Process>) -> Option<J
     if let Some(what) = responsibility::carries(holder) {
         contra.push(format!("ending it ends {what}, which somebody may use"));
     }
-    // By itself this says little: the one that works may be the older one.
+    // This alone says little: the older instance may be the one that works.
     let strong = !pro.is_empty();
     pro.extend(older(case, holder).filter(|_| same_program));
     let connections = case.evidence.connections.established;
@@ -126,7 +126,7 @@ pub fn of(case: &Case, class: HolderClass, holder: Option<&Process>) -> Option<J
         | HolderClass::OtherService
         | HolderClass::KubeProxy
         | HolderClass::SocketUnit => SafeToStop::No,
-        // A user's own word protects nothing from others.
+        // A name that only a user vouches for does not protect its process from other users.
         HolderClass::ContainerProxy | HolderClass::AppDaemon
             if of_another && holder.vouched_by == Some(Voucher::User) =>
         {
@@ -139,7 +139,8 @@ pub fn of(case: &Case, class: HolderClass, holder: Option<&Process>) -> Option<J
     Some(Judgement { safe_to_stop, pro, contra })
 }
 
-/// Whether somebody works where it was started by hand, as the failing program was.
+/// Returns the reason why somebody may be using the holder, where both programs were started by
+/// hand in the same place.
 fn somebody_works(holder: &Process, failing: &Process) -> Option<String> {
     if responsibility::work_together(holder, failing) {
         return Some("somebody works in the same session".to_owned());
@@ -147,7 +148,7 @@ fn somebody_works(holder: &Process, failing: &Process) -> Option<String> {
     responsibility::works_there(holder, failing)
 }
 
-/// Which release of the same program it is.
+/// Adds the reasons that follow from which release of the same program the holder is.
 fn of_the_program(case: &Case, holder: &Process, pro: &mut Vec<String>, contra: &mut Vec<String>) {
     if holder.exe.as_deref().is_some_and(|exe| exe.ends_with(" (deleted)")) {
         pro.push("its executable was deleted or replaced: probably an older release".to_owned());
@@ -169,7 +170,7 @@ fn older(case: &Case, holder: &Process) -> Option<String> {
     Some(format!("it is the same program, started {age} before this one"))
 }
 
-/// Who started it, and who would start it again.
+/// Adds the reasons that follow from who started the holder, and who would restart it.
 fn of_its_start(case: &Case, holder: &Process, pro: &mut Vec<String>, contra: &mut Vec<String>) {
     match responsibility::place(holder) {
         _ if holder.container.is_some() => {}
@@ -212,8 +213,8 @@ fn of_its_start(case: &Case, holder: &Process, pro: &mut Vec<String>, contra: &m
     }
 }
 
-/// Whether units are what processes of this machine are in: elsewhere every healthy
-/// service has pid 1 for its parent and no unit.
+/// Returns whether the processes of this machine run in units. On other machines every healthy
+/// service has pid 1 as its parent and no unit.
 fn on_systemd(case: &Case, holder: &Process) -> bool {
     let path_known = holder.cgroup.as_ref().is_some_and(|cgroup| cgroup.path.is_some());
     let failing = case.process();

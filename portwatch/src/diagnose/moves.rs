@@ -1,5 +1,5 @@
-//! What an expert would do: ask the manager first, a signal last, and never
-//! `kill -9` to begin with.
+//! What an expert would do: use the manager first, send a signal last, and never start with
+//! `kill -9`.
 
 use std::{fmt::Write as _, net::SocketAddr};
 
@@ -22,19 +22,19 @@ pub use ending::end;
 pub use manager::stop;
 pub use reuseaddr::set_reuseaddr;
 
-/// A command to paste. One that has anything in it that is not seen is left out: it would
-/// not do what is read.
+/// Returns an action with a command to paste. A command that contains invisible characters is
+/// left out: it would not do what the reader sees.
 pub fn command(command: String, why: impl Into<String>, risk: Risk) -> Move {
     let command = Some(command).filter(|command| command.chars().all(is_harmless));
     Move { command, why: why.into(), risk }
 }
 
-/// A change of code or configuration.
+/// Returns a change of code or configuration.
 pub fn advice(why: impl Into<String>) -> Move {
     Move { command: None, why: why.into(), risk: Risk::None }
 }
 
-/// The moves against a live holder, by its class.
+/// Returns the actions against a live holder, by its class.
 pub fn against(case: &Case, class: HolderClass, holder: Option<&Process>) -> Vec<Move> {
     if class == HolderClass::KernelSocket {
         return kernel::own(case);
@@ -49,7 +49,7 @@ pub fn against(case: &Case, class: HolderClass, holder: Option<&Process>) -> Vec
     moves
 }
 
-/// The same of a holder that is known.
+/// Returns the same actions where the holder is known.
 fn by_class(case: &Case, class: HolderClass, holder: &Process) -> Vec<Move> {
     let port = case.evidence.failure.port;
     match class {
@@ -153,13 +153,14 @@ fn by_class(case: &Case, class: HolderClass, holder: &Process) -> Vec<Move> {
     }
 }
 
-/// Whether the holder is the program as its unit runs it, and the failing one was launched
-/// beside that.
+/// Returns whether the holder is the program as its unit runs it, and the failing process was
+/// launched outside that unit.
 fn is_the_service(case: &Case, holder: &Process) -> bool {
     responsibility::service(holder).is_some() && responsibility::launcher(case.process()).is_some()
 }
 
-/// What a process is, for whoever may have started it; why that is to be seen first.
+/// Returns the command that shows what a process is, where its origin is unknown. `why` says
+/// why to look at it first.
 fn look_at(holder: &Process, why: &str) -> Move {
     command(
         format!("ps -o pid,ppid,user,tty,lstart,cmd -p {}", holder.pid),
@@ -168,8 +169,8 @@ fn look_at(holder: &Process, why: &str) -> Move {
     )
 }
 
-/// What comes after a holder has been stopped: its connections enter TIME-WAIT,
-/// and whether that matters is this program's SO_REUSEADDR, and was the holder's.
+/// Returns what happens after a holder is stopped: its connections enter TIME-WAIT. Whether
+/// that matters depends on SO_REUSEADDR of this program and of the holder.
 pub fn aftermath(
     case: &Case,
     class: Option<HolderClass>,
@@ -206,9 +207,10 @@ pub fn aftermath(
     })
 }
 
-/// Wait until the port is free, for so long as what the kernel keeps may last.
+/// Returns the command that waits until the port is free, for as long as the kernel may keep
+/// it.
 pub fn wait(case: &Case, seconds: u64, why: impl Into<String>) -> Move {
-    // The kernel's timer may be up to 2 s later than what it reports.
+    // The kernel's timer may expire up to 2 s later than it reports.
     let wait = match wait_free(case) {
         Some(wait) => format!("{wait} --timeout {}s", seconds + 5),
         None => format!("sleep {}", seconds + 2),
@@ -216,9 +218,10 @@ pub fn wait(case: &Case, seconds: u64, why: impl Into<String>) -> Move {
     command(wait, why, Risk::None)
 }
 
-/// `portwatch wait 8080 --free`, where the bind failed. Without `--reuseaddr`,
-/// which is for old sockets that had the option: these had not, or it did not help.
-/// `None` where only a process leads into the namespace, which is about to end.
+/// Returns `portwatch wait 8080 --free`, for the place where the bind failed. It has no
+/// `--reuseaddr`, which is for old sockets that set the option: these did not set it, or it did
+/// not help. Returns `None` where only a process leads into the namespace, and that process is
+/// about to exit.
 fn wait_free(case: &Case) -> Option<String> {
     let Evidence { failure, netns, .. } = case.evidence;
     if netns.host == Some(false) && netns.name.is_none() {
@@ -231,7 +234,7 @@ fn wait_free(case: &Case) -> Option<String> {
     Some(format!("{}portwatch wait {port} --free", enter(case)?))
 }
 
-/// See for oneself, where nothing better is known.
+/// Returns the command that lists the sockets, where nothing better is known.
 pub fn look(case: &Case) -> Move {
     let failure = &case.evidence.failure;
     let denied = |gap: &Gap| gap.denied && gap.what == Fact::Holders;
@@ -261,36 +264,37 @@ pub fn look(case: &Case) -> Move {
     command(format!("{enter}{list}"), why, Risk::None)
 }
 
-/// What goes before a command that is to run in the failing socket's network namespace:
-/// entered by its name, or by a process that lives there and is likely to do so for longer
-/// than the one that failed. `None` if no such process is known, or the namespace is not.
+/// Returns the prefix of a command that must run in the network namespace of the failing
+/// socket. It enters the namespace by its name, or by a process that runs there and is likely
+/// to outlive the one that failed. Returns `None` if no such process is known, or the namespace
+/// is unknown.
 pub fn enter(case: &Case) -> Option<String> {
     let netns = &case.evidence.netns;
     if netns.host? {
         return Some(String::new());
     }
-    // A name that ip-netns(8) knows, not that of a container.
+    // The name must be one that ip-netns(8) knows, not that of a container.
     if let Some(name) = netns.name.as_ref().filter(|_| case.process().workload.is_none()) {
         return Some(format!("ip netns exec {} ", quote(name)));
     }
-    // Pid 1 holds sockets in namespaces that it is not in.
+    // Pid 1 has sockets open in namespaces other than its own.
     let lives_there = |process: &&Process| process.pid != 1 && process.netns.is_none();
     let holders = case.first().into_iter().flat_map(|culprit| &culprit.socket.holders);
     if let Some(pid) = holders.clone().find(lives_there).map(|way| way.pid).or(netns.pid) {
         return Some(format!("nsenter -t {pid} -n "));
     }
     match case.process() {
-        // Whoever asks about their own namespace is in it, and about another may not be:
-        // a holder that lives elsewhere tells that it may be another.
+        // A user who asks about the own namespace is in it, and one who asks about another may
+        // not be: a holder in another namespace shows that it may be another.
         _ if case.evidence.is_untried() => holders.clone().next().is_none().then(String::new),
         failing => lives_there(&failing).then(|| format!("nsenter -t {} -n ", failing.pid)),
     }
 }
 
-/// Quoted for a shell where it needs to be: as POSIX has it, and what is not seen by its
-/// octal numbers in `$'…'`, which is the same to bash, zsh, ksh, busybox and POSIX of
-/// 2024. No argument can have a NUL, so that is left as it is, and with it the command
-/// left out.
+/// Quotes text for a shell if necessary, by the rules of POSIX. Invisible characters become
+/// octal numbers in `$'…'`, which has the same meaning in bash, zsh, ksh, busybox and the 2024
+/// edition of POSIX. No argument can contain a NUL, so a NUL is left as it is, and the command
+/// is then left out.
 pub fn quote(text: &str) -> String {
     if text.chars().all(is_harmless)
         && let Ok(quoted) = shlex::try_quote(text)

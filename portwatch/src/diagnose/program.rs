@@ -12,16 +12,16 @@ mod releases;
 pub use releases::is_newer;
 use releases::{base, has_version, is_same, landmarks, name_of_any_release, without_versions};
 
-/// Files that are many programs: the name says which.
+/// Files that contain many programs: the name says which one runs.
 const MULTICALL: [&str; 2] = ["busybox", "toybox"];
 
-/// The same program: same executable and name but for a version, and for an
-/// interpreter the same script. `None` where too little is known.
+/// Returns whether both are the same program: the same executable and name except for a
+/// version, and for an interpreter the same script. Returns `None` where too little is known.
 ///
-/// One file may be many programs (busybox), and one program may be behind a link
-/// (redis-server), so file and name are both asked where both are known.
+/// One file may contain many programs (busybox), and one program may be started through a link
+/// (redis-server). So both file and name are compared where both are known.
 ///
-/// A name alone is never another user's program: anybody can take it.
+/// A name alone never identifies another user's program: any process can choose that name.
 pub fn same(a: &Process, b: &Process) -> Option<bool> {
     let same_file = file(a).zip(file(b)).map(|(a, b)| is_same_file(a, b));
     let of_others = matches!((a.uid, b.uid), (Some(a), Some(b)) if a != b);
@@ -37,8 +37,8 @@ pub fn same(a: &Process, b: &Process) -> Option<bool> {
     same.filter(|&same| !same || proven)
 }
 
-/// What a program is told from others by, whatever its version: its file's path, or else
-/// its name, and for an interpreter what it runs.
+/// Returns what identifies a program, whatever its version: the path of its file, otherwise its
+/// name, and for an interpreter what it runs.
 pub fn identity(process: &Process) -> String {
     let path = process.exe.as_deref().map(without_deleted);
     let path = path.or(process.comm.as_deref()).unwrap_or_default();
@@ -53,24 +53,24 @@ pub fn identity(process: &Process) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// The same command line but for version numbers.
+/// Returns whether the command lines are the same except for version numbers.
 fn same_command(a: &Process, b: &Process) -> bool {
     !a.cmdline.is_empty()
         && a.cmdline.iter().count() == b.cmdline.iter().count()
         && a.cmdline.iter().zip(&b.cmdline).all(|(x, y)| is_same(x, y))
 }
 
-/// Whether one process of two units is another release of the other: the same command, and
-/// another version of its files, or of one unit (`app@1.service` and `app@2.service`). One
-/// command in two units is a program that both of them start (epmd).
+/// Returns whether one of two processes in two units is another release of the other: the same
+/// command with another version of its files, or of one unit (`app@1.service` and
+/// `app@2.service`). The same command in two units is a program that both of them start (epmd).
 pub fn is_release_of(a: &Process, b: &Process) -> bool {
     let units = a.unit.as_deref().zip(b.unit.as_deref());
     let of_one_unit = units.is_some_and(|(a, b)| is_same(a, b));
     same_command(a, b) && (of_one_unit || versions(a, b).is_some())
 }
 
-/// Whether two services start this one program by one command, of which the first that starts
-/// may serve both (epmd).
+/// Returns whether two services start this same program by the same command. The first one that
+/// starts may serve both (epmd).
 pub fn is_shared(a: &Process, b: &Process) -> bool {
     let services = responsibility::service(a).zip(responsibility::service(b));
     services.is_some_and(|(a, b)| a != b)
@@ -82,9 +82,10 @@ pub fn is_shared(a: &Process, b: &Process) -> bool {
         && a.cmdline.iter().skip(1).eq(b.cmdline.iter().skip(1))
 }
 
-/// The first part of two command lines, or of the programs' paths, that differs
-/// by its version alone: `app-2.4.0.jar` and `app-2.4.2.jar`. `None` if none does. An
-/// interpreter's own version is not that of its script, whose directory has one too.
+/// Returns the first part of two command lines, or of the programs' paths, that differs only by
+/// its version: `app-2.4.0.jar` and `app-2.4.2.jar`. Returns `None` if there is none. The
+/// version of an interpreter is not the version of its script, and the interpreter's directory
+/// contains a version too.
 pub fn versions<'a>(a: &'a Process, b: &'a Process) -> Option<(&'a str, &'a str)> {
     let is_script = interpreter(a).is_some() && interpreter(b).is_some();
     let exe = |process: &'a Process| process.exe.as_deref().map(without_deleted);
@@ -98,12 +99,12 @@ pub fn versions<'a>(a: &'a Process, b: &'a Process) -> Option<(&'a str, &'a str)
         .map(|(a, b)| (last_parts(a, b), last_parts(b, a)))
 }
 
-/// A path's last part, or all of it where that part is the same in both.
+/// Returns the last part of a path, or the whole path where the last parts are equal.
 fn last_parts<'a>(of: &'a str, other: &str) -> &'a str {
     if base(of) == base(other) { of } else { base(of) }
 }
 
-/// By file and name.
+/// Compares two programs by file and name.
 fn by_name(a: &Process, b: &Process, same_file: Option<bool>) -> Option<bool> {
     let (mut names_a, mut names_b) = (names(a).peekable(), names(b).peekable());
     if names_a.peek().is_none() || names_b.peek().is_none() {
@@ -112,10 +113,10 @@ fn by_name(a: &Process, b: &Process, same_file: Option<bool>) -> Option<bool> {
     Some(names_a.any(|a| names_b.clone().any(|b| is_same(a, b))))
 }
 
-/// By what an interpreter runs, if both say so; else by where they are.
+/// Compares what two interpreters run, if that is known of both, otherwise where they are.
 fn by_script(a: &Process, b: &Process) -> Option<bool> {
     if a.container != b.container {
-        // Paths of two containers are of two file systems.
+        // Paths in two containers belong to two file systems.
         let image = |process: &Process| process.workload.as_ref()?.image.clone();
         if !is_same(&image(a)?, &image(b)?) {
             return Some(false);
@@ -132,7 +133,7 @@ fn by_script(a: &Process, b: &Process) -> Option<bool> {
     }
 }
 
-/// Whether two interpreters run the same in all parts.
+/// Returns whether two interpreters run the same program, in all parts.
 fn all_same(a: &[Part<'_>], b: &[Part<'_>], at: &Places<'_>) -> Option<bool> {
     let mut all = Some(a.len() == b.len());
     for (a, b) in a.iter().zip(b) {
@@ -151,21 +152,21 @@ fn all_same(a: &[Part<'_>], b: &[Part<'_>], at: &Places<'_>) -> Option<bool> {
     all
 }
 
-/// Where two processes are.
+/// The working directories of two processes.
 struct Places<'a> {
     a: Option<&'a str>,
     b: Option<&'a str>,
 }
 
 impl Places<'_> {
-    /// Whether both are in one directory, or in that of two releases.
+    /// Returns whether both are in the same directory, or in directories of two releases.
     fn same(&self) -> Option<bool> {
         let (a, b) = self.a.zip(self.b)?;
         Some(landmarks(a) == landmarks(b))
     }
 
-    /// Whether two arguments name the same file in any version. Two directories may be one
-    /// by a link, where the kernel has followed it for one of the two only.
+    /// Returns whether two arguments name the same file in any version. Two directories may be
+    /// the same through a link that the kernel has resolved for only one of them.
     fn is_one_path(&self, a: &str, b: &str) -> Option<bool> {
         let (name_a, name_b) = (base(a), base(b));
         let paths = resolved(self.a, a).zip(resolved(self.b, b));
@@ -176,14 +177,15 @@ impl Places<'_> {
             return Some(false);
         }
         paths?;
-        // A name with its version in it is one program's wherever it is.
+        // A name that contains its version belongs to the same program in any directory.
         let has_version = has_version(name_a) || has_version(name_b);
         let both_followed = a.starts_with('/') == b.starts_with('/');
         if has_version { Some(true) } else { both_followed.then_some(false) }
     }
 }
 
-/// The parts of a path that a process has named; `None` for one from an unknown place.
+/// Returns the parts of a path that a process named, or `None` for a relative path from an
+/// unknown directory.
 fn resolved(place: Option<&str>, path: &str) -> Option<Vec<Vec<u8>>> {
     match path.starts_with('/') {
         true => Some(landmarks(path)),
@@ -191,13 +193,13 @@ fn resolved(place: Option<&str>, path: &str) -> Option<Vec<Vec<u8>>> {
     }
 }
 
-/// The same name in any version.
+/// Returns whether the names are the same in any version.
 fn is_one_name(a: &str, b: &str) -> bool {
     name_of_any_release(a) == name_of_any_release(b)
 }
 
-/// Whether one service manager runs both in one service. The scope of a login session has
-/// many programs, and so has the unit of a supervisor.
+/// Returns whether one service manager runs both in one service. The scope of a login session
+/// contains many programs, and so does the unit of a supervisor.
 fn is_one_unit(a: &Process, b: &Process) -> bool {
     let job = |process: &Process| process.supervisor.as_ref()?.name.clone();
     let two_jobs = matches!((job(a), job(b)), (Some(a), Some(b)) if a != b);
@@ -208,17 +210,17 @@ fn is_one_unit(a: &Process, b: &Process) -> bool {
         && !two_jobs
 }
 
-/// Whether the same user has given the same command twice, not in two units.
+/// Returns whether the same user ran the same command twice, not in two units.
 fn is_repeated(a: &Process, b: &Process) -> bool {
     let is_whole = a.cmdline.iter().all(|argument| !argument.ends_with(ELLIPSIS));
     let two_units = matches!((&a.unit, &b.unit), (Some(a), Some(b)) if a != b);
     a.uid.is_some() && a.uid == b.uid && a.cmdline == b.cmdline && is_whole && !two_units
 }
 
-/// Whether both executables have one path but for a version.
+/// Returns whether the paths of both executables are the same except for a version.
 fn has_one_path(a: &Process, b: &Process) -> bool {
     let exe = |process: &Process| process.exe.as_deref().map(without_deleted).map(landmarks);
-    // Anybody can start an interpreter: what it runs has to have a path too.
+    // Any user can start an interpreter, so what it runs must have a path too.
     let has_file = |process: &Process| {
         let parts = program(process).unwrap_or_default();
         interpreter(process).is_none() || parts.iter().any(|part| part.kind == Kind::Path)
@@ -230,23 +232,25 @@ fn without_deleted(path: &str) -> &str {
     path.strip_suffix(" (deleted)").unwrap_or(path)
 }
 
-/// The working directory, if it says something: daemons go to the root.
+/// Returns the working directory, if it means something: daemons change to the root directory.
 fn place(process: &Process) -> Option<&str> {
     process.cwd.as_deref().map(without_deleted).filter(|&cwd| cwd.len() > 1 && cwd.starts_with('/'))
 }
 
-/// The executable's file name.
+/// Returns the file name of the executable.
 fn file(process: &Process) -> Option<&str> {
     process.exe.as_deref().map(|exe| base(without_deleted(exe)))
 }
 
-/// The same file name in any version; an interpreter may have several names.
+/// Returns whether the file names are the same in any version. An interpreter may have several
+/// names.
 fn is_same_file(a: &str, b: &str) -> bool {
     let same_kind = interpreters::of(a).zip(interpreters::of(b));
     is_same(bare(a), bare(b)) || same_kind.is_some_and(|(a, b)| a.names == b.names)
 }
 
-/// What is known of the interpreter that a process is, by its file, or else by its name.
+/// Returns the description of the interpreter that a process is, by its file, otherwise by its
+/// name.
 fn interpreter(process: &Process) -> Option<&'static Spec> {
     match file(process) {
         Some(file) if MULTICALL.contains(&bare(file)) => names(process).find_map(interpreters::of),
@@ -256,20 +260,20 @@ fn interpreter(process: &Process) -> Option<&'static Spec> {
     }
 }
 
-/// What an interpreter runs; `None` for another program, and where that is unknown.
+/// Returns what an interpreter runs, or `None` for another program and where that is unknown.
 fn program(process: &Process) -> Option<Vec<Part<'_>>> {
     let spec = interpreter(process).filter(|_| !is_titled(process))?;
     spec.program(process.cmdline.iter().skip(1 + usize::from(is_applet(process))))
 }
 
-/// Whether the first argument is the name of a file with many programs, and the second the
-/// program's.
+/// Returns whether the first argument names a file that contains many programs, and the second
+/// names the program.
 fn is_applet(process: &Process) -> bool {
     process.cmdline.first().is_some_and(|first| MULTICALL.contains(&base(first)))
 }
 
-/// Whether a process has written a title over its arguments (`setproctitle(3)`):
-/// `gunicorn: master [app:app]`, `postgres: checkpointer`. It says what it likes there.
+/// Returns whether a process has overwritten its arguments with a title (`setproctitle(3)`):
+/// `gunicorn: master [app:app]`, `postgres: checkpointer`. A title can be any text.
 fn is_titled(process: &Process) -> bool {
     let Some(first) = process.cmdline.first() else { return false };
     let is_path = process.exe.as_deref().map(without_deleted) == Some(first);
@@ -278,21 +282,21 @@ fn is_titled(process: &Process) -> bool {
     (first.contains(' ') && !is_path) || blank
 }
 
-/// Whether a process may be an interpreter whatever it is called.
+/// Returns whether a process may be an interpreter, whatever its name is.
 fn is_unclear(process: &Process) -> bool {
     is_titled(process) && (process.exe.is_none() || interpreter(process).is_some())
 }
 
-/// What the process is called: by its first argument, and by its own word.
+/// Returns the names of the process: from its first argument, and the one that it gave itself.
 fn names(process: &Process) -> impl Iterator<Item = &str> + Clone {
     let first = process.cmdline.iter().nth(usize::from(is_applet(process)));
-    // A title in the argument's place ("nginx: master process") starts with it.
+    // A title in place of the arguments ("nginx: master process") starts with the name.
     let first = first.and_then(|title| title.split([' ', ':']).next());
     let names = [first, process.comm.as_deref()].into_iter().flatten();
     names.filter(|name| !name.is_empty() && *name != ELLIPSIS).map(bare)
 }
 
-/// A path's last part without the version at its end: `app-2.4.1` and `python3`
+/// Returns the last part of a path without the version at its end: `app-2.4.1` and `python3`
 /// become `app` and `python`.
 fn bare(path: &str) -> &str {
     base(path).trim_end_matches(|char: char| matches!(char, '-' | '#' | '.' | '0'..='9'))

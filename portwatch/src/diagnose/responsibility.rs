@@ -1,5 +1,5 @@
-//! Who is responsible for the life of a process: the one question behind its class, whether it
-//! is safe to stop, and the command that stops it. Answered once, from evidence.
+//! Which manager is responsible for a process. The holder's class, whether it is safe to stop,
+//! and the command that stops it all depend on this. It is decided once, from the evidence.
 
 use std::borrow::Cow;
 
@@ -9,35 +9,35 @@ use crate::{
     units::{self, Kind, Launcher, Machine},
 };
 
-/// Who starts and stops a process.
+/// What starts and stops a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Responsible<'a> {
     /// The engine of its container, or the owner of its pod.
     Engine,
-    /// A supervisor, for one of its jobs.
+    /// A supervisor, as one of its jobs.
     Job {
         /// The supervisor, which has a name for the job.
         by: &'a Supervisor,
-        /// Whether the process is a child of the supervisor: stopping the job ends that one,
-        /// and not always what it has started.
+        /// Whether the process is a child of the supervisor. Stopping the job ends that child,
+        /// and not always what the child has started.
         child: bool,
     },
-    /// The service manager, for a unit.
+    /// The service manager, as a unit.
     Unit(&'a str),
     /// The manager of a virtual machine, or of a container with a system of its own.
     Machine(Machine<'a>),
     /// A shell that starts it in a loop.
     Loop(&'a Supervisor),
-    /// Nobody: it runs until somebody ends it.
+    /// No manager: it runs until somebody ends it.
     Nobody(Place<'a>),
     /// Its control group is not known.
     Unknown,
 }
 
-/// Where a process is that nobody is responsible for.
+/// Where a process runs that no manager is responsible for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place<'a> {
-    /// In the unit of what launched it.
+    /// In the unit of the program that launched it.
     Launched {
         /// The launcher.
         by: &'static Launcher,
@@ -46,7 +46,7 @@ pub enum Place<'a> {
     },
     /// In a login session.
     Session,
-    /// In a terminal's tab or pane.
+    /// In a tab or pane of a terminal.
     Terminal,
     /// Below a desktop application.
     Application(&'a str),
@@ -56,7 +56,7 @@ pub enum Place<'a> {
     NoUnit,
 }
 
-/// Answers it for one process.
+/// Determines which manager is responsible for one process.
 pub fn of<'a>(evidence: &Evidence, process: &'a Process) -> Responsible<'a> {
     if process.pod.is_some() || process.container.is_some() {
         return Responsible::Engine;
@@ -77,12 +77,12 @@ pub fn of<'a>(evidence: &Evidence, process: &'a Process) -> Responsible<'a> {
     place(process).map_or(Responsible::Unknown, Responsible::Nobody)
 }
 
-/// What the unit of a process is to it.
+/// Returns how the unit of a process relates to it.
 fn kind(process: &Process) -> Option<Kind<'_>> {
     Some(units::kind(process.unit.as_deref()?, process.unit_owner.is_some()))
 }
 
-/// The machine that a process is a part of.
+/// Returns the machine that a process is a part of.
 fn machine(process: &Process) -> Option<Machine<'_>> {
     match kind(process)? {
         Kind::Machine(machine) => Some(machine),
@@ -90,7 +90,8 @@ fn machine(process: &Process) -> Option<Machine<'_>> {
     }
 }
 
-/// Where a process is that no manager answers for; `None` if its control group is not known.
+/// Returns where a process runs that no manager is responsible for, or `None` if its control
+/// group is unknown.
 pub fn place(process: &Process) -> Option<Place<'_>> {
     if process.session.is_some() {
         return Some(Place::Session);
@@ -108,8 +109,8 @@ pub fn place(process: &Process) -> Option<Place<'_>> {
     })
 }
 
-/// The unit that answers for a process: neither the scope that it is in nor the service that
-/// only launched it.
+/// Returns the unit that is responsible for a process: neither the scope that it is in, nor the
+/// service that only launched it.
 pub fn service(process: &Process) -> Option<&str> {
     let unit = process.unit.as_deref().filter(|_| process.session.is_none())?;
     match kind(process)? {
@@ -121,13 +122,13 @@ pub fn service(process: &Process) -> Option<&str> {
     }
 }
 
-/// Whether one of them runs in a machine in which the other does not.
+/// Returns whether one of them runs in a machine in which the other does not.
 pub fn in_another_machine(a: &Process, b: &Process) -> bool {
     machine(a) != machine(b)
 }
 
-/// Whether both were started by hand by one user: in one login session, or in terminals of one
-/// desktop. Somebody works there.
+/// Returns whether one user started both by hand: in one login session, or in terminals of one
+/// desktop. Somebody probably works there.
 pub fn work_together(a: &Process, b: &Process) -> bool {
     match (place(a), place(b)) {
         (Some(Place::Session), Some(Place::Session)) => a.session == b.session,
@@ -138,8 +139,8 @@ pub fn work_together(a: &Process, b: &Process) -> bool {
     }
 }
 
-/// Why somebody may work with a process that was started by hand, where the failing one was too:
-/// to be read after its name.
+/// Returns why somebody may be using a process that was started by hand, where the failing one
+/// was started by hand too. It is printed after the name of the process.
 pub fn works_there(holder: &Process, failing: &Process) -> Option<String> {
     if work_together(holder, failing) {
         return Some("it was started in the same session as the failing program".to_owned());
@@ -152,8 +153,8 @@ pub fn works_there(holder: &Process, failing: &Process) -> Option<String> {
     (theirs != ours).then(|| format!("it was started by another user, {theirs}"))
 }
 
-/// What somebody works with and would lose if the process ended: `an ssh connection`. It is the
-/// program that carries it, or the desktop application itself.
+/// Returns what somebody uses and would lose if the process exited: `an ssh connection`. The
+/// process is the program that carries it, or the desktop application itself.
 pub fn carries(process: &Process) -> Option<Cow<'static, str>> {
     if service(process).is_some() || process.container.is_some() {
         return None;
@@ -172,7 +173,7 @@ pub fn carries(process: &Process) -> Option<Cow<'static, str>> {
     }
 }
 
-/// What launched a process that is no service's own: `cron`, `a terminal`.
+/// Returns what launched a process that does not belong to a service: `cron`, `a terminal`.
 pub fn launcher(process: &Process) -> Option<&'static str> {
     if service(process).is_some() || process.container.is_some() {
         return None;
@@ -185,8 +186,8 @@ pub fn launcher(process: &Process) -> Option<&'static str> {
     }
 }
 
-/// The name of a process in a sentence about two programs: that of the container, session or
-/// service that answers for it, or else by its own name.
+/// Returns the name of a process in a sentence about two programs: the name of the container,
+/// session or service that is responsible for it, otherwise its own name.
 pub fn called(process: &Process) -> String {
     let answers = process.container.is_some()
         || process.pod.is_some()
@@ -196,13 +197,13 @@ pub fn called(process: &Process) -> String {
     owner.unwrap_or_else(|| words::process(process).to_string())
 }
 
-/// Whether somebody started it by hand: in a login session or a terminal's tab.
+/// Returns whether somebody started it by hand: in a login session or in a terminal.
 pub fn is_by_hand(process: &Process) -> bool {
     matches!(place(process), Some(Place::Session | Place::Terminal))
 }
 
-/// Whether a process in a launcher's unit is the launcher itself: the unit's main process, or
-/// of its name where that is not known.
+/// Returns whether a process in a launcher's unit is the launcher itself: the main process of
+/// the unit, or a process with the launcher's name where the main process is unknown.
 fn is_own(process: &Process, launcher: &Launcher) -> bool {
     let main = process.supervisor.as_ref().and_then(|known| known.main_pid);
     // The child that serves a login has the launcher's name too.

@@ -1,14 +1,14 @@
-//! Ports that a program opens beside its own service, for those who manage or debug it: where
-//! such an option is in the environment of a whole service, each helper that its scripts start
-//! wants the same port (`JAVA_OPTS` and a JVM that is only to stop another).
+//! Ports that a program opens in addition to its service, for those who manage or debug it.
+//! Where such an option is in the environment of a whole service, each helper that its scripts
+//! start binds the same port (`JAVA_OPTS`, and a JVM that is only started to stop another).
 
 use crate::evidence::Process;
 
-/// An option that has a port in its value.
+/// An option whose value contains a port.
 struct Switch {
-    /// What it begins with.
+    /// The beginning of the argument.
     head: &'static str,
-    /// What stands right before the port in the rest; empty where the port follows at once.
+    /// The text right before the port in the rest; empty where the port follows at once.
     before: &'static [&'static str],
     /// What it is for.
     what: &'static str,
@@ -32,7 +32,8 @@ const INSPECT: &[&str] = &[
     "-wait=",
 ];
 
-/// The argument of the process that has `port` for something beside its service, and what for.
+/// Returns the argument of the process that uses `port` for something other than its service,
+/// and what for.
 pub fn of(process: &Process, port: u16) -> Option<(&str, &'static str)> {
     let port = port.to_string();
     process.cmdline.iter().find_map(|argument| {
@@ -44,7 +45,8 @@ pub fn of(process: &Process, port: u16) -> Option<(&str, &'static str)> {
     })
 }
 
-/// Whether the number `port` stands in `text` behind `before`, and no more digits behind it.
+/// Returns whether `text` contains the number `port` right after `before`, with no more digits
+/// after it.
 fn has_port(text: &str, before: &str, port: &str) -> bool {
     let ends = |rest: &str| !rest.starts_with(|next: char| next.is_ascii_digit());
     let follows = |rest: &str| rest.strip_prefix(port).is_some_and(ends);

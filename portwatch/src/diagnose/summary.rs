@@ -1,16 +1,16 @@
-//! The sentence that stands alone in a log: who could not bind what, because of whom.
+//! The one-sentence summary for a log: WHO could not bind WHAT because of WHOM.
 
 use crate::{diagnose::words, evidence::Process};
 
-/// Characters of a summary.
+/// The most characters of a summary.
 const MOST: usize = 199;
-/// Characters of a name in one that would be longer.
+/// The most characters of a name in a summary that would otherwise be too long.
 const NAME: usize = 20;
 
-/// The sentence in full, if it is short enough. Otherwise it is without the holder's age,
-/// which stands elsewhere too; then with long names cut in their middles; and then with
-/// the reason cut so, whose beginning says who and whose end says at which address. What
-/// was to be bound is never cut.
+/// Returns the whole sentence, if it is short enough. Otherwise the holder's age is left out,
+/// which is elsewhere too. Then long names are cut in the middle. Then the reason is cut in the
+/// middle: its beginning says which process, and its end says which address. What the bind
+/// asked for is never cut.
 pub fn fitted(named: [Option<&Process>; 2], failed: &str, link: &str, because: &str) -> String {
     let whole = format!("{failed}{link}{because}");
     if length(&whole) <= MOST {
@@ -18,7 +18,7 @@ pub fn fitted(named: [Option<&Process>; 2], failed: &str, link: &str, because: &
     }
     let (mut failed, mut because) = (failed.to_owned(), without_age(because));
     let mut names: Vec<_> = named.into_iter().flatten().flat_map(names).collect();
-    // One may be a part of another.
+    // One name may be part of another.
     names.sort_by_key(|name| std::cmp::Reverse(name.len()));
     for name in names {
         if length(&failed) + length(link) + length(&because) <= MOST {
@@ -33,7 +33,7 @@ pub fn fitted(named: [Option<&Process>; 2], failed: &str, link: &str, because: &
     words::middle_cut(&format!("{failed}{link}{because}"), MOST).into_owned()
 }
 
-/// `java[7], another service, up 3 days, is …` without `up 3 days`.
+/// Removes `up 3 days` from `java[7], another service, up 3 days, is …`.
 fn without_age(because: &str) -> String {
     let without = because.split_once(", up ").and_then(|(before, rest)| {
         let (_, doing) = rest.split_once(", ")?;
@@ -47,7 +47,7 @@ fn length(text: &str) -> usize {
     text.chars().count()
 }
 
-/// What a process is called in sentences, as far as that may be long.
+/// Returns the names of a process in sentences, as far as they may be long.
 fn names(process: &Process) -> impl Iterator<Item = String> {
     let workload = process.workload.as_ref().and_then(words::workload);
     let names = [process.comm.clone(), words::belongs_to(process), workload];

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use crate::evidence::{Failure, Process, Protocol, Socket, Workload};
 
-/// `java[31550]`.
+/// Returns a text like `java[31550]`.
 pub fn process(process: &Process) -> impl Display {
     from_fn(|out| match &process.comm {
         Some(comm) => write!(out, "{comm}[{}]", process.pid),
@@ -18,7 +18,7 @@ pub fn process(process: &Process) -> impl Display {
     })
 }
 
-/// Where a process belongs: its unit, container or session.
+/// Returns where a process belongs: its unit, container or session.
 pub fn belongs_to(process: &Process) -> Option<String> {
     if process.container.is_some() || process.pod.is_some() {
         let container = || Some(format!("container {}", short_id(process.container.as_deref()?)));
@@ -34,8 +34,8 @@ pub fn belongs_to(process: &Process) -> Option<String> {
     process.unit.clone()
 }
 
-/// `container web`, `container nginx of pod shop/web-1`; by its id where it has
-/// no name that is known.
+/// Returns `container web`, or `container nginx of pod shop/web-1`; with the id where no name
+/// is known.
 pub fn workload(workload: &Workload) -> Option<String> {
     let name = workload.name.as_deref().or(workload.id.as_deref().map(short_id));
     let container = name.map(|name| format!("container {name}"));
@@ -46,7 +46,7 @@ pub fn workload(workload: &Workload) -> Option<String> {
     }
 }
 
-/// `java[31550] (app.service)`.
+/// Returns a text like `java[31550] (app.service)`.
 pub fn process_and_owner(of: &Process) -> impl Display {
     from_fn(|out| match belongs_to(of) {
         Some(owner) => write!(out, "{} ({owner})", process(of)),
@@ -54,21 +54,22 @@ pub fn process_and_owner(of: &Process) -> impl Display {
     })
 }
 
-/// The twelve characters by which engines show a container's id.
+/// Returns the twelve characters of a container's id that engines print.
 pub fn short_id(id: &str) -> &str {
     if id.len() == 64 { id.get(..12).unwrap_or(id) } else { id }
 }
 
-/// `tcp 0.0.0.0:8080`.
+/// Returns a text like `tcp 0.0.0.0:8080`.
 pub fn target(failure: &Failure) -> impl Display {
     let address = SocketAddr::new(failure.address, failure.port);
     from_fn(move |out| write!(out, "{} {address}", failure.protocol))
 }
 
-/// The command that shows the sockets on a port: ss(8), where it shows that protocol's.
+/// Returns the command that shows the sockets on a port: ss(8), where it shows that protocol.
 pub fn listing(protocol: Protocol, port: u16) -> String {
     let ss = |letter: &str| format!("ss -{letter}anp 'sport = :{port}'");
-    // Neither has an option of ss: the kernel's own tables have the port in hexadecimal.
+    // ss has no option for either of them. The kernel's own tables have the port in
+    // hexadecimal.
     let table = |name: &str| format!("grep -hs ':{port:04X} ' /proc/net/{name} /proc/net/{name}6");
     match protocol {
         Protocol::Tcp => ss("t"),
@@ -80,7 +81,7 @@ pub fn listing(protocol: Protocol, port: u16) -> String {
     }
 }
 
-/// `LISTEN 0.0.0.0:8080 (inode 798112)`.
+/// Returns a text like `LISTEN 0.0.0.0:8080 (inode 798112)`.
 pub fn socket(socket: &Socket) -> impl Display {
     from_fn(|out| {
         write!(out, "{} {}", socket.state, ends(socket))?;
@@ -91,7 +92,8 @@ pub fn socket(socket: &Socket) -> impl Display {
     })
 }
 
-/// `10.0.0.1:8080 with peer 10.0.0.2:51234`: the entry does not say which side connected.
+/// Returns a text like `10.0.0.1:8080 with peer 10.0.0.2:51234`. The entry does not say which
+/// side connected.
 pub fn ends(socket: &Socket) -> impl Display {
     from_fn(|out| match socket.remote {
         Some(remote) => write!(out, "{} with peer {remote}", socket.local),
@@ -99,7 +101,7 @@ pub fn ends(socket: &Socket) -> impl Display {
     })
 }
 
-/// `7 days`, from `start` to `end`; `None` if that is not a span.
+/// Returns the time from `start` to `end`, as `7 days`, or `None` if `end` is before `start`.
 pub fn age(start: Timestamp, end: Timestamp) -> Option<String> {
     let seconds = end.as_second().checked_sub(start.as_second())?;
     let (count, unit) = match seconds {
@@ -113,18 +115,18 @@ pub fn age(start: Timestamp, end: Timestamp) -> Option<String> {
     Some(format!("{count} {unit}{}", if count == 1 { "" } else { "s" }))
 }
 
-/// Words one after the other.
+/// Joins words, with `between` after each except the last.
 pub fn list(words: impl Iterator<Item = String>, between: &str) -> String {
     words.collect::<Vec<_>>().join(between)
 }
 
-/// Whole seconds, rounded up, of a remaining time.
+/// Returns a remaining time in whole seconds, rounded up.
 pub fn seconds(ms: u64) -> u64 {
     ms.div_ceil(1000)
 }
 
-/// The text with its middle replaced by `…`, so that it has at most `most` characters;
-/// its end, which is what tells names apart, is the longer part.
+/// Replaces the middle of the text by `…`, so that it has at most `most` characters. The end is
+/// the longer part, because names differ there.
 pub fn middle_cut(text: &str, most: usize) -> Cow<'_, str> {
     let count = text.chars().count();
     if count <= most {

@@ -1,5 +1,5 @@
-//! What to do about containers and pods: through their own manager, by the name
-//! that it knows them by.
+//! What to do about containers and pods: through their own manager, by the name that it knows
+//! them by.
 
 use crate::{
     diagnose::{
@@ -13,13 +13,14 @@ use crate::{
     roles,
 };
 
-/// Ends the container that `proxy` holds the port for, or the proxy where its engine knows none.
+/// Ends the container for which `proxy` has the port open, or the proxy itself where its engine
+/// knows no such container.
 pub fn behind_proxy(case: &Case, proxy: &Process) -> Vec<Move> {
     let Failure { port, protocol, .. } = case.evidence.failure;
     let known = proxy.workload.as_ref();
     let published = known.and_then(|workload| workload.published.clone());
     let holds = format!("{} only keeps the port open for it", words::process(proxy));
-    // A proxy of root's serves root's engine, wherever root has started it.
+    // A proxy of root belongs to root's engine, whatever session it was started in.
     let user = match proxy.uid {
         Some(0) => None,
         uid => user_of(proxy).or(uid),
@@ -52,8 +53,8 @@ pub fn behind_proxy(case: &Case, proxy: &Process) -> Vec<Move> {
     vec![command(list, format!("{why}; {then}"), Risk::None), gone]
 }
 
-/// A command for a user's own engine, of those of which the first is taken that needs no more
-/// than is known; `None` where it is the system's engine.
+/// Returns a command for a user's own engine: the first of `commands` that needs no more than
+/// is known. Returns `None` where it is the system's engine.
 fn as_its_user(commands: &[&str], user: Option<(u32, Option<&str>)>) -> Option<String> {
     let (uid, user) = user?;
     let known = |command: &&&str| user.is_some() || !command.contains("{user}");
@@ -61,8 +62,8 @@ fn as_its_user(commands: &[&str], user: Option<(u32, Option<&str>)>) -> Option<S
     Some(command.replace("{user}", &quote(user.unwrap_or_default())))
 }
 
-/// Ends the container or pod that `holder` runs in, because of `why`; `None` if
-/// it runs in none.
+/// Ends the container or pod that `holder` runs in, because of `why`. Returns `None` if it runs
+/// in none.
 pub fn around(holder: &Process, why: &str) -> Option<Move> {
     let workload = holder.workload.as_ref();
     if let Some(pod) = workload.and_then(|workload| workload.pod.as_ref()) {
@@ -120,8 +121,8 @@ fn interrupts(stop: String, why: String) -> Move {
     command(stop, why, Risk::Interrupts)
 }
 
-/// Through the engine, which may be a user's own; `None` if neither name nor id
-/// is known.
+/// Returns the command that stops it through the engine, which may be a user's own. Returns
+/// `None` if neither name nor id is known.
 fn stop_known(workload: &Workload, user: Option<(u32, Option<&str>)>) -> Option<String> {
     stop_command(workload.engine, workload.name.as_deref(), workload.id.as_deref(), user)
 }
@@ -140,8 +141,8 @@ fn stop_command(
     Some(format!("{} {target}", users.as_deref().unwrap_or(stop)))
 }
 
-/// A name as engines allow it, and in full: one that has been cut, or that could
-/// be taken for an option, is not one to paste.
+/// Returns whether a name has only characters that engines allow, and is complete. A name that
+/// was cut, or that could be read as an option, is not suitable for pasting.
 fn is_plain(name: &str) -> bool {
     const CUT_AT: usize = 128;
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
@@ -150,7 +151,7 @@ fn is_plain(name: &str) -> bool {
         && name.starts_with(|first: char| first.is_ascii_alphanumeric())
 }
 
-/// The user whose engine runs the process, if not the system's.
+/// Returns the user whose engine runs the process, if it is not the system's.
 fn user_of(process: &Process) -> Option<u32> {
     process.cgroup.as_ref().and_then(Cgroup::user)
 }

@@ -8,7 +8,7 @@ pub const ENGINE: Spec = Spec {
     prefixes: &["crio-"],
     units: &["crio"],
     names: Names::Kubelet,
-    // Podman's, with the kubelet's name for the container.
+    // The monitor of Podman, with the kubelet's name for the container.
     proxies: &[Proxy { names: Some("k8s_"), ..podman::CONMON }],
     stop: "crictl stop",
     ..Spec::PLAIN

@@ -1,4 +1,4 @@
-//! Docker, root's or a user's own.
+//! Docker, run by root or by a user.
 
 use super::{Names, Proxy, Says, Spec};
 
@@ -22,7 +22,8 @@ pub const ENGINE: Spec = Spec {
             ],
             ..Proxy::new("docker-proxy", &["docker-proxy"])
         },
-        // Newer Dockers bind in the daemon itself, rootless ones in this program.
+        // Newer versions of Docker bind in the daemon itself, and rootless ones in this
+        // program.
         Proxy::new("dockerd", &["dockerd"]),
         Proxy::rootless("rootlesskit", &["rootlesskit"]),
     ],
@@ -33,7 +34,7 @@ pub const ENGINE: Spec = Spec {
     ..Spec::PLAIN
 };
 
-/// The command that shows which of its containers has a port.
+/// The command that shows which of its containers publishes a port.
 pub const LIST: (&str, &str) =
     ("docker ps --filter publish={port}/{protocol}", "this shows which: stop it with docker stop");
 

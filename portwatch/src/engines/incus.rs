@@ -3,8 +3,8 @@
 
 use super::{Names, Proxy, Spec};
 
-/// What is known of it. Source of the helper: `forkproxy` of the daemon, which the device type
-/// `proxy` starts.
+/// The data of Incus and LXD. Source of the helper: `forkproxy` of the daemon, which the device
+/// type `proxy` starts.
 pub const ENGINE: Spec = Spec {
     name: "Incus",
     names: Names::Nobody,

@@ -1,4 +1,4 @@
-//! LXC and Incus, whose containers run a whole system and have a name as their id.
+//! LXC and Incus, whose containers run a whole system and use a name as their id.
 
 use super::Spec;
 

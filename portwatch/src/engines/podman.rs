@@ -1,4 +1,4 @@
-//! Podman, root's or a user's own.
+//! Podman, run by root or by a user.
 
 use super::{Names, Proxy, Says, Spec};
 
@@ -13,7 +13,8 @@ pub const ENGINE: Spec = Spec {
         CONMON,
         Proxy::rootless("rootlessport", &["rootlessport", "podman"]),
         Proxy::rootless("rootlessport-ch", &["rootlessport", "podman"]),
-        // It runs its own program again, as `/proc/self/exe`: its arguments have its name.
+        // The program runs itself again through `/proc/self/exe`, and its arguments contain its
+        // name.
         Proxy::rootless("containers-rootlessport", &["rootlessport", "podman"]),
         Proxy::rootless("containers-rootlessport-child", &["rootlessport", "podman"]),
         Proxy::rootless("slirp4netns", &["slirp4netns"]),
@@ -29,7 +30,7 @@ pub const ENGINE: Spec = Spec {
         "runuser -u {user} -- env -C / XDG_RUNTIME_DIR=/run/user/{uid} podman ps -a",
         "podman --url unix:///run/user/{uid}/podman/podman.sock ps -a",
     ],
-    // It has no filter by port.
+    // `podman ps` has no filter by port.
     list: ("podman ps | grep -w {port}", "this shows which: stop it with podman stop"),
     ..Spec::PLAIN
 };

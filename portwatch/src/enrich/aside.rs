@@ -1,8 +1,8 @@
-//! Operations that another process can delay for as long as it likes run on a thread that the
-//! agent can abandon: reading its memory (the kernel takes its mmap lock and may wait for
-//! whoever serves its pages), and opening its files.
+//! Runs operations on a thread that the agent can abandon, because another process can delay
+//! them for as long as it likes: reading its memory (the kernel takes its mmap lock, and may
+//! wait for the process that serves its pages), and opening its files.
 //!
-//! The time lost by waiting is limited: for one answer, for one event, for one user, and in
+//! The time spent on waits is limited: for one answer, for one event, for one user, and in
 //! total.
 
 use std::{
@@ -22,17 +22,16 @@ use crate::kernel::{nsfs::UserNamespace, rights};
 const PATIENCE: Duration = Duration::from_millis(50);
 /// How long a process that did not answer is skipped, and counts against its user.
 const LEFT_ALONE: Duration = Duration::from_secs(10);
-/// A late answer that came within this time may have been late because the machine was busy:
-/// then a user's processes are skipped for at most [`LEFT_ALONE_IF_BUSY`], and root's not at
-/// all.
+/// A late answer within this time may be late because the machine was busy. Then a user's
+/// processes are skipped for at most [`LEFT_ALONE_IF_BUSY`], and root's are not skipped at all.
 const BUSY: Duration = Duration::from_millis(500);
 const LEFT_ALONE_IF_BUSY: Duration = Duration::from_secs(1);
-/// Threads that one user's processes may hold.
+/// Threads that one user's processes may occupy.
 const MOST_OF_USER: usize = 2;
-/// Threads that root's processes may hold. Most questions are about services, which root runs
+/// Threads that root's processes may occupy. Most requests are about services, which root runs
 /// without bad intent.
 const MOST_OF_ROOT: usize = MOST / 2;
-/// Threads that may be held in total.
+/// Threads that may be occupied in total.
 const MOST: usize = 32;
 
 /// The process or user that is asked.
@@ -49,7 +48,7 @@ pub struct Who {
 /// The processes that are counted together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Account {
-    /// A user's; `None` if the user is not known.
+    /// A user; `None` if the user is unknown.
     User(Option<u32>),
     /// Those in a user namespace that root created, such as a container.
     Namespace(u32),
@@ -69,7 +68,7 @@ impl Account {
 }
 
 impl Who {
-    /// A user, for files that are not of one process.
+    /// Returns a user, for files that do not belong to one process.
     pub fn user(uid: u32) -> Self {
         Self { pid: 0, started_ns: 0, account: Account::User(Some(uid)) }
     }
@@ -78,10 +77,10 @@ impl Who {
 /// Why there is no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unanswered {
-    /// It did not answer in time.
+    /// There was no answer in time.
     #[error("it did not respond within {} ms", PATIENCE.as_millis())]
     Late,
-    /// It, or other processes of its user, did not answer before.
+    /// This process, or other processes of its user, did not answer before.
     #[error("it was skipped, because processes of its user did not respond before")]
     LeftAlone,
     /// No thread is available.
@@ -91,13 +90,14 @@ pub enum Unanswered {
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// A thread for operations that may never return, and the threads that did not.
+/// A thread for operations that may never return, and the threads whose operation did not
+/// return.
 pub struct Aside(RefCell<Threads>);
 
 struct Threads {
     worker: Option<(Sender<Job>, JoinHandle<()>)>,
     late: Vec<Late>,
-    /// Remaining time that may be spent on waits without an answer.
+    /// Remaining time for waits that end without an answer.
     in_vain: Duration,
 }
 
@@ -105,7 +105,7 @@ struct Threads {
 struct Late {
     who: Who,
     since: Instant,
-    /// When it answered late.
+    /// The time at which the late answer arrived.
     returned: Arc<OnceLock<Instant>>,
 }
 
@@ -134,7 +134,7 @@ impl Aside {
         self.0.borrow_mut().in_vain = in_vain;
     }
 
-    /// Returns the result of `job`, which may depend on `who`.
+    /// Returns the result of `job`, which `who` may delay.
     ///
     /// # Errors
     /// There was no answer in time, or `who` is skipped.
@@ -206,7 +206,7 @@ impl Threads {
         };
         let (jobs, next) = mpsc::channel::<Job>();
         let thread = thread::Builder::new().name("aside".to_owned()).spawn(move || {
-            // It stays only if it can drop its capabilities like the other threads.
+            // The thread stays only if it can drop its capabilities like the other threads.
             if rights::give_away_of_thread().is_ok() {
                 next.into_iter().for_each(|job| job());
             }

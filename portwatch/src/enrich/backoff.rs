@@ -13,16 +13,16 @@ const SLOW: Duration = Duration::from_millis(50);
 /// Factor between the time of the answer and the first pause.
 const FACTOR: u32 = 10;
 const LONGEST: Duration = Duration::from_secs(60);
-/// Services that are remembered.
+/// The most services that are remembered.
 const MOST: usize = 256;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Unanswered<E> {
-    /// The service gave none.
+    /// The service did not answer.
     #[error("{0}")]
     Failed(Arc<E>),
-    /// It was not asked: it failed slowly the last time.
+    /// It was not asked, because it was slow to fail last time.
     #[error("{error}; it is not asked again for {left} s")]
     HasFailed {
         /// The error.
@@ -30,7 +30,7 @@ pub enum Unanswered<E> {
         /// Seconds until it is asked again.
         left: u64,
     },
-    /// It was not asked: its last answer was slow.
+    /// It was not asked, because its last answer was slow.
     #[error("it took {} ms to answer; it is not asked again for {left} s", .took.as_millis())]
     WasSlow {
         /// How long it took.
@@ -58,10 +58,10 @@ impl<K, E> Default for Backoff<K, E> {
 }
 
 impl<K: Clone + Eq + Hash, E> Backoff<K, E> {
-    /// Returns what `ask` returns, unless the service was slow a while ago.
+    /// Returns the result of `ask`, unless the service was slow a while ago.
     ///
     /// # Errors
-    /// What `ask` returns; or, if it was not asked, the last error and the reason.
+    /// The error of `ask`, or, if it was not asked, the last error and the reason.
     pub fn asked<T>(
         &mut self,
         service: &K,

@@ -1,4 +1,4 @@
-//! What a cgroup path says about a process: unit, container, pod, session.
+//! What the path of a control group says about a process: unit, container, pod, session.
 
 use std::{fs, io, os::unix::fs::MetadataExt as _, path::Path};
 
@@ -10,12 +10,12 @@ use crate::{
 
 mod handle;
 
-/// The owner of a process, read off its cgroup path.
+/// The owner of a process, according to the path of its control group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Owner {
     /// The innermost systemd unit.
     pub unit: Option<String>,
-    /// The user whose manager runs it; `None` for the system's.
+    /// The user whose manager runs it; `None` for the system's manager.
     pub unit_owner: Option<u32>,
     /// The container's id.
     pub container: Option<String>,
@@ -23,21 +23,20 @@ pub struct Owner {
     pub pod: Option<String>,
     /// The login session.
     pub session: Option<String>,
-    /// The user in whose slice all of it is.
+    /// The user in whose slice all of this is.
     pub slice_user: Option<u32>,
 }
 
 /// Reads a path like `/system.slice/app.service`. Total.
 ///
-/// The unit is the first that is no slice, as systemd has it
-/// (`cg_path_get_unit`): what is below it is the unit's own affair, and may have
-/// the name of a unit of the host without being that. Only below a user's manager
-/// it goes on. For the same reason the container is the outermost, and none below
-/// a service that is no engine.
+/// The unit is the first part that is not a slice, as in systemd (`cg_path_get_unit`). The unit
+/// itself creates the groups below it, and may give them the names of units of the host without
+/// being those units. Only below a user's manager the search continues. For the same reason the
+/// container is the outermost one, and there is none below a service that is not an engine.
 ///
-/// Below a user's slice that user makes groups of any name. Only what engines run there
-/// for users is a container, whose engine is then that user's: no pod, and nothing of
-/// LXC's or of a CRI runtime, which root runs.
+/// Below a user's slice that user creates groups with any name. Only what engines run there for
+/// users is a container, and its engine is that user's. There are no pods there, and nothing of
+/// LXC or of a CRI runtime, which root runs.
 pub fn owner(path: &str) -> Owner {
     let mut owner = Owner { slice_user: user_of_cgroup(path), ..Owner::default() };
     let of_user = owner.slice_user.is_some_and(|uid| uid != 0);
@@ -58,7 +57,7 @@ pub fn owner(path: &str) -> Owner {
             } else {
                 owner.session = between(part, "session-", ".scope").map(str::to_owned);
                 owner.unit = Some(part.to_owned());
-                // The host's systemd, or a container of that name, is within.
+                // Inside is the host's systemd, or a container with that name.
                 if part.starts_with("systemd-nspawn@") || part.starts_with("machine-") {
                     break;
                 }
@@ -75,8 +74,8 @@ pub fn owner(path: &str) -> Owner {
     owner
 }
 
-/// Whether a unit's own groups may be containers: of a scope that was made for one,
-/// of an engine where it puts them below itself.
+/// Returns whether the groups below a unit may be containers: below a scope that was created
+/// for one, or below an engine that creates its groups below itself.
 fn may_run_containers(unit: &str) -> bool {
     unit.ends_with(".scope") || engines::is_unit(unit)
 }
@@ -85,8 +84,8 @@ fn between<'a>(part: &'a str, head: &str, tail: &str) -> Option<&'a str> {
     part.strip_prefix(head)?.strip_suffix(tail).filter(|middle| !middle.is_empty())
 }
 
-/// A pod's uid: `kubepods-burstable-podUID.slice` with `_` for `-`, or `podUID`.
-/// That of a static pod is a hash without dashes.
+/// Returns a pod's uid, from `kubepods-burstable-podUID.slice` with `_` for `-`, or from
+/// `podUID`. The uid of a static pod is a hash without dashes.
 fn pod(part: &str) -> Option<String> {
     let name = part.strip_suffix(".slice").unwrap_or(part);
     let (head, uid) = name.rsplit_once("pod")?;
@@ -95,10 +94,9 @@ fn pod(part: &str) -> Option<String> {
     is_pod.then(|| uid.replace('_', "-"))
 }
 
-/// The path in the text of `/proc/PID/cgroup`: the cgroup2 line, or systemd's
-/// own hierarchy where that says nothing because the machine is a hybrid. A zombie
-/// whose group was removed is said to be in one that is ` (deleted)`
-/// (`proc_cgroup_show`).
+/// Returns the path in the text of `/proc/PID/cgroup`: the cgroup2 line, or the line of
+/// systemd's own hierarchy, where the cgroup2 line says nothing because the machine uses both
+/// versions. The group of a zombie ends in ` (deleted)` if it was removed (`proc_cgroup_show`).
 pub fn path_of(text: &str) -> Option<String> {
     let mut unified = None;
     for line in text.lines() {
@@ -119,50 +117,50 @@ pub fn path_of(text: &str) -> Option<String> {
     unified.map(str::to_owned)
 }
 
-/// The path of a cgroup2 id below the hierarchy's root.
+/// Returns the path of a cgroup2 id below the hierarchy's root.
 pub fn path_of_id(root: &Path, id: u64) -> Option<String> {
     let path = handle::open(root, id)?;
     let below = path.strip_prefix(root).ok()?;
     Some(format!("/{}", below.display()))
 }
 
-/// The id of a cgroup2 path: the inode of its folder.
+/// Returns the id of a cgroup2 path: the inode of its directory.
 pub fn id_of(host: &Host, path: &str) -> Option<u64> {
     let folder = host.cgroup_root.as_ref()?.join(path.trim_start_matches('/'));
     Some(fs::metadata(folder).ok()?.ino())
 }
 
-/// Whether the id and the path of a group, which are known from different places, are of
-/// one group, and not the hierarchy's root. On cgroup v1 the id is the root's for
-/// everybody, while the path is of another hierarchy.
+/// Returns whether the id and the path, which come from different sources, are of the same
+/// group, and not of the hierarchy's root. On cgroup v1 the id is always that of the root,
+/// while the path is of another hierarchy.
 pub fn is_one(host: &Host, group: &Cgroup) -> bool {
     let (Some(root), Some(id)) = (&host.cgroup_root, group.id) else { return false };
     let there = path_of_id(root, id).filter(|path| path != "/");
     there.is_some() && there == group.path
 }
 
-/// The processes of a cgroup, if they are few: in one with many, or in the
-/// hierarchy's root, where everything is that nobody manages, looking at each
-/// would be no shorter than looking everywhere.
+/// Returns the processes of a control group, if they are few. In a group with many, or in the
+/// hierarchy's root, which contains everything that no manager started, checking each process
+/// would not be faster than checking all processes.
 pub fn members(host: &Host, id: u64) -> Vec<u32> {
     const FEW: usize = 256;
     let Some(root) = &host.cgroup_root else { return Vec::new() };
     let Some(path) = handle::open(root, id).filter(|path| path != root) else {
         return Vec::new();
     };
-    // A line has at most eight bytes, so what is cut has more than a few.
+    // A line has at most eight bytes, so a text that is cut off has more than a few lines.
     let bytes = read_beginning(&path.join("cgroup.procs"), 64 * 1024).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
     let pids: Vec<_> = text.lines().filter_map(|line| line.parse().ok()).collect();
     if pids.len() > FEW { Vec::new() } else { pids }
 }
 
-/// Reads a process's cgroup path.
+/// Reads the path of a process's control group.
 ///
 /// # Errors
-/// The process is gone or may not be looked at.
+/// The process has exited, or access was denied.
 pub fn read(proc_folder: &Path) -> io::Result<Option<String>> {
-    /// A path has at most PATH_MAX bytes, and cgroup v1 some twenty hierarchies.
+    /// A path has at most PATH_MAX bytes, and cgroup v1 has some twenty hierarchies.
     const MOST: u64 = 128 * 1024;
     let bytes = read_beginning(&proc_folder.join("cgroup"), MOST)?;
     Ok(path_of(&String::from_utf8_lossy(&bytes)))

@@ -1,6 +1,6 @@
-//! The container of a process: the one that it runs in, or the one that it holds a port for.
-//! The engine's own API answers, or the kubelet's log directories; without an answer there is
-//! a gap.
+//! Finds the container of a process: the one that it runs in, or the one for which it has a
+//! port open. The engine's own API answers, or the kubelet's log directories. Without an answer
+//! there is a gap.
 
 use std::{
     collections::HashMap,
@@ -34,14 +34,14 @@ use inside::Inside;
 use proxy::Proxy;
 use published::Listed;
 
-/// Answers that are cached.
+/// The most answers that are cached.
 const MOST_REMEMBERED: usize = 64;
-/// How long answers are cached; errors too, so that not every event waits for an engine that
-/// hangs.
+/// How long answers are cached. Errors are cached too, so that not every event waits for an
+/// engine that hangs.
 const BELIEVED: Duration = Duration::from_secs(5);
-/// How long one engine may take, within the event's own deadline.
+/// Time limit for one engine, within the event's own deadline.
 const PATIENCE: Duration = Duration::from_millis(150);
-/// Processes that are described for one event.
+/// The most processes that are described for one event.
 const MOST_DESCRIBED: usize = 8;
 
 /// The process to describe, with what is already known about it.
@@ -102,7 +102,7 @@ enum Unknown {
     /// No container in the list has published the port.
     #[error("{} lists no container that has published port {port}", .engine.spec().name)]
     NotPublished { engine: Engine, port: u16 },
-    /// Several have.
+    /// Several containers in the list have published it.
     #[error("{} lists more than one container that has published port {port}", .engine.spec().name)]
     Ambiguous { engine: Engine, port: u16 },
     /// The engine has no socket on this host.
@@ -140,8 +140,8 @@ impl Engines {
 }
 
 impl Containers {
-    /// Fills `workload` of the failing process and of each distinct holder, of
-    /// eight at most.
+    /// Fills `workload` of the failing process and of each distinct holder, for at most eight
+    /// processes.
     pub fn describe_all(&mut self, host: &Host, evidence: &mut Evidence, deadline: Instant) {
         let Evidence { failure, process, sockets, gaps, .. } = evidence;
         let asked =
@@ -187,9 +187,9 @@ impl Containers {
         gaps.dedup();
     }
 
-    /// Fills `process.workload`, if the process is in a container or holds the port `held` for
-    /// one. A gap `workload` names what is unknown, and why. Ends before the deadline, except
-    /// for reads of small directories.
+    /// Fills `process.workload`, if the process is in a container, or has the port `held` open
+    /// for one. A gap `workload` names what is unknown, and why. Ends before the deadline,
+    /// except for reads of small directories.
     pub fn describe(
         &mut self,
         host: &Host,
@@ -225,7 +225,8 @@ impl Containers {
     }
 }
 
-/// A process in a container is never a proxy, whatever its name claims.
+/// Returns what to look up. A process in a container is never a proxy, whatever its name
+/// claims.
 fn subject(process: &Process, held: Endpoint) -> Option<Subject> {
     match Inside::of(process) {
         Some(inside) => Some(Subject::Inside(inside)),
@@ -245,7 +246,7 @@ fn gap(why: impl fmt::Display) -> Option<Gap> {
     Some(Gap::new(Fact::Workload, why.to_string()))
 }
 
-/// The container that a process runs in.
+/// Returns the container that a process runs in.
 fn inside_of(host: &Host, engines: &mut Engines, inside: &Inside, deadline: Instant) -> Answer {
     let engine = inside.engine(&host.run_root);
     let mut workload = Workload {
@@ -281,10 +282,10 @@ fn inside_of(host: &Host, engines: &mut Engines, inside: &Inside, deadline: Inst
     Answer { workload: Some(workload), gap: gap(why), ..Answer::default() }
 }
 
-/// The container that a proxy holds a port for.
+/// Returns the container for which a proxy has a port open.
 fn behind(host: &Host, engines: &mut Engines, proxy: &Proxy, deadline: Instant) -> Answer {
-    // A user's program holds ports for that user's containers only; root's program holds them
-    // for the system's.
+    // A user's program has ports open for that user's containers only, and root's program for
+    // the system's containers.
     let Some(uid) = proxy.uid else {
         let gap = gap(Unknown::NoUser);
         return Answer { workload: proxy.workload(), gap, ..Answer::default() };
@@ -304,7 +305,7 @@ fn behind(host: &Host, engines: &mut Engines, proxy: &Proxy, deadline: Instant) 
     Answer { workload: proxy.workload(), left_over, gap: gap(why) }
 }
 
-/// Whether an engine may be running: it has a socket, root's or a user's.
+/// Returns whether an engine may be running: it has a socket, of root or of a user.
 pub fn may_run(host: &Host, engine: Engine) -> bool {
     let users = std::fs::read_dir(host.run_root.join("user")).into_iter().flatten().flatten();
     let users = users.filter_map(|entry| Some(Some(entry.file_name().to_str()?.parse().ok()?)));
@@ -312,7 +313,7 @@ pub fn may_run(host: &Host, engine: Engine) -> bool {
     apis.any(|api| api.service().is_some_and(|service| service.exists(host)))
 }
 
-/// `text` cut to `most` characters.
+/// Returns `text`, cut to `most` characters.
 fn cut(text: &str, most: usize) -> String {
     text.chars().take(most).collect()
 }

@@ -1,4 +1,4 @@
-//! How the ephemeral port range is used, for a bind that found no free port.
+//! Measures how the ephemeral port range is used, for a bind that found no free port.
 
 use std::{
     cmp::Reverse,
@@ -18,11 +18,11 @@ use crate::{
     kernel::files::{Files, Sought},
 };
 
-/// Sockets whose holders are searched.
+/// The most sockets whose holders are searched.
 const SAMPLE: usize = 64;
 /// A smaller sample is meaningful only if it contains all sockets.
 const FEWEST: usize = 16;
-/// Sockets that are kept while they are listed.
+/// The most sockets that are kept while they are listed.
 const MOST_KEPT: usize = 4096;
 
 /// Lists all sockets of the protocol in the namespace of `diag`.
@@ -77,11 +77,11 @@ fn queries(protocol: Protocol) -> Result<Vec<Query>, ListError> {
     Ok(families.map(|family| Query::Other { protocol: number, family }).to_vec())
 }
 
-/// An even sample of all that is added: the kernel lists its tables in order, and one part of
-/// them may belong to one program.
+/// An even sample of everything that is added. The kernel lists its tables in order, so one
+/// part of a table may belong to one program.
 #[derive(Default)]
 struct Spread {
-    /// Every `every`-th of those added.
+    /// Every `every`-th socket of those that were added.
     kept: Vec<u64>,
     /// As a power of two.
     every: u32,
@@ -104,7 +104,7 @@ impl Spread {
         }
     }
 
-    /// Returns the sample; all sockets if there are no more than that.
+    /// Returns the sample, or all sockets if there are not more than that.
     fn sample(&self) -> Vec<u64> {
         let count = self.kept.len().min(SAMPLE);
         let place = |number: usize| number * self.kept.len() / count.max(1);
@@ -116,8 +116,8 @@ impl Spread {
 fn most_by(host: &Host, files: &mut dyn Files, sample: &[u64], deadline: Instant) -> Option<Share> {
     let places: HashMap<u64, usize> =
         sample.iter().enumerate().map(|(place, &inode)| (inode, place)).collect();
-    // One bit per socket of the sample that the process has open: one socket may have several
-    // descriptors.
+    // One bit for each socket of the sample that the process has open, because one socket may
+    // have several descriptors.
     let mut has: HashMap<u32, u64> = HashMap::new();
     let searched = files.search(Sought::Sockets(sample), deadline, &mut |file| {
         if let Some(&place) = places.get(&file.inode) {
@@ -127,7 +127,7 @@ fn most_by(host: &Host, files: &mut dyn Files, sample: &[u64], deadline: Instant
     if let Err(why) = searched {
         tracing::debug!(%why, "the process with most ports is not known");
     }
-    // Of a program and the children that inherited its sockets, the first counts.
+    // For a program and the children that inherited its sockets, the first process counts.
     let most = has.into_iter().map(|(pid, bits)| (bits.count_ones(), Reverse(pid))).max();
     let of = u32::try_from(sample.len()).ok()?;
     let (sockets, Reverse(pid)) = most.filter(|(sockets, _)| sockets * 2 >= of)?;

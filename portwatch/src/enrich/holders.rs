@@ -23,15 +23,15 @@ use descriptors::{Descriptor, Descriptors, MOST_HOLDERS};
 use paced::Paced;
 use walk::Walk;
 
-/// Holders of all sockets together that are checked again before a cached search is used: one
-/// link of /proc each.
+/// The most holders of all sockets together that are checked again before a cached search is
+/// used. Each check reads one link of /proc.
 const MOST_RECALLED: usize = 64;
-/// Holders that are described for all sockets together.
+/// The most holders of all sockets together that are described.
 const MOST_DESCRIBED: usize = 512;
-/// Sockets whose holders are cached.
+/// The most sockets whose holders are cached.
 const MOST_REMEMBERED: usize = 1024;
 /// How long a search is cached. In a burst of failed binds because of one socket, one search
-/// serves all.
+/// serves all of them.
 const BELIEVED: Duration = Duration::from_secs(1);
 /// Time limit for the likely places.
 const NEAR: Duration = Duration::from_millis(50);
@@ -39,7 +39,8 @@ const NEAR: Duration = Duration::from_millis(50);
 /// Descriptors by the inode that is searched.
 type Wanted = HashMap<u64, Descriptors>;
 
-/// Result of the search for one socket. `Nobody` only if every descriptor table was searched.
+/// Result of the search for one socket. It is `Nobody` only if every descriptor table was
+/// searched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Searched {
     /// A process has it open.
@@ -70,23 +71,23 @@ pub struct Holders {
 }
 
 impl Holders {
-    /// Creates a search that uses `files` if the likely places do not have the holder.
+    /// Creates a search that uses `files` if the holder is not in the likely places.
     pub fn new(files: Box<dyn Files>) -> Self {
         Self { files: Paced::new(files), remembered: HashMap::new(), nobodys: HashMap::new() }
     }
 
-    /// The search of all open files.
+    /// Returns the search of all open files.
     pub fn files(&mut self) -> &mut dyn Files {
         &mut self.files
     }
 
-    /// Adds the holders to each socket. Returns the result of the search for each; what was
-    /// not searched is a gap.
+    /// Adds the holders to each socket. Returns the result of the search for each socket. What
+    /// was not searched becomes a gap.
     ///
-    /// A socket that is found in a likely place is not searched everywhere, which would take
+    /// A socket that is found in a likely place is not searched everywhere, because that takes
     /// ten times as long on a busy machine. Its holders are then those in the likely places,
-    /// not necessarily all: a process of another cgroup that inherited it appears only after
-    /// those have closed it.
+    /// and possibly not all: a process of another control group that inherited the socket
+    /// appears only after those holders have closed it.
     pub fn name(
         &mut self,
         host: &Host,
@@ -132,10 +133,10 @@ impl Holders {
         searches
     }
 
-    /// Searches all open files: by one pass in the kernel, or else over /proc.
+    /// Searches all open files: by one pass in the kernel, otherwise through /proc.
     ///
     /// # Errors
-    /// What was not searched.
+    /// The gaps for what was not searched.
     fn look_everywhere(
         &mut self,
         host: &Host,
@@ -151,7 +152,7 @@ impl Holders {
         });
         let Err(why) = searched else { return Ok(()) };
         tracing::debug!(%why, "searches /proc");
-        // Holders found before the error stay, and none is counted twice.
+        // Holders found before the error stay, and no holder is counted twice.
         let mut left: Wanted = wanted.extract_if(|_, holders| holders.is_empty()).collect();
         if left.is_empty() {
             return Ok(());
@@ -179,7 +180,8 @@ impl Holders {
             let link = host.proc_file(pid, &format!("task/{tid}/fd/{fd}"));
             match walk::socket_inode(&link) {
                 Ok(found) => found == Some(inode),
-                // Only the kernel's search can see it; it remains valid for a moment.
+                // Only the kernel's search can see this process. The cached result remains
+                // valid for a moment.
                 Err(error) => error.kind() == io::ErrorKind::PermissionDenied,
             }
         };
@@ -187,7 +189,7 @@ impl Holders {
         (in_time && holders.kept().take(each).all(holds)).then(|| holders.clone())
     }
 
-    /// Moves what has been found to the known holders, and caches it.
+    /// Moves the holders that were found to the known holders, and caches them.
     fn settle(&mut self, wanted: &mut Wanted, known: &mut Wanted) {
         let now = Instant::now();
         for (inode, holders) in wanted.extract_if(|_, holders| !holders.is_empty()) {
@@ -202,14 +204,14 @@ impl Holders {
     }
 }
 
-/// Returns how many holders of each of so many sockets are checked again.
+/// Returns how many holders of each socket are checked again, for this number of sockets.
 fn recalled_each(sockets: usize) -> usize {
     (MOST_RECALLED / sockets.max(1)).clamp(1, MOST_HOLDERS)
 }
 
-/// Searches likely places before all others: the process in the socket's owner record, and the
-/// processes of the socket's own cgroup. A process may have so many descriptors that it takes
-/// all of the time, so half of the time is reserved.
+/// Searches the likely places before all others: the process in the socket's owner record, and
+/// the processes of the socket's own control group. A process may have so many descriptors that
+/// it takes all of the time, so half of the time is reserved.
 fn look_near(
     host: &Host,
     records: &dyn Records,
@@ -240,9 +242,10 @@ fn look_near(
     }
 }
 
-/// Describes the holders. With many sockets, fewer holders of each are described, but all kept
-/// holders of the blocking socket, and those first. The very first is described even after the
-/// deadline, because nothing else says as much. Returns the gap for the others.
+/// Describes the holders. With many sockets, fewer holders of each socket are described. Of the
+/// blocking socket all kept holders are described, and those first. The very first holder is
+/// described even after the deadline, because it is the most important one. Returns the gap for
+/// the others.
 fn describe(host: &Host, sockets: &mut [Socket], known: &Wanted, deadline: Instant) -> Option<Gap> {
     let mut processes: HashMap<u32, Option<Process>> = HashMap::new();
     let each = (MOST_DESCRIBED / known.len().max(1)).clamp(1, MOST_HOLDERS);

@@ -1,4 +1,4 @@
-//! What the hooks saw of a bind and of the blocking socket, as evidence.
+//! Converts what the hooks saw of a bind and of the blocking socket into evidence.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -20,7 +20,7 @@ pub fn failure(bind: &RawBind, gaps: &mut Vec<Gap>) -> Failure {
         }
     }
     // The kernel takes the device from the scope id after the tracepoint set has seen the
-    // attempt, and there always is one.
+    // attempt, and such an address always has a device.
     if needs_device(bind.address) && bind.device == Some(0) {
         gaps.push(Gap::new(Fact::Device, "the hooks do not see the address's scope id"));
     }
@@ -43,16 +43,16 @@ pub fn failure(bind: &RawBind, gaps: &mut Vec<Gap>) -> Failure {
     }
 }
 
-/// Returns whether an address has no meaning without a device (`__ipv6_addr_needs_scope_id`):
-/// link-local addresses, and multicast on the own link or device.
+/// Returns whether an address needs a device (`__ipv6_addr_needs_scope_id`): link-local
+/// addresses, and multicast on the own link or device.
 fn needs_device(address: IpAddr) -> bool {
     let IpAddr::V6(v6) = address else { return false };
     let [first, second, ..] = v6.octets();
     v6.is_unicast_link_local() || (first == 0xff && matches!(second & 0xf, 1 | 2))
 }
 
-/// Adds to the blocking socket's entry what only the kernel's own check could see; adds the
-/// entry if netlink does not list it.
+/// Adds to the entry of the blocking socket what only the kernel's own check could see. Adds
+/// the entry itself if netlink does not list it.
 pub fn point_out(culprit: &RawCulprit, bind: &RawBind, found: &mut sockets::Found) {
     let tcp = bind.protocol == Protocol::Tcp;
     let Some(state) = sock_diag::state_of(culprit.state, tcp) else { return };
@@ -61,7 +61,7 @@ pub fn point_out(culprit: &RawCulprit, bind: &RawBind, found: &mut sockets::Foun
         Some(cookie) => socket.cookie == Some(cookie),
         None => socket.local.ip() == culprit.address && socket.state == state,
     };
-    // Where the check reports only TIME-WAIT, netlink may list FIN-WAIT-2.
+    // Where the check reports TIME-WAIT, netlink may list FIN-WAIT-2.
     let states = [Some(state), (state == State::TimeWait).then_some(State::FinWait2)];
     let listed = states
         .into_iter()

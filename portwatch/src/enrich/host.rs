@@ -39,7 +39,7 @@ use crate::{
     },
 };
 
-/// A socket that speaks sock_diag in one network namespace.
+/// A sock_diag socket in one network namespace.
 pub trait DiagSocket: Send {
     /// Sends a request.
     ///
@@ -50,7 +50,7 @@ pub trait DiagSocket: Send {
     /// Returns one datagram of the reply.
     ///
     /// # Errors
-    /// None arrived in time.
+    /// No datagram arrived in time.
     fn receive(&mut self) -> io::Result<&[u8]>;
 
     /// Returns the name of an interface in the namespace (`SIOCGIFNAME`).
@@ -66,7 +66,7 @@ pub trait DiagSocket: Send {
     fn ephemeral(&self) -> Option<Ephemeral>;
 }
 
-/// A network namespace to collect evidence in.
+/// A network namespace in which evidence is collected.
 #[derive(Debug)]
 pub enum NetnsRef {
     /// The agent's own.
@@ -92,20 +92,20 @@ pub struct Host {
     /// `uname -r`.
     pub release: String,
     open_diag: OpenDiag,
-    /// For services with an asynchronous API; created when first needed.
+    /// The runtime for services with an asynchronous API, created when first needed.
     runtime: OnceCell<Runtime>,
-    /// The users when last read.
+    /// The user names as last read.
     users: RefCell<Option<(Instant, HashMap<u32, String>)>>,
-    /// The parents of processes when last read ([`processes::parent_of`]).
+    /// The parents of processes as last read ([`processes::parent_of`]).
     pub(super) parents: RefCell<HashMap<u32, (Instant, Arc<Parent>)>>,
-    /// What is read from the memory of processes.
+    /// Reads the memory of processes.
     pub(super) memory: Memory,
-    /// Nanoseconds between boot and the epoch, as last measured.
+    /// Nanoseconds from the epoch to boot, as last measured.
     boot_to_wall: Cell<i64>,
 }
 
 impl Host {
-    /// The running host.
+    /// Returns the running host.
     pub fn current() -> Self {
         Self {
             proc_root: "/proc".into(),
@@ -123,7 +123,7 @@ impl Host {
         }
     }
 
-    /// A host below `root`, with sock_diag replies of the test's own.
+    /// Returns a host below `root`, with the sock_diag replies of the test.
     #[cfg(test)]
     pub fn fake(root: &std::path::Path, open_diag: OpenDiag) -> Self {
         Self {
@@ -183,7 +183,7 @@ impl Host {
                 let uid = str::from_utf8(uid).ok()?.parse().ok()?;
                 Some((uid, String::from_utf8_lossy(name).into_owned()))
             });
-            // If several users have one id, programs show the first.
+            // If several user names have the same id, programs print the first one.
             let mut first = HashMap::new();
             names.for_each(|(uid, name)| _ = first.entry(uid).or_insert(name));
             *users = Some((Instant::now(), first));
@@ -191,8 +191,9 @@ impl Host {
         users.as_ref()?.1.get(&uid).cloned()
     }
 
-    /// Reads `/proc/PID/WHAT`. Not for files that the kernel reads from the process's memory
-    /// ([`cmdline`](Self::cmdline), [`environment`](Self::environment)).
+    /// Returns the path `/proc/PID/WHAT`. It must not be used for files that the kernel fills
+    /// from the process's memory ([`cmdline`](Self::cmdline),
+    /// [`environment`](Self::environment)).
     pub fn proc_file(&self, pid: u32, what: &str) -> PathBuf {
         self.proc_root.join(pid.to_string()).join(what)
     }
@@ -208,11 +209,11 @@ impl Host {
         version(&self.release).is_some_and(|version| version >= (6, 8))
     }
 
-    /// Returns the wall-clock time of an instant of `CLOCK_BOOTTIME`. The distance of the two
-    /// clocks is measured each time, and replaced only when it has really changed. So one
-    /// instant has one time until the wall clock is set.
+    /// Returns the wall-clock time of an instant of `CLOCK_BOOTTIME`. The difference between
+    /// the two clocks is measured each time, and replaced only when it has really changed. So
+    /// an instant always has the same time until the wall clock is set.
     pub fn wall_clock(&self, boot_ns: u64) -> Timestamp {
-        /// More than two readings of the clocks ever differ.
+        /// More than the error between two readings of the clocks.
         const STEP_NS: i64 = 10_000_000;
         let boot = clock_gettime(ClockId::Boottime);
         let boot_now = boot.tv_sec.saturating_mul(1_000_000_000).saturating_add(boot.tv_nsec);
@@ -226,8 +227,8 @@ impl Host {
     }
 }
 
-/// Returns the current time in nanoseconds of `CLOCK_BOOTTIME`, the clock of the kernel side's
-/// times.
+/// Returns the current time in nanoseconds of `CLOCK_BOOTTIME`. The kernel side uses this clock
+/// for its times.
 pub fn boottime_ns() -> u64 {
     let now = clock_gettime(ClockId::Boottime);
     let (seconds, rest) = (u64::try_from(now.tv_sec), u64::try_from(now.tv_nsec));
@@ -235,7 +236,8 @@ pub fn boottime_ns() -> u64 {
 }
 
 /// Returns the first bytes of a file, at most `most`. Files of /proc do not report their size,
-/// so the buffer starts with the size of most of them: one read, and one that finds the end.
+/// so the buffer starts with the size that most of them have: one read returns the text, and
+/// one finds the end.
 ///
 /// # Errors
 /// The file was removed, or access was denied.
@@ -246,13 +248,13 @@ pub fn read_beginning(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The sub-folders that are numbers, listed as they are asked for.
+/// Returns the subdirectories whose names are numbers. They are listed lazily.
 pub fn numbered(folder: &Path) -> impl Iterator<Item = (u32, PathBuf)> + use<> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries.filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())))
 }
 
-/// How long the kernel may take for one datagram.
+/// Time limit for one datagram of the kernel.
 const REPLY_TIMEOUT: Duration = Duration::from_millis(200);
 
 struct Netlink {
@@ -269,14 +271,15 @@ impl Netlink {
         }
     }
 
-    /// Opens it in the calling thread's namespace.
+    /// Opens the socket in the calling thread's namespace.
     fn open_here() -> io::Result<Self> {
         let socket = diag_socket()?;
         Ok(Self { socket, buffer: vec![0; 64 * 1024], ephemeral: ephemeral() })
     }
 
-    /// Opens it in another namespace. A netlink socket stays in the namespace that it was
-    /// created in, so a thread enters it, creates the socket and ends. It never has to return.
+    /// Opens the socket in another namespace. A netlink socket stays in the namespace in which
+    /// it was created. So a thread enters the namespace, creates the socket and ends, and never
+    /// has to return to the old namespace.
     fn open_in(netns: &File) -> io::Result<Self> {
         thread::scope(|scope| {
             let made = scope.spawn(|| {

@@ -1,6 +1,6 @@
-//! The options of connections, which sock_diag does not report: an accepted connection has
-//! those of its listener, and TIME-WAIT those of its connection. The hooks have read them at
-//! each change of a connection's state.
+//! The options of connections, which sock_diag does not report. An accepted connection has the
+//! options of its listener, and TIME-WAIT has those of its connection. The hooks read them at
+//! each state change of a connection.
 
 use std::cell::Cell;
 
@@ -12,22 +12,22 @@ use crate::{
     kernel::records::Records,
 };
 
-/// Connections that are looked up one by one, a system call each, for an answer that depends on
-/// them: a few milliseconds.
+/// The most connections that are looked up one by one, with a system call each, for an answer
+/// that depends on them: a few milliseconds.
 pub const MOST_LOOKED_UP: u32 = 4096;
-/// The same for a failed bind: a part of a millisecond.
+/// The same limit for a failed bind: a fraction of a millisecond.
 pub const FEW_LOOKED_UP: u32 = 256;
 
-/// What is recorded of the connections of one port.
+/// The recorded options of the connections on one port.
 pub struct Inherited<'a> {
     records: &'a dyn Records,
-    /// Of all that the kernel keeps of closed connections, if they agree.
+    /// The options of all closed connections that the kernel still keeps, if they are equal.
     closed: Option<SocketOptions>,
     left: Cell<u32>,
 }
 
 impl<'a> Inherited<'a> {
-    /// Prepares a listing of a port in the network namespace with that inode. At most `most`
+    /// Prepares a listing of a port in the network namespace with this inode. At most `most`
     /// connections are looked up.
     pub fn of(records: &'a dyn Records, netns_inode: Option<u32>, port: u16, most: u32) -> Self {
         let now = u32::try_from(boottime_ns() / 1_000_000_000).unwrap_or(u32::MAX);

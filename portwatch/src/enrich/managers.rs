@@ -1,24 +1,24 @@
-//! Asks service managers about a unit after one of its processes has exited. For a thread of
-//! its own, because a manager may answer slowly.
+//! Asks service managers about a unit after one of its processes has exited. It runs on a
+//! thread of its own, because a manager may answer slowly.
 
 use std::time::{Duration, Instant};
 
 use super::{host::Host, supervisors::systemd};
 pub use systemd::{AfterExit, Failure};
 
-/// How long a manager may take.
+/// Time limit for one manager.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The managers of the system and of its users.
 pub struct Managers(Host);
 
 impl Managers {
-    /// Returns those of the running host.
+    /// Returns the managers of the running host.
     pub fn current() -> Self {
         Self(Host::current())
     }
 
-    /// Asks the one that runs the unit.
+    /// Asks the manager that runs the unit.
     ///
     /// # Errors
     /// There is no systemd, or it does not answer.

@@ -1,6 +1,6 @@
-//! What the kernel reads from the memory of a process: its arguments and its environment. No
-//! other code opens these files, because the open and the read may wait for as long as that
-//! process likes ([`Aside`]).
+//! Reads what the kernel takes from the memory of a process: its arguments and its environment.
+//! No other code opens these files, because the process can delay the open and the read for as
+//! long as it likes ([`Aside`]).
 //!
 //! This module redacts the arguments.
 
@@ -22,12 +22,12 @@ use crate::{
     text::bounds,
 };
 
-/// Bytes that are read of a command line: more than fit in an event, because redacted secrets
-/// are shorter.
+/// The most bytes that are read of a command line. This is more than fits in an event, because
+/// redacted secrets are shorter.
 const MOST_ARGUMENTS: u64 = 16 * 1024;
-/// Bytes that are read of an environment.
+/// The most bytes that are read of an environment.
 const MOST_ENVIRONMENT: u64 = 128 * 1024;
-/// Command lines that are kept for one event.
+/// The most command lines that are kept for one event.
 const MOST_KNOWN: usize = 1024;
 
 /// The memory of other processes.
@@ -35,7 +35,7 @@ const MOST_KNOWN: usize = 1024;
 pub struct Memory {
     aside: Aside,
     redaction: Redaction,
-    /// What was read for this event, by pid and start time: one copy each.
+    /// The command lines that were read for this event, by pid and start time, one copy each.
     known: RefCell<HashMap<(u32, u64), Cmdline>>,
     /// Processes whose arguments could not be read.
     unread: RefCell<BTreeSet<u32>>,
@@ -79,13 +79,14 @@ impl Host {
         self.memory.unread.borrow_mut().clear();
     }
 
-    /// A process to read, with this real user.
+    /// Returns the process to read, with this real user.
     pub fn who(&self, pid: u32, started_ns: u64, uid: Option<u32>) -> Who {
         let outermost = nsfs::outermost_users(&self.proc_file(pid, "ns/user"));
         Who { pid, started_ns, account: Account::of(uid, outermost) }
     }
 
-    /// Returns the arguments of a process, read once per event; none if they cannot be read.
+    /// Returns the arguments of a process, which are read once per event; empty if they cannot
+    /// be read.
     pub fn cmdline(&self, who: Who) -> Cmdline {
         let key = (who.pid, who.started_ns);
         if let Some(known) = self.memory.known.borrow().get(&key) {
@@ -115,7 +116,7 @@ impl Host {
         self.memory.aside.rest();
     }
 
-    /// Runs what may wait for an unresponsive process, such as access to its files.
+    /// Runs an operation that an unresponsive process may delay, such as access to its files.
     ///
     /// # Errors
     /// There was no answer in time, or the process is skipped.
@@ -152,8 +153,8 @@ impl Host {
 mod tests {
     use std::{fs, path::Path};
 
-    /// Files of /proc/PID that the kernel fills from the process's memory, or under its mmap
-    /// lock, or that wait for its execve(2), as source code would name them.
+    /// Files of /proc/PID that the kernel fills from the process's memory or under its mmap
+    /// lock, or that wait for its execve(2), with the names that source code would use.
     const FILES: [&str; 12] = [
         "cmdline", "environ", "maps", "smaps", "smaps_rollup", "numa_maps", "mem", "pagemap",
         "map_files", "auxv", "io", "syscall",

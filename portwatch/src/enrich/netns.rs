@@ -29,27 +29,27 @@ pub use places::all;
 use places::{any_process, denial, inode, named, open};
 pub use residents::note_resident;
 
-/// Namespaces that are kept open.
+/// The most namespaces that are kept open.
 const MOST_OPEN: usize = 64;
 /// How long a namespace without failed binds is kept open. A socket keeps its namespace alive,
-/// and the agent must not do that for longer than it needs.
+/// and the agent must not do that for longer than necessary.
 const KEPT: Duration = Duration::from_secs(2);
-/// How long a namespace is kept open at most: names and settings may change.
+/// The longest time that a namespace is kept open, because names and settings may change.
 const BELIEVED: Duration = Duration::from_secs(10);
 
 /// The namespaces of recent failed binds.
 #[derive(Default)]
 pub struct Namespaces {
-    /// By inode, which cannot be reused while the socket keeps the namespace alive.
+    /// By inode. An inode cannot be reused while the socket keeps the namespace alive.
     open: HashMap<u32, Open>,
-    /// Cookies of namespaces that a search did not find, so that the search is not repeated
-    /// for each failed bind there.
+    /// Cookies of namespaces that a search did not find. The search is not repeated for each
+    /// failed bind there.
     unfound: HashMap<u64, (Instant, Gap)>,
 }
 
 struct Open {
     netns: Netns,
-    /// Its own cookie, if the kernel reports it (5.14).
+    /// The cookie of the namespace, if the kernel reports it (5.14).
     cookie: Option<u64>,
     gaps: Vec<Gap>,
     diag: Box<dyn DiagSocket>,
@@ -66,7 +66,7 @@ impl Open {
 
 impl Namespaces {
     /// Describes the namespace of a failed bind and enters it. If it cannot be entered, the
-    /// sockets there cannot be listed; a gap says so.
+    /// sockets there cannot be listed, and a gap says so.
     pub fn enter(
         &mut self,
         look: &Look<'_>,
@@ -119,18 +119,18 @@ impl Namespaces {
         }
     }
 
-    /// Returns the inode of the socket's namespace. If the hooks saw only the cookie, it
-    /// usually is not the task's namespace: a socket stays where it was created, and its
-    /// process may change its namespace before it binds.
+    /// Returns the inode of the socket's namespace. If the hooks saw only the cookie, the
+    /// socket is usually not in the task's namespace: a socket stays where it was created, and
+    /// its process may change its namespace before it binds.
     ///
     /// # Errors
-    /// It was not found; why.
+    /// The gap that says why the namespace was not found.
     fn locate(&mut self, look: &Look<'_>, gaps: &mut Vec<Gap>) -> Result<u32, Gap> {
         let &Look { host, bind, deadline, .. } = look;
         if let Some(inode) = bind.netns_inode {
             return Ok(inode);
         }
-        // A bind that nobody has tried would be made from where this process is.
+        // A bind that no process has attempted would be made from this process's namespace.
         let of_task = match look.pid() {
             Some(pid) => host.proc_file(pid, "ns/net"),
             None => host.proc_root.join("self/ns/net"),
@@ -147,7 +147,7 @@ impl Namespaces {
         }
         let found = match cookie::find(host, cookie, &of_task, deadline) {
             Ok(inode) => return Ok(inode),
-            // Linux before 5.14 cannot say whether it is the task's.
+            // Before 5.14 Linux does not report whether it is the task's namespace.
             Err(NotFound::Unasked) => {
                 let inode = inode(&of_task).ok_or_else(gone)?;
                 gaps.push(Gap::new(
@@ -169,7 +169,7 @@ impl Namespaces {
         Err(gap)
     }
 
-    /// Enters a namespace that is known already, and keeps it open; returns its name.
+    /// Enters a known namespace, and keeps it open. Returns its name.
     ///
     /// # Errors
     /// Access was denied.
@@ -188,19 +188,19 @@ impl Namespaces {
         Ok(netns)
     }
 
-    /// Closes a socket that may still have a part of a reply.
+    /// Closes a socket that may still contain part of a reply.
     pub fn forget(&mut self, netns: &Netns) {
         if let Some(inode) = netns.inode {
             self.open.remove(&inode);
         }
     }
 
-    /// Closes what has not been used for a while.
+    /// Closes namespaces that have not been used for a while.
     pub fn release_idle(&mut self) {
         self.open.retain(|_, open| open.used.elapsed() < KEPT && open.opened.elapsed() < BELIEVED);
     }
 
-    /// Returns the time until a socket is to be closed; `None` if none is open.
+    /// Returns the time until a socket must be closed, or `None` if no socket is open.
     pub fn next_release(&self) -> Option<Duration> {
         self.open.values().map(|open| KEPT.saturating_sub(open.used.elapsed())).max()
     }
@@ -215,7 +215,7 @@ impl Namespaces {
     }
 }
 
-/// Describes the namespace and finds a way in.
+/// Describes the namespace and finds a path to enter it.
 fn find(look: &Look<'_>, wanted: u32, gaps: &mut Vec<Gap>) -> (Netns, Option<NetnsRef>) {
     let &Look { host, bind, deadline, .. } = look;
     let named = named(host, wanted);
@@ -224,8 +224,8 @@ fn find(look: &Look<'_>, wanted: u32, gaps: &mut Vec<Gap>) -> (Netns, Option<Net
     if inode(&host.proc_root.join("self/ns/net")) == Some(wanted) {
         return (netns, Some(NetnsRef::Own));
     }
-    // Each way is opened before it is believed: the process may be gone between
-    // a look at its link and the use of it.
+    // Each path is opened before it is used: the process may exit between the check of its link
+    // and its use.
     let own_way = match look.pid() {
         Some(pid) => open(&host.proc_file(pid, "ns/net"), wanted),
         None => Err(ErrorKind::NotFound.into()),
@@ -252,8 +252,8 @@ fn find(look: &Look<'_>, wanted: u32, gaps: &mut Vec<Gap>) -> (Netns, Option<Net
     (netns, way.ok().map(NetnsRef::Other))
 }
 
-/// Returns whether this process may lack the capability to read other processes. Access to a
-/// process that is just exiting is denied to all.
+/// Returns whether this process may lack the capability to read other processes. Nobody can
+/// access a process that is just exiting.
 fn may_be_denied() -> bool {
     capabilities(None).is_ok_and(|has| !has.effective.contains(CapabilitySet::SYS_PTRACE))
 }
@@ -277,12 +277,12 @@ fn describe(
     Netns { inode: Some(wanted), cookie, name, host, pid: None }
 }
 
-/// Returns whether both are known and different.
+/// Returns whether both are known and they differ.
 fn differ(one: Option<u64>, other: Option<u64>) -> bool {
     matches!((one, other), (Some(one), Some(other)) if one != other)
 }
 
-/// Notes which of the failing process and the holders live in another namespace than the
+/// Marks the failing process and the holders if they run in another namespace than the
 /// socket's: such a process cannot be used to enter the socket's namespace.
 pub fn note_strangers(host: &Host, evidence: &mut Evidence) {
     const MOST: usize = 32;

@@ -1,6 +1,6 @@
-//! The options of a socket, read from the socket itself: a descriptor is borrowed from its
-//! holder (pidfd_getfd(2), 5.6). Netlink does not report them, and recorded options may have
-//! changed since.
+//! Reads the options of a socket from the socket itself, through a descriptor copied from its
+//! holder (pidfd_getfd(2), 5.6). Netlink does not report the options, and recorded options may
+//! have changed since.
 
 use std::os::fd::OwnedFd;
 
@@ -11,12 +11,12 @@ use rustix::{
 
 use crate::evidence::{Socket, State};
 
-/// Sockets that are read; each takes a few system calls.
+/// The most sockets that are read. Each takes a few system calls.
 const MOST_ASKED: usize = 32;
 
-/// Adds the current options to the sockets that processes have open, first to those that hold
-/// the port: a program can change the options of an accepted connection as well. If they cannot
-/// be read, the known ones stay.
+/// Adds the current options to the sockets that processes have open. Sockets that are bound or
+/// listening come first, because a program can change the options of an accepted connection as
+/// well. If the options cannot be read, the known ones stay.
 pub fn ask(sockets: &mut [Socket]) {
     let holds =
         |socket: &Socket| matches!(socket.state, State::Listen | State::Bound | State::Unconn);
@@ -39,7 +39,7 @@ pub fn ask(sockets: &mut [Socket]) {
     }
 }
 
-/// Returns a descriptor of the same socket, if it surely is the same.
+/// Returns a descriptor of the same socket, if it certainly is the same one.
 fn borrow(socket: &Socket) -> Option<OwnedFd> {
     let cookie = socket.cookie?;
     let (pid, fd) = socket

@@ -1,4 +1,4 @@
-//! Processes: who failed, and who has a socket open.
+//! Processes: the one whose bind failed, and those that have a socket open.
 
 use std::{
     fs,
@@ -26,11 +26,11 @@ use crate::{
 
 mod state;
 
-/// How far up the parents are followed.
+/// The most generations of parents that are followed.
 const MOST_ANCESTORS: usize = 32;
 
-/// The process that failed. What the kernel saw comes first; /proc adds to it
-/// if the process is still there, and still the same.
+/// Describes the failing process. What the kernel side saw comes first; /proc adds to it if the
+/// process is still running and still the same.
 pub fn failing(
     host: &Host,
     records: &dyn Records,
@@ -68,7 +68,7 @@ pub fn failing(
         }
         _ => {}
     }
-    // A process that is ending has neither file nor arguments any more.
+    // A process that is exiting no longer has an executable or arguments.
     if found.exe.is_none() {
         let gone = "the process had exited before it could be read";
         let why = host.hidden().map_or(gone, Hidden::why);
@@ -82,33 +82,34 @@ pub fn failing(
     found
 }
 
-/// A process that is there, with its start for telling it from a later one of
-/// the same number.
+/// A running process, with its start time, which distinguishes it from a later process with the
+/// same pid.
 struct Identified {
     process: Process,
     started_ns: u64,
 }
 
-/// Whether the process on record is still there under its number.
+/// Returns whether the process in the owner record is still running under its pid.
 pub fn is_alive(host: &Host, owner: &Owner) -> bool {
     let recorded = (owner.started_ns != 0).then_some(owner.started_ns);
     is_running(host, owner.pid, recorded, owner.at_ns)
 }
 
-/// Whether the process that was there at `at_ns`, with its start on record if there is one,
-/// is still there. A zombie has nothing open any more: it only waits for its parent.
+/// Returns whether the process that was running at `at_ns`, with the recorded start time if
+/// there is one, is still running. A zombie has nothing open any more: it only waits for its
+/// parent.
 pub fn is_running(host: &Host, pid: u32, recorded: Option<u64>, at_ns: u64) -> bool {
     let stat = stat(host, pid);
     stat.is_some_and(|stat| !stat.is_zombie() && is_same(stat.started_ns, recorded, at_ns))
 }
 
-/// Reads one process by its number; `None` if there is none, or it changes
-/// while it is being read.
+/// Reads one process by its pid. Returns `None` if there is none, or if it changes while it is
+/// being read.
 pub fn by_pid(host: &Host, pid: u32) -> Option<Process> {
     identified(host, pid, &Unredacted::default()).map(|found| found.process)
 }
 
-/// A process as the record has it, without a port; `None` as [`by_pid`].
+/// Returns a process as an owner record, without a port, or `None` as [`by_pid`] does.
 pub fn owner(host: &Host, pid: u32) -> Option<(Owner, Arguments)> {
     let Identified { process, started_ns } = identified(host, pid, &Unredacted::default())?;
     let path = process.cgroup.and_then(|cgroup| cgroup.path);
@@ -120,7 +121,7 @@ pub fn owner(host: &Host, pid: u32) -> Option<(Owner, Arguments)> {
         uid: process.uid.unwrap_or_default(),
         ..Owner::zeroed()
     };
-    // The last byte of the name stays its NUL.
+    // The last byte of the name stays NUL.
     let comm = process.comm.unwrap_or_default();
     owner.comm.iter_mut().zip(comm.bytes().take(COMM_LEN - 1)).for_each(|(to, from)| *to = from);
     let mut arguments = Arguments { started_ns, pid, ..Arguments::zeroed() };
@@ -130,8 +131,8 @@ pub fn owner(host: &Host, pid: u32) -> Option<(Owner, Arguments)> {
     Some((owner, arguments))
 }
 
-/// Reads one process; `None` if it goes away, or its number goes to another,
-/// while it is being read. The arguments are read if `known` is not all of them.
+/// Reads one process. Returns `None` if it exits, or its pid is reused, while it is being read.
+/// The arguments are read if `known` does not contain all of them.
 fn identified(host: &Host, pid: u32, known: &Unredacted) -> Option<Identified> {
     let Stat { comm, state, ppid, tty, started_ns } = stat(host, pid)?;
     let Status { uid, ns_pid, core_dumping, signals } = status(host, pid);
@@ -167,7 +168,8 @@ fn identified(host: &Host, pid: u32, known: &Unredacted) -> Option<Identified> {
     Some(Identified { process: found, started_ns })
 }
 
-/// Where a link of a process leads; the kernel itself writes it, and asks no file system.
+/// Returns the target of a process's link. The kernel itself writes it, without access to a
+/// file system.
 fn link(path: &Path) -> Option<String> {
     fs::read_link(path).ok().map(|target| target.to_string_lossy().into_owned())
 }
@@ -176,26 +178,26 @@ fn stat(host: &Host, pid: u32) -> Option<Stat> {
     proc::stat(&read_beginning(&host.proc_file(pid, "stat"), MOST_STAT).ok()?)
 }
 
-/// Nothing is known where it cannot be read.
+/// Reads the status file. Returns unknown values if it cannot be read.
 fn status(host: &Host, pid: u32) -> Status {
     let text = read_beginning(&host.proc_file(pid, "status"), MOST_STATUS);
     text.map(|text| proc::status(&text)).unwrap_or_default()
 }
 
-/// A process as one asks it for what is in its memory; `None` if it is gone.
+/// Returns a process for reading its memory, or `None` if it has exited.
 pub fn who(host: &Host, pid: u32) -> Option<Who> {
     let started_ns = stat(host, pid)?.started_ns;
     Some(host.who(pid, started_ns, status(host, pid).uid))
 }
 
-/// The wall-clock time of a process's start, in ticks as /proc has it, so that
-/// one process has one start.
+/// Returns the wall-clock time of a process's start. It is rounded to ticks, as in /proc, so
+/// that a process always has the same start time.
 pub fn start(host: &Host, started_ns: u64) -> Timestamp {
     host.wall_clock(started_ns / TICK_NS * TICK_NS)
 }
 
-/// Names the cgroup of a process by its id, if its path is not known, and who
-/// that is. It may be gone.
+/// Adds the path of the control group by its id, if the path is unknown, and the owner that
+/// follows from the path. The group may have been removed.
 pub fn name_cgroup(host: &Host, records: &dyn Records, process: &mut Process) {
     if let (Some(cgroup), Some(root)) = (&mut process.cgroup, &host.cgroup_root)
         && cgroup.path.is_none()
@@ -206,9 +208,9 @@ pub fn name_cgroup(host: &Host, records: &dyn Records, process: &mut Process) {
     name_owner(host, process);
 }
 
-/// Whether a process that started at `seen_ns` is the one that was there at `at_ns`: by its
-/// start on record, which /proc counts in ticks; without that, whoever came later under
-/// the same number is another.
+/// Returns whether a process that started at `seen_ns` is the one that was running at `at_ns`.
+/// The recorded start time decides, which /proc counts in ticks. Without it, a process that
+/// started later under the same pid is a different one.
 fn is_same(seen_ns: u64, recorded: Option<u64>, at_ns: u64) -> bool {
     match recorded {
         Some(recorded) => recorded / TICK_NS == seen_ns / TICK_NS,
@@ -216,7 +218,7 @@ fn is_same(seen_ns: u64, recorded: Option<u64>, at_ns: u64) -> bool {
     }
 }
 
-/// Unit, container, session and user name, from cgroup path and uid.
+/// Fills in unit, container, session and user name, from the control group's path and the uid.
 fn name_owner(host: &Host, process: &mut Process) {
     if let Some(path) = process.cgroup.as_ref().and_then(|cgroup| cgroup.path.as_deref()) {
         let owner = cgroups::owner(path);
@@ -231,21 +233,21 @@ fn name_owner(host: &Host, process: &mut Process) {
     process.user = process.uid.and_then(|uid| host.user_name(uid));
 }
 
-/// A terminal's name in /dev by its major and minor number; `None` for 0, no
-/// terminal (Documentation/admin-guide/devices.txt).
+/// Returns a terminal's name in /dev by its major and minor number, or `None` for 0, which
+/// means no terminal (Documentation/admin-guide/devices.txt).
 fn tty_name((major, minor): (u32, u32)) -> Option<String> {
     Some(match (major, minor) {
         (0, _) => return None,
         (4, 0..64) => format!("tty{minor}"),
         (4, _) => format!("ttyS{}", minor - 64),
         (5, 1) => "console".to_owned(),
-        // Unix98 ptys: the minor number goes beyond its 256 into the major.
+        // Unix98 ptys: a minor number above 255 continues in the next major number.
         (136..=143, _) => format!("pts/{}", (major - 136) * 256 + minor),
         _ => format!("{major}:{minor}"),
     })
 }
 
-/// A process and its parents, nearest first, without pid 1.
+/// Returns a process and its ancestors, nearest first, without pid 1.
 pub fn line(host: &Host, pid: Option<u32>) -> Vec<u32> {
     let mut found = Vec::new();
     let mut next = pid;
@@ -256,7 +258,7 @@ pub fn line(host: &Host, pid: Option<u32>) -> Vec<u32> {
     found
 }
 
-/// A process among the parents of others.
+/// A process among the ancestors of others.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Parent {
     /// Its name.
@@ -267,11 +269,11 @@ pub struct Parent {
     pub started_ns: u64,
 }
 
-/// Reads a process on the way up from another; `None` if it is gone. The failing
-/// process and its holders have most of that way in common, and the kernel takes
-/// its time over a `stat`, so what was read is believed for a moment.
+/// Reads an ancestor of a process. Returns `None` if it has exited. The failing process and its
+/// holders share most of their ancestors, and reading `stat` takes the kernel some time, so the
+/// result is cached for a moment.
 pub fn parent_of(host: &Host, pid: u32) -> Option<Arc<Parent>> {
-    /// As long as one refusal takes; no number comes round again so soon.
+    /// About as long as one failed bind takes. No pid is reused within this time.
     const BELIEVED: Duration = Duration::from_millis(50);
     const MOST_REMEMBERED: usize = 256;
     let mut parents = host.parents.borrow_mut();
@@ -289,12 +291,12 @@ pub fn parent_of(host: &Host, pid: u32) -> Option<Arc<Parent>> {
     Some(parent)
 }
 
-/// The arguments of such a process.
+/// Returns the arguments of such a process.
 pub fn arguments_of(host: &Host, pid: u32, parent: &Parent) -> Cmdline {
     host.cmdline(host.who(pid, parent.started_ns, real_uid(host, pid)))
 }
 
-/// The real user of a process; `None` if it is gone.
+/// Returns the real user of a process, or `None` if it has exited.
 pub fn real_uid(host: &Host, pid: u32) -> Option<u32> {
     status(host, pid).uid
 }

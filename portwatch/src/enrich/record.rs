@@ -1,4 +1,4 @@
-//! The owner record, as processes.
+//! Reads the owner record and returns its entries as processes.
 
 use portwatch_common::{Owner, Port, PortUse, flag};
 
@@ -13,7 +13,7 @@ use crate::{
     kernel::records::Records,
 };
 
-/// Returns the process of an entry as it was then, whether or not it is still running.
+/// Returns the process of an entry as it was at that time, whether or not it is still running.
 pub fn process(host: &Host, records: &dyn Records, owner: &Owner) -> Process {
     let text = owner.comm.split(|&byte| byte == 0).next().unwrap_or_default();
     let mut process = Process {
@@ -30,7 +30,7 @@ pub fn process(host: &Host, records: &dyn Records, owner: &Owner) -> Process {
     process
 }
 
-/// Returns the last and the second-last holder of the port; the failing socket itself does not
+/// Returns the last and the second-last holder of the port. The failing socket itself does not
 /// count.
 pub fn last_holders(host: &Host, records: &dyn Records, bind: &RawBind) -> [Option<LastHolder>; 2] {
     let port = bind.netns_cookie.and_then(|netns_cookie| {
@@ -61,8 +61,8 @@ pub fn last_holders(host: &Host, records: &dyn Records, bind: &RawBind) -> [Opti
     [holder(last_cookie), holder(previous_cookie)]
 }
 
-/// Returns the process that left TIME-WAIT sockets behind: the last listener on the port that
-/// has closed.
+/// Returns the process that left TIME-WAIT sockets behind: the last process that listened on
+/// the port and has closed its listener.
 pub fn left_by(holders: [&Option<LastHolder>; 2]) -> Option<LeftBy> {
     let last = holders.into_iter().flatten().find(|holder| holder.left.is_some())?;
     Some(LeftBy {
@@ -73,9 +73,9 @@ pub fn left_by(holders: [&Option<LastHolder>; 2]) -> Option<LeftBy> {
     })
 }
 
-/// Names the process that bound it as the holder of a surely blocking socket that no process
-/// was found to have open. It may have exited between the failed bind and the search; then the
-/// evidence says so.
+/// Names a process as the holder of a socket that surely blocks and that no process was found
+/// to have open: the process that bound it. It may have exited between the failed bind and the
+/// search. Then the evidence says so.
 pub fn recall_binder(
     host: &Host,
     records: &dyn Records,
@@ -105,14 +105,14 @@ pub fn recall_binder(
     gap
 }
 
-/// Returns whether a recorded process has exited. If not every process is visible, its absence
-/// proves nothing.
+/// Returns whether a recorded process has exited. If not every process is visible, the absence
+/// of a process proves nothing.
 fn has_ended(host: &Host, owner: &Owner) -> bool {
     !processes::is_alive(host, owner) && host.hidden().is_none()
 }
 
-/// Says who bound a socket, where others have it open. In a pid namespace of its own
-/// /proc has other numbers than the record, and nobody can be told from another by them.
+/// Adds who bound a socket, where other processes have it open. In another pid namespace /proc
+/// has other pids than the owner record, so pids cannot be compared there.
 pub fn recall_origin(host: &Host, records: &dyn Records, sockets: &mut [Socket]) {
     for socket in sockets.iter_mut().filter(|socket| !socket.holders.is_empty()) {
         let Some(owner) = socket.cookie.and_then(|cookie| records.owner(cookie)) else { continue };
@@ -147,8 +147,8 @@ pub fn recall_arguments(host: &Host, records: &dyn Records, sockets: &mut [Socke
     }
 }
 
-/// Adds the options that the hooks saw when the socket was bound. They may have changed since,
-/// but there is no other source.
+/// Adds the options that the hooks saw when the socket was bound. The program may have changed
+/// them since, but there is no other source.
 pub fn recall_options(records: &dyn Records, sockets: &mut [Socket]) {
     for socket in sockets.iter_mut().filter(|socket| socket.reuseaddr.is_none()) {
         let Some(owner) = socket.cookie.and_then(|cookie| records.owner(cookie)) else { continue };
@@ -158,8 +158,8 @@ pub fn recall_options(records: &dyn Records, sockets: &mut [Socket]) {
     }
 }
 
-/// Adds who chose the ports of sockets that were bound. A connection that was accepted, or
-/// whose port was chosen at connect(2), has no record.
+/// Adds who chose the ports of bound sockets. A connection that was accepted, or whose port was
+/// chosen at connect(2), has no owner record.
 pub fn recall_port_choice(records: &dyn Records, sockets: &mut [Socket]) {
     for socket in sockets {
         let Some(owner) = socket.cookie.and_then(|cookie| records.owner(cookie)) else { continue };
@@ -172,7 +172,7 @@ pub fn recall_port_choice(records: &dyn Records, sockets: &mut [Socket]) {
     }
 }
 
-/// SO_REUSEADDR and SO_REUSEPORT, as the hooks saw them.
+/// Returns SO_REUSEADDR and SO_REUSEPORT, as the hooks saw them.
 fn options(owner: &Owner) -> [Option<bool>; 2] {
     let known = owner.flags & flag::REUSE_KNOWN != 0;
     [flag::REUSEADDR, flag::REUSEPORT].map(|option| known.then_some(owner.flags & option != 0))

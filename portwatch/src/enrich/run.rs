@@ -1,9 +1,9 @@
-//! Sockets of services below /run: the system's, and those of users.
+//! Connects to sockets of services below /run: those of the system, and those of users.
 //!
 //! The contents of `/run/user/UID` belong to that user, who may create links there, or mount a
-//! file system whose server does not answer. So a thread that the agent can abandon opens the
-//! path, through no link and into no other mount. It counts only if it is a socket that the
-//! user created.
+//! file system whose server does not answer. So the path is opened on a thread that the agent
+//! can abandon, without following links and without entering another mount. The file counts
+//! only if it is a socket that the user created.
 
 use std::{
     io,
@@ -31,7 +31,7 @@ pub struct Service<'a> {
 }
 
 impl Service<'_> {
-    /// Returns its path, for people.
+    /// Returns its path, to be printed.
     pub fn path(self, host: &Host) -> PathBuf {
         self.folder(host).join(self.name)
     }
@@ -43,11 +43,11 @@ impl Service<'_> {
         }
     }
 
-    /// Connects to it without blocking; the stream is nonblocking.
+    /// Connects without blocking. The stream is nonblocking.
     ///
     /// # Errors
-    /// `NotFound` if there is no such socket; it is not the user's, nobody listens, or the
-    /// file system does not answer.
+    /// `NotFound` if there is no such socket. Otherwise it does not belong to the user, nobody
+    /// listens on it, or the file system does not answer.
     pub fn connect(self, host: &Host) -> io::Result<UnixStream> {
         match self.user {
             Some(uid) => self.aside(host, uid, |socket| {

@@ -1,5 +1,5 @@
-//! The language or runtime of a program, so that advice can show how to set a socket option in
-//! it.
+//! Determines the language or runtime of a program, so that advice can show how to set a socket
+//! option in it.
 
 use std::{fs::File, os::unix::fs::FileExt as _, path::Path};
 
@@ -9,10 +9,10 @@ use crate::{
     evidence::{Process, Runtime},
 };
 
-/// Returns the runtime by the program's name, or by what its compiler has left in its file if
-/// the program is a binary of its own. `None` if the file cannot be read in time: an
-/// unresponsive file server, or a user's process that serves a file system, blocks every open
-/// and even the question for the file system's type.
+/// Returns the runtime, by the program's name, or, for a compiled program, by what the compiler
+/// left in its file. Returns `None` if the file cannot be read in time: an unresponsive file
+/// server, or a user's process that serves a file system, blocks every open, and even the
+/// request for the type of the file system.
 pub fn of(host: &Host, process: &Process, task: &RawTask) -> Option<Runtime> {
     let started_ns = task.started_ns.unwrap_or_default();
     let who = || host.who(process.pid, started_ns, process.uid);
@@ -20,7 +20,7 @@ pub fn of(host: &Host, process: &Process, task: &RawTask) -> Option<Runtime> {
     by_name(process).or_else(|| host.aside(who(), move || by_file(&exe)).ok().flatten())
 }
 
-/// Interpreters and virtual machines.
+/// Recognizes interpreters and virtual machines by their names.
 fn by_name(process: &Process) -> Option<Runtime> {
     const NAMES: [(&str, Runtime); 10] = [
         ("python", Runtime::Python),
@@ -47,15 +47,16 @@ fn by_name(process: &Process) -> Option<Runtime> {
     })
 }
 
-/// What compilers leave in a file: Go's build information, other names in `.comment`.
+/// Recognizes what compilers leave in a file: Go's build information, the names of others in
+/// `.comment`.
 fn by_file(exe: &Path) -> Option<Runtime> {
     let file = File::open(exe).ok()?;
     let on_disk = file.metadata().ok()?.is_file() && !may_hang(&file);
     on_disk.then(|| compiled(&file)).flatten()
 }
 
-/// File systems whose answers come from another machine or from a process, which could block
-/// the agent (`statfs(2)`).
+/// Returns whether another machine or a process serves the file system, which could block the
+/// agent (`statfs(2)`).
 fn may_hang(file: &File) -> bool {
     const NFS: i64 = 0x6969;
     const FUSE: i64 = 0x6573_5546;

@@ -1,9 +1,9 @@
 //! The last step of the enricher: removes all secrets from texts, and limits an event to
-//! [`MOST_OF_EVENT`], however long the processes' texts are and however many processes hold
-//! the port.
+//! [`MOST_OF_EVENT`], however long the texts of processes are and however many processes have
+//! the port open.
 //!
-//! Nothing is removed later. So the diagnosis has the same evidence as the event, and a replay
-//! has the same result.
+//! Nothing is removed later. So the diagnosis uses the same evidence as the event contains, and
+//! a replay has the same result.
 
 use std::{cmp::Reverse, mem};
 
@@ -28,7 +28,7 @@ const MOST_OF_TEXT: usize = 1024;
 const MOST_IN_BRIEF: usize = 128;
 /// The most gaps.
 const MOST_GAPS: usize = 32;
-/// Bytes of the gap that says what is missing.
+/// The size in bytes of the gap that says what is missing.
 const GAP: usize = 512;
 
 /// Removes secrets, and what exceeds the size limit.
@@ -56,15 +56,15 @@ fn sealed(evidence: &mut Evidence) {
     }
 }
 
-/// Removes whole ports from the end of the list; returns whether all are there.
+/// Removes whole ports from the end of the list. Returns whether all of them are still there.
 fn shorten(range: &mut Ephemeral) -> bool {
     let Some(beginning) = range.reserved.get(..MOST_OF_TEXT) else { return true };
     range.reserved.truncate(beginning.rfind(',').unwrap_or(0));
     false
 }
 
-/// Blocking sockets come first, then those that are more likely to matter. Each has a share of
-/// the remaining bytes.
+/// Keeps blocking sockets first, then those that are more likely to matter. Each socket gets a
+/// share of the remaining bytes.
 fn fit(evidence: &mut Evidence) {
     let ranks: Vec<_> = evidence.sockets.iter().map(|socket| rank(evidence, socket)).collect();
     let sockets = mem::take(&mut evidence.sockets);
@@ -87,7 +87,7 @@ fn fit(evidence: &mut Evidence) {
     let (mut kept, mut missing) = (Vec::new(), Missing::default());
     while let Some((place, socket)) = order.pop() {
         let share = (left / (order.len() + 1)).max(left / 4);
-        // All holders of the first, which blocks if any does.
+        // All holders of the first socket, because that one blocks if any does.
         let all = if kept.is_empty() { left } else { share };
         if let Some((socket, used)) = missing.fitted(socket, share, all) {
             left -= used;
@@ -99,7 +99,7 @@ fn fit(evidence: &mut Evidence) {
     evidence.gaps.push(Gap::new(Fact::Sockets, missing.to_string()));
 }
 
-/// Returns how much a socket matters, the most for one that surely blocks.
+/// Returns how much a socket matters. One that surely blocks matters most.
 fn rank(evidence: &Evidence, socket: &Socket) -> u8 {
     let holds = matches!(socket.state, State::Listen | State::Bound | State::Unconn);
     if socket.refused == Some(true) {
@@ -135,8 +135,8 @@ impl std::fmt::Display for Missing {
 }
 
 impl Missing {
-    /// Returns the socket with as many holders as fit in `all` bytes, in brief at least, and
-    /// the first ones in full within `share`; and its size.
+    /// Returns the socket and its size. As many holders as fit in `all` bytes are kept, at
+    /// least in brief, and the first ones in full within `share`.
     fn fitted(&mut self, mut socket: Socket, share: usize, all: usize) -> Option<(Socket, usize)> {
         let holders = mem::take(&mut socket.holders);
         let mut used = size(&socket) + 1;

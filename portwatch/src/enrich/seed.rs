@@ -1,4 +1,5 @@
-//! Fills the owner record with what was bound and connected before the agent started.
+//! Fills the owner record with the sockets that were bound and connected before the agent
+//! started.
 
 use std::{
     collections::HashMap,
@@ -20,24 +21,25 @@ use crate::{
 
 /// Time limit. What is not recorded by then is searched when it is needed.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// Time limit for waits for processes that do not respond when their memory is read.
+/// Time limit for waits on processes that do not respond when their memory is read.
 const MOST_IN_VAIN: Duration = Duration::from_secs(1);
-/// Namespaces that are listed.
+/// The most namespaces that are listed.
 const MOST_NAMESPACES: usize = 1024;
-/// Sockets that are listed, holders of ports among them: half of the owner record's size.
+/// The most sockets that are listed, including those that have a port: half of the owner
+/// record's size.
 const MOST_SOCKETS: usize = 16_384;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 
-/// A socket that holds a port, before its process is known.
+/// A socket that has a port, before its process is known.
 struct Held {
     cookie: u64,
     port: Port,
     address: IpAddr,
 }
 
-/// Records who holds which port now, in every namespace, and which ports have connections.
-/// Never fails; what is not available is searched when it is needed.
+/// Records which process has which port open now, in every namespace, and which ports have
+/// connections. Never fails: what is not available is searched when it is needed.
 pub fn seed(host: &Host, records: &mut dyn Records, files: &mut dyn Files) {
     let deadline = Instant::now() + DEADLINE;
     host.begin(MOST_IN_VAIN);
@@ -74,7 +76,7 @@ pub fn seed(host: &Host, records: &mut dyn Records, files: &mut dyn Files) {
             });
             if listed.is_err() {
                 complete = false;
-                // The old one may have the rest of a reply.
+                // The old socket may still contain the rest of a reply.
                 let Ok(another) = host.sock_diag(namespace) else { break };
                 diag = another;
             }
@@ -98,7 +100,7 @@ fn seed_owners(
 ) {
     let mut found = Vec::new();
     let searched = files.search(Sought::Sockets(&[ANY_SOCKET]), deadline, &mut |file| {
-        // Of several holders the first, which is the oldest as a rule.
+        // Of several holders the first one counts, which is usually the oldest.
         found.extend(holding.remove(&file.inode).map(|socket| (file.pid, socket)));
     });
     if let Err(why) = searched {
@@ -121,7 +123,7 @@ fn seed_owners(
     }
 }
 
-/// An address as the kernel side writes it.
+/// Returns an address in the form in which the kernel side writes it.
 fn bytes_of(address: IpAddr) -> (u16, [u8; 16]) {
     match address {
         IpAddr::V4(v4) => {

@@ -1,9 +1,8 @@
-//! The wire form of sock_diag(7): a request for the sockets on a port, and its
-//! reply. Pure, and total over any bytes.
+//! The wire format of sock_diag(7): a request for the sockets on a port, and its reply. Pure,
+//! and total over any bytes.
 //!
-//! Ours, because the netlink crates of the field have neither the port filter
-//! in bytecode, without which bound sockets cannot be asked for, nor the cgroup
-//! attribute.
+//! It is implemented here because the existing netlink crates support neither the port filter
+//! in bytecode, without which bound sockets cannot be requested, nor the cgroup attribute.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -12,7 +11,7 @@ use crate::evidence::{Device, Family, Protocol, Socket, State};
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 /// The older request for TCP. Only this one lists both families in one walk over the kernel's
-/// tables, and on a busy server the walk is the cost.
+/// tables, and on a busy server the walk is what costs time.
 const TCPDIAG_GETSOCK: u16 = 18;
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const NLM_F_REQUEST: u16 = 0x1;
@@ -39,7 +38,7 @@ const TIMER_TIME_WAIT: u8 = 3;
 /// What to list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Query {
-    /// TCP listeners: a table of their own, 20 µs on any server.
+    /// TCP listeners: they have a table of their own, 20 µs on any server.
     Listeners,
     /// TCP connections and TIME-WAIT: a walk over all of them, 6 ms for 60,000.
     Connections,
@@ -48,7 +47,7 @@ pub enum Query {
     Bound,
     /// All TCP sockets.
     Tcp,
-    /// All sockets of another protocol, of one family.
+    /// All sockets of another protocol and one family.
     Other {
         /// `IPPROTO_*`.
         protocol: u8,
@@ -58,7 +57,7 @@ pub enum Query {
 }
 
 impl Query {
-    /// The bits of `idiag_states`. Bit 13 is `TCP_BOUND_INACTIVE`, bit 12
+    /// Returns the bits of `idiag_states`. Bit 13 is `TCP_BOUND_INACTIVE`, bit 12 is
     /// `TCP_NEW_SYN_RECV`.
     fn states(self) -> u32 {
         match self {
@@ -77,7 +76,7 @@ impl Query {
 /// Why a reply cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReplyError {
-    /// The kernel rejected the request: an errno.
+    /// The kernel rejected the request with this errno.
     #[error("the kernel returned errno {0}")]
     Refused(i32),
     /// The bytes end in the middle of a message.
@@ -85,12 +84,12 @@ pub enum ReplyError {
     Truncated,
 }
 
-/// State of a dump after one datagram.
+/// The state of a dump after one datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// More will follow.
+    /// More datagrams will follow.
     More,
-    /// That was the last.
+    /// This was the last datagram.
     Done,
 }
 
@@ -104,7 +103,7 @@ pub fn protocol_number(protocol: Protocol) -> Option<u8> {
     }
 }
 
-/// Builds the request for the sockets on `port`, or on any for 0: an nlmsghdr, an
+/// Builds the request for the sockets on `port`, where 0 means any port: an nlmsghdr, an
 /// `inet_diag_req` (TCP) or `inet_diag_req_v2`, and a bytecode attribute that compares the
 /// port, because the walk over bound sockets ignores the port of the request.
 pub fn request(query: Query, port: u16) -> Vec<u8> {
@@ -124,8 +123,8 @@ pub fn request(query: Query, port: u16) -> Vec<u8> {
         }
     }
     if port != 0 {
-        // struct inet_diag_bc_op {code, yes, no}: if equal, continue behind the two words,
-        // which ends the program and accepts; else jump beyond and reject.
+        // struct inet_diag_bc_op {code, yes, no}: if equal, continue after the two words, which
+        // ends the program and accepts the socket. Otherwise jump beyond them and reject it.
         const BYTECODE: u16 = 8;
         body.extend((4 + BYTECODE).to_ne_bytes());
         body.extend(INET_DIAG_REQ_BYTECODE.to_ne_bytes());
@@ -139,13 +138,13 @@ pub fn request(query: Query, port: u16) -> Vec<u8> {
     bytes.extend(u32::try_from(NLMSGHDR + body.len()).unwrap_or_default().to_ne_bytes());
     bytes.extend(kind.to_ne_bytes());
     bytes.extend((NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
-    // Sequence and the kernel's own port.
+    // The sequence number and the kernel's own port.
     bytes.extend([0; 8]);
     bytes.extend(body);
     bytes
 }
 
-/// `struct inet_diag_sockid`: the source port, the rest any, no cookie.
+/// Writes `struct inet_diag_sockid`: the source port, any other values, no cookie.
 fn sockid(port: u16, body: &mut Vec<u8>) {
     body.extend(port.to_be_bytes());
     body.extend([0; 2 + 16 + 16 + 4]);
@@ -186,7 +185,7 @@ impl From<Entry<'_>> for Socket {
         Self {
             remote,
             inode,
-            // A minisock has no owner; the zero there is not root's.
+            // A minisock has no owner. Its uid of zero does not mean root.
             uid: expires_ms.is_none().then_some(entry.uid),
             cgroup_id,
             v6only: local.is_ipv6().then_some(v6only).flatten(),
@@ -197,12 +196,12 @@ impl From<Entry<'_>> for Socket {
     }
 }
 
-/// Reads one datagram of the reply and passes each socket on `port`, or on any for 0, to
-/// `take`. Returns whether more will follow, and whether the table changed during the dump
-/// (`NLM_F_DUMP_INTR`).
+/// Reads one datagram of the reply and passes each socket on `port`, where 0 means any port, to
+/// `take`. Returns whether more datagrams will follow, and whether the table changed during the
+/// dump (`NLM_F_DUMP_INTR`).
 ///
 /// # Errors
-/// The kernel rejected the request, or the bytes are no messages.
+/// The kernel rejected the request, or the bytes are not messages.
 pub fn read_reply(
     mut bytes: &[u8],
     query: Query,
@@ -216,8 +215,8 @@ pub fn read_reply(
         interrupted |= u16_at(bytes, 6)? & NLM_F_DUMP_INTR != 0;
         let body = bytes.get(NLMSGHDR..length).ok_or(ReplyError::Truncated)?;
         match kind {
-            // The request's result, or the dump's (`netlink_dump_done`): an error if the
-            // module that lists sockets of this kind is missing.
+            // The result of the request or of the dump (`netlink_dump_done`). It is an error if
+            // the module that lists sockets of this kind is missing.
             NLMSG_DONE | NLMSG_ERROR => match i32_at(body, 0)? {
                 0.. => return Ok((Progress::Done, interrupted)),
                 errno => return Err(ReplyError::Refused(errno.saturating_neg())),
@@ -236,7 +235,8 @@ pub fn read_reply(
     Ok((Progress::More, interrupted))
 }
 
-/// Reads `struct inet_diag_msg` and its attributes; `None` for an unknown family or state.
+/// Reads `struct inet_diag_msg` and its attributes. Returns `None` for an unknown family or
+/// state.
 fn entry(body: &[u8], tcp: bool) -> Result<Option<Entry<'_>>, ReplyError> {
     let &[family, state, timer, _retrans, ..] = body else { return Err(ReplyError::Truncated) };
     if body.len() < MESSAGE {
@@ -276,7 +276,7 @@ pub fn state_of(state: u8, tcp: bool) -> Option<State> {
         4 => State::FinWait1,
         5 => State::FinWait2,
         TCP_TIME_WAIT => State::TimeWait,
-        // TCP_BOUND_INACTIVE is reported as the state that such a socket has.
+        // TCP_BOUND_INACTIVE is reported as the state that such a socket is really in.
         TCP_CLOSE | 13 => State::Bound,
         8 => State::CloseWait,
         9 => State::LastAck,

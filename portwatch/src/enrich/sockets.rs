@@ -27,13 +27,13 @@ pub use found::Found;
 /// Time limit of a listing that nothing else waits for.
 pub const PATIENT: Duration = Duration::from_secs(10);
 
-/// Why sockets could not be listed, or not all of them.
+/// Why sockets could not be listed, or only some of them.
 #[derive(Debug, thiserror::Error)]
 pub enum ListError {
-    /// The kernel lists no sockets of this protocol.
+    /// The kernel does not list sockets of this protocol.
     #[error("the kernel lists no sockets of this protocol")]
     Protocol,
-    /// The kernel has no listing for them yet.
+    /// The kernel module that lists them is not loaded yet.
     #[error("the kernel's socket listing is not loaded (modprobe inet_diag tcp_diag udp_diag)")]
     NotLoaded,
     /// The kernel rejected the request, or did not answer.
@@ -64,7 +64,7 @@ impl From<ReplyError> for ListError {
     }
 }
 
-/// The search, and what is known before it.
+/// The search, and what is known before it starts.
 pub struct Search<'a> {
     /// The host.
     pub host: &'a Host,
@@ -78,7 +78,7 @@ pub struct Search<'a> {
     pub netns_cookie: Option<u64>,
     /// Its inode.
     pub netns_inode: Option<u32>,
-    /// List also what the diagnosis does not need.
+    /// Whether to list also what the diagnosis does not need.
     pub everything: bool,
 }
 
@@ -113,8 +113,8 @@ impl Search<'_> {
     }
 
     /// Lists TCP sockets. Listeners are listed at once. The walks over all other sockets take
-    /// milliseconds on a busy server, so they are skipped if the owner record shows that they
-    /// would find nothing and the failed bind is explained without them.
+    /// milliseconds on a busy server. They are skipped if the owner record shows that they
+    /// would find nothing, and the failed bind is explained without them.
     fn tcp(
         &self,
         diag: &mut dyn DiagSocket,
@@ -178,8 +178,8 @@ impl Search<'_> {
         })
     }
 
-    /// Returns whether sockets on the port may be bound but not listening: more were bound
-    /// than are listed.
+    /// Returns whether sockets on the port may be bound but not listening: more sockets were
+    /// bound than are listed.
     fn may_be_bound(&self, found: &Found) -> bool {
         let known = self.netns_cookie.and_then(|netns_cookie| {
             let protocol = u16::from(sock_diag::protocol_number(self.failure.protocol)?);

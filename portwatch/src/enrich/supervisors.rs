@@ -1,5 +1,5 @@
-//! What keeps a process running: a supervisor among its parents, its systemd
-//! unit, or a shell's loop.
+//! Finds what keeps a process running: a supervisor among its ancestors, its systemd unit, or a
+//! loop in a shell.
 
 use std::{
     collections::HashMap,
@@ -23,18 +23,18 @@ pub mod systemd;
 use parents::{Parents, Shell};
 use systemd::{Failure, Listener, Run, Service};
 
-/// Answers that are remembered, of each kind.
+/// The most answers of each kind that are cached.
 const MOST_REMEMBERED: usize = 64;
-/// How long an answer is believed. A service that fails again and again is one
-/// question, and a manager that does not answer is not waited for each time.
+/// How long an answer is cached. A service that fails again and again causes one request, and a
+/// manager that does not answer does not cause a wait each time.
 const BELIEVED: Duration = Duration::from_secs(2);
-/// With less time left than this, systemd is not asked: its silence would say
-/// nothing about it. An answer takes one or two milliseconds.
+/// If less time than this is left, systemd is not asked: a timeout would say nothing about
+/// systemd. An answer takes one or two milliseconds.
 const SHORTEST: Duration = Duration::from_millis(10);
-/// Processes that are looked into for one refusal.
+/// The most processes that are examined for one failed bind.
 const MOST_PROCESSES: usize = 8;
 
-/// Finds out, and remembers for a moment what was found.
+/// Finds supervisors, and caches the results for a moment.
 #[derive(Default)]
 pub struct Supervisors {
     parents: Remembered<(u32, Option<Timestamp>), Parents>,
@@ -45,9 +45,9 @@ pub struct Supervisors {
 }
 
 impl Supervisors {
-    /// Fills in `supervisor` for the failing process and for those that hold the
-    /// sockets, and `unit` where systemd itself listens for a `.socket` unit, or
-    /// is the one that was refused.
+    /// Fills in `supervisor` for the failing process and for the processes that have the
+    /// sockets open. Fills in `unit` where systemd itself listens for a `.socket` unit, or
+    /// where systemd is the failing process.
     pub fn describe_all(&mut self, host: &Host, evidence: &mut Evidence, deadline: Instant) {
         let Evidence { failure, process: failing, sockets, gaps, .. } = evidence;
         let before = [&evidence.last_holder, &evidence.previous_holder];
@@ -76,7 +76,7 @@ impl Supervisors {
                 }
             }
         }
-        // The child that systemd makes is in the control group of its unit.
+        // systemd's child is in the control group of its unit.
         let is_known = failing.unit.as_deref().is_some_and(|unit| unit.ends_with(".socket"));
         if listens_for_units(failing) && !is_known {
             let wanted = SocketAddr::new(failure.address, failure.port);
@@ -91,14 +91,13 @@ impl Supervisors {
         }
     }
 
-    /// Fills in `process.supervisor`; leaves it `None` where nothing keeps the
-    /// process running, and a gap `supervisor` where that could not be found out.
+    /// Fills in `process.supervisor`. Leaves it `None` where nothing keeps the process running,
+    /// and adds a gap `supervisor` where that is unknown.
     ///
-    /// A program that is made for it comes first, since its jobs are stopped one
-    /// by one though all of them are in its own unit. A shell's loop ends with the
-    /// service that it is in; a scope starts nothing again, the loop does. A shell without
-    /// a loop is only a parent, unless one of those who had the port `before` was its
-    /// child as well.
+    /// A supervisor program comes first, because its jobs are stopped one by one, although all
+    /// of them are in its own unit. A shell's loop ends with the service that it is in. A scope
+    /// restarts nothing, but the loop in it does. A shell without a loop is only a parent,
+    /// unless one of the processes that had the port `before` was its child too.
     pub fn describe(
         &mut self,
         host: &Host,
@@ -107,7 +106,7 @@ impl Supervisors {
         deadline: Instant,
         gaps: &mut Vec<Gap>,
     ) {
-        // Whatever starts pid 1 is not to be seen from here.
+        // What starts pid 1 is not visible from here.
         if process.pid == 1 {
             return;
         }
@@ -136,11 +135,11 @@ impl Supervisors {
         });
     }
 
-    /// The loaded `.socket` unit that listens on an address; `None` if there is
+    /// Returns the loaded `.socket` unit that listens on an address, or `None` if there is
     /// none, or no systemd.
     ///
     /// # Errors
-    /// Why systemd could not be asked.
+    /// The reason why systemd could not be asked.
     pub fn socket_unit(
         &mut self,
         host: &Host,
@@ -162,8 +161,8 @@ impl Supervisors {
         Ok(systemd::listening_unit(&listeners, local, protocol).map(str::to_owned))
     }
 
-    /// The `.socket` unit for which systemd has just been refused an address. An answer
-    /// of before says nothing about it.
+    /// Returns the `.socket` unit whose bind by systemd has just failed at an address. An older
+    /// answer says nothing about it.
     fn refused_unit(
         &mut self,
         host: &Host,
@@ -192,8 +191,9 @@ impl Supervisors {
         self.note_silence(None, listeners)
     }
 
-    /// The unit of a process, if the host's systemd or a user's runs it. A unit
-    /// beside a container is the engine's own, or one of a systemd in there.
+    /// Finds the unit of a process, if the host's systemd or a user's systemd runs it. For a
+    /// process in a container, the unit is the engine's own, or one of a systemd inside the
+    /// container.
     fn unit(
         &mut self,
         host: &Host,
@@ -215,7 +215,7 @@ impl Supervisors {
                 }
                 Err(why) => {
                     add_once(gaps, Fact::Supervisor, why);
-                    // The main process has all others of a healthy unit below it.
+                    // In a healthy unit the main process is an ancestor of all others.
                     supervisor.others = others(host, process, deadline);
                 }
             }
@@ -244,8 +244,8 @@ impl Supervisors {
         service
     }
 
-    /// Remembers a manager that cannot be reached, so that it is not asked about
-    /// the next unit either.
+    /// Records that a manager cannot be reached, so that it is not asked about the next unit
+    /// either.
     fn note_silence<T>(
         &mut self,
         owner: Option<u32>,
@@ -260,8 +260,8 @@ impl Supervisors {
     }
 }
 
-/// Takes over what systemd says of a unit. An answer that was given before the process
-/// started is about another run of the unit.
+/// Fills in what systemd says about a unit. An answer from before the process started is about
+/// another run of the unit.
 fn fill_in(supervisor: &mut Supervisor, service: Service, started: Option<Timestamp>) {
     supervisor.pid = service.manager;
     supervisor.restart = Some(service.restart);
@@ -276,19 +276,20 @@ fn fill_in(supervisor: &mut Supervisor, service: Service, started: Option<Timest
     (supervisor.exit_code, supervisor.exit_status) = exit.unzip();
 }
 
-/// How many processes are in the control group of a process that are neither above it nor
-/// below it; `None` if there are too many to look at in time, or the group is not known.
+/// Returns the number of processes in the control group of a process that are neither its
+/// ancestors nor its descendants, or `None` if there are too many to check in time, or the
+/// group is unknown.
 fn others(host: &Host, process: &Process, deadline: Instant) -> Option<u32> {
     let path = process.cgroup.as_ref()?.path.as_deref()?;
     let members = cgroups::members(host, cgroups::id_of(host, path)?);
     let above = processes::line(host, process.ppid);
-    // Workers of one program, of which each has a socket of its own.
+    // Workers of one program, each with a socket of its own.
     let is_sibling = |pid: u32| {
         processes::parent_of(host, pid).is_some_and(|it| {
             Some(it.ppid) == process.ppid && Some(&it.comm) == process.comm.as_ref()
         })
     };
-    // Its own group has it; none at all were too many to be listed.
+    // Its own group contains it. An empty list means that there were too many to list.
     if !members.contains(&process.pid) {
         return None;
     }
@@ -303,8 +304,8 @@ fn others(host: &Host, process: &Process, deadline: Instant) -> Option<u32> {
     Some(others)
 }
 
-/// Whether a shell has started another of these before the process: it was its parent, and
-/// is no later process of the same number.
+/// Returns whether a shell has started one of the processes `before`: it was the parent of that
+/// process, and is not a later process with the same pid.
 fn was_seen(shell: &Shell, process: &Process, before: &[&Process]) -> bool {
     let pid = shell.supervisor.pid;
     let is_older = |than: &Process| match (shell.started, than.started) {
@@ -324,20 +325,20 @@ fn is_service(unit: &str) -> bool {
     unit.ends_with(".service")
 }
 
-/// Whether a process binds ports for `.socket` units: systemd, or the child that
-/// it makes for a unit with a network namespace of its own.
+/// Returns whether a process binds ports for `.socket` units: systemd, or the child that it
+/// forks for a unit with a network namespace of its own.
 fn listens_for_units(process: &Process) -> bool {
     process.pid == 1 || roles::of(process, process) == Some(Role::SystemdChild)
 }
 
-/// Adds a gap, unless one for the same fact is there.
+/// Adds a gap, unless there is one for the same fact.
 fn add_once(gaps: &mut Vec<Gap>, what: Fact, why: impl fmt::Display) {
     if !gaps.iter().any(|gap| gap.what == what) {
         gaps.push(Gap::new(what, why.to_string()));
     }
 }
 
-/// Answers that are believed for a moment.
+/// Answers that are cached for a moment.
 struct Remembered<K, V>(HashMap<K, (Instant, V)>);
 
 impl<K, V> Default for Remembered<K, V> {
@@ -362,10 +363,10 @@ impl<K: Eq + std::hash::Hash, V: Clone> Remembered<K, V> {
     }
 }
 
-/// The most characters of a name that are taken over from outside.
+/// The most characters of a name that comes from outside.
 const LONGEST_NAME: usize = 128;
 
-/// The beginning of a text from outside.
+/// Returns the beginning of a text that comes from outside.
 fn cut(text: &str) -> String {
     text.chars().take(LONGEST_NAME).collect()
 }

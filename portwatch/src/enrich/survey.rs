@@ -1,5 +1,5 @@
-//! What each source of evidence can provide on this host with these permissions: probed once,
-//! to show in advance which evidence will be missing, and why.
+//! Reports what each source of evidence can provide on this host with these permissions. Each
+//! source is probed once, to show in advance which evidence will be missing, and why.
 
 use std::{
     borrow::Cow,
@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 #[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase")]
 pub enum State {
-    /// It provides all that it can.
+    /// It provides everything that it can.
     Ready,
     /// It is not on this host, and no evidence is missing because of that.
     Absent,
@@ -153,7 +153,7 @@ fn of_systemd(host: &Host) -> (State, String) {
     }
 }
 
-/// `None` for an engine without an API.
+/// Probes an engine. Returns `None` for an engine without an API.
 fn of_engine(host: &Host, engine: Engine) -> Option<Source> {
     let service = Api { engine, user: None }.service()?;
     let place = service.path(host);

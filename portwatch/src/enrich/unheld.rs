@@ -1,5 +1,5 @@
-//! Sockets that exist although no process has them open: the kernel's own, and those whose
-//! descriptor is in flight between two processes.
+//! Explains sockets that exist although no process has them open: sockets of the kernel itself,
+//! and sockets whose descriptor is in flight between two processes.
 
 use std::{collections::HashMap, fs, io::ErrorKind, time::Instant};
 
@@ -18,16 +18,16 @@ use crate::{
     },
 };
 
-/// Processes that are listed as possible receivers of a descriptor.
+/// The most processes that are listed as possible receivers of a descriptor.
 const MOST_RECEIVERS: usize = 32;
 
-/// Explains sockets that no process has open. Sockets that have closed meanwhile stay as they
-/// are. Returns whether `diag` may still have a part of a reply.
+/// Explains sockets that no process has open. Sockets that were closed in the meantime stay as
+/// they are. Returns whether `diag` may still contain part of a reply.
 ///
 /// If the process that bound a socket is alive, it has sent the socket to another process, or
-/// keeps it without a descriptor. The kernel reports which processes have descriptors in
-/// flight to them, but not which descriptors. They may be others, so no process is named
-/// because of them alone.
+/// keeps it without a descriptor. The kernel reports which processes have descriptors in flight
+/// to them, but not which descriptors. They may be other descriptors, so no process is named
+/// for this reason alone.
 pub fn explain(
     search: &Search,
     diag: &mut dyn DiagSocket,
@@ -44,8 +44,8 @@ pub fn explain(
     if !sockets.iter().any(is_one) {
         return false;
     }
-    // First the processes that bound them, then what still exists: a process that had exited
-    // by then cannot have kept it open.
+    // The processes that bound the sockets are read first, and the existing sockets after that:
+    // a process that had exited by then cannot have kept its socket open.
     let mut tables = Tables::default();
     let binders: Vec<Binder> = sockets
         .iter()
@@ -115,7 +115,8 @@ fn gap(receivers: &Result<Vec<u32>, SearchError>) -> Option<Gap> {
     Some(Gap::new(Fact::Unheld, why))
 }
 
-/// Returns whether the kernel itself said so when the bind failed.
+/// Returns whether the kernel side reported the socket as the kernel's own when the bind
+/// failed.
 fn is_kernels_own(socket: &Socket, culprit: Option<&RawCulprit>) -> bool {
     culprit.is_some_and(|culprit| {
         culprit.kernels_own && culprit.cookie.is_some() && culprit.cookie == socket.cookie
@@ -125,7 +126,7 @@ fn is_kernels_own(socket: &Socket, culprit: Option<&RawCulprit>) -> bool {
 /// The process that bound a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Binder {
-    /// No recorded process, or one that has exited.
+    /// There is no recorded process, or it has exited.
     Gone,
     /// A process that is exiting: it has released its descriptor table, and the kernel closes
     /// the files in it one by one (`exit_files`).
@@ -134,8 +135,8 @@ enum Binder {
     Alive(u32),
 }
 
-/// Whether processes have no descriptors left, looked up once each: that lists up to the first
-/// thousand.
+/// Whether processes have no descriptors left. Each process is looked up once, because that
+/// lists up to the first thousand descriptors.
 type Tables = HashMap<u32, bool>;
 
 fn binder(host: &Host, records: &dyn Records, socket: &Socket, tables: &mut Tables) -> Binder {

@@ -1,4 +1,4 @@
-//! Whose word it is that a process is what it calls itself ([`crate::roles`]).
+//! Determines which user or program vouches for the name of a process ([`crate::roles`]).
 
 use std::path::{Component, Path, PathBuf};
 
@@ -11,11 +11,11 @@ use crate::{
     roles::{self, Claim, Proof},
 };
 
-/// Where root's programs are. Other places are not looked at: a user may have mounted
-/// something there that does not answer.
+/// Directories of root's programs. Other directories are not examined: a user may have mounted
+/// a file system there that does not answer.
 const PLACES: [&str; 8] = ["/usr", "/bin", "/sbin", "/lib", "/opt", "/snap", "/nix", "/gnu"];
 
-/// Says of every process in the evidence that calls itself something whose word that is.
+/// Fills in `vouched_by` for every process in the evidence whose name claims a role.
 pub fn vouch_all(host: &Host, evidence: &mut Evidence) {
     let Evidence { process, sockets, last_holder, previous_holder, ephemeral, .. } = evidence;
     let holders = sockets.iter_mut().flat_map(|socket| &mut socket.holders);
@@ -58,14 +58,14 @@ fn by_program(host: &Host, process: &Process, claim: &Claim) -> Voucher {
     Voucher::Nobody
 }
 
-/// Whether root runs it, and none that anybody may start as root.
+/// Returns whether root runs the process, and not a program that any user may start as root.
 fn is_roots(host: &Host, process: &Process) -> bool {
-    // Of a process that is gone its user is known, and its file no longer.
+    // For a process that has exited the user is known, but not the file.
     process.uid == Some(0) && (process.exe.is_none() || is_roots_process(host, process.pid))
 }
 
-/// Whether a process that runs as root was started so by root: anybody may start what
-/// has the bit for it, by any name.
+/// Returns whether root started a process that runs as root. Any user may start a program that
+/// has the set-user-ID or set-group-ID bit, under any name.
 pub fn is_roots_process(host: &Host, pid: u32) -> bool {
     /// S_ISUID and S_ISGID.
     const ANYBODY_STARTS_IT: u16 = 0o6000;
@@ -73,7 +73,8 @@ pub fn is_roots_process(host: &Host, pid: u32) -> bool {
         .is_none_or(|file| is_roots_alone(&file) && file.stx_mode & ANYBODY_STARTS_IT == 0)
 }
 
-/// systemd as the manager of one user: started by the first process in its own unit.
+/// Returns whether the process is systemd as the manager of one user: pid 1 started it in a
+/// unit of its own.
 fn is_users_manager(process: &Process) -> bool {
     let path = process.cgroup.as_ref().and_then(|cgroup| cgroup.path.as_deref());
     let in_manager = path.unwrap_or_default().split('/').any(|part| part.starts_with("user@"));
@@ -83,14 +84,14 @@ fn is_users_manager(process: &Process) -> bool {
 fn is_named(process: &Process, claim: &Claim) -> bool {
     let Some(exe) = process.exe.as_deref() else { return false };
     let file = exe.rsplit('/').next().unwrap_or(exe);
-    // As Nix calls a program that it starts by another.
+    // Nix names a wrapped program like this.
     let wrapped = file.strip_prefix('.').and_then(|file| file.strip_suffix("-wrapped"));
     claim.programs.contains(&wrapped.unwrap_or(file))
 }
 
-/// Whether it runs a program that root has put where only root may, under that name. The
-/// path is what the process's own mounts make of it, so the file there must be the one
-/// that it runs: a name of one's own can be mounted over any file.
+/// Returns whether the process runs a program that root has put, under that name, where only
+/// root may write. The process's own mounts decide what the path means, so the file there must
+/// be the one that the process runs: a user can mount a file over any other.
 fn is_roots_program(host: &Host, process: &Process, claim: &Claim) -> bool {
     let Some(exe) = process.exe.as_deref().filter(|_| is_named(process, claim)) else {
         return false;
@@ -100,7 +101,7 @@ fn is_roots_program(host: &Host, process: &Process, claim: &Claim) -> bool {
     roots_file(Path::new(exe)).is_some_and(|there| id(&there) == id(&runs))
 }
 
-/// A file that nobody but root can have put there.
+/// Returns the file, if nobody but root can have put it there.
 fn roots_file(path: &Path) -> Option<Statx> {
     PLACES.iter().find(|place| path.starts_with(place))?;
     let mut so_far = PathBuf::new();
@@ -110,19 +111,19 @@ fn roots_file(path: &Path) -> Option<Statx> {
             Component::RootDir | Component::Normal(_) => so_far.push(part),
             _ => return None,
         }
-        // Before anything below is looked at, which may be somebody's own.
+        // Each directory is checked before anything below it, which may belong to a user.
         last = Some(look(&so_far).filter(is_roots_alone)?);
     }
     last
 }
 
-/// Whether it is root's, and nobody else may write it.
+/// Returns whether the file belongs to root, and nobody else may write it.
 fn is_roots_alone(file: &Statx) -> bool {
     const OTHERS_WRITE: u16 = 0o022;
     file.stx_uid == 0 && file.stx_mode & OTHERS_WRITE == 0
 }
 
-/// What is known of a file without asking whoever serves it.
+/// Returns the metadata of a file, without a request to the process or machine that serves it.
 pub fn look(path: &Path) -> Option<Statx> {
     let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
     statx(CWD, path, flags, StatxFlags::BASIC_STATS).ok()

@@ -1,4 +1,4 @@
-//! Estimates how much memory a record takes.
+//! Estimates how much memory a record needs.
 
 use super::{Event, Outcome, Record};
 use crate::{
@@ -7,13 +7,14 @@ use crate::{
     text::bounds::written,
 };
 
-/// Allocator overhead of a short text, in addition to the size of its field's name in JSON.
+/// The allocator's overhead for a short text, in addition to the size of its field's name in
+/// JSON.
 const OF_TEXT: usize = 24;
-/// Texts of a process, on average.
+/// The average number of texts of a process.
 const TEXTS: usize = 8;
 
-/// Returns the bytes that a record takes: its JSON, and the fixed-size parts that JSON may
-/// omit. `None` if it cannot be written.
+/// Returns the number of bytes that a record needs: its JSON, and the parts of fixed size that
+/// JSON may omit. Returns `None` if it cannot be written.
 pub fn of(record: &Record) -> Option<usize> {
     let parts = match record {
         Record::BindFailure(event) => parts(event),
@@ -23,13 +24,13 @@ pub fn of(record: &Record) -> Option<usize> {
     Some(size_of::<Record>() + written(record)? + parts)
 }
 
-/// Returns the same for an event.
+/// Returns the same number for an event.
 pub fn of_event(event: &Event) -> usize {
-    // Every sink drops an event that cannot be written; only its fixed-size parts count.
+    // Every sink drops an event that cannot be written, so only its parts of fixed size count.
     written(event).unwrap_or_default() + parts(event)
 }
 
-/// Lists have spare capacity, which counts too.
+/// Returns the parts of fixed size. Lists have spare capacity, which counts too.
 fn parts(event: &Event) -> usize {
     let holders: usize = event.sockets.iter().map(|socket| socket.holders.capacity()).sum();
     let diagnosis = &event.diagnosis;

@@ -136,7 +136,7 @@ pub enum UnitKind {
 }
 
 impl Outcome {
-    /// Returns whether the program failed because of it, as far as is known.
+    /// Returns whether the program failed because of it, as far as that is known.
     pub fn is_harm(&self) -> bool {
         match self.outcome {
             Became::Recovered | Became::AnotherPort | Became::RunningWithout => false,

@@ -1,4 +1,4 @@
-//! Reads a line of the stream back. Total: any text gives a record or an error.
+//! Reads a line of the stream. Total: any text results in a record or an error.
 
 use serde_json::Value;
 
@@ -17,10 +17,10 @@ pub enum ReadError {
     /// It is not JSON, or ends too early.
     #[error("not JSON: {0}")]
     Json(#[source] serde_json::Error),
-    /// It is of an unknown kind or version.
+    /// Its kind or version is unknown.
     #[error(transparent)]
     Version(#[from] VersionError),
-    /// It lacks a field, or has one of another type.
+    /// A field is missing, or has the wrong type.
     #[error("not a {schema}: {source}")]
     Form {
         /// Its schema.
@@ -39,7 +39,7 @@ impl Advised for ReadError {
 /// Reads one line.
 ///
 /// # Errors
-/// It is not JSON, not portwatch's, of a newer version, or lacks a field.
+/// It is not JSON, was not written by portwatch, has a newer version, or lacks a field.
 pub fn record(line: &str) -> Result<Record, ReadError> {
     // Nearly all lines are events of the current version.
     if has_schema(line, BIND_FAILURE)
@@ -61,7 +61,7 @@ fn typed(schema: &'static str, value: Value) -> Result<Record, serde_json::Error
     })
 }
 
-/// Returns whether the line starts like a written record of this schema.
+/// Returns whether the line starts like a record of this schema, as it is written.
 pub fn has_schema(line: &str, schema: &str) -> bool {
     let rest = line.strip_prefix(r#"{"schema":""#).and_then(|rest| rest.strip_prefix(schema));
     rest.is_some_and(|rest| rest.starts_with(r#"","#))

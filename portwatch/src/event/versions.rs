@@ -1,12 +1,12 @@
-//! Versions of the records. A line of an older version passes the fix-ups, one version after
-//! the other, before it is parsed into a type.
+//! Versions of the records. A line of an older version passes through the fix-ups, one version
+//! after the other, before it is parsed into a type.
 
 use serde_json::Value;
 
 use super::{AGENT, BIND_FAILURE, LOSS, OUTCOME};
 
-/// Changes a record of one version into a record of the next. It must not fail: parsing
-/// reports what it does not find.
+/// Changes a record of one version into a record of the next. It must not fail: parsing reports
+/// what is missing.
 pub type Fixup = fn(&mut Value);
 
 /// A kind of record and its history.
@@ -31,7 +31,7 @@ pub enum VersionError {
     /// It has no schema.
     #[error("not a portwatch record: it has no `schema`")]
     NoSchema,
-    /// Something else wrote it.
+    /// Another program wrote it.
     #[error("not a portwatch record: its schema is `{0}`")]
     Foreign(String),
     /// A newer portwatch wrote it.
@@ -42,7 +42,7 @@ pub enum VersionError {
         /// The current schema.
         known: &'static str,
     },
-    /// A version that was never written, or is no longer read.
+    /// The version was never written, or is no longer read.
     #[error("cannot read version `{found}`; this portwatch writes {known}")]
     TooOld {
         /// The line's schema.
@@ -56,7 +56,7 @@ pub enum VersionError {
 /// its schema.
 ///
 /// # Errors
-/// It is not portwatch's, or of an unknown version.
+/// It was not written by portwatch, or its version is unknown.
 pub fn bring_up_to_date(value: &mut Value, kinds: &[Kind]) -> Result<&'static str, VersionError> {
     let schema = value.get("schema").and_then(Value::as_str).ok_or(VersionError::NoSchema)?;
     if let Some(kind) = kinds.iter().find(|kind| kind.schema == schema) {

@@ -115,7 +115,8 @@ pub enum Fact {
 }
 
 impl Fact {
-    /// Returns whether this fact is needed to say what is on the port, or whose it is.
+    /// Returns whether this fact is needed to say which sockets are on the port, or which
+    /// processes have them open.
     pub fn is_of_the_sockets(&self) -> bool {
         matches!(
             self,
@@ -156,7 +157,8 @@ impl JsonSchema for Fact {
 }
 
 impl Gap {
-    /// Returns the words before a count that one of the `gaps` calls incomplete.
+    /// Returns the words to print before a count, if one of the `gaps` says that the count is
+    /// incomplete.
     pub fn at_least(gaps: &[Self], what: &Fact) -> &'static str {
         if gaps.iter().any(|gap| gap.what == *what) { "at least " } else { "" }
     }
@@ -166,12 +168,12 @@ impl Gap {
         Self { what, why: why.into(), denied: false }
     }
 
-    /// Creates a gap that more capabilities would close.
+    /// Creates a gap that would not exist with more capabilities.
     pub fn denied(what: Fact, why: impl Into<String>) -> Self {
         Self { denied: true, ..Self::new(what, why) }
     }
 
-    /// Creates a gap because of `error`, which may be a lack of capabilities.
+    /// Creates a gap because of `error`, which may mean that capabilities are missing.
     pub fn of_error(what: Fact, why: impl Into<String>, error: &io::Error) -> Self {
         let denied = error.kind() == io::ErrorKind::PermissionDenied;
         Self { denied, ..Self::new(what, why) }

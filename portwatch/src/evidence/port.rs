@@ -1,5 +1,5 @@
-//! What is known of the port besides its sockets: TIME-WAIT, the ephemeral range, and previous
-//! holders.
+//! What is known about the port besides its sockets: TIME-WAIT, the ephemeral port range, and
+//! previous holders.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -52,7 +52,7 @@ impl Ephemeral {
         (self.low..=self.high).contains(&port) && !self.reserves(port)
     }
 
-    /// Returns whether the port is reserved out of the range.
+    /// Returns whether the port is excluded from the range.
     pub fn reserves(&self, port: u16) -> bool {
         self.reserved.split(',').any(|part| {
             let (first, last) = part.split_once('-').unwrap_or((part, part));

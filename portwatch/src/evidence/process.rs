@@ -1,4 +1,4 @@
-//! A process, and who keeps it running.
+//! A process, and what keeps it running.
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -233,7 +233,7 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// A supervisor of which nothing else is known.
+    /// Returns a supervisor of which nothing else is known.
     pub fn bare(kind: SupervisorKind) -> Self {
         Self {
             kind,
@@ -304,22 +304,22 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
-    /// The user, root left out, below whose slice it is, where that user makes groups of
-    /// any name; `None` for a group of the system's.
+    /// Returns the user, except root, in whose slice it is and who creates groups with any name
+    /// there, or `None` for a group of the system.
     pub fn user(&self) -> Option<u32> {
         user_of_cgroup(self.path.as_deref()?).filter(|&uid| uid != 0)
     }
 }
 
-/// The user in whose slice a control group is: `/user.slice/user-1000.slice/…`. Where a
-/// unit comes first, what is below it may have any name.
+/// Returns the user in whose slice a control group is: `/user.slice/user-1000.slice/…`. Where a
+/// unit comes first, the groups below it may have any name.
 pub fn user_of_cgroup(path: &str) -> Option<u32> {
     let user = |part: &str| {
         let slice = part.strip_prefix("user-").and_then(|rest| rest.strip_suffix(".slice"));
         let manager = || part.strip_prefix("user@")?.strip_suffix(".service");
         slice.or_else(manager)?.parse().ok()
     };
-    // From within another cgroup namespace a path begins with `/..`.
+    // Seen from another cgroup namespace, a path begins with `/..`.
     let is_above = |part: &&str| part.is_empty() || *part == ".." || part.ends_with(".slice");
     let mut parts = path.split('/').skip_while(|part| is_above(part) && user(part).is_none());
     parts.next().and_then(user)

@@ -116,7 +116,7 @@ pub struct Binder {
 }
 
 impl Binder {
-    /// Whether it is the process of that number and start.
+    /// Returns whether it is the process with that pid and start time.
     pub fn is(&self, pid: u32, started: Option<Timestamp>) -> bool {
         let same_start = self.started.zip(started).is_none_or(|(bound, holds)| bound == holds);
         self.pid == pid && same_start
@@ -124,7 +124,7 @@ impl Binder {
 }
 
 impl Socket {
-    /// A socket of which no more is known.
+    /// Returns a socket of which nothing else is known.
     pub fn bare(state: State, local: SocketAddr, cookie: Option<u64>) -> Self {
         Self {
             state,

@@ -1,22 +1,22 @@
-//! Every text in the evidence of one event, whatever it is of.
+//! Visits every text in the evidence of one event.
 
 use super::{
     Binder, Cgroup, Device, Ephemeral, Evidence, Fact, Failure, Gap, LastHolder, LeftBy, Netns,
     Pod, Process, Share, Socket, Supervisor, TimeWait, Usage, Workload,
 };
 
-/// What is done to each text.
+/// The function that is called for each text.
 type Each<'a> = &'a mut dyn FnMut(&mut String);
 
-/// What has texts, or parts that have some.
+/// A type that contains texts, or parts with texts.
 pub trait Texts {
-    /// Does `each` to every text but the command lines, which have a type of their own
+    /// Calls `each` for every text except the command lines, which have their own type
     /// ([`Cmdline`](crate::redact::Cmdline)).
     fn texts(&mut self, each: Each<'_>);
 }
 
-/// Of each type the fields that have texts, and behind the semicolon all others: nothing
-/// can be added to a type and be left out here.
+/// Lists for each type the fields that contain texts, and after the semicolon all others. So a
+/// new field of a type cannot be forgotten here.
 macro_rules! texts {
     ($($of:ident { $($has:ident),+; $($other:ident),* })+) => {$(
         impl Texts for $of {

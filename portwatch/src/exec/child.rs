@@ -1,5 +1,5 @@
-//! The command: it starts with this process's environment and limits, receives this process's
-//! signals, and its end is this process's end.
+//! Runs the command. It starts with this process's environment and limits, and receives this
+//! process's signals. This process ends in the same way as the command.
 
 use std::{
     ffi::OsString,
@@ -39,7 +39,7 @@ impl Advised for StartError {
         }
     }
 
-    /// By the shells' convention.
+    /// Returns the exit code by the convention of shells.
     fn exit_code(&self) -> u8 {
         match self.source.kind() {
             io::ErrorKind::NotFound => 127,
@@ -48,7 +48,7 @@ impl Advised for StartError {
     }
 }
 
-/// A running command. Its pid cannot be reused until this has reaped it.
+/// A running command. Its pid cannot be reused before this process has reaped it.
 pub struct Child {
     pid: Pid,
     guardian: Option<Guardian>,
@@ -59,17 +59,17 @@ pub struct Child {
 /// How often a killed guardian is replaced.
 const GUARDIANS: u8 = 3;
 
-/// How it ended.
+/// How the command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// By itself, with this status.
+    /// It exited with this status.
     Exited(u8),
-    /// Killed by this signal.
+    /// This signal killed it.
     Killed(u8),
 }
 
 impl End {
-    /// Returns the end as if by this signal.
+    /// Returns the end of a command that was killed by this signal.
     pub fn of_signal(signal: nix::sys::signal::Signal) -> Self {
         Self::Killed(u8::try_from(signal as i32).unwrap_or(u8::MAX))
     }
@@ -81,7 +81,7 @@ impl End {
 }
 
 impl From<End> for ExitCode {
-    /// By the shells' convention: 128 plus the signal's number.
+    /// Returns the exit code by the convention of shells: 128 plus the signal's number.
     fn from(end: End) -> Self {
         match end {
             End::Exited(status) => status.into(),
@@ -91,12 +91,12 @@ impl From<End> for ExitCode {
 }
 
 impl Child {
-    /// Starts `program` in this process group, with the limit of locked memory that this
+    /// Starts `program` in this process group. Its limit of locked memory is the one that this
     /// process had before it loaded maps (up to 5.10 they count). When this process is killed,
     /// the command and its descendants are killed too: a user who kills this process means the
-    /// command, and a remaining server would keep its port. A guardian does that. Without a
-    /// guardian the kernel does, but only for the command itself and only until it changes its
-    /// user.
+    /// command, and a server that remained would still have its port open. A guardian does
+    /// this. Without a guardian the kernel does it, but only for the command itself and only
+    /// until the command changes its user.
     ///
     /// # Errors
     /// There is no such program, or it cannot be run.
@@ -121,7 +121,7 @@ impl Child {
                     Some(words) => guardian::tell(words, std::process::id())?,
                     None => set_parent_process_death_signal(Some(Signal::KILL))?,
                 }
-                // If the parent exited before that, the kernel sends no signal.
+                // If the parent exited before this, the kernel sends no signal.
                 if getppid() == parent { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
             });
         }
@@ -137,14 +137,15 @@ impl Child {
         }
     }
 
-    /// Waits for its end. Meanwhile passes signals on, and reaps orphans that have become this
-    /// process's children.
+    /// Waits until the command ends. Meanwhile passes signals on to it, and reaps orphans that
+    /// have become this process's children.
     ///
     /// # Errors
     /// Signals cannot be read, or children cannot be reaped.
     pub async fn end(mut self, signals: &Signals) -> io::Result<End> {
         loop {
-            // Checked before the first signal too: it may have exited by now.
+            // This is checked before the first signal too, because the command may have exited
+            // by now.
             if let Some(end) = self.reap()? {
                 self.guardian.into_iter().for_each(Guardian::release);
                 return Ok(end);
@@ -185,8 +186,9 @@ impl Child {
         }
     }
 
-    /// The command has already received what the kernel sent to the terminal's whole process
-    /// group. What the command sent to its own group would return to it.
+    /// Passes a signal on. The command has already received the signals that the kernel sent to
+    /// the terminal's whole process group. A signal that the command sent to its own group
+    /// would return to it.
     fn pass_on(&self, received: Received) {
         let Some(sender) = received.sender else { return };
         if received.signal == nix::sys::signal::SIGCHLD || descent::is_ours(sender) {
@@ -198,7 +200,7 @@ impl Child {
     }
 }
 
-/// Starts one, if possible.
+/// Starts a guardian, if possible.
 fn guardian() -> Option<Guardian> {
     let started = Guardian::start();
     started

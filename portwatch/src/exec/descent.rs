@@ -5,7 +5,7 @@ use std::{fs::File, io::Read as _};
 
 use crate::proc::{self, MOST_STAT};
 
-/// Generations that are checked; as many as on the kernel side.
+/// The most generations that are checked, as many as on the kernel side.
 const MOST: usize = 32;
 
 /// Returns whether the process `pid` descends from this one, by /proc; `false` if it has

@@ -1,11 +1,11 @@
-//! A process that outlives this one when it is killed, and then kills the command and its
+//! A process that survives when this one is killed, and then kills the command and its
 //! descendants.
 //!
-//! The kernel's own mechanism (PR_SET_PDEATHSIG) is cleared by a change of credentials: `sudo
-//! -u app ./server` would survive. The guardian is this program once more, a child of this
-//! process in its own session, which inherits only the end of a pipe. The command writes its
-//! own pid into the pipe before it executes the program. When the pipe ends, this process has
-//! been killed; in all other cases it kills the guardian first.
+//! The kernel clears its own mechanism (PR_SET_PDEATHSIG) when credentials change:
+//! `sudo -u app ./server` would survive. The guardian runs this program again, as a child of
+//! this process in its own session, and inherits only the end of a pipe. The command writes its
+//! own pid into the pipe before it executes the program. When the pipe is closed, this process
+//! was killed; in all other cases it kills the guardian first.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,17 +24,17 @@ use rustix::{
     stdio::stdin,
 };
 
-/// The hidden verb; users do not call it.
+/// The hidden verb. Users do not call it.
 pub const VERB: &str = "guardian";
-/// Its process name: it differs from the program's, so that killing all processes of that name
-/// does not kill it.
+/// The name of its process. It differs from the program's name, so that killing all processes
+/// with that name does not kill the guardian.
 const NAME: &str = "pw-guardian";
-/// Interval between searches for orphans. They become the guarded process's children, and
-/// another process's when that is killed.
+/// Interval between searches for orphans. They become children of the guarded process, and
+/// children of another process when the guarded process is killed.
 const INTERVAL: Duration = Duration::from_millis(250);
-/// Orphans that are remembered, at most.
+/// The most orphans that are remembered.
 const MOST: usize = 4096;
-/// Time limit to stop processes that start new ones faster than they are found.
+/// Time limit for stopping processes that start new ones faster than they are found.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
 
 /// This process's side. If it is dropped without [`release`](Self::release), the command is
@@ -42,7 +42,7 @@ const STOP_DEADLINE: Duration = Duration::from_secs(5);
 pub struct Guardian {
     process: Child,
     words: PipeWriter,
-    /// Kept open so that writers do not get SIGPIPE.
+    /// The reader is kept open so that writers do not get SIGPIPE.
     _reader: PipeReader,
 }
 
@@ -82,7 +82,7 @@ impl Guardian {
 
     /// Ends the guardian, because the command has ended.
     pub fn release(mut self) {
-        // If somebody else has killed it, it is reaped too.
+        // If another process has killed it, it is reaped too.
         if self.process.kill().is_ok() {
             let _ended = self.process.wait();
         }
@@ -97,7 +97,7 @@ pub fn tell(mut words: impl Write, pid: u32) -> io::Result<()> {
     words.write_all(&pid.to_ne_bytes())
 }
 
-/// A process's identity: its pid alone may be reused.
+/// What identifies a process. A pid alone may be reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Identity {
     pid: i32,
@@ -127,8 +127,8 @@ pub fn guard(guarded: u32) {
     }
 }
 
-/// Closes descriptors that the guarded process inherited: for example a pipe whose reader
-/// waits for its end.
+/// Closes descriptors that were inherited from the guarded process, for example a pipe whose
+/// reader waits until it is closed.
 fn close_inherited() {
     // SAFETY: nothing in this process has opened anything so far.
     unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
@@ -136,7 +136,7 @@ fn close_inherited() {
 
 /// A message from the pipe.
 enum Word {
-    /// None for a while.
+    /// There was no message for a while.
     None,
     /// The command's pid.
     Pid(i32),
@@ -152,15 +152,15 @@ fn next_word() -> Word {
     }
     let mut word = [0; 4];
     match rustix::io::read(stdin(), &mut word) {
-        // A message is written in one piece.
+        // A message is written with one write.
         Ok(4) => Word::Pid(i32::from_ne_bytes(word)),
         Err(Errno::INTR | Errno::AGAIN) => Word::None,
         _ => Word::End,
     }
 }
 
-/// Returns the children of the guarded process, the command among them; `None` if it has
-/// exited or cannot be read.
+/// Returns the children of the guarded process, including the command, or `None` if the guarded
+/// process has exited or cannot be read.
 fn children(guarded: u32) -> Option<Vec<Identity>> {
     let is_there = || getppid().map(Pid::as_raw_pid) == i32::try_from(guarded).ok();
     let own = std::process::id();
@@ -169,7 +169,7 @@ fn children(guarded: u32) -> Option<Vec<Identity>> {
     let pids = tasks.flatten().map(|task| task.children().ok()).collect::<Option<Vec<_>>>()?;
     let pids = pids.into_iter().flatten().filter(|&pid| pid != own).take(MOST);
     let found = pids.filter_map(|pid| identity(pid.try_into().ok()?)).collect();
-    // The pid may have been reused meanwhile, but not the one of this process's parent.
+    // The pid may have been reused in the meantime, but not the pid of this process's parent.
     is_there().then_some(found)
 }
 
@@ -177,8 +177,8 @@ fn identity(pid: i32) -> Option<Identity> {
     Process::new(pid).and_then(|process| process.stat()).ok().as_ref().map(Identity::from)
 }
 
-/// Kills them and all their descendants. All are stopped first, so that none can start
-/// another, or exit and leave an orphan that is not found.
+/// Kills the processes and all their descendants. All are stopped first, so that none can start
+/// another process, or exit and leave an orphan that is not found.
 fn kill_all(roots: BTreeSet<Identity>) {
     let deadline = Instant::now() + STOP_DEADLINE;
     let mut all = roots.clone();
@@ -194,7 +194,7 @@ fn kill_all(roots: BTreeSet<Identity>) {
     all.into_iter().for_each(|process| send(process, Signal::KILL));
 }
 
-/// Returns every process and its parent's pid.
+/// Returns every process, with its parent's pid.
 fn parents() -> Vec<(Identity, i32)> {
     let all = all_processes().into_iter().flatten().flatten();
     let stats = all.filter_map(|process| process.stat().ok());

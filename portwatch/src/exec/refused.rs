@@ -1,4 +1,4 @@
-//! The ports that the command could not bind: an additional sink that collects them.
+//! Collects the ports that the command could not bind, as an additional sink.
 
 use std::{io, sync::Arc};
 
@@ -11,15 +11,16 @@ use crate::{
     wait::look::{Asked, FailedBind},
 };
 
-/// Binds that are collected; if more fail, the command is started again when these are free.
+/// The most binds that are collected. If more fail, the command is started again when these are
+/// free.
 const MOST: usize = 64;
 
-/// The failed binds so far, each once, as conditions to wait for.
+/// The failed binds so far, each only once, as conditions to wait for.
 #[derive(Clone, Default)]
 pub struct Refused(Arc<Shared<Vec<Asked>>>);
 
 impl Refused {
-    /// Returns those so far.
+    /// Returns the conditions so far.
     pub fn all(&self) -> Vec<Asked> {
         self.0.get()
     }
@@ -38,11 +39,11 @@ impl Sink for Refused {
     }
 }
 
-/// Returns the condition that the bind that failed would succeed now.
+/// Returns the condition that the failed bind would succeed now.
 fn again(event: &Event) -> Asked {
     let listener = event.sockets.iter().find(|socket| socket.state == State::Listen);
     Asked::FreeAgain(Box::new(FailedBind {
-        // Each socket has a cookie of its own.
+        // The cookie is left out, because each socket has its own.
         failure: Failure { cookie: None, ..event.failure.clone() },
         reuseaddr: listener.and_then(|listener| listener.reuseaddr),
         netns: Known { inode: event.netns.inode, cookie: event.netns.cookie },

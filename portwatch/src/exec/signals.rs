@@ -1,9 +1,10 @@
-//! Signals to this process, which are meant for the command.
+//! Receives the signals to this process, which are meant for the command.
 //!
-//! They are read from a descriptor (signalfd(2)), so no handler is installed: signals that
-//! were ignored when this process was started (nohup(1), a shell's background job) are still
-//! ignored in the command, and what is passed on has no effect. Signals that stop a process
-//! are not handled: the terminal sends them to the whole process group, which contains both.
+//! They are read from a descriptor (signalfd(2)), so no handler is installed. Signals that were
+//! ignored when this process was started (nohup(1), a background job of a shell) are still
+//! ignored in the command, and passing them on has no effect. Signals that stop a process are
+//! not handled: the terminal sends them to the whole process group, which contains both
+//! processes.
 
 use std::io;
 
@@ -29,7 +30,7 @@ const PASSED_ON: [Signal; 9] = [
 /// All signals that are handled, blocked from their default action.
 pub struct Signals {
     descriptor: AsyncFd<SignalFd>,
-    /// The signal mask before.
+    /// The signal mask before that.
     before: SigSet,
 }
 
@@ -38,8 +39,9 @@ pub struct Signals {
 pub struct Received {
     /// The signal.
     pub signal: Signal,
-    /// The sender's pid, 0 if it is in another pid namespace. `None` if the kernel sent it,
-    /// for example from a terminal: then the command has received it too.
+    /// The pid of the sender, 0 if it is in another pid namespace. `None` if the kernel sent
+    /// the signal, for example because of a key at the terminal: then the command has received
+    /// it too.
     pub sender: Option<u32>,
 }
 
@@ -51,8 +53,8 @@ impl Received {
 }
 
 impl Signals {
-    /// Blocks them from here on, in this thread and all threads that it will start, so it must
-    /// run first. Needs a tokio runtime.
+    /// Blocks the signals from here on, in this thread and all threads that it will start, so
+    /// it must run first. Needs a tokio runtime.
     ///
     /// # Errors
     /// The kernel returns no descriptor.
@@ -71,12 +73,12 @@ impl Signals {
         Ok(Self { descriptor, before })
     }
 
-    /// Returns the signal mask before, with which a command is to start.
+    /// Returns the signal mask that applied before, with which a command must start.
     pub fn before(&self) -> SigSet {
         self.before
     }
 
-    /// Waits for the next.
+    /// Waits for the next signal.
     ///
     /// # Errors
     /// The descriptor cannot be read.
@@ -93,7 +95,7 @@ impl Signals {
     /// Returns the next pending signal.
     ///
     /// # Errors
-    /// As [`next`](Self::next).
+    /// The same as those of [`next`](Self::next).
     pub fn pending(&self) -> io::Result<Option<Received>> {
         while let Some(info) = self.descriptor.get_ref().read_signal()? {
             // Only signals of the mask can arrive.

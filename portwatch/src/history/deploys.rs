@@ -1,8 +1,8 @@
-//! Separate deploys among the failures of a pattern.
+//! Counts separate deploys among the failures of a pattern.
 //!
-//! A crash loop is one deploy, however often it fails. A new deploy has another command line
-//! or executable, a restart counter that starts again, or follows a pause that no supervisor
-//! makes.
+//! A crash loop is one deploy, however often it fails. A new deploy has another command line or
+//! executable, or a restart counter that starts again, or comes after a pause that is longer
+//! than the pauses of supervisors.
 
 use std::collections::BTreeMap;
 
@@ -14,9 +14,9 @@ use crate::{
     redact::Cmdline,
 };
 
-/// Failing programs that are kept separately.
+/// The most failing programs that are counted separately.
 const MOST: usize = 16;
-/// Supervisors try again sooner, or give up.
+/// Supervisors restart sooner than this, or give up.
 const PAUSE: SignedDuration = SignedDuration::from_mins(10);
 
 /// The deploys of one pattern.

@@ -9,26 +9,26 @@ use serde::Serialize;
 
 use crate::event::Outcome;
 
-/// Events that wait for their outcome: the last ones.
+/// The most events that wait for their outcome. The newest ones are kept.
 const MOST: usize = 16_384;
 
 /// Number of events by outcome.
 #[derive(Debug, Default, Serialize)]
 pub struct Outcomes {
-    /// Events by outcome.
+    /// The number of events with each outcome.
     by_kind: BTreeMap<&'static str, u64>,
-    /// Events whose program exited with an error or was still failing.
+    /// The number of events whose program exited with an error or was still failing.
     harmful: u64,
 }
 
 impl Outcomes {
-    /// Counts one.
+    /// Counts an outcome.
     pub fn add(&mut self, outcome: &Outcome) {
         *self.by_kind.entry(outcome.outcome.into()).or_default() += 1;
         self.harmful += u64::from(outcome.is_harm());
     }
 
-    /// `recovered 40 times, hurt twice`; `None` if nothing is known.
+    /// Returns a text like `recovered 40 times, hurt twice`, or `None` if nothing is known.
     pub fn words(&self) -> Option<String> {
         if self.by_kind.is_empty() {
             return None;

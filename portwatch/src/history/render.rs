@@ -10,7 +10,7 @@ use crate::{sinks::markdown::prose, text::sanitize::printable};
 const HEADS: [&str; 8] =
     ["PORT", "HOLDER", "CLASS", "TIMES", "DEPLOYS", "SINCE", "LAST", "FAILING"];
 
-/// A table with columns as wide as needed, and the conclusions below.
+/// Returns a table whose columns are as wide as needed, and the conclusions below it.
 pub fn table(report: &Report) -> String {
     let rows: Vec<_> =
         report.patterns.iter().map(|row| cells(row).map(|c| printable(&c).into_owned())).collect();
@@ -40,7 +40,7 @@ pub fn table(report: &Report) -> String {
     text
 }
 
-/// A table and a list.
+/// Returns a table and a list in Markdown.
 pub fn markdown(report: &Report) -> String {
     let mut text = String::from("## Ports that were in use\n\n");
     let _ = writeln!(text, "| {} |", HEADS.map(|head| head.to_lowercase()).join(" | "));

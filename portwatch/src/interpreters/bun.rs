@@ -2,7 +2,7 @@
 
 use super::{Kind, Spec};
 
-/// What is known of it (`bun --help`). `bun dev` runs a script of the package in its working
+/// The facts about Bun (`bun --help`). `bun dev` runs a script of the package in its working
 /// directory, as `bun run dev` does.
 pub const INTERPRETER: Spec = Spec {
     names: &["bun", "bunx"],

@@ -2,8 +2,8 @@
 
 use super::{Kind, Spec};
 
-/// What is known of it (`deno run --help`, `deno serve --help`). What it may read and reach is
-/// joined to the option, if it is given.
+/// The facts about Deno (`deno run --help`, `deno serve --help`). The permissions of an option
+/// are joined to it, if there are any.
 pub const INTERPRETER: Spec = Spec {
     names: &["deno"],
     values: "-L -c --cert --config --ext --host --import-map --location --log-level \

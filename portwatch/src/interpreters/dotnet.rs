@@ -1,8 +1,8 @@
-//! .NET's host.
+//! The .NET host.
 
 use super::{Kind, Spec};
 
-/// What is known of it (`dotnet --help`, `dotnet exec --help`, `dotnet run --help`).
+/// The facts about it (`dotnet --help`, `dotnet exec --help`, `dotnet run --help`).
 pub const INTERPRETER: Spec = Spec {
     names: &["dotnet"],
     values: "-c -f -r --additional-deps --additionalprobingpath --arch --configuration \

@@ -2,8 +2,8 @@
 
 use super::{Kind, Spec};
 
-/// What is known of it (`erl(1)`, `init(3)`). Operands are not what it runs; the arguments
-/// behind `-extra` are the program's own.
+/// The facts about it (`erl(1)`, `init(3)`). Operands do not name what it runs. The arguments
+/// after `-extra` belong to the program.
 pub const INTERPRETER: Spec = Spec {
     names: &["beam.smp", "beam", "erl", "erlexec"],
     beside: &[

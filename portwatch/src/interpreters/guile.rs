@@ -2,7 +2,7 @@
 
 use super::{Kind, Spec, Style};
 
-/// What is known of it (`guile --help`).
+/// The facts about Guile (`guile --help`).
 pub const INTERPRETER: Spec = Spec {
     names: &["guile"],
     style: Style::Letters,

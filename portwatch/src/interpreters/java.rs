@@ -2,7 +2,7 @@
 
 use super::{Kind, Spec};
 
-/// What is known of it (`java --help`, `java -X`). `jsvc` runs a class as a daemon. Tomcat and
+/// The facts about Java (`java --help`, `java -X`). `jsvc` runs a class as a daemon. Tomcat and
 /// WildFly run the applications in a directory that a property names.
 pub const INTERPRETER: Spec = Spec {
     names: &["java", "javaw", "jsvc", "jsvc.exec"],
@@ -34,7 +34,7 @@ const CLOJURE: Spec = Spec {
     ..Spec::PLAIN
 };
 
-/// Starts the application in whose directory it is.
+/// Starts the application of the directory that it is in.
 const SPRING: Spec = Spec {
     names: &[
         "org.springframework.boot.loader.JarLauncher",
@@ -49,8 +49,8 @@ const SPRING: Spec = Spec {
     ..Spec::PLAIN
 };
 
-/// Jetty, which runs the applications in its base: its working directory, if no property
-/// names another.
+/// Jetty, which runs the applications in its base directory: its working directory, if no
+/// property names another.
 const JETTY: Spec =
     Spec { names: &["jetty", "start.jar"], operand: None, here: true, ..Spec::PLAIN };
 

@@ -2,7 +2,7 @@
 
 use super::{Kind, Spec, Style};
 
-/// What is known of it (`julia --help`).
+/// The facts about Julia (`julia --help`).
 pub const INTERPRETER: Spec = Spec {
     names: &["julia"],
     style: Style::Letters,

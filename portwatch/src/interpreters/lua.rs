@@ -2,7 +2,7 @@
 
 use super::{Kind, Spec, Style};
 
-/// What is known of it (`lua(1)`, `luajit(1)`). A script runs after what `-e` says.
+/// The facts about Lua (`lua(1)`, `luajit(1)`). A script runs after the code of `-e`.
 pub const INTERPRETER: Spec = Spec {
     names: &["lua", "luajit"],
     style: Style::Letters,

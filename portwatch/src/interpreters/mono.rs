@@ -2,7 +2,7 @@
 
 use super::Spec;
 
-/// What is known of it (`mono(1)`).
+/// The facts about Mono (`mono(1)`).
 pub const INTERPRETER: Spec =
     Spec { names: &["mono", "mono-sgen"], values: "--config", ..Spec::PLAIN };
 

@@ -1,8 +1,8 @@
-//! Node.js, and what starts programs in it.
+//! Node.js, and programs that start programs in it.
 
 use super::{Kind, Spec};
 
-/// What is known of it (`node --help`). V8's own options take no further argument.
+/// The facts about Node.js (`node --help`). V8's own options do not take the next argument.
 pub const INTERPRETER: Spec = Spec {
     names: &["node", "nodejs", "iojs"],
     values: "-C -r --allow-fs-read --allow-fs-write --conditions --cpu-prof-dir \
@@ -100,7 +100,7 @@ const NODEMON: Spec = Spec {
     ..Spec::PLAIN
 };
 
-/// Servers of the files in a directory, which are installed for everybody.
+/// Servers for the files in a directory, which are installed globally.
 const SERVE: Spec = Spec {
     names: &["serve", "http-server", "live-server", "json-server", "ng"],
     values: "-a -c -l -p -P --config --host --listen --port --proxy",

@@ -1,28 +1,28 @@
-//! What one argument of an interpreter means.
+//! Determines what one argument of an interpreter means.
 
 use super::{Kind, Spec, Style};
 
-/// What an argument means.
+/// The meaning of an argument.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Meaning<'a> {
-    /// It is no option.
+    /// It is not an option.
     Operand,
-    /// What follows are operands.
+    /// The following arguments are operands.
     End,
-    /// An option that says nothing of what is run.
+    /// An option that does not say what is run.
     Flag,
     /// The arguments of the option are in this file.
     File(&'a str),
     /// An option that does not name what is run.
     Skip {
-        /// As many arguments are its values.
+        /// The number of following arguments that are its values.
         next: usize,
         /// Whether the first operand is the program itself.
         text: bool,
     },
     /// An option that names what is run.
     Names {
-        /// How.
+        /// How it names it.
         kind: Kind,
         /// Its value; `None` if that is the next argument.
         value: Option<&'a str>,
@@ -52,7 +52,7 @@ pub fn look<'a>(spec: &Spec, argument: &'a str) -> Meaning<'a> {
     }
 }
 
-/// One option, with or without a value behind `=`.
+/// Returns the meaning of one option, with or without a value after `=`.
 fn whole<'a>(spec: &Spec, argument: &'a str) -> Meaning<'a> {
     let (name, value) = match argument.split_once('=') {
         Some((name, value)) => (name, Some(value)),
@@ -61,8 +61,8 @@ fn whole<'a>(spec: &Spec, argument: &'a str) -> Meaning<'a> {
     known(spec, name, value).unwrap_or(Meaning::Flag)
 }
 
-/// Letters, up to the first that takes a value: that is the rest, or else the next
-/// argument.
+/// Returns the meaning of letters, up to the first one that takes a value: the rest of the
+/// letters, otherwise the next argument.
 fn cluster<'a>(spec: &Spec, letters: &'a str) -> Meaning<'a> {
     for (at, letter) in letters.char_indices() {
         let behind = letters.get(at + letter.len_utf8()..).filter(|rest| !rest.is_empty());
@@ -78,7 +78,7 @@ fn cluster<'a>(spec: &Spec, letters: &'a str) -> Meaning<'a> {
     Meaning::Flag
 }
 
-/// A letter with a dash before it.
+/// Returns an option: the letter with a dash before it.
 fn option_of(letter: char, buffer: &mut [u8; 5]) -> &str {
     let [dash, rest @ ..] = buffer;
     *dash = b'-';
@@ -86,7 +86,8 @@ fn option_of(letter: char, buffer: &mut [u8; 5]) -> &str {
     buffer.get(..=length).and_then(|bytes| str::from_utf8(bytes).ok()).unwrap_or_default()
 }
 
-/// A shell's letters: each that takes a value takes one more of the next arguments.
+/// Returns the meaning of a shell's letters. Each one that takes a value takes one more of the
+/// next arguments.
 fn shell(spec: &Spec, letters: &str) -> Meaning<'static> {
     let takes = |letter: &char| {
         let mut option = [0; 5];
@@ -96,7 +97,7 @@ fn shell(spec: &Spec, letters: &str) -> Meaning<'static> {
     Meaning::Skip { next, text: letters.contains('c') }
 }
 
-/// What an option means that is in the lists.
+/// Returns the meaning of an option that is in the lists.
 fn known<'a>(spec: &Spec, name: &str, value: Option<&'a str>) -> Option<Meaning<'a>> {
     let of = |list: &[(&str, Kind)]| list.iter().find(|it| it.0 == name).map(|it| it.1);
     if let Some(kind) = of(spec.runs) {
@@ -109,7 +110,7 @@ fn known<'a>(spec: &Spec, name: &str, value: Option<&'a str>) -> Option<Meaning<
     takes_next(spec, name).then_some(Meaning::Skip { next, text: false })
 }
 
-/// Whether the value of an option is the next argument.
+/// Returns whether the value of an option is the next argument.
 fn takes_next(spec: &Spec, option: &str) -> bool {
     spec.values.split(' ').any(|it| it == option)
 }

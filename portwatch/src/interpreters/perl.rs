@@ -2,7 +2,7 @@
 
 use super::{Kind, Spec, Style};
 
-/// What is known of it (`perlrun(1)`).
+/// The facts about Perl (`perlrun(1)`).
 pub const INTERPRETER: Spec = Spec {
     names: &["perl"],
     style: Style::Letters,
@@ -13,7 +13,7 @@ pub const INTERPRETER: Spec = Spec {
     ..Spec::PLAIN
 };
 
-/// `plackup [OPTIONS] [FILE]`, `app.psgi` where no file is named.
+/// `plackup [OPTIONS] [FILE]`; it runs `app.psgi` if no file is named.
 const PLACKUP: Spec = Spec {
     names: &["plackup"],
     style: Style::Letters,

@@ -1,9 +1,9 @@
-//! PHP's command line interpreter. php-fpm runs no script of its own.
+//! PHP's command line interpreter. php-fpm does not run a script of its own.
 
 use super::{Kind, Spec, Style};
 
-/// What is known of it (`php --help`). With `-S` it is a web server, for the directory that `-t`
-/// names or its working directory.
+/// The facts about it (`php --help`). With `-S` it is a web server for the directory that `-t`
+/// names, or for its working directory.
 pub const INTERPRETER: Spec = Spec {
     names: &["php", "php-cgi"],
     style: Style::Letters,

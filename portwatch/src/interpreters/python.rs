@@ -2,7 +2,7 @@
 
 use super::{Kind, Spec, Style};
 
-/// What is known of it (`python3 --help-all`).
+/// The facts about Python (`python3 --help-all`).
 pub const INTERPRETER: Spec = Spec {
     names: &["python", "pypy"],
     style: Style::Letters,
@@ -76,7 +76,7 @@ const DAPHNE: Spec = Spec {
 const WAITRESS: Spec =
     Spec { names: &["waitress-serve", "waitress"], values: "--app", ..Spec::PLAIN };
 
-/// `flask [--app APP] COMMAND`; without the option it looks in its working directory.
+/// `flask [--app APP] COMMAND`. Without the option it searches its working directory.
 const FLASK: Spec = Spec {
     names: &["flask"],
     style: Style::Letters,
@@ -112,7 +112,7 @@ const FASTAPI: Spec = Spec {
     ..Spec::PLAIN
 };
 
-/// `twistd [OPTIONS] PLUGIN`, or a file that has the application.
+/// `twistd [OPTIONS] PLUGIN`, or a file that contains the application.
 const TWISTD: Spec = Spec {
     names: &["twistd"],
     style: Style::Letters,
@@ -156,7 +156,7 @@ const JUPYTER: Spec = Spec {
     ..Spec::PLAIN
 };
 
-/// Programs of several servers, each by a command of its own: `airflow webserver`.
+/// Programs that contain several servers, each with its own command: `airflow webserver`.
 const AIRFLOW: Spec = Spec {
     names: &["airflow", "mlflow", "dagster", "prefect", "superset"],
     operand: Some(Kind::Name),

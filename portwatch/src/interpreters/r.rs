@@ -2,7 +2,7 @@
 
 use super::{Kind, Spec};
 
-/// What is known of it (`R --help`). `Rscript FILE` starts R with `--file=FILE`.
+/// The facts about R (`R --help`). `Rscript FILE` starts R with `--file=FILE`.
 pub const INTERPRETER: Spec = Spec {
     names: &["R", "Rscript"],
     values: "-d -g --debugger --encoding --gui",

@@ -2,7 +2,7 @@
 
 use super::{Kind, Spec, Style};
 
-/// What is known of it (`ruby --help`).
+/// The facts about Ruby (`ruby --help`).
 pub const INTERPRETER: Spec = Spec {
     names: &["ruby", "jruby", "truffleruby"],
     style: Style::Letters,

@@ -2,8 +2,8 @@
 
 use super::{Kind, Spec};
 
-/// What is known of it (`sbcl(1)`). It loads and evaluates in turn; its operands belong to
-/// the program.
+/// The facts about it (`sbcl(1)`). It loads and evaluates its options in order. Its operands
+/// belong to the program.
 pub const INTERPRETER: Spec = Spec {
     names: &["sbcl"],
     values: "--control-stack-size --core --dynamic-space-size --sysinit --tls-limit --userinit",

@@ -2,8 +2,8 @@
 
 use super::{Spec, Style};
 
-/// What is known of them (`bash(1)`, `dash(1)`, `zshall(1)`, `ksh(1)`). BusyBox's is called `sh`
-/// or `ash`.
+/// The facts about them (`bash(1)`, `dash(1)`, `zshall(1)`, `ksh(1)`). The shell of BusyBox is
+/// called `sh` or `ash`.
 pub const INTERPRETER: Spec = Spec {
     names: &["sh", "ash", "bash", "dash", "ksh", "mksh", "rbash", "yash", "zsh"],
     style: Style::Shell,

@@ -2,7 +2,7 @@
 
 use super::Spec;
 
-/// What is known of it (`tclsh(1)`).
+/// The facts about Tcl (`tclsh(1)`).
 pub const INTERPRETER: Spec =
     Spec { names: &["tclsh", "wish"], values: "-encoding", ..Spec::PLAIN };
 

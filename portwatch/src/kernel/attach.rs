@@ -32,8 +32,8 @@ pub struct Attached {
     pub ebpf: Ebpf,
     /// The programs that are attached.
     pub probes: Vec<Probe>,
-    /// What cannot be seen because an optional program could not be attached, with the
-    /// kernel's error, or for another reason on this kernel.
+    /// What cannot be seen because an optional program could not be attached, with the kernel's
+    /// error, or because this kernel does not support it.
     pub misses: Vec<String>,
     /// The ports whose failed binds it ignores.
     pub ignored_ports: IgnoredPorts,
@@ -69,8 +69,8 @@ pub fn attach(
     Ok(Attached { ebpf, probes, misses, ignored_ports })
 }
 
-/// Detaches the programs, in the reverse order of [`attach`]: so no program misses what another
-/// has recorded.
+/// Detaches the programs, in the reverse order of [`attach`], so that no program misses what
+/// another one has recorded.
 pub fn detach(mut ebpf: Ebpf, probes: &[Probe]) {
     for probe in probes.iter().rev() {
         let unloaded = match ebpf.program_mut(probe.program) {
@@ -85,12 +85,12 @@ pub fn detach(mut ebpf: Ebpf, probes: &[Probe]) {
     }
 }
 
-/// What only a trial can show.
+/// The results that only an attempt can show.
 pub struct Probed {
-    /// The sets whose first program the kernel does not take, and why.
+    /// The hook sets whose first program the kernel rejects, and why.
     pub refused: Vec<(HookSet, Unusable)>,
-    /// Whether the kernel takes the program at `cgroup/bind4`, which calls what
-    /// [`helper`](portwatch_common::helper) says that it may.
+    /// Whether the kernel accepts the program at `cgroup/bind4`, with the calls that
+    /// [`helper`](portwatch_common::helper) permits.
     pub bind: bool,
 }
 
@@ -129,7 +129,8 @@ fn takes_bind(ebpf: &mut Ebpf) -> bool {
     bind.is_some_and(|program| program.load().is_ok())
 }
 
-/// One program of a small instance of the object, which needs no cgroup.
+/// Attaches one program of a small instance of the object. The program must not need a control
+/// group.
 pub(super) fn attach_alone(types: &KernelTypes, probe: &Probe) -> Result<Ebpf, KernelError> {
     let mut ebpf = load(types, &mut small_loader())?;
     attach_one(&mut ebpf, probe, types, None)?;
@@ -142,7 +143,7 @@ pub enum Whose {
     /// All processes.
     Everybodys,
     /// This process, given by its pid in the initial pid namespace, and its descendants (up to
-    /// 5.10 those that it starts from now on).
+    /// 5.10 only those that it starts from now on).
     Tree(u32),
 }
 
@@ -158,10 +159,10 @@ pub enum SourceLimit {
 /// Whether processes are followed after a failed bind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Follow {
-    /// They are; until their exit, if the plan has the programs for it
+    /// They are followed, until their exit if the plan has the programs for it
     /// ([`FOLLOW`](super::sets::FOLLOW)).
     Yes,
-    /// They are not.
+    /// They are not followed.
     No,
 }
 
@@ -172,19 +173,20 @@ impl Follow {
     }
 }
 
-/// Which failed binds the hooks report, and what follows one.
+/// Which failed binds the hooks report, and whether processes are followed after one.
 #[derive(Clone, Copy)]
 pub struct Wanted<'a> {
-    /// How many of one process.
+    /// Whether the failed binds of one process are limited.
     pub limit: SourceLimit,
     /// Whether processes are followed.
     pub follow: Follow,
-    /// Returns whether those on a port are; others are only counted.
+    /// Returns whether failed binds on a port are reported. Those on other ports are only
+    /// counted.
     pub port: &'a dyn Fn(u16) -> bool,
 }
 
 impl Wanted<'static> {
-    /// Of all ports, and nobody is followed.
+    /// Failed binds on all ports are reported, and no process is followed.
     pub const ALL: Self = Self { limit: SourceLimit::Counted, follow: Follow::No, port: &|_| true };
 }
 
@@ -223,12 +225,12 @@ fn load_object(types: &KernelTypes, whose: Whose, wanted: Wanted<'_>) -> Result<
     load(types, &mut loader)
 }
 
-/// Records that every source may send in a second from one processor, however many processors
-/// there are.
+/// The number of records that every source may send in a second from one processor, however
+/// many processors there are.
 const LEAST_A_SECOND: u64 = 16;
 
-/// Each entry has a value for every processor. This limits a table to 4 MiB, except on the
-/// largest machines.
+/// Returns the size of a table of at most `most` entries. Each entry has a value for every
+/// processor. The size is at most 4 MiB, except on the largest machines.
 fn entries(most: u32, processors: usize) -> u32 {
     let all = 4 * 1024 * 1024 / size_of::<SourceUse>();
     let each = u32::try_from(all / processors).unwrap_or(most);
@@ -294,15 +296,15 @@ fn attach_program(
             let root = File::open(cgroup2.ok_or("no cgroup2 hierarchy")?)?;
             let program: &mut CgroupSockAddr = program.try_into()?;
             program.load()?;
-            // It asks for a bpf link without flags, which the kernel always lets stand
-            // beside others (`cgroup_bpf_link_attach`).
+            // This requests a bpf link without flags. The kernel always permits such a link in
+            // addition to others (`cgroup_bpf_link_attach`).
             program.attach(&root, CgroupAttachMode::Single)?;
         }
     }
     Ok(())
 }
 
-/// Returns the innermost cause, with the verifier's complaint if there is one.
+/// Returns the innermost cause, with the verifier's message if there is one.
 fn reason(error: &KernelError) -> String {
     let mut error: &dyn std::error::Error = error;
     while let Some(source) = error.source() {
@@ -310,7 +312,7 @@ fn reason(error: &KernelError) -> String {
             error.downcast_ref::<ProgramError>()
         {
             let log = verifier_log.to_string();
-            // `print_verification_stats` follows what it complains of.
+            // `print_verification_stats` comes after the message.
             let is_statistics = |line: &str| {
                 ["processed ", "stack depth ", "verification time "]
                     .iter()

@@ -20,7 +20,7 @@ const KIND_DECL_TAG: u32 = 17;
 const KIND_TYPE_TAG: u32 = 18;
 const KIND_ENUM64: u32 = 19;
 
-/// Deeper nesting of types or members than any kernel has.
+/// More than the deepest nesting of types or members in any kernel.
 const MAX_DEPTH: u32 = 32;
 
 /// Why an offset is not available.
@@ -32,7 +32,7 @@ pub enum BtfError {
     /// The bytes end in the middle of a type.
     #[error("BTF is cut short")]
     Truncated,
-    /// A kind that this code does not know; what follows cannot be located.
+    /// A kind that this code does not know, so the following types cannot be located.
     #[error("unknown BTF kind {0}")]
     Kind(u32),
     /// The kernel has no such type.
@@ -48,7 +48,7 @@ pub enum BtfError {
     },
 }
 
-/// Where a member sits in its struct.
+/// The position of a member in its struct.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Offset {
     /// Bits from the struct's start.
@@ -56,12 +56,12 @@ pub struct Offset {
 }
 
 impl Offset {
-    /// Bytes from the struct's start, rounded down for a bit field.
+    /// Returns the bytes from the struct's start, rounded down for a bit field.
     pub fn byte(self) -> u32 {
         self.bits / 8
     }
 
-    /// The bit within [`Self::byte`].
+    /// Returns the bit within [`Self::byte`].
     pub fn bit(self) -> u32 {
         self.bits % 8
     }
@@ -71,7 +71,7 @@ impl Offset {
 pub struct Types<'a> {
     bytes: &'a [u8],
     strings: &'a [u8],
-    /// Position of each type's header; id 0 is void.
+    /// The position of each type's header. Id 0 is void.
     positions: Vec<usize>,
     structs: HashMap<&'a [u8], u32>,
     functions: Vec<&'a [u8]>,
@@ -92,7 +92,7 @@ impl<'a> Types<'a> {
     /// Indexes the types.
     ///
     /// # Errors
-    /// The bytes are not BTF, end early, or have a kind that is not known.
+    /// The bytes are not BTF, end too early, or contain an unknown kind.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, BtfError> {
         if u16_at(bytes, 0)? != MAGIC {
             return Err(BtfError::Magic);
@@ -119,8 +119,8 @@ impl<'a> Types<'a> {
             let name = this.string(header.name);
             match header.kind {
                 KIND_STRUCT if !name.is_empty() => {
-                    // Several types may have one name; in every kernel examined, the first is
-                    // the core kernel's.
+                    // Several types may have the same name. In every kernel that was examined,
+                    // the first one is that of the core kernel.
                     this.structs.entry(name).or_insert(id);
                 }
                 KIND_FUNC => this.functions.push(name),
@@ -156,7 +156,7 @@ impl<'a> Types<'a> {
         Ok(Offset { bits })
     }
 
-    /// Bit offset and type of the member `name` of struct or union `id`.
+    /// Returns the bit offset and the type of the member `name` of the struct or union `id`.
     fn member(&self, id: u32, name: &[u8], depth: u32) -> Result<Option<(u32, u32)>, BtfError> {
         if depth > MAX_DEPTH {
             return Ok(None);
@@ -217,7 +217,7 @@ fn header_at(bytes: &[u8], at: usize) -> Result<Header, BtfError> {
     })
 }
 
-/// Bytes that follow a type's 12-byte header.
+/// Returns the number of bytes after a type's 12-byte header.
 fn tail_len(header: Header) -> Result<usize, BtfError> {
     Ok(match header.kind {
         // Kinds without a tail: int has one word, the reference kinds none.

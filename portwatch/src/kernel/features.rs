@@ -1,4 +1,4 @@
-//! What this kernel and these permissions allow, probed once.
+//! Probes once what this kernel and these permissions allow.
 
 use std::{
     fs,
@@ -30,7 +30,7 @@ const NEEDED: [Right; 3] = [
     (CapabilitySet::NET_ADMIN.union(CapabilitySet::SYS_ADMIN), "CAP_NET_ADMIN", ATTACHING),
 ];
 const ATTACHING: &str = "no hooks can be attached";
-/// The capabilities to read other users' processes. No other capability includes them.
+/// The capabilities for reading other users' processes. No other capability includes them.
 const WANTED: [Right; 2] = [
     (CapabilitySet::SYS_PTRACE, "CAP_SYS_PTRACE", "processes of other users cannot be named"),
     (CapabilitySet::DAC_READ_SEARCH, "CAP_DAC_READ_SEARCH", FOUND_LATE),
@@ -47,7 +47,7 @@ const BOTH: u32 = helper::BIND_OPTIONS | helper::TASK_REGS;
 pub struct Capability {
     /// Its name.
     pub name: &'static str,
-    /// Whether it is effective; CAP_SYS_ADMIN counts for those that attaching needs.
+    /// Whether it is effective. CAP_SYS_ADMIN counts for those that are needed for attaching.
     pub has: bool,
     /// What is missing without it.
     pub without: &'static str,
@@ -66,9 +66,9 @@ pub struct Features {
     pub lockdown: Option<String>,
     /// The mount point of the cgroup2 hierarchy.
     pub cgroup2: Option<PathBuf>,
-    /// The sets that the kernel was tried for and that it refused, and why.
+    /// The hook sets that were tried and that the kernel rejected, and why.
     pub refused: Vec<(HookSet, Unusable)>,
-    /// Whether programs on function exits can have a socket's cookie made
+    /// Whether programs on function exits can generate a socket's cookie
     /// (`bpf_get_socket_cookie` there, 5.12).
     pub cookies: bool,
     /// Whether a task can be preempted in a program at the end of a system call.
@@ -94,12 +94,12 @@ impl KernelTypes {
             .map_err(|source| KernelError::NoBtf { path: path.display().to_string(), source })?;
         let types = Types::parse(&bytes)?;
         let mut layout = layout::resolve(&types)?;
-        // Added together with programs at the end of system calls that may fault and be
-        // preempted (kernel/trace/bpf_trace.c, 7.2).
+        // This was added together with programs at the end of system calls that may fault and
+        // be preempted (kernel/trace/bpf_trace.c, 7.2).
         let preempts = types.has_function("trace_call_bpf_faultable");
-        // Until it has been probed.
+        // This is assumed until it has been probed.
         layout.helpers |= helper::BIND_OPTIONS;
-        // The loader replaces both helpers, or none.
+        // The loader replaces both helpers, or neither.
         if aya::features().bpf_probe_read_kernel() {
             layout.helpers |= helper::READ_USER;
         }
@@ -124,15 +124,16 @@ impl KernelTypes {
 }
 
 impl Features {
-    /// Probes everything. Attaches one function exit for a moment to learn whether that is
-    /// permitted, which versions and configurations do not show. Removes from `types` the
+    /// Probes everything. Attaches one function exit for a moment, because only this shows
+    /// whether it is permitted: versions and configurations do not. Removes from `types` the
     /// helpers that the programs may not call.
     pub fn probe(types: &mut KernelTypes) -> Self {
         let effective = effective_capabilities();
         let missing = lacking(effective, &NEEDED);
         let refused = if missing.is_empty() {
             let attach::Probed { refused, mut bind } = attach::probe(types);
-            // What it may call came at different times, and was taken back to older kernels.
+            // The permitted calls were added in different versions, and were backported to
+            // older kernels.
             let helpers = types.layout.0.helpers;
             for without in [helper::BIND_OPTIONS, helper::TASK_REGS, BOTH] {
                 if !bind && helpers & without == without {
@@ -158,7 +159,7 @@ impl Features {
     }
 }
 
-/// Returns the capabilities that attaching needs and the process lacks.
+/// Returns the capabilities that attaching needs and that the process does not have.
 pub fn missing_capabilities() -> Vec<&'static str> {
     lacking(effective_capabilities(), &NEEDED)
 }
@@ -174,7 +175,7 @@ pub fn capabilities() -> Vec<Capability> {
     .collect()
 }
 
-/// `uname -r`.
+/// Returns `uname -r`.
 pub fn release() -> String {
     rustix::system::uname().release().to_string_lossy().into_owned()
 }
@@ -184,7 +185,8 @@ fn lacking(effective: CapabilitySet, rights: &[Right]) -> Vec<&'static str> {
     lacked.map(|&(_, name, _)| name).collect()
 }
 
-/// Returns those of this thread; none if the kernel does not say.
+/// Returns the effective capabilities of this thread, or none if the kernel does not report
+/// them.
 fn effective_capabilities() -> CapabilitySet {
     thread::capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective)
 }
@@ -196,8 +198,8 @@ fn lockdown() -> Option<String> {
     Some(rest.split_once(']')?.0.to_owned())
 }
 
-/// Returns where the whole cgroup2 hierarchy is mounted. A container's own mount also shows
-/// `/` as its root, but contains only the part below the container's group.
+/// Returns the mount point of the whole cgroup2 hierarchy. A container's own mount also has `/`
+/// as its root, but contains only the part below the container's group.
 pub fn cgroup2() -> Option<PathBuf> {
     /// The inode of the hierarchy's root: the first that kernfs assigns (`kernfs_create_root`,
     /// fs/kernfs/dir.c).

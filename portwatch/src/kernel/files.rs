@@ -1,6 +1,6 @@
 //! Finds the processes that have a socket open with the kernel's iterator (`iter/task_file`,
-//! 5.8): every task's descriptor table in one pass, including those of threads and of
-//! processes that /proc hides.
+//! 5.8). It reads every task's descriptor table in one pass, including the tables of threads
+//! and of processes that /proc hides.
 
 use std::{
     error::Error,
@@ -29,9 +29,9 @@ use super::{
     nsfs, take_map,
 };
 
-/// Searches sockets.
+/// The program that searches sockets.
 const FILES: &str = "pw_files";
-/// Searches descriptors in flight (5.16).
+/// The program that searches descriptors in flight (5.16).
 const IN_FLIGHT: &str = "pw_in_flight";
 
 /// Why not every descriptor table on the machine was searched.
@@ -43,7 +43,7 @@ pub enum SearchError {
     /// The thread that loads it has ended.
     #[error("the thread that loads the search has failed")]
     NotLoaded,
-    /// Those of other pid namespaces are not shown.
+    /// Processes in other pid namespaces are not visible.
     #[error("the kernel shows this pid namespace's processes only")]
     PidNamespace,
     /// Descriptors in flight could not be told apart from the kernel's own sockets.
@@ -61,7 +61,7 @@ pub enum SearchError {
 }
 
 impl SearchError {
-    /// Wraps what the kernel or the loader said.
+    /// Wraps the error of the kernel or the loader.
     pub fn refused(error: impl Into<Answer>) -> Self {
         Self::Refused(Arc::from(error.into()))
     }
@@ -70,27 +70,27 @@ impl SearchError {
 /// What is searched for.
 #[derive(Clone, Copy, Debug)]
 pub enum Sought<'a> {
-    /// These sockets, by inode. [`ANY_SOCKET`] stands for all.
+    /// These sockets, by inode. [`ANY_SOCKET`] means all sockets.
     Sockets(&'a [u64]),
-    /// Unix sockets to which descriptors have been sent that nobody has received yet.
+    /// Unix sockets to which descriptors have been sent that have not been received yet.
     InFlight,
 }
 
-/// What is done with each open file that is found.
+/// The function that is called for each open file that is found.
 pub type Take<'a> = &'a mut dyn FnMut(OpenFile);
 
-/// That every table of files was looked at, or why not.
+/// The result of a search: every descriptor table was searched, or why not.
 pub type Looked = Result<(), SearchError>;
 
 /// A search of all open files.
 pub trait Files: Send {
-    /// Passes every open file that is one of these sockets, by inode, to `take`.
-    /// [`ANY_SOCKET`] selects all.
+    /// Passes every open file that is one of these sockets, by inode, to `take`. [`ANY_SOCKET`]
+    /// selects all.
     ///
     /// # Errors
-    /// Not every table of files on the machine was looked at for each of them: the
-    /// kernel refuses, or shows some processes only, or the deadline has passed.
-    /// What was handed out before is true all the same.
+    /// Not every descriptor table on the machine was searched for each of them: the kernel
+    /// rejects the search, shows only some of the processes, or the deadline has passed. The
+    /// files that were passed to `take` before that are valid.
     fn search(&mut self, sought: Sought<'_>, deadline: Instant, take: Take<'_>) -> Looked;
 }
 
@@ -98,9 +98,9 @@ pub trait Files: Send {
 pub struct KernelFiles {
     ebpf: Ebpf,
     wanted: HashMap<MapData, u64, u8>,
-    /// Whether descriptors under way can be looked for, or why not.
+    /// Whether descriptors in flight can be searched, or why not.
     in_flight: Looked,
-    /// Whether every process is seen, or why not.
+    /// Whether every process is visible, or why not.
     everybody: Looked,
 }
 
@@ -113,8 +113,8 @@ impl KernelFiles {
         Self::load(types, attach::small_loader())
     }
 
-    /// Loads the search, and the kernel's types first. They are read twice at the same time,
-    /// because aya reads them too.
+    /// Loads the kernel's types, and then the search. The types are read twice at the same
+    /// time, because aya reads them too.
     fn open_alone() -> Result<Self, KernelError> {
         thread::scope(|scope| {
             let loader = scope.spawn(attach::small_loader);
@@ -141,9 +141,9 @@ impl KernelFiles {
         Ok(Self { ebpf, wanted, in_flight, everybody })
     }
 
-    /// Returns this process's pid in the initial pid namespace. No file shows it in another
-    /// pid namespace, so the process that has a socket of this process open is this process.
-    /// `None` if the search does not find it.
+    /// Returns this process's pid in the initial pid namespace. In another pid namespace no
+    /// file shows it. But the process that has a socket of this process open is this process.
+    /// Returns `None` if the search does not find it.
     pub fn own_pid(&mut self) -> Option<u32> {
         const DEADLINE: Duration = Duration::from_secs(2);
         let socket = UnixDatagram::unbound().ok()?;
@@ -157,7 +157,7 @@ impl KernelFiles {
         found
     }
 
-    /// One pass for no more sockets than the map has entries.
+    /// Makes one pass, for at most as many sockets as the map has entries.
     fn portion(&mut self, inodes: &[u64], deadline: Instant, take: Take<'_>) -> Looked {
         let result = inodes
             .iter()
@@ -166,13 +166,13 @@ impl KernelFiles {
             .and_then(|()| self.pass(FILES).map_err(SearchError::refused))
             .and_then(|file| read_all(file, deadline, take));
         for inode in inodes {
-            // Absent only if its insertion failed.
+            // It is missing only if its insertion failed.
             let _ = self.wanted.remove(inode);
         }
         result
     }
 
-    /// The output of one pass.
+    /// Returns the output of one pass.
     fn pass(&mut self, program: &str) -> Result<File, Answer> {
         let program: &mut Iter =
             self.ebpf.program_mut(program).ok_or("no such program")?.try_into()?;
@@ -223,14 +223,14 @@ fn read_all(mut file: File, deadline: Instant, take: Take<'_>) -> Looked {
     }
 }
 
-/// The kernel's own search, loaded by a thread: reading the kernel's types takes a while, and
-/// the caller needs the search later, if at all.
+/// The kernel's own search, which a thread loads: reading the kernel's types takes a while, and
+/// the caller needs the search later or not at all.
 pub struct Soon {
     loading: Option<JoinHandle<Loaded>>,
     loaded: Loaded,
 }
 
-/// The kernel's own search, or why there is none.
+/// The kernel's own search, or why it is not available.
 pub type Loaded = Result<KernelFiles, SearchError>;
 
 impl Soon {

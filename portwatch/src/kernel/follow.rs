@@ -1,5 +1,5 @@
-//! The kernel's tables of processes and ports that are followed after a failed bind. The
-//! kernel side fills them. This removes old entries, and those that exceed a user's share.
+//! The kernel's tables of processes and ports that are followed after a failed bind. The kernel
+//! side fills them. This module removes old entries, and entries that exceed a user's share.
 
 use std::{
     collections::{HashMap as Known, HashSet},
@@ -21,7 +21,7 @@ const SLACK: Duration = Duration::from_secs(30);
 /// A user, or a control group of root, gets this fraction of each table.
 const PART: usize = 4;
 
-/// The maps of the loaded object, and how much of them each user has.
+/// The maps of the loaded object, and how much of them each user uses.
 pub struct Following {
     watched: HashMap<MapData, u32, Shared<Watched>>,
     awaited: HashMap<MapData, Shared<AwaitedPort>, Shared<Awaited>>,
@@ -87,7 +87,8 @@ impl Following {
     pub fn sweep(&mut self, now_ns: u64, window: Duration) -> bool {
         let most = u64::try_from((window + SLACK).as_nanos()).unwrap_or(u64::MAX);
         let is_old = |last_ns: u64| now_ns.saturating_sub(last_ns) > most;
-        // An entry that is removed meanwhile may end the walk; the rest follows next time.
+        // An entry that is removed in the meantime may end the walk. The remaining entries are
+        // read next time.
         let processes: Known<u32, Watched> =
             self.watched.iter().map_while(Result::ok).map(|(pid, Shared(it))| (pid, it)).collect();
         let needed = |watched: &Watched| {
@@ -125,7 +126,7 @@ impl Following {
         left
     }
 
-    /// Switches following on or off in the kernel side.
+    /// Switches following on or off on the kernel side.
     fn look(&mut self, yes: bool) {
         if let Err(error) = self.active.set(0, u32::from(yes), 0) {
             tracing::debug!(%error, "the kernel side could not be told whether to follow");
@@ -133,18 +134,18 @@ impl Following {
     }
 }
 
-/// Removes an entry, which the kernel side may have removed before.
+/// Removes an entry that the kernel side may already have removed.
 fn forget<K: aya::Pod, V: aya::Pod>(table: &mut HashMap<MapData, K, V>, key: &K) {
     match table.remove(key) {
         Ok(()) | Err(MapError::KeyNotFound) => {}
-        // The kernel's answer for an entry that is not there.
+        // The kernel returns this error for an entry that does not exist.
         Err(MapError::SyscallError(error))
             if error.io_error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => tracing::debug!(%error, "what is not followed could not be removed"),
     }
 }
 
-/// How much of a table each user has.
+/// How much of a table each user uses.
 struct Shares<K> {
     most: usize,
     used: Known<Tenant, HashSet<K>>,

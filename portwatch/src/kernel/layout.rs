@@ -14,10 +14,10 @@ pub fn resolve(types: &Types) -> Result<Layout, BtfError> {
     let reuse = types.offset("sock_common", "skc_reuse")?;
     let reuseport = types.offset("sock_common", "skc_reuseport")?;
     let ipv6only = types.offset("sock_common", "skc_ipv6only")?;
-    // Four bits wide.
+    // The field is four bits wide.
     let userlocks = types.offset("sock", "sk_userlocks").ok().filter(|offset| offset.bit() <= 4);
     let mut helpers = 0;
-    // The kernel has a helper if it has the function behind it.
+    // The kernel has a helper if it has the function that implements it.
     if types.has_function("bpf_get_current_task_btf") {
         helpers |= helper::CURRENT_TASK_BTF;
     }
@@ -40,8 +40,7 @@ pub fn resolve(types: &Types) -> Result<Layout, BtfError> {
         sk_bound_dev_if: need("sock_common", "skc_bound_dev_if")?,
         sk_net: need("sock_common", "skc_net")?,
         sk_rcv_saddr: need("sock_common", "skc_rcv_saddr")?,
-        // A kernel without IPv6 has no such sockets; the load must only stay within the
-        // struct.
+        // A kernel without IPv6 has no such sockets. The load must only stay within the struct.
         sk_v6_rcv_saddr: need("sock_common", "skc_v6_rcv_saddr").unwrap_or(0),
         sk_num: need("sock_common", "skc_num")?,
         sk_cookie: want("sock_common", "skc_cookie"),
@@ -144,7 +143,7 @@ impl Calls {
         compat_second: ("cx", 0),
         bind: 49,
         listen: 50,
-        // All but `__X32_SYSCALL_BIT`.
+        // All bits except `__X32_SYSCALL_BIT`.
         mask: !0x4000_0000,
         compat_bind: 361,
         compat_listen: 363,
@@ -153,7 +152,7 @@ impl Calls {
 
     /// arch/arm64/tools/syscall_64.tbl and syscall_32.tbl; for the registers
     /// arch/arm64/kernel/syscall.c. 32-bit programs (EABI) have no `socketcall`, and their
-    /// registers are the lower halves of the same ones.
+    /// registers are the lower halves of the same registers.
     const ARM64: Self = Self {
         number: ("syscallno", 0),
         second: ("regs", 1),

@@ -11,18 +11,19 @@ use portwatch_common::{Crowd, Source, SourceUse, Tenant};
 
 use super::{KernelError, records::Shared, take_map};
 
-/// An entry that has not been used for this time is removed. No kernel-side program can still
-/// have a pointer to it, and a source that fails again starts by sending.
+/// An entry that was not used for this time is removed. After this time no program on the
+/// kernel side can still have a pointer to it, and a source that fails again starts by sending
+/// records.
 const IDLE_NS: u64 = 3_000_000_000;
-/// The same while a table is more than half full.
+/// The same limit while a table is more than half full.
 const IDLE_SOON_NS: u64 = 1_000_000_000;
 
 /// Failed binds that were not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counted {
-    /// By whom.
+    /// Whose failed binds they are.
     pub by: CountedBy,
-    /// The tenant whose share they use.
+    /// The tenant to whose share they count.
     pub tenant: Tenant,
     /// How many since the last collection.
     pub count: u64,
@@ -30,7 +31,7 @@ pub struct Counted {
     pub last_ns: u64,
 }
 
-/// What is known of failed binds that were only counted.
+/// What is known about failed binds that were only counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CountedBy {
     /// One process at one address.
@@ -63,8 +64,8 @@ impl Limits {
         })
     }
 
-    /// Returns what has been counted since the last call, and whether no entry is left that
-    /// could count more.
+    /// Returns what was counted since the last call, and whether no entry is left that could
+    /// count more.
     pub fn collect(&mut self, now_ns: u64) -> (Vec<Counted>, bool) {
         let mut all = Vec::new();
         let mut take = |by, SourceUse { counted: count, last_ns, tenant, .. }: SourceUse| {
@@ -103,8 +104,8 @@ impl<K: Pod + Eq + Hash + Debug> Table<K> {
         let idle_ns = if self.seen.len() > self.most / 2 { IDLE_SOON_NS } else { IDLE_NS };
         let mut idle = Vec::new();
         for entry in self.map.iter() {
-            // An entry that was removed meanwhile does not exist; the rest follows at the next
-            // collection.
+            // An entry that was removed in the meantime does not exist. The remaining entries
+            // are read at the next collection.
             let Ok((Shared(key), processors)) = entry else { break };
             let used = sum(processors.iter().map(|Shared(own)| own));
             if let Some(new) = newly(&mut self.seen, key, used) {
@@ -145,7 +146,7 @@ fn sum<'a>(processors: impl Iterator<Item = &'a SourceUse>) -> SourceUse {
     used
 }
 
-/// Returns what was counted since the last collection; `None` if nothing was.
+/// Returns what was counted since the last collection, or `None` if nothing was.
 fn newly<K: Eq + Hash>(seen: &mut Known<K, u64>, key: K, used: SourceUse) -> Option<SourceUse> {
     let before = seen.insert(key, used.counted).unwrap_or(0);
     let counted = used.counted.saturating_sub(before);

@@ -19,7 +19,7 @@ use super::{
 const PROBE: Probe =
     Probe { program: "pw_listens", hook: Hook::TpBtf("inet_sock_set_state"), optional: None };
 
-/// The loaded hook; dropping it detaches it.
+/// The loaded hook. Dropping it detaches the hook.
 pub struct Hooked(Ebpf);
 
 /// The ports on which sockets start to listen.
@@ -47,7 +47,7 @@ impl Listens {
     /// Takes the ring out of the loaded object. Needs a tokio runtime.
     ///
     /// # Errors
-    /// The object lacks it, or it cannot be polled.
+    /// The object does not contain it, or it cannot be polled.
     pub fn open(mut hooked: Hooked) -> Result<Self, KernelError> {
         let ports = take_ring(&mut hooked.0)?;
         Ok(Self { _hooked: hooked, ports })

@@ -12,9 +12,9 @@ use std::{
 
 use rustix::fs::{PROC_SUPER_MAGIC, statfs};
 
-/// The initial pid namespace's inode (`PROC_PID_INIT_INO`, include/linux/proc_ns.h).
+/// The inode of the initial pid namespace (`PROC_PID_INIT_INO`, include/linux/proc_ns.h).
 const INITIAL_PIDS: u32 = 0xefff_fffc;
-/// The initial user namespace's (`PROC_USER_INIT_INO`).
+/// The inode of the initial user namespace (`PROC_USER_INIT_INO`).
 const INITIAL_USERS: u32 = 0xefff_fffd;
 
 /// Returns the inode of a namespace's file, following the link.
@@ -24,14 +24,14 @@ const INITIAL_USERS: u32 = 0xefff_fffd;
 pub fn inode(path: &Path) -> io::Result<u32> {
     let inode = fs::metadata(path)?.ino();
     // Where 5.10.y denies following the link, it returns a file of /proc instead of the
-    // namespace's (`proc_ns_get_link`, whose error is lost).
+    // namespace's file (`proc_ns_get_link`, whose error is lost).
     if statfs(path)?.f_type == PROC_SUPER_MAGIC {
         return Err(ErrorKind::PermissionDenied.into());
     }
     u32::try_from(inode).map_err(|_| ErrorKind::NotFound.into())
 }
 
-/// A user namespace, in which its creator has many user ids.
+/// A user namespace. Its creator has many user ids in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UserNamespace {
     /// Its inode.
@@ -41,7 +41,7 @@ pub struct UserNamespace {
 }
 
 /// Returns the outermost user namespace around the one of this file that is not this process's
-/// own; `None` if there is none, or access was denied (ioctl_ns(2)).
+/// own, or `None` if there is none, or access was denied (ioctl_ns(2)).
 pub fn outermost_users(path: &Path) -> Option<UserNamespace> {
     /// The kernel's limit for nested namespaces.
     const MOST: usize = 33;
@@ -51,8 +51,8 @@ pub fn outermost_users(path: &Path) -> Option<UserNamespace> {
     let mut namespace = File::open(path).ok()?;
     let mut outermost = None;
     for _ in 0..MOST {
-        // The kernel does not answer for the process's own namespace, or for one that is not
-        // inside it.
+        // The kernel rejects the request for the process's own namespace, and for one that is
+        // not inside it.
         let Some(parent) = parent_of(&namespace) else { break };
         let inode = u32::try_from(namespace.metadata().ok()?.ino()).ok()?;
         outermost = Some(UserNamespace { inode, owner: owner_of(&namespace)? });
@@ -79,8 +79,8 @@ fn owner_of(namespace: &File) -> Option<u32> {
 /// Why /proc does not show every process of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hidden {
-    /// It shows those of a pid namespace other than the initial one, with other pids than the
-    /// kernel side reports.
+    /// It shows the processes of a pid namespace other than the initial one, with other pids
+    /// than the kernel side reports.
     PidNamespace,
     /// It is mounted so that it shows only a user's own processes.
     OtherUsers,
@@ -98,24 +98,25 @@ impl Hidden {
     }
 }
 
-/// Returns why not every process is below `proc_root`; `None` if all are.
+/// Returns why not every process is visible below `proc_root`, or `None` if all are.
 pub fn hidden(proc_root: &Path) -> Option<Hidden> {
     let first = proc_root.join("1");
     match inode(&first.join("ns/pid")) {
         Ok(INITIAL_PIDS) => None,
         Ok(_) => Some(Hidden::PidNamespace),
-        // The mount's own namespace cannot be read, so this process's is used instead.
+        // The namespace of the mount cannot be read, so this process's namespace is used
+        // instead.
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {
             is_elsewhere(proc_root).then_some(Hidden::PidNamespace)
         }
-        // A kernel without pid namespaces has a first process too.
+        // A kernel without pid namespaces has a process 1 too.
         Err(_) if first.exists() => None,
         Err(_) => Some(Hidden::OtherUsers),
     }
 }
 
-/// Returns whether this process is in another than the initial pid namespace: the kernel's
-/// walks over processes (`init_seq_pidns`, kernel/bpf/task_iter.c) end at its border.
+/// Returns whether this process is not in the initial pid namespace. Then the kernel's walks
+/// over processes (`init_seq_pidns`, kernel/bpf/task_iter.c) do not leave its namespace.
 pub fn is_elsewhere(proc_root: &Path) -> bool {
     inode(&proc_root.join("self/ns/pid")).is_ok_and(|own| own != INITIAL_PIDS)
 }

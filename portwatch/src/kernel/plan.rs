@@ -13,10 +13,10 @@ use super::{
 /// The hook set that the user requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Choice {
-    /// The first that can be used.
+    /// The first hook set that can be used.
     #[default]
     Auto,
-    /// This one, or fail.
+    /// This hook set, or an error.
     Only(HookSet),
 }
 
@@ -25,8 +25,8 @@ pub enum Choice {
 pub struct Plan {
     /// The chosen set.
     pub set: HookSet,
-    /// The set that would have been preferred, and why it cannot be used; `None` also where
-    /// a set was asked for.
+    /// The hook set that would have been preferred, and why it cannot be used; `None` also
+    /// where a hook set was requested.
     pub because: Option<(HookSet, Unusable)>,
     /// The programs.
     pub probes: Vec<Probe>,
@@ -36,11 +36,11 @@ pub struct Plan {
     pub cgroup2: Option<PathBuf>,
 }
 
-/// Chooses.
+/// Chooses the hook set and its programs.
 ///
 /// # Errors
-/// Capabilities are missing, or the requested set cannot be used; without a request, neither
-/// set.
+/// Capabilities are missing, or the requested hook set cannot be used, or, without a request,
+/// neither of them.
 pub fn plan(features: &Features, choice: Choice) -> Result<Plan, KernelError> {
     if !features.missing.is_empty() {
         return Err(KernelError::NotPermitted { missing: features.missing.clone() });
@@ -58,7 +58,7 @@ pub fn plan(features: &Features, choice: Choice) -> Result<Plan, KernelError> {
     Ok(Plan { set, because, probes, cost, cgroup2 })
 }
 
-/// The first set that can be used, and why the one before it cannot.
+/// Returns the first hook set that can be used, and why the one before it cannot.
 fn first(features: &Features) -> Result<(HookSet, Option<(HookSet, Unusable)>), KernelError> {
     let mut refused = Vec::new();
     for &set in HookSet::VARIANTS {

@@ -1,5 +1,5 @@
-//! The ports whose failed binds the kernel side ignores: it counts them before any limit, so
-//! that they neither fill the ring nor take a share of it, and are no loss.
+//! The ports whose failed binds the kernel side ignores. It counts these before any limit, so
+//! they neither fill the ring nor use a share of it, and are not lost.
 
 use aya::{
     Ebpf,
@@ -19,16 +19,16 @@ impl IgnoredPorts {
     /// Takes the map out of the loaded object. No port is ignored yet.
     ///
     /// # Errors
-    /// The object lacks it.
+    /// The object does not contain it.
     pub fn open(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
         let map = take_map(ebpf, "IGNORED_PORTS")?;
         Ok(Self { map, written: vec![0; PORT_WORDS as usize] })
     }
 
-    /// Ignores from now on all ports but those that `wants` is true of.
+    /// Ignores from now on all ports except those for which `wants` returns true.
     ///
     /// # Errors
-    /// The map cannot be written; some of the ports are as before.
+    /// The map cannot be written. Some of the ports are unchanged.
     pub fn set(&mut self, wants: impl Fn(u16) -> bool) -> Result<(), MapError> {
         for (index, word) in (0..).zip(ignored(wants)) {
             let Some(written) = self.written.get_mut(index as usize) else { break };
@@ -41,7 +41,7 @@ impl IgnoredPorts {
     }
 }
 
-/// The words of the set.
+/// Returns the words of the set.
 fn ignored(wants: impl Fn(u16) -> bool) -> Vec<u64> {
     let mut words: Vec<u64> = vec![0; PORT_WORDS as usize];
     for port in (0..=u16::MAX).filter(|&port| !wants(port)) {

@@ -13,7 +13,7 @@ use portwatch_common::{
 use super::{KernelError, take_map};
 use crate::{evidence::Origin, redact::Unredacted};
 
-/// A shared record as aya needs it, whose `Pod` is not bytemuck's.
+/// A shared record in the form that aya needs. aya's `Pod` is not that of bytemuck.
 #[repr(transparent)]
 #[derive(Clone, Copy)]
 pub(super) struct Shared<T>(pub T);
@@ -23,59 +23,59 @@ unsafe impl<T: bytemuck::Pod> aya::Pod for Shared<T> {}
 
 /// Access to the owner record.
 pub trait Records: Send {
-    /// Who bound the socket with this cookie, or listens on it.
+    /// Returns the process that bound the socket with this cookie, or listens on it.
     fn owner(&self, _cookie: u64) -> Option<Owner> {
         None
     }
 
-    /// The beginning of the arguments that the process had; none if they are not on
-    /// record.
+    /// Returns the beginning of the arguments that the process had; empty if they are not
+    /// recorded.
     fn arguments(&self, _owner: &Owner) -> Unredacted {
         Unredacted::default()
     }
 
-    /// What is known of a port; `None` if nobody bound it that is on record.
+    /// Returns what is known about a port, or `None` if no recorded process has bound it.
     fn port(&self, _port: Port) -> Option<PortUse> {
         None
     }
 
-    /// The path of a control group that is gone, from the hierarchy's root, by its id.
+    /// Returns the path of a removed control group, from the hierarchy's root, by its id.
     fn gone_cgroup(&self, _id: u64) -> Option<String> {
         None
     }
 
-    /// Whether there may have been a TCP connection whose own port has this
-    /// number, in any namespace.
+    /// Returns whether there may have been a TCP connection with this local port number, in any
+    /// namespace.
     fn may_have_connected(&self, _port: u16) -> bool {
         true
     }
 
-    /// The options of the TCP socket with this cookie and local port, which is or was
+    /// Returns the options of the TCP socket with this cookie and local port, which is or was
     /// connected.
     fn connection(&self, _cookie: u64, _port: u16) -> Option<SocketOptions> {
         None
     }
 
-    /// The options of all that the kernel keeps of a port's closed TCP connections, at this
-    /// second of `CLOCK_BOOTTIME`; `None` if they differ or not all were seen.
+    /// Returns the options of all closed TCP connections on a port that the kernel still keeps,
+    /// at this second of `CLOCK_BOOTTIME`, or `None` if they differ or not all were seen.
     fn closed(&self, _netns_inode: u32, _port: u16, _now: u32) -> Option<SocketOptions> {
         None
     }
 
-    /// Which end began the TCP connections of a port; `None` if there were some
-    /// of both kinds, or the record cannot tell.
+    /// Returns which end opened the TCP connections on a port, or `None` if there were
+    /// connections of both kinds, or that is not recorded.
     fn origin(&self, _port: u16) -> Option<Origin> {
         None
     }
 
-    /// Puts a socket on record that is older than the agent, and what the process had
-    /// for arguments. What the kernel side has written itself is left alone.
+    /// Records a socket that is older than the agent, and the arguments of its process. Entries
+    /// that the kernel side has written itself stay as they are.
     fn seed(&mut self, _owner: Owner, _arguments: &Arguments) {}
 
-    /// Puts a connection on record that is older than the agent.
+    /// Records a connection that is older than the agent.
     fn seed_connected(&mut self, _port: u16) {}
 
-    /// From now on connections that are not on record are known not to be.
+    /// From now on a connection without a record is known not to exist.
     fn seeded(&mut self) {}
 }
 
@@ -86,7 +86,7 @@ pub struct KernelRecords {
     ports: Array<MapData, Shared<PortUse>>,
     gone_cgroups: [HashMap<MapData, u64, [u8; CGROUP_PATH]>; 2],
     connected: Array<MapData, Shared<Connected>>,
-    /// A running agent may be older than these two.
+    /// An older agent may be running, which does not have these two.
     connections: Option<Array<MapData, Shared<Connections>>>,
     closed: Option<Array<MapData, Shared<Closed>>>,
     seeded: bool,
@@ -110,8 +110,8 @@ impl KernelRecords {
         })
     }
 
-    /// Opens the record of a running agent; of several agents, that of the oldest. `None` if
-    /// none runs, or its maps cannot be opened (CAP_SYS_ADMIN).
+    /// Opens the owner record of a running agent. With several agents it is the oldest one's.
+    /// Returns `None` if no agent runs, or its maps cannot be opened (CAP_SYS_ADMIN).
     pub fn of_running_agent() -> Option<Self> {
         let mut found = [
             ("OWNERS", OWNERS),
@@ -124,8 +124,8 @@ impl KernelRecords {
             ("CLOSED", CLOSED),
         ]
         .map(|(name, entries)| (name, entries, None));
-        // In the order of creation. A search of files has maps with these names too, as small
-        // as possible.
+        // The maps are listed in the order of creation. A search of files has maps with the
+        // same names, as small as possible.
         for map in loaded_maps().filter_map(Result::ok) {
             for (name, entries, first) in &mut found {
                 if map.name_as_str() == Some(*name) && map.max_entries() == *entries {
@@ -144,7 +144,7 @@ impl KernelRecords {
             connected: Map::Array(connected?).try_into().ok()?,
             connections: connections.and_then(|map| Map::Array(map).try_into().ok()),
             closed: closed.and_then(|map| Map::Array(map).try_into().ok()),
-            // It has long been when it says that it is ready.
+            // The record has been complete since the agent reported that it is ready.
             seeded: true,
         })
     }
@@ -250,7 +250,7 @@ impl Records for KernelRecords {
     }
 }
 
-/// Opens the record of a running agent; an empty one if there is none.
+/// Opens the owner record of a running agent, or an empty record if there is none.
 #[must_use]
 pub fn of_running_agent() -> Box<dyn Records> {
     match KernelRecords::of_running_agent() {
@@ -259,7 +259,7 @@ pub fn of_running_agent() -> Box<dyn Records> {
     }
 }
 
-/// An empty record: to collect evidence without the agent's hooks.
+/// An empty owner record, for collecting evidence without the agent's hooks.
 pub struct NoRecords;
 
 impl Records for NoRecords {}

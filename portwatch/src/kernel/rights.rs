@@ -1,4 +1,4 @@
-//! Drops capabilities after everything is attached. What remains is needed to read other
+//! Drops capabilities after everything is attached. The remaining ones are needed to read other
 //! users' processes and namespaces.
 
 use std::{fs, io, thread, time::Duration};
@@ -11,8 +11,8 @@ use rustix::{
     },
 };
 
-/// The capabilities that remain, if they were there; docs/architecture.md says what each is
-/// for.
+/// The capabilities that remain, if the process had them. docs/architecture.md says what each
+/// is for.
 const KEPT: CapabilitySet = CapabilitySet::DAC_OVERRIDE
     .union(CapabilitySet::DAC_READ_SEARCH)
     .union(CapabilitySet::SYS_PTRACE)
@@ -33,23 +33,24 @@ pub enum RightsError {
     Refused(#[from] Errno),
 }
 
-/// Drops all capabilities but those in `KEPT`, for this thread and those that it starts,
-/// permanently.
+/// Drops all capabilities except those in `KEPT`, for this thread and the threads that it
+/// starts, permanently.
 ///
 /// # Errors
-/// Another thread has more and would keep them, or the kernel rejects it.
+/// Another thread has more capabilities and would keep them, or the kernel rejects the request.
 pub fn give_away() -> Result<(), RightsError> {
     nobody_has_more()?;
     Ok(give_away_of_thread()?)
 }
 
-/// The same for this thread only, which was started before the process dropped its own.
+/// Does the same for this thread only, which was started before the process dropped its
+/// capabilities.
 ///
 /// # Errors
-/// The kernel rejects it.
+/// The kernel rejects the request.
 pub fn give_away_of_thread() -> Result<(), Errno> {
-    // If this thread may not drop them from its bounding set, the sets below keep the others
-    // from coming back.
+    // If this thread may not remove them from its bounding set, the sets below prevent it from
+    // regaining them.
     for capability in CapabilitySet::all().difference(KEPT).iter() {
         match remove_capability_from_bounding_set(capability) {
             Ok(()) | Err(Errno::INVAL | Errno::PERM) => {}
@@ -64,7 +65,8 @@ pub fn give_away_of_thread() -> Result<(), Errno> {
     set_capabilities(None, sets)
 }
 
-/// A joined thread is still listed for a moment, and a new one takes a moment to drop its own.
+/// Checks that no other thread has more. A joined thread is still listed for a moment, and a
+/// new thread takes a moment to drop its capabilities.
 fn nobody_has_more() -> Result<(), RightsError> {
     const MOMENTS: u32 = 200;
     let mut others = 0;
@@ -79,7 +81,7 @@ fn nobody_has_more() -> Result<(), RightsError> {
 }
 
 /// Returns how many other threads have a capability that is not kept. A thread that has ended
-/// since it was listed counts too, and is not listed the next time.
+/// after it was listed counts too, and is not listed the next time.
 fn threads_with_more() -> io::Result<usize> {
     let mut others = 0;
     for thread in fs::read_dir("/proc/self/task")? {

@@ -18,7 +18,7 @@ pub struct Ring {
     seen: [u64; loss::PLACES as usize],
 }
 
-/// Places where the kernel side loses records, in [`loss`]'s order.
+/// The stages at which the kernel side loses records, in the order of [`loss`].
 const PLACES: [&str; loss::PLACES as usize] = ["ring", "attempt_missing", "attempt_unrecorded"];
 
 impl Ring {
@@ -47,7 +47,7 @@ impl Ring {
         }
     }
 
-    /// Returns the losses by place since the last call, without zeros.
+    /// Returns the losses by stage since the last call, without zeros.
     pub fn new_losses(&mut self) -> Vec<(&'static str, u64)> {
         let mut new = Vec::new();
         for ((index, place), seen) in (0..).zip(PLACES).zip(&mut self.seen) {

@@ -1,12 +1,11 @@
-//! Hook sets: what is known of each, as plain data, in a file of its own
-//! (docs/extending.md).
+//! Hook sets: the facts about each, as plain data, in a file of its own (docs/extending.md).
 
 use super::{Unusable, features::Features};
 
 mod fexit;
 mod tracepoint;
 
-/// A set of hooks. The first in this order that can be used is the preferred one.
+/// A hook set. The first one in this order that can be used is preferred.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[derive(strum::Display, strum::IntoStaticStr, strum::VariantArray)]
 #[strum(serialize_all = "lowercase")]
@@ -18,7 +17,7 @@ pub enum HookSet {
 }
 
 impl HookSet {
-    /// Returns what is known of it.
+    /// Returns the facts about the hook set.
     pub fn spec(self) -> &'static Spec {
         match self {
             Self::Fexit => &fexit::SET,
@@ -26,10 +25,11 @@ impl HookSet {
         }
     }
 
-    /// Whether it can be used, or why not.
+    /// Checks whether it can be used.
     ///
     /// # Errors
-    /// The kernel has refused its first program, or lacks what it is attached to.
+    /// The kernel has rejected its first program, or does not have what the program attaches
+    /// to.
     pub fn usable(self, features: &Features) -> Result<(), Unusable> {
         let refused = features.refused.iter().find(|(set, _)| *set == self);
         match refused {
@@ -42,22 +42,22 @@ impl HookSet {
     }
 }
 
-/// What is known of a set.
+/// The facts about a hook set.
 #[derive(Debug)]
 pub struct Spec {
-    /// What `--hooks` with its name means.
+    /// The help text of its name as a value of `--hooks`.
     pub help: &'static str,
     /// What its programs are attached to.
     pub hooks: &'static str,
     /// Whether only an attempt shows that its first program can be attached.
     pub is_tried: bool,
-    /// Whether it is of no use without a cgroup2 hierarchy.
+    /// Whether it cannot be used without a cgroup2 hierarchy.
     pub needs_cgroup2: bool,
     /// Its programs.
     pub probes: &'static [Probe],
-    /// More of them, where a kernel lacks something.
+    /// Additional programs, for kernels that lack something.
     pub more: fn(&Features) -> &'static [Probe],
-    /// What events of this set cannot show.
+    /// What events of this hook set cannot show.
     pub misses: &'static [&'static str],
     /// What it costs the machine (measured; docs/performance.md).
     pub cost: fn(&Features) -> &'static str,
@@ -79,9 +79,9 @@ pub enum Hook {
 pub struct Probe {
     /// The program's name in the object.
     pub program: &'static str,
-    /// Where it goes.
+    /// Where it is attached.
     pub hook: Hook,
-    /// What events lack without it; `None` if there can be none without it.
+    /// What events lack without it, or `None` if there are no events without it.
     pub optional: Option<&'static str>,
 }
 
@@ -95,21 +95,21 @@ impl Probe {
     }
 }
 
-/// In every set.
+/// Part of every hook set.
 const STATE: Probe =
     Probe::optional("pw_state", Hook::TpBtf("inet_sock_set_state"), "when a listener was closed");
-/// In every set.
+/// Part of every hook set.
 const CGROUPS: Probe = Probe::optional(
     "pw_cgroup_gone",
     Hook::TpBtf("cgroup_rmdir"),
     "names of units and containers whose control group was removed",
 );
 
-/// Beside any set where one process's descendants are watched and programs do not see
-/// a task's parents.
+/// Attached in addition to any hook set if only the descendants of one process are watched and
+/// programs cannot read a task's parents.
 pub const FORKS: Probe = Probe::required("pw_fork", Hook::TpBtf("sched_process_fork"));
 
-/// Attached in addition to any set if outcomes are reported.
+/// Attached in addition to any hook set if outcomes are reported.
 pub const FOLLOW: [Probe; 2] = [
     Probe::optional(
         EXITED,
@@ -122,7 +122,7 @@ pub const FOLLOW: [Probe; 2] = [
         "binds by children of processes that could not bind",
     ),
 ];
-/// The program at a process's exit.
+/// The program that runs when a process exits.
 pub const EXITED: &str = "pw_exited";
-/// The program at its forks.
+/// The program that runs when a process forks.
 pub const FORKED: &str = "pw_forked";

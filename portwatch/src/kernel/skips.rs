@@ -1,6 +1,6 @@
-//! Counts how often the kernel skipped a program: while a task is preempted or interrupted in
-//! the middle of a program, the kernel skips it for all other tasks on that processor
-//! (`bpf_prog_get_recursion_context`, include/linux/bpf.h).
+//! Counts how often the kernel skipped a program. While a task is preempted or interrupted in
+//! the middle of a program, the kernel skips that program for all other tasks on the same
+//! processor (`bpf_prog_get_recursion_context`, include/linux/bpf.h).
 
 use std::{
     fs,
@@ -20,7 +20,7 @@ pub struct Skips {
 }
 
 impl Skips {
-    /// Opens the count of each program; readable as long as `ebpf` exists.
+    /// Opens the count of each program. It can be read as long as `ebpf` exists.
     pub fn of(ebpf: &Ebpf, probes: &[Probe]) -> Vec<Self> {
         let one = |probe: &Probe| {
             let fd = ebpf.program(probe.program)?.fd().ok()?.as_fd().as_raw_fd();
@@ -30,8 +30,8 @@ impl Skips {
         probes.iter().filter_map(one).collect()
     }
 
-    /// Returns the count so far (`bpf_prog_show_fdinfo`, kernel/bpf/syscall.c); `None` if the
-    /// kernel does not report it, up to 5.11.
+    /// Returns the count so far (`bpf_prog_show_fdinfo`, kernel/bpf/syscall.c), or `None` if
+    /// the kernel does not report it, up to 5.11.
     pub fn count(&self) -> Option<u64> {
         count_in(&fs::read_to_string(&self.told_by).ok()?)
     }

@@ -1,4 +1,4 @@
-//! Numbers that the kernel side only counts.
+//! Reads numbers that the kernel side only counts.
 
 use std::os::fd::AsFd as _;
 
@@ -7,8 +7,8 @@ use aya::{
     maps::{Map, MapData, PerCpuArray},
 };
 
-/// Failed calls that never reached a socket: a seccomp filter or a tracer answered them with
-/// EADDRINUSE (tracepoint set; no other hook sees such calls).
+/// Failed calls that never reached a socket: a seccomp filter or a tracer returned EADDRINUSE
+/// for them (tracepoint set; no other hook sees such calls).
 pub const NOT_ATTEMPTED: &str = "NOT_ATTEMPTED";
 /// Failed binds on ports that are [not wanted](super::ports).
 pub const IGNORED: &str = "IGNORED";
@@ -28,7 +28,7 @@ impl Tally {
         Map::PerCpuArray(map).try_into().ok().map(Self)
     }
 
-    /// Returns the count so far; `None` if it cannot be read.
+    /// Returns the count so far, or `None` if it cannot be read.
     pub fn count(&self) -> Option<u64> {
         self.0.get(&0, 0).ok().map(|processors| processors.iter().sum())
     }

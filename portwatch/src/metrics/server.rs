@@ -1,8 +1,9 @@
-//! `/metrics` and `/healthz` over HTTP/1, for any client: the number of connections, their
+//! Serves `/metrics` and `/healthz` over HTTP/1 to any client. The number of connections, their
 //! time and their memory are limited.
 //!
-//! Each connection has one request, answered or not within a few seconds. If there are too
-//! many connections, one is closed ([`crowd`]), so that silent clients cannot keep others out.
+//! Each connection has one request, which is answered within a few seconds or not at all. If
+//! there are too many connections, one is closed ([`crowd`]), so that silent clients cannot
+//! keep others from connecting.
 
 use std::{
     convert::Infallible,
@@ -37,17 +38,18 @@ use super::Metrics;
 use crate::{advice::Advised, shared::Shared, values::Listen};
 use crowd::{MOST, Peer, Place, who_goes};
 
-/// TCP connections that wait to be accepted: as many as are accepted in some milliseconds. If
-/// the backlog is full, the client's kernel tries again a second later.
+/// The most TCP connections that wait to be accepted: as many as are accepted in some
+/// milliseconds. If the backlog is full, the client's kernel tries again a second later.
 const BACKLOG: i32 = 1024;
-/// The same for a unix socket. If the backlog is full, a client blocks, so it is short.
+/// The same limit for a unix socket. If the backlog is full, a client blocks, so the limit is
+/// low.
 const UNIX_BACKLOG: i32 = 64;
-/// The text is generated again only after this many times the time that it took: many
-/// simultaneous requests get the same answer.
+/// The text is generated again only after this many times the time that its generation took. So
+/// many simultaneous requests get the same answer.
 const PAUSE_BETWEEN_TEXTS: u32 = 10;
 /// Time limit of a connection.
 const TIME_LIMIT: Duration = Duration::from_secs(5);
-/// Bytes that are read of a request's head: hyper's minimum.
+/// The most bytes of a request's header: hyper's minimum.
 const LONGEST_HEAD: usize = 8 * 1024;
 /// Pause while the system has no free descriptor.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -74,7 +76,7 @@ impl Advised for ServeError {
     }
 }
 
-/// Listening sockets.
+/// The listening socket.
 enum Socket {
     Tcp(std::net::TcpListener),
     Unix(std::os::unix::net::UnixListener, PathBuf),
@@ -104,8 +106,8 @@ impl Server {
         Ok(Self { at: at.clone(), socket: socket.map_err(failed)? })
     }
 
-    /// Answers forever. Runs as its own task for as long as the runtime does, so that what
-    /// happens while the agent stops is counted too. Needs a tokio runtime.
+    /// Answers requests forever. Runs as a task of its own as long as the runtime runs, so that
+    /// the metrics also include what happens while the agent stops. Needs a tokio runtime.
     ///
     /// # Errors
     /// The socket cannot be polled.
@@ -154,20 +156,22 @@ impl Server {
     }
 }
 
-/// The socket with a backlog of so many, where the standard library's own is 128.
+/// Returns the socket with this backlog. The standard library's own backlog is 128.
 fn limited<S: AsFd>(socket: S, backlog: i32) -> io::Result<S> {
     rustix::net::listen(&socket, backlog)?;
     rustix::io::ioctl_fionbio(&socket, true)?;
     Ok(socket)
 }
 
-/// A connection that was gone before it was accepted, or there are no descriptors.
+/// Waits after a connection could not be accepted: it was closed before, or there are no
+/// descriptors.
 async fn rest(error: &io::Error) {
     tracing::debug!(%error, "a connection for metrics was not accepted");
     sleep(PAUSE).await;
 }
 
-/// Replaces a socket's file on which nobody listens any more; its group may connect.
+/// Binds a unix socket, and replaces the file of a socket on which nobody listens any more. The
+/// file's group may connect.
 fn bind_unix(path: &PathBuf) -> io::Result<std::os::unix::net::UnixListener> {
     use std::os::unix::net::{UnixListener, UnixStream};
     let socket = match UnixListener::bind(path) {
@@ -255,7 +259,7 @@ impl Connection {
     }
 }
 
-/// The pages.
+/// The pages that are served.
 struct Pages {
     metrics: Arc<Metrics>,
     text: Shared<Option<Text>>,
@@ -270,7 +274,7 @@ struct Text {
 }
 
 impl Pages {
-    /// Returns the metrics now, or as they were a moment ago.
+    /// Returns the current metrics, or those of a moment ago.
     fn text(&self) -> Result<String, prometheus::Error> {
         if let Some(Text { whole, made, took }) = self.text.get()
             && made.elapsed() < took * PAUSE_BETWEEN_TEXTS

@@ -1,4 +1,4 @@
-//! A queue and its thread: how much waits, and whether it makes progress.
+//! A queue and its thread: how many items wait, and whether they make progress.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
@@ -8,7 +8,7 @@ use std::{
 /// The name of the enrichment stage: without it there are no events.
 pub const ENRICH: &str = "enrich";
 
-/// How long something may wait without progress. One failed bind takes 5 s at most.
+/// How long items may wait without progress. One failed bind takes 5 s at most.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A stage that makes no progress.
@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Stuck {
     /// The stage's name.
     pub stage: &'static str,
-    /// How much waits.
+    /// How many items wait.
     pub waiting: usize,
     /// Time without progress.
     pub still: Duration,
@@ -48,19 +48,19 @@ impl Stage {
         }
     }
 
-    /// Counts something that is about to be queued.
+    /// Counts an item that is about to be queued.
     pub fn add(&self) {
         if self.waiting.fetch_add(1, Relaxed) == 0 {
             self.moved();
         }
     }
 
-    /// Removes it again, because it could not be queued.
+    /// Removes an item from the count again, because it could not be queued.
     pub fn take_back(&self) {
         self.waiting.fetch_sub(1, Relaxed);
     }
 
-    /// Counts one as done.
+    /// Counts an item as done.
     pub fn done(&self) {
         self.waiting.fetch_sub(1, Relaxed);
         self.moved();
@@ -83,22 +83,22 @@ impl Stage {
         self.owed.fetch_sub(refusals, Relaxed);
     }
 
-    /// Returns how many are not reported yet; each waiting item counts as one if no number was
-    /// given.
+    /// Returns how many failed binds are not reported yet. Each waiting item counts as one if
+    /// no number was given.
     pub fn owed(&self) -> u64 {
         let waiting = u64::try_from(self.waiting()).unwrap_or(u64::MAX);
         if self.ended.load(Relaxed) { 0 } else { self.owed.load(Relaxed).max(waiting) }
     }
 
-    /// Returns how much waits.
+    /// Returns how many items wait.
     pub fn waiting(&self) -> usize {
         if self.ended.load(Relaxed) { 0 } else { self.waiting.load(Relaxed) }
     }
 
-    /// Checks whether what waits makes progress.
+    /// Checks whether the waiting items make progress.
     ///
     /// # Errors
-    /// It makes none.
+    /// They make no progress.
     pub fn health(&self, now: Instant) -> Result<(), Stuck> {
         let waiting = self.waiting();
         let moved = self.began + Duration::from_millis(self.moved_ms.load(Relaxed));

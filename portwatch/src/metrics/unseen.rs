@@ -1,4 +1,4 @@
-//! Records of followed processes that were lost: an outcome may be wrong then.
+//! Counts lost records of followed processes. If there are any, an outcome may be wrong.
 
 use std::sync::{
     OnceLock,
@@ -10,14 +10,14 @@ use portwatch_common::Tenant;
 
 use crate::kernel::tally::{Tally, UNFOLLOWED};
 
-/// Users that are counted apart. More share a count.
+/// How many users are counted separately. If there are more, several share a count.
 const USERS: usize = 64;
 
-/// Counts them.
+/// The counts.
 pub struct Unseen {
-    /// Those that the ring buffer had no space for.
+    /// Records for which the ring buffer had no space.
     ring: OnceLock<Option<Tally>>,
-    /// Those that the queue had no space for, by user.
+    /// Records for which the queue had no space, by user.
     queue: [AtomicU64; USERS],
 }
 
@@ -28,29 +28,29 @@ impl Default for Unseen {
 }
 
 impl Unseen {
-    /// Counts those of the loaded object's ring buffer, too.
+    /// Includes the lost records of the loaded object's ring buffer.
     pub fn of_ring(&self, ebpf: &Ebpf) {
         self.ring.get_or_init(|| Tally::of(ebpf, UNFOLLOWED));
     }
 
-    /// The queue dropped one.
+    /// Counts a record that the queue dropped.
     pub fn add(&self, tenant: Tenant) {
         self.of(tenant).fetch_add(1, Relaxed);
     }
 
-    /// Returns how many may belong to a tenant.
+    /// Returns how many lost records may belong to a tenant.
     pub fn by(&self, tenant: Tenant) -> u64 {
         self.in_ring() + self.of(tenant).load(Relaxed)
     }
 
-    /// Returns how many there are.
+    /// Returns how many records were lost.
     pub fn total(&self) -> u64 {
         self.in_ring() + self.queue.iter().map(|count| count.load(Relaxed)).sum::<u64>()
     }
 
     fn of(&self, tenant: Tenant) -> &AtomicU64 {
         let place = usize::try_from(tenant.user).unwrap_or(0) % USERS;
-        // The remainder is always a place in the array.
+        // The remainder is always an index of the array.
         self.queue.get(place).unwrap_or(&self.queue[0])
     }
 

@@ -1,6 +1,6 @@
 //! The thread that asks service managers about units whose process has exited, once for each
-//! outcome, and passes the outcome on. A manager that does not answer delays outcomes of
-//! services only.
+//! outcome, and then passes the outcome on. A manager that does not answer delays only the
+//! outcomes of services.
 
 use std::{io, sync::Arc, thread, time::Duration};
 
@@ -15,7 +15,7 @@ use crate::{
     shared::queue::{Budget, Next, Receiver, Sender, queue},
 };
 
-/// Outcomes that wait. Beyond that, outcomes are passed on without an answer.
+/// Outcomes that wait for an answer. Further outcomes are passed on without one.
 const QUEUE: Budget = Budget { most: 256, cost: 256 };
 
 /// Passes outcomes on.
@@ -25,7 +25,7 @@ pub struct Asking {
 }
 
 impl Asking {
-    /// Starts the thread, if there are outcomes within `window` at all. It ends when this is
+    /// Starts the thread, if outcomes are reported at all within `window`. It ends when this is
     /// dropped and no outcome waits.
     ///
     /// # Errors
@@ -40,7 +40,7 @@ impl Asking {
         Ok(Self { outlets: Arc::clone(outlets), queue: Some(sender) })
     }
 
-    /// Passes an outcome on, through the thread if a manager is to be asked.
+    /// Passes an outcome on, through the thread if a manager must be asked.
     pub fn pass(&self, told: Told) {
         let Told { outcome, ask } = told;
         let Some((queue, service)) = self.queue.as_ref().zip(ask) else {
@@ -84,8 +84,8 @@ fn add(outcome: &mut Outcome, service: &Service, answer: Result<AfterExit, Failu
         }
     };
     let again = restarts.zip(service.restarts).map(|(now, then)| now > then);
-    // Somebody may have started it, which counts from 0 again. A unit whose main process did
-    // not fail has been running all the time.
+    // Somebody may have started the unit, which resets the count to 0. A unit whose main
+    // process did not fail was running all the time.
     let another = matches!((service.main_pid, main_pid),
         (Some(then), Some(now)) if now != 0 && now != then);
     unit.restarted = match (unit.restarted, again, state.as_str()) {

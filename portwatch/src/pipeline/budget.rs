@@ -1,5 +1,5 @@
-//! The time limit for one failed bind, by how much of the enriching thread's time its user has
-//! used lately.
+//! Sets the time limit for one failed bind, depending on how much of the enriching thread's
+//! time its user has used recently.
 
 use std::{
     collections::HashMap,
@@ -8,13 +8,13 @@ use std::{
 
 use portwatch_common::Tenant;
 
-/// What a tenant may use at once before its time limit is reduced.
+/// The time that a tenant may use at once before its time limit is reduced.
 const AT_ONCE: Duration = Duration::from_millis(1000);
-/// One part in this many of the thread's time is credited again.
+/// A tenant regains one part in this many of the thread's time.
 const SHARE: u32 = 4;
 /// The factor by which the time limit is then reduced.
 const LESS: u32 = 8;
-/// Accounts that are kept; those with little use are removed first.
+/// The most accounts that are kept. Those with little use are removed first.
 const MOST: usize = 1024;
 
 /// Recently used time, by tenant.
@@ -34,7 +34,7 @@ impl Used {
 }
 
 impl Budget {
-    /// Returns the part of `patience` that a failed bind of the tenant gets.
+    /// Returns the part of `patience` that a failed bind of the tenant may use.
     pub fn patience(&self, tenant: Tenant, patience: Duration, now: Instant) -> Duration {
         let used = self.0.get(&account(tenant)).map_or(Duration::ZERO, |used| used.left(now));
         if used < AT_ONCE { patience } else { patience / LESS }
@@ -53,7 +53,8 @@ impl Budget {
     }
 }
 
-/// A user has one account, however many control groups; root's services have their own.
+/// Returns the account of a tenant. A user has one account, however many control groups. Each
+/// of root's services has its own.
 fn account(tenant: Tenant) -> Tenant {
     match tenant.user {
         0 => tenant,

@@ -1,4 +1,4 @@
-//! The thread between the ring and the sinks: enriches failed binds, diagnoses them, and
+//! The thread between the ring and the sinks. It enriches failed binds, diagnoses them, and
 //! counts those that are identical or ignored.
 
 use std::{
@@ -33,16 +33,17 @@ use crate::{
     },
 };
 
-/// Control groups that are remembered as ignored; others are enriched each time.
+/// The most control groups that are remembered as ignored. Failed binds of others are enriched
+/// each time.
 const MOST_IGNORED: usize = 4096;
 
 /// How long they are remembered.
 const IGNORED_FOR: Duration = Duration::from_secs(10);
 
-/// Tenants whose progress is known.
+/// The most tenants whose progress is known.
 const MOST_PROGRESS: usize = 4096;
 
-/// Pause between releases of the memory that a burst took: each takes a millisecond.
+/// Pause between releases of the memory that a burst needed. Each release takes a millisecond.
 const GIVE_BACK: Duration = Duration::from_secs(60);
 
 /// Settings that can change while the agent runs.
@@ -66,7 +67,7 @@ pub enum Work {
     Failure(Box<RawFailure>),
     /// Failed binds that the kernel side has only counted.
     Counted(Counted),
-    /// What a followed process has done.
+    /// An action of a followed process.
     Followed(Box<RawFollowed>),
 }
 
@@ -106,7 +107,7 @@ impl Unwanted {
     }
 
     fn add(&mut self, raw: &RawFailure, now: Instant) {
-        /// systemd fails for many units: those whose sockets it opens.
+        /// systemd fails on behalf of many units: those whose sockets it opens.
         const INIT: u32 = 1;
         let cgroup_id = raw.task.cgroup_id;
         if raw.task.pid == INIT || cgroup_id == 0 {
@@ -135,7 +136,7 @@ pub struct Enriching {
     pub filter: Filter,
     /// Checked for a new tuning after each input.
     pub slot: Slot,
-    /// The host, as events carry it.
+    /// The host, as it is written in events.
     pub host: Host,
     /// The outputs.
     pub outlets: Arc<Outlets>,
@@ -152,7 +153,7 @@ impl Enriching {
     pub fn run(mut self, queue: &FairQueue<Work>) {
         let mut ignored = Unwanted::default();
         let mut given_back = Instant::now();
-        // The time up to which the work of each tenant is done: it comes in order.
+        // The time up to which the work of each tenant is done. A tenant's work comes in order.
         let mut done = HashMap::new();
         loop {
             let ends = [
@@ -256,7 +257,7 @@ impl Enriching {
     /// Enriches, diagnoses and passes on a failed bind.
     ///
     /// # Errors
-    /// It is ignored, because of this group's unit.
+    /// It is ignored because of the unit of this control group.
     fn look_into(&mut self, raw: &RawFailure, now: Instant) -> Result<(), Cgroup> {
         let begun = Instant::now();
         let patience = self.budget.patience(raw.tenant(), self.deadline, begun);

@@ -1,8 +1,9 @@
-//! Outcomes of failed binds. A case is one process and one address. The events about it wait for
-//! its outcome, which is known when the address is bound, when the process exits, or at the end
-//! of the window.
+//! Outcomes of failed binds. A case is one process and one address. The events about it wait
+//! for its outcome, which is known when the address is bound, when the process exits, or at the
+//! end of the window.
 //!
-//! Pure: records and events in, outcomes out. Times are nanoseconds of `CLOCK_BOOTTIME`.
+//! Pure: records and events go in, outcomes come out. Times are nanoseconds of
+//! `CLOCK_BOOTTIME`.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -25,11 +26,12 @@ use case::Case;
 pub use place::{Place, Service};
 use target::Target;
 
-/// Cases at a time. For another one, the tenant with the most loses one.
+/// The most cases at a time. To make space for another one, the tenant with the most cases
+/// loses one.
 const MOST_CASES: usize = 2048;
-/// Events that wait for the outcome of one case.
+/// The most events that wait for the outcome of one case.
 const MOST_WAITING: usize = 16;
-/// By then all records from before the window's end have come through the ring.
+/// After this time all records from before the end of the window have come through the ring.
 const GRACE_NS: u64 = 250_000_000;
 
 /// An outcome, and the service to ask about.
@@ -72,7 +74,7 @@ impl Blind {
 /// All cases.
 pub struct Outcomes {
     window_ns: u64,
-    /// How long after its last failure another event about a case may come.
+    /// How long after its last failure another event about a case may arrive.
     keep_ns: u64,
     blind: Blind,
     cases: HashMap<Key, Case>,
@@ -91,7 +93,7 @@ struct Key {
 
 impl Outcomes {
     /// Creates it without cases. A `window` of zero turns outcomes off. Summaries of failures
-    /// come up to `storm_window` later.
+    /// may arrive up to `storm_window` later.
     pub fn new(window: Duration, storm_window: Duration, blind: Blind) -> Self {
         let mut outcomes = Self {
             window_ns: 0,
@@ -116,7 +118,7 @@ impl Outcomes {
         std::mem::take(&mut self.untracked)
     }
 
-    /// Counts a failed bind that is not enriched as one more attempt.
+    /// Counts a failed bind that is not enriched as one more attempt of its case.
     pub fn failed(&mut self, raw: &RawFailure) {
         let target = Target::of(&raw.bind);
         self.count(raw.task.pid, &target, 1, raw.bind.at_ns);
@@ -142,7 +144,8 @@ impl Outcomes {
     }
 
     /// Opens a case for an enriched failed bind. `group` is the process's control group, if its
-    /// id and path are known; `unseen` is the number of records of its user that were lost so far.
+    /// id and path are known. `unseen` is the number of records of its user that were lost so
+    /// far.
     pub fn open(&mut self, raw: &RawFailure, event: &Event, group: Option<u64>, unseen: u64) {
         if self.window_ns == 0 || raw.task.kernel_thread {
             return;
@@ -194,20 +197,20 @@ impl Outcomes {
         outcome
     }
 
-    /// Processes an action of a followed process; `place` returns where the process belongs. Passes
-    /// the outcomes that are known now to `tell`.
+    /// Processes an action of a followed process. `place` returns where the process belongs.
+    /// The outcomes that are known now are passed to `tell`.
     pub fn followed(
         &mut self,
         raw: &RawFollowed,
         mut place: impl FnMut(&RawFollowed) -> Option<Place>,
         mut tell: impl FnMut(Told),
     ) {
-        // The process's place, looked up once and only if it matters.
+        // The place of the process, looked up once and only if it matters.
         let mut belongs: Option<Option<Place>> = None;
         for (key, case) in &mut self.cases {
             let is_own = raw.own == Some(key.watch);
             let is_child = raw.root == Some(key.watch);
-            // A child from before the failure.
+            // A child that was started before the failure.
             let is_older =
                 || raw.parent == Some(key.watch.pid) && case.ended.is_none() && raw.own.is_none();
             match &raw.did {
@@ -240,9 +243,10 @@ impl Outcomes {
         }
     }
 
-    /// Passes the outcomes that are due to `tell`. `waits` says whether records of a tenant from
-    /// before that time are still in the queue, `look` whether the process that started and
-    /// failed at these times is running, and `unseen` how many records of a tenant were lost.
+    /// Passes the outcomes that are due to `tell`. `waits` says whether records of a tenant
+    /// from before that time are still in the queue. `look` says whether the process that
+    /// started and failed at these times is running. `unseen` returns how many records of a
+    /// tenant were lost.
     pub fn settle(
         &mut self,
         now_ns: u64,
@@ -283,7 +287,7 @@ impl Outcomes {
         self.next_ns.map(|next| Duration::from_nanos(next.saturating_sub(now_ns)))
     }
 
-    /// Returns the outcomes of processes that have exited, when the agent ends.
+    /// Returns the outcomes of processes that have exited. It is called when the agent ends.
     pub fn all(self) -> impl Iterator<Item = Told> {
         let blind = self.blind;
         let ended = self.cases.into_values().filter(|case| case.ended.is_some());

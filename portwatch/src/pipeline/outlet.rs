@@ -1,5 +1,5 @@
-//! The output side: each sink has its own queue and thread, so that a slow, full or closed
-//! sink delays neither the others nor the ring.
+//! The output side. Each sink has its own queue and thread, so that a slow, full or closed sink
+//! delays neither the other sinks nor the ring.
 
 use std::{
     io,
@@ -37,7 +37,7 @@ struct Outlet {
     stage: Arc<Stage>,
 }
 
-/// Completes when all sinks have ended, by a stop or because their outputs are closed.
+/// Completes when all sinks have ended, because of a stop or because their outputs are closed.
 pub struct AllEnded(mpsc::Receiver<()>);
 
 impl AllEnded {
@@ -48,8 +48,8 @@ impl AllEnded {
 }
 
 impl Outlets {
-    /// Starts a thread for each sink. When the outlets are dropped, each writes what it still
-    /// has, its losses and `farewell`, and ends.
+    /// Starts a thread for each sink. When the outlets are dropped, each thread writes what is
+    /// still queued, its losses and `farewell`, and ends.
     ///
     /// # Errors
     /// A thread cannot be started.
@@ -76,7 +76,7 @@ impl Outlets {
             thread::Builder::new().name(place.0.to_owned()).spawn(move || {
                 writer.run(&mut *sink, farewell);
                 writer.stage.end();
-                // The sink's clean-up is part of the agent's run time.
+                // The sink's cleanup is part of the agent's run time.
                 drop(sink);
                 drop(alive);
             })?;
@@ -101,7 +101,7 @@ impl Outlets {
                     self.metrics.lost(outlet.place, record.refusals());
                     outlet.queue.tell();
                 }
-                // The output is closed: no count could be reported there.
+                // The output is closed, so no count could be reported there.
                 Err(Refused::Gone) => outlet.stage.take_back(),
             }
         }
@@ -127,7 +127,7 @@ struct Writer {
     metrics: Arc<Metrics>,
 }
 
-/// The output is closed permanently.
+/// The error that the output is closed permanently.
 struct Gone;
 
 /// Whether the last attempt failed: only the first failure in a row is logged.
@@ -174,7 +174,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Lets the sink do its postponed work. Returns when it wants to be called again.
+    /// Lets the sink do its postponed work. Returns how soon it must be called again.
     fn rest(&self, sink: &mut dyn Sink, failing: &mut Failing) -> Option<Duration> {
         let rested = sink.rest();
         self.lost(sink.lost());
@@ -216,7 +216,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Counts what was written and lost afterwards.
+    /// Counts records that were written but lost afterwards.
     fn lost(&self, refusals: u64) {
         if refusals > 0 {
             self.stage.owe(refusals);
@@ -225,7 +225,7 @@ impl Writer {
         }
     }
 
-    /// Reports losses. What is not reported now is reported later, unless the output is
+    /// Reports losses. What cannot be reported now is reported later, unless the output is
     /// closed.
     fn say_losses(&self, sink: &mut dyn Sink) -> Result<(), Gone> {
         let mut gone = false;

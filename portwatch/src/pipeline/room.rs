@@ -1,13 +1,13 @@
-//! Bounded tables that tenants share: the one with the largest share, in entries or in bytes,
-//! loses an entry.
+//! Bounded tables that tenants share. When a table is full, the tenant with the largest share,
+//! in entries or in bytes, loses an entry.
 
 use std::{collections::HashMap, hash::Hash};
 
 use portwatch_common::Tenant;
 
-/// Removes one entry from a table that has `most`, to make space for another: the oldest of
-/// the control group with most entries, of the user with most. `owner` returns an entry's
-/// tenant and age.
+/// Removes one entry from a table that has `most` entries, to make space for another: the
+/// oldest entry of the control group with the most entries, of the user with the most entries.
+/// `owner` returns an entry's tenant and age.
 pub fn make_room<K: Clone + Eq + Hash, V, A: Ord>(
     table: &mut HashMap<K, V>,
     most: usize,
@@ -16,7 +16,8 @@ pub fn make_room<K: Clone + Eq + Hash, V, A: Ord>(
     if table.len() < most { None } else { take_of_most(table, |_| 1, owner) }
 }
 
-/// The same for entries of different sizes: removes one if the sum of all is above `most`.
+/// Does the same for entries of different sizes: removes one entry if the sum of all sizes is
+/// above `most`.
 pub fn shrink<K: Clone + Eq + Hash, V, A: Ord>(
     table: &mut HashMap<K, V>,
     most: usize,

@@ -1,10 +1,10 @@
-//! Summarizes identical failures: one event at once, and one with their count when the window
-//! ends. Nothing is reported later than that, and nothing twice: each failed bind is in
-//! exactly one event's count.
+//! Summarizes identical failures: one event is reported at once, and one with their count when
+//! the window ends. Nothing is reported later than that, and nothing is reported twice: each
+//! failed bind is counted in exactly one event.
 //!
-//! A process that fails again is only counted from the second time on. Of several processes
-//! the first few are reported each: a unit that is started again and again is soon a crash
-//! loop, while identical programs without a unit may belong to different people.
+//! From its second failure on, the failures of a process are only counted. If several processes
+//! fail, the first few are reported each: a unit that is restarted again and again is soon a
+//! crash loop, while identical programs without a unit may belong to different people.
 
 use std::{
     collections::HashMap,
@@ -29,17 +29,18 @@ mod counted;
 use super::room::{make_room, shrink};
 use counted::Counted;
 
-/// Failures of a source that are enriched each second; the others are assumed to equal the
-/// last of them.
+/// How many failures of a source are enriched each second. The others are assumed to be equal
+/// to the last enriched one.
 const LOOKS: u32 = 8;
 const LOOKS_PER: Duration = Duration::from_secs(1);
-/// Processes of a unit or container that are reported each.
+/// How many processes of a unit or container are reported individually.
 const TOLD_OF_UNIT: u32 = 8;
-/// Processes of a program without either.
+/// How many processes of a program without a unit or container are reported individually.
 const TOLD_OF_PROGRAM: u32 = 64;
-/// Groups of each kind that are kept. For more, the tenant with most of them loses one.
+/// The most groups of each kind that are kept. To make space, the tenant with the most groups
+/// loses one.
 const MOST_GROUPS: usize = 512;
-/// The most bytes of memory of all groups, each of which has a whole event.
+/// The most bytes of memory of all groups, each of which contains a whole event.
 const MOST_BYTES: usize = 16 << 20;
 const MOST_SOURCES: usize = 4096;
 const MOST_CROWDS: usize = 1024;
@@ -49,17 +50,17 @@ const MOST_TOLD: usize = 4096;
 pub struct Storms {
     window: Duration,
     sources: HashMap<Source, Looked>,
-    /// By what different processes have in common.
+    /// By the properties that different processes share.
     crowds: HashMap<Crowd, Looked>,
     told: HashMap<Failing, Told>,
     groups: HashMap<Group, Counted>,
-    /// Counts of groups that were displaced.
+    /// The counts of groups that were displaced.
     displaced: Vec<Event>,
-    /// When a window ends, at the earliest.
+    /// The earliest time at which a window ends.
     next: Option<Instant>,
 }
 
-/// What identical failures of different processes have in common.
+/// The properties that identical failures of different processes share.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Failing {
     /// The unit, container or program.
@@ -81,20 +82,20 @@ struct Group {
     process: Option<(u32, Option<Timestamp>)>,
 }
 
-/// The last enrichment for a source or a crowd.
+/// The last enrichment for a source or for processes with the same properties.
 struct Looked {
     tenant: Tenant,
     /// The last enrichment.
     last: Instant,
     second: Instant,
-    /// Enrichments in the second that started then.
+    /// The number of enrichments in the second that started then.
     looks: u32,
     culprit: Option<u64>,
     started_ns: Option<u64>,
     comm: String,
     cmdline: Unredacted,
     group: Group,
-    /// How many processes of that kind are reported each.
+    /// How many processes of that kind are reported individually.
     most: u32,
 }
 
@@ -110,8 +111,8 @@ impl Looked {
         self.comm == raw.task.comm && self.cmdline == raw.task.cmdline
     }
 
-    /// Returns whether the limit of enrichments is reached: then the failure is assumed to
-    /// equal the last.
+    /// Returns whether the limit of enrichments is reached. Then the failure is assumed to be
+    /// equal to the last one.
     fn is_enough(&mut self, same: bool, now: Instant) -> bool {
         if now.duration_since(self.second) >= LOOKS_PER {
             (self.second, self.looks) = (now, 0);
@@ -122,7 +123,7 @@ impl Looked {
     }
 }
 
-/// How many processes were reported each.
+/// How many processes were reported individually.
 struct Told {
     tenant: Tenant,
     processes: u32,
@@ -148,14 +149,14 @@ impl Storms {
         self.window = window;
     }
 
-    /// Returns whether the failure equals one that was just enriched, and has been counted
-    /// with it.
+    /// Returns whether the failure is equal to one that was just enriched, and was counted with
+    /// it.
     pub fn absorb(&mut self, raw: &RawFailure, now: Instant) -> bool {
         let enough = if let Some(looked) = self.sources.get_mut(&raw.source) {
             let same = looked.culprit == culprit(raw) && looked.started_ns == raw.task.started_ns;
             looked.is_enough(same, now).then_some(&looked.group)
         } else if let Some(looked) = self.crowds.get(&raw.crowd()) {
-            // Processes that are still reported each are enriched each.
+            // While processes are still reported individually, each of them is enriched.
             let same = looked.group.process.is_none()
                 && looked.culprit == culprit(raw)
                 && looked.is_like(raw);
@@ -178,7 +179,8 @@ impl Storms {
         }
         let (mut failing, mut most) = failing(&event);
         let mut process = Some((event.process.pid, event.process.started));
-        // A process that has exited meanwhile has less evidence, and is still the same.
+        // A process that has exited in the meantime has less evidence, and is still the same
+        // process.
         let before = self.sources.get(&raw.source);
         if let Some(looked) = before.filter(|looked| looked.is_of(raw))
             && event.process.exe.is_none()
@@ -217,7 +219,7 @@ impl Storms {
         told
     }
 
-    /// Displaces groups until all of them are within their limit of bytes.
+    /// Displaces groups until all groups together are within the limit of bytes.
     fn shrink(&mut self) {
         let owner = |group: &Counted| (group.tenant, group.due);
         while let Some(mut gone) = shrink(&mut self.groups, MOST_BYTES, |it| it.size, owner) {
@@ -225,7 +227,7 @@ impl Storms {
         }
     }
 
-    /// Returns a group's counts, new ones if it has none.
+    /// Returns the counts of a group, or new ones if it has none.
     fn group(
         &mut self,
         group: Group,
@@ -305,8 +307,8 @@ impl Storms {
         self.next.map(|next| next.saturating_duration_since(now))
     }
 
-    /// Reports the counts of windows that have ended, one by one: copies of all groups at once
-    /// would take their memory twice.
+    /// Reports the counts of windows that have ended, one by one, because copies of all groups
+    /// at once would need twice their memory.
     pub fn ended(&mut self, now: Instant, mut tell: impl FnMut(Event)) {
         std::mem::take(&mut self.displaced).into_iter().for_each(&mut tell);
         if self.next.is_none_or(|next| next > now) {
@@ -330,7 +332,7 @@ impl Storms {
         self.next = self.groups.values().map(|counted| counted.due).min();
     }
 
-    /// Returns all counts, when the agent ends.
+    /// Returns all counts. It is called when the agent ends.
     pub fn all(self) -> impl Iterator<Item = Event> {
         let summaries = self.groups.into_values().filter_map(|mut counted| counted.summary());
         self.displaced.into_iter().chain(summaries)
@@ -341,8 +343,8 @@ fn culprit(raw: &RawFailure) -> Option<u64> {
     raw.culprit.as_ref().and_then(|culprit| culprit.cookie)
 }
 
-/// Returns what the failure has in common with others, and how many processes of that kind are
-/// reported each.
+/// Returns the properties that the failure shares with others, and how many processes of that
+/// kind are reported individually.
 fn failing(event: &Event) -> (Failing, u32) {
     let Event { failure, process, netns, diagnosis, .. } = event;
     let managed = process.unit.as_ref().filter(|_| process.session.is_none());

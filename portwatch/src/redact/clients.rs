@@ -1,4 +1,4 @@
-//! Programs that take a secret in a one-letter option, and which of them a command line
+//! Programs that accept a secret in a one-letter option, and which of them a command line
 //! starts.
 
 use super::{
@@ -6,15 +6,15 @@ use super::{
     positions::{self, Words},
 };
 
-/// A one-letter option, whether the secret may be the next argument, and what is given. It may
-/// always follow the letter directly.
+/// A one-letter option, whether the secret may be the next argument, and what kind of secret it
+/// is. The secret may always follow the letter directly.
 type Letter = (char, bool, Kind);
 
-/// Other forms in which such a program takes a secret.
+/// Other forms in which such a program accepts a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Also {
     Nothing,
-    /// It starts another program, which has options of its own.
+    /// It starts another program, which has its own options.
     Wraps,
     /// `/p:…`
     Slash,
@@ -26,8 +26,8 @@ enum Also {
 struct Client {
     names: &'static [&'static str],
     letters: &'static [Letter],
-    /// Options that take something else: in a group (`-su`) the letter before may be any but
-    /// these. `None` if letters are not grouped.
+    /// The letters of other options. In a group (`-su`) the letter before may be any letter
+    /// except these. `None` if letters are not grouped.
     others: Option<&'static str>,
     also: Also,
 }
@@ -138,7 +138,7 @@ const WRAPPERS: [&str; 31] = [
     "trap",
 ];
 
-/// What ends a command in a script.
+/// Characters that end a command in a script.
 pub const SEPARATORS: [char; 5] = [';', '|', '&', '(', '`'];
 
 /// Position of the scan in a command line.
@@ -156,20 +156,20 @@ enum Place {
 #[derive(Clone, Copy, Debug)]
 struct Known {
     client: &'static Client,
-    /// It may be an option's value: `--name mongo`.
+    /// Whether the name may be the value of an option: `--name mongo`.
     is_doubtful: bool,
 }
 
-/// A secret's place in an argument.
+/// The place of a secret in an argument.
 pub struct Found {
     /// Where it starts.
     pub start: usize,
     /// Where the text after it starts.
     pub end: usize,
     pub kind: Kind,
-    /// Whether the next argument is the secret if this is empty.
+    /// Whether the next argument is the secret if this place is empty.
     pub may_follow: bool,
-    /// Whether it is none if it looks like a port.
+    /// Whether a text that looks like a port is not a secret.
     pub is_doubtful: bool,
 }
 
@@ -179,22 +179,24 @@ pub struct Programs {
     known: Vec<Known>,
     place: Place,
     after_option: bool,
-    /// Open parentheses and backticks: the surrounding command continues after them.
+    /// The number of open parentheses and backticks. The surrounding command continues after
+    /// them.
     depth: usize,
     in_backticks: bool,
-    /// Those of the text.
+    /// The programs that are known from the surrounding text.
     of_text: Vec<&'static positions::Program>,
-    /// What the last program with a secret at some place has had.
+    /// The words so far of the last program with a secret at a certain position.
     words: Option<Words>,
 }
 
 impl Programs {
-    /// Reads on in a text of many words.
+    /// Continues in a text of many words.
     pub fn in_text(&mut self, text: &str) {
         self.of_text = positions::of_text(text);
     }
 
-    /// Whether the next word, maybe of a shell's script, is a secret by its place.
+    /// Returns whether the next word, which may be part of a shell's script, is a secret by its
+    /// position.
     pub fn is_secret(&mut self, word: &str, shell: bool) -> bool {
         let is_secret = self.words.as_mut().map(|words| words.is_secret(word, shell));
         if is_secret == Some(None) {
@@ -203,8 +205,8 @@ impl Programs {
         is_secret.flatten() == Some(true)
     }
 
-    /// For a text that is one argument: it may have a command of its own, or go on with
-    /// options of this one.
+    /// Returns the state for a text that is one argument: it may contain a command of its own,
+    /// or continue with options of this one.
     pub fn within(&self) -> Self {
         Self { known: self.known.clone(), ..Self::default() }
     }
@@ -238,7 +240,7 @@ impl Programs {
         }
     }
 
-    /// An argument with spaces is no program's name.
+    /// Passes an argument with spaces, which is not a program's name.
     pub fn see_text(&mut self) {
         self.after_option = false;
     }
@@ -265,7 +267,8 @@ impl Programs {
         if let Some(client) = client {
             self.add(Known { client, is_doubtful: after_option && !is_command });
         }
-        // After a wrapper's option it may be the option's value: `sudo -u net curl`.
+        // After an option of a wrapper the word may be the value of that option:
+        // `sudo -u net curl`.
         let may_be_other = after_option
             || WRAPPERS.contains(&name)
             || word.contains('=')
@@ -326,7 +329,8 @@ impl Known {
     }
 }
 
-/// Returns the program's name in a word: after its path, before an image's tag.
+/// Returns the name of the program in a word: the part after the path, and before an image's
+/// tag.
 fn name(word: &str) -> &str {
     if word.contains("://") {
         return "";

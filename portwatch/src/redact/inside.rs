@@ -1,4 +1,4 @@
-//! Secrets inside one word: after a name, in a URL, before an at sign, and by their own
+//! Finds secrets inside one word: after a name, in a URL, before an at sign, and by their own
 //! format.
 
 use super::{
@@ -9,10 +9,10 @@ use super::{
     tokens,
 };
 
-/// URLs in one word. Each is scanned to its end, so words with more are redacted.
+/// The most URLs in one word. Each is scanned to its end, so words with more URLs are redacted.
 const MOST_URLS: usize = 16;
 
-/// What stands before a colon and is no user: `mailto:me@host`.
+/// Words before a colon that are not user names: `mailto:me@host`.
 const NO_USERS: [&str; 13] = [
     "mailto", "sip", "sips", "xmpp", "acct", "npm", "workspace", "github", "email", "mail", "from",
     "to", "cc",
@@ -21,9 +21,9 @@ const NO_USERS: [&str; 13] = [
 /// A name with a value after it, at the end of a text.
 struct Named {
     kind: Kind,
-    /// What ends the value: the separators before the name's field.
+    /// The characters that end the value: the separators before the name's field.
     ends: &'static [char],
-    /// It is at the position of a URL's host.
+    /// Whether it is at the position of a URL's host.
     is_host: bool,
 }
 
@@ -34,7 +34,7 @@ impl Scan {
         let mut rest = word;
         let mut at_start = true;
         let mut urls = 0;
-        // Bytes that remain after the quote that closes the current part.
+        // How many bytes remain after the quote that closes the current part.
         let mut closes: Option<usize> = None;
         let last_at = word.rfind('@').map_or(word.len(), |at| word.len() - at);
         while let Some(char) = rest.chars().next() {
@@ -113,8 +113,8 @@ impl Scan {
         safe
     }
 
-    /// Redacts the value at the beginning of `text`, and returns how much follows it: in a
-    /// URL's query and in a connection string there is more.
+    /// Redacts the value at the beginning of `text`, and returns how much text follows it: in a
+    /// URL's query and in a connection string more fields follow.
     fn assigned(&mut self, text: &str, named: &Named, safe: &mut String) -> usize {
         let goes_on = |after: &str| after.is_empty() || after.starts_with(is_end_of_value);
         if let Some((mark, _, after)) = quotes::quoted(text, false)
@@ -144,7 +144,7 @@ fn is_end_of_value(char: char) -> bool {
     matches!(char, ',' | ';' | ')' | '}' | ']' | '&' | '"' | '\'' | '\\')
 }
 
-/// Returns whether a byte may be in a name: `user[password]` is one.
+/// Returns whether a byte may be part of a name: `user[password]` is a name.
 pub fn is_name(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"_-.[]".contains(&byte)
 }
@@ -186,12 +186,12 @@ fn name_before(text: &str) -> Option<Named> {
     Some(Named { kind, ends, is_host })
 }
 
-/// Redacts the password in what follows `://`, up to the host. A password that is not escaped
-/// may contain any of URL's own characters, so it extends to the last at sign.
+/// Redacts the password in the text after `://`, up to the host. A password that is not escaped
+/// may contain any of the special characters of URLs, so it extends to the last at sign.
 fn credentials<'a>(url: &'a str, safe: &mut String) -> &'a str {
     let authority = url.get(..url.find(['/', '?', '#']).unwrap_or(url.len())).unwrap_or_default();
     let Some((user, secret)) = url.split_once(':') else { return url };
-    // A user's name may contain one too, and then a port may follow the host.
+    // A user's name may contain an at sign too, and then a port may follow the host.
     let is_password = authority.rfind('@').is_some_and(|at| at > user.len()) || !has_port(secret);
     let Some(at) = url.rfind('@').filter(|_| is_password) else { return url };
     if at < user.len() || user.contains(['/', '?', '#']) {
@@ -203,7 +203,8 @@ fn credentials<'a>(url: &'a str, safe: &mut String) -> &'a str {
     url.get(at..).unwrap_or_default()
 }
 
-/// Returns whether a name and the text after its colon are a host and a port: `auth:8080`.
+/// Returns whether a name and the text after its colon are a host and a port, as in
+/// `auth:8080`.
 pub fn is_port_of(kind: Kind, text: &str) -> bool {
     kind == Kind::Auth && has_port(text)
 }
@@ -228,8 +229,8 @@ fn is_user_before(text: &str) -> bool {
     begins && !user.is_empty() && !NO_USERS.iter().any(|name| name.eq_ignore_ascii_case(user))
 }
 
-/// Returns the length of a password before an at sign and a host; not of a path, a port and a
-/// path, or an image's tag.
+/// Returns the length of a password before an at sign and a host. A path, a port and a path,
+/// and an image's tag are not passwords.
 fn password_before_at(text: &str) -> Option<usize> {
     let at = text.rfind('@')?;
     let (secret, host) = (text.get(..at)?, text.get(at + 1..)?);
@@ -239,7 +240,7 @@ fn password_before_at(text: &str) -> Option<usize> {
     (!secret.is_empty() && !is_digest && !is_port && !is_path).then_some(at)
 }
 
-/// Redacts the values in `a=b;Password=c d;e=f` and `a=b&password=c d`, which may contain
+/// Redacts the values in `a=b;Password=c d;e=f` and `a=b&password=c d`. Values may contain
 /// spaces.
 pub fn lists(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());

@@ -1,33 +1,33 @@
 //! Names of secrets: options, variables, fields and headers.
 
-/// Ends of a name's last word: `PGPASSWORD`, `authtoken`, `clientSecret`.
+/// Endings of a name's last word: `PGPASSWORD`, `authtoken`, `clientSecret`.
 const ENDS: [&str; 17] = [
     "password", "passwd", "passphrase", "passcode", "secret", "token", "apikey", "secretkey",
     "accesskey", "credential", "credentials", "authorization", "bindpw", "rootpw", "adminpw",
     "userpw", "dbpw",
 ];
-/// Last words that are a secret's name by themselves only.
+/// Last words that name a secret only as a whole word.
 const WORDS: [&str; 15] = [
     "pass", "pwd", "pw", "psk", "jwt", "bearer", "secrets", "requirepass", "masterauth",
     "storepass", "keypass", "setcookie", "cookie", "privatekey", "connectionstring",
 ];
-/// Words before `key` that make it a secret.
+/// Words before `key` that make the name that of a secret.
 const KEYS: [&str; 14] = [
     "api", "access", "private", "secret", "encryption", "signing", "master", "account", "shared",
     "auth", "session", "license", "application", "app",
 ];
-/// Words that end in `pass` and name no password.
+/// Words that end in `pass` and do not name a password.
 const NO_PASS: [&str; 14] = [
     "compass", "encompass", "bypass", "surpass", "trespass", "overpass", "underpass", "multipass",
     "singlepass", "onepass", "twopass", "lowpass", "highpass", "bandpass",
 ];
-/// Words at the beginning that make it a question or a switch.
+/// First words that make the name that of a question or a switch.
 const SWITCHES: [&str; 9] =
     ["no", "ask", "prompt", "use", "with", "without", "enable", "disable", "require"];
 
-/// Last words of options that take a user's name and password in one.
+/// Last words of options that accept a user's name and password together.
 const PAIRS: [&str; 5] = ["user", "userpass", "userpwd", "creds", "login"];
-/// Last words of names for an authentication method, or for the credential itself.
+/// Last words of names of an authentication method, or of the credential itself.
 const AUTHS: [&str; 4] = ["auth", "proxyauth", "httpauth", "oauth"];
 /// Authentication methods, and words that switch them on and off.
 const WAYS: [&str; 42] = [
@@ -37,15 +37,15 @@ const WAYS: [&str; 42] = [
     "webhook", "anonymous", "optional", "required", "true", "false", "yes", "no", "on", "off",
     "enabled", "disabled", "default",
 ];
-/// Words before `pin` that make it a secret.
+/// Words before `pin` that make the name that of a secret.
 const PINS: [&str; 6] = ["user", "so", "token", "card", "security", "unlock"];
 
-/// The kind of value under a name.
+/// The kind of value that belongs to a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A secret.
     Secret,
-    /// A key, or the path of a file that has it.
+    /// A key, or the path of a file that contains it.
     Key,
     /// A user's name, with a password after a colon or a percent sign.
     Pair,
@@ -53,14 +53,14 @@ pub enum Kind {
     Auth,
 }
 
-/// Returns whether `word` is the name of an authentication method, and no secret.
+/// Returns whether `word` is the name of an authentication method and not a secret.
 pub fn is_way(word: &str) -> bool {
     let word = word.trim_matches(['"', '\'', ',', ';']);
     WAYS.iter().any(|way| way.eq_ignore_ascii_case(word))
 }
 
-/// Returns the kind of value under `name`, with or without leading dashes; `None` for no
-/// secret.
+/// Returns the kind of value that belongs to `name`, with or without leading dashes, or `None`
+/// if the value is not a secret.
 pub fn kind(name: &str) -> Option<Kind> {
     let mut words = words(name.trim_start_matches('-'));
     // `TOKEN2`, `DB_PASSWORD_1`.
@@ -83,7 +83,7 @@ pub fn kind(name: &str) -> Option<Kind> {
     if last == "id" && before.ends_with(&["root".to_owned(), "token".to_owned()]) {
         return Some(Kind::Secret);
     }
-    // These are never files, and in base64 they may begin with a slash.
+    // These are never file names, and in base64 they may begin with a slash.
     if last == "key" && matches!(previous, "access" | "account" | "shared") {
         return Some(Kind::Secret);
     }
@@ -111,7 +111,7 @@ pub fn kind(name: &str) -> Option<Kind> {
 /// Returns the words of a name in lower case: `-Dssl.keyStorePassword` has `dssl`, `key`,
 /// `store` and `password`.
 fn words(name: &str) -> Vec<String> {
-    /// No name is longer; of longer texts the end counts.
+    /// No name is longer. Of longer texts only the end counts.
     const LONGEST: usize = 128;
     let start = name.char_indices().rev().nth(LONGEST).map_or(0, |(start, _)| start);
     let name = name.get(start..).unwrap_or_default();

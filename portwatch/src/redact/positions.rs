@@ -1,21 +1,22 @@
-//! Programs that take a secret by its place alone: `isql DSN USER PASSWORD`.
+//! Programs that accept a secret by its position alone: `isql DSN USER PASSWORD`.
 //!
-//! Which options of theirs take a value is not known here. So their values count as words
-//! too, and what follows the secret is hidden with it.
+//! It is not known here which of their options take a value. So the values of options count as
+//! words too, and everything after the secret is redacted with it.
 
-/// A program, and how many of its words are shown before the first secret. An option is no
-/// such word.
+/// A program, and how many of its words are shown before the first secret. Options do not count
+/// as words.
 #[derive(Debug)]
 pub struct Program {
     names: &'static [&'static str],
     shown: usize,
-    /// Words of which one has to come first, in any case; none where it is the program's name.
+    /// Words of which one must come first, in upper or lower case. Empty if the program's name
+    /// is enough.
     behind: &'static [&'static str],
-    /// The option of one letter without which there is no secret.
+    /// The one-letter option without which there is no secret.
     only_with: Option<char>,
-    /// The option of one letter with which one word less is shown.
+    /// The one-letter option with which one word less is shown.
     less_with: Option<char>,
-    /// The text has to have one of these, or the program says no secret.
+    /// The text must contain one of these, otherwise the program's words contain no secret.
     in_texts_with: &'static [&'static str],
 }
 
@@ -48,26 +49,26 @@ const PROGRAMS: [Program; 11] = [
     Program::new(&["nmcli"], 0).behind(&["password", "wifi-sec.psk"]),
     Program::new(&["ipmitool"], 1).behind(&["password"]),
     Program::new(&["rabbitmqctl"], 1).behind(&["add_user", "change_password", "authenticate_user"]),
-    // What another program reads from its stdin.
+    // Text that another program reads from its stdin.
     Program::new(&["echo", "printf"], 0).in_texts_with(&[
         "chpasswd", "passwd --stdin", "-password-stdin", "sudo -S", "smbpasswd -s",
         "--passphrase-fd",
     ]),
-    // What expect(1) types.
+    // Text that expect(1) types.
     Program::new(&["send", "exp_send"], 0).in_texts_with(&["spawn "]),
 ];
 
-/// The programs that say a secret in this text and not in every one.
+/// Returns the programs that contain a secret in this text, but not in every text.
 pub fn of_text(text: &str) -> Vec<&'static Program> {
     let says = |program: &&Program| program.in_texts_with.iter().any(|part| text.contains(part));
     PROGRAMS.iter().filter(says).collect()
 }
 
-/// The words that one program has had.
+/// The words of one program so far.
 #[derive(Clone, Copy, Debug)]
 pub struct Words {
     program: &'static Program,
-    /// The word that has to come first has come.
+    /// Whether the word that must come first has been seen.
     begun: bool,
     count: usize,
     has_option: bool,
@@ -76,7 +77,8 @@ pub struct Words {
 }
 
 impl Words {
-    /// Those of the program `name`, if it is one; `of_text` are those of the text it is in.
+    /// Returns the words of the program `name`, if it is one of these programs. `of_text` are
+    /// the programs that belong to the surrounding text.
     pub fn of(name: &str, of_text: &[&'static Program]) -> Option<Self> {
         let everywhere = PROGRAMS.iter().filter(|program| program.in_texts_with.is_empty());
         let mut all = everywhere.chain(of_text.iter().copied());
@@ -91,14 +93,14 @@ impl Words {
         })
     }
 
-    /// Whether a separator ends them in any text: others may be in a title, where a secret
-    /// may have one in it.
+    /// Returns whether a separator ends the words in any text. For other programs the text may
+    /// be a title, where a separator may be part of a secret.
     pub fn end_with_command(&self) -> bool {
         !self.program.in_texts_with.is_empty()
     }
 
-    /// Whether the next word, maybe of a shell's script, is a secret; `None` if it ends the
-    /// command.
+    /// Returns whether the next word, which may be part of a shell's script, is a secret, or
+    /// `None` if the word ends the command.
     pub fn is_secret(&mut self, word: &str, shell: bool) -> Option<bool> {
         let Program { behind, only_with, less_with, .. } = self.program;
         if !self.options_end && word.len() > 1 && word.starts_with('-') {

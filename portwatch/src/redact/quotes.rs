@@ -1,19 +1,19 @@
-//! Quotes and brackets, as in shells, JSON and texts of programs.
+//! Quotes and brackets, as they are used in shells, JSON and texts of programs.
 
 /// The most backslashes before a quote: each nested shell doubles them.
 const MOST_BACKSLASHES: usize = 7;
 
-/// Returns the quote that `text` begins with, with the backslashes before it: a quote that was
-/// itself quoted ends with as many.
+/// Returns the quote that `text` begins with, including the backslashes before it. A quote that
+/// was itself quoted ends with as many backslashes.
 pub fn opening(text: &str) -> Option<&str> {
     let backslashes = text.bytes().take(MOST_BACKSLASHES).take_while(|&byte| byte == b'\\').count();
     let is_quote = matches!(text.as_bytes().get(backslashes), Some(b'"' | b'\''));
     text.get(..=backslashes).filter(|_| is_quote)
 }
 
-/// Returns where the part that `mark` has opened ends, `text` being what follows it: the
-/// lengths without and with the closing quote. In a shell a backslash has no meaning in single
-/// quotes.
+/// Returns where the part that `mark` has opened ends; `text` is the text after the mark. The
+/// result is the length without and with the closing quote. In single quotes of a shell a
+/// backslash has no meaning.
 pub fn closing(text: &str, mark: &str, shell: bool) -> Option<(usize, usize)> {
     let quote = mark.bytes().next_back()?;
     let wanted = mark.len() - 1;
@@ -33,7 +33,8 @@ pub fn closing(text: &str, mark: &str, shell: bool) -> Option<(usize, usize)> {
     None
 }
 
-/// Returns the quoted part at the beginning of `text`: its mark, its content, what follows.
+/// Returns the quoted part at the beginning of `text`: its mark, its content, and the text
+/// after it.
 pub fn quoted(text: &str, shell: bool) -> Option<(&str, &str, &str)> {
     let mark = opening(text)?;
     let inner = text.get(mark.len()..)?;
@@ -41,8 +42,8 @@ pub fn quoted(text: &str, shell: bool) -> Option<(&str, &str, &str)> {
     Some((mark, inner.get(..without)?, inner.get(with..)?))
 }
 
-/// Returns where the first word of `text` ends, at a space that is not in quotes, and whether
-/// it has an unclosed quote.
+/// Returns where the first word of `text` ends, at a space outside of quotes, and whether the
+/// word has an unclosed quote.
 pub fn word(text: &str, shell: bool) -> (usize, bool) {
     let mut rest = text;
     let mut is_open = false;
@@ -69,8 +70,8 @@ pub fn word(text: &str, shell: bool) -> (usize, bool) {
     (text.len() - rest.len(), is_open)
 }
 
-/// Returns a word as a shell reads it if its quotes begin or end inside it (`'it'\\''s'`);
-/// `None` if at most its end is in quotes.
+/// Returns a word as a shell reads it, if its quotes begin or end inside the word
+/// (`'it'\\''s'`), or `None` if at most its end is in quotes.
 pub fn joined(word: &str) -> Option<String> {
     let start = word.find(['"', '\'', '\\'])?;
     let (_, _, after) = quoted(word.get(start..)?, true).unwrap_or_default();
@@ -96,10 +97,11 @@ pub fn joined(word: &str) -> Option<String> {
     Some(text)
 }
 
-/// What may follow a closing quote.
+/// Characters that may follow a closing quote.
 pub const ENDS: [char; 5] = [',', ';', ')', '}', ']'];
 
-/// Returns the length of what ends `depth` brackets, or how many are still open at the end.
+/// Returns the length of the text that closes `depth` brackets, or how many are still open at
+/// the end.
 pub fn brackets(text: &str, mut depth: usize) -> Result<usize, usize> {
     let mut rest = text;
     while let Some(char) = rest.chars().next() {

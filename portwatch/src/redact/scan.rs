@@ -1,5 +1,5 @@
-//! Scans a command line once, from its beginning to its end, and keeps what each word says
-//! about the next.
+//! Scans a command line once, from its beginning to its end, and remembers what each word says
+//! about the next one.
 
 use super::{
     MARK,
@@ -12,13 +12,13 @@ use super::{
 /// Authentication schemes at the beginning of an `Authorization` header.
 const SCHEMES: [&str; 7] = ["bearer", "basic", "digest", "token", "negotiate", "apikey", "ntlm"];
 
-/// Headers whose value is several words.
+/// Headers whose value consists of several words.
 const LONG_HEADERS: [&str; 2] = ["authorization", "cookie"];
 
-/// Nesting of quotes; what is deeper is redacted.
+/// The deepest nesting of quotes that is scanned. Anything deeper is redacted.
 const MOST_DEPTH: u8 = 8;
 
-/// What may follow a value in the same word.
+/// Characters that may follow a value in the same word.
 const FOLLOWS: [char; 7] = [',', ';', ')', '}', ']', '&', '|'];
 
 /// What is known about the next word.
@@ -26,9 +26,9 @@ const FOLLOWS: [char; 7] = [',', ';', ')', '}', ']', '&', '|'];
 enum Next {
     #[default]
     Anything,
-    /// It is the value of such a name.
+    /// It is the value of a name of this kind.
     Value(Kind),
-    /// The same, unless it looks like a port.
+    /// It is such a value, unless it looks like a port.
     Unless(Kind),
     /// It and the following words are a header's value, possibly with its scheme first.
     Header { scheme: bool },
@@ -38,12 +38,12 @@ enum Next {
 #[derive(Debug, Default)]
 pub struct Scan {
     next: Next,
-    /// What the previous word names, if an equals sign follows.
+    /// The kind of value that the previous word names, if an equals sign follows.
     named: Option<Kind>,
     programs: Programs,
-    /// A colon does not separate a name and a value: `image:tag`.
+    /// Whether a colon does not separate a name and a value: `image:tag`.
     pub(super) of_names: bool,
-    /// The text is a shell's script.
+    /// Whether the text is a script of a shell.
     pub(super) shell: bool,
     /// A secret continues until this many brackets are closed.
     pub(super) brackets: usize,
@@ -51,25 +51,25 @@ pub struct Scan {
 }
 
 impl Scan {
-    /// Creates a scan of a text that is no command line.
+    /// Creates a scan of a text that is not a command line.
     pub fn of_names() -> Self {
         Self { of_names: true, ..Self::default() }
     }
 
-    /// Creates a scan of one argument that is one value.
+    /// Redacts one argument that is one value.
     pub fn argument(&mut self, argument: &str) -> String {
         let safe = self.word(argument, true);
         self.brackets = 0;
         safe
     }
 
-    /// Creates a scan of one argument that is a script.
+    /// Redacts one argument that is a script.
     pub fn script(&mut self, script: &str) -> String {
         self.next = Next::Anything;
         Self { shell: true, ..self.within() }.text(script)
     }
 
-    /// Creates a scan of a nested text, whose words have no effect outside.
+    /// Creates a scan of a nested text. Its words have no effect outside.
     fn within(&self) -> Self {
         Self {
             programs: self.programs.within(),
@@ -79,7 +79,7 @@ impl Scan {
         }
     }
 
-    /// Returns a part that contains spaces, redacted.
+    /// Redacts a part that contains spaces.
     pub(super) fn nested(&self, text: &str) -> String {
         if self.depth == MOST_DEPTH {
             return MARK.to_owned();
@@ -87,14 +87,14 @@ impl Scan {
         self.within().argument_text(text)
     }
 
-    /// Returns an argument's words, redacted. It may be a list whose values contain spaces.
+    /// Redacts the words of an argument. It may be a list whose values contain spaces.
     fn argument_text(&mut self, text: &str) -> String {
         let text = inside::lists(text);
         let text = inside::credentials_with_blanks(&text).unwrap_or(text);
         self.text(&text)
     }
 
-    /// Returns many words of one text, redacted.
+    /// Redacts many words of one text.
     pub fn text(&mut self, text: &str) -> String {
         self.programs.in_text(text);
         let mut safe = String::with_capacity(text.len());
@@ -119,7 +119,7 @@ impl Scan {
             let shown = self.word_of_text(word);
             safe.push_str(&shown);
             if is_open && shown != word {
-                // The quote is closed after the known text.
+                // The quote is closed after the text that is known.
                 return safe;
             }
             rest = after;
@@ -151,7 +151,7 @@ impl Scan {
         safe
     }
 
-    /// Returns one word, redacted; a `whole` one is an argument, and quotes in it are its own.
+    /// Redacts one word. A `whole` word is an argument, and quotes in it are part of it.
     fn word(&mut self, word: &str, whole: bool) -> String {
         if let Some(safe) = self.announced(word, whole) {
             return safe;
@@ -179,7 +179,7 @@ impl Scan {
         self.inside(word)
     }
 
-    /// Returns the word, redacted if the previous words say that it is a secret.
+    /// Redacts the word, if the previous words say that it is a secret.
     fn announced(&mut self, word: &str, whole: bool) -> Option<String> {
         let named = self.named.take();
         match std::mem::take(&mut self.next) {
@@ -213,7 +213,7 @@ impl Scan {
             .then(|| format!("{sign}{}", self.hide(value, kind, whole)))
     }
 
-    /// Returns the secret in a one-letter option, of the programs that have one.
+    /// Redacts the secret in a one-letter option, for the programs that have such an option.
     fn short_option(&mut self, word: &str, whole: bool) -> Option<String> {
         let found = self.programs.secret_in(word)?;
         let (before, value) = word.split_at_checked(found.start)?;
@@ -233,7 +233,7 @@ impl Scan {
         Some(format!("{before}{}{after}", self.hide(value, found.kind, whole)))
     }
 
-    /// `Name: value`, possibly after the option for it.
+    /// Redacts `Name: value`, which may come after the option for it.
     fn header(&mut self, word: &str, whole: bool) -> Option<String> {
         let colon = word.find(':').filter(|_| !self.of_names)?;
         let (before, value) = (word.get(..colon)?, word.get(colon + 1..)?);
@@ -261,14 +261,14 @@ impl Scan {
             }
             return Some(format!("{before}{scheme} {MARK}"));
         }
-        // The name of a secret may be the scheme of a URL, which has no blanks.
+        // The name of a secret may also be the scheme of a URL, which contains no spaces.
         let is_url = value.starts_with("//") && !value.contains(char::is_whitespace);
         let is_other = is_url || inside::is_port_of(kind, value);
         let is_given = !is_other && is_given_as(value, kind);
         is_given.then(|| format!("{before}{}", self.hide(value, kind, whole)))
     }
 
-    /// Returns what the word says about the next one.
+    /// Remembers what the word says about the next one.
     fn announce(&mut self, word: &str, whole: bool) {
         let bare = word.trim_start_matches(['"', '\'', '{', '(', ',', '[', '\\', '$']);
         let end = bare.trim_end_matches(['"', '\'', ',', '\\']);
@@ -298,7 +298,7 @@ impl Scan {
         }
     }
 
-    /// Returns a value, redacted: of a whole word nothing is left; in a text it ends with its
+    /// Redacts a value. A whole word is replaced completely. In a text the value ends with its
     /// quote.
     pub(super) fn hide(&mut self, value: &str, kind: Kind, whole: bool) -> String {
         if whole {
@@ -349,22 +349,22 @@ fn is_ports(word: &str) -> bool {
     word.split(':').all(|port| port.len() <= 5 && port.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// Separates a user's name and the password.
+/// Characters that separate a user's name and the password.
 const PAIR: [char; 2] = [':', '%'];
 
-/// Returns a value, redacted.
+/// Redacts a value.
 fn hidden(value: &str, kind: Kind) -> String {
     let user = value.find(PAIR).filter(|_| kind == Kind::Pair).map_or(0, |at| at + 1);
     format!("{}{MARK}", value.get(..user).unwrap_or_default())
 }
 
-/// Returns whether a word after a secret's name is the secret, and not the next option.
+/// Returns whether a word after the name of a secret is the secret, and not the next option.
 fn is_value(word: &str, kind: Kind) -> bool {
     !is_option(word) && is_given_as(word, kind)
 }
 
-/// Returns whether a value after a secret's name is the secret: not the path of a file with
-/// the key, and not the authentication method.
+/// Returns whether a value after the name of a secret is the secret, and neither the path of
+/// the file with the key nor the authentication method.
 pub fn is_given_as(word: &str, kind: Kind) -> bool {
     let word = word.trim_start_matches(['"', '\'']);
     match kind {
@@ -373,7 +373,7 @@ pub fn is_given_as(word: &str, kind: Kind) -> bool {
         Kind::Key => !["/", "./", "../", "~/"].iter().any(|start| word.starts_with(start)),
         Kind::Auth => !names::is_way(word),
         Kind::Pair => word.split_once(PAIR).is_some_and(|(user, secret)| {
-            // A URL; a user and a group by their ids.
+            // A URL, or the ids of a user and a group.
             let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
             let is_other = secret.starts_with("//") || (is_number(user) && is_number(secret));
             !(secret.is_empty() || is_other)

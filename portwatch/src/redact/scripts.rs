@@ -1,17 +1,17 @@
-//! Detects which argument is a script: what follows `-c` of a shell, not of any program.
+//! Detects which argument is a script: the argument after `-c` of a shell, not of any program.
 
-/// Programs that take a script behind `-c`, also after other options.
+/// Programs that accept a script after `-c`, also after other options.
 const SHELLS: [&str; 15] = [
     "sh", "bash", "dash", "ash", "zsh", "ksh", "mksh", "fish", "csh", "tcsh", "python", "python2",
     "python3", "busybox", "expect",
 ];
-/// Programs that take one after `-e`.
+/// Programs that accept a script after `-e`.
 const INTERPRETERS: [&str; 6] = ["perl", "ruby", "node", "nodejs", "lua", "bun"];
 
 /// What the arguments so far say about the next one.
 #[derive(Debug, Default)]
 pub struct Scripts {
-    /// The letter of the script option of the interpreter named last.
+    /// The letters of the script option of the last interpreter.
     letters: &'static [char],
     is_next: bool,
     after_option: bool,

@@ -1,7 +1,7 @@
 //! Secrets that are recognized by their own format, whatever their name is.
 
-/// How many characters follow at least, and how they begin. After `eyJ` (the beginning of
-/// any JSON object in base64) come JSON web tokens.
+/// The least number of characters that follow, and how the secrets begin. JSON web tokens begin
+/// with `eyJ`, which is the beginning of any JSON object in base64.
 const FORMS: [(usize, &[&str]); 5] = [
     (10, &["xoxa-", "xoxb-", "xoxp-", "xoxr-", "xoxs-"]),
     (16, &["AKIA", "ASIA", "ABIA", "ACCA", "glpat-", "sk_live_", "rk_live_", "dckr_pat_"]),
@@ -10,19 +10,20 @@ const FORMS: [(usize, &[&str]); 5] = [
     (30, &["AIza", "npm_"]),
 ];
 
-/// How each begins, and how many characters follow at least.
+/// Returns how each format begins, and the least number of characters that follow.
 fn forms() -> impl Iterator<Item = (&'static str, usize)> {
     FORMS.iter().flat_map(|&(least, forms)| forms.iter().map(move |&form| (form, least)))
 }
 
-/// The length of the secret that `text` begins with; `None` if it begins with none.
-/// To be asked at the beginning of a word only.
+/// Returns the length of the secret that `text` begins with, or `None` if it begins with none.
+/// It may be called only at the beginning of a word.
 pub fn length(text: &str) -> Option<usize> {
-    /// Limit of the search for a digit: words of a language have none (`sk-learn-…`).
+    /// Limit of the search for a digit. Words of a language contain none (`sk-learn-…`).
     const DIGIT_WITHIN: usize = 64;
     let (form, least) = forms().find(|(form, _)| text.starts_with(form))?;
-    // Little is looked at before it is one, and all that is looked at then is taken out,
-    // so that the time is the text's length whatever it is.
+    // Only a short beginning is examined before the text counts as a secret, and everything
+    // examined after that is removed. So the time is proportional to the text's length,
+    // whatever it contains.
     let beginning = text.as_bytes().get(..form.len() + least)?;
     let is_word = || !text.bytes().take(DIGIT_WITHIN).any(|byte| byte.is_ascii_digit());
     if !beginning.iter().all(|byte| is_part(*byte)) || (form == "sk-" && is_word()) {

@@ -1,8 +1,8 @@
-//! One line of the stream, and its diagnosis made again.
+//! Reads one line of the stream, and diagnoses it again.
 //!
-//! Lines as the agent writes them are read [section by section](super::section): a
-//! crash loop meets the same listener each time. All but the diagnosis is passed on
-//! as the bytes that it is. A line in any other form is read as a whole.
+//! Lines in the agent's own format are read [section by section](super::section), because a
+//! crash loop is blocked by the same listener each time. Everything except the diagnosis is
+//! passed on as unchanged bytes. A line in any other format is read as a whole.
 
 use std::{
     borrow::Cow,
@@ -29,12 +29,11 @@ use crate::{
     },
 };
 
-/// Reads lines; remembers sections.
+/// Reads lines, and caches sections.
 pub struct Reader {
-    /// That of the last line. Each section knows the text that its part was read
-    /// from.
+    /// The evidence of the last line. Each section knows the text from which its part was read.
     evidence: Option<Evidence>,
-    /// That of a line that was read as a whole.
+    /// The evidence of a line that was read as a whole.
     whole: Option<Evidence>,
     host: Host,
     hosts: Section<Host>,
@@ -50,7 +49,7 @@ pub struct Reader {
     gaps: Section<Vec<Gap>>,
 }
 
-/// What is another in each failure of a program that is started again and again.
+/// The values that differ in each failure of a program that is restarted again and again.
 const OF_FAILURE: &[Hole<Failure>] =
     &[Hole { key: r#","cookie":"#, fill: |failure, text| put(&mut failure.cookie, text) }];
 const OF_PROCESS: &[Hole<Process>] = &[
@@ -93,48 +92,49 @@ impl Default for Reader {
     }
 }
 
-/// What a line has.
+/// The content of a line.
 pub enum Line<'a> {
     /// An event.
     Event(Recorded<'a>),
-    /// Something else, which is passed on as it is.
+    /// Another record, which is passed on unchanged.
     Other(Record),
 }
 
 /// An event as it was recorded.
 pub struct Recorded<'a> {
-    /// Its name, by which its outcome refers to it.
+    /// Its id, by which its outcome refers to it.
     pub id: Cow<'a, str>,
-    /// What was known.
+    /// The recorded evidence.
     pub evidence: &'a Evidence,
-    /// How many equal failures it stands for.
+    /// How many identical failures it summarizes.
     pub count: u64,
     form: Form<'a>,
 }
 
-/// An event with the diagnosis that today's rules make of it.
+/// An event with the diagnosis of the current rules.
 pub struct Again<'a> {
-    /// Its name, by which its outcome refers to it.
+    /// Its id, by which its outcome refers to it.
     pub id: Cow<'a, str>,
-    /// What was known.
+    /// The recorded evidence.
     pub evidence: &'a Evidence,
-    /// How many equal failures it stands for.
+    /// How many identical failures it summarizes.
     pub count: u64,
-    /// What is made of it.
+    /// The new diagnosis.
     pub diagnosis: Diagnosis,
     form: Form<'a>,
 }
 
 enum Form<'a> {
-    /// As the agent writes it, with the same diagnosis.
+    /// A line in the agent's own format, with the same diagnosis.
     Same(&'a str),
-    /// As the agent writes it, up to the diagnosis, which is the last of a line.
+    /// A line in the agent's own format up to the diagnosis, which is the last field of a line.
     Plain {
         line: &'a str,
-        /// Where the diagnosis begins.
+        /// The position at which the diagnosis begins.
         diagnosis: usize,
     },
-    /// Brought up to date, or in another order.
+    /// An event that was changed into the current version, or whose fields are in another
+    /// order.
     Other(Box<Event>),
 }
 
@@ -142,7 +142,7 @@ impl Reader {
     /// Reads one line.
     ///
     /// # Errors
-    /// It is no record of the stream.
+    /// It is not a record of the stream.
     pub fn read<'a>(&'a mut self, line: &'a str) -> Result<Line<'a>, ReadError> {
         if self.evidence.is_none()
             && let Ok(Record::BindFailure(event)) = read::record(line)
@@ -165,8 +165,8 @@ impl Reader {
         })
     }
 
-    /// Reads the evidence of a line as the agent writes it, and gives its id, its
-    /// count and where its diagnosis begins.
+    /// Reads the evidence of a line in the agent's own format. Returns its id, its count and
+    /// the position at which its diagnosis begins.
     fn plain<'a>(&mut self, line: &'a str) -> Option<(&'a str, u64, usize)> {
         if !has_schema(line, BIND_FAILURE) {
             return None;
@@ -216,17 +216,18 @@ impl Reader {
 }
 
 impl<'a> Recorded<'a> {
-    /// Diagnoses.
+    /// Diagnoses the event with the current rules.
     ///
     /// # Errors
-    /// What stands in the place of the diagnosis makes the line no record.
+    /// The recorded value of the diagnosis is invalid, so the line is not a record.
     pub fn again(self) -> Result<Again<'a>, ReadError> {
         let Self { id, evidence, count, mut form } = self;
         let diagnosis = diagnose(evidence);
         if let Form::Plain { line, diagnosis: at } = form {
             let recorded = line.get(at..).unwrap_or_default();
             let value = recorded.strip_suffix('}').unwrap_or_default();
-            // In most lines the diagnosis is still the same, and need not be read.
+            // In most lines the diagnosis is still the same, so the recorded one need not be
+            // parsed.
             if is_written_as(&diagnosis, value) {
                 form = Form::Same(line);
             } else if !is_last_of_object(recorded) {
@@ -258,7 +259,7 @@ impl Again<'_> {
         out.write_all(b"\n")
     }
 
-    /// The event, whatever became of the recorded diagnosis.
+    /// Returns the event with the new diagnosis.
     ///
     /// # Errors
     /// It cannot be read as a whole.
@@ -272,7 +273,7 @@ impl Again<'_> {
         event(&line)
     }
 
-    /// The event with the diagnosis that it was recorded with.
+    /// Returns the event with the diagnosis that was recorded.
     ///
     /// # Errors
     /// That diagnosis cannot be read.
@@ -284,7 +285,7 @@ impl Again<'_> {
     }
 }
 
-/// Whether there is one more value, the end of the object, and nothing else.
+/// Returns whether the rest is one more value and the end of the object, and nothing else.
 fn is_last_of_object(rest: &str) -> bool {
     let mut walk = Walk { rest };
     walk.value::<IgnoredAny>().is_some() && walk.rest == "}"
@@ -293,7 +294,7 @@ fn is_last_of_object(rest: &str) -> bool {
 fn event(line: &str) -> Result<Event, ReadError> {
     match read::record(line)? {
         Record::BindFailure(event) => Ok(*event),
-        // Its schema said that it is one.
+        // Its schema said that it is a failed bind.
         _ => Err(VersionError::NoSchema.into()),
     }
 }

@@ -13,12 +13,12 @@ pub struct Change {
     id: String,
     time: String,
     summary: String,
-    /// By field of the diagnosis.
+    /// The changes, by field of the diagnosis.
     changes: Map<String, Value>,
 }
 
 impl Change {
-    /// Compares them; `None` if nothing has changed.
+    /// Compares the two diagnoses. Returns `None` if nothing has changed.
     ///
     /// # Errors
     /// A diagnosis cannot be serialised.

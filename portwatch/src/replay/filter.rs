@@ -4,14 +4,15 @@ use jiff::Timestamp;
 
 use crate::{diagnose::Diagnosis, evidence::Evidence};
 
-/// All conditions that are set must hold.
+/// Conditions for events. All conditions that are set must be met.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
     /// One of these ports.
     pub ports: Vec<u16>,
-    /// The failing process, or a holder, is in one of these units; `app` means `app.service`.
+    /// The failing process or a holder is in one of these units; `app` means `app.service`.
     pub units: Vec<String>,
-    /// One of these causes, by the new diagnosis; `time_wait` means all that begin with it.
+    /// The new diagnosis has one of these causes; `time_wait` means all causes that begin with
+    /// it.
     pub causes: Vec<String>,
     /// No earlier than this.
     pub since: Option<Timestamp>,

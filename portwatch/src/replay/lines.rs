@@ -1,5 +1,5 @@
-//! Splits bytes into lines, each with its position. Total: any bytes give lines or errors with
-//! a position.
+//! Splits bytes into lines with their positions. Total: any bytes result in lines or in errors
+//! with a position.
 
 use std::{
     io::{self, BufRead},
@@ -16,10 +16,10 @@ use crate::{event::read::LONGEST, sinks::journald};
 pub struct Lines {
     opened: Opened,
     number: u64,
-    /// The current line, if it is not in one piece in the buffer.
+    /// The current line, if it is not contiguous in the buffer.
     line: Vec<u8>,
-    /// Its length in the buffer otherwise, with its line feed. It is consumed when the next
-    /// one is read.
+    /// Otherwise the length of the line in the buffer, including its line feed. The line is
+    /// consumed when the next one is read.
     buffered: usize,
     text: String,
     ended: bool,
@@ -31,8 +31,8 @@ impl Lines {
         Self { opened, number: 0, line: Vec::new(), buffered: 0, text: String::new(), ended: false }
     }
 
-    /// Returns the next line's record as text, `None` at the end. An error concerns one line;
-    /// the next may be valid. Empty lines are skipped.
+    /// Returns the next line's record as text, or `None` at the end. An error affects one line,
+    /// and the next line may be valid. Empty lines are skipped.
     pub fn advance(&mut self) -> Option<Result<&str, BadLine>> {
         loop {
             if self.ended {
@@ -42,7 +42,7 @@ impl Lines {
             let whole = match self.read_line() {
                 Ok(whole) => whole,
                 Err(error) => {
-                    // What comes after bytes that cannot be read is unknown.
+                    // It is unknown what follows bytes that cannot be read.
                     self.ended = true;
                     return Some(Err(self.bad(error.to_string())));
                 }
@@ -70,8 +70,8 @@ impl Lines {
         BadLine { name: self.opened.name.clone(), line: self.number, why: why.into() }
     }
 
-    /// Returns whether the error was about an unfinished last line, as SIGKILL or a power loss
-    /// leaves it.
+    /// Returns whether the error was about an unfinished last line, which SIGKILL or a power
+    /// loss may leave.
     pub fn ended_torn(&self) -> bool {
         self.ended && !self.line.is_empty()
     }
@@ -81,7 +81,7 @@ impl Lines {
         let bad = |why: String| BadLine { name: opened.name.clone(), line: *number, why };
         let bytes = match *buffered {
             0 => line.as_slice(),
-            // This does not read: the bytes are in the buffer.
+            // This does not read anything: the bytes are already in the buffer.
             length => match opened.bytes.fill_buf() {
                 Ok(bytes) => bytes.get(..length - 1).unwrap_or(bytes),
                 Err(error) => return Err(bad(error.to_string())),
@@ -135,26 +135,26 @@ impl Lines {
 }
 
 enum Read {
-    /// In one piece in the buffer.
+    /// It is contiguous in the buffer.
     Buffered,
-    /// In `line`.
+    /// It is in `line`.
     Whole,
-    /// Without a line feed, at the end.
+    /// It has no line feed, at the end of the source.
     Torn,
     TooLong,
     End,
 }
 
-/// Returns whether a last line without a line feed is complete: a person may have copied it;
-/// if a writer was interrupted, it is not.
+/// Returns whether a last line without a line feed is complete. A user may have copied it. If a
+/// writer was interrupted, it is not complete.
 fn is_complete(line: &[u8]) -> bool {
     serde_json::from_slice::<serde::de::IgnoredAny>(line).is_ok()
 }
 
-/// Why a line of the journal has no record.
+/// Why a line of the journal does not contain a record.
 #[derive(Debug, thiserror::Error)]
 enum JournalError {
-    /// It is no line of the journal, or another program's.
+    /// It is not a line of the journal, or it belongs to another program.
     #[error(transparent)]
     Json(#[from] serde_json::Error),
     /// The record is not UTF-8.
@@ -165,8 +165,8 @@ enum JournalError {
     NoText,
 }
 
-/// Returns the record in a line of `journalctl -o json`, which shows a field that is not plain
-/// text as the numbers of its bytes, and a repeated one as a list.
+/// Returns the record in a line of `journalctl -o json`. A field that is not plain text appears
+/// there as the numbers of its bytes, and a repeated field as a list.
 fn journal_record(line: &[u8]) -> Result<String, JournalError> {
     #[derive(Deserialize)]
     struct Entry {

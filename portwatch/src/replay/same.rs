@@ -1,6 +1,6 @@
-//! Whether a value would be written as a text, without writing it: most diagnoses
-//! made again are the recorded ones, and the search for what must be escaped is the
-//! dearer part of writing.
+//! Compares a value with a text as if it were written, without writing it. Most new diagnoses
+//! are equal to the recorded ones, and the search for characters that must be escaped is the
+//! more expensive part of writing.
 
 use std::fmt::{self, Display, Write as _};
 
@@ -9,20 +9,20 @@ use serde::{
     ser::{self, Impossible, Serializer as _},
 };
 
-/// Whether [`serde_json::to_string`] would give this text. `false` also for values
-/// with numbers that have a fraction, with maps, or with variants that carry
-/// something: a diagnosis has none of them.
+/// Returns whether [`serde_json::to_string`] would return this text. Also returns `false` for
+/// values that contain numbers with a fraction, maps, or variants with data: a diagnosis
+/// contains none of them.
 pub fn is_written_as(value: &impl Serialize, text: &str) -> bool {
     let mut ahead = Ahead { text: text.as_bytes() };
     value.serialize(&mut ahead).is_ok() && ahead.text.is_empty()
 }
 
-/// What is still to come of the text.
+/// The rest of the text.
 struct Ahead<'t> {
     text: &'t [u8],
 }
 
-/// The text goes on otherwise.
+/// The error that the text differs.
 #[derive(Debug, thiserror::Error)]
 #[error("the text is another")]
 struct Different;
@@ -41,7 +41,7 @@ impl Ahead<'_> {
         Ok(())
     }
 
-    /// The inside of a string. What would have to be escaped is left to the writer.
+    /// Compares the inside of a string. Strings that must be escaped are left to the writer.
     fn plain(&mut self, text: &str) -> Same {
         let bytes = text.as_bytes();
         match memchr::memchr2(b'"', b'\\', bytes).is_some() || has_control(bytes) {
@@ -55,17 +55,17 @@ impl Ahead<'_> {
     }
 }
 
-/// Whether a byte is below 0x20, eight at a time.
+/// Returns whether a byte is below 0x20. Checks eight bytes at a time.
 fn has_control(bytes: &[u8]) -> bool {
     const ONES: u64 = u64::MAX / 255;
     let (words, rest) = bytes.as_chunks();
-    // A byte that is below borrows into its highest bit, which it had not set.
+    // A byte below that value borrows into its highest bit, which was not set before.
     let below = |word: u64| word.wrapping_sub(ONES * 0x20) & !word & (ONES * 0x80);
     words.iter().any(|&word| below(u64::from_le_bytes(word)) != 0)
         || rest.iter().any(|&byte| byte < 0x20)
 }
 
-/// What is displayed is a string or a number.
+/// A value that is displayed is a string or a number.
 impl fmt::Write for Ahead<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         self.plain(text).map_err(|Different| fmt::Error)

@@ -1,32 +1,32 @@
-//! Sections of a line as the agent writes it, read from its text. A section that
-//! stands there as it did in one of the last lines, but for what is another in each
-//! failure, is not read again.
+//! Sections of a line in the agent's own format, read from its text. A section that has the
+//! same text as in one of the last lines, except for the values that differ in each failure, is
+//! not parsed again.
 
 use serde::{Deserialize, de::DeserializeOwned};
 
-/// The last distinct texts of one section, with what they say.
+/// The last distinct texts of one section, with their values.
 pub struct Section<T: 'static> {
     holes: &'static [Hole<T>],
-    /// The text of what the evidence has now.
+    /// The text of the section that the evidence contains now.
     current: Text<T>,
     others: Vec<(Text<T>, T)>,
     oldest: usize,
 }
 
-/// A value inside a section that differs from line to line where all else is the
-/// same: the pid of a service that is started again and again.
+/// A value inside a section that differs from line to line while everything else is the same:
+/// the pid of a service that is restarted again and again.
 pub struct Hole<T> {
-    /// What stands before it, from the comma or brace on.
+    /// The text before the value, from the comma or brace on.
     pub key: &'static str,
-    /// Puts what stands there where it belongs.
+    /// Stores the value in its field.
     pub fill: Fill<T>,
 }
 
-/// Reads the text of a hole.
+/// Parses the text of such a value.
 type Fill<T> = fn(&mut T, &str) -> Option<()>;
 
 impl<T> Section<T> {
-    /// A section with holes, in the order in which they stand in it.
+    /// Creates a section with such values, in the order in which they appear in it.
     pub const fn with(holes: &'static [Hole<T>]) -> Self {
         Self { holes, current: Text::NONE, others: Vec::new(), oldest: 0 }
     }
@@ -42,7 +42,7 @@ impl<T: DeserializeOwned> Section<T> {
     const MOST: usize = 7;
     const LONGEST: usize = 8 * 1024;
 
-    /// Makes `field` what stands behind `key`.
+    /// Sets `field` to the value after `key`.
     pub fn read(&mut self, walk: &mut Walk<'_>, key: &str, field: &mut T) -> Option<()> {
         walk.key(key)?;
         if self.current.pass(walk, field).is_some() {
@@ -70,15 +70,15 @@ impl<T: DeserializeOwned> Section<T> {
     }
 }
 
-/// A section's text: what stands before each hole, and behind the last. Holes that
-/// it does not have are left out.
+/// The text of a section: the parts before each such value, and the part after the last one.
+/// Values that the text does not contain are left out.
 struct Text<T> {
     pieces: Vec<(String, Fill<T>)>,
     rest: String,
 }
 
 impl<T> Text<T> {
-    /// Is never found.
+    /// A text that never matches.
     const NONE: Self = Self { pieces: Vec::new(), rest: String::new() };
 
     fn of(text: &str, holes: &[Hole<T>]) -> Self {
@@ -100,15 +100,14 @@ impl<T> Text<T> {
         Self { pieces, rest: walk.rest.to_owned() }
     }
 
-    /// Passes over this text if that is the value here, and reads what is in the
-    /// holes. No JSON value is the beginning of another, but for numbers, and
-    /// behind each section comes a comma.
+    /// Skips this text if the line has it here, and parses the values inside it. No JSON value
+    /// is the beginning of another one, except for numbers, and a comma follows each section.
     fn pass(&self, walk: &mut Walk<'_>, value: &mut T) -> Option<()> {
         let mut ahead = Walk { rest: walk.rest };
         for (piece, fill) in &self.pieces {
             ahead.key(piece)?;
-            // If what follows does not fit, this value is stale in its holes only, and
-            // they are read anew when it is next used.
+            // If the following text does not match, only these values inside the section are
+            // outdated, and they are parsed again when the section is next used.
             fill(value, ahead.scalar()?)?;
         }
         ahead.key(&self.rest)?;
@@ -120,26 +119,26 @@ impl<T> Text<T> {
     }
 }
 
-/// What is left of a line.
+/// The rest of a line.
 pub struct Walk<'a> {
     pub rest: &'a str,
 }
 
 impl<'a> Walk<'a> {
-    /// Passes over what must stand here.
+    /// Skips the text that must be here.
     pub fn key(&mut self, key: &str) -> Option<()> {
         self.rest = self.rest.strip_prefix(key)?;
         Some(())
     }
 
-    /// A string in which nothing is escaped.
+    /// Returns a string that contains no escapes.
     pub fn word(&mut self) -> Option<&'a str> {
         let (word, rest) = self.rest.strip_prefix('"')?.split_once('"')?;
         self.rest = rest;
         (!word.bytes().any(|byte| byte == b'\\' || byte < b' ')).then_some(word)
     }
 
-    /// A count.
+    /// Returns a count.
     pub fn number(&mut self) -> Option<u64> {
         let end = self.rest.find(|char: char| !char.is_ascii_digit())?;
         let (number, rest) = self.rest.split_at_checked(end)?;
@@ -147,7 +146,7 @@ impl<'a> Walk<'a> {
         number.parse().ok()
     }
 
-    /// The text of a string without a comma or a brace in it, a number or a word.
+    /// Returns the text of a string without a comma or a brace, of a number, or of a word.
     fn scalar(&mut self) -> Option<&'a str> {
         let end = self.rest.find([',', '}'])?;
         let (text, rest) = self.rest.split_at_checked(end)?;
@@ -155,7 +154,7 @@ impl<'a> Walk<'a> {
         Some(text)
     }
 
-    /// A value, and its text.
+    /// Returns a value, and its text.
     pub fn value<T: Deserialize<'a>>(&mut self) -> Option<(&'a str, T)> {
         let mut values = serde_json::Deserializer::from_str(self.rest).into_iter();
         let value = values.next()?.ok()?;

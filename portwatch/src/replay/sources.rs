@@ -13,15 +13,15 @@ use rustix::fs::OFlags;
 use super::SourceError;
 use crate::sinks::{capture, journald};
 
-/// Bytes that are read at once.
+/// The number of bytes that are read at once.
 const BUFFER: usize = 256 * 1024;
 
-/// What is to be read.
+/// A source of lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// A file or a named pipe.
     File(PathBuf),
-    /// A file of a capture's directory, and no other file in it.
+    /// A file in the directory of a capture. No other file in that directory is read.
     Segment(PathBuf),
     /// Standard input.
     Stdin,
@@ -35,15 +35,15 @@ pub struct Opened {
     pub name: String,
     /// Its bytes, decompressed.
     pub bytes: Box<dyn BufRead>,
-    /// Whether lines are the journal's, with the record in one of their fields.
+    /// Whether the lines come from the journal, with the record in one of their fields.
     pub journal: bool,
 }
 
-/// Resolves the arguments of the command line: `-` is stdin, a directory is the files of the
-/// capture in it, oldest first.
+/// Resolves the arguments of the command line. `-` means stdin, and a directory means the files
+/// of the capture in it, oldest first.
 ///
 /// # Errors
-/// A path does not exist, or a directory has no capture in it.
+/// A path does not exist, or a directory does not contain a capture.
 pub fn resolve(paths: &[PathBuf], journal: bool) -> Result<Vec<Source>, SourceError> {
     let mut sources = Vec::new();
     for path in paths {
@@ -109,7 +109,7 @@ fn open_segment(
     path: &Path,
     watch: impl FnOnce(Box<dyn Read>) -> Box<dyn Read>,
 ) -> io::Result<Opened> {
-    // A live capture may close the file between listing and opening it.
+    // A running capture may close the file between its listing and its open.
     match open_regular(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let closed = PathBuf::from(format!("{}.zst", path.display()));
@@ -120,7 +120,7 @@ fn open_segment(
     }
 }
 
-/// Opens a path if it is a regular file; opening a FIFO would block.
+/// Opens a path if it is a regular file. The open of a FIFO would block.
 fn open_regular(path: &Path) -> io::Result<File> {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
@@ -139,7 +139,7 @@ fn opened(
     Ok(Opened { name: path.display().to_string(), bytes, journal: false })
 }
 
-/// Compression is detected by the first bytes, for any source.
+/// Returns the decompressed bytes. Compression is detected by the first bytes, for any source.
 fn decompressed(bytes: Box<dyn Read>) -> io::Result<Box<dyn BufRead>> {
     const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
     let mut bytes = BufReader::with_capacity(BUFFER, bytes);
@@ -150,7 +150,7 @@ fn decompressed(bytes: Box<dyn Read>) -> io::Result<Box<dyn BufRead>> {
     Ok(Box::new(bytes))
 }
 
-/// `journalctl`'s output; its failure is an error at the end.
+/// The output of `journalctl`. If `journalctl` fails, there is an error at the end.
 struct Journalctl {
     child: Child,
     stdout: ChildStdout,
@@ -185,7 +185,7 @@ impl Read for Journalctl {
 
 impl Drop for Journalctl {
     fn drop(&mut self) {
-        // If its output was not read to the end. It may have exited by itself.
+        // This is needed if its output was not read to the end. It may have exited by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -2,8 +2,8 @@
 //! failed binds in it: first between users, then between the control groups of one user.
 //!
 //! The owner that has used the least time is served next (start-time fair queueing), so failed
-//! binds whose enrichment takes long delay only their own user's. If the queue is full, the
-//! newest item of the owner with the most items is dropped.
+//! binds whose enrichment takes long delay only the failed binds of the same user. If the queue
+//! is full, the newest item of the owner with the most items is dropped.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -21,7 +21,7 @@ pub struct FairQueue<T> {
     changed: Condvar,
 }
 
-/// Owners without waiting items whose used time is kept, about.
+/// The approximate number of owners without waiting items whose used time is kept.
 const MOST_REMEMBERED: usize = 256;
 
 /// The result of waiting for the next item.
@@ -44,7 +44,7 @@ struct State<T> {
 /// Items by owner, with the time that each owner has used.
 struct Lanes<K, V> {
     lanes: HashMap<K, Lane<V>>,
-    /// The used time of the owner that was served last: a new owner starts there.
+    /// The used time of the owner that was served last. A new owner starts with this time.
     floor: Duration,
     waiting: usize,
 }
@@ -78,20 +78,20 @@ impl<K, V> Waiting for Lanes<K, V> {
 }
 
 impl<K: Copy + Eq + Hash + Ord, V: Waiting> Lanes<K, V> {
-    /// Returns the items of `key`, to which one is about to be added.
+    /// Returns the items of `key`. One is about to be added to them.
     fn push(&mut self, key: K) -> &mut V {
         self.waiting += 1;
         let floor = self.floor;
         let lane =
             self.lanes.entry(key).or_insert_with(|| Lane { used: floor, items: V::default() });
         if lane.items.waiting() == 0 {
-            // An idle owner saves up no time.
+            // An owner does not save time while it is idle.
             lane.used = lane.used.max(floor);
         }
         &mut lane.items
     }
 
-    /// Returns the items of the next owner, of which one is about to be removed.
+    /// Returns the items of the next owner. One is about to be removed from them.
     fn pop(&mut self) -> Option<(K, &mut V)> {
         let waits = self.lanes.iter().filter(|(_, lane)| lane.items.waiting() > 0);
         let (&key, _) = waits.min_by_key(|(key, lane)| (lane.used, **key))?;
@@ -101,7 +101,8 @@ impl<K: Copy + Eq + Hash + Ord, V: Waiting> Lanes<K, V> {
         Some((key, &mut lane.items))
     }
 
-    /// Returns the items of the owner with most items, of which one is about to be dropped.
+    /// Returns the items of the owner with the most items. One is about to be dropped from
+    /// them.
     fn longest(&mut self) -> Option<(K, &mut V)> {
         let longest = self.lanes.iter().max_by_key(|(key, lane)| (lane.items.waiting(), **key));
         let (&key, _) = longest.filter(|(_, lane)| lane.items.waiting() > 0)?;
@@ -109,7 +110,7 @@ impl<K: Copy + Eq + Hash + Ord, V: Waiting> Lanes<K, V> {
         Some((key, &mut self.lanes.get_mut(&key)?.items))
     }
 
-    /// Charges `key` for used time. It is kept while others wait.
+    /// Charges `key` for used time. The charge is kept while others wait.
     fn charge(&mut self, key: K, time: Duration) -> Option<&mut V> {
         if self.waiting == 0 {
             self.lanes.clear();
@@ -130,7 +131,8 @@ impl<T> FairQueue<T> {
         Self { most, state: Mutex::new(state), changed: Condvar::new() }
     }
 
-    /// Appends an item. Returns the one that was dropped for it, which may be the item itself.
+    /// Appends an item. Returns the item that was dropped because of it, which may be the item
+    /// itself.
     pub fn push(&self, tenant: Tenant, item: T) -> Option<T> {
         let mut state = self.lock();
         state.users.push(tenant.user).push(tenant.cgroup_id).push_back(item);
@@ -178,7 +180,7 @@ impl<T> FairQueue<T> {
         }
     }
 
-    /// Whether something of the tenant's waits.
+    /// Returns whether an item of the tenant is waiting.
     pub fn has(&self, tenant: Tenant) -> bool {
         let state = self.lock();
         let groups = state.users.lanes.get(&tenant.user).map(|lane| &lane.items);
@@ -192,13 +194,13 @@ impl<T> FairQueue<T> {
         self.changed.notify_one();
     }
 
-    /// Closes the queue: no item is added any more.
+    /// Closes the queue: no items are added from now on.
     pub fn close(&self) {
         self.lock().closed = true;
         self.changed.notify_one();
     }
 
-    /// The state is valid whatever a panicking thread was doing.
+    /// Locks it. The state is valid whatever a panicking thread was doing.
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

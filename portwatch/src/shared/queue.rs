@@ -18,7 +18,7 @@ use std::{
 pub struct Budget {
     /// Number of items.
     pub most: usize,
-    /// The sum of what they cost.
+    /// The sum of their costs.
     pub cost: usize,
 }
 
@@ -42,14 +42,14 @@ pub enum Next<T> {
     End,
 }
 
-/// The end that is filled. When it is dropped, what is queued is still given.
+/// The sending end. When it is dropped, the queued items can still be received.
 pub struct Sender<T> {
     to: SyncSender<Option<(T, usize)>>,
     budget: Budget,
     waiting: Arc<Waiting>,
 }
 
-/// The end that is emptied.
+/// The receiving end.
 pub struct Receiver<T> {
     from: mpsc::Receiver<Option<(T, usize)>>,
     waiting: Arc<Waiting>,
@@ -59,15 +59,15 @@ pub struct Receiver<T> {
 struct Waiting {
     number: AtomicUsize,
     cost: AtomicUsize,
-    /// Whoever empties it is yet to look up.
+    /// Whether the receiver was woken and has not noticed it yet.
     told: AtomicBool,
-    /// Nobody empties it any more.
+    /// Whether the receiver was dropped.
     gone: AtomicBool,
 }
 
-/// A new queue.
+/// Creates a queue.
 pub fn queue<T>(budget: Budget) -> (Sender<T>, Receiver<T>) {
-    // One more, for a reader that is woken without an item.
+    // One more, for a receiver that is woken without an item.
     let (to, from) = sync_channel(budget.most + 1);
     let waiting = Arc::new(Waiting::default());
     (Sender { to, budget, waiting: Arc::clone(&waiting) }, Receiver { from, waiting })
@@ -81,7 +81,7 @@ impl Waiting {
 }
 
 impl<T> Sender<T> {
-    /// Queues one, if there is space.
+    /// Queues an item, if there is space.
     ///
     /// # Errors
     /// The queue is full, or the receiver was dropped.
@@ -107,14 +107,14 @@ impl<T> Sender<T> {
     /// Wakes the receiver. Several calls count as one, and take no space.
     pub fn tell(&self) {
         if !self.waiting.told.swap(true, AcqRel) {
-            // There is room for it, or nobody who would look up.
+            // Either there is space for it, or the receiver was dropped.
             let _ = self.to.try_send(None);
         }
     }
 }
 
 impl<T> Receiver<T> {
-    /// Returns what comes next. Waits until this time, or without limit.
+    /// Returns the next item. Waits until this time, or without limit.
     pub fn next(&self, until: Option<Instant>) -> Next<T> {
         let next = match until {
             None => self.from.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -136,7 +136,7 @@ impl<T> Receiver<T> {
 }
 
 impl<T> Drop for Receiver<T> {
-    /// Before there may be no room.
+    /// Marks the receiver as dropped: without the mark a full queue would only be full.
     fn drop(&mut self) {
         self.waiting.gone.store(true, Release);
     }

@@ -1,4 +1,4 @@
-//! The outcome of a failed bind, in a sentence.
+//! The outcome of a failed bind, as a sentence.
 
 use std::{
     fmt::{Display, from_fn},
@@ -12,7 +12,8 @@ use crate::event::{
     outcome::{Actor, Became, Exit, OfUnit},
 };
 
-/// `nginx[812] has tcp 0.0.0.0:80 now, 3.2 s later (after 4 failed attempts)`.
+/// Returns a sentence like `nginx[812] has tcp 0.0.0.0:80 now, 3.2 s later (after 4 failed
+/// attempts)`.
 pub fn sentence(outcome: &Outcome) -> String {
     let Outcome { protocol, address, port, tries, .. } = outcome;
     let who = who(&outcome.process);
@@ -67,7 +68,7 @@ fn started_again(unit: Option<&OfUnit>) -> String {
     }
 }
 
-/// `12 ms`, `0.4 s`, `12 s`.
+/// Returns a text like `12 ms`, `0.4 s` or `12 s`.
 fn time(ms: u64) -> String {
     match ms {
         ..100 => format!("{ms} ms"),

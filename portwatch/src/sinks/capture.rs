@@ -1,9 +1,9 @@
-//! Keeps the stream in a directory: JSON Lines in files that are only appended to
-//! ([`writer`]), and compressed when they are closed ([`closer`]).
+//! Keeps the stream in a directory: JSON Lines in files that are only appended to ([`writer`]),
+//! and compressed when they are closed ([`closer`]).
 //!
-//! `20260601T224009.123456Z.jsonl` has the name of the moment when it was created, so that the
-//! order of names is the order of the stream; `.jsonl.zst` is the same file, closed. Files
-//! with other names are never changed ([`folder`]).
+//! `20260601T224009.123456Z.jsonl` is named after the moment of its creation, so that the order
+//! of names is the order of the stream. `.jsonl.zst` is the same file after it was closed.
+//! Files with other names are never changed ([`folder`]).
 
 use std::{
     collections::BTreeMap,
@@ -32,7 +32,7 @@ pub struct Limits {
     pub file_size: u64,
     /// The age at which a file is closed.
     pub file_age: Duration,
-    /// All files together, in bytes.
+    /// The limit for all files together, in bytes.
     pub total_size: u64,
 }
 
@@ -55,7 +55,7 @@ pub enum CaptureError {
         /// The error.
         source: io::Error,
     },
-    /// It contains files that are not of a capture by this user.
+    /// It contains files that do not belong to a capture by this user.
     #[error("{} is not a capture directory: it contains {name}", .path.display())]
     Strange {
         /// The directory.
@@ -78,7 +78,7 @@ pub enum CaptureError {
         path: PathBuf,
         /// The directory above it.
         above: PathBuf,
-        /// The users who may write to that.
+        /// The users who may write to that directory.
         why: String,
     },
     /// It is a link.
@@ -119,24 +119,24 @@ impl Advised for CaptureError {
 const OPEN: &str = ".jsonl";
 const CLOSED: &str = ".jsonl.zst";
 
-/// A segment's name without endings, and whether it is closed.
+/// Returns a segment's name without extensions, and whether it is closed.
 fn parts(name: &str) -> Option<(&str, bool)> {
     let closed = name.strip_suffix(CLOSED).map(|stem| (stem, true));
     closed.or_else(|| name.strip_suffix(OPEN).map(|stem| (stem, false)))
 }
 
-/// Returns all segments of a directory, oldest first, for reading: files with the endings of
-/// segments. If one exists twice, because the agent ended while it was being closed, the
-/// closed one is returned.
+/// Returns all segments of a directory, oldest first, for reading: the files with the
+/// extensions of segments. If one exists twice, because the agent ended while it was being
+/// closed, the closed one is returned.
 ///
 /// # Errors
-/// The folder cannot be listed.
+/// The directory cannot be listed.
 pub fn segments(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut all = BTreeMap::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let name = entry.file_name();
-        // Not what a link leads to.
+        // A link is not followed.
         if entry.file_type()?.is_file()
             && let Some((stem, closed)) = name.to_str().and_then(parts)
             && (closed || !all.contains_key(stem))
@@ -147,20 +147,20 @@ pub fn segments(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(all.into_values().collect())
 }
 
-/// Returns a segment's name without endings.
+/// Returns a segment's name without extensions.
 fn stem_of(moment: Timestamp) -> String {
     moment.strftime("%Y%m%dT%H%M%S.%6fZ").to_string()
 }
 
-/// Returns the time of a name; `None` if it does not have exactly that format.
+/// Returns the time of a name, or `None` if the name does not have exactly that format.
 fn moment_of(stem: &str) -> Option<Timestamp> {
     let parsed = jiff::fmt::strtime::parse("%Y%m%dT%H%M%S%.fZ", stem).ok()?;
     let moment = TimeZone::UTC.to_timestamp(parsed.to_datetime().ok()?).ok()?;
     (stem_of(moment) == stem).then_some(moment)
 }
 
-/// Returns the name of a segment that is created now: later than all existing ones, even if
-/// the clock was set back.
+/// Returns the name of a segment that is created now. It is later than all existing names, even
+/// if the clock was set back.
 fn new_stem(now: Timestamp, newest: Option<&str>) -> String {
     let name = stem_of(now);
     match newest {

@@ -1,4 +1,5 @@
-//! A short block that a person can act on: what failed, who holds the port, what to do.
+//! A short block for an engineer to act on: what failed, which process has the port open, what
+//! to do.
 
 use std::{
     fmt::Write as _,
@@ -29,34 +30,34 @@ const HEAD: Style = AnsiColor::Red.on_default().bold();
 const LABEL: Style = Style::new().dimmed();
 const COMMAND: Style = AnsiColor::Green.on_default().bold();
 
-/// Columns before the text of a line.
+/// The number of columns before the text of a line.
 const INDENT: usize = 14;
-/// Narrower terminals wrap lines themselves; in wider ones lines are no longer than this,
+/// Narrower terminals wrap lines themselves. On wider terminals lines are not longer than this,
 /// because long lines are hard to read.
 const COLUMNS: std::ops::RangeInclusive<usize> = 40..=120;
 
-/// Writes blocks of text: on a terminal in colour and as wide as the window, elsewhere plain
-/// and with lines of any length.
+/// Writes blocks of text: on a terminal in colour and as wide as the window, elsewhere without
+/// colours and with lines of any length.
 pub struct Human<W> {
     out: W,
     colour: ColorChoice,
 }
 
 impl<W: Write + AsFd + Send> Human<W> {
-    /// Creates a sink that writes to `out`, with colours unless that is `Never`.
+    /// Creates a sink that writes to `out`, with colours unless `colour` is `Never`.
     pub fn new(out: W, colour: ColorChoice) -> Self {
         Self { out, colour }
     }
 }
 
 impl<W: Write + AsFd + Send> Sink for Human<W> {
-    /// Writes the block in one write, so that nothing else is printed between its lines.
+    /// Writes the block with one write, so that nothing else is printed between its lines.
     fn write(&mut self, record: &Record) -> io::Result<()> {
         let text = match record {
             Record::BindFailure(event) => block(event, columns(&self.out)),
             Record::Loss(loss) => lost(loss),
             Record::Outcome(outcome) => line(outcome, self.colour),
-            // The user who started it at a terminal knows.
+            // The user who started the agent at a terminal knows this already.
             Record::Agent(_) => return Ok(()),
         };
         self.out.write_all(coloured(text, self.colour).as_bytes())?;
@@ -64,7 +65,7 @@ impl<W: Write + AsFd + Send> Sink for Human<W> {
     }
 }
 
-/// Returns the text with its colours, or without if there are to be none.
+/// Returns the text with its colours, or without them if there must be none.
 pub fn coloured(text: String, colour: ColorChoice) -> String {
     match colour {
         ColorChoice::Never => strip_str(&text).to_string(),
@@ -72,14 +73,14 @@ pub fn coloured(text: String, colour: ColorChoice) -> String {
     }
 }
 
-/// Returns the width of a terminal (tty_ioctl(4)); `None` if it is none.
+/// Returns the width of a terminal (tty_ioctl(4)), or `None` if it is not a terminal.
 fn columns(out: impl AsFd) -> Option<usize> {
     let columns = usize::from(tcgetwinsize(out).ok()?.ws_col);
     (columns >= *COLUMNS.start()).then(|| columns.min(*COLUMNS.end()))
 }
 
-/// Returns the block of one event, with colours, in lines of this many columns or of any
-/// length.
+/// Returns the block of one event, with colours, in lines of this many columns, or of any
+/// length for `None`.
 pub fn block(event: &Event, columns: Option<usize>) -> String {
     let mut out = Block { text: String::new(), columns };
     out.head(event);
@@ -154,7 +155,7 @@ impl Block {
         }
     }
 
-    /// Adds why the holder is not known, where the notes do not say so.
+    /// Adds why the holder is unknown, where the notes do not say it.
     fn unidentified(&mut self, diagnosis: &Diagnosis, gaps: &[Gap]) {
         let class = diagnosis.holder.as_ref().map(|holder| holder.class);
         if class != Some(HolderClass::Unknown) || diagnosis.tells_gaps() {
@@ -179,7 +180,8 @@ impl Block {
     fn step(&mut self, label: &str, step: &Move) {
         match &step.command {
             Some(command) => {
-                // On one line, however long, because it is to be pasted.
+                // The command is on one line, however long it is, because it is meant to be
+                // pasted.
                 let command = printable(command);
                 let _ = writeln!(
                     self.text,
@@ -191,8 +193,8 @@ impl Block {
         }
     }
 
-    /// Returns the text in lines that fit behind `indent` columns. Words are not broken,
-    /// because paths and addresses are to be copied.
+    /// Returns the text in lines that fit after `indent` columns. Words are not broken, because
+    /// paths and addresses are meant to be copied.
     fn lines(&self, text: &str, indent: usize) -> Vec<String> {
         let text = printable(text).into_owned();
         let Some(columns) = self.columns else { return vec![text] };
@@ -204,7 +206,7 @@ impl Block {
     }
 }
 
-/// Returns the answer with its reasons, those against it last.
+/// Returns the answer with its reasons. The reasons against it come last.
 fn verdict(judgement: &Judgement) -> String {
     let Judgement { safe_to_stop, pro, contra } = judgement;
     let answer = match safe_to_stop {
@@ -217,7 +219,7 @@ fn verdict(judgement: &Judgement) -> String {
     if reasons.is_empty() { answer.to_owned() } else { format!("{answer}: {reasons}") }
 }
 
-/// `java[31550] fd 89, user deploy, up since …: java -jar …`.
+/// Returns a text like `java[31550] fd 89, user deploy, up since …: java -jar …`.
 fn process_line(process: &Process) -> String {
     let mut text = process.comm.clone().unwrap_or_default();
     let _ = write!(text, "[{}]", process.pid);
@@ -227,9 +229,9 @@ fn process_line(process: &Process) -> String {
     if let Some(user) = &process.user {
         let _ = write!(text, ", user {user}");
     }
-    // A session's scope is a unit too, but people know the session.
+    // A session's scope is a unit too, but users know it as the session.
     let unit = process.unit.clone().filter(|_| process.session.is_none());
-    // The process's own container; the summary names the one that a proxy serves.
+    // The process's own container. The summary names the container that a proxy serves.
     let container = process.container.as_ref().map(|id| {
         let known = process.workload.as_ref();
         words::short_id(known.and_then(|workload| workload.name.as_ref()).unwrap_or(id)).to_owned()
@@ -258,13 +260,13 @@ fn process_line(process: &Process) -> String {
 pub(super) fn command_line(process: &Process) -> String {
     let arguments: Vec<_> = process.cmdline.iter().map(|argument| argument.trim_end()).collect();
     match arguments.as_slice() {
-        // A program that has written its own title has it in one piece.
+        // A program that has written its own title has all of it in one argument.
         [title] => (*title).to_owned(),
         several => shlex::try_join(several.iter().copied()).unwrap_or_else(|_| several.join(" ")),
     }
 }
 
-/// Returns a command line's beginning: JSON has all of it.
+/// Returns the beginning of a command line. The JSON output contains all of it.
 fn shortened(text: &str) -> String {
     const MOST: usize = 160;
     match text.char_indices().nth(MOST) {
@@ -273,7 +275,7 @@ fn shortened(text: &str) -> String {
     }
 }
 
-/// What became of an event's failed bind, in a line.
+/// Returns the outcome of an event's failed bind, in one line.
 pub fn line(outcome: &Outcome, colour: ColorChoice) -> String {
     coloured(format!("{LABEL}outcome:{LABEL:#} {}\n\n", printable(&sentence(outcome))), colour)
 }

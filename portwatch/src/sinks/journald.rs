@@ -1,5 +1,5 @@
-//! The systemd journal, by its native protocol (systemd.journal-fields(7)): what programs
-//! search for in fields of its own, and the whole event in one field.
+//! Writes to the systemd journal, by its native protocol (systemd.journal-fields(7)). What
+//! programs search for is in separate fields, and the whole event is in one field.
 
 use std::{io, path::Path};
 
@@ -11,23 +11,23 @@ use crate::{
     text::sanitize::printable,
 };
 
-/// The catalog's entry about a failed bind (packaging/portwatch.catalog).
+/// The id of the catalog entry about a failed bind (packaging/portwatch.catalog).
 pub const REFUSED: &str = "ee4bb6a7fbbd40b990cd543f3ab2e727";
-/// The entry about losses.
+/// The id of the entry about losses.
 pub const LOST: &str = "486eecfdac354f6f90d9a2e3edf96cdd";
-/// The entry about the agent itself.
+/// The id of the entry about the agent itself.
 pub const AGENT: &str = "9774266f95a34eed863a935003f0f864";
-/// The one about what became of a failed bind.
+/// The id of the entry about the outcome of a failed bind.
 pub const OUTCOME: &str = "2e01abed993b4e358f3035d405661fcb";
-/// The field that has the record as in every other output.
+/// The field that contains the record, as in every other output.
 pub const RECORD: &str = "PORTWATCH_EVENT";
 
 /// Writes to the journal of the running system.
 pub struct Journald;
 
 impl Sink for Journald {
-    /// A journal that restarts does not answer; the next record finds it again, so its absence
-    /// is never the end of the sink.
+    /// Writes a record. A journal that restarts does not answer, and the next record finds it
+    /// again. So a missing journal never ends the sink.
     fn write(&mut self, record: &Record) -> io::Result<()> {
         let Entry { priority, message, fields } = entry(record, is_alive)?;
         journal_send(priority, &message, fields.into_iter()).map_err(io::Error::other)
@@ -38,7 +38,7 @@ fn is_alive(pid: u32) -> bool {
     Path::new("/proc").join(pid.to_string()).exists()
 }
 
-/// What is sent.
+/// The content of a message.
 struct Entry {
     priority: Priority,
     message: String,
@@ -73,11 +73,11 @@ fn refused(event: &Event, is_alive: impl Fn(u32) -> bool) -> Vec<(&'static str, 
     let unit = process.unit.as_ref();
     let fields = [
         ("MESSAGE_ID", Some(REFUSED.to_owned())),
-        // journald adds OBJECT_* fields for a running process, if the sender is root. A reused
-        // pid must not be sent.
+        // journald adds OBJECT_* fields for a running process, if the sender is root. The pid
+        // must not be sent if it was reused.
         ("OBJECT_PID", Some(process.pid).filter(|&pid| is_alive(pid)).map(|pid| pid.to_string())),
-        // For a process that has exited it can add nothing, and `journalctl --unit` searches
-        // this field.
+        // For a process that has exited journald can add nothing, and `journalctl --unit`
+        // searches this field.
         ("OBJECT_SYSTEMD_UNIT", unit.filter(|_| !user_unit).cloned()),
         ("OBJECT_SYSTEMD_USER_UNIT", unit.filter(|_| user_unit).cloned()),
         ("PORTWATCH_ID", Some(event.id.clone())),
@@ -108,10 +108,11 @@ fn lost(loss: &Loss) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// The unit is the failing process's, so that `journalctl --unit` shows it too.
+/// Returns the fields of an outcome. The unit is that of the failing process, so that
+/// `journalctl --unit` shows the outcome too.
 fn became(outcome: &Outcome) -> Vec<(&'static str, String)> {
     let Outcome { id, protocol, address, port, tries, process, exit, unit, .. } = outcome;
-    // A container may be called like any unit.
+    // A container may have the same name as a unit.
     let service = unit.as_ref().filter(|unit| unit.kind == UnitKind::Unit);
     let of_user = service.is_some_and(|unit| unit.owner.is_some());
     let service = service.map(|unit| unit.name.clone());

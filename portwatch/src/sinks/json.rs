@@ -8,7 +8,7 @@ use crate::{event::Record, sinks::Sink};
 pub struct Json<W> {
     out: W,
     line: Vec<u8>,
-    /// The last line was only partly written, for example because a disk is full.
+    /// Whether the last line was only partly written, for example because the disk is full.
     torn: bool,
 }
 
@@ -20,8 +20,8 @@ impl<W: Write + Send> Json<W> {
 }
 
 impl<W: Write + Send> Sink for Json<W> {
-    /// Writes the line in one write if there is space for it, so that readers see no part of
-    /// it. A torn line does not affect others: the next one begins on a new line.
+    /// Writes the line with one write if there is space for it, so that readers do not see part
+    /// of a line. A torn line does not affect others: the next one begins on a new line.
     fn write(&mut self, record: &Record) -> io::Result<()> {
         self.line.clear();
         if self.torn {

@@ -1,5 +1,5 @@
 //! The incident note: the evidence in the format of the usual tools, the diagnosis, and space
-//! for notes. Ready to paste.
+//! for the reader's own notes. Ready to paste.
 
 use std::{
     fmt::Write as _,
@@ -49,7 +49,7 @@ impl<W: Write + Send> Sink for Markdown<W> {
     }
 }
 
-/// What became of an event's failed bind, as a quotation.
+/// Returns the outcome of an event's failed bind, as a quotation.
 pub fn line(outcome: &Outcome) -> String {
     format!("> Outcome: {}.\n\n", prose(&sentence(outcome)))
 }
@@ -98,7 +98,7 @@ impl Note {
         let _ = writeln!(self.0, "- {}", prose(text));
     }
 
-    /// Adds text as a terminal shows it. The fence is longer than any in the text.
+    /// Adds text as a terminal shows it. The fence is longer than any fence in the text.
     fn block(&mut self, text: &str) {
         let longest = text.split(|c| c != '`').map(str::len).max().unwrap_or(0);
         let fence = "`".repeat(longest.max(2) + 1);
@@ -164,7 +164,7 @@ impl Note {
             let name = by.name.as_deref().unwrap_or("without a name");
             let restart =
                 by.restart.as_ref().map(|to| format!(", Restart={to}")).unwrap_or_default();
-            // A shell is only seen to run it, and a unit may be one that ends with it.
+            // A shell was only seen to run it, and a unit may end with it.
             let how = match (by.kind, by.restart.as_deref()) {
                 (SupervisorKind::Shell, _) => "run by",
                 (SupervisorKind::Systemd, None | Some("no")) => "managed by",
@@ -216,7 +216,7 @@ impl Note {
     }
 }
 
-/// Lines as `ss -tanp` prints them, without the queues, which events do not have.
+/// Returns lines as `ss -tanp` prints them, without the queues, which events do not contain.
 fn ss(protocol: Protocol, port: u16, sockets: &[Socket]) -> String {
     const MOST: usize = 8;
     let mut text = format!("$ {}\n", words::listing(protocol, port));
@@ -252,7 +252,7 @@ fn ss(protocol: Protocol, port: u16, sockets: &[Socket]) -> String {
     }
 }
 
-/// Lines as `ps -o pid,ppid,user,lstart,cmd` prints them.
+/// Returns lines as `ps -o pid,ppid,user,lstart,cmd` prints them.
 fn ps<'a>(processes: impl Iterator<Item = &'a Process> + Clone) -> String {
     let pids: Vec<_> = processes.clone().map(|process| process.pid.to_string()).collect();
     let mut text = format!("$ ps -o pid,ppid,user,lstart,cmd -p {}\n", pids.join(","));

@@ -19,7 +19,8 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Table(#[serde(deserialize_with = "fitting")] Keys);
 
-/// Parses keys that match the type. An error is about the table, so it has the table's line.
+/// Parses keys that match the type. An error is about the whole table, so it has the line of
+/// the table.
 fn fitting<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Keys, D::Error> {
     let keys = Keys::deserialize(deserializer)?;
     let kind = keys.kind;
@@ -65,7 +66,7 @@ impl Table {
         self.0.kind
     }
 
-    /// Opens it; a sink that would write to stdout writes to `out`.
+    /// Opens the sink. A sink for stdout writes to `out`.
     ///
     /// # Errors
     /// Its output cannot be used.
@@ -108,11 +109,11 @@ impl Keys {
     }
 }
 
-/// Whether all can be had together: each once, a capture once for each folder, and one on
-/// stdout.
+/// Checks that all sinks can be used together: each type once, a capture once for each
+/// directory, and one sink on stdout.
 ///
 /// # Errors
-/// The first two that cannot.
+/// The first two sinks that cannot be used together.
 pub fn check(sinks: &[Table]) -> Result<(), Clash> {
     for (at, other) in sinks.iter().enumerate() {
         sinks.iter().take(at).try_for_each(|one| one.beside(other))?;

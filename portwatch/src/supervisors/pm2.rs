@@ -1,4 +1,4 @@
-//! pm2, which has a daemon for each user and writes its title over its arguments.
+//! pm2, which has a daemon for each user and overwrites its arguments with a title.
 
 use super::{Job, Spec, base, is_one};
 use crate::redact::Cmdline;
@@ -15,7 +15,7 @@ pub const SUPERVISOR: Spec = Spec {
     per_user: true,
 };
 
-/// Returns its directory, which stands in its title: `PM2 v6.0.8: God Daemon (/home/a/.pm2)`.
+/// Returns its directory, which is part of its title: `PM2 v6.0.8: God Daemon (/home/a/.pm2)`.
 pub fn home(argv: &Cmdline) -> Option<String> {
     let (_, rest) = argv.first()?.split_once("God Daemon (")?;
     let (path, _) = rest.rsplit_once(')')?;
@@ -29,7 +29,7 @@ fn is(comm: &str, argv: &Cmdline) -> bool {
         || is_in_foreground(argv)
 }
 
-/// Whether it is a pm2 that runs its apps itself, as in containers and below systemd.
+/// Returns whether it is a pm2 that runs its apps itself, as in containers and under systemd.
 fn is_in_foreground(argv: &Cmdline) -> bool {
     let mut arguments = argv.iter().map(base);
     let program = arguments.next().unwrap_or_default();

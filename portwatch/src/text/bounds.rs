@@ -1,11 +1,11 @@
 //! Limits the length of texts in an event. The length in JSON counts, where one control
-//! character takes six bytes.
+//! character needs six bytes.
 
 use std::io;
 
 use serde::Serialize;
 
-/// Marks a cut.
+/// The mark of a cut.
 pub const ELLIPSIS: &str = "…";
 
 /// Returns the bytes of a text in JSON, without the quotes.
@@ -13,7 +13,7 @@ pub fn json_len(text: &str) -> usize {
     text.bytes().map(in_json).sum()
 }
 
-/// Returns the bytes of a value in JSON; `None` for one that cannot be written.
+/// Returns the bytes of a value in JSON, or `None` for a value that cannot be written.
 pub fn written(value: &impl Serialize) -> Option<usize> {
     struct Count(usize);
     impl io::Write for Count {
@@ -40,7 +40,7 @@ fn in_json(byte: u8) -> usize {
 
 /// Cuts a text so that it has at most `most` bytes in JSON, plus the ellipsis.
 pub fn cut_end(text: &mut String, most: usize) {
-    // Most are short enough whatever they contain.
+    // Most texts are short enough whatever they contain.
     if text.len() * 6 <= most {
         return;
     }
@@ -50,8 +50,8 @@ pub fn cut_end(text: &mut String, most: usize) {
     }
 }
 
-/// Cuts a text in the middle to `most` bytes in JSON: a path's beginning says where, its end
-/// says what.
+/// Cuts a text in the middle to `most` bytes in JSON. The beginning of a path says where the
+/// file is, and the end says which file it is.
 pub fn cut_middle(text: &mut String, most: usize) {
     if text.len() * 6 <= most || json_len(text) <= most {
         return;
@@ -64,7 +64,7 @@ pub fn cut_middle(text: &mut String, most: usize) {
     text.push_str(&tail);
 }
 
-/// Returns where the first `most` bytes in JSON end; `None` if that is all.
+/// Returns where the first `most` bytes in JSON end, or `None` if the text is not longer.
 fn head(text: &str, most: usize) -> Option<usize> {
     let mut used = 0;
     text.char_indices().find_map(|(at, char)| {
@@ -87,7 +87,7 @@ fn cost(char: char) -> usize {
     u8::try_from(char).ok().filter(u8::is_ascii).map_or(char.len_utf8(), in_json)
 }
 
-/// `7, 8 and 9 more`.
+/// Returns a text like `7, 8 and 9 more`.
 pub fn first_of(all: &[impl ToString], most: usize) -> String {
     let first: Vec<_> = all.iter().take(most).map(ToString::to_string).collect();
     match all.len().saturating_sub(most) {

@@ -1,4 +1,4 @@
-//! Text from processes is hostile: characters that could move a terminal's cursor, change its
+//! Text from processes is hostile. Characters that could move a terminal's cursor, change its
 //! colours or reorder its text are escaped.
 
 use std::borrow::Cow;
@@ -15,16 +15,17 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// Returns whether a character is visible, stays in its place and is what it looks like: no
-/// control, no separator but the space, and nothing that is invisible or changes the order of
-/// others.
+/// Returns whether a character is visible, does not move, and is what it looks like. It is not
+/// a control character, not a separator other than the space, and not a character that is
+/// invisible or changes the order of others.
 pub fn is_harmless(char: char) -> bool {
     let is_plain = matches!(char, ' '..='~');
     is_plain || !(char.is_control() || char.is_whitespace() || is_invisible(char))
 }
 
-/// Unicode's Default_Ignorable_Code_Point (DerivedCoreProperties.txt, Unicode 16), the other
-/// invisible characters of category Cf, noncharacters, and a few with a blank shape.
+/// Returns whether a character is in Unicode's Default_Ignorable_Code_Point
+/// (DerivedCoreProperties.txt, Unicode 16), another invisible character of category Cf, a
+/// noncharacter, or one of a few with a blank shape.
 fn is_invisible(char: char) -> bool {
     let is_noncharacter = u32::from(char) & 0xfffe == 0xfffe;
     is_noncharacter

@@ -1,7 +1,7 @@
-//! Programs that carry what somebody works with: a login from elsewhere, a desktop, the windows
-//! of a terminal. They have ports of their own (`ssh -R`, X11, forwarded ports).
+//! Programs that carry what somebody works with: a remote login, a desktop, the windows of a
+//! terminal. They open ports themselves (`ssh -R`, X11, forwarded ports).
 
-/// What they carry, by the names of the processes, of which the kernel keeps 15 characters.
+/// What they carry, by the names of the processes. The kernel keeps 15 characters of a name.
 const BY_NAME: &[(&str, &[&str])] = &[
     ("an ssh connection", &["ssh", "sshd", "sshd-session", "dropbear", "autossh"]),
     ("a mosh connection", &["mosh-server"]),
@@ -18,7 +18,7 @@ const BY_NAME: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Directories of the part of an editor that runs on the machine where its files are.
+/// Directories of editors' server parts, which run on the machine where the files are.
 const EDITORS: &[&str] = &[
     "/.vscode-server/",
     "/.vscode-server-insiders/",
@@ -28,7 +28,7 @@ const EDITORS: &[&str] = &[
     "/.cache/JetBrains/RemoteDev/",
 ];
 
-/// What somebody works with that ends with a process of that name and file.
+/// Returns what somebody works with that ends when a process with this name and file exits.
 pub fn carried_by(comm: &str, exe: &str) -> Option<&'static str> {
     let by_name = BY_NAME.iter().find(|(_, names)| names.contains(&comm)).map(|(what, _)| *what);
     let is_editor = || EDITORS.iter().any(|editor| exe.contains(editor));

@@ -1,14 +1,14 @@
-//! Programs whose work is to start others: what is known of each, as plain data.
+//! Programs whose purpose is to start others: the facts about each, as plain data.
 
 /// A program that launches others.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Launcher {
     /// What it is, for people: `cron`, `a CI runner`.
     pub what: &'static str,
-    /// Its units' names, without the suffix; `*` stands for any text at the end.
+    /// The names of its units, without the suffix; `*` at the end matches any text.
     units: &'static [&'static str],
-    /// The names of its own processes, of which the kernel keeps 15 characters; what goes by
-    /// another name was launched.
+    /// The names of its own processes, of which the kernel keeps 15 characters. A process with
+    /// another name was launched by it.
     programs: &'static [&'static str],
 }
 
@@ -20,7 +20,7 @@ const fn launcher(
     Launcher { what, units, programs }
 }
 
-/// By the names that distributions and the programs' own packages give their units.
+/// By the names of the units in the packages of distributions and of the programs themselves.
 const LAUNCHERS: &[Launcher] = &[
     launcher(
         "cron",
@@ -126,18 +126,18 @@ const LAUNCHERS: &[Launcher] = &[
 ];
 
 impl Launcher {
-    /// Whether a process of that name is the launcher itself.
+    /// Returns whether a process with that name is the launcher itself.
     pub fn is_own(&self, comm: &str) -> bool {
         self.programs.iter().any(|program| matches(comm, program))
     }
 }
 
-/// The launcher whose unit has this name, without `.service`.
+/// Returns the launcher whose unit has this name, without `.service`.
 pub fn of(name: &str) -> Option<&'static Launcher> {
     LAUNCHERS.iter().find(|it| it.units.iter().any(|unit| matches(name, unit)))
 }
 
-/// Whether a name is `pattern`, which may end in `*`.
+/// Returns whether a name matches `pattern`, which may end in `*`.
 fn matches(name: &str, pattern: &str) -> bool {
     match pattern.strip_suffix('*') {
         Some(head) => name.starts_with(head),

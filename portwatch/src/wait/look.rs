@@ -31,26 +31,26 @@ use crate::{
 pub enum Asked {
     /// A bind would succeed, in the network namespace of this process.
     Free(Question),
-    /// A TCP socket listens, a UDP socket is bound; in the same namespace.
+    /// A TCP socket is listening, or a UDP socket is bound, in the same namespace.
     Listening(Question),
     /// The bind that failed would succeed now, in the namespace where it failed.
     FreeAgain(Box<FailedBind>),
 }
 
-/// A bind that failed, and what is known of the listener that was on the port.
+/// A bind that failed, and what is known about the listener that was on the port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailedBind {
     /// What was asked of the kernel.
     pub failure: Failure,
-    /// `SO_REUSEADDR` of the listener, which all its connections have as well: of
-    /// those the kernel tells it to nobody.
+    /// `SO_REUSEADDR` of the listener. All its connections have the same value, which the
+    /// kernel does not report for connections.
     pub reuseaddr: Option<bool>,
-    /// The network namespace, which may be gone.
+    /// The network namespace, which may have been removed.
     pub netns: Known,
 }
 
 impl FailedBind {
-    /// Returns the socket with what is known of the listener that it may come from.
+    /// Returns the socket, with the options of the listener that it may come from.
     fn recalled(&self, mut socket: Socket) -> Socket {
         if self.failure.protocol == Protocol::Tcp {
             socket.reuseaddr = socket.reuseaddr.or(self.reuseaddr);
@@ -60,7 +60,7 @@ impl FailedBind {
 }
 
 impl Asked {
-    /// The protocol.
+    /// Returns the protocol.
     pub fn protocol(&self) -> Protocol {
         match self {
             Self::Free(at) | Self::Listening(at) => at.protocol,
@@ -68,7 +68,7 @@ impl Asked {
         }
     }
 
-    /// The port.
+    /// Returns the port.
     pub fn port(&self) -> u16 {
         match self {
             Self::Free(at) | Self::Listening(at) => at.port,
@@ -76,7 +76,7 @@ impl Asked {
         }
     }
 
-    /// The address and the interface; `None` for any.
+    /// Returns the address and the interface; `None` means any.
     pub fn place(&self) -> (Option<IpAddr>, Option<&Device>) {
         match self {
             Self::Free(at) | Self::Listening(at) => (at.address, at.device.as_ref()),
@@ -86,17 +86,18 @@ impl Asked {
         }
     }
 
-    /// Whether it is TCP.
+    /// Returns whether it is TCP.
     pub fn is_tcp(&self) -> bool {
         self.protocol() == Protocol::Tcp
     }
 
-    /// Whether it is a bind that should succeed, and no listener that should be there.
+    /// Returns whether the condition is that a bind would succeed, not that a listener is
+    /// there.
     pub fn is_free(&self) -> bool {
         !matches!(self, Self::Listening(_))
     }
 
-    /// The bind in question.
+    /// Returns the bind in question.
     fn bind(&self) -> Failure {
         match self {
             Self::Free(at) | Self::Listening(at) => bind(at),
@@ -105,21 +106,21 @@ impl Asked {
     }
 }
 
-/// A bind that sets no options but the one. Any address is `::`, and IPv4 with it:
-/// whatever blocks `0.0.0.0` blocks that too.
+/// Returns a bind that sets only the options in question. Any address means `::`, which
+/// includes IPv4: whatever blocks `0.0.0.0` blocks `::` too.
 fn bind(at: &Question) -> Failure {
     let address = at.address.unwrap_or(Ipv6Addr::UNSPECIFIED.into());
     Failure {
-        // A bind to a specific address is IPv6's alone (`__inet6_bind`).
+        // A bind to a specific IPv6 address does not include IPv4 (`__inet6_bind`).
         v6only: is_v6_alone(address).map(|alone| alone && !address.is_unspecified()),
-        // Asked only of those that set SO_REUSEPORT.
+        // The kernel compares it only for sockets that set SO_REUSEPORT.
         uid: Some(0),
         device: at.device.clone(),
         ..Failure::untried(at.protocol, address, at.port, at.reuseaddr)
     }
 }
 
-/// Whether what is sent to the address and port in question arrives at the socket.
+/// Returns whether packets to the address and port in question reach the socket.
 fn reaches(at: &Question, socket: &Socket) -> bool {
     let index = |device: &Option<Device>| device.as_ref().map(|device| device.index);
     let (its, asked) = (index(&socket.device), index(&at.device));
@@ -160,10 +161,11 @@ pub struct Standing {
     /// The sockets that block the bind; or the listeners; or the sockets on the port that do
     /// not listen on the address.
     pub kinds: BTreeMap<State, Kind>,
-    /// Closing connections that the bind passes only if they had SO_REUSEADDR, which the
-    /// kernel does not report.
+    /// Closing connections that block the bind unless they set SO_REUSEADDR, which the kernel
+    /// does not report.
     pub passed: u32,
-    /// The kernel's own timers end all that blocks, the last after this time (a lower bound).
+    /// The time until the kernel's own timers have removed the last blocking socket (a lower
+    /// bound).
     pub ends_in: Option<Duration>,
 }
 
@@ -217,7 +219,7 @@ pub fn look(
         Some(protocol) => {
             [Family::Ipv4, Family::Ipv6].map(|family| Query::Other { protocol, family }).to_vec()
         }
-        // What cannot be listed holds nobody up who has been told what failed.
+        // A protocol that cannot be listed does not delay a user who has seen which bind failed.
         None if matches!(asked, Asked::FreeAgain(_)) => Vec::new(),
         None => return Err(ListError::Protocol),
     };
@@ -261,8 +263,8 @@ fn list(
     }
 }
 
-/// Opens the record of a running agent. It is opened for each check that needs it, since what an
-/// agent that has ended leaves behind is no record any more.
+/// Opens the owner record of a running agent. It is opened for each check that needs it,
+/// because the record is no longer current after the agent exits.
 pub type OpenRecords = fn() -> Box<dyn Records>;
 
 /// Judges entry by entry.
@@ -272,12 +274,12 @@ struct Judge<'a> {
     /// The bind to compare with every entry.
     bind: Failure,
     standing: Standing,
-    /// Whether a socket blocks that only its owner can close.
+    /// Whether one of the blocking sockets can be closed only by its owner.
     lasting: bool,
     remaining_ms: u64,
     open: OpenRecords,
     records: OnceCell<Box<dyn Records>>,
-    /// Entries that may still be looked up there.
+    /// How many more entries may be looked up in the owner record.
     left: u32,
 }
 
@@ -299,15 +301,15 @@ impl<'a> Judge<'a> {
     fn take(&mut self, row: Socket) {
         match self.asked {
             Asked::Free(at) => self.against_bind(at.reuseaddr, row),
-            // It has met what nobody could see, so that nothing is taken for granted.
+            // The bind failed because of a socket that nobody could see, so nothing is assumed.
             Asked::FreeAgain(_) => self.against_bind(false, row),
             Asked::Listening(at) => self.for_listening(at, row),
         }
     }
 
-    /// With `presumes`, what connections have left behind had SO_REUSEADDR where nothing
-    /// tells: whoever sets the option has set it on the listener before, from which its
-    /// connections have it.
+    /// Compares the bind with one socket. With `presumes`, closed connections count as having
+    /// set SO_REUSEADDR where nothing says otherwise: a program that sets the option now has
+    /// probably set it on the listener before, and connections inherit it from the listener.
     fn against_bind(&mut self, presumes: bool, mut row: Socket) {
         let is_tcp = self.bind.protocol == Protocol::Tcp;
         let is_remnant = is_tcp && !matches!(row.state, State::Listen | State::Bound);
@@ -339,7 +341,7 @@ impl<'a> Judge<'a> {
         Outcome::of(self.kernel, &self.bind, [row])
     }
 
-    /// Returns the socket with the options that a running agent has seen.
+    /// Returns the socket with the options that a running agent has recorded.
     fn recorded(&mut self, row: Socket) -> Socket {
         let Some(left) = self.left.checked_sub(1) else { return row };
         self.left = left;

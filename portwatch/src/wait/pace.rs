@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-/// Always.
+/// The interval that always applies.
 const SLOW: Duration = Duration::from_secs(1);
-/// After an event, which may arrive a moment before the change.
+/// The delays after an event, which may arrive a moment before the change.
 const SOON: [Duration; 5] = [
     Duration::from_millis(1),
     Duration::from_millis(2),
@@ -12,7 +12,8 @@ const SOON: [Duration; 5] = [
     Duration::from_millis(8),
     Duration::from_millis(16),
 ];
-/// If there are no events: from the first to the second, growing by an eighth.
+/// The first and the last interval if there are no events. The interval grows by an eighth each
+/// time.
 const POLL_FIRST: Duration = Duration::from_millis(2);
 const POLL_LAST: Duration = Duration::from_millis(20);
 /// After a kernel timer should have expired: it is up to 2 s late.
@@ -35,8 +36,8 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// Returns how long to wait for an event. `told` is whether events can arrive, `ends_in`
-    /// when all that blocks ends by itself.
+    /// Returns how long to wait for an event. `told` says whether events can arrive, `ends_in`
+    /// is the time until the kernel has removed everything that blocks.
     pub fn next(&mut self, told: bool, ends_in: Option<Duration>) -> Duration {
         let mut next = self.slow;
         if let Some(soon) = SOON.get(self.after_event) {
@@ -52,8 +53,8 @@ impl Pace {
         next
     }
 
-    /// Ends the wait after this time, by an event or not. Returns whether to check all
-    /// sockets.
+    /// Records that the wait ended after this time, by an event or not. Returns whether to
+    /// check all sockets.
     pub fn wakes(&mut self, by_event: bool, waited: Duration) -> bool {
         self.after_event = if by_event { 0 } else { (self.after_event + 1).min(SOON.len()) };
         self.slow = self.slow.saturating_sub(waited);

@@ -1,4 +1,4 @@
-//! Events that say that something may have changed on a port.
+//! Events that report a possible change on a port.
 
 use std::{io, os::fd::OwnedFd, thread};
 
@@ -70,8 +70,8 @@ impl Watch {
                 }
             },
             Some(Asked::Listening(at)) if at.protocol == Protocol::Tcp => Self::ListensLater(ports),
-            // No hook that all kernels permit tells of UDP's binds, and none of these tells
-            // of other namespaces.
+            // No hook that all kernels permit reports UDP binds, and no source reports other
+            // namespaces.
             Some(Asked::Listening(_) | Asked::FreeAgain(_)) | None => Self::Nothing,
         }
     }

@@ -1,5 +1,5 @@
-//! Notifications to the service manager (sd_notify(3)), if there is one. As with any other
-//! output, the agent does not wait for a manager that does not read.
+//! Notifies the service manager (sd_notify(3)), if there is one. As with any other output, the
+//! agent does not wait for a manager that does not read.
 
 use std::{
     env,
@@ -25,12 +25,12 @@ use crate::{
     talk::Ear,
 };
 
-/// Time until `READY=1` is sent again if the manager has not taken it.
+/// Time until `READY=1` is sent again if the manager has not received it.
 const AGAIN: Duration = Duration::from_secs(1);
-/// Signals that a message must be sent again.
+/// Notifies [`attend`] that a message must be sent again.
 static UNHEARD: Notify = Notify::const_new();
 
-/// Sends the state, if there is a manager. Returns whether it was taken.
+/// Sends the state, if there is a manager. Returns whether the manager has received it.
 pub fn tell(state: &[NotifyState<'_>]) -> bool {
     let Some(to) = env::var_os("NOTIFY_SOCKET") else { return true };
     let mut text = String::new();
@@ -60,8 +60,8 @@ fn send(to: &OsStr, text: &str) -> io::Result<()> {
     socket.send_to_addr(text.as_bytes(), &address).map(drop)
 }
 
-/// Sends `READY=1`: the agent is ready, or a reload has ended. The manager waits for this, so
-/// it is sent again if it was not taken ([`attend`]).
+/// Sends `READY=1`: the agent is ready, or a reload has ended. The manager waits for this
+/// message, so it is sent again if it was not received ([`attend`]).
 pub fn ready() {
     if !tell(&[NotifyState::Ready]) {
         UNHEARD.notify_one();
@@ -76,7 +76,7 @@ pub fn reloading() {
     }
 }
 
-/// Sends what is due over time, for as long as it is polled.
+/// Sends the messages that are due over time, for as long as it is polled.
 pub async fn attend(metrics: &Metrics) {
     let again = async {
         loop {
@@ -91,8 +91,8 @@ pub async fn attend(metrics: &Metrics) {
     }
 }
 
-/// Pings as often as the manager requires (`WATCHDOG_USEC`), as long as waiting failed binds
-/// make progress. Without a watchdog it never wakes up.
+/// Sends watchdog pings as often as the manager requires (`WATCHDOG_USEC`), as long as waiting
+/// failed binds make progress. Without a watchdog it never wakes up.
 async fn ping(metrics: &Metrics) {
     let Some(limit) = sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero()) else {
         return pending().await;

@@ -13,30 +13,30 @@ use super::{
 };
 use crate::{config::Settings, metrics::Metrics, pipeline::Controls};
 
-/// How long the service manager waits before it is notified that nothing has changed. A file that
-/// is read later still takes effect.
+/// How long the service manager waits until it is notified that nothing has changed. A file
+/// that is read later than that still takes effect.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A file system may take any time, so a thread of its own reads the file. There is one such
-/// thread at a time.
+/// A reload. A file system may take any time to answer, so a separate thread reads the file.
+/// There is at most one such thread.
 pub struct Reload<'a> {
     given: &'a settings::Given,
     started: &'a Settings,
     reading: Option<Reading>,
-    /// Another reload was requested, and the file may have been read before that.
+    /// Whether another reload was requested. The file may have been read before that.
     again: bool,
 }
 
 struct Reading {
     answer: oneshot::Receiver<Read>,
-    /// How long the manager waits; `None` after it was told that nothing has changed.
+    /// Until when the manager waits; `None` after it was notified that nothing has changed.
     until: Option<Instant>,
 }
 
 /// The effective settings.
 pub type Read = Result<Settings, Failure>;
 
-/// The result of reading; `None` if it takes long.
+/// The result of reading, or `None` if it takes long.
 pub type Progress = Option<Result<Read, RecvError>>;
 
 impl<'a> Reload<'a> {
@@ -58,7 +58,7 @@ impl<'a> Reload<'a> {
         let (tell, answer) = oneshot::channel();
         let given = self.given.clone();
         let read = move || {
-            // If nobody receives it, the agent is ending.
+            // If nobody receives it, the agent is stopping.
             let _ = tell.send(given.read().map(|configured| configured.settings));
         };
         match thread::Builder::new().name("configuration".to_owned()).spawn(read) {
@@ -69,7 +69,7 @@ impl<'a> Reload<'a> {
         }
     }
 
-    /// Waits for a result; forever if no reload was started. Nothing is lost when this is
+    /// Waits for a result, or forever if no reload was started. Nothing is lost when this is
     /// dropped.
     pub async fn progress(&mut self) -> Progress {
         let Some(Reading { answer, until }) = &mut self.reading else { return pending().await };

@@ -1,4 +1,4 @@
-//! A line on stderr's terminal that is redrawn. It does not wait for a terminal that takes
+//! A line on stderr's terminal that is redrawn. It does not wait for a terminal that accepts
 //! nothing (Ctrl-S, a dead connection): what cannot be written at once is not shown.
 
 use std::{io, time::Duration};
@@ -9,9 +9,9 @@ use rustix::termios::tcgetwinsize;
 use super::{Stream, put, talked_to};
 use crate::shared::Shared;
 
-/// Redraws a second.
+/// The number of redraws per second.
 const TIMES: u8 = 20;
-/// Columns of a terminal that does not report its width.
+/// The width of a terminal that does not report its width, in columns.
 const COLUMNS: u16 = 80;
 
 /// Returns the draw target that shows a wait on stderr.
@@ -20,7 +20,7 @@ pub fn progress() -> ProgressDrawTarget {
     ProgressDrawTarget::term_like_with_hz(Box::new(Drawn::default()), TIMES)
 }
 
-/// What has been drawn and not yet written.
+/// The text that was drawn and is not written yet.
 #[derive(Debug, Default)]
 struct Drawn(Shared<Vec<String>>);
 

@@ -16,7 +16,7 @@ use crate::{
 #[derive(Debug, Serialize)]
 pub struct Line {
     port: u16,
-    /// `null` for all addresses.
+    /// `null` means all addresses.
     address: Option<IpAddr>,
     /// The name of the interface in the target.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -34,7 +34,7 @@ pub struct Line {
     #[serde(skip_serializing_if = "Option::is_none")]
     listener: Option<String>,
     time_wait: TimeWait,
-    /// Assumptions of the answer.
+    /// The assumptions of the answer.
     pub notes: Vec<String>,
 }
 

@@ -1,5 +1,5 @@
-//! Progress messages of a wait: on a terminal a line that is redrawn, elsewhere one line at
-//! the beginning and one at the end.
+//! Progress messages of a wait: on a terminal a line that is redrawn, elsewhere one line at the
+//! start and one at the end.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::{
 /// The messages on stderr.
 pub struct Progress {
     timeout: Duration,
-    /// On a terminal.
+    /// The line on a terminal.
     bar: Option<ProgressBar>,
     told: bool,
     /// Whether the warning that TIME-WAIT outlasts the timeout was printed.
@@ -23,7 +23,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Creates it; nothing is printed before the first `tell`.
+    /// Creates it. Nothing is printed before the first `tell`.
     pub fn new(timeout: Duration) -> Self {
         Self { timeout, bar: None, told: false, warned: false }
     }
@@ -68,7 +68,7 @@ impl Progress {
         }
     }
 
-    /// Clears the line, or prints the last one; `None` if the wait was interrupted.
+    /// Clears the line, or prints the last one. `state` is `None` if the wait was interrupted.
     pub fn end(self, state: Option<&State>) {
         if let Some(bar) = self.bar {
             bar.finish_and_clear();
@@ -84,8 +84,8 @@ impl Progress {
     }
 }
 
-/// `tcp *:8080: LISTEN 0.0.0.0:8080 (inode 7)`, for each port that does not meet the condition
-/// yet.
+/// Returns a text like `tcp *:8080: LISTEN 0.0.0.0:8080 (inode 7)` for each port that does not
+/// meet the condition yet.
 fn waits_for(state: &State) -> String {
     let unmet = state.ports.iter().filter(|port| !port.standing.met);
     let said =
@@ -93,7 +93,7 @@ fn waits_for(state: &State) -> String {
     printable(&said.collect::<Vec<_>>().join(", ")).into_owned()
 }
 
-/// A line that is cut to the terminal's width.
+/// Returns a line that is cut to the terminal's width.
 fn bar() -> ProgressBar {
     let bar = ProgressBar::with_draw_target(None, place());
     if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg}") {

@@ -1,5 +1,4 @@
-//! A TCP socket that is bound and neither listens nor is connected. Most tools
-//! show no trace of it.
+//! A TCP socket that is bound, but neither listening nor connected. Most tools do not show it.
 
 use crate::diagnose::{
     Cause,

@@ -1,5 +1,5 @@
-//! The port is the source of a client's connection: the kernel gave it away, because it is in the
-//! ephemeral range, or the client chose it itself.
+//! The port is the source port of a client's connection. Either the kernel assigned it, because
+//! it is in the ephemeral range, or the client chose it itself.
 
 use crate::{
     diagnose::{
@@ -21,8 +21,8 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     Some(finding(case, culprit, &doing, "its connection uses the port until it is closed"))
 }
 
-/// A connected UDP socket on a port of the ephemeral range: a client, whose port the kernel
-/// chose.
+/// Returns the finding for a connected UDP socket on a port of the ephemeral range: a client
+/// whose port the kernel chose.
 pub fn of_udp<'a>(case: &Case<'a>, culprit: &Culprit<'a>) -> Option<Finding<'a>> {
     let remote = culprit.socket.remote?;
     let ephemeral = case.evidence.ephemeral.as_ref()?;
@@ -75,7 +75,7 @@ fn finding<'a>(case: &Case<'a>, culprit: &Culprit<'a>, doing: &str, why: &str) -
     finding
 }
 
-/// How to keep a program from choosing the port that chooses its ports itself.
+/// Returns how to keep a program that chooses its own source ports from choosing this one.
 pub fn by_itself(port: u16) -> String {
     const RESERVED: u16 = 1024;
     if port < RESERVED {
@@ -90,9 +90,9 @@ pub fn by_itself(port: u16) -> String {
         .to_owned()
 }
 
-/// Whether this end began the connection; `None` if that cannot be told. What
-/// the hooks saw comes first. A peer on a port that the kernel does not give away is a server,
-/// and so is this end where only its own port is such.
+/// Returns whether this end opened the connection, or `None` if that is unknown. What the hooks
+/// saw comes first. A peer on a port outside the ephemeral range is a server. If only the own
+/// port is outside it, this end is the server.
 pub fn is_outgoing(case: &Case, socket: &Socket) -> Option<bool> {
     if let Some(origin) = socket.origin {
         return Some(origin == Origin::Outgoing);
@@ -105,12 +105,12 @@ pub fn is_outgoing(case: &Case, socket: &Socket) -> Option<bool> {
     match (given(socket.local.port()), given(socket.remote?.port())) {
         (false, true) => Some(false),
         (true, false) => Some(true),
-        // Both ends chose their ports, or neither did.
+        // Both ports are in the ephemeral range, or neither is.
         (true, true) | (false, false) => None,
     }
 }
 
-/// Keeps the kernel from giving the port away again.
+/// Returns the actions that keep the kernel from assigning the port again.
 pub fn keep_out(case: &Case) -> Vec<Move> {
     let port = case.evidence.failure.port;
     let Some(ephemeral) = case.evidence.ephemeral.as_ref().filter(|known| known.contains(port))

@@ -1,5 +1,5 @@
-//! Connections that are on their way out and belong to no process any more: the
-//! kernel sends what is left and waits for the other side.
+//! Connections that are closing and belong to no process any more: the kernel sends the
+//! remaining data and waits for the other side.
 
 use crate::{
     diagnose::{

@@ -1,5 +1,5 @@
-//! The listener is closed, and a process goes on with connections that it
-//! accepted: they have the listener's address and port.
+//! The listener is closed, and a process still has connections open that the listener accepted.
+//! They have the listener's address and port.
 
 use crate::diagnose::{
     Cause, Confidence, HolderClass,
@@ -10,7 +10,7 @@ use crate::diagnose::{
 
 pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     let culprit = case.first_connection()?;
-    // Without a process it is one that the kernel alone brings to its end.
+    // Without a process, it is a connection that the kernel alone closes.
     culprit.socket.inode?;
     let known = client_port::is_outgoing(case, culprit.socket).is_some();
     let doing = match (known, culprit.socket.remote) {

@@ -1,5 +1,5 @@
-//! SO_BINDTODEVICE on one side: sockets are kept apart by their devices only
-//! where both have one.
+//! SO_BINDTODEVICE on one side only: different devices keep sockets apart only where both
+//! sockets are bound to a device.
 
 use std::net::IpAddr;
 
@@ -16,17 +16,17 @@ use crate::{
 
 pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     let culprit = case.first_in(State::Listen)?;
-    // Where one address covers the other, that is what they can do something about.
+    // Where one address covers the other, the addresses are what the user can change.
     if culprit.overlap != Overlap::Same {
         return None;
     }
-    // A link-local address brings a device of its own (its scope id).
+    // A link-local address implies a device (its scope id).
     let link_local =
         |address: IpAddr| matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
     if link_local(case.evidence.failure.address) || link_local(culprit.socket.local.ip()) {
         return None;
     }
-    // None is not "no device" where the device could not be read.
+    // `None` does not mean "no device" where the device could not be read.
     if case.evidence.gaps.iter().any(|gap| gap.what == Fact::Device) {
         return None;
     }

@@ -1,5 +1,5 @@
-//! A listener of the other family: an IPv6 wildcard without IPV6_V6ONLY has the
-//! port of every IPv4 address too.
+//! A listener of the other address family: an IPv6 wildcard socket without IPV6_V6ONLY also
+//! covers the port on every IPv4 address.
 
 use crate::{
     conflict::Overlap,
@@ -24,8 +24,9 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     Some(finding)
 }
 
-/// Where the option stands among the other moves: one program that binds both families only has
-/// to set it. Two services of one port are first of all two services.
+/// Returns the position of the option among the suggested actions. One program that binds both
+/// families only has to set it. With two services on one port, the first question is which
+/// service should have it.
 pub fn place(finding: &Finding) -> usize {
     match finding.class {
         Some(HolderClass::Itself) => 0,

@@ -1,5 +1,5 @@
-//! Who had the port has closed it since. The agent's owner record says who that
-//! was.
+//! The socket that blocked the bind has been closed since. The agent's owner record names the
+//! process that had it open.
 
 use std::net::SocketAddr;
 
@@ -9,9 +9,9 @@ use crate::{
     evidence::{LastHolder, Process, Protocol, Socket, State},
 };
 
-/// A listener that was there when the bind failed and closed right after.
-/// What is left of it on the port, its connections and their TIME-WAIT, may be
-/// there and yet not refuse.
+/// Returns the finding for a listener that was there when the bind failed and closed right
+/// after. Its connections and their TIME-WAIT entries may still be on the port without blocking
+/// the bind.
 pub fn meanwhile<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     if let Some(ended) = ended(case) {
         return Some(ended);
@@ -23,9 +23,9 @@ pub fn meanwhile<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     Some(finding(case, Some(last)))
 }
 
-/// Nothing on the port any more that could have blocked the bind.
+/// Returns the finding where no socket is left on the port that could have blocked the bind.
 pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
-    // Only what was looked at can be known to be empty.
+    // Only a listing that was read can show that the port is free.
     let unseen = case.evidence.gaps.iter().any(|gap| gap.what.is_of_the_sockets());
     let remains = case.evidence.sockets.iter().any(|socket| {
         let is_own = socket.cookie.is_some() && socket.cookie == case.evidence.failure.cookie;
@@ -37,7 +37,8 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     Some(finding(case, candidates(case).next()))
 }
 
-/// The blocking socket is known, and every process that had it open has exited.
+/// Returns the finding where the blocking socket is known, and every process that had it open
+/// has exited.
 fn ended<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     let culprit = case.first()?;
     let holders = &culprit.socket.holders;
@@ -50,9 +51,9 @@ fn ended<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     Some(finding)
 }
 
-/// Those on record whose socket may have blocked it: they had bound the port before, had not
-/// closed it yet, on an address that conflicts, and their socket is not among
-/// those that are there.
+/// Returns the holders in the owner record whose socket may have blocked the bind: they bound
+/// the port before the failure, had not closed it yet, on an address that conflicts, and the
+/// listing does not contain their socket.
 fn candidates<'a>(case: &Case<'a>) -> impl Iterator<Item = &'a LastHolder> {
     let evidence = case.evidence;
     [&evidence.last_holder, &evidence.previous_holder].into_iter().flatten().filter(move |last| {
@@ -84,7 +85,7 @@ fn finding<'a>(case: &Case<'a>, last: Option<&'a LastHolder>) -> Finding<'a> {
             let what = format!("had the port open and closed it {ms} ms later");
             named(case, Some(&last.process), what)
         }
-        // The end of a socket that only binds, and of UDP's, is not seen.
+        // The agent does not see when a socket that is only bound, or a UDP socket, is closed.
         None => Finding {
             confidence: Confidence::Undetermined,
             ..named(
@@ -113,7 +114,7 @@ fn named<'a>(case: &Case<'a>, process: Option<&'a Process>, what: String) -> Fin
         class,
         holder: process,
         moves: match class {
-            // It would fail again.
+            // A retry would fail too.
             Some(class @ HolderClass::Itself) => moves::against(case, class, process),
             _ => vec![
                 moves::advice("try again: nothing has the port open any more"),

@@ -1,5 +1,5 @@
-//! bind() succeeded and listen() failed: with SO_REUSEADDR on both,
-//! several may bind one address, and one of them may listen.
+//! bind() succeeded and listen() failed: with SO_REUSEADDR on both sockets, several can bind
+//! one address, but only one of them can listen.
 
 use crate::diagnose::{
     Cause, HolderClass,

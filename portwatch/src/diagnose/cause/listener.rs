@@ -1,4 +1,4 @@
-//! A listening socket on the very address: the article's first shape.
+//! A listening socket on exactly that address and port.
 
 use crate::{
     diagnose::{
@@ -15,7 +15,7 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     Some(finding(case, culprit, Cause::Listener))
 }
 
-/// What all causes have in common that a listener is behind.
+/// Builds the finding that all causes with a listener share.
 pub fn finding<'a>(case: &Case<'a>, culprit: &Culprit<'a>, cause: Cause) -> Finding<'a> {
     let doing = format!("is listening on {}", culprit.socket.local);
     let mut finding = held(case, culprit, cause, &doing);

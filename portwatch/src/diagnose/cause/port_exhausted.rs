@@ -1,4 +1,4 @@
-//! Any port was wanted, and none was free.
+//! The program asked for any port, and no port was free.
 
 use crate::{
     diagnose::{
@@ -30,7 +30,7 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
             "set IP_BIND_ADDRESS_NO_PORT in programs that bind before they connect: then connections \
              to different destinations share a port"
         }
-        // Only TCP's connect() takes a port that another socket has.
+        // Only TCP's connect() can use a port that another socket already uses.
         _ => "use fewer sockets at a time: each of them needs a port of its own, wherever it sends to",
     }));
     moves.extend(range.and_then(|range| widen(case, range)));
@@ -70,8 +70,8 @@ fn used_up(range: &Ephemeral, usage: &Usage) -> String {
     )
 }
 
-/// The widest range that leaves the ports of well-known services alone; `None`
-/// if it is that wide already.
+/// Suggests the widest range that leaves out the ports of well-known services. Returns `None`
+/// if the range is that wide already.
 fn widen(case: &Case, range: &Ephemeral) -> Option<Move> {
     const LOWEST: u16 = 10_240;
     const HIGHEST: u16 = u16::MAX;

@@ -1,5 +1,5 @@
-//! SO_REUSEPORT, which lets several listen on one port: all of them must have
-//! set it, and be one user's.
+//! SO_REUSEPORT, which lets several sockets listen on one port: all of them must set it and
+//! belong to the same user.
 
 use crate::{
     conflict::Clause,
@@ -12,14 +12,14 @@ use crate::{
     evidence::State,
 };
 
-/// Both have it, for different users.
+/// Returns the finding where both sockets set it and belong to different users.
 pub fn uid<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     let culprit = case.first_in(State::Listen)?;
     if culprit.clause != Clause::ReusePortOfOtherUser {
         return None;
     }
     let mut finding = listener::finding(case, culprit, Cause::ReuseportUid);
-    // systemd has bound it for a unit whose service is to use that descriptor.
+    // systemd bound it for a unit, and the unit's service should use that descriptor.
     if finding.class == Some(HolderClass::SocketUnit) {
         let unit = finding.holder.and_then(|holder| holder.unit.as_deref()).unwrap_or("the unit");
         finding.moves.insert(
@@ -47,7 +47,7 @@ pub fn uid<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     Some(finding)
 }
 
-/// One has it and the other has not.
+/// Returns the finding where only one of the two sockets sets it.
 pub fn missing<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     let culprit = case.first_in(State::Listen)?;
     let lacks = match culprit.clause {

@@ -1,5 +1,5 @@
-//! A client that has connected to itself: the kernel gave it the port that it
-//! was calling, as the source of the call (TCP's simultaneous open, RFC 9293).
+//! A client that is connected to itself: the kernel chose the port that the client connects to
+//! as its source port (TCP's simultaneous open, RFC 9293).
 
 use crate::diagnose::{
     Cause,

@@ -1,5 +1,5 @@
-//! Nothing but TIME-WAIT: no process to stop. Whose option is missing decides
-//! what to mend.
+//! Only sockets in TIME-WAIT, so there is no process to stop. What to change depends on which
+//! socket does not set SO_REUSEADDR.
 
 use crate::{
     diagnose::{
@@ -21,7 +21,7 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     let left = seconds.map(|seconds| format!(" ({at_least}{seconds} s left)")).unwrap_or_default();
     let are = if rows.count == 1 { "connection is" } else { "connections are" };
     let what = format!("{at_least}{} earlier {are} in TIME-WAIT{left}", rows.count);
-    // Whatever else the two have set, this option decides about TIME-WAIT.
+    // For TIME-WAIT only this option matters, whatever else the two sockets set.
     let (cause, because, moves, note) = match case.evidence.failure.reuseaddr? {
         true => (
             Cause::TimeWaitOldLackedReuseaddr,

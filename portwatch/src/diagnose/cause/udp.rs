@@ -1,6 +1,5 @@
-//! A UDP socket on the address and port. UDP has no states that matter here: any
-//! socket blocks another, unless both have SO_REUSEADDR or share by
-//! SO_REUSEPORT.
+//! A UDP socket on the address and port. UDP has no states that matter here: any socket blocks
+//! another, unless both set SO_REUSEADDR or share the port through SO_REUSEPORT.
 
 use crate::{
     conflict::Overlap,
@@ -13,7 +12,7 @@ use crate::{
     evidence::Protocol,
 };
 
-/// Multicast DNS, which many programs of one machine listen to.
+/// Multicast DNS: several programs of one machine listen on it.
 const MDNS: u16 = 5353;
 
 pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {

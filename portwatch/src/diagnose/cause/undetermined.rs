@@ -1,4 +1,4 @@
-//! Nothing that was seen explains the failed bind, or not by any rule here.
+//! Nothing that was seen explains the failed bind, or no rule here explains it.
 
 use crate::diagnose::{
     Cause, Confidence, HolderClass,
@@ -32,7 +32,7 @@ pub fn finding<'a>(case: &Case<'a>) -> Finding<'a> {
     finding
 }
 
-/// What could not be had, as notes.
+/// Returns the missing evidence as notes.
 pub fn missing(case: &Case) -> Vec<String> {
     case.evidence.gaps.iter().map(|gap| format!("not known: {}: {}", gap.what, gap.why)).collect()
 }

@@ -1,5 +1,5 @@
-//! The sockets there may not be looked at: not "nothing is there", and nobody is
-//! accused.
+//! The agent is not permitted to list the sockets there. This is not "nothing is there", and no
+//! process is named as the holder.
 
 use crate::diagnose::{
     Cause, Confidence, HolderClass,

@@ -1,4 +1,4 @@
-//! A listener, where one side wants every address and the other a specific one:
+//! A listener, where one side binds the wildcard address and the other a specific one:
 //! 127.0.0.53:53 and 0.0.0.0:53.
 
 use crate::{
@@ -20,8 +20,7 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     let (advice, note) = addresses::narrower(case, culprit)?;
     let mut finding = listener::finding(case, culprit, Cause::Wildcard);
     finding.notes.insert(0, note);
-    // Two services can live side by side; what should not be there is stopped
-    // first.
+    // Two services can run side by side. A process that should not be there is stopped first.
     let first = !case.evidence.is_untried()
         && matches!(
             finding.class,

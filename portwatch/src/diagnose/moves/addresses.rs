@@ -1,4 +1,4 @@
-//! What helps where two sockets conflict by the addresses they cover: to let each cover less.
+//! What helps where two sockets conflict by the addresses they cover: each has to cover fewer.
 
 use crate::{
     conflict::Overlap,
@@ -10,7 +10,8 @@ use crate::{
     evidence::{Family, Process},
 };
 
-/// What to change, with a note that says why; `None` where both want the same address.
+/// Returns what to change, with a note that says why, or `None` where both bind the same
+/// address.
 pub fn narrower(case: &Case, culprit: &Culprit) -> Option<(Move, String)> {
     let wanted = case.evidence.failure.address;
     let local = culprit.socket.local;
@@ -47,7 +48,7 @@ pub fn narrower(case: &Case, culprit: &Culprit) -> Option<(Move, String)> {
     })
 }
 
-/// What else helps against a program of the distribution's that listens on the loopback
+/// Returns what else helps against a program of the distribution that listens on the loopback
 /// addresses for the whole machine.
 pub fn of_the_resolver(holder: Option<&Process>) -> Option<Move> {
     let unit = holder?.unit.as_deref()?;

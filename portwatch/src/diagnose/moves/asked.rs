@@ -1,4 +1,4 @@
-//! What to do where the failing program's own command line says why it wants the port.
+//! What to do where the command line of the failing program says why it wants the port.
 
 use crate::{
     diagnose::{
@@ -11,8 +11,8 @@ use crate::{
     evidence::Process,
 };
 
-/// What to change about the failing program, where that is all there is to be done: the running
-/// one is to stay.
+/// Returns what to change about the failing program, where that is the only thing to do: the
+/// running program should stay.
 pub fn only(case: &Case, class: HolderClass, holder: Option<&Process>) -> Option<Vec<Move>> {
     let port = case.evidence.failure.port;
     Some(match asked::of(case, class, holder)? {
@@ -56,7 +56,8 @@ pub fn only(case: &Case, class: HolderClass, holder: Option<&Process>) -> Option
     })
 }
 
-/// What comes before all else where the failing program may take another port by itself.
+/// Returns the action that comes first where the failing program can choose another port by
+/// itself.
 pub fn takes_another(case: &Case) -> Option<Move> {
     let range = asked::range(case.process(), case.evidence.failure.port)
         .filter(|_| !case.evidence.is_untried())?;

@@ -1,5 +1,5 @@
-//! Ending processes that nobody manages: by a signal that they react to, all that keep the
-//! socket open at once, and nothing else.
+//! Ends processes that no manager is responsible for: with a signal that they react to, and all
+//! processes that still have the socket open at once, but no others.
 
 use crate::{
     diagnose::{
@@ -12,13 +12,14 @@ use crate::{
     evidence::{Process, ProcessState, Sigterm},
 };
 
-/// Processes that one command ends.
+/// The most processes that one command ends.
 const MOST: usize = 32;
 
-/// Ends `holder`, and with it the others that keep the socket open and that nobody manages,
-/// because of `why`.
+/// Ends `holder` because of `why`, and with it the other processes that still have the socket
+/// open and that no manager is responsible for.
 pub fn end(case: &Case, holder: &Process, why: &str) -> Move {
-    // The first process is nobody's to end, and 0 would be the whole group of whoever pastes it.
+    // Nobody may end the first process. Pid 0 would mean the whole process group of the user
+    // who pastes the command.
     if holder.pid <= 1 {
         return look(case);
     }
@@ -31,7 +32,7 @@ pub fn end(case: &Case, holder: &Process, why: &str) -> Move {
     let ignores = |process: &Process| process.sigterm == Some(Sigterm::Ignored);
     let blocks = |process: &Process| process.sigterm == Some(Sigterm::Blocked);
     let is = |state| move |process: &Process| process.state == Some(state);
-    // Each gets the signal that it reacts to.
+    // Each process gets the signal that it reacts to.
     let (ignoring, blocking) = (pids(&ignores), pids(&blocks));
     let stopped = pids(&|process| is(ProcessState::Stopped)(process) && !ignores(process));
     let steps = [
@@ -70,9 +71,10 @@ pub fn end(case: &Case, holder: &Process, why: &str) -> Move {
     )
 }
 
-/// The processes to end so that the socket is closed: of those that have it open and that
-/// nobody manages, the ones whose parent is not among them. A server's master ends its workers
-/// when it handles the signal; other workers are ended one by one.
+/// Returns the processes to end so that the socket is closed: of the processes that have it
+/// open and that no manager is responsible for, those whose parent is not among them. The main
+/// process of a server ends its workers when it handles the signal. Other workers are ended one
+/// by one.
 fn together<'a>(case: &Case<'a>, holder: &'a Process) -> Vec<&'a Process> {
     let Some(culprit) = case.first() else { return vec![holder] };
     let holders = &culprit.socket.holders;
@@ -87,7 +89,8 @@ fn together<'a>(case: &Case<'a>, holder: &'a Process) -> Vec<&'a Process> {
     let unmanaged = |other: &Process| {
         matches!(responsibility::of(case.evidence, other), Responsible::Nobody(_))
     };
-    // Without a handler a parent ends and says nothing to its children, which keep the socket.
+    // A parent without a handler exits without a message to its children, which still have the
+    // socket open.
     let ends_them =
         |parent: &Process| !matches!(parent.sigterm, Some(Sigterm::Default | Sigterm::Ignored));
     let is_below = |one: &Process| {

@@ -1,4 +1,4 @@
-//! What shows who has made the kernel take a port.
+//! How to find out what made the kernel bind a port.
 
 use crate::{
     diagnose::{
@@ -9,7 +9,7 @@ use crate::{
     evidence::Protocol,
 };
 
-/// What shows who has made the kernel take a port, by what usually does.
+/// Returns the commands that show what made the kernel bind a port, by what usually does.
 pub fn own(case: &Case) -> Vec<Move> {
     let port = case.evidence.failure.port;
     let Some(enter) = enter(case) else { return vec![look(case)] };

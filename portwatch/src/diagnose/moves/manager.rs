@@ -1,6 +1,7 @@
-//! Ending a process through whoever is responsible for it. A supervisor disbelieves in
-//! spontaneous death: what it keeps running is stopped by telling it so. What nobody answers for
-//! is ended itself, and never the unit that it only happens to be in.
+//! Ends a process through the manager that is responsible for it. A supervisor restarts what it
+//! did not stop itself, so what it keeps running is stopped through the supervisor. A process
+//! that no manager is responsible for is ended directly, never the unit that it happens to be
+//! in.
 
 use crate::{
     diagnose::{
@@ -14,7 +15,8 @@ use crate::{
     units::Machine,
 };
 
-/// Ends a process, because of `why`: the command to begin with, and what else it takes.
+/// Returns the actions that end a process, because of `why`: the first command, and what else
+/// is needed.
 pub fn stop(case: &Case, holder: &Process, why: &str) -> Vec<Move> {
     match responsibility::of(case.evidence, holder) {
         Responsible::Engine => match workloads::around(holder, why) {
@@ -60,7 +62,7 @@ fn status(holder: &Process, why: &str) -> Move {
     )
 }
 
-/// Why it is the process that is ended.
+/// Returns the reason why the process itself is ended.
 fn told(place: Place) -> String {
     match place {
         Place::Launched { by, unit } => {
@@ -83,8 +85,8 @@ fn in_brackets(name: &str) -> String {
     format!(" ({name})")
 }
 
-/// A job of a program that is made for keeping others running, stopped by its own command, and
-/// then what the job has started and left running.
+/// Stops a job of a supervisor by the supervisor's own command, and then what the job has
+/// started and left running.
 fn job(case: &Case, holder: &Process, by: &Supervisor, child: bool, why: &str) -> Vec<Move> {
     let (Some(spec), Some(name)) = (by.kind.spec(), by.name.as_deref()) else {
         return vec![status(holder, why)];
@@ -99,7 +101,8 @@ fn job(case: &Case, holder: &Process, by: &Supervisor, child: bool, why: &str) -
     };
     let (program, verb) = spec.stop;
     let stop = format!("{home}{program}{config} {verb} {}", quote(name));
-    // A user's own is told as that user: root's has other jobs, maybe of the same name.
+    // The supervisor of a user is called as that user: root's has other jobs, maybe with the
+    // same name.
     let by_user = spec.per_user || by.uid.is_some();
     let stop = if by_user { as_user(holder, &stop) } else { stop };
     let why_job = format!("{why}; {} manages it and would restart it after a kill", by.kind);
@@ -118,7 +121,7 @@ fn job(case: &Case, holder: &Process, by: &Supervisor, child: bool, why: &str) -
     moves
 }
 
-/// A command as the process's user, where that is not root.
+/// Returns a command that runs as the process's user, where that is not root.
 pub fn as_user(holder: &Process, what: &str) -> String {
     match holder.user.as_deref().filter(|_| holder.uid != Some(0)) {
         Some(user) => format!("runuser -u {} -- {what}", quote(user)),
@@ -126,8 +129,8 @@ pub fn as_user(holder: &Process, what: &str) -> String {
     }
 }
 
-/// A virtual machine, or a container with a system of its own: its manager stops all of it, so
-/// it is only shown to begin with.
+/// Shows a virtual machine, or a container with a system of its own. Its manager would stop all
+/// of it, so the first command only shows it.
 fn by_machine(machine: &Machine, why: &str) -> Move {
     let (show, stop, what) = match machine {
         Machine::Libvirt(name) => {
@@ -152,7 +155,7 @@ fn by_machine(machine: &Machine, why: &str) -> Move {
     )
 }
 
-/// The unit is stopped where that ends no more than what holds the port; else the process.
+/// Stops the unit where that ends no more than what has the port open, otherwise the process.
 fn by_unit(case: &Case, holder: &Process, unit: &str, why: &str) -> Move {
     let failing = case.process();
     let shared = failing.unit.as_deref() == Some(unit) && failing.unit_owner == holder.unit_owner;
@@ -203,17 +206,17 @@ fn by_unit(case: &Case, holder: &Process, unit: &str, why: &str) -> Move {
     )
 }
 
-/// A unit's name as an argument: one that could be taken for an option stands
-/// behind `--`.
+/// Returns a unit's name as an argument. A name that could be read as an option comes after
+/// `--`.
 fn name(unit: &str) -> String {
     if unit.starts_with('-') { format!("-- {}", quote(unit)) } else { quote(unit) }
 }
 
-/// The command that speaks to the manager of the process's unit.
+/// Returns the command that addresses the manager of the process's unit.
 pub fn systemctl(process: &Process) -> String {
     match (process.unit_owner, &process.user) {
         (None, _) => "systemctl".to_owned(),
-        // A root process in a user's unit belongs to that user's manager.
+        // A process of root in a user's unit belongs to that user's manager.
         (Some(uid), Some(user)) if process.uid == Some(uid) => {
             format!("systemctl --user --machine={}@", quote(user))
         }

@@ -1,5 +1,5 @@
-//! Holders that have a port open for somebody else, or because of somebody else: the one behind
-//! is to be dealt with.
+//! Holders that have a port open on behalf of another process, or because of one: the actions
+//! are about that other process.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +19,7 @@ use crate::{
     supervisors,
 };
 
-/// The process that sent the socket is to be dealt with: the holder did not ask for it.
+/// Returns the actions against the process that sent the socket: the holder did not ask for it.
 pub fn received(case: &Case, holder: &Process) -> Vec<Move> {
     let binder = case.first().and_then(|culprit| culprit.socket.binder.as_ref());
     let sender = binder.map(|binder| {
@@ -52,7 +52,8 @@ pub fn received(case: &Case, holder: &Process) -> Vec<Move> {
     moves
 }
 
-/// A daemon that listens for its programs: one of those is stopped, never the daemon of all.
+/// Returns the actions where a daemon listens for its programs: one program is stopped, never
+/// the daemon that serves all of them.
 pub fn app_daemon(case: &Case, holder: &Process) -> Vec<Move> {
     let Some(Role::AppDaemon(daemon)) = roles::of(holder, case.process()) else {
         return vec![look(case)];
@@ -62,7 +63,7 @@ pub fn app_daemon(case: &Case, holder: &Process) -> Vec<Move> {
     let config = configuration(holder, daemon.config).unwrap_or_default();
     let (program, rest) = daemon.list;
     let list = format!("{home}{program}{config} {rest}");
-    // A user's own is asked as that user: root's has other programs.
+    // The daemon of a user is asked as that user: root's daemon has other programs.
     let of_user = daemon.per_user || !daemon.config.is_empty();
     let list = if of_user { as_user(holder, &list) } else { list };
     vec![command(
@@ -78,7 +79,8 @@ pub fn app_daemon(case: &Case, holder: &Process) -> Vec<Move> {
     )]
 }
 
-/// ` -c FILE`, where the daemon was started with that; `None` if its directory is not known.
+/// Returns ` -c FILE`, where the daemon was started with that option, or `None` if its
+/// directory is unknown.
 fn configuration(holder: &Process, options: &[&str]) -> Option<String> {
     let told = supervisors::configuration(&holder.cmdline, options)?;
     let path = match told.starts_with('/') {
@@ -91,8 +93,8 @@ fn configuration(holder: &Process, options: &[&str]) -> Option<String> {
     Some(format!(" {} {}", options.first()?, quote(&path)))
 }
 
-/// The unit for which systemd listens; its service would only be started again by
-/// the next connection. A service that runs already has the socket open as well.
+/// Stops the unit for which systemd listens: the next connection would only restart its
+/// service. A service that runs already has the socket open as well.
 pub fn socket_unit(case: &Case, holder: &Process, port: u16) -> Move {
     let systemctl = systemctl(holder);
     let others = case.first().into_iter().flat_map(|culprit| &culprit.socket.holders);
@@ -133,8 +135,8 @@ fn is_socket(unit: &&str) -> bool {
     unit.ends_with(".socket")
 }
 
-/// The unit for which systemd's child bound the blocking socket, by its own control group: where
-/// systemd itself did not answer.
+/// Returns the unit for which systemd's child bound the blocking socket. It comes from the
+/// child's control group, where systemd itself did not answer.
 fn bound_for<'a>(case: &Case<'a>) -> Option<&'a str> {
     let last = case.evidence.last_holder.as_ref()?;
     let binder = &last.process;

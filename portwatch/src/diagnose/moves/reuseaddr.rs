@@ -1,11 +1,11 @@
-//! SO_REUSEADDR, in the failing program's own language.
+//! How to set SO_REUSEADDR in the language of the failing program.
 
 use crate::{
     diagnose::{Move, case::Case, moves::advice},
     evidence::Runtime,
 };
 
-/// Set the option in the failing program.
+/// Returns the advice to set the option in the failing program.
 pub fn set_reuseaddr(case: &Case) -> Move {
     let how = match case.process().runtime {
         Some(Runtime::Python) => {

@@ -1,13 +1,13 @@
-//! Names and paths of a program's releases: what stays, and what is a version.
+//! Names and paths of a program's releases: which parts stay the same, and which are a version.
 
 use std::net::Ipv4Addr;
 
-/// What a directory is called that stands for one release or another.
+/// Names of directories that stand for different releases at different times.
 const RELEASES: [&[u8]; 4] = [b"current", b"latest", b"previous", b"stable"];
-/// The fewest digits of a date, as in `20240601`. A port and a user's number have fewer.
+/// The fewest digits of a date, as in `20240601`. Ports and user ids have fewer.
 const DATE: usize = 8;
 
-/// Whether the numbers of `a` come after those of `b`, compared in turn.
+/// Returns whether the numbers in `a` come after those in `b`, compared one by one.
 pub fn is_newer(a: &str, b: &str) -> bool {
     let numbers = |text: &str| -> Vec<u64> {
         let parts = text.split(|char: char| !char.is_ascii_digit());
@@ -16,8 +16,9 @@ pub fn is_newer(a: &str, b: &str) -> bool {
     numbers(a) > numbers(b)
 }
 
-/// Numbers with a dot between them, or behind a `v`, or the date of a release's directory: not
-/// any number, which may be a port, and no address.
+/// Returns whether the text contains a version: numbers with a dot between them, a number after
+/// a `v`, or a date as the name of a release's directory. Any other number may be a port, and
+/// an address is not a version.
 pub fn has_version(text: &str) -> bool {
     let numbers = |char: char| !char.is_ascii_digit() && char != '.';
     if text.split(numbers).any(|part| part.parse::<Ipv4Addr>().is_ok()) {
@@ -32,18 +33,18 @@ pub fn has_version(text: &str) -> bool {
         })
 }
 
-/// A path's last part.
+/// Returns the last part of a path.
 pub fn base(path: &str) -> &str {
     let slash = path.bytes().rposition(|byte| byte == b'/');
     slash.and_then(|slash| path.get(slash + 1..)).unwrap_or(path)
 }
 
-/// Whether two texts are the same but for the numbers in them.
+/// Returns whether two texts are the same except for the numbers in them.
 pub fn is_same(a: &str, b: &str) -> bool {
     a == b || without_versions(a).eq(without_versions(b))
 }
 
-/// Every run of digits and dots that starts with a digit becomes one `#`.
+/// Replaces every run of digits and dots that starts with a digit by one `#`.
 pub fn without_versions(text: &str) -> impl Iterator<Item = u8> {
     let mut in_version = false;
     text.bytes().filter_map(move |byte| {
@@ -56,8 +57,9 @@ pub fn without_versions(text: &str) -> impl Iterator<Item = u8> {
     })
 }
 
-/// The parts of a path, in which a release has no name of its own: `/srv/app/current` is
-/// `/srv/app/releases/20240601` and `/srv/app/3f9ac21`. A user's directory is no release.
+/// Returns the parts of a path, without the names of releases: `/srv/app/current` equals
+/// `/srv/app/releases/20240601` and `/srv/app/3f9ac21`. A user's home directory is not a
+/// release.
 pub fn landmarks(path: &str) -> Vec<Vec<u8>> {
     let mut parts: Vec<Vec<u8>> = Vec::new();
     for part in path.split('/').filter(|part| !matches!(*part, "" | ".")) {
@@ -75,7 +77,7 @@ pub fn landmarks(path: &str) -> Vec<Vec<u8>> {
     parts
 }
 
-/// Whether a directory is called by the release in it: a version, a date, a commit.
+/// Returns whether a directory is named after the release in it: a version, a date, a commit.
 fn is_release(part: &[u8]) -> bool {
     let version = part.strip_prefix(b"v").unwrap_or(part);
     let digits = version.iter().filter(|byte| byte.is_ascii_digit()).count();
@@ -86,9 +88,9 @@ fn is_release(part: &[u8]) -> bool {
             && (is_commit || all(version, |it| it.is_ascii_digit() || b".-_".contains(it))))
 }
 
-/// A name in which each version is a `#`: numbers with a dot between them, a date, `v2`, and a
-/// number between a dash and a file's ending. `web1` and `web2` are two names, and so are
-/// `web-8080` and `web-8081`.
+/// Returns a name with each version replaced by `#`: numbers with a dot between them, a date,
+/// `v2`, and a number between a dash and the file's extension. `web1` and `web2` are two names,
+/// and so are `web-8080` and `web-8081`.
 pub fn name_of_any_release(name: &str) -> Vec<u8> {
     let bytes = name.as_bytes();
     let mut text = Vec::with_capacity(bytes.len());
@@ -114,7 +116,7 @@ pub fn name_of_any_release(name: &str) -> Vec<u8> {
     text
 }
 
-/// The length of the numbers at the beginning, with a dot between each two of them.
+/// Returns the length of the numbers at the beginning, separated by single dots.
 fn run_of_numbers(bytes: &[u8]) -> usize {
     let is_digit = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_digit);
     let mut end = 0;

@@ -18,7 +18,7 @@ use crate::enrich::{containers::published::Listed, host::Host, run::Service};
 
 mod answer;
 
-/// Bytes that are read of a list, with its head. A container's entry is 1 to 3 KB.
+/// Limit in bytes for a list, with its header. A container's entry is 1 to 3 KB.
 const MOST_OF_ALL: u64 = 4 << 20;
 /// The same for a request for one container, whose labels may be long.
 const MOST_OF_ONE: u64 = 64 << 10;
@@ -77,8 +77,8 @@ async fn get(
     let (read, write) = UnixStream::from_std(socket)?.into_split();
     let stream = tokio::io::join(read.take(most), write);
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    // It ends with the answer or, if the caller has stopped waiting, with the sender: at the
-    // latest when the runtime is next used.
+    // The task ends with the answer or, if the caller has stopped waiting, with the sender, at
+    // the latest when the runtime is next used.
     tokio::spawn(connection);
     let mut request = Request::new(String::new());
     *request.uri_mut() = path.parse().map_err(io::Error::other)?;

@@ -1,4 +1,4 @@
-//! Names for network namespaces that have no name of their own.
+//! Names network namespaces that have no name.
 
 use crate::{
     enrich::{cgroups, host::Host, processes},
@@ -6,14 +6,14 @@ use crate::{
     kernel::nsfs,
 };
 
-/// Ancestors that are followed.
+/// The most ancestors that are followed.
 const MOST_PARENTS: usize = 32;
-/// Processes that are checked.
+/// The most processes that are checked.
 const MOST_LOOKED_AT: usize = 8;
 
-/// Names a nameless namespace after the pod, or else the container, of the failing process, if
-/// that process or a holder in the same container lives in it. The socket alone is no proof: a
-/// process may have created it elsewhere.
+/// Names a nameless namespace after the pod, or otherwise the container, of the failing
+/// process, if that process or a holder in the same container runs in it. The socket alone is
+/// no proof: a process may have created it elsewhere.
 pub fn name_netns(host: &Host, evidence: &mut Evidence) {
     let Evidence { netns, process, sockets, .. } = evidence;
     let Some(workload) = process.workload.as_ref() else { return };
@@ -43,7 +43,8 @@ fn is_seen_there<'a>(
         .any(|one| one.netns.is_none() && lives_with_container(host, one, inside))
 }
 
-/// Returns whether a container or pod is that of `process`: one pod has one namespace.
+/// Returns whether a container or pod is that of `process`. All containers of a pod share one
+/// network namespace.
 fn is_with(process: &Process, container: Option<&String>, pod: Option<&String>) -> bool {
     match &process.pod {
         Some(own) => pod == Some(own),
@@ -51,8 +52,8 @@ fn is_with(process: &Process, container: Option<&String>, pod: Option<&String>) 
     }
 }
 
-/// Returns whether a process lives in the namespace `inside`, and has not entered it by
-/// itself, as `unshare -n` does: its ancestors in the container live there too.
+/// Returns whether a process runs in the namespace `inside` and has not entered it by itself,
+/// as `unshare -n` does: its ancestors in the container run there too.
 fn lives_with_container(host: &Host, process: &Process, inside: u32) -> bool {
     let lives_in = |pid| nsfs::inode(&host.proc_file(pid, "ns/net")).ok();
     if lives_in(process.pid) != Some(inside) {

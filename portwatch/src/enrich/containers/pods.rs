@@ -1,4 +1,4 @@
-//! Pods, from the directories in which the kubelet keeps their logs:
+//! Finds pods in the directories in which the kubelet keeps their logs:
 //! `log/pods/NAMESPACE_POD_UID/CONTAINER/N.log`, and the links to them,
 //! `log/containers/POD_NAMESPACE_CONTAINER-ID.log`. No API server is asked.
 
@@ -6,20 +6,20 @@ use std::{fs, path::Path};
 
 use crate::evidence::Pod;
 
-/// Directory entries that are read: the kubelet runs 110 pods by default, and nodes with a
-/// raised limit some 500.
+/// The most directory entries that are read. The kubelet runs 110 pods by default, and some 500
+/// on nodes with a raised limit.
 const MOST_ENTRIES: usize = 4096;
-/// The longest name that Kubernetes gives (RFC 1123 subdomain).
+/// The longest name in Kubernetes (RFC 1123 subdomain).
 const MOST_NAME: usize = 253;
 
-/// What the directories say.
+/// The names found in the directories.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
     /// The pod.
     pub pod: Option<Pod>,
     /// The container's name in the pod.
     pub container: Option<String>,
-    /// Why one of the two is not known.
+    /// Why one of the two is unknown.
     pub why: Option<&'static str>,
 }
 
@@ -54,7 +54,7 @@ fn names(folder: &Path) -> impl Iterator<Item = String> + use<> {
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
 }
 
-/// A name as Kubernetes allows it.
+/// Returns whether Kubernetes allows the name.
 fn is_name(name: &str) -> bool {
     let allowed = |byte: u8| {
         byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.'
@@ -69,13 +69,13 @@ fn pod(namespace: &str, name: &str) -> Option<Pod> {
         .then(|| Pod { namespace: namespace.to_owned(), name: name.to_owned() })
 }
 
-/// `NAMESPACE_POD_UID` of this uid.
+/// Reads `NAMESPACE_POD_UID` with this uid.
 fn folder(name: &str, uid: &str) -> Option<Pod> {
     let (namespace, name) = name.strip_suffix(uid)?.strip_suffix('_')?.split_once('_')?;
     pod(namespace, name)
 }
 
-/// `POD_NAMESPACE_CONTAINER-ID.log` of this id.
+/// Reads `POD_NAMESPACE_CONTAINER-ID.log` with this id.
 fn link(name: &str, id: &str) -> Option<Found> {
     let name = name.strip_suffix(".log")?.strip_suffix(id)?.strip_suffix('-')?;
     let mut parts = name.splitn(3, '_');
@@ -84,7 +84,7 @@ fn link(name: &str, id: &str) -> Option<Found> {
     Some(Found { pod: Some(pod(namespace, name)?), container: Some(container), why: None })
 }
 
-/// The only container, or the one whose newest log is a link to this id's.
+/// Returns the only container, or the one whose newest log is a link to this id's log.
 fn container(folder: &Path, id: Option<&str>) -> Option<String> {
     let mut containers = names(folder).filter(|name| is_name(name));
     let first = containers.next()?;

@@ -1,5 +1,5 @@
-//! Programs that hold a port for a container, and what their command lines say.
-//! Pure, and total over any command line.
+//! Reads the command lines of programs that have a port open for a container. Pure, and total
+//! over any command line.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -10,39 +10,39 @@ use crate::{
     roles::{self, Role},
 };
 
-/// Bytes of a container's name that are read. Engines have a higher limit or none.
+/// The most bytes of a container's name that are read. Engines have a higher limit or none.
 pub const MOST_NAME: usize = 128;
 
-/// One end of a published port, as a socket or a bind has it.
+/// One end of a published port: protocol, address and port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint {
     /// The transport protocol.
     pub protocol: Protocol,
-    /// The address; unspecified for all.
+    /// The address; the unspecified address means all.
     pub address: IpAddr,
     /// The port.
     pub port: u16,
 }
 
-/// A process that holds a port for a container.
+/// A process that has a port open for a container.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Proxy {
     /// The engine.
     pub engine: Engine,
     /// The user who runs it.
     pub uid: Option<u32>,
-    /// The container's id, if the command line has it.
+    /// The container's id, if it is in the command line.
     pub id: Option<String>,
-    /// The container's name, if the command line has it.
+    /// The container's name, if it is in the command line.
     pub name: Option<String>,
     /// The host's end.
     pub host: Endpoint,
-    /// The container's end, if the command line has it.
+    /// The container's end, if it is in the command line.
     pub container: Option<(IpAddr, u16)>,
 }
 
 impl Proxy {
-    /// Returns what the command line alone says about the container; `None` if it says
+    /// Returns what the command line alone says about the container, or `None` if it says
     /// nothing.
     pub fn workload(&self) -> Option<Workload> {
         let published = self.container.map(|(_, port)| {
@@ -62,8 +62,8 @@ impl Proxy {
     }
 }
 
-/// Reads the command line of `process`, which holds or requests `held`; `None` if it is no
-/// proxy.
+/// Reads the command line of `process`, which has `held` open or requests it. Returns `None` if
+/// the process is not a proxy.
 pub fn read(process: &Process, held: Endpoint) -> Option<Proxy> {
     let claim = roles::claim_of(process).filter(|claim| claim.role == Role::ContainerProxy)?;
     let (engine, program) = engines::proxies(claim.comm).next()?;
@@ -98,18 +98,18 @@ fn is_id(id: &&str) -> bool {
     id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// Returns the user whose engine it is: from the slice, because a rootless proxy may run as a
-/// user of its own namespace.
+/// Returns the user whose engine it is. The slice decides, because a rootless proxy may run as
+/// a user of its own namespace.
 fn run_by(process: &Process) -> Option<u32> {
     match process.uid {
-        // A root shell of a login session is in its user's slice as well.
+        // A root shell in a login session is also in its user's slice.
         Some(0) => Some(0),
         uid => process.cgroup.as_ref().and_then(Cgroup::user).or(uid),
     }
 }
 
-/// Returns the value of one of the options `names`, in the forms of Go's flags and getopt: `-a
-/// V`, `--a V`, `-a=V`, `--a=V`.
+/// Returns the value of one of the options `names`, in the forms of Go's flags and getopt:
+/// `-a V`, `--a V`, `-a=V`, `--a=V`.
 fn option<'a>(arguments: &[&'a str], names: &[&str]) -> Option<&'a str> {
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {

@@ -35,10 +35,10 @@ pub struct Port {
     pub container: u16,
 }
 
-/// Returns the one container for which `proxy` holds its port.
+/// Returns the one container for which `proxy` has its port open.
 ///
 /// # Errors
-/// None matches, or more than one does.
+/// No container matches, or more than one does.
 pub fn by(listed: &[Listed], proxy: &Proxy) -> Result<Workload, Unknown> {
     let engine = proxy.engine;
     let mut fitting = listed.iter().filter_map(|container| match &proxy.id {
@@ -67,11 +67,11 @@ pub fn by(listed: &[Listed], proxy: &Proxy) -> Result<Workload, Unknown> {
     })
 }
 
-/// Returns the container's port that the proxy may hold.
+/// Returns the container's port that the proxy may have open.
 fn port<'a>(container: &'a Listed, proxy: &Proxy) -> Option<&'a Port> {
     let wanted = &proxy.host;
     container.ports.iter().find(|port| {
-        // An address that is bound as the wildcard may be listed as any.
+        // An address that is bound as the wildcard address may be listed as any.
         let same_address = wanted.address.is_unspecified()
             || port.address.is_none_or(|address| address == wanted.address);
         port.protocol == wanted.protocol
@@ -88,7 +88,7 @@ fn has_address(container: &Listed, proxy: &Proxy) -> bool {
     container.addresses.is_empty() || container.addresses.contains(&wanted)
 }
 
-/// `127.0.0.1:8080->80/tcp`.
+/// Returns a text like `127.0.0.1:8080->80/tcp`.
 pub fn text(address: IpAddr, host: u16, container: u16, protocol: Protocol) -> String {
     format!("{}->{container}/{protocol}", SocketAddr::new(address, host))
 }

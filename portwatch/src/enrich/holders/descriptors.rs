@@ -1,6 +1,6 @@
 //! The processes that have one socket open.
 
-/// Holders that are kept for one socket.
+/// The most holders that are kept for one socket.
 pub const MOST_HOLDERS: usize = 32;
 
 /// A descriptor.
@@ -8,27 +8,28 @@ pub const MOST_HOLDERS: usize = 32;
 pub struct Descriptor {
     /// The process.
     pub pid: u32,
-    /// The thread that has the descriptor table, if the threads do not share one.
+    /// The thread that owns the descriptor table, if the threads do not share one.
     pub tid: u32,
     /// Its number in that table.
     pub fd: u32,
 }
 
-/// The processes that have it open: the first of them with a descriptor each, and their
-/// number. As many processes may inherit one socket as a user may run.
+/// The processes that have the socket open: the first of them with one descriptor each, and
+/// their number. A socket may be inherited by as many processes as a user may run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Descriptors {
     kept: Vec<Descriptor>,
-    /// Those that are not kept.
+    /// The number of processes that are not kept.
     more: usize,
-    /// The process whose descriptor was added last: those of one table follow each other.
+    /// The process whose descriptor was added last. The descriptors of one table come one after
+    /// the other.
     last: u32,
 }
 
 impl Descriptors {
-    /// Adds a process by one of its descriptors. Returns whether it is a new one. Among
-    /// processes that are not kept, a thread with a descriptor table of its own does not
-    /// count: its process may have been counted already.
+    /// Adds a process by one of its descriptors. Returns whether the process is new. Among
+    /// processes that are not kept, a thread with a descriptor table of its own does not count:
+    /// its process may have been counted already.
     pub fn add(&mut self, descriptor: Descriptor) -> bool {
         let Descriptor { pid, tid, .. } = descriptor;
         if self.last == pid || self.kept.iter().any(|kept| kept.pid == pid) {

@@ -1,12 +1,13 @@
-//! The search of all open files, if there is time for it. The kernel finishes a pass only when
-//! it has seen all files, so a user with many makes it long for everybody. The time of the
-//! last pass says whether another would end before the deadline.
+//! Searches all open files, if there is time for it. The kernel finishes a pass only after it
+//! has seen all files, so a user with many files makes it slow for everybody. The duration of
+//! the last pass predicts whether another one would end before the deadline.
 
 use std::time::{Duration, Instant};
 
 use crate::kernel::files::{Files, Looked, SearchError, Sought, Take};
 
-/// The time of a pass is valid for this many times its length, because files are closed too.
+/// The duration of a pass is valid for this many times that duration, because files are closed
+/// too.
 const BELIEVED: u32 = 20;
 
 /// The search, and the time it takes.
@@ -28,7 +29,7 @@ impl Paced {
 }
 
 impl Files for Paced {
-    /// Makes a pass if one that takes half as long as the last would end in time.
+    /// Makes a pass if one that takes half as long as the last pass would end in time.
     fn search(&mut self, sought: Sought<'_>, deadline: Instant, take: Take<'_>) -> Looked {
         let began = Instant::now();
         let left = deadline.saturating_duration_since(began);

@@ -1,5 +1,5 @@
-//! The search in /proc, where the kernel's own is not available: every process's descriptors,
-//! within a deadline.
+//! Searches /proc, where the kernel's own search is not available: the descriptors of every
+//! process, until a deadline.
 
 use std::{fs, io, path::Path, time::Instant};
 
@@ -70,7 +70,8 @@ impl Walk {
         self.late
     }
 
-    /// Searches one descriptor table, up to the last wanted descriptor or the deadline.
+    /// Searches one descriptor table, until all wanted descriptors are found or the deadline
+    /// has passed.
     pub fn table(&mut self, pid: u32, tid: u32, table: &Path, wanted: &mut Wanted) {
         let entries = match fs::read_dir(table) {
             Ok(entries) => entries,
@@ -80,7 +81,7 @@ impl Walk {
                 }
                 return;
             }
-            // Closed since the listing.
+            // It was closed after the listing.
             Err(_) => return,
         };
         let mut left = wanted.len();
@@ -105,7 +106,7 @@ impl Walk {
     /// Ends the walk.
     ///
     /// # Errors
-    /// Some descriptor tables were not searched; the reason.
+    /// The gaps, if some descriptor tables were not searched.
     pub fn complete(self, host: &Host) -> Result<(), Vec<Gap>> {
         const MOST: usize = 8;
         let mut gaps = Vec::new();
@@ -127,8 +128,8 @@ impl Walk {
     }
 }
 
-/// Returns whether a process is a kernel thread, which has no files that could be sockets on a
-/// port (`PF_KTHREAD`, include/linux/sched.h).
+/// Returns whether a process is a kernel thread, which cannot have sockets on a port among its
+/// files (`PF_KTHREAD`, include/linux/sched.h).
 fn is_of_kernel(proc_folder: &Path) -> bool {
     const PF_KTHREAD: u32 = 0x0020_0000;
     let Ok(bytes) = read_beginning(&proc_folder.join("stat"), 4096) else { return false };

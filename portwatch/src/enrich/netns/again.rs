@@ -1,4 +1,4 @@
-//! Finds a network namespace again by what is known of it.
+//! Finds a network namespace again by its identifiers.
 
 use std::{
     io::{self, ErrorKind},
@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// The identifiers of a namespace. An inode may be reused after the namespace was removed, a
-/// cookie never is.
+/// cookie is never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Known {
     /// Its inode.
@@ -21,22 +21,22 @@ pub struct Known {
     pub cookie: Option<u64>,
 }
 
-/// What became of it.
+/// The result of the search.
 pub enum Again {
-    /// It exists; a socket in it.
+    /// It exists. This is a socket in it.
     There(Box<dyn DiagSocket>),
     /// It was removed, and all its sockets with it.
     Gone,
 }
 
-/// Why nobody knows what has become of it.
+/// Why it is unknown whether the namespace still exists.
 #[derive(Debug, thiserror::Error)]
 pub enum NotEntered {
-    /// Neither its inode nor its cookie.
+    /// Neither its inode nor its cookie is known.
     #[error("its network namespace is not known")]
     Unnamed,
-    /// None that was found has the cookie. A socket keeps its namespace without any
-    /// process there.
+    /// No namespace that was found has the cookie. A socket can keep its namespace alive
+    /// without any process in it.
     #[error("its network namespace was not found")]
     NoCookie,
     /// Processes that may be in it are not visible.
@@ -45,15 +45,15 @@ pub enum NotEntered {
     /// It may not be entered, or nothing was found before the deadline.
     #[error("its network namespace was not found: {0}")]
     NotFound(io::Error),
-    /// It was entered.
+    /// It was entered, but its sockets could not be listed.
     #[error("the sockets there cannot be listed: {0}")]
     NotListed(io::Error),
 }
 
-/// Looks for a namespace and enters it.
+/// Finds a namespace and enters it.
 ///
 /// # Errors
-/// Nobody knows what has become of it.
+/// It is unknown whether the namespace still exists.
 pub fn enter_again(host: &Host, known: Known, deadline: Instant) -> Result<Again, NotEntered> {
     let own = host.proc_root.join("self/ns/net");
     let wanted = match (known.inode, known.cookie) {

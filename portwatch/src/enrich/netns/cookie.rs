@@ -17,9 +17,9 @@ use crate::{
     kernel::nsfs,
 };
 
-/// Namespaces that are entered during a search.
+/// The most namespaces that are entered during a search.
 const MOST_TRIED: usize = 256;
-/// Time limit for the search, and its part of the event's where that is longer.
+/// Time limit for the search, and its share of the event's time where that is longer.
 const SEARCH: Duration = Duration::from_millis(100);
 const PART: (u32, u32) = (2, 5);
 
@@ -27,14 +27,15 @@ const PART: (u32, u32) = (2, 5);
 pub enum NotFound {
     /// The kernel does not report the cookies of namespaces.
     Unasked,
-    /// Not all could be tried: for lack of permissions, or of time.
+    /// Not all namespaces could be tried, because of missing permissions or because of the time
+    /// limit.
     Untried { denied: bool },
-    /// No namespace that has a process or a name has it.
+    /// No namespace with a process or a name has this cookie.
     Gone,
 }
 
 impl NotFound {
-    /// Returns the gap for it.
+    /// Returns the gap for this reason.
     pub fn gap(self) -> Gap {
         const BEGINS: &str = "the socket is in another network namespace than its process";
         match self {
@@ -53,11 +54,11 @@ impl NotFound {
     }
 }
 
-/// Returns the inode of the namespace with this cookie: the task's, or any that has a name or
-/// a process.
+/// Returns the inode of the namespace with this cookie: the task's namespace, or any namespace
+/// that has a name or a process.
 ///
 /// # Errors
-/// It was not found; the reason.
+/// The reason why it was not found.
 pub fn find(host: &Host, cookie: u64, of_task: &Path, deadline: Instant) -> Result<u32, NotFound> {
     let now = Instant::now();
     let part = deadline.saturating_duration_since(now) * PART.0 / PART.1;
@@ -84,8 +85,8 @@ pub fn find(host: &Host, cookie: u64, of_task: &Path, deadline: Instant) -> Resu
             Ok(Some((_, None))) => return Err(NotFound::Unasked),
             Ok(Some((inode, Some(own)))) if own == cookie => return Ok(inode),
             Ok(_) => {}
-            // A process that has exited has no namespace, and access to one that is just
-            // exiting is denied to all.
+            // A process that has exited has no namespace. Nobody can access one that is just
+            // exiting.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) if error.kind() == ErrorKind::PermissionDenied && !may_be_denied() => {}
             Err(error) => {

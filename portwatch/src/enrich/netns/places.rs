@@ -1,4 +1,4 @@
-//! Where network namespaces are found: by their names, and by the processes in them.
+//! Finds network namespaces by their names, and by the processes in them.
 
 use std::{
     collections::HashMap,
@@ -15,13 +15,13 @@ use crate::{
     kernel::nsfs,
 };
 
-/// Returns the error that says that the file exists.
+/// Returns the more informative of two errors: the one that shows that the file exists.
 pub fn denial(one: io::Error, other: io::Error) -> io::Error {
     if one.kind() == ErrorKind::PermissionDenied { one } else { other }
 }
 
-/// Returns every namespace that can be found, with one path into each, the agent's own first;
-/// at most `most`. Also returns whether that is all of them.
+/// Returns every namespace that can be found, with one path to each, the agent's own first, and
+/// at most `most`. Also returns whether these are all namespaces.
 pub fn all(host: &Host, most: usize) -> (Vec<NetnsRef>, bool) {
     let own = inode(&host.proc_root.join("self/ns/net"));
     let mut found: HashMap<u32, NetnsRef> = HashMap::new();
@@ -31,7 +31,7 @@ pub fn all(host: &Host, most: usize) -> (Vec<NetnsRef>, bool) {
             Ok(inode) => inode,
             // A process that has exited has no namespace.
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            // Treated as the agent's own, as `find` does.
+            // It counts as the agent's own namespace, as in `find`.
             Err(_) if path.ends_with("1/ns/net") => continue,
             Err(_) => {
                 complete = false;
@@ -69,14 +69,14 @@ pub fn open(path: &Path, wanted: u32) -> io::Result<File> {
     Err(ErrorKind::NotFound.into())
 }
 
-/// Returns the inode of an nsfs file, following the link; `None` if it was removed or access
+/// Returns the inode of an nsfs file, following the link, or `None` if it was removed or access
 /// was denied.
 pub fn inode(path: &Path) -> Option<u32> {
     nsfs::inode(path).ok()
 }
 
-/// Returns the namespace's file below the names that `ip netns` keeps, or an engine's file for
-/// it, whose name is of no use to people.
+/// Returns the namespace's file among the names of `ip netns`, or an engine's file for it. The
+/// name of an engine's file means nothing to people, so it is left out.
 pub fn named(host: &Host, wanted: u32) -> Option<(Option<String>, PathBuf)> {
     let entry_in = |folder: PathBuf| {
         fs::read_dir(folder)
@@ -92,7 +92,7 @@ pub fn named(host: &Host, wanted: u32) -> Option<(Option<String>, PathBuf)> {
     engines_folders().find_map(|folder| Some((None, entry_in(host.run_root.join(folder))?)))
 }
 
-/// The files of namespaces with a name, or with a file of an engine.
+/// Returns the files of namespaces that have a name, or a file of an engine.
 pub fn names(host: &Host) -> impl Iterator<Item = PathBuf> {
     std::iter::once("netns")
         .chain(engines_folders())
@@ -106,8 +106,11 @@ fn engines_folders() -> impl Iterator<Item = &'static str> {
     engines::all().filter_map(|engine| engine.spec().netns)
 }
 
-/// Finds it by any process that lives there. If there is none, and one could not be read,
-/// `PermissionDenied`; `TimedOut` if not all processes were checked.
+/// Finds it through any process that runs there.
+///
+/// # Errors
+/// `PermissionDenied` if there is none and one process could not be read, `TimedOut` if not all
+/// processes were checked.
 pub fn any_process(host: &Host, wanted: u32, deadline: Instant) -> io::Result<File> {
     let mut none = io::Error::from(ErrorKind::NotFound);
     for path in processes(host) {

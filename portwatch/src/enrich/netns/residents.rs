@@ -1,5 +1,5 @@
-//! A process through which people can enter a network namespace that has no name. The failing
-//! one has often exited by the time that somebody pastes a command.
+//! Finds a process through which an engineer can enter a network namespace that has no name.
+//! The failing process has often exited by the time that a command is pasted.
 
 use std::time::Instant;
 
@@ -9,11 +9,11 @@ use crate::{
     evidence::Evidence,
 };
 
-/// Processes that are checked.
+/// The most processes that are checked.
 const MOST: usize = 4096;
 
-/// Notes a process that lives in the namespace, where neither a name nor a holder leads there:
-/// an ancestor of the failing one, or else any.
+/// Records a process that runs in the namespace, where neither a name nor a holder leads there:
+/// an ancestor of the failing process, otherwise any process.
 pub fn note_resident(host: &Host, evidence: &mut Evidence, deadline: Instant) {
     let Evidence { netns, process, sockets, last_holder, .. } = evidence;
     let Some(inside) = netns.inode.filter(|_| netns.host == Some(false)) else { return };
@@ -24,7 +24,7 @@ pub fn note_resident(host: &Host, evidence: &mut Evidence, deadline: Instant) {
     if netns.name.is_some() || is_own() || holders.any(|holder| lives_there(holder.pid)) {
         return;
     }
-    // Without a socket any more it is about to exit.
+    // A process that no longer has its socket open is about to exit.
     let ends = last_holder.as_ref().map(|last| last.process.pid);
     let ancestor = process.ancestors.iter().copied().find(|&pid| lives_there(pid));
     netns.pid = ancestor.or_else(|| {

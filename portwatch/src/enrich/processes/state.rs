@@ -1,4 +1,4 @@
-//! What state a process is in, and what a signal does to it.
+//! Determines what state a process is in, and how it reacts to a signal.
 
 use crate::{
     evidence::{ProcessState, Sigterm},
@@ -8,8 +8,8 @@ use crate::{
 /// The bit of SIGTERM, which is signal 15.
 const SIGTERM: u64 = 1 << 14;
 
-/// Returns the state of a letter in `/proc/PID/stat`; `None` for the states of the
-/// kernel's own threads (`I`, `P`).
+/// Returns the state for a letter in `/proc/PID/stat`, or `None` for the states of kernel
+/// threads (`I`, `P`).
 pub fn of(letter: u8) -> Option<ProcessState> {
     Some(match letter {
         b'R' => ProcessState::Running,
@@ -23,8 +23,8 @@ pub fn of(letter: u8) -> Option<ProcessState> {
     })
 }
 
-/// Returns what a process does with SIGTERM. One that is ignored is ignored whether it is
-/// blocked or not; one that is blocked waits before it is caught.
+/// Returns what a process does with SIGTERM. An ignored signal is ignored whether it is blocked
+/// or not. A blocked signal waits, even if there is a handler.
 pub fn sigterm(signals: Signals) -> Sigterm {
     let has = |set: u64| set & SIGTERM != 0;
     match signals {

@@ -1,4 +1,4 @@
-//! Which entries of a listing are kept, and how many there were.
+//! Decides which entries of a listing are kept, and counts all of them.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -16,15 +16,16 @@ use crate::{
     evidence::{Connections, Fact, Gap, Socket, State, TimeWait},
 };
 
-/// Sockets that are kept one by one: listeners, bound and UDP sockets.
+/// The most sockets that are kept one by one: listeners, bound sockets and UDP sockets.
 pub(super) const MOST_HOLDING: usize = 256;
-/// Connections that are kept: a few with a process, and in addition one for each state and own
-/// address.
+/// The most connections that are kept: a few with a process, and in addition one for each state
+/// and own address.
 pub(super) const MOST_CONNECTIONS: usize = 64;
-/// Connections that are kept though they look alike: each may belong to another process, for
-/// example to several workers whose listener has closed.
+/// The most connections that are kept although they look alike. Each may belong to another
+/// process, for example to several workers whose listener is closed.
 const MOST_ALIKE: usize = 8;
-/// TIME-WAIT entries that are kept: the longest-lived for each own address and options.
+/// The most TIME-WAIT entries that are kept: the longest-lived one for each own address and
+/// options.
 pub(super) const MOST_TIME_WAIT: usize = 16;
 
 /// What was found on the port.
@@ -36,13 +37,13 @@ pub struct Found {
     pub time_wait: TimeWait,
     /// Count of the connections.
     pub connections: Connections,
-    /// The kernel's answer was invalid or late; the netlink socket may still have a part of
-    /// it.
+    /// Whether the kernel's answer was invalid or late. Then the netlink socket may still
+    /// contain part of it.
     pub broken: bool,
-    /// Entries that are not kept because of their number: of TIME-WAIT those that may decide
-    /// although others do not block.
+    /// The number of entries that are not kept because there are too many. TIME-WAIT entries
+    /// count only if they may decide although others do not block.
     pub(super) left_out: usize,
-    /// Cookie of an entry that is kept before others like it.
+    /// The cookie of an entry that is kept before others like it.
     pub(super) wanted: Option<u64>,
     /// Entries kept of each kind.
     kept: BTreeMap<Kind, usize>,
@@ -80,13 +81,13 @@ impl Kind {
     }
 }
 
-/// Returns whether it is known to set SO_REUSEADDR: other TIME-WAIT entries decide.
+/// Returns whether it is known to set SO_REUSEADDR. Then other TIME-WAIT entries decide.
 fn reuses(row: &Brief) -> bool {
     row.options.is_some_and(SocketOptions::reuseaddr)
 }
 
 /// State, own address, device, whether a process may have it open, and its options, if they are
-/// recorded: another connection with the same values adds nothing.
+/// recorded. Another connection with the same values adds no information.
 type Look = (State, SocketAddr, u32, bool, Option<SocketOptions>);
 
 /// The fields that decide whether an entry is kept.
@@ -101,7 +102,8 @@ struct Brief {
 }
 
 impl Found {
-    /// Nothing yet; the entry with the cookie `wanted` is kept before others like it.
+    /// Returns an empty result. The entry with the cookie `wanted` is kept before others like
+    /// it.
     pub(super) fn wanting(wanted: Option<u64>) -> Self {
         Self { wanted, ..Self::default() }
     }
@@ -114,8 +116,8 @@ impl Found {
         self.put(&brief, || socket);
     }
 
-    /// Adds one entry of a reply. There may be a million, and nearly all are only counted: so
-    /// the cost of one does not depend on how many are kept.
+    /// Adds one entry of a reply. There may be a million entries, and nearly all are only
+    /// counted, so the cost of one entry does not depend on how many are kept.
     pub(super) fn take(&mut self, entry: Entry<'_>, inherited: &Inherited<'_>) {
         let Entry { state, local, inode, cookie, expires_ms, device, .. } = entry;
         let options = inherited.options(&entry);
@@ -136,8 +138,8 @@ impl Found {
         let has_twin = kind != Kind::Holding && !may_be_anothers;
         let twin = has_twin.then(|| self.first.get(&look)).flatten();
         match twin.and_then(|&place| self.sockets.get_mut(place)) {
-            // A connection with the same end adds nothing; of TIME-WAIT entries the
-            // longest-lived counts, unless one is wanted.
+            // Another connection with the same values adds no information. Of TIME-WAIT entries
+            // the longest-lived one counts, unless one is wanted.
             Some(kept) if is_wanted(kept.cookie) => {}
             Some(kept) if kept.expires_ms < row.expires_ms || is_wanted(row.cookie) => {
                 *kept = whole();

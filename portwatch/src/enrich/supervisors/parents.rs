@@ -1,4 +1,4 @@
-//! Supervisors among the parents of a process.
+//! Finds supervisors among the ancestors of a process.
 
 use std::{fs, time::Instant};
 
@@ -15,13 +15,13 @@ use crate::{
     supervisors::{self, Job},
 };
 
-/// How far up the parents are followed.
+/// The most generations of parents that are followed.
 const MOST_PARENTS: usize = 32;
 
-/// What the parents of a process are to it.
+/// What was found among the ancestors of a process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Parents {
-    /// The nearest that is made for keeping processes running.
+    /// The nearest supervisor program.
     pub supervisor: Option<Supervisor>,
     /// The nearest shell that runs a script or a command.
     pub shell: Option<Shell>,
@@ -32,7 +32,7 @@ pub struct Parents {
 /// A shell that runs a script or a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shell {
-    /// As what starts the process again, if it does.
+    /// The shell as the supervisor that restarts the process, if it does.
     pub supervisor: Supervisor,
     /// When it started.
     pub started: Option<Timestamp>,
@@ -40,11 +40,12 @@ pub struct Shell {
     pub loops: bool,
 }
 
-/// Goes up from a process. A parent that is gone or cannot be read ends the way.
+/// Follows the parents of a process. The search ends at a parent that has exited or cannot be
+/// read.
 pub fn look(host: &Host, process: &Process, deadline: Instant) -> Parents {
     let mut found = Parents::default();
     let mut next = process.ppid;
-    // What is called by the next on the way up.
+    // The names by which the parent starts its child.
     let comm = process.comm.as_deref().unwrap_or_default();
     let mut child = shell::names(comm, &process.cmdline, process.exe.as_deref());
     for _ in 0..MOST_PARENTS {
@@ -78,7 +79,7 @@ pub fn look(host: &Host, process: &Process, deadline: Instant) -> Parents {
             });
             break;
         }
-        // An init that is a script keeps nobody in particular running.
+        // An init that is a script does not keep a particular process running.
         if found.shell.is_none() && pid != 1 {
             found.shell = shell::runs(argv).map(|runs| Shell {
                 supervisor: supervisor(SupervisorKind::Shell, Some(runs.text().to_owned()), uid()),
@@ -101,19 +102,20 @@ pub fn look(host: &Host, process: &Process, deadline: Instant) -> Parents {
     found
 }
 
-/// Whether a process among the parents is what keeps others running by its name: root's
-/// word counts for all, that of a user for that user's processes.
+/// Returns whether an ancestor's name makes it a supervisor of the process: root's process is
+/// believed for all processes, a user's process only for that user's processes.
 fn is_believed(host: &Host, process: &Process, pid: u32, uid: u32) -> bool {
     if uid == 0 { vouch::is_roots_process(host, pid) } else { process.uid == Some(uid) }
 }
 
-/// Whether a user's supervisor is in a folder of that user's: one that stands in another's says
-/// nothing about that one's service.
+/// Returns whether a user's supervisor is in a directory of that user. In another user's
+/// directory it proves nothing about that user's service.
 fn owns_its_folder(host: &Host, pid: u32, uid: u32) -> bool {
     vouch::look(&host.proc_file(pid, "cwd")).is_some_and(|folder| folder.stx_uid == uid)
 }
 
-/// Where its commands find a supervisor: its configuration's path, or its directory.
+/// Returns where its commands find a supervisor: the path of its configuration, or its
+/// directory.
 fn configuration(
     host: &Host,
     pid: u32,
@@ -131,8 +133,8 @@ fn configuration(
     there.filter(|path| path.starts_with('/')).map(|path| format!("{path}/{told}"))
 }
 
-/// The folder that a supervisor looks after. runit's and s6's go there at once, so that it
-/// is known where they were told a part of its path only.
+/// Returns the directory that a supervisor watches. The supervisors of runit and s6 change to
+/// it at once, so it is also known where their arguments contain only a relative path.
 fn folder(host: &Host, pid: u32, argv: &Cmdline, short: bool) -> Option<String> {
     let told = argv.iter().nth(1)?;
     if told.starts_with('/') {

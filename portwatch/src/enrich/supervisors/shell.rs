@@ -1,5 +1,5 @@
-//! Shells among the parents of a process, and whether they start things again: what runs
-//! once only is a script with a server in it.
+//! Finds out whether shells among the ancestors of a process restart it: a shell that runs
+//! something only once is a script that contains a server.
 
 mod loops;
 
@@ -11,30 +11,29 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 
 use crate::redact::Cmdline;
 
-/// How much is read of a script.
+/// The most bytes that are read of a script.
 const MOST: u64 = 64 * 1024;
 
 /// What a shell runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Runs<'a> {
-    /// A command on its command line (`-c`); empty if that was beyond what was read.
+    /// A command on its command line (`-c`); empty if it was beyond the part that was read.
     Command(&'a str),
     /// A script, by its path.
     Script(&'a str),
 }
 
 impl<'a> Runs<'a> {
-    /// As it is called.
+    /// Returns the text that names it.
     pub fn text(self) -> &'a str {
         let (Self::Command(text) | Self::Script(text)) = self;
         text
     }
 }
 
-/// The script or command that a shell runs; `None` for a shell that reads from a
-/// terminal or a pipe, and for any other program. By the arguments alone: the
-/// name of a script with a `#!` line is the script's, its interpreter is the
-/// first argument.
+/// Returns the script or command that a shell runs, or `None` for a shell that reads from a
+/// terminal or a pipe, and for any other program. Only the arguments decide: a script with a
+/// `#!` line has its own name as process name, and its interpreter as first argument.
 pub fn runs(argv: &Cmdline) -> Option<Runs<'_>> {
     const SHELLS: [&str; 6] = ["sh", "bash", "dash", "zsh", "ash", "ksh"];
     let base = |path: &'_ str| path.rsplit('/').next().unwrap_or(path).to_owned();
@@ -63,7 +62,7 @@ pub fn runs(argv: &Cmdline) -> Option<Runs<'_>> {
                     return None;
                 }
                 is_command |= on && letters.contains('c');
-                // `set -o NAME` and `shopt -O NAME` name what they switch.
+                // The argument after `set -o` or `shopt -O` is the name of the option.
                 if letters.ends_with(['o', 'O']) {
                     arguments.next();
                 }
@@ -74,10 +73,10 @@ pub fn runs(argv: &Cmdline) -> Option<Runs<'_>> {
     is_command.then_some(Runs::Command(""))
 }
 
-/// The beginning of the script at `path` as the shell sees it, if it is a regular file of
-/// the shell's own user or root's. It may take for ever.
+/// Returns the beginning of the script at `path`, as the shell sees it, if it is a regular file
+/// that belongs to the shell's user or to root. This may block forever.
 ///
-/// The file is looked for below the shell's own root, and through no link of /proc: such
+/// The path is resolved below the shell's own root, and through no link of /proc: a path such
 /// as /dev/fd/3 would lead to a file of this process.
 pub fn script(proc_folder: PathBuf, path: String, uid: u32) -> Option<String> {
     let (below, path) = match path.strip_prefix('/') {
@@ -86,7 +85,7 @@ pub fn script(proc_folder: PathBuf, path: String, uid: u32) -> Option<String> {
     };
     let folder = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let folder = openat(CWD, proc_folder.join(below), folder, Mode::empty()).ok()?;
-    // A script that is given from above the working directory is not looked at.
+    // A script whose path leads above the working directory is not read.
     let within = match below {
         "root" => ResolveFlags::IN_ROOT,
         _ => ResolveFlags::BENEATH,

@@ -1,5 +1,5 @@
-//! What systemd says of its units (`org.freedesktop.systemd1(5)`): whether a
-//! service is started again, which are its processes, and where `.socket` units listen.
+//! Asks systemd about its units (`org.freedesktop.systemd1(5)`): whether a service is
+//! restarted, which processes it has, and where `.socket` units listen.
 
 use std::{
     io,
@@ -19,17 +19,17 @@ mod manager;
 pub use listen::{Listener, listening_unit};
 use manager::{Manager, OpenError};
 
-/// How long one manager may take for its answer. One that is busy or hangs does
-/// not use up what others could be asked in.
+/// Time limit for the answer of one manager. A manager that is busy or hangs does not use up
+/// the time for the others.
 const PATIENCE: Duration = Duration::from_millis(100);
-/// `.socket` units that are looked at.
+/// The most `.socket` units that are examined.
 const MOST_UNITS: usize = 256;
 
 const UNIT: &str = "org.freedesktop.systemd1.Unit";
 const SERVICE: &str = "org.freedesktop.systemd1.Service";
 const SOCKET: &str = "org.freedesktop.systemd1.Socket";
 
-/// What its manager knows of a `.service` unit.
+/// What its manager reports about a `.service` unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
     /// `Restart=`: `no`, `on-failure`, `always` …
@@ -44,20 +44,21 @@ pub struct Service {
     pub asked: Timestamp,
 }
 
-/// What its manager knows of a unit's processes. What it does not know is `None`.
+/// What its manager reports about a unit's processes. A value that it does not know is `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Run {
-    /// `MainPID`; 0 for none.
+    /// `MainPID`; 0 means none.
     pub main_pid: Option<u32>,
-    /// `ControlPID`; 0 for none.
+    /// `ControlPID`; 0 means none.
     pub control_pid: Option<u32>,
     /// `Result`.
     pub result: Option<String>,
-    /// `ExecMainCode` and `ExecMainStatus` of a main process that has ended.
+    /// `ExecMainCode` and `ExecMainStatus` of a main process that has exited.
     pub exit: Option<(ExitCode, i32)>,
 }
 
-/// Why there is no answer. What others say of it is bounded: it is kept for a while.
+/// Why there is no answer. Texts from outside are limited in length, because they are kept for
+/// a while.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Failure {
     /// No time is left to ask.
@@ -66,36 +67,36 @@ pub enum Failure {
     /// The manager cannot be reached.
     #[error("systemd: its own socket: {own}; the bus: {bus}")]
     Unreachable {
-        /// Why not at its own socket.
+        /// Why its own socket cannot be used.
         own: OpenError,
-        /// Why not at the bus.
+        /// Why the bus cannot be used.
         bus: OpenError,
     },
-    /// It says nothing in time.
+    /// It did not answer in time.
     #[error("systemd: {0}")]
     Silent(#[source] Arc<io::Error>),
-    /// The conversation came to an end.
+    /// The connection was closed.
     #[error("systemd: {why}")]
     Broken {
-        /// What the D-Bus library makes of it.
+        /// The error of the D-Bus library.
         why: String,
     },
-    /// It does not answer this question.
+    /// It rejected the request.
     #[error("systemd: {answer}")]
     Refused {
-        /// What it says instead.
+        /// The error that it returned.
         answer: String,
     },
 }
 
-/// Whether the host runs systemd, as `sd_booted(3)` tells it.
+/// Returns whether the host runs systemd, by the check of `sd_booted(3)`.
 pub fn is_running(host: &Host) -> bool {
     host.run_root.join("systemd/system").is_dir()
 }
 
-/// Asks the system's manager (`owner` is `None`) or a user's about a `.service`
-/// unit. One round trip after the handshake: single properties, since all of them
-/// would make systemd read the unit's accounting as well.
+/// Asks the system's manager (`owner` is `None`) or a user's manager about a `.service` unit.
+/// This takes one round trip after the handshake. It reads single properties, because a request
+/// for all of them would make systemd read the unit's accounting as well.
 ///
 /// # Errors
 /// The manager cannot be reached, is too slow, or does not know the unit.
@@ -139,14 +140,14 @@ pub struct AfterExit {
     pub restarts: Option<u32>,
     /// `ActiveState`: `active`, `activating`, `inactive`, `failed` …
     pub state: String,
-    /// `MainPID`; 0 for none.
+    /// `MainPID`; 0 means none.
     pub main_pid: Option<u32>,
 }
 
 /// Asks about a service whose process has exited, as [`service`] does.
 ///
 /// # Errors
-/// As there.
+/// The same as those of [`service`].
 pub fn after_exit(
     host: &Host,
     owner: Option<u32>,
@@ -168,7 +169,8 @@ pub fn after_exit(
     })
 }
 
-/// `si_code` of SIGCHLD (`sigaction(2)`); 0 where the main process has not ended.
+/// Converts `si_code` of SIGCHLD (`sigaction(2)`); 0 means that the main process has not
+/// exited.
 fn exit_code(code: i32) -> Option<ExitCode> {
     match code {
         1 => Some(ExitCode::Exited),
@@ -178,14 +180,14 @@ fn exit_code(code: i32) -> Option<ExitCode> {
     }
 }
 
-/// `.socket` units that listen.
+/// The states of `.socket` units that listen.
 pub const LISTENING: &[&str] = &["active"];
-/// Those that may just have been refused: they fail at once, or first run what they
-/// have to run on the way up or down.
+/// The states of `.socket` units whose bind may just have failed: they fail at once, or first
+/// run the commands that belong to starting or stopping them.
 pub const REFUSED: &[&str] = &["failed", "activating", "deactivating"];
 
-/// Where the `.socket` units of the system's manager that are in one of these states
-/// listen, or would.
+/// Returns where the `.socket` units of the system's manager that are in one of these states
+/// listen, or would listen.
 ///
 /// # Errors
 /// The manager cannot be reached or is too slow.
@@ -200,7 +202,7 @@ pub fn listeners(
         for (unit, path) in manager.sockets(states).await?.into_iter().take(MOST_UNITS) {
             match manager.property::<Vec<(String, String)>>(&path, SOCKET, "Listen").await {
                 Ok(listen) => listeners.extend(listen::parse(&unit, &listen)),
-                // Unloaded since the listing.
+                // It was unloaded after the listing.
                 Err(Failure::Refused { .. }) => {}
                 Err(unreachable) => return Err(unreachable),
             }
@@ -216,14 +218,14 @@ fn within<T>(
     conversation: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
     let now = Instant::now();
-    // Where more time is given, the manager has as much of it as usual.
+    // If there is more time, the manager gets its usual share of it.
     let share = deadline.saturating_duration_since(now) * 2 / 5;
     let deadline = deadline.min(now + share.max(PATIENCE));
     host.within(deadline, conversation).unwrap_or_else(|error| Err(Failure::Silent(error.into())))
 }
 
-/// The object of a unit: its name with all but letters and digits, and a digit in
-/// front, as `_` and two hexadecimal digits (`sd_bus_path_encode(3)`).
+/// Returns the object path of a unit: its name, in which every byte except letters and digits,
+/// and a digit at the start, becomes `_` and two hexadecimal digits (`sd_bus_path_encode(3)`).
 fn object_path(unit: &str) -> String {
     use std::fmt::Write as _;
     let mut path = String::from("/org/freedesktop/systemd1/unit/");

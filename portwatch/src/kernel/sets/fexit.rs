@@ -2,7 +2,7 @@
 
 use super::{CGROUPS, Hook, Probe, STATE, Spec};
 
-/// What is known of it.
+/// The facts about this hook set.
 pub const SET: Spec = Spec {
     help: "Function exits, or fail",
     hooks: "exits of kernel functions",
@@ -32,8 +32,8 @@ pub const SET: Spec = Spec {
     cost: |_| "less than a microsecond on a bind and its listen, nothing on other system calls",
 };
 
-/// Where function exits cannot have cookies made: without them nothing is on record.
-/// Without a cgroup2 hierarchy they cannot be attached, which is said.
+/// For kernels where function exits cannot generate cookies: without cookies nothing is
+/// recorded. Without a cgroup2 hierarchy these programs cannot be attached, which is reported.
 const COOKIES: [Probe; 2] = [
     Probe::optional("pw_cookie4", Hook::CgroupBind, "previous holders of IPv4 ports"),
     Probe::optional("pw_cookie6", Hook::CgroupBind, "previous holders of IPv6 ports"),

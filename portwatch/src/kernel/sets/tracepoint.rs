@@ -2,7 +2,7 @@
 
 use super::{CGROUPS, Hook, Probe, STATE, Spec};
 
-/// What is known of it.
+/// The facts about this hook set.
 pub const SET: Spec = Spec {
     help: "Tracepoints, even if function exits are permitted",
     hooks: "cgroup programs and tracepoints",
@@ -16,7 +16,8 @@ pub const SET: Spec = Spec {
             Hook::TpBtf("inet_sock_set_state"),
             "failed listen(2) calls",
         ),
-        // After those that record attempts: a failed call without a record is a loss.
+        // It comes after the programs that record attempts: a failed call without a recorded
+        // attempt is a loss.
         Probe::required("pw_sys_exit", Hook::TpBtf("sys_exit")),
         STATE,
         CGROUPS,
@@ -34,5 +35,5 @@ pub const SET: Spec = Spec {
     },
 };
 
-/// Where a task can be preempted in `pw_sys_exit`.
+/// For kernels where a task can be preempted in `pw_sys_exit`.
 const AGAIN: Probe = Probe::required("pw_sys_exit_again", Hook::TpBtf("sys_exit"));

@@ -1,20 +1,20 @@
-//! Decides which connection is closed when there are too many: one that had time to send a
-//! request and did not. Otherwise, of those that had no time yet, one of the client with the
-//! most.
+//! Decides which connection is closed when there are too many: one that had enough time to send
+//! a request and did not send it. Otherwise one of the client with the most connections, among
+//! those that had no time yet.
 
 use std::{
     net::{IpAddr, Ipv6Addr},
     time::Duration,
 };
 
-/// Connections at a time.
+/// The most connections at a time.
 pub const MOST: usize = 128;
-/// A client that has not sent a whole request within this time sends none.
+/// A client that has not sent a whole request within this time is assumed to send none.
 const TIME_TO_ASK: Duration = Duration::from_secs(1);
-/// On a busy machine a request arrives this long after its connection.
+/// On a busy machine a request may arrive this long after its connection.
 const TIME_TO_BEGIN: Duration = Duration::from_millis(10);
 
-/// The client of a connection: connections of one client are counted together.
+/// The client of a connection. Connections of one client are counted together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
     /// An address, or the network of addresses that one machine can assign to itself.
@@ -52,17 +52,17 @@ pub struct Place {
     pub has_asked: bool,
 }
 
-/// Returns which of `places`, oldest first, is closed for one more of `peer`'s.
+/// Returns which of `places`, oldest first, is closed for another connection of `peer`.
 pub fn who_goes(places: &[Place], peer: Peer) -> Option<usize> {
     let of = |peer: Peer| places.iter().filter(|place| place.peer == peer).count();
     // The new connection counts too.
     let crowd = |place: &Place| of(place.peer) + usize::from(place.peer == peer);
     let late = |place: &Place| !place.has_asked && place.age >= TIME_TO_ASK;
     let all = || places.iter().enumerate();
-    // Of equals the oldest is chosen: `max_by_key` returns the last.
+    // Of equal connections the oldest is chosen: `max_by_key` returns the last.
     let latest = all().rev().filter(|(_, place)| late(place)).max_by_key(|(_, place)| crowd(place));
-    // Older connections keep their time, so the newest one is closed whose request could have
-    // arrived by now.
+    // Older connections keep their time. The newest one whose request could have arrived by now
+    // is closed.
     let begun = |place: &Place| place.age >= TIME_TO_BEGIN;
     let newest = || all().max_by_key(|(_, place)| (crowd(place), begun(place), !place.has_asked));
     latest.or_else(newest).map(|(index, _)| index)

@@ -22,12 +22,12 @@ use crate::{
     redact::Redaction,
 };
 
-/// Children of a case at a time.
+/// The most children of a case at a time.
 const MOST_CHILDREN: usize = 64;
 
-/// What is known so far.
+/// What is known about the case so far.
 pub struct Case {
-    /// The tenant whose share it uses.
+    /// The tenant to whose share it counts.
     pub tenant: Tenant,
     /// When it began, in nanoseconds of `CLOCK_BOOTTIME` and by the wall clock.
     pub opened_ns: u64,
@@ -43,12 +43,12 @@ pub struct Case {
     failing: Actor,
     /// The start of the process.
     pub started_ns: Option<u64>,
-    /// Who may follow it.
+    /// The processes that may replace it.
     pub successors: Successors,
     unit: Option<(UnitKind, String)>,
     /// Its service, as the manager described it when the bind failed.
     service: Option<Service>,
-    /// Whether another process of the unit has failed since.
+    /// Whether another process of the unit has failed since then.
     restarted: bool,
     /// Another port that was bound, by which process and when.
     other: Option<(SocketAddr, Actor, u64)>,
@@ -66,7 +66,7 @@ pub struct Case {
     pub waiting: Vec<Waiting>,
 }
 
-/// An outcome without an event.
+/// An outcome that does not belong to an event yet.
 #[derive(Clone)]
 struct Verdict {
     became: Became,
@@ -108,7 +108,7 @@ impl Case {
         }
     }
 
-    /// Returns whether this is the pid of the process, or of one that it has started.
+    /// Returns whether this is the pid of the process, or of a process that it has started.
     pub fn is_by(&self, pid: u32, own: u32) -> bool {
         pid == own && self.ended.is_none() || self.children.contains(&pid)
     }
@@ -118,7 +118,7 @@ impl Case {
         self.tries = self.tries.saturating_add(count);
         self.last_failed_ns = self.last_failed_ns.max(last_ns);
         self.last_ns = self.last_ns.max(last_ns);
-        // It had bound the address, has closed it, and binds it again.
+        // The process had bound the address, has closed it, and binds it again.
         if self.known.as_ref().is_some_and(|known| known.at_ns < last_ns) {
             self.known = None;
         }
@@ -150,7 +150,7 @@ impl Case {
         self.known.as_ref().map(|known| self.answer(waiting, known.clone()))
     }
 
-    /// Passes on the outcomes of all events that wait, if they are known by now.
+    /// Passes on the outcomes of all events that wait, if the outcome is known by now.
     pub fn tell_known(&mut self, tell: &mut impl FnMut(Told)) {
         if self.known.is_none() {
             return;
@@ -160,7 +160,7 @@ impl Case {
         }
     }
 
-    /// Notes that the address was bound.
+    /// Records that the address was bound.
     pub fn has_recovered(&mut self, raw: &RawFollowed, bound: &Bound) {
         if raw.at_ns < self.last_failed_ns {
             return;
@@ -169,14 +169,14 @@ impl Case {
         self.know(Became::Recovered, raw.at_ns, by, Some(address_of(bound)), None);
     }
 
-    /// Notes that the process or a child has bound another port.
+    /// Records that the process or a child has bound another port.
     pub fn has_another(&mut self, raw: &RawFollowed, bound: &Bound) {
         if self.other.is_none() && raw.at_ns >= self.opened_ns {
             self.other = Some((address_of(bound), actor(raw), raw.at_ns));
         }
     }
 
-    /// Adds a process that it has started; `None` if that one is not followed.
+    /// Adds a process that it has started, or `None` if that process is not followed.
     pub fn has_child(&mut self, pid: Option<u32>) {
         match pid.filter(|_| self.children.len() < MOST_CHILDREN) {
             Some(pid) => self.children.push(pid),
@@ -184,7 +184,7 @@ impl Case {
         }
     }
 
-    /// Notes the exit of the process, or of a child.
+    /// Records the exit of the process, or of a child.
     pub fn has_ended(&mut self, raw: &RawFollowed, is_own: bool, code: u32, more: bool) {
         let end = Some((Exit::of(code), raw.at_ns));
         self.more_children |= more;
@@ -204,8 +204,8 @@ impl Case {
         }
     }
 
-    /// Returns how and when it exited. A program that continues in a child exits with status 0
-    /// first.
+    /// Returns how and when it exited. If the program continues in a child, the process itself
+    /// exits first, with status 0.
     fn over(&self) -> Option<(Exit, u64)> {
         let (exit, at_ns) = self.ended?;
         if !exit.is_success() {
@@ -255,14 +255,14 @@ impl Case {
         self.known.is_none() && self.ended.is_none()
     }
 
-    /// Removes children that are not running: the exits of some may not have been seen.
+    /// Removes children that are not running. The exits of some may not have been seen.
     pub fn look_at_children(&mut self, is_gone: impl Fn(u32, u64) -> bool) {
         if let Some((_, at_ns)) = self.ended.filter(|_| self.known.is_none()) {
             self.children.retain(|&child| !is_gone(child, at_ns));
         }
     }
 
-    /// Returns when it is due next.
+    /// Returns when the case is due next.
     pub fn next_ns(&self, window_ns: u64, keep_ns: u64) -> u64 {
         let due = self.waiting.iter().map(|waiting| waiting.due_ns(window_ns)).min();
         due.unwrap_or(self.last_ns.saturating_add(keep_ns))
@@ -330,7 +330,7 @@ impl Case {
             let gap = Gap::new(Fact::Exit, "how and when the process ended was not seen");
             return Verdict { gaps: vec![gap], ..of(Became::Exited, due_ns, None) };
         }
-        // Pauses between attempts may grow, so half a window counts.
+        // Pauses between attempts may grow longer, so half a window counts.
         let still_tries = self.last_failed_ns.saturating_add(window_ns / 2) > due_ns;
         match another {
             Some(another) if has_moved || !still_tries => another,

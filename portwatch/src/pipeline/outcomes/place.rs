@@ -1,5 +1,5 @@
-//! Whose processes may follow a process that exited: those of its unit or container, or the
-//! next child of what runs it.
+//! Determines which processes may replace a process that exited: those of its unit or
+//! container, or the next child of the process that runs it.
 
 use crate::{
     decode::{RawFailure, RawFollowed},
@@ -11,7 +11,7 @@ use crate::{
 /// A unit, a container or a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// A pod, whose containers are replaced.
+    /// A pod. Its containers are replaced by new ones.
     Pod(String),
     /// A container.
     Container(String),
@@ -20,8 +20,8 @@ pub enum Place {
 }
 
 impl Place {
-    /// Returns the one of a process. A service that only launched the process (cron, sshd) does
-    /// not restart it, and neither does a scope or a session.
+    /// Returns the place of a process. A service that only launched the process (cron, sshd)
+    /// does not restart it, and neither does a scope or a session.
     pub fn of(process: &Process) -> Option<Self> {
         let service = || {
             let unit = responsibility::service(process)?;
@@ -33,14 +33,14 @@ impl Place {
     }
 }
 
-/// Who may follow a failing process.
+/// The processes that may replace a failing process.
 #[derive(Debug)]
 pub struct Successors {
     /// Where they run.
     pub place: Option<Place>,
     /// Their control group, if no other processes are in it.
     group: Option<u64>,
-    /// The supervisor or shell that runs the process runs others too: only a process of this
+    /// The supervisor or shell that runs the process also runs others: only a process with this
     /// name counts.
     name: Option<String>,
     /// The process's parent, if that is the supervisor or shell.
@@ -48,7 +48,7 @@ pub struct Successors {
 }
 
 impl Successors {
-    /// Returns those of the failing process of an event.
+    /// Returns the possible successors of an event's failing process.
     pub fn of(raw: &RawFailure, event: &Event, group: Option<u64>) -> Self {
         let process = &event.process;
         let place = Place::of(process);
@@ -65,19 +65,19 @@ impl Successors {
         }
     }
 
-    /// Returns whether there may be any.
+    /// Returns whether there can be any successors.
     pub fn may_come(&self) -> bool {
         self.place.is_some() || self.name.is_some()
     }
 
-    /// Returns whether a process is one, by its control group or its place.
+    /// Returns whether a process is a successor, by its control group or its place.
     pub fn are_in(&self, group: Option<u64>, place: Option<&Place>, comm: &str) -> bool {
         self.name.as_ref().is_none_or(|name| name == comm)
             && (group.is_some() && self.group == group
                 || place.is_some() && self.place.as_ref() == place)
     }
 
-    /// Returns whether a process is one, by its parent.
+    /// Returns whether a process is a successor, by its parent.
     pub fn have_parent_of(&self, raw: &RawFollowed) -> bool {
         self.parent.is_some() && self.parent == raw.parent && self.name.as_ref() == Some(&raw.comm)
     }
@@ -92,16 +92,16 @@ pub struct Service {
     pub owner: Option<u32>,
     /// The failing process, if it was the unit's main process.
     pub main_pid: Option<u32>,
-    /// How often the unit had been restarted when that failed.
+    /// How often the unit had been restarted when that process failed.
     pub restarts: Option<u32>,
 }
 
 impl Service {
-    /// Returns the one of an event's process.
+    /// Returns the service of an event's process.
     pub fn of(place: &Place, event: &Event) -> Option<Self> {
         let Place::Service(unit, owner) = place else { return None };
         let supervisor = event.process.supervisor.as_ref();
-        // An answer that was kept from another run of the unit has no main process.
+        // An answer that was cached from another run of the unit has no main process.
         let main = supervisor.filter(|it| it.main_pid == Some(event.process.pid));
         Some(Self {
             unit: unit.clone(),

@@ -1,4 +1,4 @@
-//! The address of a failed bind, and whether a later bind is one of it.
+//! The address of a failed bind, and whether a later bind is at this address.
 
 use std::net::IpAddr;
 
@@ -21,7 +21,7 @@ pub struct Target {
 }
 
 impl Target {
-    /// Returns that of a failed bind.
+    /// Returns the target of a failed bind.
     pub fn of(bind: &RawBind) -> Self {
         Self {
             netns: netns(bind.netns_cookie, bind.netns_inode),
@@ -32,8 +32,8 @@ impl Target {
         }
     }
 
-    /// Returns that of failed binds that the kernel side has counted; `None` for values that it
-    /// never writes.
+    /// Returns the target of failed binds that the kernel side has counted, or `None` for
+    /// values that it never writes.
     pub fn of_source(source: &Source) -> Option<Self> {
         let (_, address) = address_of(source.family, source.address).ok()?;
         let cookie = Some(source.netns_cookie).filter(|&cookie| cookie != 0);
@@ -47,7 +47,7 @@ impl Target {
         })
     }
 
-    /// Returns that of an event.
+    /// Returns the target of an event.
     pub fn of_event(event: &Event) -> Self {
         Self {
             netns: netns(event.netns.cookie, event.netns.inode),
@@ -64,7 +64,7 @@ impl Target {
             && self.netns == netns(bound.netns_cookie, bound.netns_inode)
     }
 
-    /// Returns whether a bind is one of this address. After a failed listen, only a listen is.
+    /// Returns whether a bind is at this address. After a failed listen, only a listen counts.
     pub fn is_met_by(&self, bound: &Bound) -> bool {
         let same_family = self.address.is_ipv4() == bound.address.is_ipv4();
         self.port == bound.port
@@ -72,7 +72,7 @@ impl Target {
             && (self.stage == Stage::Bind || bound.stage == Stage::Listen)
     }
 
-    /// Returns whether a bind is one of another port of the same address.
+    /// Returns whether a bind is at another port of the same address.
     pub fn is_other(&self, bound: &Bound) -> bool {
         self.port != 0
             && bound.port != 0
@@ -86,7 +86,8 @@ impl Target {
     }
 }
 
-/// Identifies a namespace by its cookie, if it is known: not every hook sees the inode as well.
+/// Identifies a namespace by its cookie, if it is known, because not every hook sees the inode
+/// as well.
 fn netns(cookie: Option<u64>, inode: Option<u32>) -> (Option<u64>, Option<u32>) {
     (cookie, inode.filter(|_| cookie.is_none()))
 }

@@ -6,11 +6,11 @@ pub struct Waiting {
     pub id: String,
     /// Time of its first failure, in nanoseconds of `CLOCK_BOOTTIME`.
     pub first_ns: u64,
-    /// The same of its last failure.
+    /// Time of its last failure, in the same unit.
     pub last_ns: u64,
     /// Number of failed binds that it reports.
     pub count: u64,
-    /// The case's attempts when it was reported.
+    /// The number of the case's attempts when the event was reported.
     pub tries: u64,
 }
 

@@ -58,7 +58,7 @@ impl Counted {
         })
     }
 
-    /// Returns the wall-clock time, relative to that of the last enrichment.
+    /// Returns the wall-clock time, relative to the time of the last enrichment.
     fn time_of(&self, at_ns: u64) -> Timestamp {
         let since = i128::from(at_ns) - i128::from(self.at_ns);
         let since = SignedDuration::from_nanos(i64::try_from(since).unwrap_or(0));

@@ -1,6 +1,6 @@
-//! Processes closed files, on a thread of its own: compresses them and removes the oldest.
-//! Each round checks the whole directory. So what one round could not do, because the disk was
-//! full or the agent was killed, the next does.
+//! Processes closed files on a thread of its own: compresses them and removes the oldest. Each
+//! round checks the whole directory. So what one round could not do, because the disk was full
+//! or the agent was killed, is done by the next round.
 
 use std::{
     io,
@@ -13,40 +13,40 @@ use std::{
 
 use super::folder::{Folder, being_closed, being_written, closed};
 
-/// zstd's own default: 10 to 20 times smaller, and 200 MB/s.
+/// zstd's own default level: 10 to 20 times smaller, and 200 MB/s.
 const LEVEL: i32 = 3;
 
-/// Bytes that the files may take on the disk, without the one that is being written.
+/// The most bytes that the files may use on the disk, without the file that is being written.
 #[derive(Clone, Copy, Debug)]
 pub struct Room {
-    /// When all are compressed.
+    /// When all files are compressed.
     pub kept: u64,
-    /// While one is being compressed, in addition to its copy.
+    /// While a file is being compressed, not counting its compressed copy.
     pub meanwhile: u64,
 }
 
-/// A segment was created.
+/// A round, because a segment was created.
 pub struct Round {
     /// The directory.
     pub folder: Arc<Folder>,
-    /// Its name without endings; everything before it is closed.
+    /// The segment's name without extensions. All segments before it are closed.
     pub active: String,
 }
 
-/// The thread; dropping this ends it after the work that it has.
+/// The thread. Dropping this ends the thread after it has done its work.
 pub struct Closer {
     room: Room,
     thread: Option<(Sender<Round>, JoinHandle<()>)>,
 }
 
 impl Closer {
-    /// Creates it. The thread starts with the first work: by then the agent has dropped its
+    /// Creates it. The thread starts with the first round: by then the agent has dropped its
     /// capabilities.
     pub fn new(room: Room) -> Self {
         Self { room, thread: None }
     }
 
-    /// Requests a round, because everything before is closed.
+    /// Requests a round, because all segments before this one are closed.
     pub fn see_to(&mut self, round: Round) {
         if self.thread.is_none() {
             let (rounds, wanted) = channel();
@@ -84,8 +84,8 @@ fn run(room: Room, wanted: &Receiver<Round>) {
     }
 }
 
-/// The limit applies to the compressed files. Only if there is not enough space to compress
-/// them, the oldest are removed first.
+/// Does one round. The limit applies to the compressed files. The oldest files are removed
+/// before the compression only if there is not enough space to compress them.
 fn round(folder: &Folder, room: Room, active: &str) -> io::Result<()> {
     folder.remove_leftovers()?;
     let all = folder.segments()?;
@@ -107,7 +107,8 @@ fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// Removes the open file after the closed one is safely on the disk under its name.
+/// Compresses a segment. The open file is removed after the closed one is safely on the disk
+/// under its name.
 fn compress(folder: &Folder, stem: &str) -> io::Result<()> {
     let (from, to) = (being_written(stem), closed(stem));
     if !folder.has(&from)? {
@@ -117,7 +118,7 @@ fn compress(folder: &Folder, stem: &str) -> io::Result<()> {
         let temporary = being_closed(stem);
         let written = write_compressed(folder, &from, &temporary);
         if let Err(error) = written.and_then(|()| folder.rename(&temporary, &to)) {
-            // It takes space, of which there may be too little.
+            // The temporary file uses space, and there may be too little.
             let _ = folder.remove(&temporary);
             return Err(error);
         }
@@ -134,7 +135,7 @@ fn write_compressed(folder: &Folder, from: &str, to: &str) -> io::Result<()> {
     encoder.finish()?.sync_all()
 }
 
-/// Removes the oldest segments until the rest is within `most` bytes.
+/// Removes the oldest segments until the remaining ones are within `most` bytes.
 fn prune(folder: &Folder, most: u64, active: &str) -> io::Result<()> {
     let mut segments = folder.segments()?;
     segments.retain(|segment| *segment.stem < *active);

@@ -1,8 +1,8 @@
 //! The directory of a capture: private to its user, and written by one agent.
 //!
 //! All operations use its descriptor, so it stays the directory that was checked. A file is
-//! changed only if it has a name of the exact format, is a regular file, belongs to this user,
-//! and has no other name; all other files stay as they are.
+//! changed only if its name has the exact format, and it is a regular file, belongs to this
+//! user, and has no other name. All other files stay as they are.
 
 use std::{
     fs::File,
@@ -25,15 +25,15 @@ use super::{
     place::{PRIVATE, open_folder},
 };
 
-/// Locked as long as an agent writes.
+/// The file that is locked as long as an agent writes.
 const LOCK: &str = "lock";
-/// Marks the directory as a capture. Those of older versions have none, and contain only files
-/// with a capture's names.
+/// The file that marks the directory as a capture. Directories of older versions have no such
+/// file, and contain only files with names of a capture.
 const MARKER: &str = "portwatch-capture";
 const MARKER_TEXT: &str = "portwatch keeps its stream here, and removes its oldest files.\n";
-/// The directory that file systems have at their root.
+/// The directory that some file systems have at their root.
 const NOBODYS: &str = "lost+found";
-/// Follows `.jsonl`, so that the file is no segment.
+/// The extension after `.jsonl`, so that the file does not count as a segment.
 const TEMPORARY: &str = ".jsonl.zst.tmp";
 
 /// The directory, locked by this process.
@@ -47,7 +47,7 @@ pub struct Folder {
 /// A segment, as a file of the directory.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Entry {
-    /// Its name without endings.
+    /// Its name without extensions.
     pub stem: String,
     /// Whether it is closed and compressed.
     pub closed: bool,
@@ -92,9 +92,10 @@ impl Folder {
             return Err(CaptureError::Strange { path: path.to_owned(), name });
         }
         let mode = found.st_mode & 0o7777;
-        // Its files are private. Whether others see their names is the choice of its creator.
+        // The files are private. Whether other users can see their names is up to the creator
+        // of the directory.
         if mode & 0o022 != 0 {
-            // An empty directory may have another purpose: /srv, /mnt.
+            // An empty directory may be meant for something else: /srv, /mnt.
             if !made && !marked {
                 return Err(CaptureError::Open { path: path.to_owned(), mode });
             }
@@ -124,7 +125,7 @@ impl Folder {
 
     /// Opens a file of the capture for reading.
     pub fn open(&self, name: &str) -> io::Result<File> {
-        // Opening a FIFO would block until there is a writer.
+        // The open of a FIFO would block until there is a writer.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file: File = openat(&self.fd, name, flags, Mode::empty())?.into();
         match is_own(&fstat(&file)?) {
@@ -138,7 +139,7 @@ impl Folder {
         Ok(own(&self.fd, name)?.is_some())
     }
 
-    /// Removes a file of the capture; leaves any other file.
+    /// Removes a file of the capture. Any other file stays.
     pub fn remove(&self, name: &str) -> io::Result<()> {
         if self.has(name)? {
             unlinkat(&self.fd, name, AtFlags::empty())?;
@@ -155,18 +156,18 @@ impl Folder {
         }
     }
 
-    /// Makes created and removed names durable.
+    /// Makes the creation and removal of names durable.
     pub fn sync(&self) -> io::Result<()> {
         Ok(fsync(&self.fd)?)
     }
 
-    /// Returns whether it is still at its path.
+    /// Returns whether the directory is still at its path.
     pub fn is_in_place(&self) -> bool {
         let (Ok(held), Ok(there)) = (fstat(&self.fd), lstat(&self.path)) else { return false };
         (held.st_dev, held.st_ino) == (there.st_dev, there.st_ino) && held.st_nlink > 0
     }
 
-    /// Returns all segments, oldest first; one may exist twice, the closed one second.
+    /// Returns all segments, oldest first. One may exist twice; the closed one comes second.
     pub fn segments(&self) -> io::Result<Vec<Entry>> {
         let mut all = Vec::new();
         for name in names(&self.fd)? {
@@ -199,7 +200,7 @@ fn lock(folder: impl AsFd) -> io::Result<File> {
     }
 }
 
-/// Returns a file in the directory that no capture of this user has left there.
+/// Returns the name of a file in the directory that no capture of this user has created.
 fn stranger(folder: impl AsFd) -> io::Result<Option<String>> {
     let stem = |name: &str| {
         let endings = [CLOSED, OPEN, TEMPORARY];
@@ -214,7 +215,7 @@ fn stranger(folder: impl AsFd) -> io::Result<Option<String>> {
     Ok(None)
 }
 
-/// Returns the file of a name, if it belongs to the capture.
+/// Returns the file with a name, if it belongs to the capture.
 fn own(folder: impl AsFd, name: &str) -> io::Result<Option<Stat>> {
     match statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(found) => Ok(Some(found).filter(is_own)),
@@ -223,7 +224,7 @@ fn own(folder: impl AsFd, name: &str) -> io::Result<Option<Stat>> {
     }
 }
 
-/// Returns whether it is a file of this user, without another name elsewhere.
+/// Returns whether it is a file of this user that has no other name elsewhere.
 fn is_own(found: &Stat) -> bool {
     FileType::from_raw_mode(found.st_mode) == FileType::RegularFile
         && found.st_uid == geteuid().as_raw()

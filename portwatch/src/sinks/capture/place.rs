@@ -1,5 +1,5 @@
-//! Checks where a capture's directory is: a user who may rename a directory above it may
-//! replace it by another directory, or a link to one, and root would write there.
+//! Checks where a capture's directory is. A user who may rename a directory above it may
+//! replace it by another directory, or by a link to one, and root would write there.
 
 use std::{
     fs::{self, DirBuilder, Metadata},
@@ -19,10 +19,11 @@ use rustix::{
 
 use super::CaptureError;
 
-/// Mode of a directory that is created.
+/// The mode of a directory that is created.
 pub const PRIVATE: u32 = 0o700;
 
-/// Opens a directory, but no link to one. Returns whether it was created for this.
+/// Opens a directory, but not a link to one. Returns whether the directory was created by this
+/// call.
 pub fn open_folder(path: &Path) -> Result<(OwnedFd, bool), CaptureError> {
     let io = |step| move |source| CaptureError::Io { step, path: path.to_owned(), source };
     let no = |step| move |errno: Errno| io(step)(errno.into());
@@ -30,7 +31,8 @@ pub fn open_folder(path: &Path) -> Result<(OwnedFd, bool), CaptureError> {
     let (Some(parent), Some(name)) = (whole.parent(), whole.file_name()) else {
         return Err(io("use")(io::ErrorKind::InvalidInput.into()));
     };
-    // The path as written, because any user may own a link in it; then the resolved path.
+    // The path is checked as it is written, because any user may own a link in it, and then the
+    // resolved path.
     nobody_replaces(path, parent)?;
     DirBuilder::new().recursive(true).mode(PRIVATE).create(parent).map_err(io("create"))?;
     let parent = fs::canonicalize(parent).map_err(io("find"))?;
@@ -78,7 +80,7 @@ fn replaced_by(found: &Metadata) -> Option<String> {
     if owner != 0 && owner != geteuid().as_raw() {
         return Some(format!("belongs to user {owner}"));
     }
-    // A link has no permissions of its own. In a sticky directory users may only rename their
+    // A link has no permissions of its own. In a sticky directory users may rename only their
     // own entries.
     if !found.is_dir() || found.mode() & STICKY != 0 {
         return None;

@@ -1,8 +1,9 @@
 //! Appends records to the newest file of a capture.
 //!
-//! A record is one write, and then in the kernel: the end of the agent, by SIGKILL too, loses
-//! no written record. A power loss may lose what was written in the last [`SYNC`]. After that
-//! it is on the disk, and the file was checked to be at its path.
+//! A record is written with one write, and is then in the kernel. So no written record is lost
+//! when the agent ends, not even by SIGKILL. A power loss may lose what was written in the last
+//! [`SYNC`]. After that time a record is on the disk, and the file was checked to be at its
+//! path.
 
 use std::{
     fs::File,
@@ -23,7 +24,7 @@ use super::{
 };
 use crate::{event::Record, sinks::Sink};
 
-/// How long written records may not be on the disk.
+/// The longest time that a written record may not be on the disk.
 const SYNC: Duration = Duration::from_secs(1);
 
 /// A capture that is being written.
@@ -32,14 +33,14 @@ pub struct Capture {
     folder: Arc<Folder>,
     limits: Limits,
     longest: u64,
-    /// The newest file's name, open or not.
+    /// The name of the newest file, whether it is open or not.
     newest: Option<String>,
     open: Option<Open>,
     line: Vec<u8>,
     closer: Closer,
-    /// What the closer must still process.
+    /// The round that the closer must still do.
     begun: Option<Round>,
-    /// Failed binds in records that were written and are lost.
+    /// The number of failed binds in records that were written and then lost.
     lost: u64,
 }
 
@@ -50,18 +51,18 @@ struct Open {
     since: Instant,
     /// When it was last found at its path.
     seen: Instant,
-    /// Failed binds that were written after that.
+    /// The number of failed binds that were written after that.
     unseen: u64,
     unsynced_since: Option<Instant>,
-    /// Failed binds in records since the last sync, which may not be on the disk.
+    /// The number of failed binds in records since the last sync, which may not be on the disk.
     unsynced: u64,
-    /// Its end is half a line that could not be removed.
+    /// Whether it ends with half a line that could not be removed.
     torn: bool,
 }
 
 impl Capture {
-    /// Locks the directory for this process, and creates a file in it. This starts no thread:
-    /// the sink does, once it runs.
+    /// Locks the directory for this process, and creates a file in it. This does not start a
+    /// thread: the sink starts it when it runs.
     ///
     /// # Errors
     /// The directory cannot be created or written, belongs to another user, or is in use.
@@ -73,8 +74,8 @@ impl Capture {
         // A file of one line may exceed the limit.
         let largest = file_size.max(longest);
         let room = Room {
-            // The file that is being written, one that is being closed, and its copy count
-            // too.
+            // The file that is being written, a file that is being closed, and the copy of that
+            // file count too.
             kept: limits.total_size.saturating_sub(3 * largest),
             meanwhile: limits.total_size.saturating_sub(2 * largest),
         };
@@ -91,8 +92,8 @@ impl Capture {
             begun: None,
             lost: 0,
         };
-        // A torn last line must stay the last of its file: never append to a file that another
-        // process has created.
+        // A torn last line must stay the last line of its file, so nothing is appended to a
+        // file that another process has created.
         capture.begin().map_err(io("write to"))?;
         Ok(capture)
     }
@@ -121,7 +122,7 @@ impl Capture {
         Ok(())
     }
 
-    /// Returns the file to append to, a new one if the last is full or old.
+    /// Returns the file to append to: a new one, if the last file is full or old.
     fn current(&mut self, length: u64) -> io::Result<&mut Open> {
         let file_size = self.limits.file_size;
         let is_full = |open: &Open| open.torn || (open.size > 0 && open.size + length > file_size);
@@ -140,14 +141,14 @@ impl Capture {
         let synced = open.file.sync_data();
         let unsynced = if synced.is_err() { open.unsynced } else { 0 };
         let unseen = if open.is_gone() { open.unseen } else { 0 };
-        // Both are the records written last.
+        // Both count the records that were written last.
         self.lost += unsynced.max(unseen);
         synced
     }
 
     /// Writes to the disk what is only in the kernel. If that fails, the kernel may have
-    /// dropped it, and reports it once (fsync(2)): the file is closed, and its unsynced
-    /// records are lost.
+    /// dropped the data, and reports this only once (fsync(2)). So the file is closed, and its
+    /// unsynced records are lost.
     fn sync(&mut self) -> io::Result<()> {
         let Some(open) = &mut self.open else { return Ok(()) };
         let Err(error) = open.file.sync_data() else {
@@ -156,11 +157,11 @@ impl Capture {
         };
         self.lost += open.unsynced;
         self.open = None;
-        // If no other file can be created either, the next record tries again.
+        // If no other file can be created either, this is tried again with the next record.
         self.begin().and(Err(error))
     }
 
-    /// Creates a new file if the file or its directory is no longer at its path.
+    /// Creates a new file, if the file or its directory is no longer at its path.
     fn look_where_it_is(&mut self) -> io::Result<()> {
         let Some(open) = &mut self.open else { return Ok(()) };
         let gone = open.is_gone();
@@ -171,12 +172,12 @@ impl Capture {
         }
         let what = if gone { "a file" } else { "the directory" };
         tracing::warn!("capture: {what} was removed: {}; creating a new one", self.path.display());
-        // In a directory that was moved, nothing is lost.
+        // Records in a directory that was moved are not lost.
         let closed = self.close();
         self.begin().and(closed)
     }
 
-    /// Does what is due. Returns when it is due again.
+    /// Does the work that is due. Returns when the next work is due.
     fn see_to(&mut self) -> io::Result<Option<Duration>> {
         let age = self.limits.file_age;
         let Some(open) = &mut self.open else { return Ok(None) };
@@ -197,7 +198,7 @@ impl Capture {
 }
 
 impl Open {
-    /// Writes all of the line or nothing: half a line would damage the next.
+    /// Writes the whole line or nothing, because half a line would damage the next one.
     fn append(&mut self, line: &[u8], refusals: u64) -> io::Result<()> {
         if let Err(error) = self.file.write_all(line) {
             self.torn = self.file.set_len(self.size).is_err();
@@ -210,7 +211,7 @@ impl Open {
         Ok(())
     }
 
-    /// Returns whether the file has no name any more: what is written to it is lost.
+    /// Returns whether the file no longer has a name. What is written to it then is lost.
     fn is_gone(&self) -> bool {
         self.file.metadata().is_ok_and(|data| data.nlink() == 0)
     }
@@ -243,7 +244,7 @@ impl Sink for Capture {
             self.closer.see_to(round);
         }
         let again = self.see_to()?;
-        // The closer gets it the next time.
+        // The closer receives it the next time.
         Ok(if self.begun.is_some() { Some(Duration::ZERO) } else { again })
     }
 
@@ -253,7 +254,7 @@ impl Sink for Capture {
 }
 
 impl Drop for Capture {
-    /// Closes the last file like all others.
+    /// Closes the last file like all other files.
     fn drop(&mut self) {
         if self.open.is_none() {
             return;

@@ -22,8 +22,8 @@ use crate::{
 const FREE: Style = AnsiColor::Green.on_default().bold();
 const UNSURE: Style = AnsiColor::Yellow.on_default().bold();
 
-/// Writes a block for each answer: in colour and as wide as the window on a
-/// terminal, plain elsewhere. `engines` are here and have tables of ports of their own.
+/// Writes a block for each answer: on a terminal in colour and as wide as the window, elsewhere
+/// plain. `engines` are the engines on this host that have port tables of their own.
 ///
 /// # Errors
 /// `out` cannot be written.
@@ -46,7 +46,7 @@ pub fn told(answers: &[Explanation]) -> String {
     answers.iter().map(|answer| block(answer, None, &[Engine::Docker])).collect()
 }
 
-/// The block of one answer.
+/// Returns the block of one answer.
 pub(super) fn block(answer: &Explanation, columns: Option<usize>, engines: &[Engine]) -> String {
     let mut out = Block { text: String::new(), columns };
     let Explanation { diagnosis, sockets, connections, .. } = answer;
@@ -114,7 +114,7 @@ fn head(out: &mut Block, answer: &Explanation) {
     }
 }
 
-/// `tcp port 8080`, `udp 127.0.0.1:53`.
+/// Returns a text like `tcp port 8080` or `udp 127.0.0.1:53`.
 pub fn named(asked: &Question) -> String {
     let protocol = asked.protocol;
     let on = |before: &str| match &asked.device {
@@ -130,7 +130,8 @@ pub fn named(asked: &Question) -> String {
     }
 }
 
-/// Returns the result of a bind, to follow these words; `None` if it succeeds in any case.
+/// Returns the result of a bind, as text that follows the words "a bind", or `None` if it
+/// succeeds in any case.
 pub fn a_bind(answer: &Explanation) -> Option<&'static str> {
     use Outcome::{Passes, Refused, Unknown};
     Some(match (answer.bind.without_reuseaddr, answer.bind.with_reuseaddr) {
@@ -148,7 +149,7 @@ pub fn a_bind(answer: &Explanation) -> Option<&'static str> {
     })
 }
 
-/// Returns other sockets on the port: a few of those that stay.
+/// Returns other sockets on the port: a few of those that will stay.
 fn beside(sockets: &[Socket]) -> impl Iterator<Item = &Socket> {
     const MOST: usize = 4;
     let stays =
@@ -171,7 +172,7 @@ fn before(last: &LastHolder, now: Timestamp) -> Option<String> {
     Some(format!("released {until}{ago} by {}", process_line(&last.process)))
 }
 
-/// What is worth knowing of a free port.
+/// Returns the notes about a free port.
 fn notes(answer: &Explanation, engines: &[Engine]) -> Vec<String> {
     let mut notes = Vec::new();
     let port = answer.asked.port;

@@ -1,4 +1,4 @@
-//! The answers of `explain` as notes.
+//! Prints the answers of `explain` as notes.
 
 use std::{
     fmt::Write as _,

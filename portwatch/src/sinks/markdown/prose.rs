@@ -1,16 +1,17 @@
-//! Escapes text in a sentence: nothing in it is markup, becomes a link or mentions anybody.
+//! Escapes text in a sentence, so that nothing in it is markup, becomes a link or mentions a
+//! user.
 //!
-//! GitHub and GitLab search for addresses, names and numbers after they have made HTML of the
-//! text, so a backslash does not help; they do not search code.
+//! GitHub and GitLab search for addresses, names and numbers after they have converted the text
+//! to HTML, so a backslash does not help. They do not search code.
 
 use crate::text::sanitize::printable;
 
-/// Returns the text as Markdown that shows it unchanged.
+/// Returns the text as Markdown that displays it unchanged.
 pub fn prose(text: &str) -> String {
     let text = printable(text);
     let mut out = String::with_capacity(text.len() + 8);
-    // Between these a word can be code: it has no backtick that would end it, and no bar that
-    // would end a table's cell.
+    // A word between these characters can be written as code: it contains no backtick that
+    // would end the code, and no bar that would end a table's cell.
     for piece in text.split_inclusive([' ', '|', '`']) {
         let word = piece.trim_end_matches([' ', '|', '`']);
         let rest = piece.get(word.len()..).unwrap_or_default();
@@ -60,18 +61,18 @@ fn is_live(word: &str) -> bool {
         || has_commit(&lower)
 }
 
-/// `!123`, `&123`, `%"1.0"`.
+/// Returns whether a word contains a reference like `!123`, `&123` or `%"1.0"`.
 fn has_reference(word: &str) -> bool {
     word.split_inclusive(['!', '&', '%'])
         .skip(1)
         .any(|rest| rest.starts_with(|first: char| first.is_alphanumeric() || first == '"'))
 }
 
-/// `:tada:`.
+/// Returns whether a word contains an emoji like `:tada:`.
 fn has_picture(word: &str) -> bool {
     let is_name = |name: &str| {
         let in_name = |byte: u8| byte.is_ascii_alphanumeric() || b"_+-".contains(&byte);
-        // Those that are numbers are no emoji; most are ports and minutes.
+        // Most names that are numbers are ports and minutes, not emoji.
         let is_word = name.bytes().any(|byte| !byte.is_ascii_digit());
         name.bytes().all(in_name) && (is_word || ["100", "1234"].contains(&name))
     };
@@ -79,7 +80,7 @@ fn has_picture(word: &str) -> bool {
     word.split(':').skip(1).take(parts.saturating_sub(2)).any(is_name)
 }
 
-/// Seven hexadecimal digits or more, both letters and digits.
+/// Returns whether a word contains seven or more hexadecimal digits, both letters and digits.
 fn has_commit(word: &str) -> bool {
     let parts = word.split(|char: char| !char.is_ascii_alphanumeric());
     parts.into_iter().any(|part| {

@@ -15,9 +15,9 @@ use crate::enrich::containers::{
     published::{Listed, Port},
 };
 
-/// Ports and networks of a container that are kept.
+/// The most ports and networks of a container that are kept.
 const MOST_OF_EACH: usize = 256;
-/// An image's name may be a whole reference with its digest.
+/// An image's name may be a whole reference with its digest, so it has this limit.
 const MOST_IMAGE: usize = 255;
 
 /// Returns the containers of a list that have an id.
@@ -33,7 +33,7 @@ pub fn is_hexadecimal(id: &str) -> bool {
     !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// An element of an array or map as an answer has it.
+/// An element of an array or map in an answer.
 trait Element: DeserializeOwned {
     /// How many are kept at most.
     const MOST: usize;

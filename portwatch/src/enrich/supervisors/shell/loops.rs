@@ -1,5 +1,5 @@
-//! Loops in what a shell runs, and whether a program is started in one. By the words alone,
-//! as they are written; what only a shell could find out is taken for no.
+//! Finds loops in what a shell runs, and whether a program is started in one. Only the words of
+//! the text count. What only a shell could find out counts as no.
 
 use crate::redact::Cmdline;
 
@@ -9,10 +9,10 @@ const WRAPPERS: [&str; 17] = [
     "doas", "timeout", "command", "busybox", "time", "setpriv", "chpst",
 ];
 
-/// The names by which a script may start a process: of itself, of its program, and of what
-/// that interprets.
+/// Returns the names by which a script may start a process: its own name, that of its program,
+/// and that of the script that the program interprets.
 pub fn names(comm: &str, argv: &Cmdline, exe: Option<&str>) -> Vec<String> {
-    // Some write a title over their arguments: `nginx: master process nginx`.
+    // Some programs overwrite their arguments with a title: `nginx: master process nginx`.
     let first = argv.first().unwrap_or_default();
     let title = first.split_ascii_whitespace().next().unwrap_or_default().trim_end_matches(':');
     let script = argv.iter().skip(1).find(|argument| !argument.starts_with('-'));
@@ -20,11 +20,11 @@ pub fn names(comm: &str, argv: &Cmdline, exe: Option<&str>) -> Vec<String> {
     all.into_iter().map(base).filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
-/// Whether a text for a shell starts one of these programs in a loop: in the body of
-/// `while`, `until` or `for`, or as its condition. A loop that waits for something before
-/// the program is started once is none.
+/// Returns whether a text for a shell starts one of these programs in a loop: in the body of
+/// `while`, `until` or `for`, or as its condition. A loop that waits for something before the
+/// program is started once does not count.
 pub fn runs_in_loop(text: &str, names: &[String]) -> bool {
-    // Of each loop that is open, whether its `do` was there.
+    // For each open loop, whether its `do` was seen.
     let mut open: Vec<bool> = Vec::new();
     let separators = [';', '|', '&', '(', ')', '{', '}', '`'];
     let lines = text.lines().map(without_comment);
@@ -35,7 +35,7 @@ pub fn runs_in_loop(text: &str, names: &[String]) -> bool {
                 "while" | "until" => open.push(false),
                 "for" => {
                     open.push(false);
-                    // What it counts is no command.
+                    // The list after `for` contains no commands.
                     words.by_ref().for_each(drop);
                 }
                 "do" => {
@@ -57,8 +57,8 @@ pub fn runs_in_loop(text: &str, names: &[String]) -> bool {
     false
 }
 
-/// Whether a command starts one of the programs. In the body of a loop a variable may
-/// stand for it.
+/// Returns whether a command starts one of the programs. In the body of a loop a variable may
+/// stand for the program.
 fn starts<'a>(words: impl Iterator<Item = &'a str>, names: &[String], in_body: bool) -> bool {
     let is_assignment = |word: &&str| {
         word.split_once('=').is_some_and(|(name, _)| {
@@ -81,13 +81,13 @@ fn starts<'a>(words: impl Iterator<Item = &'a str>, names: &[String], in_body: b
     false
 }
 
-/// Whether a process has the name that a script has for it; the kernel keeps 15 bytes.
+/// Returns whether a process has the name that a script uses for it. The kernel keeps 15 bytes.
 fn is_called(name: &str, word: &str) -> bool {
     const KEPT: usize = 15;
     name == word || (name.len() == KEPT && word.starts_with(name))
 }
 
-/// The last part of a path.
+/// Returns the last part of a path.
 fn base(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }

@@ -1,5 +1,5 @@
-//! A stream on which no message is long. A user's manager is under the user's
-//! control, and the length that a message claims is allocated before it is there
+//! A stream that limits the length of messages. A user's manager is under the user's control,
+//! and the library allocates the length that a message claims before the message has arrived
 //! (up to 128 MiB, by the D-Bus specification).
 
 use std::{
@@ -20,15 +20,15 @@ use zbus::{
     export::async_trait::async_trait,
 };
 
-/// The longest message that is taken, in bytes. The list of a host's `.socket`
-/// units has some ten thousand.
+/// The longest message that is accepted, in bytes. The list of a host's `.socket` units has
+/// some ten thousand bytes.
 const LONGEST_MESSAGE: u64 = 1 << 20;
-/// All that is read on one connection, in bytes.
+/// The most bytes that are read on one connection.
 const MOST_BYTES: usize = 4 << 20;
-/// The part of a header that every message has.
+/// The part of the header that every message has, in bytes.
 const PRIMARY_HEADER: usize = 16;
 
-/// The stream. No descriptors come through it, either.
+/// The stream. It does not pass descriptors either.
 pub struct Bounded(pub UnixStream);
 
 impl Socket for Bounded {
@@ -41,7 +41,7 @@ impl Socket for Bounded {
     }
 }
 
-/// Looks at the length of each message before it is read.
+/// Checks the length of each message before it is read.
 #[derive(Debug)]
 pub struct Reader(Bytes);
 
@@ -73,8 +73,8 @@ impl ReadHalf for Reader {
     }
 }
 
-/// The length that a message's primary header claims: of the body, and of the
-/// header fields, without padding (D-Bus specification, "Message Format").
+/// Returns the length that a message's primary header claims: of the body, and of the header
+/// fields, without padding (D-Bus specification, "Message Format").
 fn claimed_length(header: &[u8]) -> Option<u64> {
     let number = |place: usize| {
         let bytes = header.get(place..)?.first_chunk::<4>()?;
@@ -86,7 +86,7 @@ fn claimed_length(header: &[u8]) -> Option<u64> {
     Some(u64::from(number(4)?) + u64::from(number(12)?))
 }
 
-/// Bytes, until there have been too many.
+/// The bytes of the stream, up to the limit.
 #[derive(Debug)]
 pub struct Bytes {
     stream: OwnedReadHalf,

@@ -1,10 +1,10 @@
-//! Which unit listens on an address, by the `Listen` property.
+//! Determines which unit listens on an address, by the `Listen` property.
 
 use std::net::SocketAddr;
 
 use crate::evidence::Protocol;
 
-/// Addresses that are looked at in one unit.
+/// The most addresses that are examined in one unit.
 const MOST_ADDRESSES: usize = 256;
 
 /// An address that a `.socket` unit listens on.
@@ -24,8 +24,8 @@ enum Kind {
     SequentialPacket,
 }
 
-/// The addresses with a port among those of a unit: pairs of a type and an
-/// address, `("Stream", "[::]:22")`. Files, netlink and vsock are left out.
+/// Returns the addresses of a unit that have a port. The input consists of pairs of a type and
+/// an address, `("Stream", "[::]:22")`. Files, netlink and vsock are left out.
 pub fn parse<'a>(
     unit: &'a str,
     listen: &'a [(String, String)],
@@ -41,8 +41,8 @@ pub fn parse<'a>(
     })
 }
 
-/// An address as systemd writes it: `127.0.0.1:80`, `[::]:22`, `[fe80::1]:80%eth0`;
-/// or a bare port, which stands for all addresses.
+/// Parses an address as systemd writes it: `127.0.0.1:80`, `[::]:22`, `[fe80::1]:80%eth0`, or a
+/// bare port, which means all addresses.
 fn parse_address(text: &str) -> Option<SocketAddr> {
     let text = text.split('%').next().unwrap_or(text);
     match text.parse::<u16>() {
@@ -51,8 +51,8 @@ fn parse_address(text: &str) -> Option<SocketAddr> {
     }
 }
 
-/// The unit that listens on `local`: on that very address, or else on all
-/// addresses of its family (for `[::]` IPv4 as well).
+/// Returns the unit that listens on `local`: on exactly that address, otherwise on the wildcard
+/// address of its family (`[::]` covers IPv4 as well).
 pub fn listening_unit(
     listeners: &[Listener],
     local: SocketAddr,

@@ -1,4 +1,4 @@
-//! A conversation with one service manager.
+//! A connection to one service manager.
 
 use std::{fmt, io, sync::Arc};
 
@@ -21,29 +21,29 @@ const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 /// A connection to systemd, of the system or of a user.
 pub struct Manager {
     connection: Connection,
-    /// Whom the messages are for: on a bus systemd's name, on its own socket
-    /// whoever answers.
+    /// The receiver of the messages: on a bus systemd's name, on its own socket whatever
+    /// process answers.
     destination: Option<&'static str>,
-    /// The manager's process, where it has made the socket itself.
+    /// The manager's process, where it created the socket itself.
     pub pid: Option<u32>,
 }
 
 /// Why a socket cannot be used to ask.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Nobody answers at it.
+    /// No process answers there.
     #[error("{0}")]
     Io(#[source] Arc<io::Error>),
-    /// Another user answers.
+    /// A process of another user answers.
     #[error("it belongs to user {uid}")]
     Anothers {
-        /// Who.
+        /// The user.
         uid: u32,
     },
-    /// Who answers speaks no D-Bus.
+    /// The process that answers does not speak D-Bus.
     #[error("{why}")]
     Handshake {
-        /// What the D-Bus library makes of it.
+        /// The error of the D-Bus library.
         why: String,
     },
 }
@@ -54,16 +54,16 @@ impl From<io::Error> for OpenError {
     }
 }
 
-/// A row of `ListUnitsByPatterns`: name, description, load, active and sub state,
-/// followed unit, object path, job id, job type, job path.
+/// An entry of `ListUnitsByPatterns`: name, description, load, active and sub state, followed
+/// unit, object path, job id, job type, job path.
 type Row =
     (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
 
 impl Manager {
-    /// Connects over the bus, or else to the manager's own socket, which needs no bus
-    /// but root. There systemd signs with its well-known name, which zbus refuses as a
-    /// sender, so that it only helps where the manager does not. `owner` is the user of
-    /// a user's manager.
+    /// Connects over the bus, otherwise to the manager's own socket, which needs no bus but
+    /// requires root. On its own socket systemd uses its well-known name as the sender, which
+    /// zbus rejects. So that socket helps only where the manager does not do this. `owner` is
+    /// the user of a user's manager.
     ///
     /// # Errors
     /// Neither of the two works.
@@ -85,7 +85,7 @@ impl Manager {
     ) -> Result<Self, OpenError> {
         let stream = service.connect(host).and_then(UnixStream::from_std)?;
         let peer = stream.peer_cred()?;
-        // Whoever has made the socket, another may listen on it.
+        // Whichever user created the socket, another user's process may listen on it.
         if service.user.is_some_and(|uid| uid != peer.uid()) {
             return Err(OpenError::Anothers { uid: peer.uid() });
         }
@@ -97,10 +97,10 @@ impl Manager {
         Ok(Self { connection, destination, pid: pid.filter(|_| destination.is_none()) })
     }
 
-    /// One property of an object.
+    /// Returns one property of an object.
     ///
     /// # Errors
-    /// No such object or property, another type, or the connection is at its end.
+    /// There is no such object or property, it has another type, or the connection was closed.
     pub async fn property<T>(&self, path: &str, interface: &str, name: &str) -> Result<T, Failure>
     where
         T: DeserializeOwned + Type,
@@ -111,10 +111,10 @@ impl Manager {
         Ok(value.0)
     }
 
-    /// The `.socket` units in one of these states, with their objects.
+    /// Returns the `.socket` units in one of these states, with their objects.
     ///
     /// # Errors
-    /// The connection is at its end, or systemd is older than 230.
+    /// The connection was closed, or systemd is older than 230.
     pub async fn sockets(&self, states: &[&str]) -> Result<Vec<(String, String)>, Failure> {
         let wanted = (states, ["*.socket"].as_slice());
         let reply = self.call(OBJECT, MANAGER, "ListUnitsByPatterns", &wanted).await?;
@@ -138,8 +138,8 @@ impl Manager {
             .map_err(failure)
     }
 
-    /// Ends the conversation. The task that reads is let come to its end, so that
-    /// no descriptor stays behind until the next one.
+    /// Closes the connection. The task that reads can finish, so that no descriptor is left
+    /// open until the next connection.
     pub async fn leave(self) {
         // The other end may have closed first.
         let _ = self.connection.close().await;
@@ -147,8 +147,8 @@ impl Manager {
     }
 }
 
-/// An answer that says no is about the question; anything else is about who was
-/// asked.
+/// Converts an error. An error reply is about the request, any other error is about the
+/// manager.
 fn failure(error: zbus::Error) -> Failure {
     let why = short(&error);
     match error {
@@ -160,7 +160,7 @@ fn failure(error: zbus::Error) -> Failure {
     }
 }
 
-/// What others say of an error is from outside.
+/// Shortens an error text, which comes from outside.
 fn short(error: impl fmt::Display) -> String {
     cut(&error.to_string())
 }
