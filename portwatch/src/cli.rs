@@ -12,6 +12,7 @@ mod doctor;
 mod error;
 mod exec;
 mod explain;
+mod free;
 mod guardian;
 mod history;
 mod hooks;
@@ -45,6 +46,8 @@ enum Verb {
     Exec(exec::Args),
     /// Show what would block a bind right now
     Explain(explain::Args),
+    /// Stop what holds a port through its manager, and prove that the port is free
+    Free(free::Args),
     /// Wait until ports are free, or until a socket is listening on them
     Wait(wait::Args),
     /// Diagnose recorded events again with the current rules
@@ -93,6 +96,7 @@ pub fn main() -> ExitCode {
         Verb::Run(args) => run::run(&args),
         Verb::Exec(args) => exec::run(&args),
         Verb::Explain(args) => explain::run(&args),
+        Verb::Free(args) => free::run(&args),
         Verb::Wait(args) => wait::run(&args),
         Verb::Replay(args) => replay::run(&args),
         Verb::History(args) => history::run(&args),

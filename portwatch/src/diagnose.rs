@@ -6,8 +6,11 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use act::Act;
+
 use crate::evidence::{Evidence, Time};
 
+pub mod act;
 mod asked;
 mod case;
 mod cause;
@@ -212,7 +215,7 @@ pub enum SafeToStop {
 }
 
 /// A suggested action.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Move {
     /// A command to paste; `None` for a change of code or configuration.
     pub command: Option<String>,
@@ -220,6 +223,17 @@ pub struct Move {
     pub why: String,
     /// The effect of the command on others.
     pub risk: Risk,
+    /// What the command does, if it ends what holds the port. Not recorded: an old event says
+    /// nothing about the processes of now.
+    #[serde(skip)]
+    pub act: Option<Act>,
+}
+
+/// By what is recorded.
+impl PartialEq for Move {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.command, &self.why, self.risk) == (&other.command, &other.why, other.risk)
+    }
 }
 
 /// The effect of an action on others.

@@ -20,7 +20,7 @@ use crate::{
 mod aside;
 mod backoff;
 mod cgroups;
-mod containers;
+pub mod containers;
 mod exhaustion;
 mod holders;
 mod hooked;
@@ -54,6 +54,19 @@ pub const DEADLINE: Duration = Duration::from_millis(250);
 /// Time limit per failed bind for waits on processes that do not respond when their memory or
 /// their files are read.
 const MOST_IN_VAIN: Duration = Duration::from_millis(100);
+
+/// Returns this process, as evidence.
+pub fn this_process(host: &Host) -> Option<Process> {
+    let own = processes::by_pid(host, std::process::id())?;
+    Some(Process { ancestors: processes::line(host, own.ppid), ..own })
+}
+
+/// Returns a process and its parents in words, nearest first, without pid 1.
+pub fn ancestry(host: &Host, pid: Option<u32>) -> Vec<String> {
+    let line = processes::line(host, pid).into_iter();
+    line.filter_map(|pid| Some(format!("{}[{pid}]", processes::parent_of(host, pid)?.comm)))
+        .collect()
+}
 
 /// Turns failed binds into evidence.
 pub struct Enricher {

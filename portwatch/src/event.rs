@@ -19,6 +19,7 @@ use crate::{
     },
 };
 
+pub mod action;
 pub mod memory;
 pub mod outcome;
 pub mod read;

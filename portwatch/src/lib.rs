@@ -27,6 +27,7 @@ pub mod event;
 pub mod evidence;
 pub mod exec;
 pub mod explain;
+pub mod free;
 pub mod history;
 pub mod interpreters;
 pub mod kernel;

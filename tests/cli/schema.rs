@@ -11,4 +11,8 @@ fn the_documentation_has_it() {
     let said = run(&mut portwatch(&["schema", "explanation"]));
     let renew = "portwatch schema explanation > docs/explanation.schema.json";
     assert!(said.is_result().stdout == kept, "{renew}");
+    let kept = include_str!("../../docs/action.schema.json");
+    let said = run(&mut portwatch(&["schema", "action"]));
+    let renew = "portwatch schema action > docs/action.schema.json";
+    assert!(said.is_result().stdout == kept, "{renew}");
 }

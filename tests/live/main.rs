@@ -24,6 +24,7 @@ mod fairness;
 mod faults;
 mod filter;
 mod forged;
+mod free;
 mod gone;
 mod holder;
 mod human;

@@ -22,7 +22,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 mod hostile;
-mod manager;
+pub mod manager;
 
 const ADDRESS: &str = "127.0.0.1:8080";
 /// Of each kind so many must be right.

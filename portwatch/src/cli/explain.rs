@@ -104,7 +104,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
             }
             places
         }
-        Some(place) => vec![named(place)?],
+        Some(place) => vec![NetnsRef::Other(named_file(place)?)],
     };
     let host = event::Host::unwatched();
     let mut answers = Vec::new();
@@ -147,7 +147,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
 }
 
 /// Returns the interface that a target names, in its namespace.
-fn device(
+pub fn device(
     enricher: &Enricher,
     place: &NetnsRef,
     target: &Target,
@@ -190,7 +190,7 @@ fn code(answers: &[Explanation]) -> ExitCode {
 }
 
 /// Opens the namespace of a process, by its pid, or a namespace by its name or file.
-fn named(place: &str) -> Result<NetnsRef, NetnsError> {
+pub fn named_file(place: &str) -> Result<File, NetnsError> {
     let path = if place.bytes().all(|byte| byte.is_ascii_digit()) {
         PathBuf::from("/proc").join(place).join("ns/net")
     } else if place.contains('/') {
@@ -200,6 +200,5 @@ fn named(place: &str) -> Result<NetnsRef, NetnsError> {
     };
     // Opening a FIFO would block.
     let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
-    let file = file.map_err(|source| NetnsError { place: place.to_owned(), source })?;
-    Ok(NetnsRef::Other(file))
+    file.map_err(|source| NetnsError { place: place.to_owned(), source })
 }

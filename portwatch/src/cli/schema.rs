@@ -14,7 +14,9 @@ Examples:
   portwatch schema > stream.schema.json
       for a validator, or for types generated in another language
   portwatch schema explanation
-      the schema of portwatch explain --format json";
+      the schema of portwatch explain --format json
+  portwatch schema action
+      the schema of portwatch free --format json";
 
 /// Options of `schema`.
 #[derive(clap::Args)]
@@ -31,6 +33,8 @@ enum Of {
     Stream,
     /// A result of portwatch explain --format json
     Explanation,
+    /// A result of portwatch free --format json
+    Action,
 }
 
 /// Prints it.
@@ -38,6 +42,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let schema = match args.of {
         Of::Stream => event::schema::stream(),
         Of::Explanation => explain::schema(),
+        Of::Action => event::action::schema(),
     };
     let text = serde_json::to_string_pretty(&schema).map_err(SystemError::at("write JSON"))?;
     ended(ExitCode::SUCCESS, streams::result(&(text + "\n")))

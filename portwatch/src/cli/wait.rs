@@ -30,7 +30,7 @@ use crate::{
 };
 
 mod line;
-mod progress;
+pub mod progress;
 
 use line::Line;
 use progress::Progress;
@@ -223,7 +223,7 @@ fn seconds(time: Duration) -> String {
 }
 
 /// Parses a duration like other options, or whole seconds like sleep(1).
-fn duration(text: &str) -> Result<Duration, ValueError> {
+pub fn duration(text: &str) -> Result<Duration, ValueError> {
     if let Ok(seconds) = text.parse() {
         return Ok(Duration::from_secs(seconds));
     }

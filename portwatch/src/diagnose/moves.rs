@@ -4,7 +4,7 @@
 use std::{fmt::Write as _, net::SocketAddr};
 
 use crate::{
-    diagnose::{HolderClass, Move, Risk, case::Case, responsibility, words, workloads},
+    diagnose::{HolderClass, Move, Risk, act::Act, case::Case, responsibility, words, workloads},
     evidence::{Evidence, Fact, Gap, Process, Protocol, Stage},
     roles::{self, Role},
     text::sanitize::is_harmless,
@@ -26,12 +26,19 @@ pub use reuseaddr::set_reuseaddr;
 /// left out: it would not do what the reader sees.
 pub fn command(command: String, why: impl Into<String>, risk: Risk) -> Move {
     let command = Some(command).filter(|command| command.chars().all(is_harmless));
-    Move { command, why: why.into(), risk }
+    Move { command, why: why.into(), risk, act: None }
+}
+
+/// As [`command`], for one that ends what holds the port, by `act`. Without the command there
+/// is no action either.
+pub fn action(text: String, why: impl Into<String>, risk: Risk, act: Act) -> Move {
+    let step = command(text, why, risk);
+    Move { act: step.command.is_some().then_some(act), ..step }
 }
 
 /// Returns a change of code or configuration.
 pub fn advice(why: impl Into<String>) -> Move {
-    Move { command: None, why: why.into(), risk: Risk::None }
+    Move { command: None, why: why.into(), risk: Risk::None, act: None }
 }
 
 /// Returns the actions against a live holder, by its class.

@@ -4,6 +4,7 @@
 use crate::{
     diagnose::{
         Move, Risk,
+        act::Act,
         case::Case,
         moves::{self, command, quote},
         words,
@@ -38,7 +39,8 @@ pub fn behind_proxy(case: &Case, proxy: &Process) -> Vec<Move> {
         let image =
             workload.image.as_deref().map(|image| format!(" ({image})")).unwrap_or_default();
         let published = published.unwrap_or_else(|| format!("port {port}"));
-        return vec![interrupts(stop, format!("{label}{image} published {published}; {holds}"))];
+        let why = format!("{label}{image} published {published}; {holds}");
+        return vec![stop.because(why)];
     }
     let published = published.map(|text| format!(" as {text}")).unwrap_or_default();
     let why = format!("a container published the port{published}; {holds}");
@@ -114,16 +116,24 @@ pub fn around(holder: &Process, why: &str) -> Option<Move> {
         .or_else(|| stop_command(engine, None, Some(container), user))?;
     let why =
         format!("{why}; stop the container through its engine: a killed process may be restarted");
-    Some(interrupts(stop, why))
+    Some(stop.because(why))
 }
 
-fn interrupts(stop: String, why: String) -> Move {
-    command(stop, why, Risk::Interrupts)
+/// How a container is stopped.
+struct Stop {
+    command: String,
+    act: Act,
+}
+
+impl Stop {
+    fn because(self, why: String) -> Move {
+        moves::action(self.command, why, Risk::Interrupts, self.act)
+    }
 }
 
 /// Returns the command that stops it through the engine, which may be a user's own. Returns
 /// `None` if neither name nor id is known.
-fn stop_known(workload: &Workload, user: Option<(u32, Option<&str>)>) -> Option<String> {
+fn stop_known(workload: &Workload, user: Option<(u32, Option<&str>)>) -> Option<Stop> {
     stop_command(workload.engine, workload.name.as_deref(), workload.id.as_deref(), user)
 }
 
@@ -132,13 +142,21 @@ fn stop_command(
     name: Option<&str>,
     id: Option<&str>,
     user: Option<(u32, Option<&str>)>,
-) -> Option<String> {
+) -> Option<Stop> {
     let Spec { stop, users_stop, names, .. } = engine.spec();
     let by_name = matches!(names, Names::DockerApi(_));
     let name = name.filter(|name| by_name && is_plain(name));
-    let target = quote(name.or(id.map(words::short_id))?);
+    let target = name.or(id.map(words::short_id))?;
     let users = as_its_user(users_stop, user);
-    Some(format!("{} {target}", users.as_deref().unwrap_or(stop)))
+    let command = format!("{} {}", users.as_deref().unwrap_or(stop), quote(target));
+    let act = match by_name {
+        true => {
+            let container = id.unwrap_or(target).to_owned();
+            Act::StopContainer { engine, user: user.map(|(uid, _)| uid), container }
+        }
+        false => Act::Command,
+    };
+    Some(Stop { command, act })
 }
 
 /// Returns whether a name has only characters that engines allow, and is complete. A name that

@@ -4,7 +4,7 @@
 
 use std::{
     collections::HashMap,
-    fmt,
+    fmt, io,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -303,6 +303,39 @@ fn behind(host: &Host, engines: &mut Engines, proxy: &Proxy, deadline: Instant) 
     };
     let left_over = matches!(why, Unknown::NotPublished { .. });
     Answer { workload: proxy.workload(), left_over, gap: gap(why) }
+}
+
+/// Why a container was not stopped.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {source}", .engine.spec().name)]
+pub struct StopError {
+    engine: Engine,
+    source: engine::Error,
+}
+
+impl StopError {
+    /// Returns whether the engine has no API to ask.
+    pub fn is_absent(&self) -> bool {
+        matches!(self.source, engine::Error::Absent)
+    }
+
+    /// Returns whether a right is missing.
+    pub fn is_denied(&self) -> bool {
+        matches!(&self.source, engine::Error::Unreachable(error)
+            if error.kind() == io::ErrorKind::PermissionDenied)
+    }
+}
+
+/// Has its engine stop a container.
+///
+/// # Errors
+/// The engine has no API, cannot be reached, or does not stop it before the deadline.
+pub fn stop(host: &Host, api: Api, container: &str, deadline: Instant) -> Result<(), StopError> {
+    let stopped = match api.service() {
+        Some(service) => engine::stop(host, service, container, deadline),
+        None => Err(engine::Error::Absent),
+    };
+    stopped.map_err(|source| StopError { engine: api.engine, source })
 }
 
 /// Returns whether an engine may be running: it has a socket, of root or of a user.

@@ -1,5 +1,5 @@
-//! Asks service managers about a unit after one of its processes has exited. It runs on a
-//! thread of its own, because a manager may answer slowly.
+//! Asks service managers about a unit after one of its processes has exited, and has them stop
+//! units. It runs on a thread of its own, because a manager may answer slowly.
 
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,20 @@ impl Managers {
     pub fn after_exit(&self, owner: Option<u32>, unit: &str) -> Result<AfterExit, Failure> {
         let deadline = Instant::now() + PATIENCE;
         systemd::after_exit(&self.0, owner, unit, deadline)
+    }
+
+    /// Stops units of the system (`owner` is `None`) or of a user, and waits for the jobs. Returns
+    /// their results (JobRemoved in `org.freedesktop.systemd1(5)`).
+    ///
+    /// # Errors
+    /// The manager cannot be reached, refuses, or needs more time.
+    pub fn stop(
+        &self,
+        owner: Option<u32>,
+        units: &[String],
+        deadline: Instant,
+    ) -> Result<Vec<String>, Failure> {
+        systemd::stop(&self.0, owner, units, deadline)
     }
 
     /// Returns whether the host runs systemd at all.

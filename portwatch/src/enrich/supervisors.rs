@@ -252,7 +252,7 @@ impl Supervisors {
         answer: Result<T, Failure>,
     ) -> Result<T, Failure> {
         answer.inspect_err(|failure| match failure {
-            Failure::NoTime | Failure::Refused { .. } => {}
+            Failure::NoTime | Failure::Refused { .. } | Failure::Denied { .. } => {}
             Failure::Unreachable { .. } | Failure::Silent(_) | Failure::Broken { .. } => {
                 self.silent.remember(owner, failure.clone());
             }

@@ -37,22 +37,22 @@ const MOUNTS: &str = "
 ";
 
 /// A systemd, its bus, and the place that both are in.
-struct Manager<'a> {
+pub struct Manager<'a> {
     scene: &'a Scene,
     folder: TempDir,
     mounts: Process,
-    _processes: Vec<Process>,
+    processes: Vec<Process>,
 }
 
 impl<'a> Manager<'a> {
-    fn start(scene: &'a Scene, slice: &Slice) -> Self {
+    pub fn start(scene: &'a Scene, slice: &Slice) -> Self {
         let mut mounts = Command::new("unshare");
         mounts.args(["--mount", "--propagation", "private", "sh", "-c", MOUNTS]);
         let mounts = Process::start(&mut mounts, Signal::TERM).unwrap();
         let text = mounts.stdout.wait_for_text(patience(), "mounted");
         text.unwrap_or_else(|why| panic!("no mounts ({why:?})\n{}", mounts.said()));
         let folder = TempDir::new().unwrap();
-        let mut manager = Self { scene, folder, mounts, _processes: Vec::new() };
+        let mut manager = Self { scene, folder, mounts, processes: Vec::new() };
         let address = format!("--address={BUS}");
         let mut bus = manager.command("dbus-daemon");
         bus.args(["--session", "--nofork", "--nopidfile", "--print-address=1"]).arg(address);
@@ -62,9 +62,10 @@ impl<'a> Manager<'a> {
         systemd.args(["--user", "--log-target=console"]);
         slice.group("init.scope").confine(&mut systemd);
         let systemd = Process::start(&mut systemd, Signal::TERM).unwrap();
-        let pid = systemd.pid();
-        manager._processes = vec![systemd, bus];
-        // It uses a bus that it has not started only if it is asked to.
+        manager.processes = vec![systemd, bus];
+        // It uses a bus that it has not started only if it is asked to, and leaves it when it
+        // reloads.
+        let pid = manager.processes[0].pid();
         manager.shell(&format!(
             "until systemctl --user is-system-running --wait; do sleep 0.1; done
             until busctl --address={BUS} status org.freedesktop.systemd1; do
@@ -76,7 +77,7 @@ impl<'a> Manager<'a> {
     }
 
     /// In its mounts and the scene's network namespace.
-    fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("nsenter");
         command.args(["--mount", "--target", &self.mounts.pid().to_string()]).arg(program);
         for name in ["HOME", "XDG_RUNTIME_DIR"] {
@@ -87,34 +88,52 @@ impl<'a> Manager<'a> {
         command
     }
 
-    fn shell(&self, script: &str) {
+    pub fn shell(&self, script: &str) {
         let mut shell = self.command("timeout");
         let output = shell.args(["15", "sh", "-c", script]).output().unwrap();
-        assert!(output.status.success(), "{script}: {output:?}");
+        let said = self.processes.first().map(Process::said).unwrap_or_default();
+        assert!(output.status.success(), "{script}: {output:?}\n{said}");
     }
 
     /// Writes and starts a service that binds the address once, and exits.
     fn starts(&self, name: &str, more: &str) {
-        let units = self.folder.path().join("systemd/user");
-        fs::create_dir_all(&units).unwrap();
-        let program = binder();
+        let op = tcp(ADDRESS).listening();
         let text = format!(
             "[Unit]\nStartLimitIntervalSec=0\n[Service]\nType=exec\n{more}\n\
-             ExecStart={} vanish {}\n",
-            program.display(),
-            tcp(ADDRESS).listening()
+             ExecStart={} vanish {op}\n",
+            binder().display(),
         );
-        fs::write(units.join(name), text).unwrap();
-        self.shell(&format!(
-            "systemctl --user daemon-reload; systemctl --user start --no-block {name}"
-        ));
+        self.writes(name, &text);
+        self.shell(&format!("systemctl --user start --no-block {name}"));
     }
+
+    /// Does something with units, on its bus.
+    pub fn systemctl(&self, what: &str) {
+        let pid = self.processes.first().expect("it has been started").pid();
+        self.shell(&format!("until systemctl --user {what}; do kill -USR1 {pid}; sleep 0.1; done"));
+    }
+
+    /// Writes a unit.
+    pub fn writes(&self, name: &str, text: &str) {
+        let units = self.folder.path().join("systemd/user");
+        fs::create_dir_all(&units).unwrap();
+        fs::write(units.join(name), text).unwrap();
+        self.systemctl("daemon-reload");
+    }
+}
+
+/// Whether there is no systemd here to test with.
+pub fn is_missing() -> bool {
+    let missing = !Path::new(SYSTEMD).exists() || installed("dbus-daemon").is_none();
+    if missing {
+        skip("outcomes_of_services", "no systemd or dbus-daemon");
+    }
+    missing
 }
 
 #[test]
 fn a_service_is_asked_about() {
-    if !Path::new(SYSTEMD).exists() || installed("dbus-daemon").is_none() {
-        skip("outcomes_of_services", "no systemd or dbus-daemon");
+    if is_missing() {
         return;
     }
     let (scene, slice) = (Scene::new(), Slice::new());

@@ -131,6 +131,7 @@ pub fn keep_out(case: &Case) -> Vec<Move> {
               into /etc/sysctl.d to make that permanent); a bind to its number still works"
             .to_owned(),
         risk: Risk::None,
+        act: None,
     }]
 }
 

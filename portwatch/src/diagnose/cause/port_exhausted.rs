@@ -85,5 +85,6 @@ fn widen(case: &Case, range: &Ephemeral) -> Option<Move> {
               net.ipv4.ip_local_reserved_ports"
             .to_owned(),
         risk: Risk::None,
+        act: None,
     })
 }

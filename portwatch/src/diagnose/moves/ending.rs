@@ -4,8 +4,9 @@
 use crate::{
     diagnose::{
         Move, Risk,
+        act::Act,
         case::Case,
-        moves::{command, look},
+        moves::{action, look},
         responsibility::{self, Responsible},
         words,
     },
@@ -64,10 +65,11 @@ pub fn end(case: &Case, holder: &Process, why: &str) -> Move {
         reasons = format!("TERM lets {it} exit cleanly");
     }
     let kills = ignoring.is_some() || blocking.is_some();
-    command(
+    action(
         words::list(steps.into_iter().flatten(), "; "),
         format!("{why}{together}; {reasons}"),
         if kills { Risk::Destructive } else { Risk::Interrupts },
+        Act::End(ended.into_iter().cloned().collect()),
     )
 }
 

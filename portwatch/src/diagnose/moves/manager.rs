@@ -6,8 +6,9 @@
 use crate::{
     diagnose::{
         Move, Risk,
+        act::Act,
         case::Case,
-        moves::{command, ending::end, look_at, quote},
+        moves::{action, command, ending::end, look_at, quote},
         responsibility::{self, Place, Responsible},
         workloads,
     },
@@ -27,7 +28,7 @@ pub fn stop(case: &Case, holder: &Process, why: &str) -> Vec<Move> {
         Responsible::Unit(unit) => vec![by_unit(case, holder, unit, why)],
         Responsible::Machine(machine) => vec![by_machine(&machine, why)],
         Responsible::Loop(Supervisor { pid: Some(shell @ 2..), name, .. }) if holder.pid > 1 => {
-            vec![command(
+            vec![action(
                 format!("kill {shell} {}", holder.pid),
                 format!(
                     "{why}; a shell keeps restarting it{}: this ends the shell first, or it would be \
@@ -38,6 +39,7 @@ pub fn stop(case: &Case, holder: &Process, why: &str) -> Vec<Move> {
                         .unwrap_or_default()
                 ),
                 Risk::Interrupts,
+                Act::EndLoop { shell: *shell, process: Box::new(holder.clone()) },
             )]
         }
         Responsible::Loop(_) => vec![end(case, holder, why)],
@@ -106,7 +108,7 @@ fn job(case: &Case, holder: &Process, by: &Supervisor, child: bool, why: &str) -
     let by_user = spec.per_user || by.uid.is_some();
     let stop = if by_user { as_user(holder, &stop) } else { stop };
     let why_job = format!("{why}; {} manages it and would restart it after a kill", by.kind);
-    let mut moves = vec![command(stop, why_job, Risk::Interrupts)];
+    let mut moves = vec![action(stop, why_job, Risk::Interrupts, Act::Command)];
     if !child {
         moves.push(end(
             case,
@@ -199,10 +201,11 @@ fn by_unit(case: &Case, holder: &Process, unit: &str, why: &str) -> Move {
         }
         _ => "stop the unit, not the process: a killed process may be restarted".to_owned(),
     };
-    command(
+    action(
         format!("{} stop {}", systemctl(holder), name(unit)),
         format!("{why}; {lasts}"),
         Risk::Interrupts,
+        Act::StopUnits { owner: holder.unit_owner, units: vec![unit.to_owned()] },
     )
 }
 

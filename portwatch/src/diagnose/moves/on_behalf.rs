@@ -6,9 +6,10 @@ use std::collections::BTreeSet;
 use crate::{
     diagnose::{
         Move, Risk,
+        act::Act,
         case::Case,
         moves::{
-            command, look,
+            action, command, look,
             manager::{as_user, stop, systemctl},
             quote,
         },
@@ -104,23 +105,29 @@ pub fn socket_unit(case: &Case, holder: &Process, port: u16) -> Move {
         .filter(|service| service.ends_with(".service"))
         .collect::<BTreeSet<_>>();
     match holder.unit.as_deref().filter(is_socket).or_else(|| bound_for(case)) {
-        Some(unit) if services.is_empty() => command(
+        Some(unit) if services.is_empty() => action(
             format!("{systemctl} stop {}", quote(unit)),
             format!(
                 "systemd is listening for {unit} and starts its service when a client connects; stop \
                  the socket unit: stopping the service alone does not free the port"
             ),
             Risk::Interrupts,
+            Act::StopUnits { owner: holder.unit_owner, units: vec![unit.to_owned()] },
         ),
         Some(unit) => {
             let names = words::list(services.iter().map(|service| quote(service)), " ");
-            command(
+            let units = std::iter::once(unit).chain(services.iter().copied());
+            action(
                 format!("{systemctl} stop {} {names}", quote(unit)),
                 format!(
                     "systemd is listening for {unit}, and {names} has the socket open too: the port \
                      is free when both are stopped"
                 ),
                 Risk::Interrupts,
+                Act::StopUnits {
+                    owner: holder.unit_owner,
+                    units: units.map(str::to_owned).collect(),
+                },
             )
         }
         None => command(

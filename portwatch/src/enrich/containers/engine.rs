@@ -6,7 +6,7 @@
 use std::{future::poll_fn, io, pin::Pin, time::Instant};
 
 use hyper::{
-    Request, StatusCode,
+    Method, Request, StatusCode,
     body::Body as _,
     client::conn::http1,
     header::{HOST, HeaderValue},
@@ -53,10 +53,7 @@ pub fn list(
     id: Option<&str>,
     deadline: Instant,
 ) -> Result<Vec<Listed>, Error> {
-    let socket = service.connect(host).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => Error::Absent,
-        _ => error.into(),
-    })?;
+    let socket = connect(host, service)?;
     let (question, most) = match id.filter(|id| answer::is_hexadecimal(id)) {
         // `{"id":["ID"]}`
         Some(id) => (format!("?filters=%7B%22id%22%3A%5B%22{id}%22%5D%7D"), MOST_OF_ONE),
@@ -64,16 +61,55 @@ pub fn list(
     };
     // Without a version each engine uses its newest one.
     let path = format!("/containers/json{question}");
-    let body = host.within(deadline, get(socket, &path, most))??;
-    Ok(answer::containers(&body)?)
+    match host.within(deadline, ask(socket, Method::GET, &path, most))?? {
+        (StatusCode::OK, body) => Ok(answer::containers(&body)?),
+        (status, _) => Err(Error::Refused(status)),
+    }
 }
 
-/// Returns the body of the answer to one request on a connection of its own.
-async fn get(
+/// Stops a container, after the time that its configuration gives it.
+///
+/// # Errors
+/// As [`list`]; the engine does not know the container.
+pub fn stop(
+    host: &Host,
+    service: Service<'_>,
+    container: &str,
+    deadline: Instant,
+) -> Result<(), Error> {
+    let socket = connect(host, service)?;
+    if !is_plain(container) {
+        return Err(Error::Refused(StatusCode::NOT_FOUND));
+    }
+    let path = format!("/containers/{container}/stop");
+    match host.within(deadline, ask(socket, Method::POST, &path, MOST_OF_ONE))?? {
+        // The second says that it was stopped already.
+        (StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED, _) => Ok(()),
+        (status, _) => Err(Error::Refused(status)),
+    }
+}
+
+/// Whether a container's name or id is safe in a request's path.
+fn is_plain(container: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    container.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && container.bytes().all(plain)
+}
+
+fn connect(host: &Host, service: Service<'_>) -> Result<std::os::unix::net::UnixStream, Error> {
+    service.connect(host).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => Error::Absent,
+        _ => error.into(),
+    })
+}
+
+/// Returns status and body of the answer to one request on a connection of its own.
+async fn ask(
     socket: std::os::unix::net::UnixStream,
+    method: Method,
     path: &str,
     most: u64,
-) -> Result<Vec<u8>, Error> {
+) -> Result<(StatusCode, Vec<u8>), Error> {
     let (read, write) = UnixStream::from_std(socket)?.into_split();
     let stream = tokio::io::join(read.take(most), write);
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
@@ -81,18 +117,17 @@ async fn get(
     // the latest when the runtime is next used.
     tokio::spawn(connection);
     let mut request = Request::new(String::new());
+    *request.method_mut() = method;
     *request.uri_mut() = path.parse().map_err(io::Error::other)?;
     // Servers written in Go reject a request without it.
     request.headers_mut().insert(HOST, HeaderValue::from_static("localhost"));
     let mut response = sender.send_request(request).await?;
-    if response.status() != StatusCode::OK {
-        return Err(Error::Refused(response.status()));
-    }
+    let status = response.status();
     let mut body = Vec::new();
     while let Some(frame) = poll_fn(|task| Pin::new(response.body_mut()).poll_frame(task)).await {
         if let Ok(data) = frame?.into_data() {
             body.extend_from_slice(&data);
         }
     }
-    Ok(body)
+    Ok((status, body))
 }

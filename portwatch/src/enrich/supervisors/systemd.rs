@@ -81,6 +81,12 @@ pub enum Failure {
         /// The error of the D-Bus library.
         why: String,
     },
+    /// It does not permit this.
+    #[error("systemd: {answer}")]
+    Denied {
+        /// What it says.
+        answer: String,
+    },
     /// It rejected the request.
     #[error("systemd: {answer}")]
     Refused {
@@ -167,6 +173,34 @@ pub fn after_exit(
         let (result, state) = (cut(&result?), cut(&state?));
         Ok(AfterExit { result, restarts: restarts.ok(), state, main_pid: main_pid.ok() })
     })
+}
+
+/// Stops units one after the other, and waits for their jobs. Returns the results of the jobs,
+/// up to the first that is not `done`.
+///
+/// # Errors
+/// The manager cannot be reached, refuses, or needs more time.
+pub fn stop(
+    host: &Host,
+    owner: Option<u32>,
+    units: &[String],
+    deadline: Instant,
+) -> Result<Vec<String>, Failure> {
+    let stopped = host.within(deadline, async {
+        let manager = Manager::connect(host, owner).await?;
+        let mut results = Vec::new();
+        for unit in units {
+            let result = manager.stop(unit).await?;
+            let is_done = result == "done";
+            results.push(result);
+            if !is_done {
+                break;
+            }
+        }
+        manager.leave().await;
+        Ok(results)
+    });
+    stopped.unwrap_or_else(|error| Err(Failure::Silent(error.into())))
 }
 
 /// Converts `si_code` of SIGCHLD (`sigaction(2)`); 0 means that the main process has not

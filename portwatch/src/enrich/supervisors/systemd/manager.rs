@@ -1,12 +1,14 @@
 //! A connection to one service manager.
 
-use std::{fmt, io, sync::Arc};
+use std::{fmt, future::poll_fn, io, pin::Pin, sync::Arc};
 
 use serde::de::DeserializeOwned;
 use tokio::{net::UnixStream, task::yield_now};
 use zbus::{
-    Connection, DynamicType, Message, OwnedObjectPath,
+    Connection, DynamicType, MatchRule, Message, MessageStream, OwnedObjectPath,
     connection::Builder,
+    export::futures_core::Stream as _,
+    fdo, message,
     wire::{Type, as_variant},
 };
 
@@ -122,6 +124,33 @@ impl Manager {
         Ok(rows.into_iter().map(|row| (row.0, row.6.to_string())).collect())
     }
 
+    /// Stops a unit, and returns the result of the job when that has ended: `done`, `canceled`,
+    /// `timeout`, `failed`, `dependency` or `skipped`.
+    ///
+    /// # Errors
+    /// The manager refuses, there is no such unit, or the connection is at its end.
+    pub async fn stop(&self, unit: &str) -> Result<String, Failure> {
+        let rule = MatchRule::builder().msg_type(message::Type::Signal).interface(MANAGER);
+        let rule = rule.member("JobRemoved").build().map_err(failure)?;
+        // Before the job begins, so that its end is not missed.
+        let mut removed =
+            MessageStream::for_match_rule(rule, &self.connection, None).await.map_err(failure)?;
+        self.call(OBJECT, MANAGER, "Subscribe", &()).await?;
+        let reply = self.call(OBJECT, MANAGER, "StopUnit", &(unit, "replace")).await?;
+        let job: OwnedObjectPath = reply.body().deserialize().map_err(failure)?;
+        while let Some(message) = poll_fn(|task| Pin::new(&mut removed).poll_next(task)).await {
+            let message = message.map_err(failure)?;
+            let body = message.body();
+            let ended = body.deserialize::<(u32, OwnedObjectPath, String, String)>();
+            if let Ok((_, path, _, result)) = ended
+                && path == job
+            {
+                return Ok(cut(&result));
+            }
+        }
+        Err(Failure::Broken { why: "the connection was closed before the job ended".to_owned() })
+    }
+
     async fn call<B>(
         &self,
         path: &str,
@@ -152,6 +181,14 @@ impl Manager {
 fn failure(error: zbus::Error) -> Failure {
     let why = short(&error);
     match error {
+        zbus::Error::FDO(error)
+            if matches!(
+                *error,
+                fdo::Error::AccessDenied(_) | fdo::Error::InteractiveAuthorizationRequired(_)
+            ) =>
+        {
+            Failure::Denied { answer: why }
+        }
         zbus::Error::MethodError(..)
         | zbus::Error::FDO(_)
         | zbus::Error::SignatureMismatch(..)

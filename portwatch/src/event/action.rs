@@ -1,0 +1,140 @@
+//! What `portwatch free` did about a port, and what came of it.
+
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use schemars::{JsonSchema, Schema};
+use serde::{Deserialize, Serialize};
+
+use super::Host;
+use crate::{
+    diagnose::Diagnosis,
+    evidence::{Connections, Device, Protocol, Time, TimeWait},
+};
+
+/// The schema of [`Action`].
+pub const ACTION: &str = "portwatch/action/v1";
+
+/// Returns the schema of all records of `portwatch free`.
+pub fn schema() -> Schema {
+    super::schema::of::<Action>("A record of portwatch free")
+}
+
+/// What `portwatch free` did about one port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Action {
+    /// `portwatch/action/v1`.
+    pub schema: String,
+    /// When it began.
+    #[schemars(with = "Time")]
+    pub time: Timestamp,
+    /// The host.
+    pub host: Host,
+    /// The user who ran it: the real user id.
+    pub uid: u32,
+    /// The transport protocol.
+    pub protocol: Protocol,
+    /// The address; `null` for all addresses.
+    pub address: Option<IpAddr>,
+    /// The interface; absent if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<Device>,
+    /// The port.
+    pub port: u16,
+    /// Whether the next program sets `SO_REUSEADDR`.
+    pub reuseaddr: bool,
+    /// What came of it.
+    pub result: Result,
+    /// The same in words.
+    pub why: String,
+    /// What was done, in order.
+    pub steps: Vec<Done>,
+    /// Milliseconds from the beginning to the end.
+    pub took_ms: u64,
+    /// What blocked a bind before; `null` if nothing did.
+    pub before: Option<Diagnosis>,
+    /// Number of connections on the port before.
+    pub connections: Connections,
+    /// What blocks a bind now; `null` if nothing does, or if that was not looked at.
+    pub after: Option<Diagnosis>,
+    /// TIME-WAIT entries on the port, the most that were seen after the first step.
+    pub time_wait: TimeWait,
+}
+
+/// What came of an action.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(strum::Display, strum::VariantArray)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+pub enum Result {
+    /// A bind would have succeeded from the beginning.
+    AlreadyFree,
+    /// A bind would succeed now, after the steps.
+    Freed,
+    /// A bind would succeed now: what blocked it ended by itself.
+    Waited,
+    /// Nothing was done, as asked (`--dry-run`).
+    Planned,
+    /// Nothing was done: it is not safe, or needs a person.
+    Refused,
+    /// Nothing was done: the person said no.
+    Declined,
+    /// A step was not done.
+    Failed,
+    /// Another process has taken the port.
+    Taken,
+    /// The steps were done, and something still blocks a bind.
+    TimedOut,
+    /// It was interrupted (Ctrl-C).
+    Interrupted,
+}
+
+impl Result {
+    /// Returns whether a bind would succeed now.
+    pub fn is_free(self) -> bool {
+        matches!(self, Self::AlreadyFree | Self::Freed | Self::Waited)
+    }
+}
+
+/// One step that was done, or tried.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Done {
+    /// The command that does the same, for a shell.
+    pub command: String,
+    /// Who did it: `signal`, `systemd`, `engine` or `command`; `null` if it was not done.
+    pub by: Option<By>,
+    /// What was done, or why not.
+    pub what: String,
+    /// The processes that got a signal.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signalled: Vec<Signalled>,
+    /// Milliseconds until the manager's answer.
+    pub took_ms: u64,
+}
+
+/// Who did a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum By {
+    /// A signal.
+    Signal,
+    /// systemd, over D-Bus.
+    Systemd,
+    /// The container engine, over its API.
+    Engine,
+    /// The manager's own command.
+    Command,
+}
+
+/// A process that got a signal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Signalled {
+    /// Its pid.
+    pub pid: u32,
+    /// Its name.
+    pub comm: String,
+    /// The last signal: `SIGTERM` or `SIGKILL`.
+    pub signal: String,
+    /// Whether it has exited.
+    pub exited: bool,
+}

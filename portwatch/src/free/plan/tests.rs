@@ -1,0 +1,127 @@
+use std::{fs, path::Path};
+
+use super::*;
+use crate::{
+    event::Event,
+    evidence::{Subject, TimeWait},
+    explain::{self, Question},
+};
+
+/// What `explain` says of the port of a captured event (tests/golden).
+fn answer(name: &str) -> Explanation {
+    let path = format!("../tests/golden/events/{name}.json");
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
+    let event: Event = serde_json::from_str(&text).unwrap();
+    let asked = Question {
+        protocol: event.failure.protocol,
+        address: Some(event.failure.address),
+        device: None,
+        port: event.failure.port,
+        reuseaddr: false,
+    };
+    let host = event.host.clone();
+    let mut evidence = event.into_evidence();
+    evidence.process = Process::default();
+    evidence.subject = Subject::Asked;
+    evidence.sockets.iter_mut().for_each(|socket| socket.refused = None);
+    explain::answer(&host, asked, evidence)
+}
+
+fn own() -> Process {
+    Process { pid: 4_000_000, ..Process::default() }
+}
+
+fn proposal(name: &str) -> Proposal {
+    match plan(&answer(name), &own()) {
+        Plan::Act(proposal) => *proposal,
+        other => panic!("{name}: {other:?}"),
+    }
+}
+
+/// What is done is what is printed.
+#[test]
+fn the_steps_are_the_suggested_actions() {
+    for name in [
+        "class-container",
+        "class-inherited",
+        "class-other_service",
+        "class-squatter",
+        "class-thread_only",
+        "cause-connections_remain",
+        "cause-listener",
+    ] {
+        let answer = answer(name);
+        let moves = answer.diagnosis.as_ref().unwrap().moves.iter();
+        let printed: Vec<_> = moves
+            .filter(|step| step.act.is_some())
+            .filter_map(|step| step.command.clone())
+            .collect();
+        let steps = proposal(name).steps.into_iter().map(|step| step.command);
+        assert_eq!(steps.collect::<Vec<_>>(), printed, "{name}");
+        assert!(!printed.is_empty(), "{name}");
+    }
+}
+
+#[test]
+fn what_nobody_can_stop_is_refused() {
+    for (name, why) in [
+        ("class-kernel_socket", "the kernel itself"),
+        ("class-kube_proxy", "kube-proxy"),
+        ("class-app_daemon", "daemon's programs"),
+    ] {
+        match plan(&answer(name), &own()) {
+            Plan::Refuse(refusal) => {
+                assert!(refusal.why.contains(why), "{name}: {refusal:?}");
+                assert!(refusal.command.is_some(), "{name}: {refusal:?}");
+            }
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+}
+
+/// Nothing in a captured event is stopped by `--yes` alone that others may use.
+#[test]
+fn consent_is_the_judgement() {
+    assert_eq!(proposal("class-other_service").consent, Consent::Check);
+    assert_eq!(proposal("class-squatter").consent, Consent::Likely);
+}
+
+#[test]
+fn what_ends_by_itself_is_waited_for() {
+    for name in ["cause-time_wait.app_lacks_reuseaddr", "cause-closing"] {
+        assert_eq!(plan(&answer(name), &own()), Plan::Wait, "{name}");
+    }
+    let mut free = answer("cause-time_wait.app_lacks_reuseaddr");
+    free.sockets.clear();
+    free.time_wait = TimeWait::default();
+    free.diagnosis = None;
+    assert_eq!(plan(&free, &own()), Plan::Free);
+}
+
+/// The command would end with what it stops.
+#[test]
+fn nothing_ends_the_command_itself() {
+    let answer = answer("class-squatter");
+    let holder = proposal("class-squatter").holder.unwrap();
+    let below = Process { ancestors: vec![77, holder], ..own() };
+    for own in [below, Process { pid: holder, ..own() }] {
+        match plan(&answer, &own) {
+            Plan::Refuse(refusal) => assert!(refusal.why.contains("started this command")),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// Any captured event has a plan that can be shown.
+#[test]
+fn every_captured_event_has_a_plan() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/events");
+    for entry in fs::read_dir(folder).unwrap() {
+        let name = entry.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned();
+        match plan(&answer(&name), &own()) {
+            Plan::Act(proposal) => assert!(!proposal.ends.is_empty(), "{name}"),
+            Plan::Refuse(refusal) => assert!(!refusal.why.is_empty(), "{name}"),
+            Plan::Free | Plan::Wait => {}
+        }
+    }
+}
