@@ -44,8 +44,12 @@ pub fn agreed(attempt: &Attempt) {
         (*owner).address = attempt.address;
         (*owner).family = attempt.family;
         // A bind to port 0 does not reach this line.
-        let asked = (attempt.stage == stage::BIND) as u16;
-        (*owner).flags = attempt.flags | asked * (flag::PORT_ASKED | flag::PORT_ASKED_KNOWN);
+        let asked = if attempt.stage == stage::BIND {
+            flag::PORT_ASKED | flag::PORT_ASKED_KNOWN
+        } else {
+            0
+        };
+        (*owner).flags = attempt.flags | asked;
         task::describe_owner(owner);
         compiler_fence(Ordering::SeqCst);
         if core::ptr::read_volatile(&raw const (*owner).cookie) == cookie {
