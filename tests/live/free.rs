@@ -138,6 +138,24 @@ fn the_plan_alone_changes_nothing() {
     assert_eq!((code, &action["result"]), (0, &json!("planned")), "{action:#}");
 }
 
+/// The whole incident as a note: before, what was done, and after.
+#[test]
+fn a_note() {
+    let netns = Netns::new();
+    let holder = Helper::new(&netns).holds([tcp(ADDRESS).listening()]);
+    let said = free(&netns, &[&ANYHOW[..], &["--format", "markdown"]].concat());
+    assert_eq!(said.code, 0, "{said}");
+    let pid = holder.pid();
+    for part in [
+        "### What is on the port\n".to_owned(),
+        format!("### What was done\n\n- sent SIGTERM to binder\\[{pid}\\] (a signal, "),
+        format!("$ kill {pid}\n"),
+        "### What came of it\n\n- freed\n".to_owned(),
+    ] {
+        assert!(said.stdout.contains(&part), "{part}\n{said}");
+    }
+}
+
 /// A script must say so.
 #[test]
 fn nobody_is_asked_without_a_terminal() {

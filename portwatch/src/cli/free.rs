@@ -32,7 +32,7 @@ use crate::{
     evidence::Protocol,
     explain::Question,
     kernel::{files::Soon, records},
-    sinks::human::coloured,
+    sinks::{self, human::coloured},
 };
 
 mod round;
@@ -106,6 +106,8 @@ enum Form {
     Human,
     /// A JSON object per port, one per line
     Json,
+    /// A note per port, ready to paste: the evidence, and what was done
+    Markdown,
 }
 
 /// Takes the ports back, one after the other.
@@ -170,6 +172,7 @@ fn code(action: &Action, denied: bool) -> ExitCode {
 fn tell(form: Form, action: &Action) -> Result<(), Failure> {
     let text = match form {
         Form::Human => coloured(words::result(action), Stream::Stdout.colour()),
+        Form::Markdown => sinks::markdown::action(action),
         Form::Json => {
             let line = serde_json::to_string(action).map_err(SystemError::at("write JSON"))?;
             line + "\n"

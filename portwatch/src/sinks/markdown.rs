@@ -16,9 +16,11 @@ use crate::{
     text::sanitize::printable,
 };
 
+mod action;
 mod explanation;
 mod prose;
 
+pub use action::action;
 pub use explanation::explanations;
 pub use prose::prose;
 
