@@ -46,7 +46,7 @@ fn a_unit() {
     let manager = Manager::start(&scene, &slice);
     let beside = Helper::new(&scene.netns).holds([tcp(BESIDE).listening()]);
     for name in ["app.service", "app@blue.service"] {
-        manager.writes(&name.replace("blue", ""), &server("always"));
+        manager.writes(&[(&name.replace("blue", ""), &server("always"))]);
         starts(&manager, name);
         let (said, action) = free(&manager, &["--yes"]);
         assert_eq!((said.code, &action["result"]), (3, &json!("refused")), "{action:#}");
@@ -56,5 +56,28 @@ fn a_unit() {
         assert_eq!(action["steps"][0]["what"], format!("systemd stopped {name}"));
         manager.shell(&format!("! systemctl --user is-active {name}"));
         assert!(is_alive(beside.pid()));
+    }
+}
+
+/// systemd listens: the socket unit is stopped, and its service too where that runs.
+#[test]
+fn a_socket_unit() {
+    if is_missing() {
+        return;
+    }
+    let (scene, slice) = (Scene::new(), Slice::new());
+    let manager = Manager::start(&scene, &slice);
+    let socket = format!("[Socket]\nListenStream={ADDRESS}\n");
+    manager.writes(&[("web.socket", &socket), ("web.service", &server("no"))]);
+    for running in [false, true] {
+        starts(&manager, "web.socket");
+        if running {
+            manager.systemctl("start web.service");
+        }
+        let (said, action) = free(&manager, &["--yes"]);
+        assert_eq!((said.code, &action["result"]), (3, &json!("refused")), "{action:#}");
+        let (said, action) = free(&manager, &ANYHOW);
+        assert_eq!((said.code, &action["result"]), (0, &json!("freed")), "{action:#}");
+        manager.shell("! systemctl --user is-active web.socket web.service");
     }
 }

@@ -103,7 +103,7 @@ impl<'a> Manager<'a> {
              ExecStart={} vanish {op}\n",
             binder().display(),
         );
-        self.writes(name, &text);
+        self.writes(&[(name, &text)]);
         self.shell(&format!("systemctl --user start --no-block {name}"));
     }
 
@@ -113,11 +113,13 @@ impl<'a> Manager<'a> {
         self.shell(&format!("until systemctl --user {what}; do kill -USR1 {pid}; sleep 0.1; done"));
     }
 
-    /// Writes a unit.
-    pub fn writes(&self, name: &str, text: &str) {
+    /// Writes units, and has them read.
+    pub fn writes(&self, files: &[(&str, &str)]) {
         let units = self.folder.path().join("systemd/user");
         fs::create_dir_all(&units).unwrap();
-        fs::write(units.join(name), text).unwrap();
+        for (name, text) in files {
+            fs::write(units.join(name), text).unwrap();
+        }
         self.systemctl("daemon-reload");
     }
 }
