@@ -284,8 +284,11 @@ pub fn enter(case: &Case) -> Option<String> {
     if let Some(name) = netns.name.as_ref().filter(|_| case.process().workload.is_none()) {
         return Some(format!("ip netns exec {} ", quote(name)));
     }
-    // Pid 1 has sockets open in namespaces other than its own.
-    let lives_there = |process: &&Process| process.pid != 1 && process.netns.is_none();
+    // Pid 1 has sockets open in namespaces other than its own. What has exited, or waits for its
+    // parent, leads nowhere.
+    let lives_there = |process: &&Process| {
+        process.pid != 1 && process.netns.is_none() && !process.ended && !process.zombie
+    };
     let holders = case.first().into_iter().flat_map(|culprit| &culprit.socket.holders);
     if let Some(pid) = holders.clone().find(lives_there).map(|way| way.pid).or(netns.pid) {
         return Some(format!("nsenter -t {pid} -n "));

@@ -344,6 +344,12 @@ fn only_who_lives_there_leads_into_a_namespace() {
     evidence.netns.host = Some(false);
     let enter = |evidence: &Evidence| moves::enter(&case::Case::new(evidence));
     assert_eq!(enter(&evidence).as_deref(), Some("nsenter -t 900 -n "));
+    // It has exited, and another process there is known.
+    evidence.sockets[0].holders[0].ended = true;
+    evidence.netns.pid = Some(901);
+    assert_eq!(enter(&evidence).as_deref(), Some("nsenter -t 901 -n "));
+    evidence.sockets[0].holders[0].ended = false;
+    evidence.netns.pid = None;
     evidence.sockets[0].holders[0].netns = Some(7);
     assert_eq!(enter(&evidence).as_deref(), Some("nsenter -t 52110 -n "));
     evidence.process.netns = Some(8);

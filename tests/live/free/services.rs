@@ -58,26 +58,3 @@ fn a_unit() {
         assert!(is_alive(beside.pid()));
     }
 }
-
-/// systemd listens: the socket unit is stopped, and its service too where that runs.
-#[test]
-fn a_socket_unit() {
-    if is_missing() {
-        return;
-    }
-    let (scene, slice) = (Scene::new(), Slice::new());
-    let manager = Manager::start(&scene, &slice);
-    let socket = format!("[Socket]\nListenStream={ADDRESS}\n");
-    manager.writes(&[("web.socket", &socket), ("web.service", &server("no"))]);
-    for running in [false, true] {
-        starts(&manager, "web.socket");
-        if running {
-            manager.systemctl("start web.service");
-        }
-        let (said, action) = free(&manager, &["--yes"]);
-        assert_eq!((said.code, &action["result"]), (3, &json!("refused")), "{action:#}");
-        let (said, action) = free(&manager, &ANYHOW);
-        assert_eq!((said.code, &action["result"]), (0, &json!("freed")), "{action:#}");
-        manager.shell("! systemctl --user is-active web.socket web.service");
-    }
-}
