@@ -1,5 +1,5 @@
-//! The agent's cost for other processes: for a bind that succeeds, for a process that starts and
-//! ends, and for any other system call. The same loops with the agent and without it, in turns, so that other work on the
+//! The agent's cost for other processes: for a bind that succeeds, and for any other system
+//! call. The same loops with the agent and without it, in turns, so that other work on the
 //! machine affects both.
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
@@ -29,18 +29,12 @@ const TURN: Duration = Duration::from_millis(300);
 const PORT: u16 = 8080;
 /// System calls of the loop around a bind.
 const CALLS_PER_BIND: f64 = 5.0;
-/// System calls of the loop around a process: one of them is the child's.
-const CALLS_PER_PROCESS: f64 = 3.0;
 
 fn main() {
     netns::enter_fresh();
-    let loops = [
-        ("getppid", 1.0),
-        ("socket, setsockopt, bind, listen, close", CALLS_PER_BIND),
-        ("fork, _exit, waitpid", CALLS_PER_PROCESS),
-    ];
-    let mut without = [const { Vec::new() }; 3];
-    let mut with = [const { Vec::new() }; 3];
+    let names = ["getppid", "socket, setsockopt, bind, listen, close"];
+    let mut without = [Vec::new(), Vec::new()];
+    let mut with = [Vec::new(), Vec::new()];
     let mut hooks = String::new();
     // Fewer are enough where nothing else runs.
     let turns = std::env::var("OVERHEAD_TURNS").map_or(TURNS, |turns| turns.parse().unwrap());
@@ -57,7 +51,7 @@ fn main() {
         "{:44}{:>12}{:>12}{:>10}{:>10}{:>12}",
         "ns per round, median", "without", "with", "more ns", "more %", "ns a call"
     );
-    for (at, (name, calls)) in loops.into_iter().enumerate() {
+    for (at, (name, calls)) in names.iter().zip([1.0, CALLS_PER_BIND]).enumerate() {
         let (before, after) = (median(&mut without[at]), median(&mut with[at]));
         let more = after - before;
         println!(
@@ -69,7 +63,7 @@ fn main() {
 }
 
 /// Adds what one round of each loop takes, in nanoseconds.
-fn measure(taken: &mut [Vec<f64>; 3]) {
+fn measure(taken: &mut [Vec<f64>; 2]) {
     taken[0].push(rounds(1_000, || {
         std::hint::black_box(getppid());
     }));
@@ -79,17 +73,6 @@ fn measure(taken: &mut [Vec<f64>; 3]) {
         sockopt::set_socket_reuseaddr(&socket, true).unwrap();
         bind(&socket, &address).unwrap();
         listen(&socket, 16).unwrap();
-    }));
-    taken[2].push(rounds(5, || {
-        // SAFETY: the child only ends. The parent waits for it, with a place for its status.
-        unsafe {
-            let child = libc::fork();
-            if child == 0 {
-                libc::_exit(0);
-            }
-            let mut status = 0;
-            assert_eq!(libc::waitpid(child, &raw mut status, 0), child);
-        }
     }));
 }
 
