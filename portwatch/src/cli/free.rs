@@ -17,7 +17,7 @@ use super::{
     settings,
     streams::Stream,
     target::{Target, targets},
-    wait::duration,
+    wait::{INTERRUPTED, duration},
 };
 use crate::{
     advice::{Advised, FAILED, HELD, NOT_PERMITTED},
@@ -154,9 +154,6 @@ fn take_all(
     }
     ended(code, Ok(()))
 }
-
-/// The shells' convention: 128 plus the signal's number.
-const INTERRUPTED: u8 = 130;
 
 fn code(action: &Action, denied: bool) -> ExitCode {
     ExitCode::from(match action.result {

@@ -139,7 +139,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
 }
 
 /// The exit code by the convention of shells: 128 plus the signal's number.
-const INTERRUPTED: u8 = 130;
+pub const INTERRUPTED: u8 = 130;
 
 impl Args {
     fn asked(&self, host: &Host) -> Result<Vec<Asked>, Failure> {

@@ -3,9 +3,6 @@
 
 use std::collections::BTreeSet;
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
 use crate::{
     diagnose::{Diagnosis, HolderClass, Judgement, Move, SafeToStop, act::Act, words},
     evidence::{Fact, Gap, Process, Protocol, Socket, State},
@@ -40,8 +37,6 @@ pub struct Proposal {
     pub follows: Vec<String>,
     /// The inodes of the sockets that the steps close.
     pub inodes: BTreeSet<u64>,
-    /// The pid of the holder.
-    pub holder: Option<u32>,
 }
 
 /// One step.
@@ -49,15 +44,12 @@ pub struct Proposal {
 pub struct Step {
     /// The command that does the same, for a shell.
     pub command: String,
-    /// Why.
-    pub why: String,
     /// What it does.
     pub act: Act,
 }
 
 /// Whether an action may be done without a person.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Consent {
     /// All evidence is in favour of it: `--yes` is enough.
     Likely,
@@ -108,13 +100,12 @@ pub fn plan(answer: &Explanation, own: &Process) -> Plan {
         ends: ends(&first.act, holder, answer),
         follows: follows(answer, diagnosis),
         inodes: answer.sockets.iter().filter(closed).filter_map(|socket| socket.inode).collect(),
-        holder: Some(holder.pid),
         steps,
     }))
 }
 
-/// The process that the diagnosis names.
-fn holder<'a>(answer: &'a Explanation, diagnosis: &Diagnosis) -> Option<&'a Process> {
+/// Returns the process that the diagnosis names.
+pub fn holder<'a>(answer: &'a Explanation, diagnosis: &Diagnosis) -> Option<&'a Process> {
     let named = diagnosis.holder.as_ref()?;
     let mut holders = answer.sockets.iter().flat_map(|socket| &socket.holders);
     holders.find(|process| Some(process.pid) == named.pid)
@@ -138,7 +129,7 @@ fn nobody_has_any_open(answer: &Explanation, diagnosis: &Diagnosis) -> bool {
 
 fn step(step: &Move) -> Option<Step> {
     let (act, command) = (step.act.clone()?, step.command.clone()?);
-    Some(Step { command, why: step.why.clone(), act })
+    Some(Step { command, act })
 }
 
 /// Why an action would end this command as well; `None` if it would not.
@@ -241,7 +232,7 @@ fn ends(act: &Act, holder: &Process, answer: &Explanation) -> String {
     format!("{what}; {at_least}{connections} on the port now")
 }
 
-/// What restarts it, what stays behind, and whether a bind would succeed then.
+/// What stays on the port, and who else blocks it.
 fn follows(answer: &Explanation, diagnosis: &Diagnosis) -> Vec<String> {
     let mut follows = Vec::new();
     if answer.connections.established > 0 && answer.asked.protocol == Protocol::Tcp {

@@ -36,8 +36,6 @@ pub struct Proof {
     pub end: End,
     /// The most TIME-WAIT entries that blocked the bind at one time.
     pub time_wait: TimeWait,
-    /// What blocks the bind, in words; `None` if nothing does.
-    pub blocks: Option<String>,
 }
 
 /// Waits. The steps close the sockets with these inodes.
@@ -54,7 +52,6 @@ pub async fn until_free(
     let asked = [Asked::Free(question.clone())];
     let another = Notify::new();
     let mut time_wait = TimeWait::default();
-    let mut blocks = None;
     let mut since = None;
     let look = |state: &State| {
         tell(state);
@@ -63,7 +60,6 @@ pub async fn until_free(
         if count > time_wait.count {
             time_wait = TimeWait { count, max_remaining_ms, ..TimeWait::default() };
         }
-        blocks = port.standing.words();
         if !is_another(state, inodes) {
             since = None;
         } else if since.get_or_insert_with(Instant::now).elapsed() >= STAYS {
@@ -78,7 +74,7 @@ pub async fn until_free(
         },
         () = another.notified() => End::Another,
     };
-    Ok(Proof { end, time_wait, blocks: blocks.filter(|_| end != End::Free) })
+    Ok(Proof { end, time_wait })
 }
 
 /// Whether a socket has the port that a process has open and the steps do not close.

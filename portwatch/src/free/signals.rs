@@ -47,8 +47,8 @@ pub enum SignalError {
         /// The number.
         pid: u32,
     },
-    /// It has closed the socket.
-    #[error("{comm}[{pid}] no longer has the socket open: nothing was sent to it")]
+    /// It has closed the socket, or its descriptors cannot be read any more.
+    #[error("{comm}[{pid}] is not seen to have the socket open any more: nothing was sent to it")]
     Closed {
         /// The number.
         pid: u32,
@@ -105,7 +105,7 @@ impl Target {
             return Ok(None);
         }
         let has_it = || has_open(&host.proc_root.join(pid.to_string()), inodes);
-        if process.fd.is_some() && !inodes.is_empty() && has_it() == Some(false) {
+        if process.fd.is_some() && !inodes.is_empty() && has_it() != Some(true) {
             return Err(SignalError::Closed { pid, comm: target.comm });
         }
         Ok(Some(target))

@@ -30,7 +30,7 @@ use crate::{
     evidence::{Netns, Process, TimeWait},
     explain::{Explanation, Question, explain},
     free::{
-        plan::{Consent, Plan, Proposal, Step, plan},
+        plan::{Consent, Plan, Proposal, Step, holder, plan},
         proof::End,
     },
     sinks::{
@@ -146,6 +146,8 @@ impl<'a> Taking<'a> {
                 }
             }
         };
+        // What blocked between two rounds blocks no longer.
+        let after = after.filter(|_| !ended.result.is_free());
         let action = Action {
             schema: ACTION.to_owned(),
             time,
@@ -273,11 +275,8 @@ impl<'a> Taking<'a> {
             return Some(Ended::new(Came::Freed, ""));
         }
         let diagnosis = now.diagnosis.as_ref()?;
-        let named = diagnosis.holder.as_ref().and_then(|holder| holder.pid);
-        let mut all = now.sockets.iter().flat_map(|socket| &socket.holders);
-        let holder = all.find(|process| Some(process.pid) == named);
         let out_of_time = self.left().is_zero();
-        match holder {
+        match holder(now, diagnosis) {
             Some(holder) if !log.before.contains(&holder.pid) => {
                 Some(Ended::new(Came::Taken, taken_by(holder)))
             }

@@ -102,7 +102,7 @@ fn what_ends_by_itself_is_waited_for() {
 #[test]
 fn nothing_ends_the_command_itself() {
     let answer = answer("class-squatter");
-    let holder = proposal("class-squatter").holder.unwrap();
+    let holder = holder(&answer, answer.diagnosis.as_ref().unwrap()).unwrap().pid;
     let below = Process { ancestors: vec![77, holder], ..own() };
     for own in [below, Process { pid: holder, ..own() }] {
         match plan(&answer, &own) {

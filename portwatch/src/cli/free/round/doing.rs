@@ -36,7 +36,7 @@ impl Taking<'_> {
         proposal: &Proposal,
         log: &mut Log,
     ) -> Result<Result<End, Ended>, Failure> {
-        let mut end = End::TimedOut;
+        let (mut end, mut last) = (End::TimedOut, Vec::new());
         for (number, step) in proposal.steps.iter().enumerate() {
             let (is_first, is_last) = (number == 0, number + 1 == proposal.steps.len());
             let targets = match self.does(step, &proposal.inodes, log) {
@@ -50,13 +50,8 @@ impl Taking<'_> {
                 Ok(end) => end,
                 Err(ended) => return Ok(Err(ended)),
             };
-            let exited = targets.iter().map(|target| (target.pid, target.has_exited()));
-            let exited: Vec<_> = exited.collect();
-            if let Some(done) = log.steps.last_mut() {
-                for process in &mut done.signalled {
-                    process.exited |= exited.contains(&(process.pid, true));
-                }
-            }
+            note_exits(log, &targets);
+            last = targets;
             if end != End::TimedOut || is_last {
                 break;
             }
@@ -64,7 +59,10 @@ impl Taking<'_> {
         // A manager that was asked starts nothing again. After a signal somebody may.
         let by = log.steps.last().and_then(|done| done.by);
         if end == End::Free && matches!(by, Some(By::Signal | By::Command)) {
-            return self.settles(question, log);
+            let settled = self.settles(question, log)?;
+            // A process may close its socket well before it exits.
+            note_exits(log, &last);
+            return Ok(settled);
         }
         Ok(Ok(end))
     }
@@ -169,7 +167,7 @@ impl Taking<'_> {
                     };
                     break Err(Ended::new(Came::Interrupted, why));
                 };
-                let Proof { end, time_wait, .. } = proof?;
+                let Proof { end, time_wait } = proof?;
                 if time_wait.count > log.time_wait.count {
                     log.time_wait = time_wait;
                 }
@@ -189,6 +187,15 @@ impl Taking<'_> {
             };
         progress.end(None);
         Ok(ended)
+    }
+}
+
+/// Records which processes of the last step have exited.
+fn note_exits(log: &mut Log, targets: &[Target]) {
+    let signalled = log.steps.last_mut().map(|done| &mut done.signalled);
+    for process in signalled.into_iter().flatten() {
+        let mut targets = targets.iter().filter(|target| target.pid == process.pid);
+        process.exited |= targets.any(Target::has_exited);
     }
 }
 
