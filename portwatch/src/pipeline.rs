@@ -12,7 +12,7 @@ use portwatch_common::Tenant;
 use tokio::{
     io::unix::AsyncFd,
     sync::mpsc,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use crate::{
@@ -32,7 +32,7 @@ use crate::{
         stage::{ENRICH, Stage},
     },
     shared::fair_queue::FairQueue,
-    sinks::{Place, Sink},
+    sinks::Placed,
 };
 
 mod asking;
@@ -60,6 +60,10 @@ const COUNT_INTERVAL: Duration = Duration::from_millis(250);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 /// How long a stop waits until the queues are empty.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a sink may then need to complete a write for which its output has space, and how
+/// often it is looked at.
+const CLOSE_DEADLINE: Duration = Duration::from_millis(200);
+const CLOSE_INTERVAL: Duration = Duration::from_millis(1);
 
 /// The parts of the agent.
 pub struct Agent {
@@ -70,7 +74,7 @@ pub struct Agent {
     /// The host, as it is written in events.
     pub host: Host,
     /// The sinks.
-    pub sinks: Vec<(Place, Box<dyn Sink>)>,
+    pub sinks: Vec<Placed>,
     /// Settings that can change while it runs.
     pub tuning: Tuning,
     /// The metrics.
@@ -227,6 +231,11 @@ pub async fn run<T>(
     // The enriching thread ends when its queue is empty, and the writing threads end after it.
     // A stuck output must not keep the agent from stopping.
     if timeout(STOP_DEADLINE, all_ended.wait()).await.is_err() {
+        // Nothing that is counted here reaches a reader afterwards.
+        let end = Instant::now() + CLOSE_DEADLINE;
+        while !all_ended.close() && Instant::now() < end {
+            sleep(CLOSE_INTERVAL).await;
+        }
         let unwritten = counted.unfinished();
         tracing::error!("an output is stuck; failed binds that were not reported: {unwritten}");
     }

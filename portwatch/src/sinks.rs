@@ -4,6 +4,7 @@ use std::{
     io::{self, Write},
     os::fd::AsFd,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -17,6 +18,7 @@ use crate::{
 
 pub mod became;
 pub mod capture;
+pub mod gate;
 pub mod human;
 pub mod journald;
 pub mod json;
@@ -27,6 +29,7 @@ mod table;
 mod tests;
 
 use capture::writer::Capture;
+use gate::Gate;
 use human::Human;
 use journald::Journald;
 use json::Json;
@@ -179,5 +182,19 @@ pub trait Sink: Send {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place(pub &'static str);
 
-/// A sink, and the name under which its losses are counted.
-pub type Placed = (Place, Box<dyn Sink>);
+/// A sink that the pipeline can use.
+pub struct Placed {
+    /// The name under which its losses are counted.
+    pub place: Place,
+    /// The sink.
+    pub sink: Box<dyn Sink>,
+    /// The gate that its thread is outside of while it waits for a reader.
+    pub gate: Arc<Gate>,
+}
+
+impl Placed {
+    /// Creates one whose output has no reader that it waits for.
+    pub fn new(place: &'static str, sink: impl Sink + 'static) -> Self {
+        Self { place: Place(place), sink: Box::new(sink), gate: Arc::default() }
+    }
+}

@@ -27,7 +27,7 @@ use crate::{
     metrics::Metrics,
     pipeline::{self, Agent, Tuning},
     redact::Redaction,
-    sinks::{self, Place, Table},
+    sinks::{self, Placed, Table},
     talk,
     wait::{self, look::Asked},
     watch::{self, Watch},
@@ -130,7 +130,7 @@ async fn watched(
         attached,
         enricher,
         host,
-        sinks: vec![told, (Place("exec.refused"), Box::new(refused.clone()))],
+        sinks: vec![told, Placed::new("exec.refused", refused.clone())],
         tuning: Tuning {
             filter: Filter::default(),
             storm_window: STORM_WINDOW,

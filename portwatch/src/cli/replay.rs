@@ -13,7 +13,7 @@ use super::{
 use crate::{
     event::Record,
     replay::diff::Change,
-    sinks::{Format, Table},
+    sinks::{Format, Placed, Table},
 };
 
 /// Options of `replay`.
@@ -74,7 +74,7 @@ fn json(input: &Input) -> Result<Tally, Failure> {
 
 fn through_sink(args: &Args) -> Result<Tally, Failure> {
     let out = Stream::Stdout;
-    let (_, sink) = Table::from(args.format).open(out, out.colour())?;
+    let Placed { sink, .. } = Table::from(args.format).open(out, out.colour())?;
     let sink = std::cell::RefCell::new(sink);
     let write = |record: &Record| sink.borrow_mut().write(record).map_err(unwritten);
     args.input.read(|again| write(&Record::BindFailure(Box::new(again.event()?))), write)

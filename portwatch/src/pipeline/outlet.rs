@@ -15,7 +15,7 @@ use crate::{
     losses::Losses,
     metrics::{Metrics, stage::Stage},
     shared::queue::{Budget, Next, Receiver, Refused, Sender, queue},
-    sinks::{Place, Sink},
+    sinks::{Placed, Sink, gate::Gate},
 };
 
 /// Records that wait for one sink, and the memory that they may take.
@@ -38,12 +38,22 @@ struct Outlet {
 }
 
 /// Completes when all sinks have ended, because of a stop or because their outputs are closed.
-pub struct AllEnded(mpsc::Receiver<()>);
+pub struct AllEnded {
+    alive: mpsc::Receiver<()>,
+    gates: Vec<Arc<Gate>>,
+}
 
 impl AllEnded {
     /// Waits for it.
     pub async fn wait(&mut self) {
-        while self.0.recv().await.is_some() {}
+        while self.alive.recv().await.is_some() {}
+    }
+
+    /// Ends all writes. Returns whether they have ended: a sink that is writing at this moment
+    /// is not interrupted, but one that waits for its reader will write nothing more.
+    pub fn close(&self) -> bool {
+        // Each is tried.
+        self.gates.iter().filter(|gate| !gate.close()).count() == 0
     }
 }
 
@@ -54,13 +64,14 @@ impl Outlets {
     /// # Errors
     /// A thread cannot be started.
     pub fn open(
-        sinks: Vec<(Place, Box<dyn Sink>)>,
+        sinks: Vec<Placed>,
         metrics: &Arc<Metrics>,
         farewell: impl Fn() -> Record + Clone + Send + 'static,
     ) -> io::Result<(Self, AllEnded)> {
         let (alive, ended) = mpsc::channel(1);
         let mut all = Vec::new();
-        for (place, mut sink) in sinks {
+        let gates = sinks.iter().map(|placed| Arc::clone(&placed.gate)).collect();
+        for Placed { place, mut sink, gate } in sinks {
             let (sender, queue) = queue(QUEUE);
             let losses = Arc::new(Losses::of(place.0));
             let stage = metrics.stage(place.0);
@@ -71,18 +82,20 @@ impl Outlets {
                 losses: Arc::clone(&losses),
                 stage: Arc::clone(&stage),
                 metrics: Arc::clone(metrics),
+                gate,
             };
             let (alive, farewell) = (alive.clone(), farewell.clone());
             thread::Builder::new().name(place.0.to_owned()).spawn(move || {
                 writer.run(&mut *sink, farewell);
                 writer.stage.end();
+                writer.gate.leave();
                 // The sink's cleanup is part of the agent's run time.
                 drop(sink);
                 drop(alive);
             })?;
             all.push(Outlet { place: place.0, queue: sender, losses, stage });
         }
-        Ok((Self { all, metrics: Arc::clone(metrics) }, AllEnded(ended)))
+        Ok((Self { all, metrics: Arc::clone(metrics) }, AllEnded { alive: ended, gates }))
     }
 
     /// Offers a record to every sink, and waits for none of them.
@@ -125,6 +138,7 @@ struct Writer {
     losses: Arc<Losses>,
     stage: Arc<Stage>,
     metrics: Arc<Metrics>,
+    gate: Arc<Gate>,
 }
 
 /// The error that the output is closed permanently.
@@ -145,12 +159,16 @@ impl Writer {
     }
 
     fn write_all(&self, sink: &mut dyn Sink, farewell: impl Fn() -> Record) -> Result<(), Gone> {
+        self.gate.enter();
         let mut failing = Failing::default();
         let mut losses_due = Instant::now();
         loop {
             let rest = self.rest(sink, &mut failing).map(|wait| Instant::now() + wait);
             let losses = (self.losses.pending() > 0).then_some(losses_due);
-            match self.queue.next(rest.into_iter().chain(losses).min()) {
+            self.gate.leave();
+            let next = self.queue.next(rest.into_iter().chain(losses).min());
+            self.gate.enter();
+            match next {
                 Next::One(record) => {
                     let written = sink.write(&record);
                     self.stage.done();

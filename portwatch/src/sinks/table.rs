@@ -1,6 +1,6 @@
 //! The settings of a sink, and which sinks exclude each other.
 
-use std::{io::Write, os::fd::AsFd, path::PathBuf};
+use std::{io::Write, os::fd::AsFd, path::PathBuf, sync::Arc};
 
 use anstream::ColorChoice;
 use serde::{Deserialize, Deserializer, Serialize, de};
@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::{
     Entry, Format, Keys, Kind, Placed,
     capture::{CaptureError, Limits},
+    gate::{Gate, Gated},
 };
 use crate::{
     advice::{Advised, USAGE},
@@ -75,7 +76,9 @@ impl Table {
         out: W,
         colour: ColorChoice,
     ) -> Result<Placed, OpenError> {
-        Ok((self.kind().entry().place, self.0.open_sink(out, colour)?))
+        let gate = Arc::<Gate>::default();
+        let sink = self.0.open_sink(Gated::new(out, Arc::clone(&gate)), colour)?;
+        Ok(Placed { place: self.kind().entry().place, sink, gate })
     }
 
     /// Checks whether both can be used together.

@@ -1,6 +1,15 @@
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::{
+    io::{PipeReader, Read as _, pipe},
+    sync::{
+        atomic::{AtomicBool, Ordering::SeqCst},
+        mpsc::{Receiver, Sender, channel},
+    },
+};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::*;
+use crate::sinks::{Format, Place, Table};
 
 /// Passes what it writes to the test, and fails or blocks on command.
 struct Fake {
@@ -14,6 +23,10 @@ impl Sink for Fake {
         self.written.send(record.clone()).unwrap();
         Ok(())
     }
+}
+
+fn placed(place: &'static str, sink: Box<dyn Sink>) -> Placed {
+    Placed { place: Place(place), sink, gate: Arc::default() }
 }
 
 fn metrics() -> Arc<Metrics> {
@@ -56,7 +69,7 @@ fn of<'a>(counts: &'a [(String, u64)], place: &'a str) -> impl Iterator<Item = u
 fn one_that_stalls_keeps_nothing_from_the_other_and_counts_what_it_missed() {
     let (stalled, stalled_side) = fake();
     let (quick, quick_side) = fake();
-    let sinks = vec![(Place("sink.a"), stalled), (Place("sink.b"), quick)];
+    let sinks = vec![placed("sink.a", stalled), placed("sink.b", quick)];
     let (outlets, _ended) = Outlets::open(sinks, &metrics(), || record(0)).unwrap();
     let all = QUEUE.most as u64 * 3;
     for n in 0..all {
@@ -77,7 +90,7 @@ fn one_that_stalls_keeps_nothing_from_the_other_and_counts_what_it_missed() {
 fn what_fails_is_counted_and_said_when_it_works_again() {
     let (sink, side) = fake();
     let (outlets, _ended) =
-        Outlets::open(vec![(Place("sink.a"), sink)], &metrics(), || record(0)).unwrap();
+        Outlets::open(vec![placed("sink.a", sink)], &metrics(), || record(0)).unwrap();
     let full = || Err(io::Error::from(io::ErrorKind::StorageFull));
     // The record, and the first attempt to report a loss.
     for answer in [full(), full()] {
@@ -95,7 +108,7 @@ fn what_fails_is_counted_and_said_when_it_works_again() {
 fn the_end_of_the_last_is_told() {
     let (sink, side) = fake();
     let (outlets, mut ended) =
-        Outlets::open(vec![(Place("sink.a"), sink)], &metrics(), || record(0)).unwrap();
+        Outlets::open(vec![placed("sink.a", sink)], &metrics(), || record(0)).unwrap();
     side.answers.send(Err(io::ErrorKind::BrokenPipe.into())).unwrap();
     outlets.offer(record(1));
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -109,7 +122,7 @@ fn the_end_of_the_last_is_told() {
 fn a_reader_that_is_gone_is_noticed_by_a_loss_as_well() {
     let (sink, side) = fake();
     let (outlets, mut ended) =
-        Outlets::open(vec![(Place("sink.a"), sink)], &metrics(), || record(0)).unwrap();
+        Outlets::open(vec![placed("sink.a", sink)], &metrics(), || record(0)).unwrap();
     side.answers.send(Err(io::ErrorKind::BrokenPipe.into())).unwrap();
     outlets.lost("ring", 1);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
@@ -124,7 +137,7 @@ fn nobody_waits_for_a_loss_to_be_said() {
     let (sink, side) = fake();
     let metrics = metrics();
     let (outlets, _ended) =
-        Outlets::open(vec![(Place("sink.a"), sink)], &metrics, || record(0)).unwrap();
+        Outlets::open(vec![placed("sink.a", sink)], &metrics, || record(0)).unwrap();
     outlets.lost("ring", 1);
     // It is being written by now, or soon.
     let (done, told) = channel();
@@ -160,7 +173,7 @@ fn large(bytes: usize) -> Record {
 fn few_large_ones_fill_a_queue_as_many_small_ones_do() {
     let (sink, side) = fake();
     let (outlets, _ended) =
-        Outlets::open(vec![(Place("sink.a"), sink)], &metrics(), || record(0)).unwrap();
+        Outlets::open(vec![placed("sink.a", sink)], &metrics(), || record(0)).unwrap();
     for _ in 0..20 {
         outlets.offer(large(1 << 20));
     }
@@ -200,7 +213,7 @@ fn a_steady_stream_is_no_reason_not_to_see_to_what_was_put_off() {
     let sink: Box<dyn Sink> = Box::new(Resting(done, 3));
     let metrics = metrics();
     let (outlets, mut ended) =
-        Outlets::open(vec![(Place("sink.a"), sink)], &metrics, || record(0)).unwrap();
+        Outlets::open(vec![placed("sink.a", sink)], &metrics, || record(0)).unwrap();
     for _ in 0..100 {
         outlets.offer(record(1));
     }
@@ -211,4 +224,60 @@ fn a_steady_stream_is_no_reason_not_to_see_to_what_was_put_off() {
     assert!(rests >= 100, "{rests} times");
     let text = metrics.text().unwrap();
     assert!(text.contains("portwatch_events_lost_total{where=\"sink.a\"} 3"), "{text}");
+}
+
+/// The reader takes a page at the moment at which the agent counts what it has not written.
+#[test]
+fn what_is_counted_as_unwritten_is_not_written_afterwards() {
+    for round in 0..300 {
+        let (mut reader, writer) = pipe().unwrap();
+        let writer = std::fs::File::from(std::os::fd::OwnedFd::from(writer));
+        let sink = Table::from(Format::Json).open(writer, anstream::ColorChoice::Never).unwrap();
+        let metrics = metrics();
+        let (outlets, ended) = Outlets::open(vec![sink], &metrics, || record(0)).unwrap();
+        // Each is longer than a page, and all of them than the pipe.
+        for _ in 0..50 {
+            outlets.offer(large(4_000));
+        }
+        drop(outlets);
+        let stop = Arc::new(AtomicBool::new(false));
+        let reading = {
+            let stop = Arc::clone(&stop);
+            thread::spawn(move || pages(reader, &stop))
+        };
+        // Another part of the stream each time.
+        thread::sleep(Duration::from_micros(round * 10));
+        while !ended.close() {
+            thread::yield_now();
+        }
+        let unwritten = metrics.unfinished();
+        stop.store(true, SeqCst);
+        let text = reading.join().unwrap();
+        // What follows the last line feed is half a line; a short one is the farewell.
+        let mut lines: Vec<_> = text.split(|byte| *byte == b'\n').collect();
+        lines.pop();
+        let told = lines.iter().filter(|line| line.len() > 4_000).count();
+        let unwritten = unwritten.strip_suffix(" in sink.json").map_or(0, |n| n.parse().unwrap());
+        assert_eq!(told + unwritten, 50, "round {round}");
+    }
+}
+
+/// Reads page by page until it is told to stop and nothing more is there.
+fn pages(mut from: PipeReader, stop: &AtomicBool) -> Vec<u8> {
+    let mut text = Vec::new();
+    loop {
+        let last = stop.load(SeqCst);
+        let mut ready = [PollFd::new(&from, PollFlags::IN)];
+        match poll(&mut ready, Some(&Timespec::default())).unwrap() {
+            0 if last => return text,
+            0 => thread::yield_now(),
+            _ => {
+                let mut page = [0; 4096];
+                match from.read(&mut page).unwrap() {
+                    0 => return text,
+                    read => text.extend(&page[..read]),
+                }
+            }
+        }
+    }
 }
