@@ -26,6 +26,7 @@ pub mod read;
 pub mod schema;
 pub mod versions;
 
+pub use action::{ACTION, Action};
 pub use outcome::{OUTCOME, Outcome};
 
 /// The schema of [`Event`].
@@ -157,6 +158,8 @@ pub enum Record {
     Agent(AgentNotice),
     /// The outcome of a failed bind.
     Outcome(Box<Outcome>),
+    /// What `portwatch free` did about a port.
+    Action(Box<Action>),
 }
 
 impl Record {
@@ -165,7 +168,7 @@ impl Record {
         match self {
             Self::BindFailure(event) => event.count,
             Self::Loss(loss) => loss.count,
-            Self::Agent(_) | Self::Outcome(_) => 0,
+            Self::Agent(_) | Self::Outcome(_) | Self::Action(_) => 0,
         }
     }
 }

@@ -7,15 +7,17 @@ use serde::Serialize;
 
 use crate::{
     diagnose::{Diagnosis, program},
-    event::Outcome,
-    evidence::{Evidence, Process, State},
+    event::{Action, Outcome},
+    evidence::{Evidence, Netns, Process, State},
 };
 
 mod deploys;
+mod freed;
 mod outcomes;
 pub mod render;
 
 use deploys::Deploys;
+use freed::{Actions, Freed};
 use outcomes::{Outcomes, Pending};
 
 /// The most patterns and programs that are kept separately. Others are only counted.
@@ -31,6 +33,7 @@ pub struct History {
     programs: BTreeMap<Identity, Options>,
     /// Events whose outcome has not arrived yet.
     pending: Pending<Key>,
+    actions: Actions,
     left_out: u64,
 }
 
@@ -88,6 +91,8 @@ pub struct Report {
     pub never_sets_reuseaddr: Vec<Program>,
     /// Failed binds of patterns above the limit.
     pub left_out: u64,
+    /// What `portwatch free` did, by port and holder.
+    pub freed: Vec<Freed>,
 }
 
 /// One pattern.
@@ -167,6 +172,11 @@ impl History {
         }
     }
 
+    /// Adds what `portwatch free` did.
+    pub fn acted(&mut self, action: &Action) {
+        self.actions.add(action);
+    }
+
     fn note_options(&mut self, program: &Identity, reuseaddr: Option<bool>, count: u64) {
         let Some(reuseaddr) = reuseaddr else { return };
         if self.programs.len() >= MOST && !self.programs.contains_key(program) {
@@ -198,7 +208,8 @@ impl History {
             })
             .collect();
         never.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.name.cmp(&b.name)));
-        Report { patterns, never_sets_reuseaddr: never, left_out: self.left_out }
+        let freed = self.actions.all();
+        Report { patterns, never_sets_reuseaddr: never, left_out: self.left_out, freed }
     }
 }
 
@@ -243,17 +254,21 @@ fn key(evidence: &Evidence, diagnosis: &Diagnosis) -> Key {
     Key {
         port: evidence.failure.port,
         protocol: evidence.failure.protocol.into(),
-        netns: match (&evidence.netns.name, evidence.netns.host) {
-            (Some(name), _) => name.clone(),
-            (None, Some(true)) => "host".to_owned(),
-            (None, _) => evidence.netns.inode.map_or("?".to_owned(), |inode| inode.to_string()),
-        },
+        netns: name_of_netns(&evidence.netns),
         holder: process
             .map(name_of)
             .or_else(|| holder.and_then(|holder| holder.comm.clone()))
             .unwrap_or_else(|| in_the_way().to_owned()),
         program: process.map(|process| identity_of(process).program).unwrap_or_default(),
         class: holder.map(|holder| holder.class.into()),
+    }
+}
+
+fn name_of_netns(netns: &Netns) -> String {
+    match (&netns.name, netns.host) {
+        (Some(name), _) => name.clone(),
+        (None, Some(true)) => "host".to_owned(),
+        (None, _) => netns.inode.map_or("?".to_owned(), |inode| inode.to_string()),
     }
 }
 

@@ -6,7 +6,7 @@ use anstream::ColorChoice;
 use serde_json::Value;
 
 use crate::{
-    event::{Event, Record, read},
+    event::{Event, Record, action, read},
     evidence::{Process, Subject},
     explain::{self, Question},
     history::{History, render},
@@ -94,6 +94,16 @@ fn nobody_is_deceived() {
             let record = Record::Outcome(Box::new(outcome));
             assert_harmless("outcome in journald", &journald::message(&record));
         }
+        let mut action = action::example(event.diagnosis.clone());
+        action.session_user = Some(HOSTILE.to_owned());
+        action.why = HOSTILE.to_owned();
+        action.steps.iter_mut().for_each(|step| step.what.push_str(HOSTILE));
+        assert_harmless("action", &human::deed(&action));
+        assert_harmless("action as markdown", &markdown::deed(&action));
+        assert_harmless("action as a note", &markdown::action(&action));
+        history.acted(&action);
+        let record = Record::Action(Box::new(action));
+        assert_harmless("action in journald", &journald::message(&record));
         let asked = Question {
             protocol: event.failure.protocol,
             address: None,

@@ -16,6 +16,7 @@
 )]
 
 pub mod advice;
+pub mod agents;
 pub mod cli;
 pub mod config;
 pub mod conflict;

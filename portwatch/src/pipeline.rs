@@ -17,9 +17,10 @@ use tokio::{
 
 use crate::{
     advice::{Advised, FAILED},
+    config::filter::Filter,
     decode::{self, RawRecord},
     enrich::{Enricher, host::boottime_ns},
-    event::{AgentNotice, AgentState, Host, Record},
+    event::{Action, AgentNotice, AgentState, Host, Record},
     kernel::{
         attach::{Attached, detach},
         follow::Following,
@@ -58,6 +59,8 @@ const RAW_QUEUE: usize = 4096;
 const COUNT_INTERVAL: Duration = Duration::from_millis(250);
 /// Pause between removals of old entries from the kernel's tables.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
+/// Actions of `portwatch free` that wait to be reported.
+const ACTIONS: usize = 16;
 /// How long a stop waits until the queues are empty.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a sink may then need to complete a write for which its output has space, and how
@@ -86,6 +89,7 @@ pub struct Controls {
     /// Completes when the outputs of all sinks are closed.
     pub ended: AllEnded,
     tunings: mpsc::Sender<Tuning>,
+    actions: mpsc::Sender<Box<Action>>,
 }
 
 impl Controls {
@@ -94,6 +98,12 @@ impl Controls {
         if self.tunings.send(tuning).await.is_err() {
             tracing::debug!("the agent is stopping");
         }
+    }
+
+    /// Returns where actions of `portwatch free` are accepted. Those about ports that are not
+    /// selected are not reported.
+    pub fn actions(&self) -> mpsc::Sender<Box<Action>> {
+        self.actions.clone()
     }
 }
 
@@ -169,7 +179,7 @@ pub async fn run<T>(
         outcomes: Outcomes::new(outcome_window, storm_window, Blind::of(&probes)),
         budget: Budget::default(),
         deadline,
-        filter,
+        filter: filter.clone(),
         slot: Arc::clone(&slot),
         host,
         outlets: Arc::clone(&outlets),
@@ -187,7 +197,8 @@ pub async fn run<T>(
         .map_err(io("start the enriching thread"))?;
 
     let (tunings, mut tuned) = mpsc::channel(1);
-    let mut controls = Controls { ended, tunings };
+    let (actions, mut acted) = mpsc::channel(ACTIONS);
+    let mut controls = Controls { ended, tunings, actions };
     let counted = Arc::clone(&metrics);
     let mut intake = Intake {
         ring,
@@ -196,6 +207,7 @@ pub async fn run<T>(
         sweep: None,
         outcome_window,
         ignored_ports,
+        filter,
         slot,
         handover: Handover { queue, stage, outlets, metrics },
     };
@@ -209,6 +221,7 @@ pub async fn run<T>(
                 biased;
                 result = &mut meanwhile => break result,
                 Some(tuning) = tuned.recv() => intake.tune(tuning),
+                Some(action) = acted.recv() => intake.report(action),
                 () = sleep_until(counts.unwrap_or_else(Instant::now)), if counts.is_some() => {
                     counts = intake.take_counted().then(|| Instant::now() + COUNT_INTERVAL);
                 }
@@ -265,6 +278,7 @@ struct Intake {
     ring: Ring,
     limits: Limits,
     ignored_ports: IgnoredPorts,
+    filter: Filter,
     following: Following,
     /// When old entries are removed next; `None` while nothing is followed.
     sweep: Option<Instant>,
@@ -327,6 +341,13 @@ impl Intake {
         self.sweep = left.then(|| Instant::now() + SWEEP_INTERVAL);
     }
 
+    /// Reports what `portwatch free` did, if its port is selected.
+    fn report(&self, action: Box<Action>) {
+        if self.filter.wants_port(action.port) {
+            self.handover.outlets.offer(Record::Action(action));
+        }
+    }
+
     /// Stores a new tuning, and wakes the enriching thread.
     fn tune(&mut self, tuning: Tuning) {
         let wants = |port| tuning.filter.wants_port(port);
@@ -334,6 +355,7 @@ impl Intake {
             tracing::error!(%error, "the new selection of ports is in effect for some of them only");
         }
         self.outcome_window = tuning.outcome_window;
+        self.filter = tuning.filter.clone();
         self.slot.replace(Some(tuning));
         self.handover.queue.wake();
     }

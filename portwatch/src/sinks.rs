@@ -18,6 +18,7 @@ use crate::{
 
 pub mod became;
 pub mod capture;
+pub mod deed;
 pub mod gate;
 pub mod human;
 pub mod journald;

@@ -9,7 +9,7 @@ use portwatch_tests::{
     golden,
     netns::Netns,
     op::{Leaving, Op, tcp, udp},
-    paste::{self, Pasted, command},
+    paste::{self, Pasted, Way, command},
     patience,
     process::Process,
     programs::{self, Alias},
@@ -24,8 +24,8 @@ const ADDRESS: &str = "127.0.0.1:8080";
 
 /// Pastes the first command that ends something, which ends these.
 #[track_caller]
-fn frees(scene: &Scene, event: &Event, ended: &[u32]) {
-    Pasted::of(scene, event).frees(ended, tcp(ADDRESS).listening());
+fn frees(way: Way, scene: &Scene, event: &Event, ended: &[u32]) {
+    Pasted::of(scene, event).by(way).frees(ended, tcp(ADDRESS).listening());
 }
 
 /// Returns whether a printed command needs one of these and this machine has it not.
@@ -48,75 +48,86 @@ fn that_begins(event: &Event, begin: &str) -> String {
 
 #[test]
 fn a_process_that_nobody_manages() {
-    let scene = Scene::new();
-    let _other = scene.helper().holds([tcp("127.0.0.1:8081").listening()]);
-    let holder = scene.helper().holds([tcp(ADDRESS).listening()]);
-    let refused = scene.helper().is_refused(tcp(ADDRESS));
-    let event = scene.event_of(&refused);
-    frees(&scene, &event, &[holder.pid()]);
+    for way in Way::BOTH {
+        let scene = Scene::new();
+        let _other = scene.helper().holds([tcp("127.0.0.1:8081").listening()]);
+        let holder = scene.helper().holds([tcp(ADDRESS).listening()]);
+        let refused = scene.helper().is_refused(tcp(ADDRESS));
+        let event = scene.event_of(&refused);
+        frees(way, &scene, &event, &[holder.pid()]);
+    }
 }
 
 /// Ctrl-Z: SIGTERM alone does nothing.
 #[test]
 fn a_process_that_is_stopped() {
-    let scene = Scene::new();
-    let holder = scene.helper().holds([tcp(ADDRESS).listening()]);
-    let pid = Pid::from_raw(i32::try_from(holder.pid()).unwrap()).unwrap();
-    kill_process(pid, Signal::STOP).unwrap();
-    // The signal takes effect when the process runs next.
-    let options = WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT;
-    waitid(WaitId::Pid(pid), options).unwrap();
-    let refused = scene.helper().is_refused(tcp(ADDRESS));
-    let event = scene.event_of(&refused);
-    event.includes(&json!({"sockets": [{"holders": [{"state": "stopped"}]}]}));
-    assert!(event.text("/diagnosis/summary").contains("stopped"), "{event}");
-    frees(&scene, &event, &[holder.pid()]);
+    for way in Way::BOTH {
+        let scene = Scene::new();
+        let holder = scene.helper().holds([tcp(ADDRESS).listening()]);
+        let pid = Pid::from_raw(i32::try_from(holder.pid()).unwrap()).unwrap();
+        kill_process(pid, Signal::STOP).unwrap();
+        // The signal takes effect when the process runs next.
+        let options = WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT;
+        waitid(WaitId::Pid(pid), options).unwrap();
+        let refused = scene.helper().is_refused(tcp(ADDRESS));
+        let event = scene.event_of(&refused);
+        event.includes(&json!({"sockets": [{"holders": [{"state": "stopped"}]}]}));
+        assert!(event.text("/diagnosis/summary").contains("stopped"), "{event}");
+        frees(way, &scene, &event, &[holder.pid()]);
+    }
 }
 
 #[test]
 fn a_process_that_ignores_the_signal() {
-    let scene = Scene::new();
-    let holder = scene.helper().noting([Op::Ignore(15)]).holds([tcp(ADDRESS).listening()]);
-    let refused = scene.helper().is_refused(tcp(ADDRESS));
-    let event = scene.event_of(&refused);
-    frees(&scene, &event, &[holder.pid()]);
+    for way in Way::BOTH {
+        let scene = Scene::new();
+        let holder = scene.helper().noting([Op::Ignore(15)]).holds([tcp(ADDRESS).listening()]);
+        let refused = scene.helper().is_refused(tcp(ADDRESS));
+        let event = scene.event_of(&refused);
+        frees(way, &scene, &event, &[holder.pid()]);
+    }
 }
 
 #[test]
 fn a_process_that_blocks_the_signal() {
-    let scene = Scene::new();
-    let holder = scene.helper().noting([Op::Block(15)]).holds([tcp(ADDRESS).listening()]);
-    let refused = scene.helper().is_refused(tcp(ADDRESS));
-    let event = scene.event_of(&refused);
-    frees(&scene, &event, &[holder.pid()]);
+    for way in Way::BOTH {
+        let scene = Scene::new();
+        let holder = scene.helper().noting([Op::Block(15)]).holds([tcp(ADDRESS).listening()]);
+        let refused = scene.helper().is_refused(tcp(ADDRESS));
+        let event = scene.event_of(&refused);
+        frees(way, &scene, &event, &[holder.pid()]);
+    }
 }
 
 /// In the unit of what only launched it, or a scope: the process ends, and what else is there
 /// goes on.
 #[test]
 fn a_process_in_a_unit_that_is_not_its_service() {
-    let user = "user.slice/user-1000.slice/user@1000.service/app.slice";
-    let places = [
-        "cron.service".to_owned(),
-        "ssh.service".to_owned(),
-        "actions.runner.acme.web-1.service".to_owned(),
-        format!("{user}/vte-spawn-0f7c2f3e-53d9-4f0e-8a7d-4a5a1c0e1234.scope"),
-        format!("{user}/app-gnome-code-31337.scope"),
-        format!("{user}/snap.code.code-11111111-2222-3333-4444-555555555555.scope"),
-        format!("{user}/tmux-spawn-0f7c2f3e-53d9-4f0e-8a7d-4a5a1c0e1234.scope"),
-        "run-r0f7c2f3e53d94f0e8a7d.scope".to_owned(),
-    ];
-    for place in places {
-        let (scene, slice) = (Scene::new(), Slice::new());
-        let (group, unit) = (slice.group(&place), slice.group("app.service"));
-        let _beside = scene.helper().within(&group).holds([tcp("127.0.0.1:8081").listening()]);
-        let holder = scene.helper().within(&group).holds([tcp(ADDRESS).listening()]);
-        let event = scene.event_of(&scene.helper().within(&unit).is_refused(tcp(ADDRESS)));
-        frees(&scene, &event, &[holder.pid()]);
+    for way in Way::BOTH {
+        let user = "user.slice/user-1000.slice/user@1000.service/app.slice";
+        let places = [
+            "cron.service".to_owned(),
+            "ssh.service".to_owned(),
+            "actions.runner.acme.web-1.service".to_owned(),
+            format!("{user}/vte-spawn-0f7c2f3e-53d9-4f0e-8a7d-4a5a1c0e1234.scope"),
+            format!("{user}/app-gnome-code-31337.scope"),
+            format!("{user}/snap.code.code-11111111-2222-3333-4444-555555555555.scope"),
+            format!("{user}/tmux-spawn-0f7c2f3e-53d9-4f0e-8a7d-4a5a1c0e1234.scope"),
+            "run-r0f7c2f3e53d94f0e8a7d.scope".to_owned(),
+        ];
+        for place in places {
+            let (scene, slice) = (Scene::new(), Slice::new());
+            let (group, unit) = (slice.group(&place), slice.group("app.service"));
+            let _beside = scene.helper().within(&group).holds([tcp("127.0.0.1:8081").listening()]);
+            let holder = scene.helper().within(&group).holds([tcp(ADDRESS).listening()]);
+            let event = scene.event_of(&scene.helper().within(&unit).is_refused(tcp(ADDRESS)));
+            frees(way, &scene, &event, &[holder.pid()]);
+        }
     }
 }
 
-/// The unit's manager would end the failing program too.
+/// The unit's manager would end the failing program too. `portwatch free` does not know of that
+/// program.
 #[test]
 fn a_process_in_the_unit_of_the_failing_one() {
     let (scene, slice) = (Scene::new(), Slice::new());
@@ -125,7 +136,7 @@ fn a_process_in_the_unit_of_the_failing_one() {
     let holder = scene.helper().within(&unit).holds([tcp(ADDRESS).listening()]);
     let refused = scene.helper().within(&unit).is_refused(tcp(ADDRESS));
     let event = scene.event_of(&refused);
-    frees(&scene, &event, &[holder.pid()]);
+    frees(Way::Paste, &scene, &event, &[holder.pid()]);
     assert!(paste::is_alive(refused.pid));
 }
 
@@ -161,19 +172,22 @@ fn who_sent_a_socket_is_shown() {
 /// In the session of whoever started the failing program: it is shown before it is ended.
 #[test]
 fn somebody_works_there() {
-    if lacks(&["ps"]) {
-        return;
+    for way in Way::BOTH {
+        if lacks(&["ps"]) {
+            return;
+        }
+        let (scene, slice) = (Scene::new(), Slice::new());
+        let session = slice.group("user.slice/user-1004.slice/session-91.scope");
+        let editor = Alias::new("editor-preview");
+        let holder =
+            scene.helper().run_as(&editor).within(&session).holds([tcp(ADDRESS).listening()]);
+        let refused = scene.helper().within(&session).is_refused(tcp(ADDRESS));
+        let event = scene.event_of(&refused);
+        event.includes(&json!({"diagnosis": {"holder": {"class": "squatter"}}}));
+        let shown = paste::show(&that_begins(&event, "ps "));
+        assert!(shown.contains(&holder.pid().to_string()) && shown.contains("editor"), "{shown}");
+        frees(way, &scene, &event, &[holder.pid()]);
     }
-    let (scene, slice) = (Scene::new(), Slice::new());
-    let session = slice.group("user.slice/user-1004.slice/session-91.scope");
-    let editor = Alias::new("editor-preview");
-    let holder = scene.helper().run_as(&editor).within(&session).holds([tcp(ADDRESS).listening()]);
-    let refused = scene.helper().within(&session).is_refused(tcp(ADDRESS));
-    let event = scene.event_of(&refused);
-    event.includes(&json!({"diagnosis": {"holder": {"class": "squatter"}}}));
-    let shown = paste::show(&that_begins(&event, "ps "));
-    assert!(shown.contains(&holder.pid().to_string()) && shown.contains("editor"), "{shown}");
-    frees(&scene, &event, &[holder.pid()]);
 }
 
 /// A daemon that listens for its programs is only asked about them.
@@ -202,22 +216,24 @@ fn a_daemon_of_several_programs() {
 
 #[test]
 fn a_job_of_runit() {
-    let Some(runsv) = programs::installed("runsv") else {
-        return skip("managers", "no runsv");
-    };
-    let (scene, folder) = (Scene::new(), TempDir::new().unwrap());
-    let service = programs::runit_service(folder.path(), ADDRESS);
-    let mut supervisor = Command::new(runsv);
-    supervisor.arg(&service);
-    scene.netns.confine(&mut supervisor);
-    let supervisor = Process::start(&mut supervisor, Signal::TERM).unwrap();
-    let server = supervisor.stdout.wait_until(patience(), |lines| {
-        lines.iter().find_map(|line| line.json()?.get("pid")?.as_u64())
-    });
-    let server = u32::try_from(server.unwrap()).unwrap();
-    let refused = scene.helper().is_refused(tcp(ADDRESS));
-    let event = scene.event_of(&refused);
-    frees(&scene, &event, &[server]);
+    for way in Way::BOTH {
+        let Some(runsv) = programs::installed("runsv") else {
+            return skip("managers", "no runsv");
+        };
+        let (scene, folder) = (Scene::new(), TempDir::new().unwrap());
+        let service = programs::runit_service(folder.path(), ADDRESS);
+        let mut supervisor = Command::new(runsv);
+        supervisor.arg(&service);
+        scene.netns.confine(&mut supervisor);
+        let supervisor = Process::start(&mut supervisor, Signal::TERM).unwrap();
+        let server = supervisor.stdout.wait_until(patience(), |lines| {
+            lines.iter().find_map(|line| line.json()?.get("pid")?.as_u64())
+        });
+        let server = u32::try_from(server.unwrap()).unwrap();
+        let refused = scene.helper().is_refused(tcp(ADDRESS));
+        let event = scene.event_of(&refused);
+        frees(way, &scene, &event, &[server]);
+    }
 }
 
 /// The name of the device stands in what the command shows.
@@ -247,19 +263,21 @@ fn a_tunnel_is_shown_by_its_device() {
 /// A script that starts its server again: the shell goes first.
 #[test]
 fn a_loop_of_a_shell() {
-    if needs("arguments_of_the_gone", (5, 11)) {
-        return;
+    for way in Way::BOTH {
+        if needs("arguments_of_the_gone", (5, 11)) {
+            return;
+        }
+        let scene = Scene::new();
+        let mut shell = programs::shell_loop(&format!("tcp/{ADDRESS}/listen hold"));
+        scene.netns.confine(&mut shell);
+        let shell = Process::start(&mut shell, Signal::TERM).unwrap();
+        let server = shell.stdout.wait_until(patience(), |lines| {
+            lines.iter().find_map(|line| line.json()?.get("pid")?.as_u64())
+        });
+        let server = u32::try_from(server.unwrap()).unwrap();
+        let event = scene.event_of(&scene.helper().is_refused(tcp(ADDRESS)));
+        frees(way, &scene, &event, &[server, shell.pid()]);
     }
-    let scene = Scene::new();
-    let mut shell = programs::shell_loop(&format!("tcp/{ADDRESS}/listen hold"));
-    scene.netns.confine(&mut shell);
-    let shell = Process::start(&mut shell, Signal::TERM).unwrap();
-    let server = shell.stdout.wait_until(patience(), |lines| {
-        lines.iter().find_map(|line| line.json()?.get("pid")?.as_u64())
-    });
-    let server = u32::try_from(server.unwrap()).unwrap();
-    let event = scene.event_of(&scene.helper().is_refused(tcp(ADDRESS)));
-    frees(&scene, &event, &[server, shell.pid()]);
 }
 
 /// Orphaned connections that the kernel keeps, in a namespace with a name and in one without.

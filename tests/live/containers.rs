@@ -7,7 +7,7 @@ use portwatch_tests::{
     event::Event,
     golden,
     op::{Socket, tcp},
-    paste::{self, Pasted},
+    paste::{self, Pasted, Way},
     patience,
     process::Process,
     scene::Scene,
@@ -42,20 +42,23 @@ fn containers_of_docker() {
     docker.run(&["network", "create", "pw-network"]);
     let agent = docker.agent();
     // On the first network of every engine, and on one of the user's.
-    for (name, network, port) in [("pw-bridged", "bridge", 18081), ("pw-shop", "pw-network", 18082)]
+    for (name, network, port, way) in
+        [("pw-bridged", "bridge", 18081, Way::Paste), ("pw-shop", "pw-network", 18082, Way::Free)]
     {
         let published = format!("127.0.0.1:{port}:80");
         let options = ["--network", network, "--publish", &published];
         run_server(&docker, name, &options, 80);
         is_taken_inside(&docker, &agent, name);
-        is_published(&scene, &docker, &agent, name, port);
+        is_published(&scene, &docker, &agent, name, port, way);
     }
-    run_server(&docker, "pw-host", &["--network", "host"], 18083);
-    is_taken_beside(&scene, &docker, &agent, "pw-host", 18083);
+    for (name, way) in [("pw-host", Way::Paste), ("pw-beside", Way::Free)] {
+        run_server(&docker, name, &["--network", "host"], 18083);
+        is_taken_beside(&scene, &docker, &agent, name, 18083, way);
+    }
 }
 
 /// A process outside wants the port that is published for container `name`.
-fn is_published(scene: &Scene, docker: &Docker, agent: &Agent, name: &str, port: u16) {
+fn is_published(scene: &Scene, docker: &Docker, agent: &Agent, name: &str, port: u16, way: Way) {
     let refused = scene.helper().is_refused(tcp(&format!("127.0.0.1:{port}")));
     let event = agent.event_of(&refused);
     event.is_explained().includes(&json!({
@@ -76,11 +79,17 @@ fn is_published(scene: &Scene, docker: &Docker, agent: &Agent, name: &str, port:
     let asks = paste::command(&scene.event_of(&refused), 0);
     let shown = paste::run_with(&asks, &[("DOCKER_HOST", &docker.host())]);
     assert!(String::from_utf8_lossy(&shown.stdout).contains(name), "{asks}: {shown:?}");
-    frees(scene, docker, &event, tcp(&format!("127.0.0.1:{port}")));
+    frees(scene, docker, agent, &event, (way, tcp(&format!("127.0.0.1:{port}"))));
 }
 
 /// The command stops the container, and no other.
-fn frees(scene: &Scene, docker: &Docker, event: &Event, socket: Socket) {
+fn frees(
+    scene: &Scene,
+    docker: &Docker,
+    agent: &Agent,
+    event: &Event,
+    (way, socket): (Way, Socket),
+) {
     let names = || docker.run(&["ps", "--format", "{{.Names}}"]);
     let before = names();
     let holder = u32::try_from(event.number("/diagnosis/holder/pid").unwrap()).unwrap();
@@ -89,6 +98,8 @@ fn frees(scene: &Scene, docker: &Docker, event: &Event, socket: Socket) {
     // One on the host's network is all in the scene.
     let inside = paste::named(scene, "busybox");
     Pasted::of(scene, event)
+        .by(way)
+        .in_mounts_of(agent.pid())
         .with("DOCKER_HOST", &docker.host())
         .and_with_it(shims.into_iter().chain(inside))
         .frees(&[holder], socket.reuseaddr());
@@ -119,7 +130,7 @@ fn is_taken_inside(docker: &Docker, agent: &Agent, name: &str) {
 
 /// A process outside wants the port of container `name`, which is on the host's network, and
 /// serves IPv4 by its IPv6 socket.
-fn is_taken_beside(scene: &Scene, docker: &Docker, agent: &Agent, name: &str, port: u16) {
+fn is_taken_beside(scene: &Scene, docker: &Docker, agent: &Agent, name: &str, port: u16, way: Way) {
     let refused = scene.helper().is_refused(tcp(&format!("127.0.0.1:{port}")));
     let event = agent.event_of(&refused);
     event.is_explained().includes(&json!({
@@ -129,7 +140,7 @@ fn is_taken_beside(scene: &Scene, docker: &Docker, agent: &Agent, name: &str, po
         },
     }));
     is_to_be_stopped(&event, name);
-    frees(scene, docker, &event, tcp(&format!("127.0.0.1:{port}")));
+    frees(scene, docker, agent, &event, (way, tcp(&format!("127.0.0.1:{port}"))));
 }
 
 fn is_to_be_stopped(event: &Event, name: &str) {

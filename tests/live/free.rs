@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 mod asked;
+mod kinds;
 mod services;
 
 const ADDRESS: &str = "127.0.0.1:8080";

@@ -23,7 +23,7 @@ use serde_json::Value;
 use crate::{
     cgroup,
     counted::OnlyCounted,
-    event::{AGENT, EVENT, Event, LOSS, OUTCOME},
+    event::{ACTION, AGENT, EVENT, Event, LOSS, OUTCOME},
     helper::Attempt,
     kernel, monotonic_ns,
     netns::Netns,
@@ -314,6 +314,8 @@ pub struct Log {
     pub events: Vec<Arc<Event>>,
     /// What became of them.
     pub outcomes: Vec<Value>,
+    /// What `portwatch free` did.
+    pub actions: Vec<Value>,
     /// The sum of all losses.
     pub losses: u64,
     /// Those among them that may be anybody's, also with an agent for some ports only: the
@@ -383,6 +385,7 @@ impl Log {
                 None => self.faults.push(format!("a loss without a count: {}", line.text)),
             },
             Some(OUTCOME) => self.outcomes.push(value.clone()),
+            Some(ACTION) => self.actions.push(value.clone()),
             Some(AGENT) => {}
             _ => self.faults.push(format!("no event: {}", line.text)),
         }

@@ -16,7 +16,9 @@ pub const EVENT: &str = "portwatch/bind-failure/v1";
 pub const LOSS: &str = "portwatch/loss/v1";
 /// The schema of an agent's start or end.
 pub const AGENT: &str = "portwatch/agent/v1";
-/// The schema of a line that tells what became of a failed bind.
+/// The schema of an action of `portwatch free`.
+pub const ACTION: &str = "portwatch/action/v1";
+/// The schema of an outcome.
 pub const OUTCOME: &str = "portwatch/outcome/v1";
 
 /// One event line.

@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    net::{IpAddr, SocketAddr},
     os::unix::fs::MetadataExt as _,
     path::Path,
     process::{Command, Output},
@@ -94,6 +95,20 @@ pub fn named(scene: &Scene, name: &str) -> Vec<u32> {
     members(scene).into_iter().filter(|pid| comm(pid).trim_end() == name).collect()
 }
 
+/// Who does what an event suggests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Somebody who pastes the command.
+    Paste,
+    /// `portwatch free`.
+    Free,
+}
+
+impl Way {
+    /// Both: what is printed and what is done are the same.
+    pub const BOTH: [Self; 2] = [Self::Paste, Self::Free];
+}
+
 /// A command that was run, and what it must have done.
 pub struct Pasted<'a> {
     scene: &'a Scene,
@@ -101,13 +116,23 @@ pub struct Pasted<'a> {
     variables: Vec<(&'a str, &'a str)>,
     /// Who else may end.
     follow: Vec<u32>,
+    way: Way,
+    /// The process in whose mount namespace it is done.
+    mounts: Option<u32>,
 }
 
 impl<'a> Pasted<'a> {
     /// The commands of this event.
     #[must_use]
     pub fn of(scene: &'a Scene, event: &'a Event) -> Self {
-        Self { scene, event, variables: Vec::new(), follow: Vec::new() }
+        Self {
+            scene,
+            event,
+            variables: Vec::new(),
+            follow: Vec::new(),
+            way: Way::Paste,
+            mounts: None,
+        }
     }
 
     /// With this variable, as whoever pastes has set it for this engine or daemon.
@@ -121,6 +146,20 @@ impl<'a> Pasted<'a> {
     #[must_use]
     pub fn and_with_it(mut self, pids: impl IntoIterator<Item = u32>) -> Self {
         self.follow.extend(pids);
+        self
+    }
+
+    /// Done in this way.
+    #[must_use]
+    pub fn by(mut self, way: Way) -> Self {
+        self.way = way;
+        self
+    }
+
+    /// `portwatch free` sees the files that this process sees, for example an engine's socket.
+    #[must_use]
+    pub fn in_mounts_of(mut self, pid: u32) -> Self {
+        self.mounts = Some(pid);
         self
     }
 
@@ -139,16 +178,57 @@ impl<'a> Pasted<'a> {
     pub fn frees_by_two(self, ended: &[u32], op: impl Into<Op>) {
         let texts = endings(self.event);
         let [first, second] = &texts[..] else { panic!("two commands\n{}", self.event) };
+        if self.way == Way::Free {
+            // It goes on by itself.
+            self.paste(first, ended);
+            self.scene.helper().succeeds([op]);
+            return;
+        }
         let may_end = self.follow.clone();
         Self { follow: [&may_end[..], ended].concat(), ..self.clone() }.paste(first, &[]);
         self.paste(second, ended);
         self.scene.helper().succeeds([op]);
     }
 
+    /// Has `portwatch free` do what the command does, and prove it.
+    #[track_caller]
+    fn free(&self, text: &str) -> Output {
+        let address = self.event.text("/failure/address");
+        let address: IpAddr = address.parse().unwrap();
+        let port = self.event.number("/failure/port").unwrap();
+        let target = SocketAddr::new(address, u16::try_from(port).unwrap()).to_string();
+        // What ignores or blocks SIGTERM is killed by the printed command.
+        let mut free = match self.mounts {
+            None => Command::new(programs::portwatch().unwrap()),
+            Some(pid) => {
+                let mut enter = Command::new("nsenter");
+                enter.args(["--mount", "--target", &pid.to_string(), "--"]);
+                enter.arg(programs::portwatch().unwrap());
+                enter
+            }
+        };
+        free.args(["free", &target, "--yes", "--even-if-used", "--kill-after", "1s"]);
+        free.args(["--reuseaddr", "--format", "json"]);
+        if self.event.text("/failure/protocol") == "udp" {
+            free.arg("--udp");
+        }
+        self.scene.netns.confine(&mut free);
+        let output = free.envs(self.variables.iter().copied()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        let action: Value = serde_json::from_str(&said)
+            .unwrap_or_else(|why| panic!("{why}: {output:?}\n{}", self.event));
+        assert_eq!(action["result"], "freed", "{action:#}\n{}", self.event);
+        assert_eq!(action["steps"][0]["command"], text, "{action:#}\n{}", self.event);
+        output
+    }
+
     #[track_caller]
     fn paste(&self, text: &str, ended: &[u32]) {
         let before = members(self.scene);
-        let output = run_with(text, &self.variables);
+        let output = match self.way {
+            Way::Paste => run_with(text, &self.variables),
+            Way::Free => self.free(text),
+        };
         for &pid in ended {
             assert!(has_ended(pid), "{pid} goes on after `{text}`: {output:?}\n{}", self.event);
         }

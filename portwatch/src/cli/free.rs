@@ -15,12 +15,13 @@ use super::{
     error::{Failure, NetnsError, SystemError, ended},
     explain::{device, named_file},
     settings,
-    streams::Stream,
+    streams::{Stream, say},
     target::{Target, targets},
     wait::{INTERRUPTED, duration},
 };
 use crate::{
     advice::{Advised, FAILED, HELD, NOT_PERMITTED},
+    agents,
     enrich::{
         Enricher,
         host::{Host, NetnsRef},
@@ -147,6 +148,7 @@ fn take_all(
         if action.result != Came::Planned && !action.result.is_free() {
             code = self::code(&action, denied);
         }
+        report(&action);
         tell(args.format, &action)?;
         if action.result == Came::Interrupted {
             break;
@@ -163,6 +165,22 @@ fn code(action: &Action, denied: bool) -> ExitCode {
         Came::Interrupted => INTERRUPTED,
         Came::Refused | Came::Declined | Came::Taken | Came::TimedOut => HELD,
     })
+}
+
+/// Hands the record of it to the running agents, if something happened.
+fn report(action: &Action) {
+    if matches!(action.result, Came::Planned | Came::AlreadyFree) {
+        return;
+    }
+    match agents::tell(action) {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            say("portwatch: not in the agent's record of this machine: only root can add to it");
+        }
+        Err(error) => {
+            say(format_args!("portwatch: not in the agent's record of this machine: {error}"));
+        }
+    }
 }
 
 /// Prints what came of one port.

@@ -49,8 +49,10 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
             Ok(())
         },
         |other| {
-            if let Record::Outcome(outcome) = other {
-                history.borrow_mut().became(outcome);
+            match other {
+                Record::Outcome(outcome) => history.borrow_mut().became(outcome),
+                Record::Action(action) => history.borrow_mut().acted(action),
+                _ => {}
             }
             Ok(())
         },

@@ -77,7 +77,7 @@ impl Tally {
 
 impl Input {
     /// Passes each matching event, diagnosed again, to `event`. Passes the outcomes of these
-    /// events to `other`, or all other records if there is no filter. Lines that are not
+    /// events and matching actions to `other`, or all other records if there is no filter. Lines that are not
     /// records are reported on stderr.
     pub fn read(
         &self,
@@ -128,6 +128,7 @@ impl Input {
                     Ok(Line::Other(record)) => {
                         let belongs = match &record {
                             Record::Outcome(outcome) => wanted.has(&outcome.id),
+                            Record::Action(action) => filter.admits_action(action),
                             _ => false,
                         };
                         if filter.is_open() || belongs {

@@ -4,7 +4,10 @@ use std::{io::IsTerminal as _, process::ExitCode, sync::Arc};
 
 use sd_notify::NotifyState;
 use strum::VariantArray as _;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc,
+};
 
 use super::{
     error::{Failure, SystemError},
@@ -13,10 +16,12 @@ use super::{
     streams::{Stream, say},
 };
 use crate::{
+    agents::Door,
     config::{
         Settings,
         filter::{Filter, Ignored},
     },
+    event::Action,
     kernel::{
         attach::{Follow, SourceLimit, Wanted},
         rights,
@@ -87,6 +92,10 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         tuning,
         metrics: Arc::clone(&metrics),
     };
+    // Reports of portwatch free are welcome, not needed.
+    let door = Door::open().inspect_err(|error| {
+        tracing::warn!(%error, "portwatch free cannot report what it does");
+    });
     let until_stopped = async |controls: &mut Controls| {
         let mut signals = Signals::watch().map_err(SystemError::at("watch signals"))?;
         say(&ready);
@@ -95,6 +104,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         tokio::select! {
             served = serve(server, &metrics) => served?,
             () = manager::attend(&metrics) => {}
+            () = attend(door.ok(), controls.actions()) => {}
             stopped = signals.obey(args, &settings, controls, &metrics) => stopped,
         }
         manager::tell(&[NotifyState::Stopping]);
@@ -115,6 +125,15 @@ async fn serve(server: Option<Server>, metrics: &Arc<Metrics>) -> Result<(), Fai
         Some(server) => match server.serve(Arc::clone(metrics)).await? {},
         None => std::future::pending().await,
     }
+}
+
+/// Accepts what `portwatch free` reports. Never ends.
+async fn attend(door: Option<Door>, actions: mpsc::Sender<Box<Action>>) {
+    if let Some(door) = door {
+        let ended = door.attend(|action| actions.try_send(action).is_ok()).await;
+        tracing::warn!(?ended, "portwatch free can no longer report what it does");
+    }
+    std::future::pending().await
 }
 
 /// The signals that the agent handles.

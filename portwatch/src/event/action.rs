@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::Host;
 use crate::{
     diagnose::Diagnosis,
-    evidence::{Connections, Device, Protocol, Time, TimeWait},
+    evidence::{Connections, Device, Netns, Protocol, Time, TimeWait},
 };
 
 /// The schema of [`Action`].
@@ -32,6 +32,15 @@ pub struct Action {
     pub host: Host,
     /// The user who ran it: the real user id.
     pub uid: u32,
+    /// Its name.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// The user who logged in to the session in which it ran; differs from `user` after sudo.
+    #[serde(default)]
+    pub session_user: Option<String>,
+    /// The network namespace of the port.
+    #[serde(default)]
+    pub netns: Netns,
     /// The transport protocol.
     pub protocol: Protocol,
     /// The address; `null` for all addresses.
@@ -89,7 +98,20 @@ pub enum Result {
     Interrupted,
 }
 
+impl Action {
+    /// Returns the user to whom it is attributed: the one who logged in, or the one who ran it.
+    pub fn by(&self) -> String {
+        let name = self.session_user.as_ref().or(self.user.as_ref());
+        name.cloned().unwrap_or_else(|| format!("uid {}", self.uid))
+    }
+}
+
 impl Result {
+    /// Returns whether something was done, or tried.
+    pub fn is_deed(self) -> bool {
+        !matches!(self, Self::AlreadyFree | Self::Planned | Self::Refused | Self::Declined)
+    }
+
     /// Returns whether a bind would succeed now.
     pub fn is_free(self) -> bool {
         matches!(self, Self::AlreadyFree | Self::Freed | Self::Waited)
@@ -137,4 +159,43 @@ pub struct Signalled {
     pub signal: String,
     /// Whether it has exited.
     pub exited: bool,
+}
+
+/// A process that was ended by a signal.
+#[cfg(test)]
+pub(crate) fn example(before: Diagnosis) -> Action {
+    let signalled = Signalled {
+        pid: 2041,
+        comm: "java".to_owned(),
+        signal: "SIGTERM".to_owned(),
+        exited: true,
+    };
+    Action {
+        schema: ACTION.to_owned(),
+        time: "2026-06-08T10:02:20Z".parse().unwrap_or_default(),
+        host: Host::default(),
+        uid: 0,
+        user: Some("root".to_owned()),
+        session_user: Some("anna".to_owned()),
+        netns: Netns::default(),
+        protocol: Protocol::Tcp,
+        address: None,
+        device: None,
+        port: 8080,
+        reuseaddr: false,
+        result: Result::Freed,
+        why: String::new(),
+        steps: vec![Done {
+            command: "kill 2041".to_owned(),
+            by: Some(By::Signal),
+            what: "sent SIGTERM to java[2041]".to_owned(),
+            signalled: vec![signalled],
+            took_ms: 3,
+        }],
+        took_ms: 1_240,
+        before: Some(before),
+        connections: Connections::default(),
+        after: None,
+        time_wait: TimeWait::default(),
+    }
 }

@@ -1,8 +1,8 @@
 //! Estimates how much memory a record needs.
 
-use super::{Event, Outcome, Record};
+use super::{Action, Event, Outcome, Record, action::Done};
 use crate::{
-    diagnose::{Move, RefusedBy},
+    diagnose::{Diagnosis, Move, RefusedBy},
     evidence::{Gap, Process, Socket},
     text::bounds::written,
 };
@@ -19,6 +19,7 @@ pub fn of(record: &Record) -> Option<usize> {
     let parts = match record {
         Record::BindFailure(event) => parts(event),
         Record::Outcome(outcome) => size_of::<Outcome>() + of_gaps(&outcome.gaps),
+        Record::Action(action) => of_action(action),
         Record::Loss(_) | Record::Agent(_) => 0,
     };
     Some(size_of::<Record>() + written(record)? + parts)
@@ -33,12 +34,22 @@ pub fn of_event(event: &Event) -> usize {
 /// Returns the parts of fixed size. Lists have spare capacity, which counts too.
 fn parts(event: &Event) -> usize {
     let holders: usize = event.sockets.iter().map(|socket| socket.holders.capacity()).sum();
-    let diagnosis = &event.diagnosis;
     size_of::<Event>()
         + event.sockets.capacity() * size_of::<Socket>()
         + holders * (size_of::<Process>() + TEXTS * OF_TEXT)
         + of_gaps(&event.gaps)
-        + diagnosis.refused_by.capacity() * size_of::<RefusedBy>()
+        + of_diagnosis(&event.diagnosis)
+}
+
+fn of_action(action: &Action) -> usize {
+    let diagnoses = action.before.iter().chain(&action.after);
+    size_of::<Action>()
+        + action.steps.capacity() * (size_of::<Done>() + 3 * OF_TEXT)
+        + diagnoses.map(of_diagnosis).sum::<usize>()
+}
+
+fn of_diagnosis(diagnosis: &Diagnosis) -> usize {
+    diagnosis.refused_by.capacity() * size_of::<RefusedBy>()
         + diagnosis.moves.capacity() * size_of::<Move>()
         + diagnosis.notes.capacity() * size_of::<String>()
 }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{
-    AGENT, BIND_FAILURE, LOSS, OUTCOME, Record,
+    ACTION, AGENT, BIND_FAILURE, LOSS, OUTCOME, Record,
     versions::{KINDS, VersionError, bring_up_to_date},
 };
 use crate::advice::Advised;
@@ -56,6 +56,7 @@ fn typed(schema: &'static str, value: Value) -> Result<Record, serde_json::Error
     Ok(match schema {
         LOSS => Record::Loss(serde_json::from_value(value)?),
         AGENT => Record::Agent(serde_json::from_value(value)?),
+        ACTION => Record::Action(serde_json::from_value(value)?),
         OUTCOME => Record::Outcome(serde_json::from_value(value)?),
         _ => Record::BindFailure(serde_json::from_value(value)?),
     })
@@ -72,7 +73,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::event::{AgentNotice, AgentState, Event, Loss, outcome::examples};
+    use crate::event::{AgentNotice, AgentState, Event, Loss, action, outcome::examples};
 
     /// An event as a capture contains it.
     const EVENT: &str = include_str!("../../../tests/golden/listener.jsonl");
@@ -90,12 +91,13 @@ mod tests {
         let host = event.host.clone();
         let outcomes = examples().into_iter().map(|outcome| Record::Outcome(Box::new(outcome)));
         for written in [
-            Record::BindFailure(Box::new(event)),
+            Record::BindFailure(Box::new(event.clone())),
             Record::Loss(Loss::now("ring", 3)),
             Record::Agent(AgentNotice::now(AgentState::Started, &host)),
         ]
         .into_iter()
         .chain(outcomes)
+        .chain([Record::Action(Box::new(action::example(event.diagnosis.clone())))])
         {
             let line = serde_json::to_string(&written).unwrap();
             assert_eq!(record(&line).unwrap(), written);

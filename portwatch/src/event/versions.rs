@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::{AGENT, BIND_FAILURE, LOSS, OUTCOME};
+use super::{ACTION, AGENT, BIND_FAILURE, LOSS, OUTCOME};
 
 /// Changes a record of one version into a record of the next. It must not fail: parsing reports
 /// what is missing.
@@ -18,11 +18,12 @@ pub struct Kind {
 }
 
 /// All kinds. The first versions are the current ones, so there are no fix-ups yet.
-pub const KINDS: [Kind; 4] = [
+pub const KINDS: [Kind; 5] = [
     Kind { schema: BIND_FAILURE, fixups: &[] },
     Kind { schema: LOSS, fixups: &[] },
     Kind { schema: AGENT, fixups: &[] },
     Kind { schema: OUTCOME, fixups: &[] },
+    Kind { schema: ACTION, fixups: &[] },
 ];
 
 /// Why a record cannot be changed into the current version.

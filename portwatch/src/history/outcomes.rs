@@ -48,7 +48,8 @@ impl Outcomes {
     }
 }
 
-fn times(count: u64) -> String {
+/// Returns `once`, `twice`, `3 times`.
+pub(super) fn times(count: u64) -> String {
     match count {
         1 => "once".to_owned(),
         2 => "twice".to_owned(),

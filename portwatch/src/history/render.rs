@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use textwrap::core::display_width;
 
-use super::{Report, Row};
+use super::{Report, Row, freed::Freed};
 use crate::{sinks::markdown::prose, text::sanitize::printable};
 
 const HEADS: [&str; 8] =
@@ -89,5 +89,6 @@ fn findings(report: &Report) -> impl Iterator<Item = String> + '_ {
     let left_out = (report.left_out > 0).then(|| {
         format!("{} more failed binds belong to patterns that are not shown", report.left_out)
     });
-    patterns.chain(outcomes).chain(never).chain(left_out)
+    let freed = report.freed.iter().map(Freed::words);
+    patterns.chain(outcomes).chain(freed).chain(never).chain(left_out)
 }

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use crate::{diagnose::Diagnosis, evidence::Evidence};
+use crate::{diagnose::Diagnosis, event::Action, evidence::Evidence};
 
 /// Conditions for events. All conditions that are set must be met.
 #[derive(Clone, Debug, Default)]
@@ -30,6 +30,18 @@ impl Filter {
             && (units.is_empty() || units.iter().any(|unit| is_about(evidence, unit)))
     }
 
+    /// Returns whether an action matches: by its time, its port, and what it found there.
+    pub fn admits_action(&self, action: &Action) -> bool {
+        let Self { ports, units, causes: _, since, until } = self;
+        let before = action.before.as_ref();
+        let unit = before.and_then(|diagnosis| diagnosis.holder.as_ref()?.unit.as_deref());
+        (ports.is_empty() || ports.contains(&action.port))
+            && since.is_none_or(|since| action.time >= since)
+            && until.is_none_or(|until| action.time <= until)
+            && (units.is_empty() || units.iter().any(|wanted| is_unit(unit, wanted)))
+            && (self.causes.is_empty() || before.is_some_and(|it| self.admits_cause(it)))
+    }
+
     /// Returns whether every event matches.
     pub fn is_open(&self) -> bool {
         let Self { ports, units, causes, since, until } = self;
@@ -55,12 +67,13 @@ impl Filter {
     }
 }
 
+fn is_unit(unit: Option<&str>, wanted: &str) -> bool {
+    let rest = unit.and_then(|unit| unit.strip_prefix(wanted));
+    rest.is_some_and(|rest| rest.is_empty() || rest == ".service")
+}
+
 fn is_about(evidence: &Evidence, wanted: &str) -> bool {
-    let is_it = |unit: &Option<String>| {
-        unit.as_deref().is_some_and(|unit| {
-            unit.strip_prefix(wanted).is_some_and(|rest| rest.is_empty() || rest == ".service")
-        })
-    };
+    let is_it = |unit: &Option<String>| is_unit(unit.as_deref(), wanted);
     let holders = evidence.sockets.iter().flat_map(|socket| &socket.holders);
     is_it(&evidence.process.unit) || holders.into_iter().any(|holder| is_it(&holder.unit))
 }

@@ -158,7 +158,13 @@ struct Journalctl {
 
 impl Journalctl {
     fn start() -> io::Result<Self> {
-        let ids = [journald::REFUSED, journald::LOST, journald::AGENT, journald::OUTCOME];
+        let ids = [
+            journald::REFUSED,
+            journald::LOST,
+            journald::AGENT,
+            journald::OUTCOME,
+            journald::ACTION,
+        ];
         let mut command = Command::new("journalctl");
         // Without --all, fields of more than 4,096 bytes are omitted.
         command.args(["--output=json", "--all", "--quiet", "--no-pager"]);

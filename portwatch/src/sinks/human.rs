@@ -14,9 +14,9 @@ use textwrap::{Options, WordSeparator, WordSplitter, wrap};
 
 use crate::{
     diagnose::{Diagnosis, HolderClass, Judgement, Move, SafeToStop, words},
-    event::{Event, Loss, Outcome, Record},
+    event::{Action, Event, Loss, Outcome, Record},
     evidence::{Fact, Gap, Netns, Process, Socket, TimeWait},
-    sinks::{Sink, became::sentence},
+    sinks::{Sink, became::sentence, deed},
     text::sanitize::printable,
 };
 
@@ -57,6 +57,7 @@ impl<W: Write + AsFd + Send> Sink for Human<W> {
             Record::BindFailure(event) => block(event, columns(&self.out)),
             Record::Loss(loss) => lost(loss),
             Record::Outcome(outcome) => line(outcome, self.colour),
+            Record::Action(action) => deed(action),
             // The user who started the agent at a terminal knows this already.
             Record::Agent(_) => return Ok(()),
         };
@@ -278,6 +279,11 @@ fn shortened(text: &str) -> String {
 /// Returns the outcome of an event's failed bind, in one line.
 pub fn line(outcome: &Outcome, colour: ColorChoice) -> String {
     coloured(format!("{LABEL}outcome:{LABEL:#} {}\n\n", printable(&sentence(outcome))), colour)
+}
+
+/// Returns what `portwatch free` did, in one line.
+pub fn deed(action: &Action) -> String {
+    format!("{LABEL}free:{LABEL:#} {}\n\n", printable(&deed::sentence(action)))
 }
 
 fn lost(loss: &Loss) -> String {

@@ -6,8 +6,8 @@ use std::{io, path::Path};
 use libsystemd::logging::{Priority, journal_send};
 
 use crate::{
-    event::{AgentNotice, AgentState, Event, Loss, Outcome, Record, outcome::UnitKind},
-    sinks::{Sink, became::sentence},
+    event::{Action, AgentNotice, AgentState, Event, Loss, Outcome, Record, outcome::UnitKind},
+    sinks::{Sink, became::sentence, deed},
     text::sanitize::printable,
 };
 
@@ -19,6 +19,8 @@ pub const LOST: &str = "486eecfdac354f6f90d9a2e3edf96cdd";
 pub const AGENT: &str = "9774266f95a34eed863a935003f0f864";
 /// The id of the entry about the outcome of a failed bind.
 pub const OUTCOME: &str = "2e01abed993b4e358f3035d405661fcb";
+/// The id of the entry about what `portwatch free` did.
+pub const ACTION: &str = "4cfeed7c24d14a388155b0708cea77f3";
 /// The field that contains the record, as in every other output.
 pub const RECORD: &str = "PORTWATCH_EVENT";
 
@@ -58,6 +60,9 @@ fn entry(record: &Record, is_alive: impl Fn(u32) -> bool) -> io::Result<Entry> {
         Record::Outcome(outcome) => {
             let priority = if outcome.is_harm() { Priority::Warning } else { Priority::Info };
             (priority, printable(&sentence(outcome)).into_owned(), became(outcome))
+        }
+        Record::Action(action) => {
+            (Priority::Notice, printable(&deed::sentence(action)).into_owned(), deed(action))
         }
         Record::Agent(notice) => (Priority::Info, agent_message(notice), agent(notice)),
     };
@@ -137,6 +142,26 @@ fn became(outcome: &Outcome) -> Vec<(&'static str, String)> {
     fields.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
 }
 
+/// Returns the fields of an action. The holder is the one before it.
+fn deed(action: &Action) -> Vec<(&'static str, String)> {
+    let holder = action.before.as_ref().and_then(|diagnosis| diagnosis.holder.as_ref());
+    let fields = [
+        ("MESSAGE_ID", Some(ACTION.to_owned())),
+        ("PORTWATCH_ACTION", Some(action.result.to_string())),
+        ("PORTWATCH_BY", Some(action.by())),
+        ("PORTWATCH_AFTER_MS", Some(action.took_ms.to_string())),
+        ("PORTWATCH_PROTOCOL", Some(action.protocol.to_string())),
+        ("PORTWATCH_ADDRESS", action.address.map(|address| address.to_string())),
+        ("PORTWATCH_PORT", Some(action.port.to_string())),
+        ("PORTWATCH_HOLDER_CLASS", holder.map(|holder| holder.class.to_string())),
+        ("PORTWATCH_HOLDER_PID", holder.and_then(|holder| holder.pid).map(|pid| pid.to_string())),
+        ("PORTWATCH_HOLDER_COMM", holder.and_then(|holder| holder.comm.clone())),
+        ("PORTWATCH_HOLDER_UNIT", holder.and_then(|holder| holder.unit.clone())),
+        ("PORTWATCH_MOVE", action.steps.first().map(|step| step.command.clone())),
+    ];
+    fields.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+}
+
 fn agent(notice: &AgentNotice) -> Vec<(&'static str, String)> {
     vec![
         ("MESSAGE_ID", AGENT.to_owned()),
@@ -190,6 +215,17 @@ mod tests {
             })
             .collect();
         insta::assert_debug_snapshot!(told);
+    }
+
+    #[test]
+    fn an_action_says_what_a_machine_looks_for() {
+        let line = include_str!("../../../tests/golden/listener.jsonl");
+        let Ok(Record::BindFailure(event)) = read::record(line.trim_end()) else { panic!() };
+        let action = crate::event::action::example(event.diagnosis);
+        let record = Record::Action(Box::new(action));
+        let Entry { message, mut fields, .. } = entry(&record, |_| true).unwrap();
+        fields.retain(|(name, _)| *name != RECORD);
+        insta::assert_debug_snapshot!((message, fields));
     }
 
     #[test]

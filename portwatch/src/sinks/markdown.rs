@@ -10,9 +10,9 @@ use jiff::Timestamp;
 
 use crate::{
     diagnose::{Diagnosis, Move, words},
-    event::{Event, Outcome, Record},
+    event::{Action, Event, Outcome, Record},
     evidence::{Fact, Gap, Process, Protocol, Socket, State, SupervisorKind, TimeWait},
-    sinks::{Sink, became::sentence, human::command_line},
+    sinks::{Sink, became::sentence, deed, human::command_line},
     text::sanitize::printable,
 };
 
@@ -44,6 +44,7 @@ impl<W: Write + Send> Sink for Markdown<W> {
                 format!("> {} records were lost ({}).\n\n", loss.count, prose(&loss.place))
             }
             Record::Outcome(outcome) => line(outcome),
+            Record::Action(action) => deed(action),
             Record::Agent(_) => return Ok(()),
         };
         self.out.write_all(text.as_bytes())?;
@@ -54,6 +55,11 @@ impl<W: Write + Send> Sink for Markdown<W> {
 /// Returns the outcome of an event's failed bind, as a quotation.
 pub fn line(outcome: &Outcome) -> String {
     format!("> Outcome: {}.\n\n", prose(&sentence(outcome)))
+}
+
+/// Returns what `portwatch free` did, as a quotation.
+pub fn deed(action: &Action) -> String {
+    format!("> {}.\n\n", prose(&deed::sentence(action)))
 }
 
 /// Returns the note about one event.

@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::chown, path::Path};
 
 use portwatch_tests::{
     op::tcp,
-    paste::{self, Pasted},
+    paste::{self, Pasted, Way},
     patience,
     process::Process,
     programs,
@@ -74,13 +74,17 @@ impl Pm2 {
 
 #[test]
 fn an_app_of_pm2() {
-    let scene = Scene::new();
-    let Some(pm2) = Pm2::start("an_app_of_pm2", &scene) else { return };
-    pm2.runs(&scene, "web", ADDRESS, &[]);
-    pm2.runs(&scene, "other", ELSEWHERE, &[]);
-    let event = scene.event_of(&scene.helper().is_refused(tcp(ADDRESS)));
-    event.includes(&json!({"sockets": [{"holders": [{"supervisor": {"kind": "pm2"}}]}]}));
-    Pasted::of(&scene, &event).frees(&[holder(&event)], tcp(ADDRESS).reuseaddr().listening());
+    for way in Way::BOTH {
+        let scene = Scene::new();
+        let Some(pm2) = Pm2::start("an_app_of_pm2", &scene) else { return };
+        pm2.runs(&scene, "web", ADDRESS, &[]);
+        pm2.runs(&scene, "other", ELSEWHERE, &[]);
+        let event = scene.event_of(&scene.helper().is_refused(tcp(ADDRESS)));
+        event.includes(&json!({"sockets": [{"holders": [{"supervisor": {"kind": "pm2"}}]}]}));
+        Pasted::of(&scene, &event)
+            .by(way)
+            .frees(&[holder(&event)], tcp(ADDRESS).reuseaddr().listening());
+    }
 }
 
 /// In cluster mode the daemon listens for the app.

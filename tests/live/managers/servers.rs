@@ -4,8 +4,14 @@
 use std::{fs, path::Path, process::Command};
 
 use portwatch_tests::{
-    event::Event, op::tcp, paste::Pasted, patience, process::Process, programs::installed,
-    scene::Scene, skip::skip,
+    event::Event,
+    op::tcp,
+    paste::{Pasted, Way},
+    patience,
+    process::Process,
+    programs::installed,
+    scene::Scene,
+    skip::skip,
 };
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -34,11 +40,14 @@ fn is_ended_with_its_workers(ready: (&str, usize), command: impl Fn(&Path) -> Co
         assert!(is_ready.is_ok(), "the server is not ready\n{}", server.said());
         server
     };
-    let first = start();
-    let event = scene.event_of(&scene.helper().is_refused(tcp(ADDRESS)));
-    Pasted::of(&scene, &event)
-        .and_with_it(holders(&event))
-        .frees(&[first.pid(), holder(&event)], tcp(ADDRESS).listening());
+    for way in Way::BOTH {
+        let first = start();
+        let event = scene.event_of(&scene.helper().is_refused(tcp(ADDRESS)));
+        Pasted::of(&scene, &event)
+            .by(way)
+            .and_with_it(holders(&event))
+            .frees(&[first.pid(), holder(&event)], tcp(ADDRESS).listening());
+    }
     let again = start();
     drop(again);
 }
@@ -76,20 +85,23 @@ fn nginx_without_its_master() {
     let Some(program) = installed("nginx") else {
         return skip("managers", "nginx is not installed");
     };
-    let (scene, folder) = (Scene::new(), TempDir::new().unwrap());
-    let mut command = nginx(&program, folder.path());
-    scene.netns.confine(&mut command);
-    let mut server = Process::start(&mut command, Signal::TERM).unwrap();
-    let workers = server.stderr.wait_until(patience(), |lines| {
-        let started = lines.iter().filter_map(|line| line.text.split_once(WORKER));
-        let workers: Vec<u32> = started.filter_map(|(_, pid)| pid.trim().parse().ok()).collect();
-        (workers.len() == 3).then_some(workers)
-    });
-    let workers = Orphans(workers.unwrap());
-    server.signal(Signal::KILL);
-    server.wait_or_panic(patience());
-    let event = scene.event_of(&scene.helper().is_refused(tcp(ADDRESS)));
-    Pasted::of(&scene, &event).frees(&workers.0, tcp(ADDRESS).listening());
+    for way in Way::BOTH {
+        let (scene, folder) = (Scene::new(), TempDir::new().unwrap());
+        let mut command = nginx(&program, folder.path());
+        scene.netns.confine(&mut command);
+        let mut server = Process::start(&mut command, Signal::TERM).unwrap();
+        let workers = server.stderr.wait_until(patience(), |lines| {
+            let started = lines.iter().filter_map(|line| line.text.split_once(WORKER));
+            let workers: Vec<u32> =
+                started.filter_map(|(_, pid)| pid.trim().parse().ok()).collect();
+            (workers.len() == 3).then_some(workers)
+        });
+        let workers = Orphans(workers.unwrap());
+        server.signal(Signal::KILL);
+        server.wait_or_panic(patience());
+        let event = scene.event_of(&scene.helper().is_refused(tcp(ADDRESS)));
+        Pasted::of(&scene, &event).by(way).frees(&workers.0, tcp(ADDRESS).listening());
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::{fs, process::Command};
 
 use portwatch_tests::{
     op::tcp,
-    paste::{self, Pasted},
+    paste::{self, Pasted, Way},
     patience,
     process::Process,
     programs,
@@ -56,61 +56,72 @@ fn program(kind: &str, command: &str, more: &str) -> String {
 
 #[test]
 fn a_job_of_supervisord() {
-    let scene = Scene::new();
-    let sections = [
-        program("program:web", &server(ADDRESS), "autorestart=true"),
-        program("program:other", &server(ELSEWHERE), ""),
-    ];
-    let Some(daemon) = start("a_job_of_supervisord", &scene, 0, &sections.concat()) else { return };
-    servers(&daemon.process, 2);
-    let event = scene.event_of(&scene.helper().is_refused(tcp(ADDRESS)));
-    Pasted::of(&scene, &event).frees(&[holder(&event)], tcp(ADDRESS).listening());
+    for way in Way::BOTH {
+        let scene = Scene::new();
+        let sections = [
+            program("program:web", &server(ADDRESS), "autorestart=true"),
+            program("program:other", &server(ELSEWHERE), ""),
+        ];
+        let Some(daemon) = start("a_job_of_supervisord", &scene, 0, &sections.concat()) else {
+            return;
+        };
+        servers(&daemon.process, 2);
+        let event = scene.event_of(&scene.helper().is_refused(tcp(ADDRESS)));
+        Pasted::of(&scene, &event).by(way).frees(&[holder(&event)], tcp(ADDRESS).listening());
+    }
 }
 
 /// One process of a group of several.
 #[test]
 fn a_job_of_a_group() {
-    let scene = Scene::new();
-    let numbered = "numprocs=2\nprocess_name=%(program_name)s_%(process_num)02d";
-    let section = program("program:web", &server("127.0.0.1:808%(process_num)d"), numbered);
-    let Some(daemon) = start("a_job_of_a_group", &scene, 0, &section) else { return };
-    servers(&daemon.process, 2);
-    let event = scene.event_of(&scene.helper().is_refused(tcp(ADDRESS)));
-    Pasted::of(&scene, &event).frees(&[holder(&event)], tcp(ADDRESS).listening());
+    for way in Way::BOTH {
+        let scene = Scene::new();
+        let numbered = "numprocs=2\nprocess_name=%(program_name)s_%(process_num)02d";
+        let section = program("program:web", &server("127.0.0.1:808%(process_num)d"), numbered);
+        let Some(daemon) = start("a_job_of_a_group", &scene, 0, &section) else { return };
+        servers(&daemon.process, 2);
+        let event = scene.event_of(&scene.helper().is_refused(tcp(ADDRESS)));
+        Pasted::of(&scene, &event).by(way).frees(&[holder(&event)], tcp(ADDRESS).listening());
+    }
 }
 
 /// A shell that has not become the server: supervisord ends the shell only.
 #[test]
 fn what_a_job_has_started() {
-    let scene = Scene::new();
-    let command = format!("sh -c '{}; true'", server(ADDRESS));
-    let section = program("program:web", &command, "autorestart=true");
-    let Some(daemon) = start("what_a_job_has_started", &scene, 0, &section) else { return };
-    let orphans = Orphans(servers(&daemon.process, 1));
-    let holder = orphans.0[0];
-    let event = scene.event_of(&scene.helper().is_refused(tcp(ADDRESS)));
-    let shell = u32::try_from(event.number("/sockets/0/holders/0/ppid").unwrap()).unwrap();
-    Pasted::of(&scene, &event)
-        .and_with_it([shell])
-        .frees_by_two(&[holder], tcp(ADDRESS).listening());
+    for way in Way::BOTH {
+        let scene = Scene::new();
+        let command = format!("sh -c '{}; true'", server(ADDRESS));
+        let section = program("program:web", &command, "autorestart=true");
+        let Some(daemon) = start("what_a_job_has_started", &scene, 0, &section) else { return };
+        let orphans = Orphans(servers(&daemon.process, 1));
+        let holder = orphans.0[0];
+        let event = scene.event_of(&scene.helper().is_refused(tcp(ADDRESS)));
+        let shell = u32::try_from(event.number("/sockets/0/holders/0/ppid").unwrap()).unwrap();
+        Pasted::of(&scene, &event)
+            .by(way)
+            .and_with_it([shell])
+            .frees_by_two(&[holder], tcp(ADDRESS).listening());
+    }
 }
 
 /// A user's own, which root's command would not find.
 #[test]
 fn a_job_of_a_users_supervisord() {
-    let scene = Scene::new();
-    let command = server(ADDRESS);
-    // Root's pipe is not for a user to open by its name.
-    let output = "stdout_logfile=%(here)s/output\nautorestart=true";
-    let section = format!("[program:web]\ncommand={command}\n{output}\n");
-    let test = "a_job_of_a_users_supervisord";
-    let Some(daemon) = start(test, &scene, NOBODY, &section) else { return };
-    let mut tail = Command::new("tail");
-    tail.args(["-n", "+1", "-F"]).arg(daemon.folder.path().join("output"));
-    let holder = servers(&Process::start(&mut tail, Signal::KILL).unwrap(), 1)[0];
-    let event = scene.event_of(&scene.helper().is_refused(tcp(ADDRESS)));
-    event.includes(&json!({"sockets": [{"holders": [{"supervisor": {"uid": NOBODY}}]}]}));
-    Pasted::of(&scene, &event).frees(&[holder], tcp(ADDRESS).listening());
+    for way in Way::BOTH {
+        let scene = Scene::new();
+        let command = server(ADDRESS);
+        // Root's pipe is not for a user to open by its name.
+        let output = "stdout_logfile=%(here)s/output\nautorestart=true";
+        let section = format!("[program:web]\ncommand={command}\n{output}\n");
+        let test = "a_job_of_a_users_supervisord";
+        let Some(daemon) = start(test, &scene, NOBODY, &section) else { return };
+        let mut tail = Command::new("tail");
+        tail.args(["-n", "+1", "-F"]).arg(daemon.folder.path().join("output"));
+        let holder = servers(&Process::start(&mut tail, Signal::KILL).unwrap(), 1)[0];
+        let event = scene.event_of(&scene.helper().is_refused(tcp(ADDRESS)));
+        event.includes(&json!({"sockets": [{"holders": [{"supervisor": {"uid": NOBODY}}]}]}));
+        Pasted::of(&scene, &event).by(way).frees(&[holder], tcp(ADDRESS).listening());
+    }
 }
 
 /// The daemon itself listens for a program, and is asked which.

@@ -3,7 +3,12 @@
 use std::{fs, process::Command};
 
 use portwatch_tests::{
-    op::tcp, paste::Pasted, process::Process, programs, scene::Scene, skip::skip,
+    op::tcp,
+    paste::{Pasted, Way},
+    process::Process,
+    programs,
+    scene::Scene,
+    skip::skip,
 };
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -55,7 +60,7 @@ impl Drop for Tree {
 }
 
 /// One of two services is stopped by its supervisor, which goes on.
-fn a_service(test: &str, scanner: &str) {
+fn a_service(test: &str, scanner: &str, way: Way) {
     let scene = Scene::new();
     let commands = [
         ("web shop", format!("exec {}", server(ADDRESS))),
@@ -66,11 +71,11 @@ fn a_service(test: &str, scanner: &str) {
     let event = scene.event_of(&scene.helper().is_refused(tcp(ADDRESS)));
     let path = tree.folder.path().join("web shop");
     assert!(event.advice(0).contains(path.to_str().unwrap()), "{event}");
-    Pasted::of(&scene, &event).frees(&[holder(&event)], tcp(ADDRESS).listening());
+    Pasted::of(&scene, &event).by(way).frees(&[holder(&event)], tcp(ADDRESS).listening());
 }
 
 /// The server is not the process that the supervisor has started, and does not end with it.
-fn what_a_service_has_started(test: &str, scanner: &str) {
+fn what_a_service_has_started(test: &str, scanner: &str, way: Way) {
     let scene = Scene::new();
     let commands = [("web", format!("{}\ntrue", server(ADDRESS)))];
     let Some(tree) = Tree::start(test, &scene, scanner, &commands) else { return };
@@ -78,26 +83,35 @@ fn what_a_service_has_started(test: &str, scanner: &str) {
     let event = scene.event_of(&scene.helper().is_refused(tcp(ADDRESS)));
     let shell = u32::try_from(event.number("/sockets/0/holders/0/ppid").unwrap()).unwrap();
     Pasted::of(&scene, &event)
+        .by(way)
         .and_with_it([shell])
         .frees_by_two(&[holder(&event)], tcp(ADDRESS).listening());
 }
 
 #[test]
 fn a_service_of_runit() {
-    a_service("a_service_of_runit", "runsvdir");
+    for way in Way::BOTH {
+        a_service("a_service_of_runit", "runsvdir", way);
+    }
 }
 
 #[test]
 fn what_a_service_of_runit_has_started() {
-    what_a_service_has_started("what_a_service_of_runit_has_started", "runsvdir");
+    for way in Way::BOTH {
+        what_a_service_has_started("what_a_service_of_runit_has_started", "runsvdir", way);
+    }
 }
 
 #[test]
 fn a_service_of_s6() {
-    a_service("a_service_of_s6", "s6-svscan");
+    for way in Way::BOTH {
+        a_service("a_service_of_s6", "s6-svscan", way);
+    }
 }
 
 #[test]
 fn what_a_service_of_s6_has_started() {
-    what_a_service_has_started("what_a_service_of_s6_has_started", "s6-svscan");
+    for way in Way::BOTH {
+        what_a_service_has_started("what_a_service_of_s6_has_started", "s6-svscan", way);
+    }
 }

@@ -33,6 +33,7 @@ use crate::{
         plan::{Consent, Plan, Proposal, Step, holder, plan},
         proof::End,
     },
+    redact::Redaction,
     sinks::{
         self,
         human::{coloured, explanations},
@@ -148,11 +149,14 @@ impl<'a> Taking<'a> {
         };
         // What blocked between two rounds blocks no longer.
         let after = after.filter(|_| !ended.result.is_free());
-        let action = Action {
+        let mut action = Action {
             schema: ACTION.to_owned(),
             time,
             host: self.host.clone(),
             uid: getuid().as_raw(),
+            user: self.own.user.clone(),
+            session_user: self.own.session_user.clone(),
+            netns: self.netns.clone(),
             protocol: question.protocol,
             address: question.address,
             device: question.device,
@@ -167,6 +171,9 @@ impl<'a> Taking<'a> {
             after,
             time_wait: log.time_wait,
         };
+        // A manager's command may have printed anything.
+        Redaction::name(&mut action.why);
+        action.steps.iter_mut().for_each(|step| Redaction::name(&mut step.what));
         Ok((action, ended.denied))
     }
 

@@ -1,13 +1,13 @@
 //! The plan and the result of `free` in words.
 
-use std::{fmt::Write as _, net::SocketAddr, time::Duration};
+use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
 
 use crate::{
     event::action::{Action, Result as Came},
-    evidence::Device,
     free::plan::{Consent, Proposal},
+    sinks::deed,
     text::sanitize::printable,
 };
 
@@ -53,38 +53,13 @@ pub fn result(action: &Action) -> String {
         }
     }
     let style = if action.result.is_free() || action.result == Came::Planned { GOOD } else { BAD };
-    let stands = match action.result {
-        Came::AlreadyFree | Came::Freed | Came::Waited => "is free",
-        Came::Planned => "was not touched",
-        Came::Refused | Came::Declined => "is still held",
-        Came::Failed | Came::Taken | Came::TimedOut | Came::Interrupted => "is not free",
-    };
-    let after = match action.result {
-        Came::Freed | Came::Waited | Came::TimedOut | Came::Taken => {
-            format!(" after {:.1} s", Duration::from_millis(action.took_ms).as_secs_f64())
-        }
-        _ => String::new(),
-    };
     let why = if action.why.is_empty() { String::new() } else { format!(": {}", action.why) };
     let _ = writeln!(
         text,
-        "{} {style}{stands}{style:#}{after}{}",
-        printable(&name(action)),
+        "{} {style}{}{style:#}{}",
+        printable(&deed::port(action)),
+        deed::stands(action),
         printable(&why)
     );
     text
-}
-
-/// `tcp *:8080`.
-fn name(action: &Action) -> String {
-    let Action { protocol, address, device, port, .. } = action;
-    let place = match address {
-        Some(address) => SocketAddr::new(*address, *port).to_string(),
-        None => format!("*:{port}"),
-    };
-    let device = device
-        .as_ref()
-        .map(|Device { index, name }| name.clone().unwrap_or_else(|| index.to_string()));
-    let device = device.map(|name| format!(" on {name}")).unwrap_or_default();
-    format!("{protocol} {place}{device}")
 }

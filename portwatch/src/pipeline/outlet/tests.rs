@@ -230,7 +230,7 @@ fn a_steady_stream_is_no_reason_not_to_see_to_what_was_put_off() {
 #[test]
 fn what_is_counted_as_unwritten_is_not_written_afterwards() {
     for round in 0..300 {
-        let (mut reader, writer) = pipe().unwrap();
+        let (reader, writer) = pipe().unwrap();
         let writer = std::fs::File::from(std::os::fd::OwnedFd::from(writer));
         let sink = Table::from(Format::Json).open(writer, anstream::ColorChoice::Never).unwrap();
         let metrics = metrics();

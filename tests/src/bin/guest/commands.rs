@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::{
     PAYLOAD,
     sessions::{as_deploy, end_linger, linger},
-    stage::{Stage, answer, first_command, paste, service, shell, systemctl, try_systemctl},
+    stage::{Stage, answer, first_command, service, shell, systemctl, try_systemctl},
 };
 
 /// Waits until something listens on a port.
@@ -27,7 +27,7 @@ fn pid(event: &Event) -> u64 {
 fn ends_the_process_only(stage: &Stage, event: &Event) {
     let pid = pid(event);
     assert_eq!(first_command(event), format!("kill {pid}"), "\n{event}");
-    paste(event);
+    stage.paste(event);
     // Its parent may not reap it.
     shell(&format!(
         "timeout 100 sh -c 'until ! grep -qs \"^State:.[^ZX]\" /proc/{pid}/status; do sleep 0.1; done'"
@@ -84,7 +84,7 @@ pub fn a_forking_service(stage: &mut Stage) {
     listens(8104);
     let event = stage.is_refused("app.service");
     assert_eq!(first_command(&event), "systemctl stop app-old.service", "\n{event}");
-    paste(&event);
+    stage.paste(&event);
     stage.starts("app.service");
 }
 
@@ -186,7 +186,7 @@ pub fn a_users_socket_unit(stage: &mut Stage) {
     stage.service("app.service", "/opt/app/app-2.4.2 0.0.0.0:8112");
     let event = stage.is_refused("app.service");
     event.includes(&json!({"diagnosis": {"holder": {"class": "socket_unit"}}}));
-    let shown = paste(&event);
+    let shown = stage.paste(&event);
     if first_command(&event).contains("list-sockets") {
         assert!(shown.contains("web.socket"), "{shown}\n{event}");
         shell(&as_deploy("systemctl --user stop web.socket"));

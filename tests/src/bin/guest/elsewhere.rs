@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::{
     PAYLOAD, journal,
-    stage::{Stage, paste, says, service, shell, systemctl},
+    stage::{Stage, says, service, shell, systemctl},
 };
 
 const SOCKET: &str = "[Socket]\nListenStream=0.0.0.0:8092\n";
@@ -25,7 +25,7 @@ pub fn socket_unit_holds_it(stage: &mut Stage) {
     assert_eq!(crate::stage::answer(8092), "ok\n");
     let event = stage.is_refused("app.service");
     says(&event, "listener", "socket_unit", "systemctl stop web.socket web.service");
-    paste(&event);
+    stage.paste(&event);
     stage.starts("app.service");
 }
 
@@ -52,7 +52,7 @@ pub fn another_network_namespace(stage: &mut Stage) {
     let event = stage.is_refused("app.service");
     says(&event, "listener", "old_instance", "systemctl stop app-old.service");
     event.includes(&json!({"netns": {"host": false, "name": "blue"}}));
-    paste(&event);
+    stage.paste(&event);
     stage.starts("app.service");
     systemctl(&["stop", "app.service"]);
     shell("ip netns delete blue");
@@ -69,7 +69,7 @@ pub fn a_container_publishes_it(stage: &mut Stage) {
     stage.service("app.service", "/opt/app/app-2.4.2 0.0.0.0:8094");
     let event = stage.is_refused("app.service");
     says(&event, "listener", "container_proxy", "docker stop app-old");
-    paste(&event);
+    stage.paste(&event);
     stage.starts("app.service");
     shell("docker rm app-old; systemctl stop docker.service docker.socket containerd.service");
 }

@@ -17,10 +17,12 @@ use std::{
     time::Instant,
 };
 
+use portwatch_tests::paste::Way;
 use stage::Stage;
 
 mod commands;
 mod elsewhere;
+mod freed;
 mod journal;
 mod package;
 mod rights;
@@ -33,8 +35,27 @@ const PAYLOAD: &str = "/opt/payload";
 
 type Scenario = (&'static str, fn(&mut Stage));
 
+/// These are played once more, with `portwatch free` instead of the printed command.
+const FREED: [&str; 15] = [
+    "old_release_in_another_unit",
+    "restarted_after_a_kill",
+    "another_service",
+    "an_instance_of_a_template",
+    "squatter_in_a_login_session",
+    "holder_in_a_users_unit",
+    "socket_unit_holds_it",
+    "another_network_namespace",
+    "a_container_publishes_it",
+    "several_apps_of_one_unit",
+    "a_leftover_of_the_unit",
+    "a_forking_service",
+    "a_transient_scope",
+    "a_users_scope",
+    "started_by_cron",
+];
+
 /// In this order: they share one machine and one agent.
-const SCENARIOS: [Scenario; 33] = [
+const SCENARIOS: [Scenario; 37] = [
     ("the_service_is_confined", package::the_service_is_confined),
     ("old_release_in_another_unit", units::old_release_in_another_unit),
     ("restarted_after_a_kill", units::restarted_after_a_kill),
@@ -62,6 +83,10 @@ const SCENARIOS: [Scenario; 33] = [
     ("started_by_at", commands::started_by_at),
     ("started_by_cron", commands::started_by_cron),
     ("a_machine", commands::a_machine),
+    ("free_the_worked_example", freed::the_worked_example),
+    ("free_a_socket_unit_alone", freed::a_socket_unit_alone),
+    ("free_a_users_socket_unit", freed::a_users_socket_unit),
+    ("free_without_the_right", freed::without_the_right),
     ("the_journal_is_restarted", package::the_journal_is_restarted),
     ("each_capability_is_needed", rights::each_capability_is_needed),
     ("upgrade", package::upgrade),
@@ -74,13 +99,13 @@ fn main() -> ExitCode {
     let filter = fs::read_to_string(format!("{PAYLOAD}/filter")).unwrap_or_default();
     let mut failed = Vec::new();
     let mut stage = None;
-    let mut play = |name: &'static str, scenario: &mut dyn FnMut()| {
+    let mut play = |name: &str, scenario: &mut dyn FnMut()| {
         let start = Instant::now();
         let passed = catch_unwind(AssertUnwindSafe(scenario)).is_ok();
         let word = if passed { "ok" } else { "FAILED" };
         println!("{word:<7}{name} ({:.1} s)", start.elapsed().as_secs_f32());
         if !passed {
-            failed.push(name);
+            failed.push(name.to_owned());
         }
     };
     play("install", &mut || {
@@ -90,8 +115,13 @@ fn main() -> ExitCode {
     if let Some(stage) = &mut stage {
         for (name, scenario) in SCENARIOS {
             if filter.split(',').any(|part| name.contains(part)) {
-                play(name, &mut || scenario(stage));
-                stage.strike();
+                let ways = if FREED.contains(&name) { &Way::BOTH[..] } else { &Way::BOTH[..1] };
+                for &way in ways {
+                    stage.way = way;
+                    let by = if way == Way::Free { " by portwatch free" } else { "" };
+                    play(&format!("{name}{by}"), &mut || scenario(stage));
+                    stage.strike();
+                }
             }
         }
     }

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::{
     journal,
-    stage::{Stage, answer, paste, says, service, shell, try_systemctl},
+    stage::{Stage, answer, says, service, shell, try_systemctl},
 };
 
 const HOME: &str = "/home/deploy";
@@ -29,7 +29,7 @@ pub fn squatter_in_a_login_session(stage: &mut Stage) {
     let scope = format!("/user-1004.slice/session-{session}.scope");
     assert!(cgroup.trim_end().ends_with(&scope), "{cgroup}");
     // The suggested action helps, and TIME-WAIT causes no second failure.
-    paste(&event);
+    stage.paste(&event);
     shell(&format!("while kill -0 {pid} 2> /dev/null; do sleep 0.1; done"));
     assert_ne!(shell("ss -tanH state time-wait 'sport = :8080'"), "", "no connection was left");
     stage.starts("app.service");
@@ -81,7 +81,7 @@ pub fn holder_in_a_users_unit(stage: &mut Stage) {
     let gaps = event.list("/gaps").iter().filter(|gap| gap["what"] == "supervisor").count();
     assert_eq!((restart_of_holder(&event), gaps), (None, 1), "\n{event}");
     // The command must work for root.
-    paste(&event);
+    stage.paste(&event);
     stage.starts("app.service");
     end_linger();
 }

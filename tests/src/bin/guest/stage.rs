@@ -10,10 +10,10 @@ use std::{
     time::Duration,
 };
 
-use portwatch_tests::event::Event;
+use portwatch_tests::{event::Event, paste::Way};
 use serde_json::Value;
 
-use crate::{PAYLOAD, journal::Journal};
+use crate::{PAYLOAD, freed::free, journal::Journal};
 
 /// The longest wait for an answer: only a missing one takes as long.
 pub const PATIENCE: Duration = Duration::from_secs(120);
@@ -26,6 +26,8 @@ const UNITS: &str = "/run/systemd/system";
 /// One machine with its agent.
 pub struct Stage {
     pub journal: Journal,
+    /// Who does what an event suggests.
+    pub way: Way,
     units: Vec<String>,
     people: Vec<Child>,
 }
@@ -40,7 +42,7 @@ impl Stage {
         for program in programs.iter().map(String::as_str).chain(["/usr/local/bin/billing"]) {
             fs::copy(format!("{PAYLOAD}/server"), program).expect("nothing runs it");
         }
-        Self { journal: Journal::follow(), units: Vec::new(), people: Vec::new() }
+        Self { journal: Journal::follow(), way: Way::Paste, units: Vec::new(), people: Vec::new() }
     }
 
     /// Writes a unit of the system.
@@ -95,6 +97,15 @@ impl Stage {
         let listens = lines.map_while(Result::ok).any(|line| line == "listening");
         self.people.push(child);
         assert!(listens, "{command:?} does not listen");
+    }
+
+    /// Has done what the first command of an event does, and returns what that prints.
+    #[track_caller]
+    pub fn paste(&self, event: &Event) -> String {
+        match self.way {
+            Way::Paste => shell(first_command(event)),
+            Way::Free => free(event).to_string(),
+        }
     }
 
     /// Stops and removes everything, in any state.
@@ -173,12 +184,6 @@ pub fn answer(port: u16) -> String {
 pub fn first_command(event: &Event) -> &str {
     let mut moves = event.list("/diagnosis/moves").iter();
     moves.find_map(|step| step.get("command").and_then(Value::as_str)).unwrap_or_default()
-}
-
-/// Runs the first command of an event as it is printed, and returns what it shows.
-#[track_caller]
-pub fn paste(event: &Event) -> String {
-    shell(first_command(event))
 }
 
 /// Asserts the words for cause and class, and the first command.

@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use crate::stage::{Stage, answer, paste, property, says, service, shell, systemctl};
+use crate::stage::{Stage, answer, property, says, service, shell, systemctl};
 
 pub fn old_release_in_another_unit(stage: &mut Stage) {
     stage.service("app-old.service", "/opt/app/app-2.4.1 0.0.0.0:8081");
@@ -12,7 +12,7 @@ pub fn old_release_in_another_unit(stage: &mut Stage) {
     let event = stage.is_refused("app.service");
     says(&event, "listener", "old_instance", "systemctl stop app-old.service");
     event.includes(&json!({"diagnosis": {"holder": {"unit": "app-old.service"}}}));
-    paste(&event);
+    stage.paste(&event);
     stage.starts("app.service");
     assert_eq!(answer(8081), "ok\n");
 }
@@ -32,7 +32,7 @@ pub fn restarted_after_a_kill(stage: &mut Stage) {
     says(&event, "listener", "restarted", "systemctl stop app-old.service");
     let again = property("app-old.service", "MainPID").parse::<u32>().unwrap();
     event.includes(&json!({"diagnosis": {"holder": {"pid": again}}}));
-    paste(&event);
+    stage.paste(&event);
     stage.starts("app.service");
 }
 
@@ -42,7 +42,7 @@ pub fn another_service(stage: &mut Stage) {
     stage.starts("billing.service");
     let event = stage.is_refused("app.service");
     says(&event, "wildcard", "other_service", "systemctl stop billing.service");
-    paste(&event);
+    stage.paste(&event);
     stage.starts("app.service");
 }
 
@@ -54,7 +54,7 @@ pub fn an_instance_of_a_template(stage: &mut Stage) {
     stage.starts("app@2.4.1.service");
     let event = stage.is_refused("app@2.4.2.service");
     says(&event, "listener", "old_instance", "systemctl stop app@2.4.1.service");
-    paste(&event);
+    stage.paste(&event);
     stage.starts("app@2.4.2.service");
 }
 

@@ -1,0 +1,106 @@
+//! What `portwatch free` did about a port and holder, and who ran it.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::{MOST, outcomes::times};
+use crate::event::{Action, action::Result as Came};
+
+/// A port and what held it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Freeing {
+    port: u16,
+    protocol: &'static str,
+    netns: String,
+    /// The holder's unit or program; `null` if nothing blocked the port.
+    holder: Option<String>,
+}
+
+/// How often the port was freed from that holder.
+#[derive(Debug, Serialize)]
+pub struct Freed {
+    #[serde(flatten)]
+    what: Freeing,
+    /// Number of times that the port came free.
+    freed: u64,
+    /// Number of times that it did not: refused, failed, taken by another process …
+    not_freed: BTreeMap<String, u64>,
+    /// The users, and how often each freed it.
+    by: BTreeMap<String, u64>,
+    /// The time of the first one.
+    first: Timestamp,
+    /// The time of the last one.
+    last: Timestamp,
+}
+
+/// All actions so far, in limited memory.
+#[derive(Debug, Default)]
+pub struct Actions(BTreeMap<Freeing, Freed>);
+
+impl Actions {
+    /// Adds one.
+    pub fn add(&mut self, action: &Action) {
+        let holder = action.before.as_ref().and_then(|diagnosis| diagnosis.holder.as_ref());
+        let what = Freeing {
+            port: action.port,
+            protocol: action.protocol.into(),
+            netns: super::name_of_netns(&action.netns),
+            holder: holder.and_then(|holder| holder.unit.clone().or_else(|| holder.comm.clone())),
+        };
+        if self.0.len() >= MOST && !self.0.contains_key(&what) {
+            return;
+        }
+        let freed = self.0.entry(what.clone()).or_insert_with(|| Freed {
+            what,
+            freed: 0,
+            not_freed: BTreeMap::new(),
+            by: BTreeMap::new(),
+            first: action.time,
+            last: action.time,
+        });
+        freed.first = freed.first.min(action.time);
+        freed.last = freed.last.max(action.time);
+        match action.result {
+            Came::Freed | Came::Waited | Came::AlreadyFree => {
+                freed.freed += 1;
+                if freed.by.len() < MOST_USERS || freed.by.contains_key(&action.by()) {
+                    *freed.by.entry(action.by()).or_default() += 1;
+                }
+            }
+            other => *freed.not_freed.entry(other.to_string()).or_default() += 1,
+        }
+    }
+
+    /// Returns all of them, the most frequent first.
+    pub fn all(self) -> Vec<Freed> {
+        let mut all: Vec<_> = self.0.into_values().collect();
+        all.sort_by(|a, b| b.freed.cmp(&a.freed).then_with(|| a.what.cmp(&b.what)));
+        all
+    }
+}
+
+/// The most users that are counted for one port.
+const MOST_USERS: usize = 100;
+
+impl Freed {
+    /// Returns a sentence like `port 8080 held by java: freed 3 times (anna twice, root once)`.
+    pub fn words(&self) -> String {
+        let holder = self.what.holder.as_ref();
+        let holder = holder.map(|holder| format!(" held by {holder}")).unwrap_or_default();
+        let each = |counts: &BTreeMap<String, u64>| {
+            let each = counts
+                .iter()
+                .map(|(name, count)| format!("{} {}", name.replace('_', " "), times(*count)));
+            each.collect::<Vec<_>>().join(", ")
+        };
+        let freed = match self.freed {
+            0 => "never freed".to_owned(),
+            count => format!("freed {} ({})", times(count), each(&self.by)),
+        };
+        let not = each(&self.not_freed);
+        let not = if not.is_empty() { not } else { format!("; {not}") };
+        format!("port {}{holder}: {freed} by portwatch free{not}", self.what.port)
+    }
+}
