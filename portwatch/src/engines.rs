@@ -184,6 +184,14 @@ pub enum Says {
     ContainerPort,
 }
 
+/// Returns whether a name or id of a container has no character with a meaning in a shell or a
+/// URL.
+pub fn is_plain(container: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    container.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && container.bytes().all(plain)
+}
+
 /// Returns all engines, in the order of the schema.
 pub fn all() -> impl Iterator<Item = Engine> {
     Engine::VARIANTS.iter().copied()

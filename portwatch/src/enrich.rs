@@ -46,6 +46,7 @@ mod vouch;
 use containers::Containers;
 use holders::Searches;
 use host::{DiagSocket, Host, NetnsRef};
+pub(crate) use processes::stat;
 use supervisors::Supervisors;
 
 /// Default time limit to collect evidence about one failed bind.

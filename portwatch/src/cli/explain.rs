@@ -90,10 +90,7 @@ enum Form {
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let protocol = if args.udp { Protocol::Udp } else { Protocol::Tcp };
     let targets = target::targets(&args.targets, protocol)?;
-    let redaction = settings::redaction()?;
-    let files = Box::new(Soon::begin());
-    let mut enricher = Enricher::new(Host::current(), records::of_running_agent(), files);
-    enricher.redact_by(redaction);
+    let mut enricher = enricher()?;
     let everywhere = args.netns.as_deref() == Some("all");
     let places = match args.netns.as_deref() {
         None => vec![NetnsRef::Own],
@@ -144,6 +141,15 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         leave_out_nothing_to_say(&mut answers);
     }
     ended(code(&answers), tell(args.format, &answers, &enricher.engines_with_tables()))
+}
+
+/// Opens an enricher that uses the owner record of a running agent, if there is one.
+pub fn enricher() -> Result<Enricher, Failure> {
+    let redaction = settings::redaction()?;
+    let files = Box::new(Soon::begin());
+    let mut enricher = Enricher::new(Host::current(), records::of_running_agent(), files);
+    enricher.redact_by(redaction);
+    Ok(enricher)
 }
 
 /// Returns the interface that a target names, in its namespace.

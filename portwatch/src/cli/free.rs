@@ -13,8 +13,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::{
     error::{Failure, NetnsError, SystemError, ended},
-    explain::{device, named_file},
-    settings,
+    explain::{device, enricher, named_file},
     streams::{Stream, say},
     target::{Target, targets},
     wait::{INTERRUPTED, duration},
@@ -22,17 +21,13 @@ use super::{
 use crate::{
     advice::{Advised, FAILED, HELD, NOT_PERMITTED},
     agents,
-    enrich::{
-        Enricher,
-        host::{Host, NetnsRef},
-    },
+    enrich::host::NetnsRef,
     event::{
         self,
         action::{Action, Result as Came},
     },
     evidence::Protocol,
     explain::Question,
-    kernel::{files::Soon, records},
     sinks::{self, human::coloured},
 };
 
@@ -115,13 +110,10 @@ enum Form {
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let protocol = if args.udp { Protocol::Udp } else { Protocol::Tcp };
     let targets = targets(&args.targets, protocol)?;
-    let redaction = settings::redaction()?;
     if let Some(place) = &args.netns {
         enter(place)?;
     }
-    let mut enricher =
-        Enricher::new(Host::current(), records::of_running_agent(), Box::new(Soon::begin()));
-    enricher.redact_by(redaction);
+    let mut enricher = enricher()?;
     let netns =
         enricher.enter(&NetnsRef::Own).map_err(SystemError::at("read the network namespace"))?;
     let mut questions = Vec::new();

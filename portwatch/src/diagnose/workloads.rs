@@ -143,9 +143,11 @@ fn stop_command(
     id: Option<&str>,
     user: Option<(u32, Option<&str>)>,
 ) -> Option<Stop> {
+    // A name that long was cut.
+    const CUT_AT: usize = 128;
     let Spec { stop, users_stop, names, .. } = engine.spec();
     let by_name = matches!(names, Names::DockerApi(_));
-    let name = name.filter(|name| by_name && is_plain(name));
+    let name = name.filter(|name| by_name && name.len() < CUT_AT && engines::is_plain(name));
     let target = name.or(id.map(words::short_id))?;
     let users = as_its_user(users_stop, user);
     let command = format!("{} {}", users.as_deref().unwrap_or(stop), quote(target));
@@ -157,16 +159,6 @@ fn stop_command(
         false => Act::Command,
     };
     Some(Stop { command, act })
-}
-
-/// Returns whether a name has only characters that engines allow, and is complete. A name that
-/// was cut, or that could be read as an option, is not suitable for pasting.
-fn is_plain(name: &str) -> bool {
-    const CUT_AT: usize = 128;
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
-    name.len() < CUT_AT
-        && name.bytes().all(plain)
-        && name.starts_with(|first: char| first.is_ascii_alphanumeric())
 }
 
 /// Returns the user whose engine runs the process, if it is not the system's.

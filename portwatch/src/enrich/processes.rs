@@ -174,7 +174,8 @@ fn link(path: &Path) -> Option<String> {
     fs::read_link(path).ok().map(|target| target.to_string_lossy().into_owned())
 }
 
-fn stat(host: &Host, pid: u32) -> Option<Stat> {
+/// Reads the stat file; `None` if the process has exited.
+pub fn stat(host: &Host, pid: u32) -> Option<Stat> {
     proc::stat(&read_beginning(&host.proc_file(pid, "stat"), MOST_STAT).ok()?)
 }
 

@@ -17,9 +17,12 @@ use rustix::{
 };
 
 use crate::{
-    enrich::host::{Host, numbered, read_beginning},
+    enrich::{
+        host::{Host, numbered},
+        stat,
+    },
     evidence::Process,
-    proc::{self, MOST_STAT, Stat},
+    proc::Stat,
 };
 
 /// How far two readings of one start time differ at most: a tick of /proc, and the clocks.
@@ -173,10 +176,6 @@ impl Target {
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         poll(&mut exited, Some(&now)).is_ok_and(|count| count > 0)
     }
-}
-
-fn stat(host: &Host, pid: u32) -> Option<Stat> {
-    proc::stat(&read_beginning(&host.proc_file(pid, "stat"), MOST_STAT).ok()?)
 }
 
 /// Without a start on record nothing shows that it is the same.

@@ -14,7 +14,10 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::{io::AsyncReadExt as _, net::UnixStream};
 
-use crate::enrich::{containers::published::Listed, host::Host, run::Service};
+use crate::{
+    engines,
+    enrich::{containers::published::Listed, host::Host, run::Service},
+};
 
 mod answer;
 
@@ -78,7 +81,7 @@ pub fn stop(
     deadline: Instant,
 ) -> Result<(), Error> {
     let socket = connect(host, service)?;
-    if !is_plain(container) {
+    if !engines::is_plain(container) {
         return Err(Error::Refused(StatusCode::NOT_FOUND));
     }
     let path = format!("/containers/{container}/stop");
@@ -90,12 +93,6 @@ pub fn stop(
 }
 
 /// Whether a container's name or id is safe in a request's path.
-fn is_plain(container: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
-    container.starts_with(|first: char| first.is_ascii_alphanumeric())
-        && container.bytes().all(plain)
-}
-
 fn connect(host: &Host, service: Service<'_>) -> Result<std::os::unix::net::UnixStream, Error> {
     service.connect(host).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => Error::Absent,

@@ -45,7 +45,7 @@ impl Taking<'_> {
                 // What the first step has left has exited by itself, or is another now.
                 Err(_) => Vec::new(),
             };
-            let limit = if is_last { self.left() } else { self.left().min(BETWEEN) };
+            let limit = if is_last { self.left() } else { self.left().min(self.between(&targets)) };
             end = match self.prove(question, &proposal.inodes, limit, &targets, log)? {
                 Ok(end) => end,
                 Err(ended) => return Ok(Err(ended)),
@@ -65,6 +65,14 @@ impl Taking<'_> {
             return Ok(settled);
         }
         Ok(Ok(end))
+    }
+
+    /// How long a step has until the next one follows. SIGKILL comes before that.
+    fn between(&self, targets: &[Target]) -> Duration {
+        match self.args.kill_after {
+            Some(after) if !targets.is_empty() => BETWEEN.saturating_add(after),
+            _ => BETWEEN,
+        }
     }
 
     /// Looks once more after a moment in which whoever restarts the holder has done so.
