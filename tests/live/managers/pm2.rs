@@ -1,6 +1,6 @@
 //! pm2, which npm has and Debian does not.
 
-use std::{fs, os::unix::fs::chown, path::Path};
+use std::{fs, os::unix::fs::chown, path::Path, process::Command};
 
 use portwatch_tests::{
     op::tcp,
@@ -99,6 +99,12 @@ fn a_cluster_of_pm2() {
     let list = paste::command(&event, 0);
     let shown = paste::show(&list);
     assert!(shown.contains(" web "), "{shown}\n{event}");
+    // It serves all its apps, so nothing is stopped for one port.
+    let mut free = Command::new(programs::portwatch().unwrap());
+    free.args(["free", ADDRESS, "--yes", "--even-if-used"]);
+    scene.netns.confine(&mut free);
+    assert_eq!(free.status().unwrap().code(), Some(3));
+    assert!(paste::is_alive(holder(&event)));
     // The text says how to stop it.
     assert!(event.advice(0).contains("pm2 stop NAME"), "{event}");
     let _ = paste::run(&list.replace("pm2 list", "pm2 stop web"));

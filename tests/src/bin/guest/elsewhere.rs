@@ -5,7 +5,8 @@ use serde_json::json;
 
 use crate::{
     PAYLOAD, journal,
-    stage::{Stage, says, service, shell, systemctl},
+    sessions::{as_deploy, end_linger, linger},
+    stage::{Stage, answer, says, service, shell, systemctl},
 };
 
 const SOCKET: &str = "[Socket]\nListenStream=0.0.0.0:8092\n";
@@ -72,6 +73,33 @@ pub fn a_container_publishes_it(stage: &mut Stage) {
     stage.paste(&event);
     stage.starts("app.service");
     shell("docker rm app-old; systemctl stop docker.service docker.socket containerd.service");
+}
+
+/// Podman of a user without root: what has the port open runs as that user.
+pub fn a_users_podman_publishes_it(stage: &mut Stage) {
+    linger();
+    shell("modprobe tun; modprobe overlay; modprobe fuse");
+    shell(&format!(
+        "rm -rf /tmp/pod && mkdir -p /tmp/pod && cp {PAYLOAD}/server /tmp/pod/server && \
+         chmod -R a+rX /tmp/pod"
+    ));
+    let podman = |what: &str| shell(&as_deploy(&format!("env -C / podman {what}")));
+    shell(&as_deploy("sh -c 'cd / && tar -C /tmp/pod -c . | podman import - app:2.3.9'"));
+    podman("rm --force --ignore app-old other");
+    podman("run --detach --name app-old --publish 8110:80 app:2.3.9 /server 0.0.0.0:80");
+    podman("run --detach --name other --publish 8111:80 app:2.3.9 /server 0.0.0.0:80");
+    stage.service("app.service", "/opt/app/app-2.4.2 0.0.0.0:8110");
+    let event = stage.is_refused("app.service");
+    event.includes(&json!({"diagnosis": {"holder": {"class": "container_proxy"}}}));
+    let shown = stage.paste(&event);
+    if crate::stage::first_command(&event).contains("podman ps") {
+        assert!(shown.contains("app-old"), "{shown}\n{event}");
+        podman("stop app-old");
+    }
+    stage.starts("app.service");
+    assert_eq!(answer(8111), "ok\n");
+    podman("rm --force app-old other");
+    end_linger();
 }
 
 /// The agent in a container with the settings of packaging/kubernetes/daemonset.yaml and the

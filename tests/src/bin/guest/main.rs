@@ -36,7 +36,7 @@ const PAYLOAD: &str = "/opt/payload";
 type Scenario = (&'static str, fn(&mut Stage));
 
 /// These are played once more, with `portwatch free` instead of the printed command.
-const FREED: [&str; 15] = [
+const FREED: [&str; 16] = [
     "old_release_in_another_unit",
     "restarted_after_a_kill",
     "another_service",
@@ -46,6 +46,7 @@ const FREED: [&str; 15] = [
     "socket_unit_holds_it",
     "another_network_namespace",
     "a_container_publishes_it",
+    "a_users_podman_publishes_it",
     "several_apps_of_one_unit",
     "a_leftover_of_the_unit",
     "a_forking_service",
@@ -55,7 +56,7 @@ const FREED: [&str; 15] = [
 ];
 
 /// In this order: they share one machine and one agent.
-const SCENARIOS: [Scenario; 37] = [
+const SCENARIOS: [Scenario; 38] = [
     ("the_service_is_confined", package::the_service_is_confined),
     ("old_release_in_another_unit", units::old_release_in_another_unit),
     ("restarted_after_a_kill", units::restarted_after_a_kill),
@@ -72,6 +73,7 @@ const SCENARIOS: [Scenario; 37] = [
     ("socket_unit_is_refused", elsewhere::socket_unit_is_refused),
     ("another_network_namespace", elsewhere::another_network_namespace),
     ("a_container_publishes_it", elsewhere::a_container_publishes_it),
+    ("a_users_podman_publishes_it", elsewhere::a_users_podman_publishes_it),
     ("the_agent_in_a_container", elsewhere::the_agent_in_a_container),
     ("several_apps_of_one_unit", commands::several_apps_of_one_unit),
     ("both_in_one_unit", commands::both_in_one_unit),

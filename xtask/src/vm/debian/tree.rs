@@ -20,10 +20,10 @@ use crate::{
 };
 
 /// In addition to the essential ones.
-const PACKAGES: [&str; 15] = [
+const PACKAGES: [&str; 18] = [
     "at", "busybox-static", "cron", "dbus", "dbus-user-session", "docker-cli", "docker.io",
-    "iproute2", "iptables", "kmod", "libpam-systemd", "procps", "systemd", "systemd-container",
-    "systemd-sysv",
+    "iproute2", "iptables", "kmod", "libpam-systemd", "passt", "podman", "procps", "systemd",
+    "systemd-container", "systemd-sysv", "uidmap",
 ];
 
 /// Services of those that scenarios start themselves.
@@ -34,7 +34,7 @@ const STARTED_LATER: [&str; 5] =
 const LEFT_OUT: [&str; 3] = ["/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/man/*"];
 
 /// Includes space for what is written while it runs.
-const SIZE: &str = "1G";
+const SIZE: &str = "1500M";
 
 /// What the guest runs after its start. Its output goes to the second serial port, followed by
 /// its exit status; then the kernel's own warnings.
@@ -54,7 +54,7 @@ WantedBy=multi-user.target
 "#;
 
 /// Changes whenever this code does, so that no disk of another version is used.
-const MAKING: u32 = 3;
+const MAKING: u32 = 4;
 
 /// The disk's path.
 pub fn disk(suite: &str, kernel: &Kernel, cache: &Path) -> anyhow::Result<PathBuf> {
