@@ -159,7 +159,10 @@ fn they_stay_as_they_were() {
             Sample::most(&samples).descriptors,
             Sample::most(&samples).resident_kib,
         ));
-        let (first, most) = (samples[0], Sample::most(&samples));
+        // Every 30 s the agent returns unused memory to the kernel, some 3 MiB, and soon needs
+        // it again. So the most of the first quarter is what it needs, not any one sample.
+        let (first, most) =
+            (Sample::most(&samples[..samples.len().div_ceil(4)]), Sample::most(&samples));
         // Includes the one after the storm. Losses in the kernel may have been others'.
         assert!(ended.stdout.accounts_for(refused + 1), "{name}: {:?}", ended.stdout);
         assert!(ended.capture.accounts_for(refused + 1), "{name}: {:?}", ended.capture);
