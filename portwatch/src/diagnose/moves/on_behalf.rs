@@ -59,8 +59,15 @@ pub fn app_daemon(case: &Case, holder: &Process) -> Vec<Move> {
     let Some(Role::AppDaemon(daemon)) = roles::of(holder, case.process()) else {
         return vec![look(case)];
     };
-    let home = daemon.home.and_then(|(variable, home)| Some((variable, home(&holder.cmdline)?)));
-    let home = home.map(|(name, path)| format!("env {name}={} ", quote(&path))).unwrap_or_default();
+    let home = daemon.home.and_then(|(name, home)| {
+        let path = home(&holder.cmdline).map(|path| quote(&path));
+        // A title is cut at the length of the arguments that it has overwritten.
+        let title = holder.cmdline.first().unwrap_or_default();
+        let is_cut = title.contains("(/") && !title.ends_with(')');
+        let path = path.or_else(|| is_cut.then(|| variable(holder.pid, name)))?;
+        Some(format!("env {name}={path} "))
+    });
+    let home = home.unwrap_or_default();
     let config = configuration(holder, daemon.config).unwrap_or_default();
     let (program, rest) = daemon.list;
     let list = format!("{home}{program}{config} {rest}");
@@ -78,6 +85,11 @@ pub fn app_daemon(case: &Case, holder: &Process) -> Vec<Move> {
         ),
         Risk::None,
     )]
+}
+
+/// Returns an expression of a shell for a variable of a process, empty if it is not set.
+fn variable(pid: u32, name: &str) -> String {
+    format!("\"$(tr '\\0' '\\n' < /proc/{pid}/environ | sed -n 's/^{name}=//p')\"")
 }
 
 /// Returns ` -c FILE`, where the daemon was started with that option, or `None` if its

@@ -254,6 +254,18 @@ fn a_daemon_of_several_programs_is_never_ended() {
     }
 }
 
+/// Then the directory is not in its title.
+#[test]
+fn a_title_that_is_cut_is_no_reason_to_ask_another_daemon() {
+    let mut holder = nginx(700, "/system.slice/x.service", Some("x.service"));
+    (holder.comm, holder.uid) = (Some("PM2 v7.0.4: God".to_owned()), Some(1004));
+    (holder.user, holder.vouched_by) = (Some("deploy".to_owned()), Some(Voucher::Root));
+    holder.cmdline = vec!["PM2 v7.0.4: God Daemon (/srv/shop/a/long/pa".to_owned()].into();
+    let home = "\"$(tr '\\0' '\\n' < /proc/700/environ | sed -n 's/^PM2_HOME=//p')\"";
+    let list = format!("runuser -u deploy -- env PM2_HOME={home} pm2 list");
+    assert_eq!(first(&beside(holder)).0, list);
+}
+
 #[test]
 fn in_one_session_somebody_works() {
     let session = "/user.slice/user-1004.slice/session-91.scope";

@@ -66,15 +66,23 @@ pub fn look(host: &Host, process: &Process, deadline: Instant) -> Parents {
         if let (Some((kind, spec)), Some(uid)) = (supervisors::of(comm, argv), uid())
             && is_believed(host, process, pid, uid)
         {
-            let name = match spec.job {
-                Job::Folder { short } => folder(host, pid, argv, short && uid == 0)
-                    .filter(|_| uid == 0 || owns_its_folder(host, pid, uid)),
-                Job::Environment(read) => processes::who(host, process.pid)
-                    .and_then(|who| host.environment(who))
-                    .and_then(|variables| read(&|name| variables.get(name))),
+            let (name, home) = match spec.job {
+                Job::Folder { short } => {
+                    let folder = folder(host, pid, argv, short && uid == 0)
+                        .filter(|_| uid == 0 || owns_its_folder(host, pid, uid));
+                    (folder, None)
+                }
+                Job::Environment(read) => {
+                    let who = processes::who(host, process.pid);
+                    let variables = who.and_then(|who| host.environment(who));
+                    let variable = |name: &str| variables.as_ref()?.get(name);
+                    (read(&variable), spec.home.and_then(|(name, _)| variable(name)))
+                }
             };
+            // A title is cut at the length of the arguments that it has overwritten.
+            let home = home.filter(|path| path.starts_with('/'));
             found.supervisor = Some(Supervisor {
-                config: configuration(host, pid, argv, spec),
+                config: configuration(host, pid, argv, spec).or(home),
                 ..supervisor(kind, name, Some(uid))
             });
             break;
