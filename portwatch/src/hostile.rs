@@ -1,8 +1,12 @@
 //! Tests every output for people with a process whose texts are as hostile as possible.
 
-use std::fs;
+use std::{
+    fs,
+    io::{Read as _, Seek as _},
+};
 
 use anstream::ColorChoice;
+use clap::ValueEnum as _;
 use serde_json::Value;
 
 use crate::{
@@ -11,7 +15,7 @@ use crate::{
     explain::{self, Question},
     history::{History, render},
     replay::diff::Change,
-    sinks::{human, journald, markdown},
+    sinks::{Format, Kind, Placed, Table, human, journald, markdown},
     text::sanitize::is_harmless,
 };
 
@@ -72,6 +76,28 @@ fn assert_harmless(what: &str, text: &str) {
     assert!(!line_of_its_own, "{what}: {text}");
 }
 
+/// What each format for people writes to its output about a record.
+fn written(record: &Record) -> Vec<(Format, String)> {
+    // JSON is read by programs.
+    let for_people = Format::value_variants()
+        .iter()
+        .copied()
+        .filter(|format| Kind::from(*format).entry().is_on_stdout && *format != Format::Json);
+    for_people
+        .map(|format| {
+            let mut file = tempfile::tempfile().unwrap();
+            let out = file.try_clone().unwrap();
+            let Placed { mut sink, .. } =
+                Table::from(format).open(out, ColorChoice::Never).unwrap();
+            sink.write(record).unwrap();
+            let mut text = String::new();
+            file.rewind().unwrap();
+            file.read_to_string(&mut text).unwrap();
+            (format, text)
+        })
+        .collect()
+}
+
 #[test]
 fn nobody_is_deceived() {
     let events = events();
@@ -84,6 +110,9 @@ fn nobody_is_deceived() {
         assert_harmless("markdown", &markdown::note(&event));
         let record = Record::BindFailure(Box::new(event.clone()));
         assert_harmless("journald", &journald::message(&record));
+        for (format, text) in written(&record) {
+            assert_harmless(&format!("{format:?}"), &text);
+        }
         for mut outcome in crate::event::outcome::examples() {
             outcome.process.comm = Some(HOSTILE.to_owned());
             if let Some(unit) = &mut outcome.unit {

@@ -52,12 +52,13 @@ pub enum Format {
 }
 
 /// What a sink is: a form of the stream, or what only a `[[sink]]` table can name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[derive(strum::Display, strum::VariantArray)]
 #[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase")]
 pub enum Kind {
     /// [`Format::Human`].
+    #[default]
     Human,
     /// [`Format::Json`].
     Json,
@@ -139,7 +140,7 @@ impl Entry {
 }
 
 /// The keys of a `[[sink]]` table, of whatever sink they are.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Default, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Keys {
     /// The sink's type.

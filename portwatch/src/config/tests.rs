@@ -33,7 +33,11 @@ impl Document {
             false => format!("\n{}\n", comment.join("\n")),
         };
         match example {
-            Some(example) => format!("{comment}#{key} = \"{example}\"\n"),
+            Some(example) => {
+                let is_bare = example.parse::<i64>().is_ok() || example.starts_with('[');
+                let quote = if is_bare { "" } else { "\"" };
+                format!("{comment}#{key} = {quote}{example}{quote}\n")
+            }
             None => format!("{comment}{key} = {default}\n"),
         }
     }
@@ -42,9 +46,10 @@ impl Document {
     fn row(&self, default: &Value) -> String {
         let Self { key, values, reload, .. } = self;
         let default = match (self.default, default) {
-            (Some(text), _) => text,
-            (None, Value::String(text)) => text,
-            (None, _) => "none",
+            (Some(text), _) => text.to_owned(),
+            (None, Value::String(text)) => text.clone(),
+            (None, Value::Number(number)) => number.to_string(),
+            (None, _) => "none".to_owned(),
         };
         format!("| `{key}` | {values} | {default} | {reload} |\n")
     }

@@ -98,7 +98,7 @@ impl Table {
 impl Keys {
     /// Creates keys with only a type.
     fn of(kind: Kind) -> Self {
-        Self { kind, folder: None, file_size: None, file_age: None, size: None }
+        Self { kind, ..Self::default() }
     }
 
     /// Returns the limits of a capture.
