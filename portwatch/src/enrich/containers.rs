@@ -6,6 +6,7 @@ use std::{
     collections::HashMap,
     fmt, io,
     path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -118,7 +119,12 @@ enum Unknown {
 
 /// The engines, by API.
 #[derive(Default)]
-struct Engines(Backoff<Api, engine::Error>);
+struct Engines {
+    slow: Backoff<Api, engine::Error>,
+    /// The lists of all containers for the event in progress: a port has a proxy for each
+    /// address, and an engine that was slow is not asked twice.
+    lists: HashMap<Api, Arc<[Listed]>>,
+}
 
 impl Engines {
     /// Returns [`engine::list`]; an engine that was slow is not asked for a while. `None` if
@@ -129,10 +135,19 @@ impl Engines {
         api: Api,
         id: Option<&str>,
         deadline: Instant,
-    ) -> Option<Result<Vec<Listed>, Unknown>> {
+    ) -> Option<Result<Arc<[Listed]>, Unknown>> {
         let service = api.service()?;
-        match self.0.asked(&api, || engine::list(host, service, id, deadline)) {
-            Ok(listed) => Some(Ok(listed)),
+        if let Some(listed) = self.lists.get(&api).filter(|_| id.is_none()) {
+            return Some(Ok(Arc::clone(listed)));
+        }
+        match self.slow.asked(&api, || engine::list(host, service, id, deadline)) {
+            Ok(listed) => {
+                let listed: Arc<[_]> = listed.into();
+                if id.is_none() {
+                    self.lists.insert(api, Arc::clone(&listed));
+                }
+                Some(Ok(listed))
+            }
             Err(Unanswered::Failed(error)) if matches!(*error, engine::Error::Absent) => None,
             Err(error) => Some(Err(Unknown::Unanswered { path: service.path(host), error })),
         }
@@ -144,6 +159,7 @@ impl Containers {
     /// processes.
     pub fn describe_all(&mut self, host: &Host, evidence: &mut Evidence, deadline: Instant) {
         let Evidence { failure, process, sockets, gaps, .. } = evidence;
+        self.engines.lists.clear();
         let asked =
             Endpoint { protocol: failure.protocol, address: failure.address, port: failure.port };
         self.describe(host, process, asked, deadline, gaps);
@@ -183,6 +199,7 @@ impl Containers {
                 format!("the containers of only {MOST_DESCRIBED} holders were looked up, {left_out} were not"),
             ));
         }
+        self.engines.lists.clear();
         // Two processes of one container have the same gaps.
         gaps.dedup();
     }
@@ -268,9 +285,9 @@ fn inside_of(host: &Host, engines: &mut Engines, inside: &Inside, deadline: Inst
     // names.
     let api = Api { engine, user: inside.user };
     let why = match engines.list(host, api, Some(id), deadline) {
-        Some(Ok(listed)) => match listed.into_iter().find(|listed| listed.id == id) {
+        Some(Ok(listed)) => match listed.iter().find(|listed| listed.id == id) {
             Some(Listed { name, image, .. }) => {
-                (workload.name, workload.image) = (name, image);
+                (workload.name, workload.image) = (name.clone(), image.clone());
                 return Answer { workload: Some(workload), ..Answer::default() };
             }
             None => Unknown::NotListed { engine },

@@ -125,10 +125,12 @@ pub fn carry_out(
         Act::End(processes) => end(&host, processes, inodes, kills),
         Act::EndLoop { shell, process } => end_loop(&host, *shell, process, inodes, kills),
         Act::StopUnits { owner, units } => match stop_units(*owner, units, deadline) {
-            // A user's bus is closed to root: systemctl enters it as that user.
-            Err(ActError::Systemd { why: Failure::Unreachable { .. }, .. }) => {
-                run(&step.command, deadline)
-            }
+            // A user's bus is closed to root, and its own socket to the D-Bus library: systemctl
+            // enters it as that user. A job that has begun is the same job to it.
+            Err(ActError::Systemd {
+                why: Failure::Unreachable { .. } | Failure::Broken { .. },
+                ..
+            }) => run(&step.command, deadline),
             done => done,
         },
         Act::StopContainer { engine, user, container } => {

@@ -8,7 +8,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    evidence::{Pod, Protocol},
+    event::{Record, read},
+    evidence::{Pod, Protocol, Socket, State, Voucher},
     shared::Shared,
 };
 
@@ -93,6 +94,39 @@ fn a_proxy_of_docker_on_the_bridge_and_on_a_network_of_the_users() {
     let (found, why) = describe(&host(&root), proxy("dockerd", 0), tcp("0.0.0.0:2375"));
     assert_eq!(found, None);
     assert_eq!(why, "Docker lists no container that has published port 2375");
+}
+
+/// An engine under load: its slow answer serves all proxies of the event.
+#[test]
+fn a_slow_engine_is_asked_once_about_several_proxies() {
+    let root = TempDir::new().unwrap();
+    let asked = serve(&root, "docker.sock", |_, stream| {
+        std::thread::sleep(Duration::from_millis(60));
+        let length = DOCKER.len();
+        write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{DOCKER}").ok();
+    });
+    let socket = |port: u16, address: &str| {
+        let line = format!(
+            "docker-proxy -proto tcp -host-ip 127.0.0.1 -host-port {port} -container-ip {address} \
+             -container-port 80"
+        );
+        let holder = Process { vouched_by: Some(Voucher::Root), ..proxy(&line, 0) };
+        let holder = Process { pid: u32::from(port), ..holder };
+        let local = ([127, 0, 0, 1], port).into();
+        Socket { local, holders: vec![holder], ..Socket::bare(State::Listen, local, None) }
+    };
+    let line = include_str!("../../../../tests/golden/listener.jsonl").trim_end();
+    let Ok(Record::BindFailure(event)) = read::record(line) else { panic!() };
+    let mut evidence = event.into_evidence();
+    evidence.process = Process::default();
+    evidence.gaps.clear();
+    evidence.sockets = vec![socket(18081, "172.17.0.2"), socket(18082, "172.18.0.2")];
+    let deadline = Instant::now() + Duration::from_secs(5);
+    Containers::default().describe_all(&host(&root), &mut evidence, deadline);
+    let holders = evidence.sockets.iter().flat_map(|socket| &socket.holders);
+    let names = holders.map(|holder| holder.workload.as_ref()?.name.as_deref());
+    assert_eq!(names.collect::<Vec<_>>(), [Some("pw-app"), Some("pw-app2")], "{:?}", evidence.gaps);
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     sessions::{as_deploy, end_linger, linger},
-    stage::{Stage, answer, first_command, output, service, shell, try_systemctl},
+    stage::{Stage, answer, first_command, service, shell, try_systemctl},
 };
 
 /// Frees the port of an event, and returns the action.
@@ -22,7 +22,8 @@ pub fn free(event: &Event) -> Value {
     if let Some(name) = event.at("/netns/name").as_str() {
         command.args(["--netns", name]);
     }
-    let action: Value = serde_json::from_str(&output(&mut command)).unwrap();
+    let said = command.output().unwrap();
+    let action: Value = serde_json::from_slice(&said.stdout).unwrap_or_else(|_| panic!("{said:?}"));
     assert_eq!(action["result"], "freed", "{action:#}\n{event}");
     let done = action["steps"][0]["command"].as_str().unwrap();
     assert_eq!(done, first_command(event), "{action:#}\n{event}");
