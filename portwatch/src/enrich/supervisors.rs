@@ -54,6 +54,10 @@ impl Supervisors {
         let before: Vec<&Process> = before.into_iter().flatten().map(|it| &it.process).collect();
         let protocol = failure.protocol;
         self.describe(host, failing, &before, deadline, gaps);
+        // It is about to change, with each failure again.
+        if let Some(supervisor) = &mut failing.supervisor {
+            supervisor.state = None;
+        }
         let mut known = HashMap::from([(failing.pid, failing.supervisor.clone())]);
         let mut left_out = false;
         for socket in sockets.iter_mut() {
@@ -269,9 +273,10 @@ fn fill_in(supervisor: &mut Supervisor, service: Service, started: Option<Timest
     if started.is_some_and(|started| service.asked < started) {
         return;
     }
-    let Run { main_pid, control_pid, result, exit } = service.run;
+    let Run { main_pid, control_pid, state, result, exit } = service.run;
     supervisor.main_pid = main_pid;
     supervisor.control_pid = control_pid;
+    supervisor.state = state;
     supervisor.result = result;
     (supervisor.exit_code, supervisor.exit_status) = exit.unzip();
 }

@@ -205,6 +205,10 @@ pub struct Supervisor {
     /// (`ControlPID`), 0 if none runs; absent if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub control_pid: Option<u32>,
+    /// The unit's state (`ActiveState`), for a holder: `active`, `inactive`, `failed` …; absent
+    /// if unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
     /// How the unit's last run ended (`Result`): `success`, `exit-code`, `start-limit-hit`
     /// …; absent if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -243,6 +247,7 @@ impl Supervisor {
             restarts: None,
             main_pid: None,
             control_pid: None,
+            state: None,
             result: None,
             exit_code: None,
             exit_status: None,

@@ -61,7 +61,7 @@ texts! {
     }
     Cgroup { path; id }
     Supervisor {
-        name, restart, result, config;
+        name, restart, state, result, config;
         kind, pid, restarts, main_pid, control_pid, exit_code, exit_status, others, uid,
         loops
     }

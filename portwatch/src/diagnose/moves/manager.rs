@@ -179,6 +179,13 @@ fn by_unit(case: &Case, holder: &Process, unit: &str, why: &str) -> Move {
         );
     }
     let known = holder.supervisor.as_ref();
+    if matches!(known.and_then(|known| known.state.as_deref()), Some("inactive" | "failed")) {
+        return end(
+            case,
+            holder,
+            &format!("{why}; end the process only: {unit} is stopped, and this is left of it"),
+        );
+    }
     if let Some(others @ 1..) = known.and_then(|known| known.others) {
         let others = match others {
             1 => "another process".to_owned(),

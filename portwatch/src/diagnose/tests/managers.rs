@@ -54,6 +54,21 @@ fn without_a_unit_the_loop_goes_before_what_it_starts() {
     assert_eq!(command(&evidence), "kill 38104");
 }
 
+/// systemd has stopped the unit, and has left a process of it (KillMode=process).
+#[test]
+fn what_a_stopped_unit_has_left_is_not_ended_by_stopping_it() {
+    for (state, command) in [
+        ("active", "systemctl stop old.service"),
+        ("inactive", "kill 38104"),
+        ("failed", "kill 38104"),
+    ] {
+        let group = "/system.slice/old.service";
+        let mut holder = kept_running(group, SupervisorKind::Systemd, "old.service");
+        holder.supervisor.as_mut().unwrap().state = Some(state.to_owned());
+        assert_eq!(first_command(holder), command, "{state}");
+    }
+}
+
 #[test]
 fn the_restart_policy_says_why_a_kill_would_not_do() {
     let mut holder =

@@ -51,6 +51,8 @@ pub struct Run {
     pub main_pid: Option<u32>,
     /// `ControlPID`; 0 means none.
     pub control_pid: Option<u32>,
+    /// `ActiveState`.
+    pub state: Option<String>,
     /// `Result`.
     pub result: Option<String>,
     /// `ExecMainCode` and `ExecMainStatus` of a main process that has exited.
@@ -116,11 +118,12 @@ pub fn service(
     within(host, deadline, async {
         let manager = Manager::connect(host, owner).await?;
         let asked = Timestamp::now();
-        let (restart, restarts, main_pid, control_pid, result, code, status) = tokio::join!(
+        let (restart, restarts, main_pid, control_pid, state, result, code, status) = tokio::join!(
             manager.property::<String>(&path, SERVICE, "Restart"),
             manager.property::<u32>(&path, SERVICE, "NRestarts"),
             manager.property::<u32>(&path, SERVICE, "MainPID"),
             manager.property::<u32>(&path, SERVICE, "ControlPID"),
+            manager.property::<String>(&path, UNIT, "ActiveState"),
             manager.property::<String>(&path, SERVICE, "Result"),
             manager.property::<i32>(&path, SERVICE, "ExecMainCode"),
             manager.property::<i32>(&path, SERVICE, "ExecMainStatus"),
@@ -130,6 +133,7 @@ pub fn service(
         let run = Run {
             main_pid: main_pid.ok(),
             control_pid: control_pid.ok(),
+            state: state.ok().as_deref().map(cut),
             result: result.ok().as_deref().map(cut),
             exit: code.ok().and_then(exit_code).zip(status.ok()),
         };

@@ -91,6 +91,17 @@ impl Service {
     }
 }
 
+struct Unit;
+
+/// The part of the same that all units have.
+#[interface(name = "org.freedesktop.systemd1.Unit")]
+impl Unit {
+    #[zbus(property)]
+    fn active_state(&self) -> &str {
+        "failed"
+    }
+}
+
 /// A unit of a systemd that knows little of it.
 struct OldService;
 
@@ -189,6 +200,7 @@ async fn serve(listener: UnixListener, manner: Manner, mut stopped: oneshot::Rec
                     .serve_at("/org/freedesktop/DBus", Bus)
                     .serve_at("/org/freedesktop/systemd1", Manager)
                     .serve_at(SERVICE, Service)
+                    .serve_at(SERVICE, Unit)
                     .serve_at(OLD_SERVICE, OldService)
                     .serve_at(SSH, SocketUnit("Stream", "[::]:22"))
                     .serve_at(SSH_OLD, SocketUnit("Stream", "22"))

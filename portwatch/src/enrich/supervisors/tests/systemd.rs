@@ -32,6 +32,7 @@ fn answered() -> Supervisor {
         restarts: Some(7),
         main_pid: Some(0),
         control_pid: Some(71),
+        state: Some("failed".to_owned()),
         result: Some("exit-code".to_owned()),
         exit_code: Some(ExitCode::Exited),
         exit_status: Some(98),
