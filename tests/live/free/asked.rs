@@ -6,7 +6,7 @@ use portwatch_tests::{
     command::portwatch,
     helper::{Helper, Holder},
     netns::Netns,
-    op::tcp,
+    op::{Op, tcp},
     paste::is_alive,
     patience,
     process::{Process, code},
@@ -26,7 +26,10 @@ struct Dialogue {
 
 impl Dialogue {
     fn start(netns: &Netns) -> Self {
-        let holder = Helper::new(netns).holds([tcp(ADDRESS).listening()]);
+        Self::about(Helper::new(netns).holds([tcp(ADDRESS).listening()]), netns)
+    }
+
+    fn about(holder: Holder, netns: &Netns) -> Self {
         let terminal = Terminal::new();
         let mut command = portwatch(&["free", ADDRESS]);
         command.env("NO_COLOR", "1");
@@ -79,6 +82,22 @@ fn ctrl_c() {
     assert_eq!(dialogue.answers(CTRL_C), 130);
     dialogue.waits_for("nothing was done");
     assert!(is_alive(dialogue.holder.pid()));
+}
+
+/// The holder has got its signal, and goes on.
+#[test]
+fn ctrl_c_afterwards() {
+    let netns = Netns::new();
+    let blocks = Helper::new(&netns).noting([Op::Block(15)]);
+    let mut dialogue = Dialogue::about(blocks.holds([tcp(ADDRESS).listening()]), &netns);
+    dialogue.terminal.types("y\n");
+    dialogue.waits_for("waiting up to");
+    assert_eq!(dialogue.answers(CTRL_C), 130);
+    let pid = dialogue.holder.pid();
+    dialogue.waits_for(&format!("sent SIGTERM to binder[{pid}]"));
+    dialogue.waits_for(&format!("binder[{pid}] is still running after SIGTERM"));
+    dialogue.waits_for("interrupted while waiting; the steps above were done");
+    assert!(is_alive(pid));
 }
 
 /// While somebody thinks about it, the holder exits, and another process gets its number.
