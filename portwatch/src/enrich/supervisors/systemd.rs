@@ -192,6 +192,7 @@ pub fn stop(
 ) -> Result<Vec<String>, Failure> {
     let stopped = host.within(deadline, async {
         let manager = Manager::connect(host, owner).await?;
+        manager.subscribe().await?;
         let mut results = Vec::new();
         for unit in units {
             let result = manager.stop(unit).await?;

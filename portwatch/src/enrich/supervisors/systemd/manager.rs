@@ -124,6 +124,15 @@ impl Manager {
         Ok(rows.into_iter().map(|row| (row.0, row.6.to_string())).collect())
     }
 
+    /// Has the manager report the ends of jobs on this connection, once before the first
+    /// [`stop`](Self::stop).
+    ///
+    /// # Errors
+    /// The manager refuses.
+    pub async fn subscribe(&self) -> Result<(), Failure> {
+        self.call(OBJECT, MANAGER, "Subscribe", &()).await.map(drop)
+    }
+
     /// Stops a unit, and returns the result of the job when that has ended: `done`, `canceled`,
     /// `timeout`, `failed`, `dependency` or `skipped`.
     ///
@@ -135,7 +144,6 @@ impl Manager {
         // Before the job begins, so that its end is not missed.
         let mut removed =
             MessageStream::for_match_rule(rule, &self.connection, None).await.map_err(failure)?;
-        self.call(OBJECT, MANAGER, "Subscribe", &()).await?;
         let reply = self.call(OBJECT, MANAGER, "StopUnit", &(unit, "replace")).await?;
         let job: OwnedObjectPath = reply.body().deserialize().map_err(failure)?;
         while let Some(message) = poll_fn(|task| Pin::new(&mut removed).poll_next(task)).await {
