@@ -79,6 +79,8 @@ pub fn a_container_publishes_it(stage: &mut Stage) {
 pub fn a_users_podman_publishes_it(stage: &mut Stage) {
     linger();
     // udev, which this guest has not, would set the mode.
+    // pasta would copy the routes of Docker's bridge, which is down.
+    shell("ip link delete docker0 || :");
     shell("modprobe tun; modprobe overlay; modprobe fuse; chmod 666 /dev/net/tun /dev/fuse");
     shell(&format!(
         "rm -rf /tmp/pod && mkdir -p /tmp/pod && cp {PAYLOAD}/server /tmp/pod/server && \
