@@ -169,7 +169,7 @@ impl<'a> Pasted<'a> {
     pub fn frees(self, ended: &[u32], op: impl Into<Op>) {
         let text = endings(self.event).into_iter().next();
         let text = text.unwrap_or_else(|| panic!("nothing ends it\n{}", self.event));
-        self.paste(&text, ended);
+        self.paste(&text, ended, &members(self.scene));
         self.scene.helper().succeeds([op]);
     }
 
@@ -178,15 +178,17 @@ impl<'a> Pasted<'a> {
     pub fn frees_by_two(self, ended: &[u32], op: impl Into<Op>) {
         let texts = endings(self.event);
         let [first, second] = &texts[..] else { panic!("two commands\n{}", self.event) };
+        // A supervisor starts programs for a moment when one of its jobs ends.
+        let before = members(self.scene);
         if self.way == Way::Free {
             // It goes on by itself.
-            self.paste(first, ended);
+            self.paste(first, ended, &before);
             self.scene.helper().succeeds([op]);
             return;
         }
         let may_end = self.follow.clone();
-        Self { follow: [&may_end[..], ended].concat(), ..self.clone() }.paste(first, &[]);
-        self.paste(second, ended);
+        Self { follow: [&may_end[..], ended].concat(), ..self.clone() }.paste(first, &[], &before);
+        self.paste(second, ended, &before);
         self.scene.helper().succeeds([op]);
     }
 
@@ -222,9 +224,9 @@ impl<'a> Pasted<'a> {
         output
     }
 
+    /// Runs a command. Of the processes `before`, only these may end.
     #[track_caller]
-    fn paste(&self, text: &str, ended: &[u32]) {
-        let before = members(self.scene);
+    fn paste(&self, text: &str, ended: &[u32], before: &[u32]) {
         let output = match self.way {
             Way::Paste => run_with(text, &self.variables),
             Way::Free => self.free(text),
@@ -232,7 +234,7 @@ impl<'a> Pasted<'a> {
         for &pid in ended {
             assert!(has_ended(pid), "{pid} goes on after `{text}`: {output:?}\n{}", self.event);
         }
-        for pid in before {
+        for &pid in before {
             let may_end = ended.contains(&pid) || self.follow.contains(&pid);
             assert!(may_end || is_alive(pid), "`{text}` ended {pid}: {output:?}\n{}", self.event);
         }

@@ -15,7 +15,11 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxFlags, openat, openat2, statx},
+    fs::{
+        AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags, openat, openat2,
+        statx,
+    },
+    io::Errno,
     net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with},
 };
 
@@ -86,14 +90,43 @@ fn open(folder: &Path, name: &str, uid: u32) -> io::Result<OwnedFd> {
         | ResolveFlags::NO_SYMLINKS
         | ResolveFlags::NO_MAGICLINKS
         | ResolveFlags::NO_XDEV;
-    let socket = openat2(&folder, name, path, Mode::empty(), within)?;
-    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
-    let about = statx(&socket, "", flags, StatxFlags::TYPE | StatxFlags::UID)?;
+    let socket = match openat2(&folder, name, path, Mode::empty(), within) {
+        // What filters system calls cannot look into the arguments of this one: systemd's
+        // RestrictSUIDSGID= for example.
+        Err(Errno::NOSYS | Errno::PERM) => walk(folder, name)?,
+        opened => opened?,
+    };
+    let about = look_at(&socket)?;
     let is_socket = FileType::from_raw_mode(about.stx_mode.into()) == FileType::Socket;
     if !is_socket || about.stx_uid != uid {
         return Err(io::Error::other("it is not a socket of that user's"));
     }
     Ok(socket)
+}
+
+/// Opens `name` below `folder` part by part, with the same effect as openat2(2).
+fn walk(folder: OwnedFd, name: &str) -> io::Result<OwnedFd> {
+    let mount = look_at(&folder)?.stx_mnt_id;
+    let mut at = folder;
+    for part in name.split('/') {
+        if matches!(part, "" | "." | "..") {
+            return Err(Errno::INVAL.into());
+        }
+        // A symbolic link is opened itself, and nothing can be opened below it.
+        let path = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        at = openat(&at, part, path, Mode::empty())?;
+        // What is mounted there is asked nothing.
+        if look_at(&at)?.stx_mnt_id != mount {
+            return Err(Errno::XDEV.into());
+        }
+    }
+    Ok(at)
+}
+
+/// Reads what the kernel knows of a file without asking its file system.
+fn look_at(file: &OwnedFd) -> io::Result<Statx> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    Ok(statx(file, "", flags, StatxFlags::TYPE | StatxFlags::UID | StatxFlags::MNT_ID)?)
 }
 
 fn connect_to(path: &Path) -> io::Result<UnixStream> {
@@ -155,5 +188,28 @@ mod tests {
         // Only root may create the directory itself.
         symlink("1000", run.join("user/1002")).unwrap();
         assert!(of(1002, "podman/podman.sock").connect(&host).is_err());
+    }
+
+    /// systemd's RestrictSUIDSGID= answers openat2(2) with ENOSYS.
+    #[test]
+    fn part_by_part_it_is_the_same() {
+        let root = TempDir::new().unwrap();
+        let at = root.path();
+        fs::create_dir(at.join("podman")).unwrap();
+        fs::write(at.join("podman/podman.sock"), "").unwrap();
+        symlink("podman", at.join("linked")).unwrap();
+        let walked = |folder: &Path, name: &str| {
+            let path = OFlags::PATH | OFlags::CLOEXEC;
+            walk(openat(CWD, folder, path, Mode::empty()).unwrap(), name)
+        };
+        assert!(walked(at, "podman/podman.sock").is_ok());
+        let link = walked(at, "linked").unwrap();
+        let about = FileType::from_raw_mode(look_at(&link).unwrap().stx_mode.into());
+        assert_eq!(about, FileType::Symlink);
+        for name in ["linked/podman.sock", "../x", "podman/../podman/podman.sock", "absent", ""] {
+            assert!(walked(at, name).is_err(), "{name}");
+        }
+        let error = walked(Path::new("/"), "proc/version").unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(Errno::XDEV.raw_os_error()));
     }
 }

@@ -89,6 +89,7 @@ pub fn a_users_podman_publishes_it(stage: &mut Stage) {
     let podman = |what: &str| shell(&as_deploy(&format!("env -C / podman {what}")));
     shell(&as_deploy("sh -c 'cd / && tar -C /tmp/pod -c . | podman import - app:2.3.9'"));
     podman("rm --force --ignore app-old other");
+    shell(&as_deploy("systemctl --user start podman.socket"));
     podman("run --detach --name app-old --publish 8110:80 app:2.3.9 /server 0.0.0.0:80");
     podman("run --detach --name other --publish 8111:80 app:2.3.9 /server 0.0.0.0:80");
     stage.service("app.service", "/opt/app/app-2.4.2 0.0.0.0:8110");
