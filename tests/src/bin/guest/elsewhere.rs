@@ -1,12 +1,12 @@
 //! Holders in special places: systemd itself, a namespace, a proxy.
 
-use portwatch_tests::event::Event;
+use portwatch_tests::{event::Event, paste::Way};
 use serde_json::json;
 
 use crate::{
     PAYLOAD, journal,
     sessions::{as_deploy, end_linger, linger},
-    stage::{Stage, answer, says, service, shell, systemctl},
+    stage::{Stage, answer, first_command, says, service, shell, systemctl},
 };
 
 const SOCKET: &str = "[Socket]\nListenStream=0.0.0.0:8092\n";
@@ -89,20 +89,40 @@ pub fn a_users_podman_publishes_it(stage: &mut Stage) {
     let podman = |what: &str| shell(&as_deploy(&format!("env -C / podman {what}")));
     shell(&as_deploy("sh -c 'cd / && tar -C /tmp/pod -c . | podman import - app:2.3.9'"));
     podman("rm --force --ignore app-old other");
-    shell(&as_deploy("systemctl --user start podman.socket"));
+    // Its API runs all the time, so that an emulated machine answers in time.
+    let socket = "unix:///run/user/1004/podman/podman.sock";
+    shell(&as_deploy(&format!(
+        "systemd-run --user --unit=api --collect podman system service --time=0 {socket}"
+    )));
+    shell("timeout 100 sh -c 'until [ -S /run/user/1004/podman/podman.sock ]; do sleep 0.2; done'");
     podman("run --detach --name app-old --publish 8110:80 app:2.3.9 /server 0.0.0.0:80");
     podman("run --detach --name other --publish 8111:80 app:2.3.9 /server 0.0.0.0:80");
     stage.service("app.service", "/opt/app/app-2.4.2 0.0.0.0:8110");
     let event = stage.is_refused("app.service");
     event.includes(&json!({"diagnosis": {"holder": {"class": "container_proxy"}}}));
-    let shown = stage.paste(&event);
-    if crate::stage::first_command(&event).contains("podman ps") {
-        assert!(shown.contains("app-old"), "{shown}\n{event}");
-        podman("stop app-old");
+    match stage.way {
+        Way::Paste => {
+            // The service has no capability to connect to a user's socket, so it lists.
+            let shown = stage.paste(&event);
+            assert!(first_command(&event).ends_with("podman ps -a"), "{event}");
+            assert!(shown.contains("app-old"), "{shown}\n{event}");
+            podman("stop app-old");
+        }
+        // Root's command has.
+        Way::Free => {
+            let action = shell(
+                "portwatch free 0.0.0.0:8110 --yes --even-if-used --reuseaddr --timeout 100s \
+                 --format json",
+            );
+            for part in [r#""result":"freed""#, "podman stop app-old", r#""by":"engine""#] {
+                assert!(action.contains(part), "{part}\n{action}");
+            }
+        }
     }
     stage.starts("app.service");
     assert_eq!(answer(8111), "ok\n");
     podman("rm --force app-old other");
+    shell(&as_deploy("systemctl --user stop api.service"));
     end_linger();
 }
 
