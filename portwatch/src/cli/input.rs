@@ -77,8 +77,8 @@ impl Tally {
 
 impl Input {
     /// Passes each matching event, diagnosed again, to `event`. Passes the outcomes of these
-    /// events and matching actions to `other`, or all other records if there is no filter. Lines that are not
-    /// records are reported on stderr.
+    /// events and matching actions to `other`, or all other records if there is no filter.
+    /// Lines that are not records are reported on stderr.
     pub fn read(
         &self,
         mut event: impl FnMut(&Again) -> Result<(), Failure>,

@@ -107,11 +107,6 @@ impl Action {
 }
 
 impl Result {
-    /// Returns whether something was done, or tried.
-    pub fn is_deed(self) -> bool {
-        !matches!(self, Self::AlreadyFree | Self::Planned | Self::Refused | Self::Declined)
-    }
-
     /// Returns whether a bind would succeed now.
     pub fn is_free(self) -> bool {
         matches!(self, Self::AlreadyFree | Self::Freed | Self::Waited)

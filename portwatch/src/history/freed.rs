@@ -90,16 +90,14 @@ impl Freed {
         let holder = self.what.holder.as_ref();
         let holder = holder.map(|holder| format!(" held by {holder}")).unwrap_or_default();
         let each = |counts: &BTreeMap<String, u64>| {
-            let each = counts
-                .iter()
-                .map(|(name, count)| format!("{} {}", name.replace('_', " "), times(*count)));
+            let each = counts.iter().map(|(name, count)| format!("{name} {}", times(*count)));
             each.collect::<Vec<_>>().join(", ")
         };
         let freed = match self.freed {
             0 => "never freed".to_owned(),
             count => format!("freed {} ({})", times(count), each(&self.by)),
         };
-        let not = each(&self.not_freed);
+        let not = each(&self.not_freed).replace('_', " ");
         let not = if not.is_empty() { not } else { format!("; {not}") };
         format!("port {}{holder}: {freed} by portwatch free{not}", self.what.port)
     }

@@ -92,7 +92,6 @@ pub fn stop(
     }
 }
 
-/// Whether a container's name or id is safe in a request's path.
 fn connect(host: &Host, service: Service<'_>) -> Result<std::os::unix::net::UnixStream, Error> {
     service.connect(host).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => Error::Absent,
