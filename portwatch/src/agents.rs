@@ -111,6 +111,10 @@ async fn receive(
     let limited = async {
         let mut line = String::new();
         AsyncReader::new((&mut stream).take(LONGEST)).read_line(&mut line).await?;
+        // Another agent looks whether this one runs.
+        if line.is_empty() {
+            return Ok(());
+        }
         match read::record(line.trim_end()) {
             Ok(Record::Action(action)) => {
                 if !accept(action) {
