@@ -75,7 +75,7 @@ fn a_socket_of_the_kernel() {
         command.args(link.split(' '));
         netns.confine(&mut command);
         if !command.output().is_ok_and(|output| output.status.success()) {
-            return skip("a_socket_of_the_kernel", "no vxlan");
+            return skip("a_tunnel_is_shown_by_its_device", "no vxlan");
         }
     }
     let beside = Helper::new(&netns).holds([tcp(BESIDE).listening()]);
@@ -179,6 +179,9 @@ fn server_of(shell: &Process) -> u32 {
 /// A user's own process is the user's to end, another's is not.
 #[test]
 fn as_an_ordinary_user() {
+    if programs::installed("setpriv").is_none() {
+        return skip("exec_under_another_user", "no setpriv");
+    }
     let netns = Netns::new();
     let as_nobody = || {
         let mut command = Command::new("setpriv");

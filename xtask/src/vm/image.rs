@@ -86,6 +86,7 @@ pub fn build(
     archive.busybox(&APPLETS)?;
     archive.copy("bin/portwatch", &programs.portwatch)?;
     archive.copy("bin/binder", &programs.binder)?;
+    archive.copy("bin/server", &programs.server)?;
     archive.copy("bin/live", &tests.live)?;
     archive.copy("bin/differential", &tests.differential)?;
     archive.copy("bin/overhead", &tests.overhead)?;
