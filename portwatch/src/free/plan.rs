@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     diagnose::{Diagnosis, HolderClass, Judgement, Move, SafeToStop, act::Act, words},
-    evidence::{Fact, Gap, Process, Protocol, Socket, State},
+    evidence::{Connections, Fact, Gap, Process, Protocol, Socket, State},
     explain::{Explanation, Outcome},
 };
 
@@ -98,7 +98,7 @@ pub fn plan(answer: &Explanation, own: &Process) -> Plan {
         consent,
         judgement: diagnosis.judgement.clone(),
         ends: ends(&first.act, holder, answer),
-        follows: follows(answer, diagnosis),
+        follows: follows(answer, diagnosis, holder),
         inodes: answer.sockets.iter().filter(closed).filter_map(|socket| socket.inode).collect(),
         steps,
     }))
@@ -233,9 +233,22 @@ fn ends(act: &Act, holder: &Process, answer: &Explanation) -> String {
 }
 
 /// What stays on the port, and who else blocks it.
-fn follows(answer: &Explanation, diagnosis: &Diagnosis) -> Vec<String> {
+fn follows(answer: &Explanation, diagnosis: &Diagnosis, holder: &Process) -> Vec<String> {
     let mut follows = Vec::new();
-    if answer.connections.established > 0 && answer.asked.protocol == Protocol::Tcp {
+    let Connections { established, closing } = answer.connections;
+    let is_tcp = answer.asked.protocol == Protocol::Tcp;
+    let has_it = |socket: &Socket| socket.holders.iter().any(|other| other.pid == holder.pid);
+    let nothing_remains = established == 0
+        && closing == 0
+        && answer.time_wait.count == 0
+        && answer.sockets.iter().all(has_it);
+    if nothing_remains && is_tcp {
+        follows.push(
+            "no connections remain: a bind then succeeds, with SO_REUSEADDR or without it"
+                .to_owned(),
+        );
+    }
+    if established > 0 && is_tcp {
         follows.push(
             "connections that it closes first stay in TIME-WAIT for 60 s: until then a bind \
              succeeds only with SO_REUSEADDR, if the old listener set it too"

@@ -86,6 +86,24 @@ fn consent_is_the_judgement() {
     assert_eq!(proposal("class-squatter").consent, Consent::Likely);
 }
 
+/// Whether the next bind succeeds, with SO_REUSEADDR and without it.
+#[test]
+fn what_follows_is_in_the_plan() {
+    let follows = |established| {
+        let mut answer = answer("class-squatter");
+        answer.time_wait = TimeWait::default();
+        answer.connections = Connections { established, closing: 0 };
+        match plan(&answer, &own()) {
+            Plan::Act(proposal) => proposal.follows.join("\n"),
+            other => panic!("{other:?}"),
+        }
+    };
+    let none = follows(0);
+    assert!(none.contains("with SO_REUSEADDR or without it"), "{none}");
+    let some = follows(3);
+    assert!(some.contains("TIME-WAIT for 60 s") && !some.contains("no connections"), "{some}");
+}
+
 #[test]
 fn what_ends_by_itself_is_waited_for() {
     for name in ["cause-time_wait.app_lacks_reuseaddr", "cause-closing"] {
