@@ -63,9 +63,16 @@ impl Door {
                 fs::remove_file(&path)?;
             }
         }
+        // Another agent that starts now would find a socket at which nobody listens yet.
         let path = folder.join(format!("{}.sock", std::process::id()));
-        let socket = StdListener::bind(&path)?;
-        fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+        let made = path.with_extension("new");
+        match fs::remove_file(&made) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let socket = StdListener::bind(&made)?;
+        fs::set_permissions(&made, Permissions::from_mode(0o600))?;
+        fs::rename(&made, &path)?;
         socket.set_nonblocking(true)?;
         Ok(Self { socket, path })
     }
