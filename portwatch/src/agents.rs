@@ -214,20 +214,33 @@ mod tests {
             let folder = folder.clone();
             move || tell_in(&folder, &example())
         });
+        let mut handed = Vec::new();
+        until_ended(&door, &told, |action| {
+            handed.push(*action);
+            true
+        });
+        assert_eq!(told.join().unwrap().unwrap(), 1);
+        assert_eq!(handed, [example()]);
+    }
+
+    /// Attends until a thread has ended.
+    fn until_ended<T>(
+        door: &Door,
+        told: &std::thread::JoinHandle<T>,
+        accept: impl FnMut(Box<Action>) -> bool,
+    ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let record = runtime.block_on(async {
-            let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
-            tokio::select! {
-                _ = door.attend(|action| sender.send(action).is_ok()) => None,
-                record = receiver.recv() => {
-                    // Its answer follows.
-                    tokio::task::yield_now().await;
-                    record
+        runtime.block_on(async {
+            let ends = async {
+                while !told.is_finished() {
+                    sleep(Duration::from_millis(1)).await;
                 }
+            };
+            tokio::select! {
+                _ = door.attend(accept) => {}
+                () = ends => {}
             }
         });
-        assert_eq!(record, Some(Box::new(example())));
-        told.join().unwrap().ok();
     }
 
     #[test]
@@ -239,18 +252,7 @@ mod tests {
             let lines = ["{}", include_str!("../../tests/golden/listener.jsonl").trim_end()];
             lines.map(|line| hand_in(&path, &format!("{line}\n")).is_err())
         });
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let ends = async {
-                while !told.is_finished() {
-                    sleep(Duration::from_millis(1)).await;
-                }
-            };
-            tokio::select! {
-                _ = door.attend(|action| panic!("{action:?}")) => {}
-                () = ends => {}
-            }
-        });
+        until_ended(&door, &told, |action| panic!("{action:?}"));
         assert_eq!(told.join().unwrap(), [true, true]);
     }
 

@@ -93,6 +93,8 @@ pub struct Report {
     pub left_out: u64,
     /// What `portwatch free` did, by port and holder.
     pub freed: Vec<Freed>,
+    /// Actions of `portwatch free` about ports and holders above the limit.
+    pub freed_left_out: u64,
 }
 
 /// One pattern.
@@ -208,8 +210,9 @@ impl History {
             })
             .collect();
         never.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.name.cmp(&b.name)));
-        let freed = self.actions.all();
-        Report { patterns, never_sets_reuseaddr: never, left_out: self.left_out, freed }
+        let (freed, freed_left_out) = self.actions.all();
+        let left_out = self.left_out;
+        Report { patterns, never_sets_reuseaddr: never, left_out, freed, freed_left_out }
     }
 }
 

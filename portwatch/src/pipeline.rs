@@ -239,6 +239,9 @@ pub async fn run<T>(
     let Controls { ended: mut all_ended, .. } = controls;
     // Detach first, so that the following drain gets all records.
     detach(ebpf, &probes);
+    while let Ok(action) = acted.try_recv() {
+        intake.report(action);
+    }
     intake.take_counted();
     drop(intake);
     // The enriching thread ends when its queue is empty, and the writing threads end after it.

@@ -93,7 +93,7 @@ fn open(folder: &Path, name: &str, uid: u32) -> io::Result<OwnedFd> {
     let socket = match openat2(&folder, name, path, Mode::empty(), within) {
         // What filters system calls cannot look into the arguments of this one: systemd's
         // RestrictSUIDSGID= for example.
-        Err(Errno::NOSYS | Errno::PERM) => walk(folder, name)?,
+        Err(Errno::NOSYS | Errno::PERM) => walk(folder, name, Mounts::One)?,
         opened => opened?,
     };
     let about = look_at(&socket)?;
@@ -104,8 +104,21 @@ fn open(folder: &Path, name: &str, uid: u32) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Opens `name` below `folder` part by part, with the same effect as openat2(2).
-fn walk(folder: OwnedFd, name: &str) -> io::Result<OwnedFd> {
+/// The mounts that a path may be in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mounts {
+    /// That of the directory.
+    One,
+    /// Any.
+    Any,
+}
+
+/// Opens `name` below `folder` part by part and through no link, where openat2(2) is not
+/// available. The file can be opened for reading through /proc/self/fd.
+///
+/// # Errors
+/// There is no such file, a part of the path is a link or `..`, or it is in another mount.
+pub fn walk(folder: OwnedFd, name: &str, mounts: Mounts) -> io::Result<OwnedFd> {
     let mount = look_at(&folder)?.stx_mnt_id;
     let mut at = folder;
     for part in name.split('/') {
@@ -116,7 +129,7 @@ fn walk(folder: OwnedFd, name: &str) -> io::Result<OwnedFd> {
         let path = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         at = openat(&at, part, path, Mode::empty())?;
         // What is mounted there is asked nothing.
-        if look_at(&at)?.stx_mnt_id != mount {
+        if mounts == Mounts::One && look_at(&at)?.stx_mnt_id != mount {
             return Err(Errno::XDEV.into());
         }
     }
@@ -124,9 +137,13 @@ fn walk(folder: OwnedFd, name: &str) -> io::Result<OwnedFd> {
 }
 
 /// Reads what the kernel knows of a file without asking its file system.
-fn look_at(file: &OwnedFd) -> io::Result<Statx> {
+pub fn look_at(file: &OwnedFd) -> io::Result<Statx> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
-    Ok(statx(file, "", flags, StatxFlags::TYPE | StatxFlags::UID | StatxFlags::MNT_ID)?)
+    let wanted = StatxFlags::TYPE | StatxFlags::UID | StatxFlags::MNT_ID;
+    let about = statx(file, "", flags, wanted)?;
+    // Before Linux 5.8 the mount is not known.
+    let knows_mount = about.stx_mask & StatxFlags::MNT_ID.bits() != 0;
+    if knows_mount { Ok(about) } else { Err(Errno::NOSYS.into()) }
 }
 
 fn connect_to(path: &Path) -> io::Result<UnixStream> {
@@ -200,7 +217,7 @@ mod tests {
         symlink("podman", at.join("linked")).unwrap();
         let walked = |folder: &Path, name: &str| {
             let path = OFlags::PATH | OFlags::CLOEXEC;
-            walk(openat(CWD, folder, path, Mode::empty()).unwrap(), name)
+            walk(openat(CWD, folder, path, Mode::empty()).unwrap(), name, Mounts::One)
         };
         assert!(walked(at, "podman/podman.sock").is_ok());
         let link = walked(at, "linked").unwrap();

@@ -241,7 +241,9 @@ fn follows(answer: &Explanation, diagnosis: &Diagnosis, holder: &Process) -> Vec
     let nothing_remains = established == 0
         && closing == 0
         && answer.time_wait.count == 0
-        && answer.sockets.iter().all(has_it);
+        && answer.sockets.iter().all(has_it)
+        // Every socket on the port was listed.
+        && !answer.gaps.iter().any(|gap| gap.what == Fact::Sockets);
     if nothing_remains && is_tcp {
         follows.push(
             "no connections remain: a bind then succeeds, with SO_REUSEADDR or without it"

@@ -37,7 +37,10 @@ pub struct Freed {
 
 /// All actions so far, in limited memory.
 #[derive(Debug, Default)]
-pub struct Actions(BTreeMap<Freeing, Freed>);
+pub struct Actions {
+    by_holder: BTreeMap<Freeing, Freed>,
+    left_out: u64,
+}
 
 impl Actions {
     /// Adds one.
@@ -49,10 +52,11 @@ impl Actions {
             netns: super::name_of_netns(&action.netns),
             holder: holder.and_then(|holder| holder.unit.clone().or_else(|| holder.comm.clone())),
         };
-        if self.0.len() >= MOST && !self.0.contains_key(&what) {
+        if self.by_holder.len() >= MOST && !self.by_holder.contains_key(&what) {
+            self.left_out += 1;
             return;
         }
-        let freed = self.0.entry(what.clone()).or_insert_with(|| Freed {
+        let freed = self.by_holder.entry(what.clone()).or_insert_with(|| Freed {
             what,
             freed: 0,
             not_freed: BTreeMap::new(),
@@ -65,24 +69,27 @@ impl Actions {
         match action.result {
             Came::Freed | Came::Waited | Came::AlreadyFree => {
                 freed.freed += 1;
-                if freed.by.len() < MOST_USERS || freed.by.contains_key(&action.by()) {
-                    *freed.by.entry(action.by()).or_default() += 1;
-                }
+                let by = action.by();
+                let has_space = freed.by.len() < MOST_USERS || freed.by.contains_key(&by);
+                let by = if has_space { by } else { OTHERS.to_owned() };
+                *freed.by.entry(by).or_default() += 1;
             }
             other => *freed.not_freed.entry(other.to_string()).or_default() += 1,
         }
     }
 
-    /// Returns all of them, the most frequent first.
-    pub fn all(self) -> Vec<Freed> {
-        let mut all: Vec<_> = self.0.into_values().collect();
+    /// Returns all of them, the most frequent first, and the number of actions above the limit.
+    pub fn all(self) -> (Vec<Freed>, u64) {
+        let mut all: Vec<_> = self.by_holder.into_values().collect();
         all.sort_by(|a, b| b.freed.cmp(&a.freed).then_with(|| a.what.cmp(&b.what)));
-        all
+        (all, self.left_out)
     }
 }
 
 /// The most users that are counted for one port.
 const MOST_USERS: usize = 100;
+/// What stands for the users above that.
+const OTHERS: &str = "others";
 
 impl Freed {
     /// Returns a sentence like `port 8080 held by java: freed 3 times (anna twice, root once)`.

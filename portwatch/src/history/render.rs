@@ -90,5 +90,7 @@ fn findings(report: &Report) -> impl Iterator<Item = String> + '_ {
         format!("{} more failed binds belong to patterns that are not shown", report.left_out)
     });
     let freed = report.freed.iter().map(Freed::words);
-    patterns.chain(outcomes).chain(freed).chain(never).chain(left_out)
+    let more = (report.freed_left_out > 0)
+        .then(|| format!("{} more actions of portwatch free are not shown", report.freed_left_out));
+    patterns.chain(outcomes).chain(freed).chain(more).chain(never).chain(left_out)
 }

@@ -83,11 +83,15 @@ impl Stage {
         self.owed.fetch_sub(refusals, Relaxed);
     }
 
-    /// Returns how many failed binds are not reported yet. Each waiting item counts as one if
-    /// no number was given.
+    /// Returns how many failed binds are not reported yet. Before the sinks, each waiting item
+    /// is one; a sink's items say how many they are, and outcomes are none.
     pub fn owed(&self) -> u64 {
-        let waiting = u64::try_from(self.waiting()).unwrap_or(u64::MAX);
-        if self.ended.load(Relaxed) { 0 } else { self.owed.load(Relaxed).max(waiting) }
+        let waiting = || u64::try_from(self.waiting()).unwrap_or(u64::MAX);
+        match self.name {
+            _ if self.ended.load(Relaxed) => 0,
+            ENRICH => waiting(),
+            _ => self.owed.load(Relaxed),
+        }
     }
 
     /// Returns how many items wait.

@@ -110,6 +110,7 @@ impl Outlets {
                 Ok(()) => {}
                 Err(Refused::Full) => {
                     outlet.stage.take_back();
+                    tell_of_action(outlet.place, &record);
                     outlet.losses.add(outlet.place, record.refusals());
                     self.metrics.lost(outlet.place, record.refusals());
                     outlet.queue.tell();
@@ -139,6 +140,13 @@ struct Writer {
     stage: Arc<Stage>,
     metrics: Arc<Metrics>,
     gate: Arc<Gate>,
+}
+
+/// Says that an output lacks an action: it is no failed bind, so no count is missing one.
+fn tell_of_action(place: &str, record: &Record) {
+    if let Record::Action(action) = record {
+        tracing::warn!("{place}: the record of portwatch free of port {} was lost", action.port);
+    }
 }
 
 /// The error that the output is closed permanently.
@@ -172,6 +180,9 @@ impl Writer {
                 Next::One(record) => {
                     let written = sink.write(&record);
                     self.stage.done();
+                    if written.is_err() {
+                        tell_of_action(self.place, &record);
+                    }
                     self.judge(written, record.refusals(), &mut failing)?;
                 }
                 Next::Nothing => {}

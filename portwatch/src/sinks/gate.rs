@@ -53,7 +53,8 @@ impl Gate {
 pub struct Gated<W> {
     out: W,
     gate: Arc<Gate>,
-    /// Whether a reader can make a write wait: the output is a pipe, a socket or a terminal.
+    /// Whether its reader can make a write wait, and poll(2) says when it does not: the output
+    /// is a pipe or a socket. What is written to a terminal is not divided.
     has_reader: bool,
 }
 
@@ -61,7 +62,7 @@ impl<W: AsFd> Gated<W> {
     /// Creates one. It is written to inside the gate only.
     pub fn new(out: W, gate: Arc<Gate>) -> Self {
         let kind = fstat(&out).map(|stat| FileType::from_raw_mode(stat.st_mode));
-        Self { out, gate, has_reader: kind != Ok(FileType::RegularFile) }
+        Self { out, gate, has_reader: matches!(kind, Ok(FileType::Fifo | FileType::Socket)) }
     }
 }
 

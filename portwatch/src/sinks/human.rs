@@ -51,7 +51,7 @@ impl<W: Write + AsFd + Send> Human<W> {
 }
 
 impl<W: Write + AsFd + Send> Sink for Human<W> {
-    /// Writes the block with one write, so that nothing else is printed between its lines.
+    /// Writes the block with one write, so that a terminal shows nothing else between its lines.
     fn write(&mut self, record: &Record) -> io::Result<()> {
         let text = match record {
             Record::BindFailure(event) => block(event, columns(&self.out)),

@@ -20,8 +20,7 @@ impl<W: Write + Send> Json<W> {
 }
 
 impl<W: Write + Send> Sink for Json<W> {
-    /// Writes the line with one write if there is space for it, so that readers do not see part
-    /// of a line. A torn line does not affect others: the next one begins on a new line.
+    /// Writes the line with one write to a file, and in pieces of a page to a pipe. A torn line does not affect others: the next one begins on a new line.
     fn write(&mut self, record: &Record) -> io::Result<()> {
         self.line.clear();
         if self.torn {

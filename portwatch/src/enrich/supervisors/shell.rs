@@ -5,11 +5,22 @@ mod loops;
 
 pub use loops::{names, runs_in_loop};
 
-use std::{fs::File, io::Read as _, os::unix::fs::MetadataExt as _, path::PathBuf};
+use std::{
+    fs::File,
+    io::Read as _,
+    os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
+    path::PathBuf,
+};
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::{
+    fs::{CWD, FileType, Mode, OFlags, ResolveFlags, openat, openat2},
+    io::Errno,
+};
 
-use crate::redact::Cmdline;
+use crate::{
+    enrich::run::{Mounts, look_at, walk},
+    redact::Cmdline,
+};
 
 /// The most bytes that are read of a script.
 const MOST: u64 = 64 * 1024;
@@ -92,7 +103,22 @@ pub fn script(proc_folder: PathBuf, path: String, uid: u32) -> Option<String> {
     };
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let resolve = within | ResolveFlags::NO_MAGICLINKS;
-    let file = File::from(openat2(&folder, path, flags, Mode::empty(), resolve).ok()?);
+    let file = match openat2(&folder, &path, flags, Mode::empty(), resolve) {
+        // systemd's RestrictSUIDSGID= for example rejects it. Then no link is followed.
+        Err(Errno::NOSYS | Errno::PERM) => {
+            let found = walk(folder, path.trim_start_matches("./"), Mounts::Any).ok()?;
+            // Whatever it is, it is looked at before it is opened.
+            if look_at(&found).ok().map(|it| FileType::from_raw_mode(it.stx_mode.into()))
+                != Some(FileType::RegularFile)
+            {
+                return None;
+            }
+            let link = format!("/proc/self/fd/{}", found.as_raw_fd());
+            openat(CWD, link, flags, Mode::empty()).ok()?
+        }
+        opened => opened.ok()?,
+    };
+    let file = File::from(file);
     let is = file.metadata().ok()?;
     if !is.is_file() || ![0, uid].contains(&is.uid()) {
         return None;

@@ -9,7 +9,10 @@ use std::{
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::*;
-use crate::sinks::{Format, Place, Table};
+use crate::{
+    event::outcome::examples,
+    sinks::{Format, Place, Table},
+};
 
 /// Passes what it writes to the test, and fails or blocks on command.
 struct Fake {
@@ -236,7 +239,12 @@ fn what_is_counted_as_unwritten_is_not_written_afterwards() {
         let metrics = metrics();
         let (outlets, ended) = Outlets::open(vec![sink], &metrics, || record(0)).unwrap();
         // Each is longer than a page, and all of them than the pipe.
-        for _ in 0..50 {
+        for outcome in examples() {
+            outlets.offer(large(4_000));
+            // It is no failed bind.
+            outlets.offer(Record::Outcome(Box::new(outcome)));
+        }
+        for _ in examples().len()..50 {
             outlets.offer(large(4_000));
         }
         drop(outlets);
