@@ -227,9 +227,9 @@ fn an_engine_that_never_answers_is_a_gap_before_the_deadline() {
         assert_eq!(found.unwrap().name, None);
         assert!(why.ends_with("docker.sock: no answer before the deadline"), "{why}");
     }
-    // Once for all twenty.
+    // Once for all twenty, and for its share of the five seconds.
     assert_eq!(asked.load(Ordering::Relaxed), 1);
-    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
 }
 
 #[test]
