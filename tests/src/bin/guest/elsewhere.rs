@@ -91,6 +91,7 @@ pub fn a_users_podman_publishes_it(stage: &mut Stage) {
     podman("rm --force --ignore app-old other");
     // Its API runs all the time, so that an emulated machine answers in time.
     let socket = "unix:///run/user/1004/podman/podman.sock";
+    shell(&as_deploy("mkdir -p /run/user/1004/podman"));
     shell(&as_deploy(&format!(
         "systemd-run --user --unit=api --collect podman system service --time=0 {socket}"
     )));
