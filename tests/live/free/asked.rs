@@ -91,7 +91,7 @@ fn ctrl_c_afterwards() {
     let blocks = Helper::new(&netns).noting([Op::Block(15)]);
     let mut dialogue = Dialogue::about(blocks.holds([tcp(ADDRESS).listening()]), &netns);
     dialogue.terminal.types("y\n");
-    dialogue.waits_for("waiting up to");
+    dialogue.waits_for("s left: ");
     assert_eq!(dialogue.answers(CTRL_C), 130);
     let pid = dialogue.holder.pid();
     dialogue.waits_for(&format!("sent SIGTERM to binder[{pid}]"));
