@@ -1,6 +1,11 @@
 //! A person is asked, at a terminal.
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
 
 use portwatch_tests::{
     command::portwatch,
@@ -91,13 +96,24 @@ fn ctrl_c_afterwards() {
     let blocks = Helper::new(&netns).noting([Op::Block(15)]);
     let mut dialogue = Dialogue::about(blocks.holds([tcp(ADDRESS).listening()]), &netns);
     dialogue.terminal.types("y\n");
-    dialogue.waits_for("s left: ");
-    assert_eq!(dialogue.answers(CTRL_C), 130);
     let pid = dialogue.holder.pid();
+    let deadline = Instant::now() + patience();
+    while !has_sigterm_pending(pid) {
+        assert!(Instant::now() < deadline, "no signal\n{}", dialogue.terminal.screen.text());
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(dialogue.answers(CTRL_C), 130);
     dialogue.waits_for(&format!("sent SIGTERM to binder[{pid}]"));
     dialogue.waits_for(&format!("binder[{pid}] is still running after SIGTERM"));
     dialogue.waits_for("interrupted while waiting; the steps above were done");
     assert!(is_alive(pid));
+}
+
+/// Whether SIGTERM waits for a process that blocks it (`ShdPnd`, proc_pid_status(5)).
+fn has_sigterm_pending(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:")).unwrap();
+    u64::from_str_radix(pending.trim(), 16).unwrap() & (1 << 14) != 0
 }
 
 /// While somebody thinks about it, the holder exits, and another process gets its number.
