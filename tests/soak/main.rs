@@ -159,10 +159,7 @@ fn they_stay_as_they_were() {
             Sample::most(&samples).descriptors,
             Sample::most(&samples).resident_kib,
         ));
-        // Every 30 s the agent returns unused memory to the kernel, some 3 MiB, and soon needs
-        // it again. So the most of the first quarter is what it needs, not any one sample.
-        let (first, most) =
-            (Sample::most(&samples[..samples.len().div_ceil(4)]), Sample::most(&samples));
+        let (first, most) = (samples[0], Sample::most(&samples));
         // Includes the one after the storm. Losses in the kernel may have been others'.
         assert!(ended.stdout.accounts_for(refused + 1), "{name}: {:?}", ended.stdout);
         assert!(ended.capture.accounts_for(refused + 1), "{name}: {:?}", ended.capture);
@@ -170,9 +167,13 @@ fn they_stay_as_they_were() {
         assert!(ended.scrapes > 0);
         // A short run is part of the tests, together with other work on the machine.
         assert!(time <= warm || ended.longest_scrape < ANSWERS_WITHIN, "{name} is slow to answer");
-        // What is not read is kept, up to a limit.
-        let kept = if ended.stdout.losses == 0 { 1024 } else { 20 * 1024 };
-        assert!(most.resident_kib <= first.resident_kib + kept, "{name}: {samples:?}");
+        // What is not read is kept, up to a limit. Compressing a segment of the capture takes
+        // 3 MiB, which malloc keeps until the next trim: the peaks of both halves have it.
+        let kept = if ended.stdout.losses == 0 { 512 } else { 10 * 1024 };
+        let (earlier, later) = samples.split_at(samples.len().div_ceil(2));
+        let (earlier, later) =
+            (Sample::most(earlier), later.iter().map(|it| it.resident_kib).max());
+        assert!(later <= Some(earlier.resident_kib + kept), "{name}: {samples:?}");
         assert!(most.resident_kib < 64 * 1024, "{name}: {samples:?}");
         // A netlink socket is kept for each of the last namespaces.
         assert!(most.descriptors <= first.descriptors + 2 * NAMESPACES as u64, "{name}");

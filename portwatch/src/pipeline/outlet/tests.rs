@@ -270,7 +270,7 @@ fn what_is_counted_as_unwritten_is_not_written_afterwards() {
     }
 }
 
-/// Reads page by page until it is told to stop and nothing more is there.
+/// Reads page by page until `stop` is set and the pipe is empty.
 fn pages(mut from: PipeReader, stop: &AtomicBool) -> Vec<u8> {
     let mut text = Vec::new();
     loop {
