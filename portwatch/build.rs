@@ -1,10 +1,10 @@
-//! Builds the kernel side and embeds it. `PORTWATCH_EBPF_OBJECT` names a prebuilt object
-//! instead, for packagers who build it once.
+//! Builds the kernel side, compresses it and embeds it. `PORTWATCH_EBPF_OBJECT` names a prebuilt
+//! object instead, for packagers who build it once.
 
 #![allow(clippy::print_stdout, reason = "cargo reads it")]
 
 use std::{
-    env,
+    env, fs,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -16,7 +16,7 @@ mod strip;
 mod toolchain;
 
 fn main() -> ExitCode {
-    match object() {
+    match object().and_then(|object| compress(&object)) {
         Ok(path) => {
             println!("cargo::rustc-env=PORTWATCH_EBPF_OBJECT_PATH={}", path.display());
             ExitCode::SUCCESS
@@ -30,6 +30,21 @@ fn main() -> ExitCode {
     }
 }
 
+/// The level that makes it smallest without more memory to decompress it.
+const LEVEL: i32 = 19;
+
+fn compress(object: &Path) -> Result<PathBuf, String> {
+    let failed = |error| format!("cannot compress {}: {error}", object.display());
+    let compressed = fs::read(object).and_then(|bytes| zstd::bulk::compress(&bytes, LEVEL));
+    let path = dir("OUT_DIR")?.join("portwatch-ebpf.o.zst");
+    fs::write(&path, compressed.map_err(failed)?).map_err(failed)?;
+    Ok(path)
+}
+
+fn dir(name: &str) -> Result<PathBuf, String> {
+    env::var_os(name).map(PathBuf::from).ok_or(format!("no {name}"))
+}
+
 fn object() -> Result<PathBuf, String> {
     println!("cargo::rerun-if-env-changed=PORTWATCH_EBPF_OBJECT");
     if let Some(ready) = env::var_os("PORTWATCH_EBPF_OBJECT") {
@@ -40,7 +55,6 @@ fn object() -> Result<PathBuf, String> {
             false => Err(format!("PORTWATCH_EBPF_OBJECT: no file {}", ready.display())),
         };
     }
-    let dir = |name: &str| env::var_os(name).map(PathBuf::from).ok_or(format!("no {name}"));
     let here = dir("CARGO_MANIFEST_DIR")?;
     let root = here.parent().unwrap_or(Path::new(".."));
     for source in [

@@ -3,7 +3,7 @@ use aya_obj::{
     generated::{bpf_func_id, bpf_insn},
 };
 
-use super::OBJECT;
+use super::object;
 
 /// lockdown=confidentiality rejects these for every program, and some kernels' operators
 /// reject the last.
@@ -21,7 +21,7 @@ const REFUSED: [bpf_func_id; 7] = [
 fn helpers() -> Vec<u32> {
     /// BPF_JMP and BPF_CALL; the source register says what kind of call.
     const CALL: u8 = 0x85;
-    let object = Object::parse(OBJECT).unwrap();
+    let object = Object::parse(&object().unwrap()).unwrap();
     let instructions = object.functions.values().flat_map(|function| &function.instructions);
     instructions
         .filter(|instruction| instruction.code == CALL && instruction.src_reg() == 0)
@@ -71,7 +71,7 @@ fn stack_depth(instructions: &[bpf_insn]) -> i32 {
 /// (`check_max_stack_depth`, kernel/bpf/verifier.c). `memset` and the like need one step.
 #[test]
 fn every_program_leaves_room_on_its_stack_for_a_call() {
-    let object = Object::parse(OBJECT).unwrap();
+    let object = Object::parse(&object().unwrap()).unwrap();
     let depths = object.functions.values().map(|function| stack_depth(&function.instructions));
     let deepest = depths.max().unwrap();
     assert!((256..=480).contains(&deepest), "{deepest} bytes, or the scan misses some");
