@@ -87,11 +87,19 @@ fn a_process_that_is_stopped() {
 fn a_process_that_ignores_the_signal() {
     let netns = Netns::new();
     let holder = Helper::new(&netns).noting([Op::Ignore(15)]).holds([tcp(ADDRESS).listening()]);
+    let pid = holder.pid();
+    let (_, plan) = took(&netns, &["--dry-run"]);
+    let why = plan["why"].as_str().unwrap();
+    assert!(why.starts_with(&format!("the plan is kill {pid}; ")), "{why}");
+    assert!(why.contains("ignores SIGTERM: only --kill-after"), "{why}");
     let (code, action) = took(&netns, &ANYHOW);
     assert_eq!((code, &action["result"]), (1, &json!("failed")), "{action:#}");
     assert!(action["why"].as_str().unwrap().contains("ignores SIGTERM"), "{action:#}");
-    assert!(is_alive(holder.pid()));
+    assert_eq!(action["steps"][0]["command"], format!("kill {pid}"), "{action:#}");
+    assert!(is_alive(pid));
     let action = is_freed(&netns, &[&ANYHOW[..], &["--kill-after", "100ms"]].concat());
+    let did = format!("kill {pid}; sleep 0.1; kill -KILL {pid} 2>/dev/null || :");
+    assert_eq!(action["steps"][0]["command"], did, "{action:#}");
     assert_eq!(action["steps"][0]["signalled"][0]["signal"], "SIGKILL", "{action:#}");
     assert!(!is_alive(holder.pid()));
 }
@@ -104,6 +112,7 @@ fn a_process_that_blocks_the_signal() {
     let (code, action) = took(&netns, &[&ANYHOW[..], &["--timeout", "500ms"]].concat());
     assert_eq!((code, &action["result"]), (3, &json!("timed_out")), "{action:#}");
     assert_eq!(action["steps"][0]["signalled"][0]["exited"], false, "{action:#}");
+    assert_eq!(action["steps"][0]["command"], format!("kill {}", holder.pid()), "{action:#}");
     assert!(is_alive(holder.pid()));
     is_freed(&netns, &[&ANYHOW[..], &["--kill-after", "100ms"]].concat());
 }

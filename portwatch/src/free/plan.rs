@@ -1,11 +1,11 @@
 //! What would take a port back: the actions that the diagnosis suggests, and whether they may
 //! be done without a person. Pure.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use crate::{
     diagnose::{Diagnosis, HolderClass, Judgement, Move, SafeToStop, act::Act, words},
-    evidence::{Connections, Fact, Gap, Process, Protocol, Socket, State},
+    evidence::{Connections, Fact, Gap, Process, ProcessState, Protocol, Sigterm, Socket, State},
     explain::{Explanation, Outcome},
 };
 
@@ -33,6 +33,8 @@ pub struct Proposal {
     pub judgement: Option<Judgement>,
     /// What ends, in words.
     pub ends: String,
+    /// Why a step may not end what it is for, in words.
+    pub obstacles: Vec<String>,
     /// What follows, in words.
     pub follows: Vec<String>,
     /// The inodes of the sockets that the steps close.
@@ -69,8 +71,9 @@ pub struct Refusal {
 }
 
 /// Makes the plan for one answer of `portwatch explain`. `own` is the process that will carry it
-/// out: what would end it as well is refused.
-pub fn plan(answer: &Explanation, own: &Process) -> Plan {
+/// out: what would end it as well is refused. SIGKILL is a part of it only if it is to follow
+/// SIGTERM after `kill_after`.
+pub fn plan(answer: &Explanation, own: &Process, kill_after: Option<Duration>) -> Plan {
     let Some(diagnosis) = &answer.diagnosis else { return Plan::Free };
     if answer.outcome() == Outcome::Passes {
         return Plan::Free;
@@ -79,7 +82,8 @@ pub fn plan(answer: &Explanation, own: &Process) -> Plan {
     if holder.is_none() && nobody_has_any_open(answer, diagnosis) {
         return Plan::Wait;
     }
-    let steps: Vec<_> = diagnosis.moves.iter().filter_map(step).collect();
+    let steps = diagnosis.moves.iter().filter_map(|suggested| step(suggested, kill_after));
+    let steps: Vec<_> = steps.collect();
     let Some((holder, first)) = holder.zip(steps.first()) else {
         return Plan::Refuse(no_action(answer, diagnosis));
     };
@@ -98,6 +102,10 @@ pub fn plan(answer: &Explanation, own: &Process) -> Plan {
         consent,
         judgement: diagnosis.judgement.clone(),
         ends: ends(&first.act, holder, answer),
+        obstacles: match kill_after {
+            Some(_) => Vec::new(),
+            None => signalled(&first.act).into_iter().filter_map(obstacle).collect(),
+        },
         follows: follows(answer, diagnosis, holder),
         inodes: answer.sockets.iter().filter(closed).filter_map(|socket| socket.inode).collect(),
         steps,
@@ -127,9 +135,53 @@ fn nobody_has_any_open(answer: &Explanation, diagnosis: &Diagnosis) -> bool {
         && !answer.gaps.iter().any(|gap| gap.what == Fact::Holders)
 }
 
-fn step(step: &Move) -> Option<Step> {
-    let (act, command) = (step.act.clone()?, step.command.clone()?);
+fn step(suggested: &Move, kill_after: Option<Duration>) -> Option<Step> {
+    let (act, command) = (suggested.act.clone()?, suggested.command.clone()?);
+    let command = match &act {
+        Act::End(processes) => {
+            let stopped = processes.iter().filter(|it| it.state == Some(ProcessState::Stopped));
+            signals(
+                &pids(processes.iter().map(|process| process.pid)),
+                &pids(stopped.map(|process| process.pid)),
+                kill_after,
+            )
+        }
+        Act::EndLoop { shell, process } => signals(&pids([*shell, process.pid]), "", kill_after),
+        Act::StopUnits { .. } | Act::StopContainer { .. } | Act::Command => command,
+    };
     Some(Step { command, act })
+}
+
+/// What the diagnosis suggests may send SIGKILL. This program does so only if it was asked to.
+fn signals(all: &str, stopped: &str, kill_after: Option<Duration>) -> String {
+    let go_on = if stopped.is_empty() { String::new() } else { format!("; kill -CONT {stopped}") };
+    let kill = kill_after.map(|after| {
+        format!("; sleep {}; kill -KILL {all} 2>/dev/null || :", after.as_secs_f64())
+    });
+    format!("kill {all}{go_on}{}", kill.unwrap_or_default())
+}
+
+fn pids(pids: impl IntoIterator<Item = u32>) -> String {
+    words::list(pids.into_iter().map(|pid| pid.to_string()), " ")
+}
+
+/// The processes that get a signal because of what the evidence says about them.
+fn signalled(act: &Act) -> Vec<&Process> {
+    match act {
+        Act::End(processes) => processes.iter().collect(),
+        Act::EndLoop { process, .. } => vec![process],
+        Act::StopUnits { .. } | Act::StopContainer { .. } | Act::Command => Vec::new(),
+    }
+}
+
+/// Why SIGTERM may not end a process.
+fn obstacle(process: &Process) -> Option<String> {
+    let does = match process.sigterm? {
+        Sigterm::Ignored => "ignores SIGTERM: only --kill-after 10s ends it",
+        Sigterm::Blocked => "blocks SIGTERM: it may not exit without --kill-after 10s",
+        Sigterm::Default | Sigterm::Caught => return None,
+    };
+    Some(format!("{} {does}", words::process(process)))
 }
 
 /// Why an action would end this command as well; `None` if it would not.

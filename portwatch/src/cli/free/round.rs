@@ -139,7 +139,7 @@ impl<'a> Taking<'a> {
                 Err(ended) => {
                     let now = self.look(&question);
                     // What blocked the bind has ended by itself, which is why the step failed.
-                    if ended.result == Came::Failed && plan(&now, &self.own) == Plan::Free {
+                    if ended.result == Came::Failed && self.plan(&now) == Plan::Free {
                         break Ended::new(Came::Waited, "");
                     }
                     after = now.diagnosis;
@@ -181,13 +181,17 @@ impl<'a> Taking<'a> {
         explain(&mut self.enricher, &self.host, question.clone(), &self.netns, PATIENCE)
     }
 
+    fn plan(&self, now: &Explanation) -> Plan {
+        plan(now, &self.own, self.args.kill_after)
+    }
+
     fn left(&self) -> Duration {
         self.deadline.saturating_duration_since(Instant::now())
     }
 
     /// Decides what is next by what is on the port now, and asks if a person is to decide.
     fn proposed(&mut self, now: &Explanation, log: &Log) -> Result<Next, Failure> {
-        let planned = plan(now, &self.own);
+        let planned = self.plan(now);
         if planned != Plan::Free {
             self.show(now, &planned)?;
         }
@@ -202,7 +206,7 @@ impl<'a> Taking<'a> {
             }
             Plan::Wait => return Ok(Next::Wait),
             Plan::Refuse(refusal) => {
-                let run = refusal.command.map(|command| format!("; to look further: {command}"));
+                let run = refusal.command.map(|command| format!("; a person could run: {command}"));
                 let why = format!("{}{}", refusal.why, run.unwrap_or_default());
                 let denied = refusal.denied;
                 return Ok(Next::End(Ended { denied, ..Ended::new(Came::Refused, why) }));
@@ -210,7 +214,9 @@ impl<'a> Taking<'a> {
             Plan::Act(proposal) => proposal,
         };
         if self.args.dry_run {
-            let why = format!("the plan is {}", commands(&proposal.steps));
+            let obstacles = proposal.obstacles.iter().map(|obstacle| format!("; {obstacle}"));
+            let obstacles: String = obstacles.collect();
+            let why = format!("the plan is {}{obstacles}", commands(&proposal.steps));
             return Ok(Next::End(Ended::new(Came::Planned, why)));
         }
         if self.args.yes {
@@ -278,7 +284,7 @@ impl<'a> Taking<'a> {
     /// Decides by what is on the port after the steps whether that is the end; `None` for
     /// another round.
     fn in_the_end(&self, now: &Explanation, end: End, log: &Log) -> Option<Ended> {
-        if plan(now, &self.own) == Plan::Free {
+        if self.plan(now) == Plan::Free {
             return Some(Ended::new(Came::Freed, ""));
         }
         let diagnosis = now.diagnosis.as_ref()?;

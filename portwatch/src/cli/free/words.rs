@@ -25,6 +25,9 @@ pub fn plan(proposal: &Proposal) -> String {
         row(if number == 0 { "plan" } else { "then" }, &step.command);
     }
     row("ends", &proposal.ends);
+    for obstacle in &proposal.obstacles {
+        row("but", obstacle);
+    }
     for follows in &proposal.follows {
         row("after", follows);
     }

@@ -32,7 +32,7 @@ fn own() -> Process {
 }
 
 fn proposal(name: &str) -> Proposal {
-    match plan(&answer(name), &own()) {
+    match plan(&answer(name), &own(), None) {
         Plan::Act(proposal) => *proposal,
         other => panic!("{name}: {other:?}"),
     }
@@ -69,7 +69,7 @@ fn what_nobody_can_stop_is_refused() {
         ("class-kube_proxy", "kube-proxy"),
         ("class-app_daemon", "daemon's programs"),
     ] {
-        match plan(&answer(name), &own()) {
+        match plan(&answer(name), &own(), None) {
             Plan::Refuse(refusal) => {
                 assert!(refusal.why.contains(why), "{name}: {refusal:?}");
                 assert!(refusal.command.is_some(), "{name}: {refusal:?}");
@@ -93,7 +93,7 @@ fn what_follows_is_in_the_plan() {
         let mut answer = answer("class-squatter");
         answer.time_wait = TimeWait::default();
         answer.connections = Connections { established, closing: 0 };
-        match plan(&answer, &own()) {
+        match plan(&answer, &own(), None) {
             Plan::Act(proposal) => proposal.follows.join("\n"),
             other => panic!("{other:?}"),
         }
@@ -107,13 +107,13 @@ fn what_follows_is_in_the_plan() {
 #[test]
 fn what_ends_by_itself_is_waited_for() {
     for name in ["cause-time_wait.app_lacks_reuseaddr", "cause-closing"] {
-        assert_eq!(plan(&answer(name), &own()), Plan::Wait, "{name}");
+        assert_eq!(plan(&answer(name), &own(), None), Plan::Wait, "{name}");
     }
     let mut free = answer("cause-time_wait.app_lacks_reuseaddr");
     free.sockets.clear();
     free.time_wait = TimeWait::default();
     free.diagnosis = None;
-    assert_eq!(plan(&free, &own()), Plan::Free);
+    assert_eq!(plan(&free, &own(), None), Plan::Free);
 }
 
 /// The command would end with what it stops.
@@ -123,7 +123,7 @@ fn nothing_ends_the_command_itself() {
     let holder = holder(&answer, answer.diagnosis.as_ref().unwrap()).unwrap().pid;
     let below = Process { ancestors: vec![77, holder], ..own() };
     for own in [below, Process { pid: holder, ..own() }] {
-        match plan(&answer, &own) {
+        match plan(&answer, &own, None) {
             Plan::Refuse(refusal) => assert!(refusal.why.contains("started this command")),
             other => panic!("{other:?}"),
         }
@@ -136,7 +136,7 @@ fn every_captured_event_has_a_plan() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/events");
     for entry in fs::read_dir(folder).unwrap() {
         let name = entry.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned();
-        match plan(&answer(&name), &own()) {
+        match plan(&answer(&name), &own(), None) {
             Plan::Act(proposal) => assert!(!proposal.ends.is_empty(), "{name}"),
             Plan::Refuse(refusal) => assert!(!refusal.why.is_empty(), "{name}"),
             Plan::Free | Plan::Wait => {}
