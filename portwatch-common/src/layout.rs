@@ -123,9 +123,13 @@ pub struct Layout {
     pub signal_exit_code: u32,
     /// `pt_regs`: the system call's number, u64 (x86-64) or i32 (arm64).
     pub regs_syscall: u32,
-    /// `pt_regs`: the system call's second argument, u64.
+    /// `pt_regs`: a function's first argument, u64.
+    pub regs_first: u32,
+    /// `pt_regs`: the second argument of a function or a system call, u64.
     pub regs_second: u32,
-    /// `pt_regs`: the system call's result after it has run, u64.
+    /// `pt_regs`: a function's third argument, u64.
+    pub regs_third: u32,
+    /// `pt_regs`: the result of a function or a system call after it has run, u64.
     pub regs_result: u32,
     /// `pt_regs`: the value in that field before the call (arm64: the first argument), u64;
     /// [`ABSENT`] if that is `-ENOSYS`.

@@ -90,10 +90,12 @@ pub mod loss {
     pub const RING_FULL: u32 = 0;
     /// A bind failed whose attempt was not recorded (tracepoint set only).
     pub const ATTEMPT_MISSING: u32 = 1;
-    /// The attempt could not be recorded (tracepoint set only).
+    /// The attempt could not be recorded (not with the fexit set).
     pub const ATTEMPT_UNRECORDED: u32 = 2;
+    /// The kernel did not report the return of a bind, which may have failed (kprobe set only).
+    pub const RETURN_SKIPPED: u32 = 3;
     /// Number of these indexes.
-    pub const PLACES: u32 = 3;
+    pub const PLACES: u32 = 4;
 }
 
 /// The socket side of a failed bind: the request and the socket's options.
@@ -126,7 +128,8 @@ pub struct Attempt {
     pub reserved: [u8; 3],
 }
 
-/// The blocking socket, as the kernel's conflict check matched it (fexit set only). All zero
+/// The blocking socket, as the kernel's conflict check matched it (not with the
+/// tracepoint set). All zero
 /// if it was not caught.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]

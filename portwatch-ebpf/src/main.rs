@@ -1,12 +1,13 @@
 //! The kernel side: catches every failed bind and listen, and reports each in one
 //! [`portwatch_common::BindFailure`]. It observes and never interferes.
 //!
-//! User space attaches one of two hook sets: [`hooks::fexit`], to which [`hooks::culprit`] adds
-//! the blocking socket, or [`hooks::tracepoint`]. Both sets contain [`hooks::state`], for the
-//! owner [`record`], [`hooks::cgroups`], which keeps the paths of removed control groups,
-//! [`hooks::ends`], which sees what processes with failed binds do next, and [`hooks::files`],
-//! which runs on request. [`hooks::cookie`] supports the fexit set on old kernels,
-//! [`hooks::forks`] supports both sets. [`hooks::listens`] is for `portwatch wait` only.
+//! User space attaches one of three hook sets: [`hooks::fexit`], to which [`hooks::culprit`] adds
+//! the blocking socket, [`hooks::kprobe`], or [`hooks::tracepoint`]. All sets contain
+//! [`hooks::state`], for the owner [`record`], [`hooks::cgroups`], which keeps the paths of
+//! removed control groups, [`hooks::ends`], which sees what processes with failed binds do next,
+//! and [`hooks::files`], which runs on request. [`hooks::cookie`] supports the fexit set on old
+//! kernels and the kprobe set, [`hooks::forks`] supports all sets. [`hooks::listens`] is for
+//! `portwatch wait` only.
 
 #![no_std]
 #![no_main]
@@ -19,12 +20,15 @@ mod hooks {
     pub mod fexit;
     pub mod files;
     pub mod forks;
+    pub mod kprobe;
     pub mod listens;
     pub mod state;
     pub mod tracepoint;
 }
 mod call;
+mod conflict;
 mod connection;
+mod exits;
 mod follow;
 mod layout;
 mod limit;

@@ -21,7 +21,34 @@ pub const FAILURES_SIZE: u64 = 1 << 20;
 #[map]
 pub static ATTEMPTS: LruHashMap<u64, Attempt> = LruHashMap::with_max_entries(4096, 0);
 
-/// A thread's last failed bind that was reported (fexit set), so that an outer function does
+/// The arguments of calls that have not returned (kprobe set). User space makes it as large as
+/// [`ATTEMPTS`] if that set is used. LRU, for threads that exit after a return was skipped.
+#[map]
+pub static CALLS: LruHashMap<CallOf, Call> = LruHashMap::with_max_entries(1, 0);
+
+/// A key of [`CALLS`].
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct CallOf {
+    /// The thread, as `bpf_get_current_pid_tgid` returns it.
+    pub thread: u64,
+    /// The function.
+    pub function: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// A value of [`CALLS`].
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Call {
+    /// The first argument, an address; 0 after the return.
+    pub first: u64,
+    /// The second argument.
+    pub second: u64,
+}
+
+/// A thread's last failed bind that was reported (fexit and kprobe set), so that an outer function does
 /// not report it again.
 #[map]
 pub static REPORTED: LruHashMap<u64, Reported> = LruHashMap::with_max_entries(4096, 0);
@@ -39,7 +66,7 @@ pub struct Reported {
 }
 
 /// The last conflicting socket of a thread's bind, and the thread's own socket in that
-/// conflict (fexit set).
+/// conflict (fexit and kprobe set).
 #[map]
 pub static CULPRITS: LruHashMap<u64, Met> = LruHashMap::with_max_entries(4096, 0);
 

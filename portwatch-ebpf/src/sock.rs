@@ -3,7 +3,7 @@
 use aya_ebpf::helpers::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock};
 use portwatch_common::{Attempt, flag, helper};
 
-use crate::layout::{has, load, load_at, offset};
+use crate::layout::{Pointer, has, load, load_at, offset};
 
 pub const AF_INET: u16 = 2;
 pub const AF_INET6: u16 = 10;
@@ -54,7 +54,7 @@ pub const fn empty() -> Attempt {
 /// Returns the address to which the socket is being bound. The kernel sets it inside
 /// `get_port`, and zeroes it again when `inet_bind` returns.
 #[inline(always)]
-pub fn address(sk: *const Sock, family: u16) -> [u8; 16] {
+pub fn address(sk: impl Pointer, family: u16) -> [u8; 16] {
     let mut address = [0; 16];
     if family == AF_INET6 {
         let high = load!(sk, sk_v6_rcv_saddr, u64);
@@ -70,13 +70,13 @@ pub fn address(sk: *const Sock, family: u16) -> [u8; 16] {
 
 /// Fills in what `struct sock` contains, except address, port and stage.
 #[inline(always)]
-pub fn describe(sk: *const Sock, attempt: &mut Attempt) {
+pub fn describe<P: Pointer>(sk: P, attempt: &mut Attempt) {
     attempt.family = load!(sk, sk_family, u16);
     attempt.protocol = load!(sk, sk_protocol, u16);
     attempt.device = load!(sk, sk_bound_dev_if, u32);
     attempt.uid = load!(sk, sk_uid, u32);
     attempt.flags |= options(sk) | flag::DEVICE_KNOWN | flag::UID_KNOWN;
-    let net = load!(sk, sk_net, *const Net);
+    let net = load!(sk, sk_net, P::To<Net>);
     (attempt.netns_inode, attempt.netns_cookie) = netns(net);
 }
 
@@ -84,7 +84,7 @@ pub fn describe(sk: *const Sock, attempt: &mut Attempt) {
 /// by its number. It has no branches: up to 6.1 the verifier follows every combination of them
 /// through all later code.
 #[inline(always)]
-pub fn options(sk: *const Sock) -> u16 {
+pub fn options(sk: impl Pointer) -> u16 {
     let byte = u32::from(load!(sk, sk_options, u8));
     let reuse = (byte >> (offset!(sk_reuse_bit) & 7)) & 0xf;
     let reuseaddr = (reuse + 0xf) >> 4;
@@ -101,7 +101,7 @@ pub fn options(sk: *const Sock) -> u16 {
 /// Returns whether the program asked for the port by its number. A bind sets this bit last, so
 /// it is known once the socket starts to listen.
 #[inline(always)]
-fn port_asked(sk: *const Sock) -> u16 {
+fn port_asked(sk: impl Pointer) -> u16 {
     if !has!(sk_userlocks) {
         return 0;
     }
@@ -120,38 +120,38 @@ pub fn port_asked_known() -> u16 {
 /// socket has a `struct socket` without a file. A socket that no process has open any more, or
 /// that is not accepted yet, has neither.
 #[inline(always)]
-pub fn file(sk: *const Sock) -> (u64, bool) {
-    let socket = load!(sk, sk_socket, *const u8);
+pub fn file<P: Pointer>(sk: P) -> (u64, bool) {
+    let socket = load!(sk, sk_socket, P::To<u8>);
     if socket.is_null() {
         return (0, false);
     }
-    let file = load!(socket, socket_file, *const u8);
+    let file = load!(socket, socket_file, P::To<u8>);
     if file.is_null() {
         return (0, true);
     }
-    let inode = load!(file, file_inode, *const u8);
+    let inode = load!(file, file_inode, P::To<u8>);
     (load!(inode, inode_number, u64), false)
 }
 
 /// Returns the namespace's inode and cookie.
 #[inline(always)]
-pub fn netns(net: *const Net) -> (u32, u64) {
+pub fn netns(net: impl Pointer) -> (u32, u64) {
     let inode = load!(net, net_inum, u32);
     let cookie = if has!(net_cookie) { load!(net, net_cookie, u64) } else { 0 };
     (inode, cookie)
 }
 
 /// Returns the socket's cookie. It is generated if necessary, where tracing programs may call
-/// the helper. Elsewhere it is 0 until it is first requested ([`crate::hooks::cookie`] does
+/// the helper, for a typed pointer. Elsewhere it is 0 until it is first requested ([`crate::hooks::cookie`] does
 /// this).
 #[inline(always)]
-pub fn cookie(sk: *const Sock) -> u64 {
+pub fn cookie<P: Pointer>(sk: P) -> u64 {
     let known = if has!(sk_cookie) { load!(sk, sk_cookie, u64) } else { 0 };
-    if known != 0 || offset!(helpers) & helper::TRACING_SOCKET_COOKIE == 0 {
+    if known != 0 || !P::TYPED || offset!(helpers) & helper::TRACING_SOCKET_COOKIE == 0 {
         return known;
     }
     // SAFETY: `sk` is a BTF pointer to a full socket.
-    unsafe { bpf_get_socket_cookie(sk.cast_mut().cast()) }
+    unsafe { bpf_get_socket_cookie(sk.address().cast_mut()) }
 }
 
 /// Returns the local port of a TCP socket, or 0 if it is not a TCP socket. An accepted
@@ -164,6 +164,6 @@ pub fn local_port(sk: *const Sock) -> u16 {
         return port;
     }
     // SAFETY: `sk` is a BTF pointer to a full socket.
-    let tcp = unsafe { bpf_skc_to_tcp_sock(sk.cast_mut().cast()) };
+    let tcp = unsafe { bpf_skc_to_tcp_sock(sk.cast_mut().cast()) }.cast_const();
     if tcp.is_null() { 0 } else { u16::from_be(load!(tcp, inet_sport, u16)) }
 }

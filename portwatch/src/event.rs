@@ -96,7 +96,7 @@ pub struct Host {
     pub kernel: String,
     /// `/proc/sys/kernel/random/boot_id`.
     pub boot_id: Option<String>,
-    /// The hook set: `fexit` or `tracepoint`.
+    /// The hook set: `fexit`, `kprobe` or `tracepoint`.
     pub hooks: String,
 }
 

@@ -113,7 +113,7 @@ impl Advised for KernelError {
             Self::Btf(_) => "use Linux 5.10 or later; portwatch doctor shows what was found",
             Self::NoHooks(_) => {
                 "mount a cgroup2 hierarchy (mount -t cgroup2 none /sys/fs/cgroup), or use a kernel \
-                 that permits fexit programs; portwatch doctor shows what was found"
+                 that permits fexit programs or kprobes; portwatch doctor shows what was found"
             }
             Self::NotThisSet { .. } => {
                 "use --hooks auto; portwatch doctor shows which hooks the kernel permits"

@@ -3,8 +3,10 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// The stages before the sinks. Each sink is another stage.
-pub const PLACES: [&str; 7] =
-    ["ring", "attempt_missing", "attempt_unrecorded", "decode", "queue", "source", "share"];
+pub const PLACES: [&str; 8] = [
+    "ring", "attempt_missing", "attempt_unrecorded", "return_skipped", "decode", "queue", "source",
+    "share",
+];
 
 /// Losses that one stream has not reported yet. Nothing here blocks: a count that is being
 /// reported is taken out, and added again if the report failed.

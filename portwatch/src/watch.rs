@@ -56,7 +56,7 @@ impl Watch {
     ) -> Result<Self, KernelError> {
         need_rights()?;
         let mut types = KernelTypes::read(Path::new(features::VMLINUX))?;
-        let features = Features::probe(&mut types);
+        let features = Features::probe(&mut types, Some(hooks));
         let mut plan = plan(&features, hooks)?;
         if wanted.follow == Follow::Yes {
             plan.probes.extend(sets::FOLLOW);

@@ -20,7 +20,9 @@ fn source<'a>(report: &'a Value, name: &str) -> &'a Value {
 fn it_names_the_hooks() {
     let said = run(&mut portwatch(&["doctor"]));
     said.is_result();
-    assert!(said.stdout.contains("fexit") || said.stdout.contains("tracepoint"), "{said}");
+    for set in ["fexit", "kprobe", "tracepoint"] {
+        assert!(said.stdout.contains(set), "no {set}: {said}");
+    }
     assert!(!said.stdout.contains('\u{1b}'), "there is colour, and no terminal: {said}");
     for row in ["kernel", "granted", "hooks", "cost", "attached", "sock_diag", "kubelet"] {
         assert!(said.stdout.lines().any(|line| line.starts_with(row)), "no {row}: {said}");

@@ -178,7 +178,7 @@ fn bound_not_listening() {
     let holder = scene.helper().holds([tcp(ADDRESS)]);
     let refused = scene.helper().is_refused(tcp(ADDRESS));
     let event = scene.event_of(&refused);
-    if event.text("/host/hooks") == "fexit" || super::bound_only::kernel_shows_them() {
+    if event.text("/host/hooks") != "tracepoint" || super::bound_only::kernel_shows_them() {
         assert_diagnosis(
             &event,
             "bound_not_listening",

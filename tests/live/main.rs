@@ -27,6 +27,7 @@ mod forged;
 mod free;
 mod gone;
 mod holder;
+mod hooks;
 mod human;
 mod journald;
 mod kept;

@@ -122,7 +122,7 @@ fn a_socket_of_a_namespace_that_nobody_is_in() {
         let refused = scene.helper().runs(ops);
         let event = scene.agent.event_of(&refused);
         event.includes(&json!({"netns": {"cookie": scene.netns.cookie, "name": null}}));
-        if scene.agent.hooks() == "fexit" {
+        if scene.agent.hooks_functions() {
             // The kernel's own check has named the socket, which is recorded.
             event.includes(&json!({"diagnosis": {"holder": {"pid": refused.pid}}}));
         } else {

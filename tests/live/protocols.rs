@@ -127,7 +127,9 @@ fn sctp_is_told_with_a_gap() {
         }));
         let gaps = event.at("/gaps").to_string();
         assert!(gaps.contains("sockets"), "no gap for it\n{event}");
-        assert_eq!(gaps.contains("failure.address"), family == "ipv6", "{event}");
+        // A program at a function's exit may read 16 bytes of an address.
+        let unseen = family == "ipv6" && scene.agent.hooks() == "fexit";
+        assert_eq!(gaps.contains("failure.address"), unseen, "{event}");
     }
 }
 
@@ -160,7 +162,7 @@ fn programs_of_another_kind() {
             "last_holder": {"process": {"pid": holder.pid()}},
         }));
         // Before Linux 6.8 no listing shows sockets that are bound but not listening.
-        if kernel::is_at_least(6, 8) || agent.hooks() == "fexit" {
+        if kernel::is_at_least(6, 8) || agent.hooks_functions() {
             let named = event.is_explained().number("/diagnosis/holder/pid");
             assert_eq!(named, Some(u64::from(holder.pid())), "{event}");
         }

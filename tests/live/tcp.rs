@@ -199,7 +199,7 @@ fn confidence_fits_the_hooks() {
     let refused = scene.helper().is_refused(tcp("127.0.0.1:8080"));
 
     let event = scene.event_of(&refused);
-    let confidence = if event.text("/host/hooks") == "fexit" { "certain" } else { "likely" };
+    let confidence = if event.text("/host/hooks") != "tracepoint" { "certain" } else { "likely" };
     event.is_explained().includes(&json!({"diagnosis": {"confidence": confidence}}));
     if confidence == "certain" {
         // What sock_diag does not report is read from that socket as well.

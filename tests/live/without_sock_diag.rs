@@ -33,7 +33,7 @@ fn an_event_comes_with_a_gap() {
         let named = event.number("/diagnosis/holder/pid");
         assert!(named.is_none_or(|pid| pid == u64::from(holder.pid())), "{event}");
         // The hooks have seen the blocking socket, and its inode leads to its holder.
-        if scene.agent.hooks() == "fexit" {
+        if scene.agent.hooks_functions() {
             event.is_explained();
             assert_eq!(named, Some(u64::from(holder.pid())), "{event}");
         }

@@ -200,18 +200,25 @@ impl Agent {
         said.expect("it says so when it is ready").0.to_owned()
     }
 
+    /// Returns whether its hooks are on functions, where the kernel itself names the blocking
+    /// socket.
+    #[must_use]
+    pub fn hooks_functions(&self) -> bool {
+        self.hooks() != "tracepoint"
+    }
+
     /// Returns whether it can see SO_REUSEADDR and SO_REUSEPORT of an IPv4 UDP socket whose
     /// bind fails: programs at `cgroup/bind4` can read them from Linux 5.11 on.
     #[must_use]
     pub fn sees_options_of_udp4(&self) -> bool {
-        kernel::is_at_least(5, 11) || self.hooks() == "fexit"
+        kernel::is_at_least(5, 11) || self.hooks_functions()
     }
 
     /// Returns whether the failing socket has a cookie: programs on function exits can create
     /// one from Linux 5.12 on, others only if there is a cgroup2 hierarchy.
     #[must_use]
     pub fn sees_cookies(&self) -> bool {
-        kernel::is_at_least(5, 12) || cgroup::is_mounted()
+        cgroup::is_mounted() || self.hooks() == "fexit" && kernel::is_at_least(5, 12)
     }
 
     /// Returns its output so far, for a failure's message.
@@ -304,7 +311,9 @@ impl Agent {
 #[must_use]
 pub fn is_anybodys(loss: &Value) -> bool {
     let place = loss.get("where").and_then(Value::as_str);
-    place.is_some_and(|place| ["ring", "attempt_missing", "attempt_unrecorded"].contains(&place))
+    place.is_some_and(|place| {
+        ["ring", "attempt_missing", "attempt_unrecorded", "return_skipped"].contains(&place)
+    })
 }
 
 /// The parsed lines so far.

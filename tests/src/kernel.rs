@@ -8,6 +8,13 @@ pub fn is_at_least(major: u32, minor: u32) -> bool {
     version(release) >= (major, minor)
 }
 
+/// Returns whether it is locked down in this mode (kernel_lockdown(7)).
+#[must_use]
+pub fn is_locked_down(mode: &str) -> bool {
+    let modes = std::fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
+    modes.contains(&format!("[{mode}]"))
+}
+
 fn version(release: &str) -> (u32, u32) {
     let mut numbers = release.split(['.', '-']).map(|number| number.parse().unwrap_or(0));
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))

@@ -94,7 +94,7 @@ impl Place {
             Self::Guest => in_guest(),
             Self::Machine => !in_guest(),
             Self::Before(major, minor) => !kernel::is_at_least(major, minor),
-            Self::Tracepoint => agent().hooks() == "tracepoint",
+            Self::Tracepoint => !agent().hooks_functions(),
         }
     }
 }

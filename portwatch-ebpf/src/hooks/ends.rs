@@ -1,4 +1,4 @@
-//! Reports processes that exit or start others, for the outcomes of failed binds. Both hook
+//! Reports processes that exit or start others, for the outcomes of failed binds. All hook
 //! sets contain these programs.
 
 use aya_ebpf::{bindings::task_struct, macros::btf_tracepoint, programs::BtfTracePointContext};

@@ -88,13 +88,13 @@ pub extern "C" fn pw_in_flight(context: *const TaskFile) -> i32 {
     if socket.is_null() {
         return 0;
     }
-    let sk = load!(socket.cast::<u8>(), socket_sk, *const u8);
+    let sk = load!(socket.cast_const(), socket_sk, *const u8);
     if sk.is_null() {
         return 0;
     }
     // SAFETY: `sk` is a BTF pointer to a socket of any kind.
     let unix = unsafe { bpf_skc_to_unix_sock(sk.cast_mut().cast()) };
-    if unix.is_null() || load!(unix.cast::<u8>(), unix_descriptors, i32) <= 0 {
+    if unix.is_null() || load!(unix.cast_const(), unix_descriptors, i32) <= 0 {
         return 0;
     }
     let inode = load!(file, file_inode, *const u8);

@@ -333,7 +333,7 @@ fn inode_of_own_netns(cookie: u64) -> u32 {
         return 0;
     }
     // SAFETY: the helper has no preconditions.
-    let task = unsafe { bpf_get_current_task_btf() };
+    let task = unsafe { bpf_get_current_task_btf() }.cast_const();
     let nsproxy = load!(task, task_nsproxy, *const u8);
     let net = load!(nsproxy, nsproxy_net, *const sock::Net);
     let (inode, own) = sock::netns(net);

@@ -129,7 +129,7 @@ fn examine(hooks: Choice) -> (Report, u8) {
 }
 
 fn probe(types: &mut KernelTypes, hooks: Choice, report: &mut Report) -> Result<(), KernelError> {
-    let features = Features::probe(types);
+    let features = Features::probe(types, None);
     report.lockdown.clone_from(&features.lockdown);
     report.cgroup2 = features.cgroup2.as_ref().map(|path| path.display().to_string());
     report.unnamed_without.clone_from(&features.unnamed_without);
@@ -255,7 +255,9 @@ mod tests {
             missing_capabilities: vec![],
             unnamed_without: vec!["CAP_SYS_PTRACE"],
             sets: sets(|set| match set {
-                HookSet::Fexit => Answer::No("Operation not permitted".to_owned()),
+                HookSet::Fexit | HookSet::Kprobe => {
+                    Answer::No("Operation not permitted".to_owned())
+                }
                 HookSet::Tracepoint => Answer::Yes(()),
             }),
             hooks: Some("tracepoint"),

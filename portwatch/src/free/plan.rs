@@ -155,9 +155,8 @@ fn step(suggested: &Move, kill_after: Option<Duration>) -> Option<Step> {
 /// What the diagnosis suggests may send SIGKILL. This program does so only if it was asked to.
 fn signals(all: &str, stopped: &str, kill_after: Option<Duration>) -> String {
     let go_on = if stopped.is_empty() { String::new() } else { format!("; kill -CONT {stopped}") };
-    let kill = kill_after.map(|after| {
-        format!("; sleep {}; kill -KILL {all} 2>/dev/null || :", after.as_secs_f64())
-    });
+    let kill = kill_after
+        .map(|after| format!("; sleep {}; kill -KILL {all} 2>/dev/null || :", after.as_secs_f64()));
     format!("kill {all}{go_on}{}", kill.unwrap_or_default())
 }
 

@@ -1,11 +1,13 @@
 //! Loads the object and attaches the programs of a plan. All attachments are links owned by
 //! this process: when it ends for any reason, the kernel detaches them.
 
-use std::{fs::File, path::Path, time::Duration};
+use std::{fs::File, io, path::Path, time::Duration};
 
 use aya::{
     Ebpf, EbpfLoader,
-    programs::{BtfTracePoint, CgroupAttachMode, CgroupSockAddr, FExit, Program, ProgramError},
+    programs::{
+        BtfTracePoint, CgroupAttachMode, CgroupSockAddr, FExit, KProbe, Program, ProgramError,
+    },
 };
 
 use strum::VariantArray as _;
@@ -18,7 +20,7 @@ use portwatch_common::{
 use super::{
     Answer, KernelError, Unusable,
     features::KernelTypes,
-    plan::Plan,
+    plan::{Choice, Plan},
     ports::IgnoredPorts,
     sets::{FORKS, Hook, HookSet, Probe},
 };
@@ -49,7 +51,7 @@ pub fn attach(
     whose: Whose,
     wanted: Wanted<'_>,
 ) -> Result<Attached, KernelError> {
-    let mut ebpf = load_object(types, whose, wanted)?;
+    let mut ebpf = load_object(types, plan.set, whose, wanted)?;
     let mut ignored_ports = IgnoredPorts::open(&mut ebpf)?;
     ignored_ports
         .set(wanted.port)
@@ -75,6 +77,7 @@ pub fn detach(mut ebpf: Ebpf, probes: &[Probe]) {
     for probe in probes.iter().rev() {
         let unloaded = match ebpf.program_mut(probe.program) {
             Some(Program::FExit(program)) => program.unload(),
+            Some(Program::KProbe(program)) => program.unload(),
             Some(Program::BtfTracePoint(program)) => program.unload(),
             Some(Program::CgroupSockAddr(program)) => program.unload(),
             _ => continue,
@@ -94,10 +97,15 @@ pub struct Probed {
     pub bind: bool,
 }
 
-/// Attaches the smallest useful function exit, loads the program at `cgroup/bind4`, and
-/// removes both again.
-pub fn probe(types: &KernelTypes) -> Probed {
-    let tried = HookSet::VARIANTS.iter().filter(|set| set.spec().is_tried);
+/// Attaches the first program of hook sets, loads the program at `cgroup/bind4`, and removes all
+/// again. With a choice, only sets are tried that matter for it; each attempt takes some
+/// milliseconds.
+pub fn probe(types: &KernelTypes, choice: Option<Choice>) -> Probed {
+    let matters = |set: HookSet| match choice {
+        Some(Choice::Only(only)) => set == only,
+        Some(Choice::Auto) | None => true,
+    };
+    let tried = HookSet::VARIANTS.iter().filter(|set| set.spec().is_tried && matters(**set));
     let refused =
         |set: HookSet, error: &KernelError| (set, Unusable::Refused { answer: reason(error) });
     let mut ebpf = match load(types, &mut small_loader()) {
@@ -109,12 +117,17 @@ pub fn probe(types: &KernelTypes) -> Probed {
             };
         }
     };
-    let tried = tried.filter_map(|&set| {
-        let probe = set.spec().probes.first()?;
-        let error = attach_one(&mut ebpf, probe, types, None).err()?;
-        Some(refused(set, &error))
-    });
-    Probed { refused: tried.collect(), bind: takes_bind(&mut ebpf) }
+    let mut all = Vec::new();
+    for &set in tried {
+        let Some(first) = set.spec().probes.first() else { continue };
+        match attach_one(&mut ebpf, first, types, None) {
+            Err(error) => all.push(refused(set, &error)),
+            // The sets after it are not needed.
+            Ok(()) if choice.is_some() => break,
+            Ok(()) => {}
+        }
+    }
+    Probed { refused: all, bind: takes_bind(&mut ebpf) }
 }
 
 /// Returns whether the kernel accepts the program at `cgroup/bind4` with the helpers of
@@ -190,7 +203,12 @@ impl Wanted<'static> {
     pub const ALL: Self = Self { limit: SourceLimit::Counted, follow: Follow::No, port: &|_| true };
 }
 
-fn load_object(types: &KernelTypes, whose: Whose, wanted: Wanted<'_>) -> Result<Ebpf, KernelError> {
+fn load_object(
+    types: &KernelTypes,
+    set: HookSet,
+    whose: Whose,
+    wanted: Wanted<'_>,
+) -> Result<Ebpf, KernelError> {
     let root: u32 = match whose {
         Whose::Everybodys => 0,
         Whose::Tree(root) => root,
@@ -208,6 +226,9 @@ fn load_object(types: &KernelTypes, whose: Whose, wanted: Wanted<'_>) -> Result<
             loader.map_max_entries("WATCHED", 1).map_max_entries("AWAITED", 1);
         }
     }
+    if set == HookSet::Kprobe {
+        loader.map_max_entries("CALLS", CALLS);
+    }
     if root != 0 && !types.tell_parents() {
         loader.map_max_entries("FAMILY", FAMILY);
     }
@@ -224,6 +245,10 @@ fn load_object(types: &KernelTypes, whose: Whose, wanted: Wanted<'_>) -> Result<
     }
     load(types, &mut loader)
 }
+
+/// How many calls of a hooked function may be in progress, with those of threads that do not call
+/// it at the moment.
+const CALLS: u32 = 8192;
 
 /// The number of records that every source may send in a second from one processor, however
 /// many processors there are.
@@ -268,6 +293,9 @@ pub(super) fn load<'a>(
         .map_err(|error| KernelError::at("load the kernel side", error))
 }
 
+/// The kernel's kprobes as an event source (`perf_kprobe`, kernel/events/core.c).
+const KPROBES: &str = "/sys/bus/event_source/devices/kprobe";
+
 fn attach_one(
     ebpf: &mut Ebpf,
     probe: &Probe,
@@ -291,6 +319,14 @@ fn attach_program(
             program.load(function, &types.btf)?;
             program.attach()?;
         }
+        Hook::Kprobe(function) | Hook::Kretprobe(function) => {
+            if !Path::new(KPROBES).exists() {
+                return Err(format!("no {KPROBES}, so this kernel has none").into());
+            }
+            let program: &mut KProbe = program.try_into()?;
+            program.load()?;
+            program.attach(function, 0)?;
+        }
         Hook::TpBtf(tracepoint) => {
             let program: &mut BtfTracePoint = program.try_into()?;
             program.load(tracepoint, &types.btf)?;
@@ -306,6 +342,16 @@ fn attach_program(
         }
     }
     Ok(())
+}
+
+/// Returns an error in words. The C library has none for the kernel's ENOTSUPP
+/// (include/linux/errno.h).
+fn answer(error: &io::Error) -> String {
+    const ENOTSUPP: i32 = 524;
+    match error.raw_os_error() {
+        Some(ENOTSUPP) => "this kernel does not support them (ENOTSUPP)".to_owned(),
+        _ => error.to_string(),
+    }
 }
 
 /// Returns the innermost cause, with the verifier's message if there is one.
@@ -324,15 +370,12 @@ fn reason(error: &KernelError) -> String {
             };
             let says = |line: &&str| !line.trim().is_empty() && !is_statistics(line);
             let last = log.lines().rfind(says).unwrap_or_default();
-            return if last.is_empty() {
-                io_error.to_string()
-            } else {
-                format!("{io_error}: {last}")
-            };
+            let answer = answer(io_error);
+            return if last.is_empty() { answer } else { format!("{answer}: {last}") };
         }
         error = source;
     }
-    error.to_string()
+    error.downcast_ref().map_or_else(|| error.to_string(), answer)
 }
 
 #[cfg(test)]

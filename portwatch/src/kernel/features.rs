@@ -12,7 +12,9 @@ use rustix::thread::{self, CapabilitySet};
 use serde::Serialize;
 use strum::VariantArray as _;
 
-use super::{KernelError, Unusable, attach, btf::Types, layout, records::Shared, sets::HookSet};
+use super::{
+    KernelError, Unusable, attach, btf::Types, layout, plan::Choice, records::Shared, sets::HookSet,
+};
 use crate::proc;
 
 /// Where the kernel exports its type information.
@@ -124,14 +126,16 @@ impl KernelTypes {
 }
 
 impl Features {
-    /// Probes everything. Attaches one function exit for a moment, because only this shows
-    /// whether it is permitted: versions and configurations do not. Removes from `types` the
+    /// Probes everything. Attaches one function exit and one kprobe for a moment, because only this
+    /// shows whether it is permitted: versions and configurations do not. Removes from `types` the
     /// helpers that the programs may not call.
-    pub fn probe(types: &mut KernelTypes) -> Self {
+    ///
+    /// With a choice, only hook sets are tried that matter for it.
+    pub fn probe(types: &mut KernelTypes, choice: Option<Choice>) -> Self {
         let effective = effective_capabilities();
         let missing = lacking(effective, &NEEDED);
         let refused = if missing.is_empty() {
-            let attach::Probed { refused, mut bind } = attach::probe(types);
+            let attach::Probed { refused, mut bind } = attach::probe(types, choice);
             // The permitted calls were added in different versions, and were backported to
             // older kernels.
             let helpers = types.layout.0.helpers;

@@ -89,7 +89,9 @@ pub fn resolve(types: &Types) -> Result<Layout, BtfError> {
         signal_flags: want("signal_struct", "flags"),
         signal_exit_code: want("signal_struct", "group_exit_code"),
         regs_syscall: register(calls.number.0, calls.number.1),
+        regs_first: register(calls.first.0, calls.first.1),
         regs_second: register(calls.second.0, calls.second.1),
+        regs_third: register(calls.third.0, calls.third.1),
         regs_result: register(calls.result.0, calls.result.1),
         regs_before: calls.before.map_or(ABSENT, |name| register(name, 0)),
         regs_compat_first: register(calls.compat_first.0, calls.compat_first.1),
@@ -111,10 +113,13 @@ pub fn resolve(types: &Types) -> Result<Layout, BtfError> {
 /// A member of `pt_regs`, and the index of the element if it is an array.
 type Register = (&'static str, u32);
 
-/// How an architecture makes system calls.
+/// How an architecture calls functions and makes system calls.
 struct Calls {
     number: Register,
+    /// The first argument of a function; a system call's may be elsewhere.
+    first: Register,
     second: Register,
+    third: Register,
     result: Register,
     /// The value of [`result`](Self::result) before the call returns; `-ENOSYS` for `None`.
     before: Option<&'static str>,
@@ -136,7 +141,9 @@ impl Calls {
     /// arch/x86/entry/syscalls; for the registers arch/x86/entry/calling.h.
     const X86_64: Self = Self {
         number: ("orig_ax", 0),
+        first: ("di", 0),
         second: ("si", 0),
+        third: ("dx", 0),
         result: ("ax", 0),
         before: None,
         compat_first: ("bx", 0),
@@ -155,7 +162,9 @@ impl Calls {
     /// registers are the lower halves of the same registers.
     const ARM64: Self = Self {
         number: ("syscallno", 0),
+        first: ("regs", 0),
         second: ("regs", 1),
+        third: ("regs", 2),
         result: ("regs", 0),
         before: Some("orig_x0"),
         compat_first: ("orig_x0", 0),

@@ -75,6 +75,7 @@ mod tests {
     use super::*;
 
     const FEXIT: Choice = Choice::Only(HookSet::Fexit);
+    const KPROBE: Choice = Choice::Only(HookSet::Kprobe);
     const TRACEPOINT: Choice = Choice::Only(HookSet::Tracepoint);
 
     fn refused() -> Unusable {
@@ -98,6 +99,11 @@ mod tests {
         Features { refused: vec![(HookSet::Fexit, refused())], ..features() }
     }
 
+    fn without_functions() -> Features {
+        let refused = [HookSet::Fexit, HookSet::Kprobe].map(|set| (set, refused()));
+        Features { refused: refused.into(), ..features() }
+    }
+
     fn has(features: &Features, choice: Choice, program: &str) -> bool {
         let plan = plan(features, choice).unwrap();
         plan.probes.iter().any(|probe| probe.program == program)
@@ -109,7 +115,8 @@ mod tests {
         let old = Features { cookies: false, ..features() };
         assert!(has_them(&old) && !has_them(&features()));
         assert!(has_them(&Features { cgroup2: None, ..old }), "what is missed is said");
-        assert!(!has_them(&Features { cookies: false, ..without_fexit() }));
+        assert!(has_them(&without_fexit()), "kprobes never can");
+        assert!(!has_them(&Features { cookies: false, ..without_functions() }));
     }
 
     #[test]
@@ -128,14 +135,16 @@ mod tests {
 
     #[test]
     fn the_reason_for_the_second_choice_is_kept() {
-        let plan = plan(&without_fexit(), Choice::Auto).unwrap();
-        let because = Some((HookSet::Fexit, refused()));
-        assert_eq!((plan.set, plan.because), (HookSet::Tracepoint, because));
+        let second = plan(&without_fexit(), Choice::Auto).unwrap();
+        let because = |set| Some((set, refused()));
+        assert_eq!((second.set, second.because), (HookSet::Kprobe, because(HookSet::Fexit)));
+        let last = plan(&without_functions(), Choice::Auto).unwrap();
+        assert_eq!((last.set, last.because), (HookSet::Tracepoint, because(HookSet::Kprobe)));
     }
 
     #[test]
     fn without_any_set_all_reasons_are_said() {
-        let features = Features { cgroup2: None, ..without_fexit() };
+        let features = Features { cgroup2: None, ..without_functions() };
         let error = plan(&features, Choice::Auto).unwrap_err().to_string();
         assert!(error.contains("EPERM") && error.contains("cgroup2"), "{error}");
     }
@@ -151,6 +160,7 @@ mod tests {
     fn a_set_that_is_asked_for_is_used_or_nothing() {
         let asked = plan(&features(), TRACEPOINT).unwrap();
         assert_eq!((asked.set, asked.because), (HookSet::Tracepoint, None));
+        assert_eq!(plan(&features(), KPROBE).unwrap().set, HookSet::Kprobe);
         let error = plan(&without_fexit(), FEXIT).unwrap_err().to_string();
         assert!(error.contains("fexit") && error.contains("EPERM"), "{error}");
         let unmounted = Features { cgroup2: None, ..features() };

@@ -19,7 +19,8 @@ pub struct Ring {
 }
 
 /// The stages at which the kernel side loses records, in the order of [`loss`].
-const PLACES: [&str; loss::PLACES as usize] = ["ring", "attempt_missing", "attempt_unrecorded"];
+const PLACES: [&str; loss::PLACES as usize] =
+    ["ring", "attempt_missing", "attempt_unrecorded", "return_skipped"];
 
 impl Ring {
     /// Takes the maps out of the loaded object. Needs a tokio runtime.

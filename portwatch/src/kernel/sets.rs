@@ -3,6 +3,7 @@
 use super::{Unusable, features::Features};
 
 mod fexit;
+mod kprobe;
 mod tracepoint;
 
 /// A hook set. The first one in this order that can be used is preferred.
@@ -12,6 +13,8 @@ mod tracepoint;
 pub enum HookSet {
     /// Function exits.
     Fexit,
+    /// Entries and returns of functions.
+    Kprobe,
     /// `cgroup/bind4|6` and BTF tracepoints.
     Tracepoint,
 }
@@ -21,6 +24,7 @@ impl HookSet {
     pub fn spec(self) -> &'static Spec {
         match self {
             Self::Fexit => &fexit::SET,
+            Self::Kprobe => &kprobe::SET,
             Self::Tracepoint => &tracepoint::SET,
         }
     }
@@ -68,6 +72,10 @@ pub struct Spec {
 pub enum Hook {
     /// Exit of a kernel function.
     Fexit(&'static str),
+    /// Entry of a kernel function.
+    Kprobe(&'static str),
+    /// Return of a kernel function.
+    Kretprobe(&'static str),
     /// A BTF tracepoint.
     TpBtf(&'static str),
     /// A cgroup program at the hierarchy's root.
@@ -104,6 +112,13 @@ const CGROUPS: Probe = Probe::optional(
     Hook::TpBtf("cgroup_rmdir"),
     "names of units and containers whose control group was removed",
 );
+
+/// For programs that cannot generate a socket's cookie: without cookies nothing is recorded.
+/// Without a cgroup2 hierarchy these programs cannot be attached, which is reported.
+const COOKIES: [Probe; 2] = [
+    Probe::optional("pw_cookie4", Hook::CgroupBind, "previous holders of IPv4 ports"),
+    Probe::optional("pw_cookie6", Hook::CgroupBind, "previous holders of IPv6 ports"),
+];
 
 /// Attached in addition to any hook set if only the descendants of one process are watched and
 /// programs cannot read a task's parents.

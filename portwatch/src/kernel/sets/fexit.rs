@@ -1,6 +1,6 @@
 //! Function exits.
 
-use super::{CGROUPS, Hook, Probe, STATE, Spec};
+use super::{CGROUPS, COOKIES, Hook, Probe, STATE, Spec};
 
 /// The facts about this hook set.
 pub const SET: Spec = Spec {
@@ -31,13 +31,6 @@ pub const SET: Spec = Spec {
     misses: &[],
     cost: |_| "less than a microsecond on a bind and its listen, nothing on other system calls",
 };
-
-/// For kernels where function exits cannot generate cookies: without cookies nothing is
-/// recorded. Without a cgroup2 hierarchy these programs cannot be attached, which is reported.
-const COOKIES: [Probe; 2] = [
-    Probe::optional("pw_cookie4", Hook::CgroupBind, "previous holders of IPv4 ports"),
-    Probe::optional("pw_cookie6", Hook::CgroupBind, "previous holders of IPv6 ports"),
-];
 
 const fn exit(program: &'static str, function: &'static str, loss: &'static str) -> Probe {
     Probe::optional(program, Hook::Fexit(function), loss)
