@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Context as _;
 
-use crate::{build, cargo, checked, root, setup};
+use crate::{arch::Arch, build, build_static, cargo, checked, root, setup};
 
 /// Options of `deb`.
 #[derive(clap::Args)]
@@ -17,13 +17,27 @@ pub struct Args {
     /// The package's revision: the part after the version in its name
     #[arg(long, default_value = "1")]
     revision: String,
+    /// The package's architecture. For another than this machine's, the binary needs no libraries
+    #[arg(long, value_name = "ARCH", default_value_t = Arch::native(), value_enum)]
+    arch: Arch,
 }
 
 /// Builds the release binary, packs it, and prints the package's path.
 pub fn run(args: &Args) -> anyhow::Result<()> {
+    // It also writes the manual pages and the completions.
     let binary = build()?;
-    let package = root().join(format!("target/debian/portwatch-{}.deb", args.revision));
-    pack(&binary, &root().join("target"), &[], &args.revision, &package)?;
+    let Args { revision, arch } = args;
+    if arch.is_native() {
+        let package = root().join(format!("target/debian/portwatch-{revision}.deb"));
+        pack(&binary, &root().join("target"), &[], revision, &package)?;
+        println!("{}", package.display());
+        return Ok(());
+    }
+    build_static(*arch)?;
+    let arch = arch.facts();
+    let package = root().join(format!("target/debian/portwatch-{revision}-{}.deb", arch.debian));
+    let options = ["--target", arch.target];
+    pack(&binary, &root().join("target/static"), &options, revision, &package)?;
     println!("{}", package.display());
     Ok(())
 }

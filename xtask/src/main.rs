@@ -14,8 +14,12 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
+use arch::Arch;
 use clap::{Parser, Subcommand};
+use cross::Target;
 
+mod arch;
+mod cross;
 mod deb;
 mod lint;
 mod packages;
@@ -37,9 +41,18 @@ struct Cli {
 #[derive(Subcommand)]
 enum Task {
     /// Install what building needs, if it is missing
-    Setup,
+    Setup {
+        /// The architecture to build for
+        #[arg(long, value_name = "ARCH", default_value_t = Arch::native(), value_enum)]
+        arch: Arch,
+    },
     /// Set up and build the release binary
-    Build,
+    Build {
+        /// The architecture to build for. For another than this machine's, the binary needs no
+        /// libraries
+        #[arg(long, value_name = "ARCH", default_value_t = Arch::native(), value_enum)]
+        arch: Arch,
+    },
     /// Set up, build, and run the agent in the foreground
     Run {
         /// Options for `portwatch run`
@@ -102,8 +115,13 @@ fn main() -> ExitCode {
 
 fn run_task(task: Task) -> anyhow::Result<()> {
     match task {
-        Task::Setup => setup::for_everybody(),
-        Task::Build => build().map(|_| ()),
+        Task::Setup { arch } if arch.is_native() => setup::for_everybody(),
+        Task::Setup { arch } => Target::prepare(arch).map(|_| ()),
+        Task::Build { arch } if arch.is_native() => build().map(|_| ()),
+        Task::Build { arch } => {
+            println!("{}", build_static(arch)?.display());
+            Ok(())
+        }
         Task::Run { args } => run(args),
         Task::Test { neighbour, args } => test(neighbour, args),
         Task::Lint { where_available } => lint::run(where_available),
@@ -151,6 +169,15 @@ fn build() -> anyhow::Result<PathBuf> {
     setup::for_building()?;
     checked(cargo().args(["build", "--release", "--package", "portwatch"]))?;
     Ok(root().join("target/release/portwatch"))
+}
+
+/// Builds the release binary for an architecture, without dynamic libraries, and returns its path.
+fn build_static(arch: Arch) -> anyhow::Result<PathBuf> {
+    const FOLDER: &str = "target/static";
+    setup::for_building()?;
+    let target = Target::prepare(arch)?;
+    checked(target.cargo(&["build", "--release"], FOLDER).args(["--package", "portwatch"]))?;
+    Ok(target.programs(FOLDER, "release").join("portwatch"))
 }
 
 /// Replaces this process by the agent, so that signals and the exit code are the agent's.

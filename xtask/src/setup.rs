@@ -1,7 +1,7 @@
 //! Prints what is missing, why it is needed and what installing it changes, then installs it.
 //! Does nothing the second time, and never asks.
 
-use crate::{packages::Package, versions};
+use crate::{packages::Package, toolchain::Compiler, versions};
 
 mod plan;
 pub mod source;
@@ -76,6 +76,18 @@ pub fn for_benchmarks() -> anyhow::Result<()> {
 /// Installs what building and the guests need.
 pub fn for_guests(more: &[Package]) -> anyhow::Result<()> {
     Plan::new(&[&[COMPILER][..], more].concat()).with_kernel_side().carry_out()
+}
+
+/// Installs what building for another architecture needs: its linker, and Debian's compiler, which
+/// has the other standard library.
+pub fn for_cross(linker: &[Package]) -> anyhow::Result<()> {
+    Plan::new(&[&[COMPILER][..], linker].concat()).with_kernel_side().carry_out()?;
+    anyhow::ensure!(
+        matches!(crate::toolchain::find_compiler(), Some(Compiler::Precompiled { .. })),
+        "no packaged Rust compiler, which has a standard library for other architectures\nhint: \
+         build on Debian 12 or later, or on the other architecture itself"
+    );
+    Ok(())
 }
 
 /// Installs what checking needs.

@@ -8,6 +8,12 @@ pub use crate::toolchain::NIGHTLY;
 /// `llvm-N-dev` is installed.
 pub const PACKAGED_COMPILER: [&str; 3] = ["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"];
 
+/// The standard library of that compiler for another architecture, and the busybox that starts its
+/// guests.
+pub const CROSS_STD: &str = "libstd-rust-web-dev";
+/// See above.
+pub const CROSS_BUSYBOX: &str = "busybox-static";
+
 /// bpf-linker, from source.
 pub const BPF_LINKER: &str = "0.13.0";
 

@@ -11,13 +11,13 @@ use std::{
 
 use anyhow::{Context as _, bail, ensure};
 
-use crate::{packages::Package, root, setup};
+use crate::{arch::Arch, cross::Target, packages::Package, root, setup};
 
-mod apt;
+pub mod apt;
 mod archive;
 mod boot;
 mod debian;
-mod emulator;
+pub mod emulator;
 mod image;
 mod kernels;
 mod modules;
@@ -39,9 +39,12 @@ use table::Row;
 pub struct Args {
     #[command(subcommand)]
     whole: Option<Whole>,
-    /// Kernel series: 5.10, 6.1, 6.12, 6.16 and so on, or newest
-    #[arg(default_values = ["5.10", "6.1", "6.12", "6.18", "newest"])]
+    /// Kernel series: 5.10, 6.1, 6.12, 6.16 and so on, or newest; with -16k after it, arm64
+    /// kernels with pages of 16 KiB. Without any: all that are tested
     series: Vec<String>,
+    /// The architecture of the guests
+    #[arg(long, value_name = "ARCH", default_value_t = Arch::native(), value_enum)]
+    arch: Arch,
     /// Only these scenarios; may be given several times
     #[arg(long = "scenario", value_name = "NAME", value_parser = scenario::names())]
     scenarios: Vec<String>,
@@ -68,11 +71,14 @@ pub struct Args {
 enum Whole {
     /// A whole Debian with systemd, the package, and real units
     Debian(debian::Args),
-    /// The agent's cost for other processes, with both hook sets, in instructions
+    /// The agent's cost for other processes, with each hook set, in instructions
     Overhead {
         /// Kernel series
         #[arg(default_value = "6.12")]
         series: String,
+        /// The guest's architecture
+        #[arg(long, value_name = "ARCH", default_value_t = Arch::native(), value_enum)]
+        arch: Arch,
     },
 }
 
@@ -86,51 +92,54 @@ const NEEDS: [Package; 2] = [
 pub fn run(args: &Args) -> anyhow::Result<()> {
     match &args.whole {
         Some(Whole::Debian(args)) => debian::run(args),
-        Some(Whole::Overhead { series }) => overhead(series),
+        Some(Whole::Overhead { series, arch }) => overhead(*arch, series),
         None => matrix(args),
     }
 }
 
 /// Installs what every guest needs and what this one needs in addition, and returns the cache
 /// directory.
-fn prepare(more: &[Package]) -> anyhow::Result<PathBuf> {
+fn prepare(arch: Arch, more: &[Package]) -> anyhow::Result<PathBuf> {
     setup::for_guests(&[&NEEDS[..], more].concat())?;
     let cache = root().join("target/vm");
     fs::create_dir_all(&cache)?;
-    emulator::install(&cache)?;
+    emulator::install(&cache, arch)?;
     Ok(cache)
 }
 
 /// What a guest needs besides a kernel.
 struct Workshop {
+    arch: Arch,
     cache: PathBuf,
     programs: Programs,
     tests: Tests,
 }
 
 impl Workshop {
-    fn build() -> anyhow::Result<Self> {
-        let cache = prepare(&[])?;
-        let (programs, tests) = (programs::build_programs()?, programs::build_tests()?);
-        Ok(Self { cache, programs, tests })
+    fn build(arch: Arch) -> anyhow::Result<Self> {
+        let cache = prepare(arch, &[])?;
+        let target = Target::prepare(arch)?;
+        let (programs, tests) =
+            (programs::build_programs(&target)?, programs::build_tests(&target)?);
+        Ok(Self { arch, cache, programs, tests })
     }
 
     fn kernel(&self, series: &str) -> anyhow::Result<(Kernel, PathBuf)> {
-        let kernel = kernels::fetch(series, &self.cache)?;
-        let initrd = image::build(&kernel, &self.programs, &self.tests, &self.cache)?;
+        let kernel = kernels::fetch(self.arch, series, &self.cache)?;
+        let initrd = image::build(self.arch, &kernel, &self.programs, &self.tests, &self.cache)?;
         Ok((kernel, initrd))
     }
 }
 
 /// Counts instructions instead of time, because emulation has its own speed.
-fn overhead(series: &str) -> anyhow::Result<()> {
-    let workshop = Workshop::build()?;
+fn overhead(arch: Arch, series: &str) -> anyhow::Result<()> {
+    let workshop = Workshop::build(arch)?;
     let (kernel, initrd) = workshop.kernel(series)?;
     let folder = workshop.cache.join("runs").join(format!("{} overhead", kernel.version));
     fs::create_dir_all(&folder)?;
     let parameters = "GUEST_OVERHEAD=1 OVERHEAD_TURNS=5";
-    let said =
-        boot::boot(&kernel.vmlinuz, &initrd, None, Clock::Instructions, parameters, &folder)?;
+    let Kernel { vmlinuz, .. } = &kernel;
+    let said = boot::boot(arch, vmlinuz, &initrd, None, Clock::Instructions, parameters, &folder)?;
     println!("{}, a nanosecond is an instruction:\n{}", kernel.version, said.output);
     let outcome = Outcome::read(&said.output, "none");
     ensure!(outcome.ended(), "the guest did not come to its end");
@@ -140,11 +149,16 @@ fn overhead(series: &str) -> anyhow::Result<()> {
 }
 
 fn matrix(args: &Args) -> anyhow::Result<()> {
-    let workshop = Workshop::build()?;
+    let workshop = Workshop::build(args.arch)?;
     let mut guests = VecDeque::new();
-    for series in &args.series {
+    let asked: Vec<_> = args.series.iter().map(String::as_str).collect();
+    for series in if asked.is_empty() { args.arch.facts().series } else { &asked } {
         let (kernel, initrd) = workshop.kernel(series)?;
         for scenario in chosen(args) {
+            if !scenario.exists_on(args.arch, &kernels::numbers(&kernel.version)) {
+                println!("vm: {} has no {} hooks", kernel.version, scenario.hooks);
+                continue;
+            }
             guests.push_back(guest(args, &kernel, initrd.clone(), scenario, &workshop.cache)?);
         }
     }
@@ -184,6 +198,7 @@ fn guest(
     );
     let differential = if scenario.differential { args.differential } else { 0 };
     Ok(Guest {
+        arch: args.arch,
         release: kernel.version.clone(),
         vmlinuz: kernel.vmlinuz.clone(),
         initrd,
@@ -222,7 +237,7 @@ fn boot_all(guests: VecDeque<Guest>, jobs: u8) -> anyhow::Result<Vec<Row>> {
 }
 
 /// A command's output, shown only if it fails.
-fn quietly(command: &mut std::process::Command) -> anyhow::Result<String> {
+pub fn quietly(command: &mut std::process::Command) -> anyhow::Result<String> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = command.output().with_context(|| format!("failed to start {name}"))?;
     if !output.status.success() {

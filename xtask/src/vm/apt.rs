@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 
-use crate::vm::quietly;
+use crate::{arch::Arch, vm::quietly};
 
 /// The keys that sign Debian's archives.
 pub const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
@@ -16,11 +16,17 @@ pub const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// apt with its own sources and lists.
 pub struct Apt {
     folder: PathBuf,
+    arch: Arch,
 }
 
 impl Apt {
     /// Fetches the lists of some suites of Debian's archive and one of its security updates.
-    pub fn prepare(folder: &Path, suites: &[&str], security: &str) -> anyhow::Result<Self> {
+    pub fn prepare(
+        folder: &Path,
+        suites: &[&str],
+        security: &str,
+        arch: Arch,
+    ) -> anyhow::Result<Self> {
         for part in ["lists/partial", "cache/archives/partial"] {
             fs::create_dir_all(folder.join(part))?;
         }
@@ -32,7 +38,7 @@ impl Apt {
             .map(|(archive, suite)| format!("deb [signed-by={KEYRING}] {archive} {suite} main\n"))
             .collect::<String>();
         fs::write(folder.join("sources.list"), sources)?;
-        let apt = Self { folder: fs::canonicalize(folder)? };
+        let apt = Self { folder: fs::canonicalize(folder)?, arch };
         quietly(apt.command("apt-get").args(["update", "--quiet"]))?;
         Ok(apt)
     }
@@ -51,7 +57,27 @@ impl Apt {
         ] {
             command.args(["-o", &option]);
         }
+        // Packages of another architecture are downloaded only. This machine's do not matter.
+        if !self.arch.is_native() {
+            let debian = self.arch.facts().debian;
+            command.args(["-o", &format!("APT::Architecture={debian}")]);
+            command.args(["-o", &format!("APT::Architectures={debian}")]);
+            command.args(["-o", "Dir::State::status=/dev/null"]);
+        }
         command
+    }
+
+    /// Downloads packages into a folder and unpacks them there.
+    pub fn unpack(&self, packages: &[String], into: &Path) -> anyhow::Result<()> {
+        for package in packages {
+            eprintln!("vm: fetching {package}");
+            // apt checks the archive's signed checksum of what it downloads.
+            quietly(self.command("apt-get").args(["download", package]).current_dir(into))?;
+            let deb = find(into, &format!("{package}_"))?;
+            quietly(Command::new("dpkg").arg("-x").arg(&deb).arg(into))?;
+            fs::remove_file(&deb)?;
+        }
+        Ok(())
     }
 
     /// Returns a name for the packages' content: the first package's name, and the beginnings
@@ -69,6 +95,15 @@ impl Apt {
         ensure!(!name.contains('/'), "a package's name is no path");
         Ok(name.replace('.', "_"))
     }
+}
+
+/// The file in `folder` whose name starts with `head`.
+pub fn find(folder: &Path, head: &str) -> anyhow::Result<PathBuf> {
+    fs::read_dir(folder)?
+        .flatten()
+        .find(|entry| entry.file_name().to_string_lossy().starts_with(head))
+        .map(|entry| entry.path())
+        .with_context(|| format!("no {head}* in {}", folder.display()))
 }
 
 /// The archives that this system itself uses.

@@ -35,8 +35,8 @@ impl<W: Write> Archive<W> {
     }
 
     /// Adds busybox under these names.
-    pub fn busybox(&mut self, applets: &[&str]) -> anyhow::Result<()> {
-        self.copy("bin/busybox", Path::new("/bin/busybox"))?;
+    pub fn busybox(&mut self, busybox: &Path, applets: &[&str]) -> anyhow::Result<()> {
+        self.copy("bin/busybox", busybox)?;
         applets.iter().try_for_each(|applet| self.link(&format!("bin/{applet}"), "busybox"))
     }
 

@@ -11,13 +11,17 @@ use std::{
 
 use anyhow::Context as _;
 
-use crate::vm::{emulator, outcome::Outcome, scenario::Scenario};
+use crate::{
+    arch::Arch,
+    vm::{outcome::Outcome, scenario::Scenario},
+};
 
 /// Longer than the whole suite takes on a slow machine with another guest running.
 const DEADLINE: Duration = Duration::from_secs(2400);
 
 /// A guest that is ready to boot.
 pub struct Guest {
+    pub arch: Arch,
     /// The kernel's, as `uname -r` will say.
     pub release: String,
     pub vmlinuz: PathBuf,
@@ -40,8 +44,8 @@ impl Guest {
     /// Boots it and waits for its end; returns the outcome and the seconds it took. Prints its
     /// output if it failed.
     pub fn run(&self) -> anyhow::Result<(Outcome, u64)> {
-        let Self { vmlinuz, initrd, folder, parameters, .. } = self;
-        let said = boot(vmlinuz, initrd, None, Clock::Real, parameters, folder)?;
+        let Self { arch, vmlinuz, initrd, folder, parameters, .. } = self;
+        let said = boot(*arch, vmlinuz, initrd, None, Clock::Real, parameters, folder)?;
         let outcome = Outcome::read(&said.output, self.scenario.lockdown);
         if !outcome.passed() {
             println!("vm: {} said:\n{}", self.name(), said.output);
@@ -87,6 +91,7 @@ pub struct Said {
 /// Boots a kernel with an initramfs, and with a disk if there is one, and waits for its end.
 /// Writes to the disk go to a temporary file.
 pub fn boot(
+    arch: Arch,
     vmlinuz: &Path,
     initrd: &Path,
     disk: Option<&Path>,
@@ -101,10 +106,13 @@ pub fn boot(
     let serial = |path: &Path| format!("file:{}", path.display());
     let drive =
         disk.map(|disk| format!("file={},format=raw,if=virtio,snapshot=on", disk.display()));
+    let facts = arch.facts();
+    let (port, program) = (facts.serial.0, facts.qemu.0);
     let parameters =
-        format!("console=ttyS0 loglevel=4 panic=-1 oops=panic rdinit=/init {parameters}");
+        format!("console={port} loglevel=4 panic=-1 oops=panic rdinit=/init {parameters}");
     let start = Instant::now();
-    let mut qemu = Command::new(emulator::PROGRAM)
+    let mut qemu = Command::new(program)
+        .args(facts.machine)
         .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
         .args(clock.options())
         .args(["-cpu", "max", "-m", "1024"])
@@ -116,7 +124,7 @@ pub fn boot(
         .args(["-serial", &serial(&console), "-serial", &serial(&out)])
         .args(drive.iter().flat_map(|drive| ["-drive", drive]))
         .spawn()
-        .with_context(|| format!("failed to start {}", emulator::PROGRAM))?;
+        .with_context(|| format!("failed to start {program}"))?;
     while qemu.try_wait()?.is_none() {
         if start.elapsed() > DEADLINE {
             qemu.kill()?;

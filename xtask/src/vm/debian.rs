@@ -13,9 +13,9 @@ use super::{
     archive::Archive,
     boot::{self, Clock},
     kernels,
-    programs::{Programs, TARGET, TARGET_DIR, build_programs},
+    programs::{Programs, TARGET_DIR, build_programs},
 };
-use crate::{deb, packages::Package, root};
+use crate::{arch::Arch, cross::Target, deb, packages::Package, root};
 
 mod tree;
 
@@ -60,17 +60,19 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         args.filter.chars().all(|char| char.is_ascii_alphanumeric() || "_,".contains(char)),
         "a scenario's name has letters, digits and _ only"
     );
-    let cache = super::prepare(&NEEDS)?;
+    let cache = super::prepare(Arch::Amd64, &NEEDS)?;
     let own = cache.join("debian");
     fs::create_dir_all(&own)?;
-    let kernel = kernels::fetch(SERIES, &cache)?;
+    let kernel = kernels::fetch(Arch::Amd64, SERIES, &cache)?;
     let disk = tree::disk(SUITE, &kernel, &own)?;
-    let programs = build_programs()?;
-    let packages = pack(&programs, &own)?;
+    let target = Target::prepare(Arch::Amd64)?;
+    let programs = build_programs(&target)?;
+    let packages = pack(&target, &programs, &own)?;
     let initrd = own.join("initrd");
     lay_out(&initrd, &programs, &packages, &kernel, &args.filter)?;
     eprintln!("vm: booting Debian {SUITE} on {}", kernel.version);
-    let said = boot::boot(&kernel.vmlinuz, &initrd, Some(&disk), Clock::Real, "", &own)?;
+    let said =
+        boot::boot(Arch::Amd64, &kernel.vmlinuz, &initrd, Some(&disk), Clock::Real, "", &own)?;
     println!("{}", said.output);
     let word = outcome(&said.output);
     if word == "did not end" {
@@ -94,10 +96,10 @@ fn outcome(output: &str) -> &'static str {
 }
 
 /// Builds the packages, of the same binary.
-fn pack(programs: &Programs, folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+fn pack(target: &Target, programs: &Programs, folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let pack = |revision| {
         let package = folder.join(format!("portwatch-{revision}.deb"));
-        let options = ["--target", TARGET, "--profile", "dev"];
+        let options = ["--target", target.triple(), "--profile", "dev"];
         deb::pack(&programs.portwatch, &root().join(TARGET_DIR), &options, revision, &package)?;
         Ok(package)
     };
@@ -116,7 +118,8 @@ fn lay_out(
         archive.folder(folder)?;
     }
     archive.file("init", INIT.replace("@FILTER@", filter).as_bytes())?;
-    archive.busybox(&["sh", "mount", "insmod", "cp", "printf", "switch_root"])?;
+    archive
+        .busybox(&programs.busybox, &["sh", "mount", "insmod", "cp", "printf", "switch_root"])?;
     archive.modules(&kernel.modules, &MODULES)?;
     archive.copy("payload/guest", &programs.guest)?;
     archive.copy("payload/server", &programs.server)?;

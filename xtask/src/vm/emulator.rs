@@ -5,49 +5,47 @@ use std::{fs, path::Path, process::Command};
 use anyhow::{Context as _, ensure};
 
 use crate::{
+    arch::Arch,
     packages,
     setup::say,
     versions::OLDEST_QEMU,
     vm::{apt::Apt, kernels::numbers, quietly},
 };
 
-/// What is started.
-pub const PROGRAM: &str = "qemu-system-x86_64";
-const PACKAGE: &str = "qemu-system-x86";
-
 /// Installs it from the release's backports if the installed one is too old.
-pub fn install(cache: &Path) -> anyhow::Result<()> {
-    if version().is_some_and(|version| version >= OLDEST_QEMU) {
+pub fn install(cache: &Path, arch: Arch) -> anyhow::Result<()> {
+    let (program, package) = arch.facts().qemu;
+    if version(program).is_some_and(|version| version >= OLDEST_QEMU) {
         return Ok(());
     }
-    packages::ensure_apt(&[PACKAGE])?;
+    packages::ensure_apt(&[package])?;
     let release = codename()?;
-    say(&format!("about to install {PACKAGE} from {release}-backports: it boots the kernels"));
+    say(&format!("about to install {package} from {release}-backports: it boots the kernels"));
     say(packages::CHANGES);
     let (backports, security) = (format!("{release}-backports"), format!("{release}-security"));
     let lists = cache.join("apt").join(&backports);
-    let apt = Apt::prepare(&lists, &[&release, &backports], &security)?;
+    let apt = Apt::prepare(&lists, &[&release, &backports], &security, Arch::native())?;
     let mut command = apt.command("apt-get");
     command.args(["--target-release", &backports]);
-    packages::apt_install_by(command, &[PACKAGE])?;
+    packages::apt_install_by(command, &[package])?;
     ensure!(
-        version().is_some_and(|version| version >= OLDEST_QEMU),
-        "{backports} has no QEMU {OLDEST_QEMU}\nhint: install {OLDEST_QEMU} or newer as {PROGRAM}"
+        version(program).is_some_and(|version| version >= OLDEST_QEMU),
+        "{backports} has no QEMU {OLDEST_QEMU}\nhint: install {OLDEST_QEMU} or newer as {program}"
     );
     Ok(())
 }
 
 /// The major version of the one that is installed.
-fn version() -> Option<u32> {
-    let said = quietly(Command::new(PROGRAM).arg("--version")).ok()?;
+fn version(program: &str) -> Option<u32> {
+    let said = quietly(Command::new(program).arg("--version")).ok()?;
     numbers(&said).first().copied()
 }
 
 /// The release's name (os-release(5)).
-fn codename() -> anyhow::Result<String> {
+pub fn codename() -> anyhow::Result<String> {
     let text = fs::read_to_string("/etc/os-release").context("what system is this?")?;
     text.lines()
         .find_map(|line| line.strip_prefix("VERSION_CODENAME="))
         .map(|name| name.trim_matches('"').to_owned())
-        .with_context(|| format!("QEMU {OLDEST_QEMU} or newer is needed\nhint: install {PROGRAM}"))
+        .context("this system's release has no name\nhint: run this on Debian")
 }

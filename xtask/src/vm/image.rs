@@ -7,11 +7,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::vm::{
-    archive::Archive,
-    kernels::Kernel,
-    modules,
-    programs::{Programs, Tests},
+use crate::{
+    arch::Arch,
+    vm::{
+        archive::Archive,
+        kernels::Kernel,
+        modules,
+        programs::{Programs, Tests},
+    },
 };
 
 const APPLETS: [&str; 16] = [
@@ -22,7 +25,7 @@ const APPLETS: [&str; 16] = [
 /// The tests' output goes to the second serial port, so that the kernel's own does not mix
 /// with it. Names in capitals come from the kernel's command line.
 const INIT: &str = r#"#!/bin/sh
-say() { echo "$@" > /dev/ttyS1; }
+say() { echo "$@" > /dev/@OUTPUT@; }
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
@@ -47,11 +50,11 @@ cd /
 status=0
 suite() {
     say "$1:"
-    "/bin/$@" > /dev/ttyS1 2>&1 || status=$?
+    "/bin/$@" > /dev/@OUTPUT@ 2>&1 || status=$?
 }
 say "lockdown: $(cat /sys/kernel/security/lockdown)"
 if [ -n "$GUEST_OVERHEAD" ]; then
-    for PORTWATCH_HOOKS in fexit tracepoint; do
+    for PORTWATCH_HOOKS in fexit kprobe tracepoint; do
         export PORTWATCH_HOOKS
         suite overhead --bench
     done
@@ -61,13 +64,14 @@ else
 fi
 say "exit status: $status"
 dmesg | grep -E -A 20 'WARNING:|BUG:|Oops|Call Trace' | head -n 200 |
-    while read -r line; do echo "kernel: $line"; done > /dev/ttyS1
+    while read -r line; do echo "kernel: $line"; done > /dev/@OUTPUT@
 say "end of run"
 reboot -f
 "#;
 
 /// Writes the initramfs and returns its path.
 pub fn build(
+    arch: Arch,
     kernel: &Kernel,
     programs: &Programs,
     tests: &Tests,
@@ -78,12 +82,12 @@ pub fn build(
     for folder in ["bin", "dev", "etc", "modules", "proc", "run", "sys", "tmp", "var"] {
         archive.folder(folder)?;
     }
-    archive.file("init", INIT.as_bytes())?;
+    archive.file("init", INIT.replace("@OUTPUT@", arch.facts().serial.1).as_bytes())?;
     archive.file(
         "etc/passwd",
         b"root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n",
     )?;
-    archive.busybox(&APPLETS)?;
+    archive.busybox(&programs.busybox, &APPLETS)?;
     archive.copy("bin/portwatch", &programs.portwatch)?;
     archive.copy("bin/binder", &programs.binder)?;
     archive.copy("bin/server", &programs.server)?;

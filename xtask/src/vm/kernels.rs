@@ -4,12 +4,17 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 
-use crate::vm::{apt::Apt, quietly};
+use crate::{
+    arch::Arch,
+    vm::{
+        apt::{Apt, find},
+        quietly,
+    },
+};
 
 /// A kernel that is ready to boot.
 pub struct Kernel {
@@ -31,25 +36,20 @@ fn suites(series: &str) -> (&'static str, &'static str) {
     }
 }
 
-/// Fetches and unpacks the newest kernel of a series, or of all for `newest`.
-pub fn fetch(series: &str, cache: &Path) -> anyhow::Result<Kernel> {
+/// Fetches and unpacks the newest kernel of a series, or of all for `newest`. `-16k` after the
+/// series means a kernel with pages of 16 KiB.
+pub fn fetch(arch: Arch, series: &str, cache: &Path) -> anyhow::Result<Kernel> {
+    let (series, flavour) = match series.strip_suffix("-16k") {
+        Some(series) => (series, format!("-{}-16k", arch.facts().debian)),
+        None => (series, format!("-cloud-{}", arch.facts().debian)),
+    };
     let (main, security) = suites(series);
-    let apt = Apt::prepare(&cache.join("apt").join(main), &[main], security)?;
-    let packages = newest(&apt, series)?;
-    let tree = cache.join("trees").join(apt.cached_as(&packages)?);
-    if !tree.exists() {
-        let part = tree.with_extension("part");
-        fs::create_dir_all(&part)?;
-        for package in &packages {
-            eprintln!("vm: fetching {package}");
-            // apt checks the archive's signed checksum of what it downloads.
-            quietly(apt.command("apt-get").args(["download", package]).current_dir(&part))?;
-            let deb = find(&part, &format!("{package}_"))?;
-            quietly(Command::new("dpkg").arg("-x").arg(&deb).arg(&part))?;
-            fs::remove_file(&deb)?;
-        }
-        fs::rename(&part, &tree)?;
-    }
+    let lists = match arch.is_native() {
+        true => main.to_owned(),
+        false => format!("{main}-{}", arch.facts().debian),
+    };
+    let apt = Apt::prepare(&cache.join("apt").join(lists), &[main], security, arch)?;
+    let tree = tree(&apt, series, &flavour, &cache.join("trees"))?;
     // Since trixie the packages have everything below /usr.
     let modules = ["usr/lib/modules", "lib/modules"]
         .into_iter()
@@ -64,35 +64,47 @@ pub fn fetch(series: &str, cache: &Path) -> anyhow::Result<Kernel> {
     Ok(Kernel { modules, version, vmlinuz })
 }
 
-/// The file in `folder` whose name starts with `head`.
-fn find(folder: &Path, head: &str) -> anyhow::Result<PathBuf> {
-    fs::read_dir(folder)?
-        .flatten()
-        .find(|entry| entry.file_name().to_string_lossy().starts_with(head))
-        .map(|entry| entry.path())
-        .with_context(|| format!("no {head}* in {}", folder.display()))
-}
-
-/// The packages of the newest kernel of a series.
-fn newest(apt: &Apt, series: &str) -> anyhow::Result<Vec<String>> {
+/// Unpacks the newest kernel that can be downloaded: the archive's lists may name versions that
+/// it has removed.
+fn tree(apt: &Apt, series: &str, flavour: &str, trees: &Path) -> anyhow::Result<PathBuf> {
     let names = quietly(apt.command("apt-cache").args(["pkgnames", "linux-"]))?;
-    newest_of(series, &names)
-        .with_context(|| format!("the archive has no kernel {series}\nhint: 6.12, or newest"))
+    let mut failure = None;
+    for packages in newest_first(series, flavour, &names) {
+        let tree = trees.join(apt.cached_as(&packages)?);
+        if tree.exists() {
+            return Ok(tree);
+        }
+        let part = tree.with_extension("part");
+        fs::create_dir_all(&part)?;
+        match apt.unpack(&packages, &part) {
+            Ok(()) => {
+                fs::rename(&part, &tree)?;
+                return Ok(tree);
+            }
+            Err(error) => {
+                fs::remove_dir_all(&part)?;
+                eprintln!("vm: {}: {error:#}", packages.join(", "));
+                failure = Some(error);
+            }
+        }
+    }
+    match failure {
+        Some(error) => Err(error.context("no kernel of the series can be downloaded")),
+        None => bail!("the archive has no kernel {series}{flavour}\nhint: 6.12, or newest"),
+    }
 }
 
-const FLAVOUR: &str = "-cloud-amd64";
-
-/// Returns the packages of the newest version of a series. From 6.19 on the image is split:
+/// Returns the packages of each version of a series, the newest first. From 6.19 on the image is split:
 /// its package is empty, and two others have its content, of which the archive removes the
 /// modules' sooner.
-fn newest_of(series: &str, names: &str) -> Option<Vec<String>> {
+fn newest_first(series: &str, flavour: &str, names: &str) -> Vec<Vec<String>> {
     let has = |name: &str| names.lines().any(|line| line == name);
     let head = match series {
         "newest" => String::new(),
         series => format!("{series}."),
     };
     let packages = |version: &str| {
-        let named = |part: &str| format!("linux-{part}-{version}{FLAVOUR}");
+        let named = |part: &str| format!("linux-{part}-{version}{flavour}");
         let (image, binary, modules) = (named("image"), named("binary"), named("modules"));
         match (has(&binary), has(&modules)) {
             (true, true) => Some(vec![binary, modules]),
@@ -100,14 +112,15 @@ fn newest_of(series: &str, names: &str) -> Option<Vec<String>> {
             (false, _) => Some(vec![image]),
         }
     };
-    names
+    let mut versions: Vec<_> = names
         .lines()
-        .filter_map(|name| name.strip_prefix("linux-image-")?.strip_suffix(FLAVOUR))
+        .filter_map(|name| name.strip_prefix("linux-image-")?.strip_suffix(flavour))
         .filter(|version| version.starts_with(|char: char| char.is_ascii_digit()))
         .filter(|version| version.starts_with(&head))
         .filter_map(|version| Some((numbers(version), packages(version)?)))
-        .max()
-        .map(|(_, packages)| packages)
+        .collect();
+    versions.sort();
+    versions.into_iter().rev().map(|(_, packages)| packages).collect()
 }
 
 /// Returns the numbers in a version, to compare them one by one.
@@ -126,9 +139,11 @@ mod tests {
     fn the_newest_of_a_series_is_picked() {
         let names = "linux-image-6.1.0-9-cloud-amd64\nlinux-image-6.1.0-56-cloud-amd64\n\
                      linux-image-6.1.0-56-cloud-amd64-unsigned\nlinux-image-6.12.1-cloud-amd64\n";
-        assert_eq!(newest_of("6.1", names).unwrap(), ["linux-image-6.1.0-56-cloud-amd64"]);
-        assert_eq!(newest_of("newest", names).unwrap(), ["linux-image-6.12.1-cloud-amd64"]);
-        assert_eq!(newest_of("5.10", names), None);
+        let newest_first = |series| newest_first(series, "-cloud-amd64", names).concat();
+        let of_6_1 = ["linux-image-6.1.0-56-cloud-amd64", "linux-image-6.1.0-9-cloud-amd64"];
+        assert_eq!(newest_first("6.1"), of_6_1);
+        assert_eq!(newest_first("newest")[0], "linux-image-6.12.1-cloud-amd64");
+        assert!(newest_first("5.10").is_empty());
     }
 
     #[test]
@@ -137,7 +152,7 @@ mod tests {
                      linux-binary-7.0.13+deb13-cloud-amd64\nlinux-image-7.0.12+deb13-cloud-amd64\n\
                      linux-binary-7.0.12+deb13-cloud-amd64\nlinux-modules-7.0.12+deb13-cloud-amd64";
         assert_eq!(
-            newest_of("newest", names).unwrap(),
+            newest_first("newest", "-cloud-amd64", names)[0],
             ["linux-binary-7.0.12+deb13-cloud-amd64", "linux-modules-7.0.12+deb13-cloud-amd64"]
         );
     }

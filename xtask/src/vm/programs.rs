@@ -8,10 +8,9 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 
-use crate::{cargo, checked, root};
+use crate::{checked, cross::Target};
 
 /// Where they are built, separate from those of this machine.
-pub const TARGET: &str = "x86_64-unknown-linux-gnu";
 pub const TARGET_DIR: &str = "target/static";
 
 /// Where the programs are.
@@ -20,6 +19,7 @@ pub struct Programs {
     pub binder: PathBuf,
     pub guest: PathBuf,
     pub server: PathBuf,
+    pub busybox: PathBuf,
 }
 
 /// The paths of the suites, and of the benchmark of their cost.
@@ -30,20 +30,25 @@ pub struct Tests {
 }
 
 /// Builds the programs.
-pub fn build_programs() -> anyhow::Result<Programs> {
-    checked(static_cargo(&["build", "--bins"]).args(["-p", "portwatch", "-p", "portwatch-tests"]))?;
-    let program = |name| root().join(TARGET_DIR).join(TARGET).join("debug").join(name);
+pub fn build_programs(target: &Target) -> anyhow::Result<Programs> {
+    checked(
+        static_cargo(target, &["build", "--bins"])
+            .args(["-p", "portwatch", "-p", "portwatch-tests"]),
+    )?;
+    let folder = target.programs(TARGET_DIR, "debug");
+    let program = |name| folder.join(name);
     Ok(Programs {
         portwatch: program("portwatch"),
         binder: program("binder"),
         guest: program("guest"),
         server: program("server"),
+        busybox: target.busybox(),
     })
 }
 
 /// Builds the suites.
-pub fn build_tests() -> anyhow::Result<Tests> {
-    let output = static_cargo(&["test", "--no-run", "--message-format=json"])
+pub fn build_tests(target: &Target) -> anyhow::Result<Tests> {
+    let output = static_cargo(target, &["test", "--no-run", "--message-format=json"])
         .args(["-p", "portwatch-tests", "--test", "live", "--test", "differential"])
         .args(["--bench", "overhead"])
         .stderr(Stdio::inherit())
@@ -61,15 +66,12 @@ pub fn build_tests() -> anyhow::Result<Tests> {
     })
 }
 
-fn static_cargo(verb: &[&str]) -> Command {
-    let mut command = cargo();
+fn static_cargo(target: &Target, verb: &[&str]) -> Command {
+    let mut command = target.cargo(verb, TARGET_DIR);
     command
-        .args(verb)
-        .args(["--target", TARGET, "--target-dir", TARGET_DIR])
         // Emulation is slow and the guest's memory small.
         .args(["--config", "profile.dev.opt-level=1", "--config", "profile.dev.strip=true"])
-        .args(["--config", "profile.dev.debug=false"])
-        .env("RUSTFLAGS", "-C target-feature=+crt-static");
+        .args(["--config", "profile.dev.debug=false"]);
     command
 }
 

@@ -1,5 +1,7 @@
 //! The conditions under which each kernel is tested.
 
+use crate::arch::Arch;
+
 /// A guest's conditions, passed on the kernel's command line: parameters that the kernel does
 /// not know become pid 1's environment.
 #[derive(Debug, PartialEq, Eq)]
@@ -40,6 +42,14 @@ pub const ALL: &[Scenario] = &[
         suite: Suite::Whole,
     },
     Scenario {
+        name: "kprobe",
+        hooks: "kprobe",
+        lockdown: "none",
+        lacks: "",
+        differential: false,
+        suite: Suite::Whole,
+    },
+    Scenario {
         name: "tracepoint",
         hooks: "tracepoint",
         lockdown: "none",
@@ -54,6 +64,22 @@ pub const ALL: &[Scenario] = &[
         lacks: "",
         differential: false,
         suite: Suite::Core,
+    },
+    Scenario {
+        name: "kprobe-integrity",
+        hooks: "kprobe",
+        lockdown: "integrity",
+        lacks: "",
+        differential: false,
+        suite: Suite::Core,
+    },
+    Scenario {
+        name: "auto-confidentiality",
+        hooks: "auto",
+        lockdown: "confidentiality",
+        lacks: "",
+        differential: false,
+        suite: Suite::Only(&["hooks::", "tcp::"]),
     },
     Scenario {
         name: "fexit-confidentiality",
@@ -74,6 +100,14 @@ pub const ALL: &[Scenario] = &[
     Scenario {
         name: "fexit-no-sock-diag",
         hooks: "fexit",
+        lockdown: "none",
+        lacks: "sock_diag",
+        differential: false,
+        suite: Suite::Only(&["--include-ignored", "cost::", "without_sock_diag::"]),
+    },
+    Scenario {
+        name: "kprobe-no-sock-diag",
+        hooks: "kprobe",
         lockdown: "none",
         lacks: "sock_diag",
         differential: false,
@@ -103,6 +137,12 @@ pub fn names() -> Vec<&'static str> {
 }
 
 impl Scenario {
+    /// Returns whether kernels of this version have the hooks: arm64 has function exits from 6.4
+    /// on (`DYNAMIC_FTRACE_WITH_DIRECT_CALLS`).
+    pub fn exists_on(&self, arch: Arch, version: &[u32]) -> bool {
+        arch != Arch::Arm64 || self.hooks != "fexit" || version >= &[6, 4][..]
+    }
+
     /// Returns parts of the names of the tests that run; none for all of them.
     pub fn tests(&self, quick: bool) -> &'static [&'static str] {
         match self.suite {
@@ -137,6 +177,14 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), ALL.len());
+    }
+
+    #[test]
+    fn arm64_has_function_exits_from_6_4_on() {
+        let fexit = ALL.iter().find(|scenario| scenario.name == "fexit").unwrap();
+        assert!(!fexit.exists_on(Arch::Arm64, &[6, 1, 0, 57]));
+        assert!(fexit.exists_on(Arch::Arm64, &[6, 12, 118]));
+        assert!(fexit.exists_on(Arch::Amd64, &[5, 10, 0, 32]));
     }
 
     #[test]

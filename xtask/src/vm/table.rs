@@ -82,7 +82,7 @@ fn entered(text: &str, rows: &[Row]) -> anyhow::Result<String> {
         .lines()
         .filter_map(|line| Some((key(line)?, line.to_owned())))
         .filter(|(old, _)| {
-            !rows.iter().any(|row| series(&row.release) == series(&old.0) && row.scenario == old.1)
+            !rows.iter().any(|row| is_same(&row.release, &old.0) && row.scenario == old.1)
         })
         .chain(rows.iter().map(|row| ((row.release.clone(), row.scenario.to_owned()), row.line())))
         .collect();
@@ -99,9 +99,14 @@ fn key(line: &str) -> Option<(String, String)> {
     is_row.then(|| (release.to_owned(), scenario.to_owned()))
 }
 
-/// The first two numbers of a version.
-fn series(release: &str) -> Vec<u32> {
-    super::kernels::numbers(release).into_iter().take(2).collect()
+/// Whether two kernels are of one series and one flavour, which names the architecture.
+fn is_same(one: &str, other: &str) -> bool {
+    let series = |release: &str| -> (Vec<u32>, Option<String>) {
+        let flavour = ["-16k", "-arm64", "-amd64"].into_iter().find(|end| release.ends_with(end));
+        let numbers = super::kernels::numbers(release).into_iter().take(2);
+        (numbers.collect(), flavour.map(str::to_owned))
+    };
+    series(one) == series(other)
 }
 
 #[cfg(test)]
@@ -128,6 +133,8 @@ mod tests {
                 "| 6.12.10-a | tracepoint | 3 |"
             ]
         );
+        assert!(!is_same("6.12.9-cloud-amd64", "6.12.9-cloud-arm64"));
+        assert!(!is_same("7.3.4+deb13-cloud-arm64", "7.3.4+deb13-arm64-16k"));
         assert!(text.starts_with("# Title\n") && text.ends_with("\nmore\n"));
     }
 

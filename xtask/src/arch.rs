@@ -1,0 +1,61 @@
+//! The architectures for which portwatch is built and tested, as data.
+
+use clap::ValueEnum;
+
+/// An architecture, by Debian's name for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Arch {
+    Amd64,
+    Arm64,
+}
+
+/// What is known of an architecture.
+pub struct Facts {
+    /// Debian's name.
+    pub debian: &'static str,
+    /// Rust's name of the target with glibc.
+    pub target: &'static str,
+    /// The start of the names of the cross compiler's programs.
+    pub gnu: &'static str,
+    /// QEMU's program, its package, and the machine that it emulates.
+    pub qemu: (&'static str, &'static str),
+    pub machine: &'static [&'static str],
+    /// The first serial port, for the kernel's console, and the second, for the output.
+    pub serial: (&'static str, &'static str),
+    /// Kernel series that are tested without a request for others.
+    pub series: &'static [&'static str],
+}
+
+impl Arch {
+    /// The architecture of this machine.
+    pub const fn native() -> Self {
+        if cfg!(target_arch = "aarch64") { Self::Arm64 } else { Self::Amd64 }
+    }
+
+    pub const fn is_native(self) -> bool {
+        self as u8 == Self::native() as u8
+    }
+
+    pub const fn facts(self) -> &'static Facts {
+        match self {
+            Self::Amd64 => &Facts {
+                debian: "amd64",
+                target: "x86_64-unknown-linux-gnu",
+                gnu: "x86_64-linux-gnu",
+                qemu: ("qemu-system-x86_64", "qemu-system-x86"),
+                machine: &[],
+                serial: ("ttyS0", "ttyS1"),
+                series: &["5.10", "6.1", "6.12", "6.18", "newest"],
+            },
+            Self::Arm64 => &Facts {
+                debian: "arm64",
+                target: "aarch64-unknown-linux-gnu",
+                gnu: "aarch64-linux-gnu",
+                qemu: ("qemu-system-aarch64", "qemu-system-arm"),
+                machine: &["-M", "virt"],
+                serial: ("ttyAMA0", "ttyAMA1"),
+                series: &["5.10", "6.1", "6.12", "newest", "newest-16k"],
+            },
+        }
+    }
+}
