@@ -18,6 +18,8 @@ mod commands;
 mod containers;
 mod cost;
 mod deaf;
+#[cfg(target_arch = "aarch64")]
+mod eabi;
 mod exec;
 mod explain;
 mod fairness;

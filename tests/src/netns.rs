@@ -235,8 +235,8 @@ fn raise_loopback() {
     // it in full and nothing else (netdevice(7)).
     unsafe {
         let mut request: libc::ifreq = std::mem::zeroed();
-        request.ifr_name[0] = b'l'.cast_signed();
-        request.ifr_name[1] = b'o'.cast_signed();
+        request.ifr_name[0] = libc::c_char::from_ne_bytes([b'l']);
+        request.ifr_name[1] = libc::c_char::from_ne_bytes([b'o']);
         assert_eq!(libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut request), 0);
         let up = libc::c_short::try_from(libc::IFF_UP | libc::IFF_RUNNING).unwrap();
         request.ifr_ifru.ifru_flags |= up;

@@ -59,6 +59,8 @@ const EXPECTED: &[Expected] = &[
     expected("groups_that_are_gone", Place::Before(5, 13), "no program can read their paths"),
     expected("programs_of_another_kind", Place::Machine, "a kernel may be built without them"),
     expected("programs_of_another_kind", Place::Guest, "Debian starts x32 only when asked to"),
+    expected("programs_of_arm", Place::Machine, "a processor may run 64-bit programs only"),
+    expected("programs_of_arm", Place::Guest, "kernels with pages of 16 KiB run none"),
     expected("mptcp", Place::Before(6, 1), "Debian builds its 5.10 without MPTCP"),
     expected("mptcp", Place::Machine, "a kernel may be built without MPTCP"),
 ];
