@@ -255,10 +255,8 @@ mod tests {
             missing_capabilities: vec![],
             unnamed_without: vec!["CAP_SYS_PTRACE"],
             sets: sets(|set| match set {
-                HookSet::Fexit | HookSet::Kprobe => {
-                    Answer::No("Operation not permitted".to_owned())
-                }
                 HookSet::Tracepoint => Answer::Yes(()),
+                _ => Answer::No("Operation not permitted".to_owned()),
             }),
             hooks: Some("tracepoint"),
             because: Some("exits of kernel functions cannot be hooked: EPERM".to_owned()),

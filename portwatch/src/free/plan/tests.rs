@@ -3,12 +3,17 @@ use std::{fs, path::Path};
 use super::*;
 use crate::{
     event::Event,
-    evidence::{Subject, TimeWait},
+    evidence::{Evidence, Subject, TimeWait},
     explain::{self, Question},
 };
 
 /// What `explain` says of the port of a captured event (tests/golden).
 fn answer(name: &str) -> Explanation {
+    answer_with(name, |_| {})
+}
+
+/// The same after the evidence was changed.
+fn answer_with(name: &str, change: impl FnOnce(&mut Evidence)) -> Explanation {
     let path = format!("../tests/golden/events/{name}.json");
     let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
     let event: Event = serde_json::from_str(&text).unwrap();
@@ -24,6 +29,7 @@ fn answer(name: &str) -> Explanation {
     evidence.process = Process::default();
     evidence.subject = Subject::Asked;
     evidence.sockets.iter_mut().for_each(|socket| socket.refused = None);
+    change(&mut evidence);
     explain::answer(&host, asked, evidence)
 }
 
@@ -76,6 +82,30 @@ fn what_nobody_can_stop_is_refused() {
             }
             other => panic!("{name}: {other:?}"),
         }
+    }
+}
+
+/// SIGKILL is in the plan only if it was asked for, whatever the diagnosis suggests.
+#[test]
+fn nothing_is_killed_unless_asked_for() {
+    for (sigterm, does) in [(Sigterm::Ignored, "ignores"), (Sigterm::Blocked, "blocks")] {
+        let answer = answer_with("class-squatter", |evidence| {
+            let holders = evidence.sockets.iter_mut().flat_map(|socket| &mut socket.holders);
+            holders.for_each(|holder| holder.sigterm = Some(sigterm));
+        });
+        let suggested = answer.diagnosis.as_ref().unwrap().moves.iter();
+        let suggested = suggested.filter_map(|step| step.command.as_deref());
+        assert!(suggested.into_iter().any(|command| command.contains("-KILL")), "{does}");
+        let proposal = |kill_after| match plan(&answer, &own(), kill_after) {
+            Plan::Act(proposal) => proposal,
+            other => panic!("{other:?}"),
+        };
+        let without = proposal(None);
+        assert!(!without.steps[0].command.contains("KILL"), "{:?}", without.steps);
+        assert!(without.obstacles[0].contains(does), "{:?}", without.obstacles);
+        let with = proposal(Some(Duration::from_millis(1500)));
+        assert!(with.steps[0].command.contains("; sleep 1.5; kill -KILL "), "{:?}", with.steps);
+        assert!(with.obstacles.is_empty());
     }
 }
 
