@@ -152,12 +152,21 @@ pub struct Proxy {
     pub options: &'static [(&'static [&'static str], Says)],
     /// The argument after which options of other programs follow.
     pub until: Option<&'static str>,
+    /// Whether each process of it has ports open for one container of this engine and for
+    /// nothing else. Where the engine lists no such container, the process was left over. Other
+    /// programs serve several containers, or have ports of their own.
+    pub dedicated: bool,
 }
 
 impl Proxy {
     const fn new(comm: &'static str, programs: &'static [&'static str]) -> Self {
-        let (rootless, argument) = (false, None);
-        Self { comm, programs, rootless, argument, names: None, options: &[], until: None }
+        let (rootless, argument, dedicated) = (false, None, false);
+        let (names, options, until) = (None, &[], None);
+        Self { comm, programs, rootless, argument, names, options, until, dedicated }
+    }
+
+    const fn dedicated(self) -> Self {
+        Self { dedicated: true, ..self }
     }
 
     const fn rootless(comm: &'static str, programs: &'static [&'static str]) -> Self {

@@ -3,7 +3,7 @@
 use crate::diagnose::{
     Cause, Confidence, Diagnosis, HolderClass, Move,
     case::{Case, Culprit},
-    holder, judgement, moves, summary, words,
+    holder, judgement, moves, summary, words, workloads,
 };
 use crate::evidence::{Process, ProcessState, Socket, Stage};
 
@@ -170,7 +170,12 @@ fn who(
         };
     };
     let workload = holder.workload.as_ref().and_then(words::workload);
-    let behind_proxy = format!("proxy for {}", workload.as_deref().unwrap_or("a container"));
+    let behind_proxy = match workload {
+        None if workloads::serves_several(holder) => {
+            "which has ports open for containers".to_owned()
+        }
+        known => format!("proxy for {}", known.as_deref().unwrap_or("a container")),
+    };
     let what = match class {
         HolderClass::Itself if holder.pid == case.process().pid => {
             return format!("the same process {doing}");

@@ -9,7 +9,7 @@ use crate::{
         case::Case,
         holder, program,
         responsibility::{self, Place},
-        words,
+        words, workloads,
     },
     evidence::{Fact, Gap, Process, ProcessState, State, SupervisorKind, Voucher},
 };
@@ -51,8 +51,11 @@ pub fn of(case: &Case, class: HolderClass, holder: Option<&Process>) -> Option<J
             Some(unit) => format!("it is another service ({unit}) that others may use"),
             None => "it is another program that others may use".to_owned(),
         }),
-        HolderClass::ContainerProxy if holder.left_over => {
+        HolderClass::ContainerProxy if workloads::is_left_over(holder) => {
             pro.push("its engine lists no container for which it could hold the port".to_owned());
+        }
+        HolderClass::ContainerProxy if workloads::serves_several(holder) => {
+            contra.push("it has ports open for other containers too".to_owned());
         }
         HolderClass::ContainerProxy => {
             contra.push(
@@ -132,7 +135,11 @@ pub fn of(case: &Case, class: HolderClass, holder: Option<&Process>) -> Option<J
         {
             SafeToStop::Check
         }
-        HolderClass::ContainerProxy | HolderClass::AppDaemon if !holder.left_over => SafeToStop::No,
+        HolderClass::ContainerProxy | HolderClass::AppDaemon
+            if !workloads::is_left_over(holder) =>
+        {
+            SafeToStop::No
+        }
         _ if contra.is_empty() && strong && !of_another => SafeToStop::Likely,
         _ => SafeToStop::Check,
     };

@@ -26,7 +26,7 @@ pub fn behind_proxy(case: &Case, proxy: &Process) -> Vec<Move> {
         Some(0) => None,
         uid => user_of(proxy).or(uid),
     };
-    if proxy.left_over {
+    if is_left_over(proxy) {
         let why = "its engine lists no container that has published the port, so this proxy was left \
                    over: end the proxy only";
         return vec![moves::end(case, proxy, why)];
@@ -43,16 +43,46 @@ pub fn behind_proxy(case: &Case, proxy: &Process) -> Vec<Move> {
         return vec![stop.because(why)];
     }
     let published = published.map(|text| format!(" as {text}")).unwrap_or_default();
-    let why = format!("a container published the port{published}; {holds}");
-    let by_name =
-        || engines::proxies(roles::claim_of(proxy)?.comm).map(|(engine, _)| engine).next();
-    let engine = known.map(|workload| workload.engine).or_else(by_name);
+    let by_name = program(proxy).map(|(engine, _)| engine);
+    let engine = known.map(|workload| workload.engine).or(by_name);
     let spec = engine.unwrap_or(engines::LIKELIEST).spec();
     let (_, then) = spec.list;
     let list =
         as_its_user(spec.users_list, user).unwrap_or_else(|| spec.listing(port, protocol.into()));
-    let gone = moves::end(case, proxy, "if no container has published it, the proxy was left over");
-    vec![command(list, format!("{why}; {then}"), Risk::None), gone]
+    let (why, otherwise) = match serves_several(proxy) {
+        false => (
+            format!("a container published the port{published}; {holds}"),
+            moves::end(case, proxy, "if no container has published it, the proxy was left over"),
+        ),
+        true => {
+            let process = words::process(proxy);
+            (
+                format!("{process} has ports open for containers, and maybe this one"),
+                moves::advice(format!(
+                    "if that shows none, move {} to another port: {process} may have port {port} open \
+                     for something else, and ending it would interrupt other containers",
+                    case.binder(),
+                )),
+            )
+        }
+    };
+    vec![command(list, format!("{why}; {then}"), Risk::None), otherwise]
+}
+
+/// Returns the engine and the description of the program that a proxy is, by its name.
+fn program(proxy: &Process) -> Option<(Engine, &'static engines::Proxy)> {
+    engines::proxies(roles::claim_of(proxy)?.comm).next()
+}
+
+/// Returns whether a proxy has a port open for a container that its engine does not list.
+pub fn is_left_over(proxy: &Process) -> bool {
+    proxy.left_over && !serves_several(proxy)
+}
+
+/// Returns whether a proxy may have ports open for other containers, or for itself (dockerd). It
+/// is not known then that it has this port open for a container.
+pub fn serves_several(proxy: &Process) -> bool {
+    proxy.workload.is_none() && program(proxy).is_some_and(|(_, program)| !program.dedicated)
 }
 
 /// Returns a command for a user's own engine: the first of `commands` that needs no more than

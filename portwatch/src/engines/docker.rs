@@ -20,10 +20,10 @@ pub const ENGINE: Spec = Spec {
                 (&["container-ip"], Says::ContainerAddress),
                 (&["container-port"], Says::ContainerPort),
             ],
-            ..Proxy::new("docker-proxy", &["docker-proxy"])
+            ..Proxy::new("docker-proxy", &["docker-proxy"]).dedicated()
         },
-        // Newer versions of Docker bind in the daemon itself, and rootless ones in this
-        // program.
+        // Newer versions of Docker bind in the daemon itself, and rootless ones in rootlesskit.
+        // The daemon also has its API and a swarm's ports open.
         Proxy::new("dockerd", &["dockerd"]),
         Proxy::rootless("rootlesskit", &["rootlesskit"]),
     ],

@@ -9,8 +9,8 @@ pub const ENGINE: Spec = Spec {
     name: "Incus",
     names: Names::Nobody,
     proxies: &[
-        Proxy { argument: Some("forkproxy"), ..Proxy::new("incusd", &["incusd"]) },
-        Proxy { argument: Some("forkproxy"), ..Proxy::new("lxd", &["lxd"]) },
+        Proxy { argument: Some("forkproxy"), ..Proxy::new("incusd", &["incusd"]).dedicated() },
+        Proxy { argument: Some("forkproxy"), ..Proxy::new("lxd", &["lxd"]).dedicated() },
     ],
     stop: "incus stop",
     list: (

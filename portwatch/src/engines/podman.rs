@@ -11,12 +11,13 @@ pub const ENGINE: Spec = Spec {
     names: Names::DockerApi("podman/podman.sock"),
     proxies: &[
         CONMON,
-        Proxy::rootless("rootlessport", &["rootlessport", "podman"]),
-        Proxy::rootless("rootlessport-ch", &["rootlessport", "podman"]),
+        Proxy::rootless("rootlessport", &["rootlessport", "podman"]).dedicated(),
+        Proxy::rootless("rootlessport-ch", &["rootlessport", "podman"]).dedicated(),
         // The program runs itself again through `/proc/self/exe`, and its arguments contain its
         // name.
-        Proxy::rootless("containers-rootlessport", &["rootlessport", "podman"]),
-        Proxy::rootless("containers-rootlessport-child", &["rootlessport", "podman"]),
+        Proxy::rootless("containers-rootlessport", &["rootlessport", "podman"]).dedicated(),
+        Proxy::rootless("containers-rootlessport-child", &["rootlessport", "podman"]).dedicated(),
+        // A user's Docker and nerdctl have all of their containers behind one of these.
         Proxy::rootless("slirp4netns", &["slirp4netns"]),
         Proxy::rootless("pasta", &["pasta", "passt"]),
         Proxy::rootless("pasta.avx2", &["pasta.avx2", "passt.avx2"]),

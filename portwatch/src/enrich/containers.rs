@@ -56,7 +56,7 @@ enum Subject {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Answer {
     workload: Option<Workload>,
-    /// Whether the engine knows no container behind a proxy.
+    /// Whether it is the proxy of one container, and the engine knows no such container.
     left_over: bool,
     gap: Option<Gap>,
 }
@@ -321,7 +321,9 @@ fn behind(host: &Host, engines: &mut Engines, proxy: &Proxy, deadline: Instant) 
         None if uid == 0 => Unknown::NoSocket { engine },
         None => Unknown::NoUsersSocket { engine },
     };
-    let left_over = matches!(why, Unknown::NotPublished { .. });
+    // Others than the proxy of one container may have the port open for themselves, or for a
+    // container of another engine.
+    let left_over = proxy.dedicated && matches!(why, Unknown::NotPublished { .. });
     Answer { workload: proxy.workload(), left_over, gap: gap(why) }
 }
 

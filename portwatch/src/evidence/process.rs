@@ -101,8 +101,8 @@ pub struct Process {
     /// (docker-proxy), from the container engine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workload: Option<Workload>,
-    /// Whether it holds the port for a container, and its engine says that no container of its
-    /// has published that port: the proxy was left over.
+    /// Whether it holds ports for one container only, and its engine says that no container of
+    /// its has published this port: the proxy was left over.
     #[serde(default, skip_serializing_if = "is_false")]
     pub left_over: bool,
 }

@@ -1,7 +1,10 @@
 //! Containers and pods: who is named, and what is to be pasted.
 
-use super::*;
-use crate::evidence::{Engine, Pod, Workload};
+use super::{
+    responsibility::{ends, first},
+    *,
+};
+use crate::evidence::{Engine, Pod, Voucher, Workload};
 
 fn workload(engine: Engine, name: Option<&str>) -> Workload {
     Workload {
@@ -55,6 +58,73 @@ fn a_name_that_is_not_one_is_not_pasted() {
     for name in [Some("-f"), Some("$(reboot)"), Some(long.as_str()), Some(""), None] {
         let command = against_proxy("docker-proxy", 0, workload(Engine::Docker, name));
         assert_eq!(command, "docker stop 9f81c2e4a77b", "{name:?}");
+    }
+}
+
+/// A user's own engine is asked as that user. What serves all containers of an engine, or another
+/// one's, is not to be ended.
+#[test]
+fn a_users_proxy_is_asked_about_as_that_user() {
+    let cgroup = "/user.slice/user-1004.slice/user@1004.service/user.slice/podman-7.scope";
+    for (comm, argument, dedicated) in [
+        ("rootlessport", "rootlessport", true),
+        ("exe", "containers-rootlessport", true),
+        ("pasta", "pasta", false),
+        ("pasta.avx2", "pasta", false),
+        ("slirp4netns", "slirp4netns", false),
+    ] {
+        let mut proxy = java(2219, "0", cgroup, "2026-06-01T00:00:00Z");
+        (proxy.comm, proxy.exe) = (Some(comm.to_owned()), Some(format!("/usr/bin/{argument}")));
+        proxy.cmdline = vec![argument.to_owned()].into();
+        (proxy.vouched_by, proxy.unit_owner) = (Some(Voucher::User), Some(1004));
+        let evidence = listener(proxy);
+        assert_eq!(class(&evidence), HolderClass::ContainerProxy, "{comm}");
+        let list = "runuser -u deploy -- env -C / XDG_RUNTIME_DIR=/run/user/1004 podman ps -a";
+        assert_eq!(first(&evidence).0, list, "{comm}");
+        let ended: &[&str] = if dedicated { &["kill 2219"] } else { &[] };
+        assert_eq!(ends(&evidence), ended, "{comm}");
+    }
+}
+
+/// Its engine has said that no container has published the port.
+#[test]
+fn a_daemon_of_all_containers_is_not_left_over() {
+    let mut daemon = java(2219, "0", "/system.slice/docker.service", "2026-06-01T00:00:00Z");
+    (daemon.comm, daemon.exe) = (Some("dockerd".to_owned()), Some("/usr/bin/dockerd".to_owned()));
+    daemon.cmdline = ["dockerd", "-H", "tcp://0.0.0.0:8080"].map(str::to_owned).to_vec().into();
+    (daemon.vouched_by, daemon.uid, daemon.left_over) = (Some(Voucher::Root), Some(0), true);
+    let evidence = listener(daemon);
+    let diagnosis = diagnose(&evidence);
+    assert_eq!(diagnosis.holder.unwrap().class, HolderClass::ContainerProxy);
+    assert_eq!(diagnosis.judgement.unwrap().safe_to_stop, SafeToStop::No);
+    assert!(diagnosis.summary.contains("has ports open for containers"), "{}", diagnosis.summary);
+    assert_eq!(first(&evidence).0, "docker ps --filter publish=8080/tcp");
+    assert!(diagnosis.moves[1].why.starts_with("if that shows none, move app.service to another"));
+    assert_eq!(ends(&evidence), [""; 0]);
+}
+
+/// Incus and LXD start a helper for each proxy device.
+#[test]
+fn a_proxy_device_is_removed_from_its_instance() {
+    let mut proxy = java(2219, "0", "/system.slice/incus.service", "2026-06-01T00:00:00Z");
+    (proxy.comm, proxy.exe) = (Some("incusd".to_owned()), Some("/opt/incus/bin/incusd".to_owned()));
+    (proxy.vouched_by, proxy.uid) = (Some(Voucher::Root), Some(0));
+    let mut evidence = listener(proxy);
+    for (line, expected) in [
+        ("/opt/incus/bin/incusd forkproxy -- 1 tcp:0.0.0.0:8080", HolderClass::ContainerProxy),
+        ("/opt/incus/bin/incusd --group incus", HolderClass::OtherService),
+    ] {
+        evidence.sockets[0].holders[0].cmdline = line.split(' ').map(str::to_owned).collect();
+        assert_eq!(class(&evidence), expected, "{line}");
+        let (command, why) = first(&evidence);
+        if expected == HolderClass::ContainerProxy {
+            let list = "for name in $(incus list -f csv -c n); do incus config device show $name | \
+                        grep -q ':8080$' && echo $name; done";
+            assert_eq!(command, list);
+            assert!(why.contains("incus config device remove INSTANCE DEVICE"), "{why}");
+        } else {
+            assert!(why.starts_with("move app.service or incus.service to another port"), "{why}");
+        }
     }
 }
 

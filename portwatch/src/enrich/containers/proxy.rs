@@ -39,6 +39,8 @@ pub struct Proxy {
     pub host: Endpoint,
     /// The container's end, if it is in the command line.
     pub container: Option<(IpAddr, u16)>,
+    /// Whether it has ports open for one container of this engine and for nothing else.
+    pub dedicated: bool,
 }
 
 impl Proxy {
@@ -67,8 +69,15 @@ impl Proxy {
 pub fn read(process: &Process, held: Endpoint) -> Option<Proxy> {
     let claim = roles::claim_of(process).filter(|claim| claim.role == Role::ContainerProxy)?;
     let (engine, program) = engines::proxies(claim.comm).next()?;
-    let mut proxy =
-        Proxy { engine, uid: run_by(process), id: None, name: None, host: held, container: None };
+    let mut proxy = Proxy {
+        engine,
+        uid: run_by(process),
+        id: None,
+        name: None,
+        host: held,
+        container: None,
+        dedicated: program.dedicated,
+    };
     let is_own = |argument: &&str| program.until.is_none_or(|until| !argument.starts_with(until));
     let arguments: Vec<_> = process.cmdline.iter().take_while(is_own).collect();
     let (mut address, mut port) = (None, None);

@@ -121,6 +121,7 @@ mod tests {
             name: None,
             host: Endpoint { protocol: Protocol::Tcp, address: address.parse().unwrap(), port },
             container: container.map(|address| (address.parse().unwrap(), 80)),
+            dedicated: true,
         }
     }
 

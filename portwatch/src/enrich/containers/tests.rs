@@ -14,6 +14,7 @@ use crate::{
 };
 
 mod fake;
+mod left_over;
 
 use fake::{DOCKER, PODMAN, PW_APP, WEB, engine, held, host, in_container, proxy, serve};
 
@@ -39,6 +40,13 @@ fn describe(host: &Host, process: Process, held: Endpoint) -> (Option<Workload>,
 
 fn tcp(address: &str) -> Endpoint {
     held(Protocol::Tcp, address)
+}
+
+/// A failed bind, with these sockets on its port.
+fn failed(sockets: Vec<Socket>) -> Evidence {
+    let line = include_str!("../../../../tests/golden/listener.jsonl").trim_end();
+    let Ok(Record::BindFailure(event)) = read::record(line) else { panic!() };
+    Evidence { process: Process::default(), gaps: Vec::new(), sockets, ..event.into_evidence() }
 }
 
 fn workload(
@@ -115,12 +123,7 @@ fn a_slow_engine_is_asked_once_about_several_proxies() {
         let local = ([127, 0, 0, 1], port).into();
         Socket { local, holders: vec![holder], ..Socket::bare(State::Listen, local, None) }
     };
-    let line = include_str!("../../../../tests/golden/listener.jsonl").trim_end();
-    let Ok(Record::BindFailure(event)) = read::record(line) else { panic!() };
-    let mut evidence = event.into_evidence();
-    evidence.process = Process::default();
-    evidence.gaps.clear();
-    evidence.sockets = vec![socket(18081, "172.17.0.2"), socket(18082, "172.18.0.2")];
+    let mut evidence = failed(vec![socket(18081, "172.17.0.2"), socket(18082, "172.18.0.2")]);
     let deadline = Instant::now() + Duration::from_secs(5);
     Containers::default().describe_all(&host(&root), &mut evidence, deadline);
     let holders = evidence.sockets.iter().flat_map(|socket| &socket.holders);
