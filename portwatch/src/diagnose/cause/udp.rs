@@ -41,7 +41,7 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
         let place = match (culprit.overlap, finding.class) {
             _ if resolver.is_some() => 0,
             (Overlap::DualStack, _) => dual_stack::place(&finding),
-            (_, Some(HolderClass::OtherService | HolderClass::Itself)) => 0,
+            (_, Some(HolderClass::OtherService)) => 0,
             _ => finding.moves.len(),
         };
         finding.moves.splice(place..place, std::iter::once(advice).chain(resolver));

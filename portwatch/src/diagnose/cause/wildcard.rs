@@ -20,16 +20,12 @@ pub fn rule<'a>(case: &Case<'a>) -> Option<Finding<'a>> {
     let (advice, note) = addresses::narrower(case, culprit)?;
     let mut finding = listener::finding(case, culprit, Cause::Wildcard);
     finding.notes.insert(0, note);
-    // Two services can run side by side. A process that should not be there is stopped first.
+    // Two services can run side by side. A process that should not be there is stopped first, and
+    // one program needs only one of its two addresses.
     let first = !case.evidence.is_untried()
         && matches!(
             finding.class,
-            Some(
-                HolderClass::OtherService
-                    | HolderClass::Container
-                    | HolderClass::ContainerProxy
-                    | HolderClass::Itself
-            )
+            Some(HolderClass::OtherService | HolderClass::Container | HolderClass::ContainerProxy)
         );
     let resolver = addresses::of_the_resolver(finding.holder);
     let place = if first || resolver.is_some() { 0 } else { finding.moves.len() };

@@ -250,3 +250,20 @@ fn a_proxy_that_was_left_over() {
     assert_eq!(class(&evidence), HolderClass::ContainerProxy);
     assert_eq!(first(&evidence).0, "kill 31550");
 }
+
+/// The wildcard and one address, in either order: the configuration names one too many.
+#[test]
+fn one_program_that_binds_a_port_twice() {
+    for (protocol, state) in [(Protocol::Tcp, State::Listen), (Protocol::Udp, State::Unconn)] {
+        for (held, wanted) in [("0.0.0.0:8080", "127.0.0.1"), ("127.0.0.1:8080", "0.0.0.0")] {
+            let mut evidence = beside(nginx(52110, "/system.slice/nginx.service", None));
+            evidence.sockets[0].local = held.parse().unwrap();
+            evidence.sockets[0].state = state;
+            evidence.failure.address = wanted.parse().unwrap();
+            evidence.failure.protocol = protocol;
+            assert_eq!(class(&evidence), HolderClass::Itself, "{held}");
+            assert!(first(&evidence).1.starts_with("remove one of the two addresses"), "{held}");
+            assert_eq!(ends(&evidence), [""; 0], "{held}");
+        }
+    }
+}
