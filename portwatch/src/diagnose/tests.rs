@@ -270,6 +270,13 @@ fn who_is_gone_is_known_from_the_record() {
             .summary
             .ends_with("an older instance, had the port open and closed it 40 ms later")
     );
+    // The failing process had the port by another of its sockets: a retry would fail too.
+    empty.last_holder.as_mut().unwrap().process.pid = 52110;
+    let diagnosis = diagnose(&empty);
+    assert_eq!(diagnosis.cause, Cause::Gone);
+    assert_eq!(diagnosis.holder.unwrap().class, HolderClass::Itself);
+    assert!(diagnosis.moves[0].why.starts_with("remove one of the two addresses"));
+    assert!(diagnosis.moves.iter().all(|step| !step.why.contains("try again")));
     // It had closed long before, so it was not the one that blocked the bind.
     empty.last_holder = last(Some("2026-06-08T14:00:00Z"));
     assert_eq!(diagnose(&empty).holder, None);
@@ -279,6 +286,8 @@ fn who_is_gone_is_known_from_the_record() {
 fn a_listener_that_nobody_can_name_is_still_named_as_a_socket() {
     let diagnosis = diagnose(&evidence(vec![socket(State::Listen, "0.0.0.0:8080", Vec::new())]));
     assert_eq!(diagnosis.cause, Cause::Listener);
+    let holds = "an unidentified process is listening on 0.0.0.0:8080";
+    assert!(diagnosis.summary.contains(holds), "{}", diagnosis.summary);
     assert_eq!(diagnosis.holder.unwrap().class, HolderClass::Unknown);
     assert_eq!(diagnosis.confidence, Confidence::Undetermined);
     assert_eq!(diagnosis.refused_by[0].socket, "LISTEN 0.0.0.0:8080 (inode 798112)");

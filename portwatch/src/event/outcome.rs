@@ -206,4 +206,16 @@ mod tests {
         assert_eq!(Exit::of(0x8b), Exit { status: None, signal: Some(11) });
         assert!(Exit::of(0).is_success() && !Exit::of(9).is_success());
     }
+
+    /// The second start of a shared helper (epmd) ends like this: its service has what it needs.
+    #[test]
+    fn an_end_with_status_0_is_no_harm() {
+        let exited = examples().into_iter().find(|it| it.outcome == Became::Exited).unwrap();
+        let harms = |status: Option<u8>| {
+            let exit = status.map(|status| Exit { status: Some(status), signal: None });
+            Outcome { exit, ..exited.clone() }.is_harm()
+        };
+        assert!(!harms(Some(0)));
+        assert!(harms(Some(1)) && harms(None));
+    }
 }

@@ -142,6 +142,35 @@ fn systemd_is_told_by_the_name_of_the_socket_unit() {
     assert_eq!(first_command(systemd), list);
 }
 
+/// ReusePort= in a socket unit, and a service of another user that binds the port itself.
+#[test]
+fn a_socket_unit_that_shares_its_port_is_to_pass_its_descriptor() {
+    let systemd = Process {
+        comm: Some("systemd".to_owned()),
+        exe: Some("/usr/lib/systemd/systemd".to_owned()),
+        cmdline: vec!["/sbin/init".to_owned()].into(),
+        unit: Some("web.socket".to_owned()),
+        uid: Some(0),
+        ..java(1, "0", "/init.scope", "2026-06-01T00:00:00Z")
+    };
+    let mut evidence = listener(systemd);
+    (evidence.sockets[0].reuseport, evidence.sockets[0].uid) = (Some(true), Some(0));
+    evidence.failure.reuseport = Some(true);
+    let diagnosis = diagnose(&evidence);
+    assert_eq!(diagnosis.cause, Cause::ReuseportUid);
+    assert_eq!(diagnosis.holder.unwrap().class, HolderClass::SocketUnit);
+    let [use_it, stop_it, ..] = &diagnosis.moves[..] else { panic!("{:?}", diagnosis.moves) };
+    assert!(use_it.why.starts_with("use the descriptor that web.socket passes (LISTEN_FDS"));
+    assert_eq!(stop_it.command.as_deref(), Some("systemctl stop web.socket"));
+    // A program that only has systemd's name: the socket of root may still be a unit's.
+    evidence.sockets[0].holders[0].vouched_by = Some(Voucher::Nobody);
+    let diagnosis = diagnose(&evidence);
+    assert_eq!(diagnosis.cause, Cause::ReuseportUid);
+    assert_eq!(diagnosis.holder.unwrap().class, HolderClass::OtherService);
+    let why = &diagnosis.moves[0].why;
+    assert!(why.contains("for a .socket unit with ReusePort=, use the descriptor"), "{why}");
+}
+
 #[test]
 fn the_option_is_told_in_the_programs_own_language() {
     use Runtime::{Dotnet, Go, Java, Native, Node, Perl, Php, Python, Ruby, Rust};

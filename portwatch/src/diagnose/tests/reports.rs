@@ -45,8 +45,19 @@ fn who_takes_over_is_not_told_to_end_the_one_before() {
         ["nginx", "-f", "a.cfg", "-sf", "31550"].map(str::to_owned).to_vec().into();
     let diagnosis = diagnose(&evidence);
     assert_eq!(diagnosis.judgement.unwrap().safe_to_stop, SafeToStop::No);
+    assert_eq!(diagnosis.holder.unwrap().class, HolderClass::OldInstance);
     assert!(diagnosis.moves[0].why.contains("take over from nginx[31550] (-sf)"));
     assert_eq!(ends(&evidence), [""; 0]);
+    // A port that somebody else has is no part of the hand-over.
+    evidence.sockets[0].holders = vec![Process {
+        comm: Some("nc".to_owned()),
+        exe: Some("/usr/bin/nc".to_owned()),
+        cmdline: ["nc", "-l", "8080"].map(str::to_owned).to_vec().into(),
+        ..nginx(4711, "/", None)
+    }];
+    assert_eq!(class(&evidence), HolderClass::OtherService);
+    assert!(first(&evidence).1.starts_with("move nginx.service or nc[4711] to another port"));
+    assert_eq!(ends(&evidence), ["kill 4711"]);
 }
 
 /// epmd: the second start ends without an error, and both services use the first.
@@ -111,10 +122,28 @@ fn another_persons_session_is_not_ended() {
     evidence.process = of(52110, "8", "boris");
     evidence.process.cmdline = ["server", "--ports=8000-8100"].map(str::to_owned).to_vec().into();
     let diagnosis = diagnose(&evidence);
+    assert_eq!(diagnosis.holder.unwrap().class, HolderClass::Squatter);
     assert_eq!(diagnosis.judgement.unwrap().safe_to_stop, SafeToStop::Check);
     assert!(diagnosis.moves[0].why.starts_with("end nothing if it takes another port"));
     let look = &diagnosis.moves[1];
     assert!(look.risk == Risk::None && look.why.contains("another user, anna"), "{look:?}");
+    let mosh = |process: Process| Process {
+        comm: Some("mosh-server".to_owned()),
+        exe: Some("/usr/bin/mosh-server".to_owned()),
+        cmdline: ["mosh-server", "new", "-p", "8000:8100"].map(str::to_owned).to_vec().into(),
+        ..process
+    };
+    let mut evidence = beside(mosh(of(31550, "7", "anna")));
+    (evidence.sockets[0].state, evidence.failure.protocol) = (State::Unconn, Protocol::Udp);
+    evidence.process = mosh(of(52110, "8", "boris"));
+    let diagnosis = diagnose(&evidence);
+    assert_eq!(diagnosis.cause, Cause::Udp);
+    assert_eq!(diagnosis.holder.unwrap().class, HolderClass::Squatter);
+    assert_eq!(diagnosis.judgement.unwrap().safe_to_stop, SafeToStop::Check);
+    let why = &diagnosis.moves[0].why;
+    assert!(why.starts_with("end nothing if it takes another port") && why.contains("8000:8100"));
+    let look = &diagnosis.moves[1];
+    assert!(look.risk == Risk::None && look.why.contains("a mosh connection"), "{look:?}");
 }
 
 /// A socket of a namespace without a name, whose failing process has exited.
@@ -161,10 +190,15 @@ fn a_client_that_chose_its_port() {
     evidence.sockets[0].origin = Some(crate::evidence::Origin::Outgoing);
     let diagnosis = diagnose(&evidence);
     assert_eq!(diagnosis.cause, Cause::ClientPort);
-    assert!(diagnosis.moves[0].why.contains("bindresvport"), "{diagnosis:?}");
+    assert_eq!(diagnosis.holder.unwrap().class, HolderClass::OtherService);
+    let why = &diagnosis.moves[0].why;
+    for part in ["bindresvport", "list 789 in /etc/bindresvport.blacklist", "sunrpc.min_resvport"] {
+        assert!(why.contains(part), "no {part}: {why}");
+    }
     assert!(diagnosis.notes[0].contains("which the program chose itself"));
     let all = serde_json::to_string(&diagnosis.moves).unwrap();
     assert!(!all.contains("ip_local_reserved_ports") && !all.contains("ip_local_port_range"));
+    assert_eq!(ends(&evidence), ["kill 31550"]);
 }
 
 /// Both ends are outside of the range, and nobody saw the connection begin.
@@ -184,6 +218,10 @@ fn a_connection_of_unknown_direction() {
 fn a_client_of_udp() {
     let diagnosis = diagnose(&connection(51_820, Protocol::Udp));
     assert_eq!(diagnosis.cause, Cause::ClientPort);
+    let all = serde_json::to_string(&diagnosis).unwrap();
+    assert!(!all.contains("configur"), "{all}");
+    assert!(diagnosis.notes[0].contains("it is the source port of a client"));
+    assert_eq!(diagnosis.holder.unwrap().class, HolderClass::OtherService);
     let reserve = "sysctl -w net.ipv4.ip_local_reserved_ports=51820";
     assert_eq!(diagnosis.moves[0].command.as_deref(), Some(reserve));
 }
@@ -229,13 +267,19 @@ fn a_port_beside_the_service() {
     let unit = "/system.slice/tomcat9.service";
     let mut evidence = listener(java(31550, "2.4.2", unit, "2026-06-08T13:00:00Z"));
     evidence.process = java(52110, "2.4.2", unit, "2026-06-08T14:02:10Z");
-    let option = "-Dcom.sun.management.jmxremote.port=8080";
-    let line = ["java", option, "-jar", "/opt/app/app-2.4.2.jar", "stop"];
-    evidence.process.cmdline = line.map(str::to_owned).to_vec().into();
-    let diagnosis = diagnose(&evidence);
-    assert!(diagnosis.moves[0].why.contains(option), "{diagnosis:?}");
-    assert_eq!(diagnosis.judgement.unwrap().safe_to_stop, SafeToStop::No);
-    assert_eq!(ends(&evidence), [""; 0]);
+    for option in [
+        "-Dcom.sun.management.jmxremote.port=8080",
+        "-agentlib:jdwp=transport=dt_socket,server=y,suspend=n,address=*:8080",
+    ] {
+        let line = ["java", option, "-jar", "/opt/app/app-2.4.2.jar", "stop"];
+        evidence.process.cmdline = line.map(str::to_owned).to_vec().into();
+        let diagnosis = diagnose(&evidence);
+        assert_eq!(diagnosis.holder.unwrap().class, HolderClass::OldInstance);
+        let begins = format!("take {} out of the failing command", moves::quote(option));
+        assert!(diagnosis.moves[0].why.starts_with(&begins), "{:?}", diagnosis.moves);
+        assert_eq!(diagnosis.judgement.unwrap().safe_to_stop, SafeToStop::No);
+        assert_eq!(ends(&evidence), [""; 0]);
+    }
 }
 
 /// Its engine lists no container for it.
@@ -249,6 +293,63 @@ fn a_proxy_that_was_left_over() {
     let evidence = beside(proxy);
     assert_eq!(class(&evidence), HolderClass::ContainerProxy);
     assert_eq!(first(&evidence).0, "kill 31550");
+}
+
+/// A process of `/srv` that runs `file`, in no unit.
+fn at_srv(pid: u32, file: &str, line: &str) -> Process {
+    let cmdline: Vec<_> = line.split('|').map(str::to_owned).collect();
+    Process {
+        comm: Some(file.rsplit('/').next().unwrap().to_owned()),
+        exe: Some(file.to_owned()),
+        cwd: Some("/srv".to_owned()),
+        cmdline: cmdline.into(),
+        ..nginx(pid, "/", None)
+    }
+}
+
+/// What an interpreter runs decides, also behind an option that takes a value.
+#[test]
+fn two_scripts_of_one_interpreter() {
+    for (file, one, other) in [
+        ("/usr/bin/node", "node|-r|dotenv/config|billing.js", "node|-r|dotenv/config|shop.js"),
+        (
+            "/usr/lib/jvm/bin/java",
+            "java|-cp|a.jar|com.acme.Billing",
+            "java|-cp|a.jar|com.acme.Shop",
+        ),
+        ("/usr/bin/php", "php|-S|[::]:8080|-t|billing", "php|-S|[::]:8080|-t|shop"),
+        ("/usr/bin/perl", "perl|-I|lib|billing.pl", "perl|-I|lib|shop.pl"),
+    ] {
+        let mut evidence = beside(at_srv(31550, file, one));
+        evidence.process = at_srv(52110, file, other);
+        let name = file.rsplit('/').next().unwrap();
+        assert_eq!(class(&evidence), HolderClass::OtherService, "{one}");
+        assert_eq!(diagnose(&evidence).judgement.unwrap().safe_to_stop, SafeToStop::No, "{one}");
+        let move_one = format!("move {name}[52110] or {name}[31550] to another port");
+        assert!(first(&evidence).1.starts_with(&move_one), "{:?}", first(&evidence));
+        evidence.process = at_srv(52110, file, one);
+        assert_eq!(class(&evidence), HolderClass::OldInstance, "{one}");
+        assert_eq!(first(&evidence).0, "kill 31550");
+    }
+}
+
+/// gunicorn has overwritten its arguments.
+#[test]
+fn a_title_hides_the_arguments() {
+    let title = "gunicorn: master [shop:app]";
+    let holder = Process {
+        comm: Some("gunicorn".to_owned()),
+        ..at_srv(31550, "/usr/bin/python3.11", title)
+    };
+    for line in [title, "python3|/v/bin/gunicorn|shop:app"] {
+        let mut evidence = beside(holder.clone());
+        evidence.process = at_srv(52110, "/usr/bin/python3.11", line);
+        assert_eq!(class(&evidence), HolderClass::OldInstance, "{line}");
+        assert_eq!(first(&evidence).0, "kill 31550", "{line}");
+        evidence.process.cwd = Some("/opt/blog".to_owned());
+        assert_eq!(class(&evidence), HolderClass::OtherService, "{line}");
+        assert!(first(&evidence).1.starts_with("move "), "{line}");
+    }
 }
 
 /// The wildcard and one address, in either order: the configuration names one too many.

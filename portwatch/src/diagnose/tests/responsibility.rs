@@ -96,13 +96,17 @@ fn a_scope_is_never_ended_for_one_process_in_it() {
     ] {
         let mut holder = nginx(31550, &format!("{user}/{unit}"), Some(unit));
         holder.unit_owner = Some(1000);
-        assert_eq!(ends(&beside(holder)), ["kill 31550"], "{unit}");
+        let evidence = beside(holder);
+        assert_eq!(class(&evidence), HolderClass::OldInstance, "{unit}");
+        assert_eq!(first(&evidence).0, "kill 31550", "{unit}");
+        assert_eq!(ends(&evidence), ["kill 31550"], "{unit}");
     }
     let machine = "machine-qemu\\x2d1\\x2dwin11.scope";
     let evidence = beside(nginx(31550, &format!("/machine.slice/{machine}"), Some(machine)));
     assert_eq!(ends(&evidence), [""; 0], "only its manager stops a machine");
-    let moves = diagnose(&evidence).moves;
-    assert!(moves.iter().any(|step| step.command.as_deref() == Some("virsh dominfo win11")));
+    assert_eq!(class(&evidence), HolderClass::OtherService);
+    let command = diagnose(&evidence).moves.into_iter().find_map(|step| step.command);
+    assert_eq!(command.as_deref(), Some("virsh dominfo win11"));
 }
 
 #[test]
@@ -143,6 +147,7 @@ fn workers_without_a_master_are_ended_together() {
     let of = |holders: Vec<Process>| {
         let mut evidence = beside(nginx(1, "/", None));
         evidence.sockets = vec![socket(State::Listen, "0.0.0.0:8080", holders)];
+        assert_eq!(class(&evidence), HolderClass::OldInstance);
         first(&evidence).0
     };
     assert_eq!(of(vec![worker(11, 1), worker(12, 1), worker(13, 1)]), "kill 11 12 13");

@@ -10,8 +10,9 @@ use super::*;
 use crate::{
     diagnose::{Cause, HolderClass, diagnose},
     event::Host,
-    evidence::{Engine, Evidence, Fact, Protocol, Subject},
+    evidence::{Engine, Evidence, Fact, Gap, Protocol, Subject},
     explain::{self, Question},
+    kernel::nsfs::Hidden,
 };
 
 /// The width of the snapshots.
@@ -51,10 +52,7 @@ fn undetermined() -> Event {
     changed(one("cause-listener"), |evidence| {
         evidence.sockets.clear();
         evidence.last_holder = None;
-        evidence.gaps.push(crate::evidence::Gap::new(
-            Fact::Sockets,
-            "sock_diag: the kernel returned errno 12",
-        ));
+        evidence.gaps.push(Gap::new(Fact::Sockets, "sock_diag: the kernel returned errno 12"));
     })
 }
 
@@ -203,6 +201,20 @@ fn asked_about() {
         })
         .collect();
     insta::assert_snapshot!(told);
+}
+
+/// Inside of a pid namespace the holder may be outside.
+#[test]
+fn in_a_pid_namespace() {
+    let event = changed(one("cause-listener"), |evidence| {
+        evidence.sockets.iter_mut().for_each(|socket| socket.holders.clear());
+        evidence.last_holder = None;
+        evidence.gaps.push(Gap::new(Fact::Holders, Hidden::PidNamespace.why()));
+    });
+    let text = strip_str(&block(&event, None)).to_string();
+    assert!(text.contains("an unidentified process is listening on 127.0.0.1:8080"), "{text}");
+    assert!(text.contains("processes outside this pid namespace are not visible"), "{text}");
+    insta::assert_snapshot!(told(&[("cause-listener".to_owned(), event)], Some(WIDTH)));
 }
 
 /// Without Docker on the machine, the output does not mention it.
