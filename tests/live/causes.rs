@@ -282,28 +282,35 @@ fn listener_on_a_port_that_the_kernel_chose() {
 /// The range is ten ports, and one process has them all.
 #[test]
 fn port_exhausted() {
-    let (scene, slice) = (Scene::new(), Slice::new());
-    scene.netns.set("ipv4/ip_local_port_range", "40000 40009");
-    let holder = other_service(&scene, &slice, tcp("127.0.0.1:0").listening().repeated(10));
-    let refused = refused(&scene, &slice, tcp("127.0.0.1:0"));
-    let event = scene.event_of(&refused);
-    event.includes(&json!({
-        "failure": {"port": 0},
-        "ephemeral": {"low": 40000, "high": 40009, "usage": {
-            "ports": 10,
-            "states": {"LISTEN": 10},
-            "most_by": {"process": {"pid": holder.pid()}},
-        }},
-        "diagnosis": {
-            "cause": "port_exhausted",
-            "holder": {"class": "other_service", "pid": holder.pid()},
-        },
-    }));
-    let summary = event.text("/diagnosis/summary");
-    assert!(
-        summary.contains("10 of the 10 ports from 40000 to 40009 are in use, mostly LISTEN"),
-        "{event}"
-    );
-    assert!(event.advice(0).contains("for leaked sockets"), "{event}");
-    golden::keep("cause-port_exhausted", &event);
+    let (any_tcp, any_udp) = (tcp("127.0.0.1:0"), udp("127.0.0.1:0"));
+    for (held, wanted, state, helps) in [
+        (any_tcp.clone().listening(), any_tcp, "LISTEN", "set IP_BIND_ADDRESS_NO_PORT"),
+        (any_udp.clone(), any_udp, "UNCONN", "use fewer sockets at a time"),
+    ] {
+        let (scene, slice) = (Scene::new(), Slice::new());
+        scene.netns.set("ipv4/ip_local_port_range", "40000 40009");
+        let holder = other_service(&scene, &slice, held.repeated(10));
+        let refused = refused(&scene, &slice, wanted);
+        let event = scene.event_of(&refused);
+        event.includes(&json!({
+            "failure": {"port": 0},
+            "ephemeral": {"low": 40000, "high": 40009, "usage": {
+                "ports": 10,
+                "states": {state: 10},
+                "most_by": {"process": {"pid": holder.pid()}},
+            }},
+            "diagnosis": {
+                "cause": "port_exhausted",
+                "holder": {"class": "other_service", "pid": holder.pid()},
+            },
+        }));
+        let summary = event.text("/diagnosis/summary");
+        let used = "10 of the 10 ports from 40000 to 40009 are in use, mostly";
+        assert!(summary.contains(&format!("{used} {state}")), "{event}");
+        assert!(event.advice(0).contains("for leaked sockets"), "{event}");
+        assert!(event.advice(1).contains(helps), "{event}");
+        if state == "LISTEN" {
+            golden::keep("cause-port_exhausted", &event);
+        }
+    }
 }

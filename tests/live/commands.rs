@@ -71,7 +71,12 @@ fn a_process_that_is_stopped() {
         waitid(WaitId::Pid(pid), options).unwrap();
         let refused = scene.helper().is_refused(tcp(ADDRESS));
         let event = scene.event_of(&refused);
-        event.includes(&json!({"sockets": [{"holders": [{"state": "stopped"}]}]}));
+        event.includes(&json!({
+            "sockets": [{"holders": [{"state": "stopped"}]}],
+            "diagnosis": {"holder": {"class": "old_instance"}},
+        }));
+        let pid = holder.pid();
+        assert_eq!(command(&event, 0), format!("kill {pid}; kill -CONT {pid}"), "{event}");
         assert!(event.text("/diagnosis/summary").contains("stopped"), "{event}");
         frees(way, &scene, &event, &[holder.pid()]);
     }

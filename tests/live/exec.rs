@@ -276,13 +276,15 @@ fn in_a_pid_namespace() {
 #[test]
 fn a_bind_that_a_filter_answers() {
     let scene = Scene::new();
+    let [program, take] = taker();
+    let denied = Op::Denied(98).to_string();
+    let command = [program.as_str(), &denied, &take];
+    let ran = to_its_end(start(&mut exec(&scene.netns, &["--format", "json"], &command)));
+    assert_eq!((ran.code, ran.events.len()), (EADDRINUSE, 0), "{}", ran.stderr);
     if scene.agent.hooks() != "tracepoint" {
         // The function hooks do not see a call that was never made.
         return;
     }
-    let [program, take] = taker();
-    let denied = Op::Denied(98).to_string();
-    let command = [program.as_str(), &denied, &take];
     let ran = to_its_end(start(&mut exec(&scene.netns, &[], &command)));
     assert!(!ran.stderr.contains("EADDRINUSE  "), "an event\n{}", ran.stderr);
     let said =

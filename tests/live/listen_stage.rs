@@ -2,9 +2,12 @@
 
 use portwatch_tests::{
     op::{Op, Stage, tcp},
+    paste,
     scene::Scene,
 };
 use serde_json::json;
+
+const ADDRESS: &str = "127.0.0.1:8080";
 
 #[test]
 fn the_second_listen() {
@@ -32,4 +35,20 @@ fn the_second_listen() {
             "diagnosis": {"cause": "listen_race", "holder": {"pid": winner.pid()}},
         }));
     }
+}
+
+/// Both sockets are one program's, which needs only one of them.
+#[test]
+fn both_of_one_program() {
+    let scene = Scene::new();
+    let mut both = scene.helper().holds([tcp(ADDRESS).reuseaddr(), tcp(ADDRESS).reuseaddr()]);
+    assert_eq!(both.does(Op::Listen(0)).stage, Stage::Done);
+    assert_eq!(both.does(Op::Listen(1)).stage, Stage::Listen);
+    let event = scene.agent.wait_for("the listen", |e| e.pid == Some(both.pid()));
+    event.is_explained().includes(&json!({
+        "failure": {"stage": "listen"},
+        "diagnosis": {"cause": "listen_race", "holder": {"class": "self", "pid": both.pid()}},
+    }));
+    assert!(event.advice(0).contains("remove one of the two addresses"), "{event}");
+    assert_eq!(paste::endings(&event), [""; 0], "{event}");
 }

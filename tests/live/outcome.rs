@@ -12,10 +12,10 @@ use portwatch_tests::{
     cgroup::Slice,
     event::Event,
     helper::{EADDRINUSE, Holder},
-    op::{Op, tcp, udp},
+    op::{Op, Socket, tcp, udp},
     patience,
     process::Process,
-    programs::{binder, portwatch},
+    programs::{Alias, binder, portwatch},
     scene::Scene,
 };
 use rustix::process::{Pid, Signal, kill_process};
@@ -129,6 +129,30 @@ fn another_port() {
     stays.does(tcp("127.0.0.1:0").listening());
     let event = agent.wait_for("the one that stays", |event| event.pid == Some(stays.pid()));
     assert_eq!(agent.outcome_of(&event)["outcome"], "another_port");
+}
+
+/// Two people's sessions: the second program takes the next port, and nobody is to be stopped.
+#[test]
+fn another_port_than_another_persons_session() {
+    let ready = [tcp(ADDRESS), tcp("127.0.0.1:8081")].map(Socket::listening);
+    let bound = [udp(ADDRESS), udp("127.0.0.1:8081")];
+    for (name, sockets) in [("sshd", ready), ("mosh-server", bound)] {
+        let (scene, slice, agent) = (Scene::new(), Slice::new(), agent_within("1s"));
+        let theirs = slice.group("user.slice/user-1000.slice/session-7.scope");
+        let ours = slice.group("user.slice/user-1001.slice/session-8.scope");
+        let server = Alias::new(name);
+        let holder = scene.helper().run_as(&server).within(&theirs);
+        let holder = holder.holds([sockets[0].clone()]);
+        let tries = scene.helper().run_as(&server).within(&ours).runs(sockets);
+        let event = agent.event_of(&tries);
+        event.is_explained().includes(&json!({
+            "diagnosis": {"holder": {"class": "squatter", "session": "7", "pid": holder.pid()}},
+        }));
+        assert_eq!(event.at("/diagnosis/moves/0/risk"), "none", "{event}");
+        let outcome = agent.outcome_of(&event);
+        assert_eq!(outcome["outcome"], "another_port", "{outcome:#}");
+        assert_eq!(outcome["bound"], "127.0.0.1:8081", "{outcome:#}");
+    }
 }
 
 /// Programs that give up.

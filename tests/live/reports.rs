@@ -1,13 +1,15 @@
 //! Kinds of failed binds as people report them: each with the right owner and the right first
 //! step. docs/diagnosis.md lists all kinds and their tests.
 
+use std::os::unix::fs::MetadataExt as _;
+
 use portwatch_tests::{
     agent::agent,
     cgroup::Slice,
     event::Event,
     helper::{EADDRINUSE, Helper},
     netns::Netns,
-    op::{Op, tcp, udp},
+    op::{Op, Socket, tcp, udp},
     programs::Alias,
     scene::Scene,
     skip::needs,
@@ -15,6 +17,9 @@ use portwatch_tests::{
 use serde_json::json;
 
 const ADDRESS: &str = "127.0.0.1:8080";
+
+/// Makes a socket of TCP or of UDP.
+type Make = fn(&str) -> Socket;
 
 /// Asserts that no command of the event ends anything.
 #[track_caller]
@@ -122,11 +127,8 @@ fn a_containers_proxy_that_fails() {
     let _holder = holder.holds([tcp(ADDRESS).listening()]);
     let refused = scene.helper().run_as(&proxy).within(&docker).is_refused(tcp(ADDRESS));
     let event = scene.event_of(&refused);
-    assert_step(
-        &event,
-        "other_service",
-        "publish the container's port as another port of the host",
-    );
+    let publish = "publish the container's port as another port of the host: apache2.service has";
+    assert_step(&event, "other_service", publish);
 }
 
 /// Containers of one pod share their ports.
@@ -147,27 +149,53 @@ fn two_containers_of_one_pod() {
 /// The resolver's stub has one address, and another server wants all.
 #[test]
 fn the_stub_of_the_resolver() {
-    let (scene, slice) = (Scene::new(), Slice::new());
-    let (resolved, unit) =
-        (slice.group("systemd-resolved.service"), slice.group("dnsmasq.service"));
-    let resolver = Alias::new("systemd-resolve");
-    let holder = scene.helper().run_as(&resolver).within(&resolved);
-    let _holder = holder.holds([tcp("127.0.0.53:53").on_loopback().listening()]);
-    let refused = scene.helper().within(&unit).is_refused(tcp("0.0.0.0:53"));
-    let event = scene.event_of(&refused);
-    assert_step(&event, "other_service", "bind the one address that is needed");
-    event.includes(&json!({"diagnosis": {"cause": "wildcard"}}));
-    assert!(event.advice(1).contains("DNSStubListener=no"), "{event}");
+    let stub = |make: Make| [make("127.0.0.53:53").on_loopback(), make("127.0.0.54:53")];
+    for (stub, wanted, cause) in [
+        (stub(tcp).map(Socket::listening), tcp("0.0.0.0:53"), "wildcard"),
+        (stub(udp), udp("0.0.0.0:53"), "udp"),
+    ] {
+        let (scene, slice) = (Scene::new(), Slice::new());
+        let (resolved, unit) =
+            (slice.group("systemd-resolved.service"), slice.group("dnsmasq.service"));
+        let resolver = Alias::new("systemd-resolve");
+        let _holder = scene.helper().run_as(&resolver).within(&resolved).holds(stub);
+        let refused = scene.helper().within(&unit).is_refused(wanted);
+        let event = scene.event_of(&refused);
+        assert_step(&event, "other_service", "bind the one address that is needed");
+        event.includes(&json!({"diagnosis": {
+            "cause": cause, "holder": {"unit": "systemd-resolved.service"},
+        }}));
+        assert!(event.advice(1).contains("DNSStubListener=no"), "{event}");
+        // The first of its sockets is bound to a device, and the second to none.
+        assert!(!event.at("/diagnosis/moves").to_string().contains("SO_BINDTODEVICE"), "{event}");
+    }
 }
 
-/// One program that binds one port twice, and exits at once.
-#[test]
-fn one_program_that_binds_a_port_twice() {
-    let scene = Scene::new();
-    let twice = scene.helper().runs([tcp(ADDRESS).listening(), tcp(ADDRESS).listening()]);
-    let event = scene.event_of(&twice);
+/// Asserts that one of the two addresses of one program has to go.
+#[track_caller]
+fn assert_self(event: &Event) {
     event.includes(&json!({"diagnosis": {"holder": {"class": "self"}}}));
     assert!(event.advice(0).contains("remove one of the two addresses"), "{event}");
+    assert!(!event.at("/diagnosis/moves").to_string().contains("try again"), "{event}");
+    ends_nothing(event);
+}
+
+/// One program that binds one port twice, and exits at once; and the wildcard with one address.
+#[test]
+fn one_program_that_binds_a_port_twice() {
+    for first in [ADDRESS, "0.0.0.0:8080"] {
+        for vanishes in [false, true] {
+            let scene = Scene::new();
+            let helper = scene.helper();
+            let helper = if vanishes { helper.vanishing() } else { helper };
+            let twice = helper.runs([tcp(first).listening(), tcp(ADDRESS).listening()]);
+            assert_self(&scene.event_of(&twice));
+        }
+        let scene = Scene::new();
+        let mut lives = scene.helper().holds([tcp(first).listening()]);
+        assert_eq!(lives.does(tcp(ADDRESS)).errno, EADDRINUSE);
+        assert_self(&agent().wait_for("it lives", |event| event.pid == Some(lives.pid())));
+    }
 }
 
 /// UDP knows the wildcard as TCP does.
@@ -191,6 +219,19 @@ fn two_families() {
     let event = agent().wait_for("both", |event| event.pid == Some(both.pid()));
     event.includes(&json!({"diagnosis": {"holder": {"class": "self"}}}));
     ends_nothing(&event);
+    // 5353 has a rule of its own.
+    for (held, wanted, cause) in [
+        (udp("0.0.0.0:3478"), udp("[::]:3478"), "udp"),
+        (tcp("0.0.0.0:8080").listening(), tcp("[::]:8080").listening(), "dual_stack"),
+    ] {
+        let scene = Scene::new();
+        let mut both = scene.helper().holds([held]);
+        assert_eq!(both.does(wanted).errno, EADDRINUSE);
+        let event = agent().wait_for("both", |event| event.pid == Some(both.pid()));
+        assert_step(&event, "self", "set IPV6_V6ONLY on this program's IPv6 socket");
+        event.includes(&json!({"diagnosis": {"cause": cause}}));
+        ends_nothing(&event);
+    }
     let all = ("[::]:8080", "0.0.0.0:8080");
     for (held, wanted) in [(tcp(all.0).listening(), tcp(all.1)), (udp(all.0), udp(all.1))] {
         let (scene, slice) = (Scene::new(), Slice::new());
@@ -222,4 +263,22 @@ fn the_namespace_is_entered_by_who_lives_there() {
     scene.agent.event_of(&refused).includes(&json!({
         "netns": {"host": false, "name": null, "pid": resident.pid()},
     }));
+    // The holder has left, and the kernel had chosen its port, which a command there prevents.
+    let any = tcp("127.0.0.1:0").bound_beside(stranger.pid()).listening();
+    let holder = scene.helper().holds([any]);
+    let taken = tcp(&format!("127.0.0.1:{}", holder.outcome(0).port));
+    let refused = scene.helper().is_refused(taken);
+    let event = scene.event_of(&refused);
+    event.includes(&json!({"diagnosis": {"holder": {"pid": holder.pid()}}}));
+    assert_eq!(event.at("/sockets/0/holders/0/netns"), &json!(beside.inode), "{event}");
+    let moves = event.list("/diagnosis/moves").iter();
+    let commands = moves.filter_map(|step| step["command"].as_str());
+    let entered =
+        commands.filter_map(|command| command.split_once("nsenter -t ")?.1.split(' ').next());
+    let entered: Vec<_> = entered.collect();
+    assert!(!entered.is_empty(), "no command enters the namespace\n{event}");
+    for pid in entered {
+        let netns = std::fs::metadata(format!("/proc/{pid}/ns/net")).unwrap();
+        assert_eq!(netns.ino(), u64::from(scene.netns.inode), "{event}");
+    }
 }

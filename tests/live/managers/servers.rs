@@ -6,7 +6,7 @@ use std::{fs, path::Path, process::Command};
 use portwatch_tests::{
     event::Event,
     op::tcp,
-    paste::{Pasted, Way},
+    paste::{self, Pasted, Way},
     patience,
     process::Process,
     programs::installed,
@@ -14,6 +14,7 @@ use portwatch_tests::{
     skip::skip,
 };
 use rustix::process::Signal;
+use serde_json::json;
 use tempfile::TempDir;
 
 use super::{ADDRESS, Orphans, holder};
@@ -52,11 +53,11 @@ fn is_ended_with_its_workers(ready: (&str, usize), command: impl Fn(&Path) -> Co
     drop(again);
 }
 
-/// nginx with three workers.
-fn nginx(program: &Path, folder: &Path) -> Command {
+/// nginx with three workers of this user and group.
+fn nginx(program: &Path, folder: &Path, user: &str) -> Command {
     let at = folder.display();
     let text = format!(
-        "daemon off; user nobody nogroup; worker_processes 3; pid {at}/pid;\n\
+        "daemon off; user {user}; worker_processes 3; pid {at}/pid;\n\
          error_log stderr notice; events {{}}\n\
          http {{ access_log off; client_body_temp_path {at}/b; proxy_temp_path {at}/p;\n\
          fastcgi_temp_path {at}/f; uwsgi_temp_path {at}/u; scgi_temp_path {at}/s;\n\
@@ -68,6 +69,9 @@ fn nginx(program: &Path, folder: &Path) -> Command {
     command
 }
 
+/// The user and group that Debian's servers have in tests.
+const NOBODYS: &str = "nobody nogroup";
+
 /// What nginx prints when it starts a worker.
 const WORKER: &str = "start worker process ";
 
@@ -76,7 +80,7 @@ fn nginx_with_workers() {
     let Some(program) = installed("nginx") else {
         return skip("managers", "nginx is not installed");
     };
-    is_ended_with_its_workers((WORKER, 3), |folder| nginx(&program, folder));
+    is_ended_with_its_workers((WORKER, 3), |folder| nginx(&program, folder, NOBODYS));
 }
 
 /// Its master was killed: each worker has the socket open, and none ends the others.
@@ -85,9 +89,9 @@ fn nginx_without_its_master() {
     let Some(program) = installed("nginx") else {
         return skip("managers", "nginx is not installed");
     };
-    for way in Way::BOTH {
+    for (way, user) in Way::BOTH.into_iter().flat_map(|way| [(way, NOBODYS), (way, "root root")]) {
         let (scene, folder) = (Scene::new(), TempDir::new().unwrap());
-        let mut command = nginx(&program, folder.path());
+        let mut command = nginx(&program, folder.path(), user);
         scene.netns.confine(&mut command);
         let mut server = Process::start(&mut command, Signal::TERM).unwrap();
         let workers = server.stderr.wait_until(patience(), |lines| {
@@ -100,8 +104,29 @@ fn nginx_without_its_master() {
         server.signal(Signal::KILL);
         server.wait_or_panic(patience());
         let event = scene.event_of(&scene.helper().is_refused(tcp(ADDRESS)));
+        if user != NOBODYS {
+            ends_all(&scene, &mut command, &workers.0);
+        }
         Pasted::of(&scene, &event).by(way).frees(&workers.0, tcp(ADDRESS).listening());
     }
+}
+
+/// Starts the server once more: it fails, and one command ends all these workers of the first.
+#[track_caller]
+fn ends_all(scene: &Scene, again: &mut Command, workers: &[u32]) {
+    let second = Process::start(again, Signal::TERM).unwrap();
+    let event = scene.agent.wait_for("the second", |event| event.pid == Some(second.pid()));
+    event.is_explained().includes(&json!({"diagnosis": {"holder": {"class": "old_instance"}}}));
+    let sorted = |mut pids: Vec<u32>| {
+        pids.sort_unstable();
+        pids
+    };
+    let workers = sorted(workers.to_vec());
+    assert_eq!(sorted(holders(&event)), workers, "{event}");
+    let command = paste::command(&event, 0);
+    let ended = command.strip_prefix("kill ").unwrap_or_else(|| panic!("no kill\n{event}"));
+    let ended = ended.split(' ').map(|pid| pid.parse().unwrap()).collect();
+    assert_eq!(sorted(ended), workers, "{event}");
 }
 
 #[test]

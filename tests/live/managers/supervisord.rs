@@ -96,6 +96,10 @@ fn what_a_job_has_started() {
         let orphans = Orphans(servers(&daemon.process, 1));
         let holder = orphans.0[0];
         let event = scene.event_of(&scene.helper().is_refused(tcp(ADDRESS)));
+        event.includes(&json!({
+            "sockets": [{"holders": [{"supervisor": {"kind": "supervisord", "name": "web"}}]}],
+            "diagnosis": {"holder": {"class": "old_instance", "pid": holder}},
+        }));
         let shell = u32::try_from(event.number("/sockets/0/holders/0/ppid").unwrap()).unwrap();
         Pasted::of(&scene, &event)
             .by(way)
