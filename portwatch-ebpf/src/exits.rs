@@ -13,7 +13,7 @@ use crate::{
     layout::{Pointer, load},
     maps::{CULPRITS, REPORTED, Reported},
     record, report,
-    sock::{self, AF_INET, Sock},
+    sock::{self, AF_INET, AF_INET6, Sock},
     task::now,
     tree,
 };
@@ -23,6 +23,7 @@ const EADDRINUSE: i32 = 98;
 /// of the outer function, even if the task is preempted between the two.
 const LONGEST_NS: u64 = 1_000_000_000;
 /// The offsets in `sockaddr_in` and `sockaddr_in6` (include/uapi/linux/in.h, in6.h).
+const FAMILY: u32 = 0;
 const PORT: u32 = 2;
 const V4: u32 = 4;
 const V6: u32 = 8;
@@ -88,6 +89,16 @@ fn culprit_of(sk: impl Pointer, cookie: u64, port: u16) -> Culprit {
     }
 }
 
+/// Returns whether a bind of the current thread has failed with this result and `get_port` has not
+/// reported it just before.
+#[inline(always)]
+pub fn is_unreported(result: i32) -> bool {
+    // SAFETY: only this thread writes its own entry, and it is running this program.
+    let reported = unsafe { REPORTED.get(bpf_get_current_pid_tgid()) };
+    let recent = |last: &Reported| now().wrapping_sub(last.at_ns) < LONGEST_NS;
+    result == -EADDRINUSE && !reported.is_some_and(recent)
+}
+
 /// `inet_bind` or `inet6_bind` has returned for a socket and the address that was asked for.
 #[inline(always)]
 pub fn bound<P: Pointer>(socket: P, address: P, result: i32) {
@@ -117,8 +128,9 @@ pub fn bound<P: Pointer>(socket: P, address: P, result: i32) {
     attempt.port = u16::from_be(address.load(PORT));
     if attempt.family == AF_INET {
         attempt.address[..4].copy_from_slice(&address.load::<u32>(V4).to_ne_bytes());
-    } else if P::TYPED {
-        // The verifier knows the argument as `struct sockaddr`, 16 bytes.
+    } else if P::TYPED || address.load::<u16>(FAMILY) != AF_INET6 {
+        // The verifier knows the argument as `struct sockaddr`, 16 bytes. An IPv6 socket of SCTP
+        // may be bound to an IPv4 address.
         attempt.flags |= flag::ADDRESS_UNSEEN;
     } else {
         attempt.address[..8].copy_from_slice(&address.load::<u64>(V6).to_ne_bytes());

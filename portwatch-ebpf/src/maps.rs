@@ -21,8 +21,8 @@ pub const FAILURES_SIZE: u64 = 1 << 20;
 #[map]
 pub static ATTEMPTS: LruHashMap<u64, Attempt> = LruHashMap::with_max_entries(4096, 0);
 
-/// The arguments of calls that have not returned (kprobe set). User space makes it as large as
-/// [`ATTEMPTS`] if that set is used. LRU, for threads that exit after a return was skipped.
+/// The arguments of calls that have not returned (kprobe set). User space makes it larger if that
+/// set is used. LRU, for threads that exit after a return was skipped.
 #[map]
 pub static CALLS: LruHashMap<CallOf, Call> = LruHashMap::with_max_entries(1, 0);
 
@@ -48,8 +48,8 @@ pub struct Call {
     pub second: u64,
 }
 
-/// A thread's last failed bind that was reported (fexit and kprobe set), so that an outer function does
-/// not report it again.
+/// A thread's last failed bind that was reported (fexit and kprobe set), so that an outer
+/// function does not report it again.
 #[map]
 pub static REPORTED: LruHashMap<u64, Reported> = LruHashMap::with_max_entries(4096, 0);
 

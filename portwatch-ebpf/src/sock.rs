@@ -141,9 +141,9 @@ pub fn netns(net: impl Pointer) -> (u32, u64) {
     (inode, cookie)
 }
 
-/// Returns the socket's cookie. It is generated if necessary, where tracing programs may call
-/// the helper, for a typed pointer. Elsewhere it is 0 until it is first requested ([`crate::hooks::cookie`] does
-/// this).
+/// Returns the socket's cookie. It is generated if necessary, for a typed pointer where tracing
+/// programs may call the helper. Elsewhere it is 0 until it is first requested
+/// ([`crate::hooks::cookie`] does this).
 #[inline(always)]
 pub fn cookie<P: Pointer>(sk: P) -> u64 {
     let known = if has!(sk_cookie) { load!(sk, sk_cookie, u64) } else { 0 };

@@ -8,9 +8,10 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::Path,
     process::{Child, Command, Stdio},
+    time::Instant,
 };
 
-use portwatch_tests::{scene::Scene, skip::skip};
+use portwatch_tests::{patience, scene::Scene, skip::skip};
 use rustix::io::Errno;
 use serde_json::json;
 
@@ -81,16 +82,32 @@ fn elf() -> Vec<u8> {
     file
 }
 
+/// Its process, which ends with this.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Starts it in the scene; `None` if the kernel runs no such programs.
-fn start(scene: &Scene, program: &Path) -> Option<Child> {
+fn start(scene: &Scene, program: &Path) -> Option<Running> {
     let mut command = Command::new(program);
     scene.netns.confine(command.stdout(Stdio::piped()));
+    let begin = Instant::now();
     loop {
         match command.spawn() {
-            Ok(child) => return Some(child),
+            Ok(child) => return Some(Running(child)),
             // A process that another test starts has the file open until its execve(2).
-            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => {}
-            Err(error) if error.raw_os_error() == Some(Errno::NOEXEC.raw_os_error()) => return None,
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => {
+                assert!(begin.elapsed() < patience(), "{error}");
+                std::thread::yield_now();
+            }
+            Err(error) if error.raw_os_error() == Some(Errno::NOEXEC.raw_os_error()) => {
+                return None;
+            }
             Err(error) => panic!("{error}"),
         }
     }
@@ -107,17 +124,15 @@ fn programs_of_arm() {
     let Some(mut holder) = start(&scene, &program) else {
         return skip("programs_of_arm", "no 32-bit programs");
     };
-    holder.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    holder.0.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
     let mut refused = start(&scene, &program).unwrap();
-    assert_eq!(refused.wait().unwrap().code(), Some(Errno::ADDRINUSE.raw_os_error()));
-    let pid = refused.id();
+    assert_eq!(refused.0.wait().unwrap().code(), Some(Errno::ADDRINUSE.raw_os_error()));
+    let pid = refused.0.id();
     let event = scene.agent.wait_for("the 32-bit program", |event| event.pid == Some(pid));
     event.is_explained().includes(&json!({
         "count": 1,
         "failure": {"stage": "bind", "protocol": "tcp", "address": "127.0.0.1", "port": 8080},
-        "last_holder": {"process": {"pid": holder.id()}},
-        "diagnosis": {"cause": "listener", "holder": {"pid": holder.id()}},
+        "last_holder": {"process": {"pid": holder.0.id()}},
+        "diagnosis": {"cause": "listener", "holder": {"pid": holder.0.id()}},
     }));
-    holder.kill().unwrap();
-    holder.wait().unwrap();
 }

@@ -200,8 +200,7 @@ impl Agent {
         said.expect("it says so when it is ready").0.to_owned()
     }
 
-    /// Returns whether its hooks are on functions, where the kernel itself names the blocking
-    /// socket.
+    /// Returns whether its hooks are on functions. Then the kernel names the blocking socket.
     #[must_use]
     pub fn hooks_functions(&self) -> bool {
         self.hooks() != "tracepoint"
@@ -214,8 +213,8 @@ impl Agent {
         kernel::is_at_least(5, 11) || self.hooks_functions()
     }
 
-    /// Returns whether the failing socket has a cookie: programs on function exits can create
-    /// one from Linux 5.12 on, others only if there is a cgroup2 hierarchy.
+    /// Returns whether the failing socket has a cookie: fexit programs can create one from Linux
+    /// 5.12 on, others only if there is a cgroup2 hierarchy.
     #[must_use]
     pub fn sees_cookies(&self) -> bool {
         cgroup::is_mounted() || self.hooks() == "fexit" && kernel::is_at_least(5, 12)
@@ -310,10 +309,8 @@ impl Agent {
 /// Returns whether a loss was counted before the agent checked the port.
 #[must_use]
 pub fn is_anybodys(loss: &Value) -> bool {
-    let place = loss.get("where").and_then(Value::as_str);
-    place.is_some_and(|place| {
-        ["ring", "attempt_missing", "attempt_unrecorded", "return_skipped"].contains(&place)
-    })
+    const KERNELS: [&str; 4] = ["ring", "attempt_missing", "attempt_unrecorded", "return_skipped"];
+    loss.get("where").and_then(Value::as_str).is_some_and(|place| KERNELS.contains(&place))
 }
 
 /// The parsed lines so far.

@@ -14,6 +14,8 @@ enum Place {
     Machine,
     /// On kernels before this version.
     Before(u32, u32),
+    /// On kernels with pages of more than 4 KiB.
+    LargePages,
     /// With an agent that uses the tracepoint set.
     Tracepoint,
 }
@@ -60,7 +62,7 @@ const EXPECTED: &[Expected] = &[
     expected("programs_of_another_kind", Place::Machine, "a kernel may be built without them"),
     expected("programs_of_another_kind", Place::Guest, "Debian starts x32 only when asked to"),
     expected("programs_of_arm", Place::Machine, "a processor may run 64-bit programs only"),
-    expected("programs_of_arm", Place::Guest, "kernels with pages of 16 KiB run none"),
+    expected("programs_of_arm", Place::LargePages, "such kernels run 64-bit programs only"),
     expected("mptcp", Place::Before(6, 1), "Debian builds its 5.10 without MPTCP"),
     expected("mptcp", Place::Machine, "a kernel may be built without MPTCP"),
 ];
@@ -96,6 +98,7 @@ impl Place {
             Self::Guest => in_guest(),
             Self::Machine => !in_guest(),
             Self::Before(major, minor) => !kernel::is_at_least(major, minor),
+            Self::LargePages => rustix::param::page_size() > 4096,
             Self::Tracepoint => !agent().hooks_functions(),
         }
     }

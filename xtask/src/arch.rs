@@ -17,8 +17,9 @@ pub struct Facts {
     pub target: &'static str,
     /// The start of the names of the cross compiler's programs.
     pub gnu: &'static str,
-    /// QEMU's program, its package, and the machine that it emulates.
+    /// QEMU's program and its package.
     pub qemu: (&'static str, &'static str),
+    /// Its options for the machine that it emulates.
     pub machine: &'static [&'static str],
     /// The first serial port, for the kernel's console, and the second, for the output.
     pub serial: (&'static str, &'static str),

@@ -11,12 +11,12 @@ use std::{
 use anyhow::{Context as _, ensure};
 
 use crate::{
+    apt::{Apt, codename},
     arch::Arch,
     cargo,
     packages::Package,
     root, setup,
-    versions::{CROSS_BUSYBOX, CROSS_STD},
-    vm::{apt::Apt, emulator::codename},
+    versions::{CROSS_BUSYBOX, CROSS_STD, PACKAGED_COMPILER},
 };
 
 /// The cross linker for arm64, and the C library that it links.
@@ -33,7 +33,10 @@ const ARM64: [Package; 2] = [
     ),
 ];
 
-/// Where programs for an architecture are built.
+/// Where programs without dynamic libraries are built, separate from those of this machine.
+pub const FOLDER: &str = "target/static";
+
+/// What programs for an architecture are built with.
 pub struct Target {
     arch: Arch,
     /// The unpacked packages of another architecture.
@@ -46,10 +49,7 @@ impl Target {
         if arch.is_native() {
             return Ok(Self { arch, sysroot: None });
         }
-        ensure!(
-            arch == Arch::Arm64,
-            "programs for amd64 are built on amd64 only\nhint: cargo xtask build there"
-        );
+        ensure_possible(arch)?;
         setup::for_cross(&ARM64)?;
         Ok(Self { arch, sysroot: Some(sysroot(arch)?) })
     }
@@ -66,17 +66,17 @@ impl Target {
     }
 
     /// The directory of a profile's programs.
-    pub fn programs(&self, target_dir: &str, profile: &str) -> PathBuf {
-        root().join(target_dir).join(self.triple()).join(profile)
+    pub fn programs(&self, profile: &str) -> PathBuf {
+        root().join(FOLDER).join(self.triple()).join(profile)
     }
 
-    /// A cargo that builds programs without dynamic libraries for it, into this directory.
-    pub fn cargo(&self, verb: &[&str], target_dir: &str) -> Command {
+    /// A cargo that builds programs without dynamic libraries for it.
+    pub fn cargo(&self, verb: &[&str]) -> Command {
         const STATIC: &str = "-C target-feature=+crt-static";
         let Some(sysroot) = &self.sysroot else {
             let mut command = cargo();
             command.args(verb).env("RUSTFLAGS", STATIC);
-            command.args(["--target", self.triple(), "--target-dir", target_dir]);
+            command.args(["--target", self.triple(), "--target-dir", FOLDER]);
             return command;
         };
         // The standard library is that of Debian's compiler.
@@ -87,7 +87,7 @@ impl Target {
         let (shell, plain) = (shell.replace('-', "_"), plain.replace('-', "_"));
         command
             .args(verb)
-            .args(["--target", self.triple(), "--target-dir", target_dir])
+            .args(["--target", self.triple(), "--target-dir", FOLDER])
             .env("RUSTC", "/usr/bin/rustc")
             .env(format!("CC_{plain}"), &compiler)
             .env(format!("CARGO_TARGET_{shell}_LINKER"), &compiler)
@@ -99,19 +99,27 @@ impl Target {
     }
 }
 
-/// Downloads and unpacks the standard library and busybox, once for each of their versions.
+/// Fails if programs for the architecture cannot be built on this machine.
+pub fn ensure_possible(arch: Arch) -> anyhow::Result<()> {
+    ensure!(
+        arch.is_native() || arch == Arch::Arm64,
+        "programs for amd64 are built on amd64 only\nhint: cargo xtask build there"
+    );
+    Ok(())
+}
+
+/// Downloads and unpacks the standard library of the installed compiler's version, and busybox,
+/// unless they are there.
 fn sysroot(arch: Arch) -> anyhow::Result<PathBuf> {
+    let [compiler, ..] = PACKAGED_COMPILER;
+    let version = quietly(Command::new("dpkg-query").args(["-W", "-f=${Version}", compiler]))?;
     let folder = root().join("target/cross").join(arch.facts().debian);
-    let release = codename()?;
-    let security = format!("{release}-security");
-    let apt = Apt::prepare(&folder.join("apt"), &[&release], &security, arch)?;
-    let packages = [CROSS_STD, CROSS_BUSYBOX].map(str::to_owned);
-    let tree = folder.join(apt.cached_as(&packages)?);
+    let tree = folder.join(version.replace(['.', '/'], "_"));
     if !tree.exists() {
-        let part = tree.with_extension("part");
-        fs::create_dir_all(&part)?;
-        apt.unpack(&packages, &part)?;
-        fs::rename(&part, &tree)?;
+        let release = codename()?;
+        let security = format!("{release}-security");
+        let apt = Apt::prepare(&folder.join("apt"), &[&release], &security, arch)?;
+        apt.unpack(&[format!("{CROSS_STD}={version}"), CROSS_BUSYBOX.to_owned()], &tree)?;
     }
     let std = tree.join("usr/lib/rustlib").join(arch.facts().target);
     ensure!(std.is_dir(), "{CROSS_STD} has no {}", std.display());

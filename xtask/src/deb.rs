@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Context as _;
 
-use crate::{arch::Arch, build, build_static, cargo, checked, root, setup};
+use crate::{arch::Arch, build, build_static, cargo, checked, cross, root, setup};
 
 /// Options of `deb`.
 #[derive(clap::Args)]
@@ -24,9 +24,10 @@ pub struct Args {
 
 /// Builds the release binary, packs it, and prints the package's path.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    // It also writes the manual pages and the completions.
-    let binary = build()?;
     let Args { revision, arch } = args;
+    cross::ensure_possible(*arch)?;
+    // This machine's binary also writes the manual pages and the completions.
+    let binary = build()?;
     if arch.is_native() {
         let package = root().join(format!("target/debian/portwatch-{revision}.deb"));
         pack(&binary, &root().join("target"), &[], revision, &package)?;
@@ -37,7 +38,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let arch = arch.facts();
     let package = root().join(format!("target/debian/portwatch-{revision}-{}.deb", arch.debian));
     let options = ["--target", arch.target];
-    pack(&binary, &root().join("target/static"), &options, revision, &package)?;
+    pack(&binary, &root().join(cross::FOLDER), &options, revision, &package)?;
     println!("{}", package.display());
     Ok(())
 }

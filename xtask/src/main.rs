@@ -13,11 +13,12 @@ use std::{
     process::{Child, Command, ExitCode, Stdio},
 };
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use arch::Arch;
 use clap::{Parser, Subcommand};
 use cross::Target;
 
+mod apt;
 mod arch;
 mod cross;
 mod deb;
@@ -173,11 +174,10 @@ fn build() -> anyhow::Result<PathBuf> {
 
 /// Builds the release binary for an architecture, without dynamic libraries, and returns its path.
 fn build_static(arch: Arch) -> anyhow::Result<PathBuf> {
-    const FOLDER: &str = "target/static";
     setup::for_building()?;
     let target = Target::prepare(arch)?;
-    checked(target.cargo(&["build", "--release"], FOLDER).args(["--package", "portwatch"]))?;
-    Ok(target.programs(FOLDER, "release").join("portwatch"))
+    checked(target.cargo(&["build", "--release"]).args(["--package", "portwatch"]))?;
+    Ok(target.programs("release").join("portwatch"))
 }
 
 /// Replaces this process by the agent, so that signals and the exit code are the agent's.
@@ -252,4 +252,14 @@ fn checked(command: &mut Command) -> anyhow::Result<()> {
     let status = command.status().with_context(|| format!("failed to start {name}"))?;
     ensure!(status.success(), "{name} failed: {status}");
     Ok(())
+}
+
+/// A command's output, shown only if it fails.
+fn quietly(command: &mut Command) -> anyhow::Result<String> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let output = command.output().with_context(|| format!("failed to start {name}"))?;
+    if !output.status.success() {
+        bail!("{name} failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -9,15 +9,14 @@ use std::{
     thread,
 };
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{bail, ensure};
 
 use crate::{arch::Arch, cross::Target, packages::Package, root, setup};
 
-pub mod apt;
 mod archive;
 mod boot;
 mod debian;
-pub mod emulator;
+mod emulator;
 mod image;
 mod kernels;
 mod modules;
@@ -196,7 +195,9 @@ fn guest(
         tests.chars().all(|char| char.is_ascii_alphanumeric() || "_:,-".contains(char)),
         "a test's name has letters, digits, _, : and - only"
     );
-    let differential = if scenario.differential { args.differential } else { 0 };
+    let version = kernels::numbers(&kernel.version);
+    let is_differential = scenario.is_differential(args.arch, &version);
+    let differential = if is_differential { args.differential } else { 0 };
     Ok(Guest {
         arch: args.arch,
         release: kernel.version.clone(),
@@ -234,14 +235,4 @@ fn boot_all(guests: VecDeque<Guest>, jobs: u8) -> anyhow::Result<Vec<Row>> {
         }
         Ok(rows)
     })
-}
-
-/// A command's output, shown only if it fails.
-pub fn quietly(command: &mut std::process::Command) -> anyhow::Result<String> {
-    let name = command.get_program().to_string_lossy().into_owned();
-    let output = command.output().with_context(|| format!("failed to start {name}"))?;
-    if !output.status.success() {
-        bail!("{name} failed: {}", String::from_utf8_lossy(&output.stderr).trim());
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -1,6 +1,6 @@
 //! Records the paths of removed control groups. A service that cannot bind exits at once, and
 //! systemd removes its group a few milliseconds later. After that, only this map names the
-//! unit. Both hook sets contain this program.
+//! unit. All hook sets contain this program.
 
 use aya_ebpf::{helpers::bpf_snprintf, macros::btf_tracepoint, programs::BtfTracePointContext};
 use portwatch_common::CGROUP_PATH;

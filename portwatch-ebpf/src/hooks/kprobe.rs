@@ -1,8 +1,9 @@
 //! The kprobe set, for kernels that have no function exits: entries and returns of the functions
 //! of [`super::fexit`] and [`super::culprit`]. A return has no arguments, so the entry keeps them.
 //!
-//! The kernel skips a return if too many threads are in the function (`nmissed`,
-//! kernel/kprobes.c). The thread's next entry finds what that call has left.
+//! The kernel skips a return if too many threads are in the function at once (`nmissed`,
+//! kernel/kprobes.c). If only the return of `get_port` is skipped, that of `inet_bind` still shows
+//! the result. What neither has shown, the thread's next entry finds.
 
 use aya_ebpf::{
     EbpfContext,
@@ -17,6 +18,7 @@ use crate::{
     layout::{Untyped, copy, offset},
     maps::{CALLS, Call, CallOf, count_loss},
     sock::Sock,
+    tree,
 };
 
 /// A function that calls another one of these has its own calls.
@@ -64,7 +66,7 @@ pub fn pw_udp6_port_return(ctx: RetProbeContext) -> u32 {
 #[inline(always)]
 fn get_port(ctx: &ProbeContext) -> u32 {
     // A call whose return was skipped may have failed.
-    if keep(ctx, GET_PORT) {
+    if keep(ctx, GET_PORT) && tree::has_current() {
         count_loss(loss::RETURN_SKIPPED);
     }
     0
@@ -110,12 +112,18 @@ pub fn pw_inet6_bind_return(ctx: RetProbeContext) -> u32 {
 
 #[inline(always)]
 fn bound(ctx: &RetProbeContext) -> u32 {
-    if let Some(call) = take(BIND) {
-        exits::bound::<Untyped<u8>>(
-            Untyped::at(call.first),
-            Untyped::at(call.second),
-            result(ctx) as i32,
-        );
+    // This result is also that of an inner call whose return was skipped.
+    let _ = take(GET_PORT);
+    let result = result(ctx) as i32;
+    match take(BIND) {
+        Some(call) => {
+            exits::bound::<Untyped<u8>>(Untyped::at(call.first), Untyped::at(call.second), result)
+        }
+        // The kernel skipped the entry, or the table had no space.
+        None if exits::is_unreported(result) && tree::has_current() => {
+            count_loss(loss::ATTEMPT_UNRECORDED);
+        }
+        None => {}
     }
     0
 }
@@ -179,9 +187,8 @@ fn keep(ctx: &ProbeContext, function: u32) -> bool {
             return is_left;
         }
     }
-    if CALLS.insert(key, call, 0).is_err() {
-        count_loss(loss::ATTEMPT_UNRECORDED);
-    }
+    // Without an entry, the return of `inet_bind` counts a failed bind as lost.
+    let _ = CALLS.insert(key, call, 0);
     false
 }
 

@@ -1,4 +1,4 @@
-//! Handles state changes of TCP sockets that the owner [`record`] needs. Both hook sets contain
+//! Handles state changes of TCP sockets that the owner [`record`] needs. All hook sets contain
 //! this program.
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};

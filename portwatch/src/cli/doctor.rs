@@ -137,10 +137,15 @@ fn probe(types: &mut KernelTypes, hooks: Choice, report: &mut Report) -> Result<
     let mut plan = plan(&features, hooks)?;
     plan.probes.extend(FOLLOW);
     report.hooks = Some(plan.set.into());
-    report.because = Some(match (&plan.because, hooks) {
-        (Some((set, why)), _) => format!("{} cannot be hooked: {why}", set.spec().hooks),
-        (None, Choice::Auto) => format!("{} can be hooked", plan.set.spec().hooks),
-        (None, Choice::Only(_)) => "requested with --hooks or PORTWATCH_HOOKS".to_owned(),
+    report.because = Some(match (&plan.because[..], hooks) {
+        ([], Choice::Auto) => format!("{} can be hooked", plan.set.spec().hooks),
+        ([], Choice::Only(_)) => "requested with --hooks or PORTWATCH_HOOKS".to_owned(),
+        (refused, _) => {
+            let each = refused.iter();
+            let each =
+                each.map(|(set, why)| format!("{} cannot be hooked: {why}", set.spec().hooks));
+            each.collect::<Vec<_>>().join("; ")
+        }
     });
     report.cost = Some(plan.cost);
     report.sources.push(open_files(types));

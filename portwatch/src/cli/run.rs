@@ -211,11 +211,8 @@ fn follow(settings: &Settings) -> Follow {
 /// Logs which hook set was chosen, what it costs and what it cannot see.
 fn announce(watch: &Watch) {
     let plan = &watch.plan;
-    if let Some((set, because)) = &plan.because {
-        say(format_args!(
-            "portwatch: the {set} hooks are not available ({because}); using {}",
-            plan.set
-        ));
+    for (set, because) in &plan.because {
+        say(format_args!("portwatch: the {set} hooks are not available: {because}"));
     }
     say(format_args!("portwatch: cost: {}", plan.cost));
     let known = plan.set.spec().misses.iter().copied();

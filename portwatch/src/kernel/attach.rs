@@ -25,7 +25,7 @@ use super::{
     sets::{FORKS, Hook, HookSet, Probe},
 };
 
-/// The compiled kernel side, compressed with zstd by build.rs: a tenth of its size.
+/// The compiled kernel side, compressed with zstd by build.rs.
 static OBJECT: &[u8] = include_bytes!(env!("PORTWATCH_EBPF_OBJECT_PATH"));
 
 /// Attached programs; dropping this detaches them.
@@ -59,11 +59,19 @@ pub fn attach(
     let forks = (whose != Whose::Everybodys && !types.tell_parents()).then_some(&FORKS);
     let mut probes = Vec::new();
     let mut misses: Vec<String> = types.hidden().map(str::to_owned).into_iter().collect();
+    let mut absent = Vec::new();
     for probe in plan.probes.iter().chain(forks) {
+        // Entry and return of a function are of use together only.
+        if probe.hook.function().is_some_and(|function| absent.contains(&function)) {
+            continue;
+        }
         match attach_one(&mut ebpf, probe, types, plan.cgroup2.as_deref()) {
             Ok(()) => probes.push(*probe),
             Err(error) => match probe.optional {
-                Some(loss) => misses.push(format!("{loss}: {}", reason(&error))),
+                Some(loss) => {
+                    misses.push(format!("{loss}: {}", reason(&error)));
+                    absent.extend(probe.hook.function());
+                }
                 None => return Err(error),
             },
         }
@@ -246,8 +254,7 @@ fn load_object(
     load(types, &mut loader)
 }
 
-/// How many calls of a hooked function may be in progress, with those of threads that do not call
-/// it at the moment.
+/// Entries of threads that have called a hooked function; an entry stays after the call.
 const CALLS: u32 = 8192;
 
 /// The number of records that every source may send in a second from one processor, however
@@ -321,7 +328,10 @@ fn attach_program(
         }
         Hook::Kprobe(function) | Hook::Kretprobe(function) => {
             if !Path::new(KPROBES).exists() {
-                return Err(format!("no {KPROBES}, so this kernel has none").into());
+                return Err(format!("no {KPROBES}, so this kernel has no kprobes").into());
+            }
+            if types.lack_registers() {
+                return Err("the kernel's types name no registers".into());
             }
             let program: &mut KProbe = program.try_into()?;
             program.load()?;
@@ -349,7 +359,7 @@ fn attach_program(
 fn answer(error: &io::Error) -> String {
     const ENOTSUPP: i32 = 524;
     match error.raw_os_error() {
-        Some(ENOTSUPP) => "this kernel does not support them (ENOTSUPP)".to_owned(),
+        Some(ENOTSUPP) => "not supported by this kernel (ENOTSUPP)".to_owned(),
         _ => error.to_string(),
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use aya::Btf;
-use portwatch_common::{Layout, helper};
+use portwatch_common::{ABSENT, Layout, helper};
 use rustix::thread::{self, CapabilitySet};
 use serde::Serialize;
 use strum::VariantArray as _;
@@ -68,7 +68,8 @@ pub struct Features {
     pub lockdown: Option<String>,
     /// The mount point of the cgroup2 hierarchy.
     pub cgroup2: Option<PathBuf>,
-    /// The hook sets that were tried and that the kernel rejected, and why.
+    /// The hook sets that were tried and that the kernel rejected, and why. Sets that were not
+    /// tried are not in it.
     pub refused: Vec<(HookSet, Unusable)>,
     /// Whether programs on function exits can generate a socket's cookie
     /// (`bpf_get_socket_cookie` there, 5.12).
@@ -116,6 +117,13 @@ impl KernelTypes {
         let reads_user = self.layout.0.helpers & helper::READ_USER != 0;
         (!reads_user)
             .then_some("arguments of processes that exit at once: the kernel is locked down")
+    }
+
+    /// Returns whether a function's arguments or result cannot be read from the registers.
+    pub(super) fn lack_registers(&self) -> bool {
+        let layout = &self.layout.0;
+        [layout.regs_first, layout.regs_second, layout.regs_third, layout.regs_result]
+            .contains(&ABSENT)
     }
 
     /// Returns whether programs of this kernel can read the parents of a task

@@ -25,9 +25,9 @@ pub enum Choice {
 pub struct Plan {
     /// The chosen set.
     pub set: HookSet,
-    /// The hook set that would have been preferred, and why it cannot be used; `None` also
-    /// where a hook set was requested.
-    pub because: Option<(HookSet, Unusable)>,
+    /// The hook sets that would have been preferred, and why they cannot be used; empty also where
+    /// a hook set was requested.
+    pub because: Vec<(HookSet, Unusable)>,
     /// The programs.
     pub probes: Vec<Probe>,
     /// What it costs the machine.
@@ -39,15 +39,15 @@ pub struct Plan {
 /// Chooses the hook set and its programs.
 ///
 /// # Errors
-/// Capabilities are missing, or the requested hook set cannot be used, or, without a request,
-/// neither of them.
+/// Capabilities are missing, or the requested hook set cannot be used, or, without a request, none
+/// of them can.
 pub fn plan(features: &Features, choice: Choice) -> Result<Plan, KernelError> {
     if !features.missing.is_empty() {
         return Err(KernelError::NotPermitted { missing: features.missing.clone() });
     }
     let (set, because) = match choice {
         Choice::Only(set) => match set.usable(features) {
-            Ok(()) => (set, None),
+            Ok(()) => (set, Vec::new()),
             Err(why) => return Err(KernelError::NotThisSet { set, why }),
         },
         Choice::Auto => first(features)?,
@@ -58,12 +58,12 @@ pub fn plan(features: &Features, choice: Choice) -> Result<Plan, KernelError> {
     Ok(Plan { set, because, probes, cost, cgroup2 })
 }
 
-/// Returns the first hook set that can be used, and why the one before it cannot.
-fn first(features: &Features) -> Result<(HookSet, Option<(HookSet, Unusable)>), KernelError> {
+/// Returns the first hook set that can be used, and why those before it cannot.
+fn first(features: &Features) -> Result<(HookSet, Vec<(HookSet, Unusable)>), KernelError> {
     let mut refused = Vec::new();
     for &set in HookSet::VARIANTS {
         match set.usable(features) {
-            Ok(()) => return Ok((set, refused.pop())),
+            Ok(()) => return Ok((set, refused)),
             Err(why) => refused.push((set, why)),
         }
     }
@@ -130,16 +130,17 @@ mod tests {
     #[test]
     fn function_exits_are_preferred_and_need_no_cgroup2() {
         let plan = plan(&Features { cgroup2: None, ..features() }, Choice::Auto).unwrap();
-        assert_eq!((plan.set, plan.because), (HookSet::Fexit, None));
+        assert_eq!((plan.set, plan.because), (HookSet::Fexit, Vec::new()));
     }
 
     #[test]
     fn the_reason_for_the_second_choice_is_kept() {
         let second = plan(&without_fexit(), Choice::Auto).unwrap();
-        let because = |set| Some((set, refused()));
-        assert_eq!((second.set, second.because), (HookSet::Kprobe, because(HookSet::Fexit)));
+        let fexit = (HookSet::Fexit, refused());
+        assert_eq!((second.set, second.because), (HookSet::Kprobe, vec![fexit.clone()]));
         let last = plan(&without_functions(), Choice::Auto).unwrap();
-        assert_eq!((last.set, last.because), (HookSet::Tracepoint, because(HookSet::Kprobe)));
+        let kprobe = (HookSet::Kprobe, refused());
+        assert_eq!((last.set, last.because), (HookSet::Tracepoint, vec![fexit, kprobe]));
     }
 
     #[test]
@@ -159,7 +160,7 @@ mod tests {
     #[test]
     fn a_set_that_is_asked_for_is_used_or_nothing() {
         let asked = plan(&features(), TRACEPOINT).unwrap();
-        assert_eq!((asked.set, asked.because), (HookSet::Tracepoint, None));
+        assert_eq!((asked.set, asked.because), (HookSet::Tracepoint, Vec::new()));
         assert_eq!(plan(&features(), KPROBE).unwrap().set, HookSet::Kprobe);
         let error = plan(&without_fexit(), FEXIT).unwrap_err().to_string();
         assert!(error.contains("fexit") && error.contains("EPERM"), "{error}");

@@ -82,6 +82,16 @@ pub enum Hook {
     CgroupBind,
 }
 
+impl Hook {
+    /// Returns the function whose entry or return it is.
+    pub fn function(self) -> Option<&'static str> {
+        match self {
+            Self::Kprobe(function) | Self::Kretprobe(function) => Some(function),
+            Self::Fexit(_) | Self::TpBtf(_) | Self::CgroupBind => None,
+        }
+    }
+}
+
 /// One program to attach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Probe {

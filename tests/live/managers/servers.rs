@@ -25,8 +25,8 @@ fn holders(event: &Event) -> Vec<u32> {
     holders.map(|holder| u32::try_from(holder["pid"].as_u64().unwrap()).unwrap()).collect()
 }
 
-/// A server that is ready, when it has printed a text so many times, is ended by the first command, with its workers, and can be started
-/// again.
+/// A server that is ready, when it has printed a text so many times, is ended by the first
+/// command, with its workers, and can be started again.
 fn is_ended_with_its_workers(ready: (&str, usize), command: impl Fn(&Path) -> Command) {
     let (scene, folder) = (Scene::new(), TempDir::new().unwrap());
     let start = || {

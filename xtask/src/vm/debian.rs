@@ -13,9 +13,15 @@ use super::{
     archive::Archive,
     boot::{self, Clock},
     kernels,
-    programs::{Programs, TARGET_DIR, build_programs},
+    programs::{Programs, build_programs},
 };
-use crate::{arch::Arch, cross::Target, deb, packages::Package, root};
+use crate::{
+    arch::Arch,
+    cross::{self, Target},
+    deb,
+    packages::Package,
+    root,
+};
 
 mod tree;
 
@@ -60,6 +66,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         args.filter.chars().all(|char| char.is_ascii_alphanumeric() || "_,".contains(char)),
         "a scenario's name has letters, digits and _ only"
     );
+    ensure!(Arch::native() == Arch::Amd64, "this guest is one for amd64 machines");
     let cache = super::prepare(Arch::Amd64, &NEEDS)?;
     let own = cache.join("debian");
     fs::create_dir_all(&own)?;
@@ -100,7 +107,7 @@ fn pack(target: &Target, programs: &Programs, folder: &Path) -> anyhow::Result<V
     let pack = |revision| {
         let package = folder.join(format!("portwatch-{revision}.deb"));
         let options = ["--target", target.triple(), "--profile", "dev"];
-        deb::pack(&programs.portwatch, &root().join(TARGET_DIR), &options, revision, &package)?;
+        deb::pack(&programs.portwatch, &root().join(cross::FOLDER), &options, revision, &package)?;
         Ok(package)
     };
     REVISIONS.into_iter().map(pack).collect()

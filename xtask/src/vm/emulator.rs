@@ -1,15 +1,16 @@
 //! QEMU, new enough to emulate a kernel that changes its own code.
 
-use std::{fs, path::Path, process::Command};
+use std::{path::Path, process::Command};
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 
 use crate::{
+    apt::{Apt, codename},
     arch::Arch,
-    packages,
+    packages, quietly,
     setup::say,
     versions::OLDEST_QEMU,
-    vm::{apt::Apt, kernels::numbers, quietly},
+    vm::kernels::numbers,
 };
 
 /// Installs it from the release's backports if the installed one is too old.
@@ -39,13 +40,4 @@ pub fn install(cache: &Path, arch: Arch) -> anyhow::Result<()> {
 fn version(program: &str) -> Option<u32> {
     let said = quietly(Command::new(program).arg("--version")).ok()?;
     numbers(&said).first().copied()
-}
-
-/// The release's name (os-release(5)).
-pub fn codename() -> anyhow::Result<String> {
-    let text = fs::read_to_string("/etc/os-release").context("what system is this?")?;
-    text.lines()
-        .find_map(|line| line.strip_prefix("VERSION_CODENAME="))
-        .map(|name| name.trim_matches('"').to_owned())
-        .context("this system's release has no name\nhint: run this on Debian")
 }

@@ -1,19 +1,14 @@
 //! Stock kernels from Debian's archive. Versions rotate there, so the newest of a series is
 //! used, and cached by version and checksum.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 
 use crate::{
+    apt::{Apt, find},
     arch::Arch,
-    vm::{
-        apt::{Apt, find},
-        quietly,
-    },
+    quietly,
 };
 
 /// A kernel that is ready to boot.
@@ -74,15 +69,9 @@ fn tree(apt: &Apt, series: &str, flavour: &str, trees: &Path) -> anyhow::Result<
         if tree.exists() {
             return Ok(tree);
         }
-        let part = tree.with_extension("part");
-        fs::create_dir_all(&part)?;
-        match apt.unpack(&packages, &part) {
-            Ok(()) => {
-                fs::rename(&part, &tree)?;
-                return Ok(tree);
-            }
+        match apt.unpack(&packages, &tree) {
+            Ok(()) => return Ok(tree),
             Err(error) => {
-                fs::remove_dir_all(&part)?;
                 eprintln!("vm: {}: {error:#}", packages.join(", "));
                 failure = Some(error);
             }
@@ -94,9 +83,9 @@ fn tree(apt: &Apt, series: &str, flavour: &str, trees: &Path) -> anyhow::Result<
     }
 }
 
-/// Returns the packages of each version of a series, the newest first. From 6.19 on the image is split:
-/// its package is empty, and two others have its content, of which the archive removes the
-/// modules' sooner.
+/// Returns the packages of each version of a series, the newest first. From 6.19 on the image is
+/// split: its package is empty, and two others have its content, of which the archive removes
+/// the modules' sooner.
 fn newest_first(series: &str, flavour: &str, names: &str) -> Vec<Vec<String>> {
     let has = |name: &str| names.lines().any(|line| line == name);
     let head = match series {

@@ -10,9 +10,6 @@ use anyhow::{Context as _, ensure};
 
 use crate::{checked, cross::Target};
 
-/// Where they are built, separate from those of this machine.
-pub const TARGET_DIR: &str = "target/static";
-
 /// Where the programs are.
 pub struct Programs {
     pub portwatch: PathBuf,
@@ -35,7 +32,7 @@ pub fn build_programs(target: &Target) -> anyhow::Result<Programs> {
         static_cargo(target, &["build", "--bins"])
             .args(["-p", "portwatch", "-p", "portwatch-tests"]),
     )?;
-    let folder = target.programs(TARGET_DIR, "debug");
+    let folder = target.programs("debug");
     let program = |name| folder.join(name);
     Ok(Programs {
         portwatch: program("portwatch"),
@@ -67,7 +64,7 @@ pub fn build_tests(target: &Target) -> anyhow::Result<Tests> {
 }
 
 fn static_cargo(target: &Target, verb: &[&str]) -> Command {
-    let mut command = target.cargo(verb, TARGET_DIR);
+    let mut command = target.cargo(verb);
     command
         // Emulation is slow and the guest's memory small.
         .args(["--config", "profile.dev.opt-level=1", "--config", "profile.dev.strip=true"])

@@ -13,8 +13,6 @@ pub struct Scenario {
     pub lockdown: &'static str,
     /// What is missing.
     lacks: &'static str,
-    /// Whether the differential test runs too, which needs no hooks.
-    pub differential: bool,
     suite: Suite,
 }
 
@@ -33,28 +31,13 @@ const CORE: &[&str] = &[
 ];
 
 pub const ALL: &[Scenario] = &[
-    Scenario {
-        name: "fexit",
-        hooks: "fexit",
-        lockdown: "none",
-        lacks: "",
-        differential: true,
-        suite: Suite::Whole,
-    },
-    Scenario {
-        name: "kprobe",
-        hooks: "kprobe",
-        lockdown: "none",
-        lacks: "",
-        differential: false,
-        suite: Suite::Whole,
-    },
+    Scenario { name: "fexit", hooks: "fexit", lockdown: "none", lacks: "", suite: Suite::Whole },
+    Scenario { name: "kprobe", hooks: "kprobe", lockdown: "none", lacks: "", suite: Suite::Whole },
     Scenario {
         name: "tracepoint",
         hooks: "tracepoint",
         lockdown: "none",
         lacks: "",
-        differential: false,
         suite: Suite::Whole,
     },
     Scenario {
@@ -62,7 +45,6 @@ pub const ALL: &[Scenario] = &[
         hooks: "fexit",
         lockdown: "integrity",
         lacks: "",
-        differential: false,
         suite: Suite::Core,
     },
     Scenario {
@@ -70,7 +52,6 @@ pub const ALL: &[Scenario] = &[
         hooks: "kprobe",
         lockdown: "integrity",
         lacks: "",
-        differential: false,
         suite: Suite::Core,
     },
     Scenario {
@@ -78,7 +59,6 @@ pub const ALL: &[Scenario] = &[
         hooks: "auto",
         lockdown: "confidentiality",
         lacks: "",
-        differential: false,
         suite: Suite::Only(&["hooks::", "tcp::"]),
     },
     Scenario {
@@ -86,7 +66,6 @@ pub const ALL: &[Scenario] = &[
         hooks: "fexit",
         lockdown: "confidentiality",
         lacks: "",
-        differential: false,
         suite: Suite::Core,
     },
     Scenario {
@@ -94,7 +73,6 @@ pub const ALL: &[Scenario] = &[
         hooks: "tracepoint",
         lockdown: "confidentiality",
         lacks: "",
-        differential: false,
         suite: Suite::Core,
     },
     Scenario {
@@ -102,7 +80,6 @@ pub const ALL: &[Scenario] = &[
         hooks: "fexit",
         lockdown: "none",
         lacks: "sock_diag",
-        differential: false,
         suite: Suite::Only(&["--include-ignored", "cost::", "without_sock_diag::"]),
     },
     Scenario {
@@ -110,7 +87,6 @@ pub const ALL: &[Scenario] = &[
         hooks: "kprobe",
         lockdown: "none",
         lacks: "sock_diag",
-        differential: false,
         suite: Suite::Only(&["--include-ignored", "cost::", "without_sock_diag::"]),
     },
     Scenario {
@@ -118,7 +94,6 @@ pub const ALL: &[Scenario] = &[
         hooks: "tracepoint",
         lockdown: "none",
         lacks: "sock_diag",
-        differential: false,
         suite: Suite::Only(&["--include-ignored", "cost::", "without_sock_diag::"]),
     },
     Scenario {
@@ -126,7 +101,6 @@ pub const ALL: &[Scenario] = &[
         hooks: "fexit",
         lockdown: "none",
         lacks: "cgroup2",
-        differential: false,
         suite: Suite::Only(&["cost::", "listen_stage::", "protocols::", "tcp::", "udp::"]),
     },
 ];
@@ -141,6 +115,15 @@ impl Scenario {
     /// on (`DYNAMIC_FTRACE_WITH_DIRECT_CALLS`).
     pub fn exists_on(&self, arch: Arch, version: &[u32]) -> bool {
         arch != Arch::Arm64 || self.hooks != "fexit" || version >= &[6, 4][..]
+    }
+
+    /// Returns whether the differential test runs too. It needs no hooks, so it runs with one
+    /// set of each kernel.
+    pub fn is_differential(&self, arch: Arch, version: &[u32]) -> bool {
+        let has_fexit = ALL
+            .iter()
+            .any(|scenario| scenario.exists_on(arch, version) && scenario.name == "fexit");
+        self.name == if has_fexit { "fexit" } else { "kprobe" }
     }
 
     /// Returns parts of the names of the tests that run; none for all of them.
@@ -185,6 +168,11 @@ mod tests {
         assert!(!fexit.exists_on(Arch::Arm64, &[6, 1, 0, 57]));
         assert!(fexit.exists_on(Arch::Arm64, &[6, 12, 118]));
         assert!(fexit.exists_on(Arch::Amd64, &[5, 10, 0, 32]));
+        let played = |version: &[u32]| -> Vec<_> {
+            let with = ALL.iter().filter(|it| it.is_differential(Arch::Arm64, version));
+            with.map(|scenario| scenario.name).collect()
+        };
+        assert_eq!((played(&[6, 1]), played(&[6, 12])), (vec!["kprobe"], vec!["fexit"]));
     }
 
     #[test]

@@ -1,5 +1,5 @@
 use aya_obj::{
-    Object,
+    Object, Program, ProgramSection,
     generated::{bpf_func_id, bpf_insn},
 };
 
@@ -22,10 +22,13 @@ fn helpers(of_kprobes: bool) -> Vec<u32> {
     /// BPF_JMP and BPF_CALL; the source register says what kind of call.
     const CALL: u8 = 0x85;
     let object = Object::parse(&object().unwrap()).unwrap();
-    let is_kprobe = |name: &str| name.ends_with("_enter") || name.ends_with("_return");
-    let functions = object.functions.values();
-    let functions = functions.filter(|function| is_kprobe(&function.name) == of_kprobes);
-    let instructions = functions.flat_map(|function| &function.instructions);
+    let is_kprobe =
+        |section: &_| matches!(section, ProgramSection::KProbe | ProgramSection::KRetProbe);
+    let kprobes = object.programs.values().filter(|program| is_kprobe(&program.section));
+    let kprobes: Vec<_> = kprobes.map(Program::function_key).collect();
+    let functions = object.functions.iter();
+    let functions = functions.filter(|(key, _)| kprobes.contains(key) == of_kprobes);
+    let instructions = functions.flat_map(|(_, function)| &function.instructions);
     instructions
         .filter(|instruction| instruction.code == CALL && instruction.src_reg() == 0)
         .map(|instruction| instruction.imm.cast_unsigned())

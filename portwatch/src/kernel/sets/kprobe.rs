@@ -3,8 +3,9 @@
 
 use super::{CGROUPS, COOKIES, Hook, Probe, STATE, Spec};
 
-/// The facts about this hook set. A function's return comes before its entry, so that no entry
-/// waits for a return that is not attached.
+/// The facts about this hook set. An entry of `get_port` without its return is counted as a
+/// loss, so the return comes first. A return of `inet_bind` without its entry is, so the entry
+/// comes first.
 pub const SET: Spec = Spec {
     help: "Kprobes, or fail",
     hooks: "entries and returns of kernel functions",
@@ -17,14 +18,14 @@ pub const SET: Spec = Spec {
         enters("pw_udp4_port_enter", UDP4_PORT, UDP4),
         returns("pw_udp6_port_return", UDP6_PORT, UDP6),
         enters("pw_udp6_port_enter", UDP6_PORT, UDP6),
-        returns("pw_inet_bind_return", "inet_bind", OTHERS4),
         enters("pw_inet_bind_enter", "inet_bind", OTHERS4),
-        returns("pw_inet6_bind_return", "inet6_bind", OTHERS6),
+        returns("pw_inet_bind_return", "inet_bind", OTHERS4),
         enters("pw_inet6_bind_enter", "inet6_bind", OTHERS6),
-        returns("pw_same_addr_return", SAME_ADDR, BLOCKS),
+        returns("pw_inet6_bind_return", "inet6_bind", OTHERS6),
         enters("pw_same_addr_enter", SAME_ADDR, BLOCKS),
-        returns("pw_conflict_return", CONFLICT, TCP_BLOCKS),
+        returns("pw_same_addr_return", SAME_ADDR, BLOCKS),
         enters("pw_conflict_enter", CONFLICT, TCP_BLOCKS),
+        returns("pw_conflict_return", CONFLICT, TCP_BLOCKS),
         STATE,
         CGROUPS,
     ],

@@ -1,10 +1,10 @@
-//! Tracepoints, for kernels that do not permit function exits.
+//! Tracepoints, for kernels that permit no hooks on functions.
 
 use super::{CGROUPS, Hook, Probe, STATE, Spec};
 
 /// The facts about this hook set.
 pub const SET: Spec = Spec {
-    help: "Tracepoints, even if function exits are permitted",
+    help: "Tracepoints, even if hooks on functions are permitted",
     hooks: "cgroup programs and tracepoints",
     is_tried: false,
     needs_cgroup2: true,

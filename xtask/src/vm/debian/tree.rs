@@ -11,12 +11,9 @@ use std::{
 use anyhow::Context as _;
 
 use crate::{
-    checked,
-    vm::{
-        apt::{self, KEYRING},
-        kernels::Kernel,
-        quietly,
-    },
+    apt::{self, KEYRING},
+    checked, quietly,
+    vm::kernels::Kernel,
 };
 
 /// In addition to the essential ones.

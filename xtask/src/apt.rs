@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 
-use crate::{arch::Arch, vm::quietly};
+use crate::{arch::Arch, quietly};
 
 /// The keys that sign Debian's archives.
 pub const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
@@ -67,23 +67,31 @@ impl Apt {
         command
     }
 
-    /// Downloads packages into a folder and unpacks them there.
+    /// Downloads packages (`NAME` or `NAME=VERSION`) and unpacks them into a folder, which is there
+    /// only if all of them are in it.
     pub fn unpack(&self, packages: &[String], into: &Path) -> anyhow::Result<()> {
+        let part = into.with_extension("part");
+        if part.exists() {
+            fs::remove_dir_all(&part)?;
+        }
+        fs::create_dir_all(&part)?;
         for package in packages {
-            eprintln!("vm: fetching {package}");
+            eprintln!("fetching {package}");
             // apt checks the archive's signed checksum of what it downloads.
-            quietly(self.command("apt-get").args(["download", package]).current_dir(into))?;
-            let deb = find(into, &format!("{package}_"))?;
-            quietly(Command::new("dpkg").arg("-x").arg(&deb).arg(into))?;
+            quietly(self.command("apt-get").args(["download", package]).current_dir(&part))?;
+            let name = package.split('=').next().unwrap_or(package);
+            let deb = find(&part, &format!("{name}_"))?;
+            quietly(Command::new("dpkg").arg("-x").arg(&deb).arg(&part))?;
             fs::remove_file(&deb)?;
         }
+        fs::rename(&part, into)?;
         Ok(())
     }
 
     /// Returns a name for the packages' content: the first package's name, and the beginnings
     /// of all checksums.
     pub fn cached_as(&self, packages: &[String]) -> anyhow::Result<String> {
-        let mut name = packages.first().context("a kernel without a package")?.clone();
+        let mut name = packages.first().context("no package")?.clone();
         for package in packages {
             let shown = quietly(self.command("apt-cache").args(["show", package]))?;
             let sum = shown.lines().find_map(|line| line.strip_prefix("SHA256: "));
@@ -106,6 +114,15 @@ pub fn find(folder: &Path, head: &str) -> anyhow::Result<PathBuf> {
         .with_context(|| format!("no {head}* in {}", folder.display()))
 }
 
+/// The release's name (os-release(5)).
+pub fn codename() -> anyhow::Result<String> {
+    let text = fs::read_to_string("/etc/os-release").context("what system is this?")?;
+    text.lines()
+        .find_map(|line| line.strip_prefix("VERSION_CODENAME="))
+        .map(|name| name.trim_matches('"').to_owned())
+        .context("this system's release has no name\nhint: run this on Debian")
+}
+
 /// The archives that this system itself uses.
 pub fn mirrors() -> anyhow::Result<(String, String)> {
     let mut text = fs::read_to_string("/etc/apt/sources.list").unwrap_or_default();
@@ -113,9 +130,7 @@ pub fn mirrors() -> anyhow::Result<(String, String)> {
         text.push_str(&fs::read_to_string(entry.path()).unwrap_or_default());
         text.push('\n');
     }
-    mirrors_in(&text).context(
-        "this system's apt sources name no Debian archive, from which the kernels would come",
-    )
+    mirrors_in(&text).context("this system's apt sources name no Debian archive")
 }
 
 fn mirrors_in(text: &str) -> Option<(String, String)> {
