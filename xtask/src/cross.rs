@@ -15,7 +15,7 @@ use crate::{
     arch::Arch,
     cargo,
     packages::Package,
-    root, setup,
+    quietly, root, setup,
     versions::{CROSS_BUSYBOX, CROSS_STD, PACKAGED_COMPILER},
 };
 

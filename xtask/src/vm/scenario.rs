@@ -26,8 +26,8 @@ enum Suite {
 /// The tests in which kernels differ: every cause, every class of holder, and what only some
 /// kernels have.
 const CORE: &[&str] = &[
-    "bound_only::", "causes::", "cost::", "gone::", "holder::", "listen_stage::", "netns::",
-    "protocols::", "tcp::", "time_wait::", "udp::",
+    "bound_only::", "causes::", "cost::", "eabi::", "gone::", "holder::", "hooks::",
+    "listen_stage::", "netns::", "protocols::", "tcp::", "time_wait::", "udp::",
 ];
 
 pub const ALL: &[Scenario] = &[
