@@ -32,7 +32,7 @@ pub const SET: Spec = Spec {
     // These programs can never generate cookies.
     more: |_| &COOKIES,
     misses: &[],
-    cost: |_| "one to two microseconds on a bind and its listen, nothing on other system calls",
+    cost: |_| "some microseconds on a bind and its listen, nothing on other system calls",
 };
 
 const TCP_PORT: &str = "inet_csk_get_port";
