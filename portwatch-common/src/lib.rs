@@ -128,9 +128,8 @@ pub struct Attempt {
     pub reserved: [u8; 3],
 }
 
-/// The blocking socket, as the kernel's conflict check matched it (not with the
-/// tracepoint set). All zero
-/// if it was not caught.
+/// The blocking socket, as the kernel's conflict check matched it (not with
+/// the tracepoint set). All zero if it was not caught.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Culprit {

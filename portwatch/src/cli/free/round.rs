@@ -206,7 +206,7 @@ impl<'a> Taking<'a> {
             }
             Plan::Wait => return Ok(Next::Wait),
             Plan::Refuse(refusal) => {
-                let run = refusal.command.map(|command| format!("; a person could run: {command}"));
+                let run = refusal.command.map(|command| format!("; suggested: {command}"));
                 let why = format!("{}{}", refusal.why, run.unwrap_or_default());
                 let denied = refusal.denied;
                 return Ok(Next::End(Ended { denied, ..Ended::new(Came::Refused, why) }));
