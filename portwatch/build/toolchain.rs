@@ -2,7 +2,7 @@
 //! `bpfel-unknown-none`, and bpf-linker. Shared by the build script and xtask.
 
 use std::{
-    env,
+    env, fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -57,12 +57,27 @@ pub fn find_compiler() -> Option<Compiler> {
 /// Returns the directory of bpf-linker: on PATH, or where cargo installs programs.
 pub fn find_linker() -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    let home = env::var_os("CARGO_HOME")
-        .map(PathBuf::from)
-        .or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".cargo")));
     env::split_paths(&path)
-        .chain(home.map(|home| home.join("bin")))
+        .chain(cargo_home().map(|home| home.join("bin")))
         .find(|dir| dir.join("bpf-linker").is_file())
+}
+
+fn cargo_home() -> Option<PathBuf> {
+    env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".cargo")))
+}
+
+/// Returns the directories of sources and the names that they have in what is built from them, so
+/// that it is the same wherever it was built. Directories of registries are named after the mirror.
+pub fn renamed(root: &Path) -> Vec<(PathBuf, String)> {
+    let mut renamed = vec![(root.to_owned(), "/portwatch".to_owned())];
+    let registries = cargo_home().map(|home| home.join("registry/src"));
+    let registries = registries.and_then(|folder| fs::read_dir(folder).ok());
+    for registry in registries.into_iter().flatten().flatten() {
+        renamed.push((registry.path(), "/crates".to_owned()));
+    }
+    renamed
 }
 
 fn has_core(rustc: &Path) -> bool {
@@ -136,9 +151,13 @@ impl Toolchain {
             std::iter::once(self.linker_dir.clone()).chain(env::split_paths(&path)),
         )
         .unwrap_or(path);
+        let mut flags = vec!["-Clink-arg=--btf".to_owned(), "-Cdebuginfo=2".to_owned()];
+        for (from, to) in renamed(folder.parent().unwrap_or(folder)) {
+            flags.push(format!("--remap-path-prefix={}={to}", from.display()));
+        }
         command
             .env("PATH", path)
-            .env("CARGO_ENCODED_RUSTFLAGS", "-Clink-arg=--btf\x1f-Cdebuginfo=2")
+            .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
             .args(["--release", "--locked", "--target", TARGET, "--target-dir"])
             .arg(target_dir)
             .current_dir(folder);

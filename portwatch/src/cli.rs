@@ -41,7 +41,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Verb {
     /// Watch all binds, and report each one that fails
-    Run(run::Args),
+    Run(Box<run::Args>),
     /// Run a command, and explain its failed binds on stderr
     Exec(exec::Args),
     /// Show what would block a bind right now

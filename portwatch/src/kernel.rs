@@ -66,6 +66,12 @@ pub enum KernelError {
         /// The error of the open.
         source: std::io::Error,
     },
+    /// A file has the type information of another kernel.
+    #[error("{path} is not the type information (BTF) of this kernel")]
+    ForeignBtf {
+        /// The path.
+        path: String,
+    },
     /// The kernel's type information could not be used.
     #[error("the kernel's type information (BTF) cannot be used")]
     Btf(#[from] btf::BtfError),
@@ -108,7 +114,10 @@ impl Advised for KernelError {
             }
             Self::NoBtf { .. } => {
                 "use a kernel with CONFIG_DEBUG_INFO_BTF=y, as all distributions have since 2021, \
-                 and mount /sys"
+                 and mount /sys, or name a copy of the file by --btf"
+            }
+            Self::ForeignBtf { .. } => {
+                "leave out --btf and PORTWATCH_BTF: /sys/kernel/btf/vmlinux can be read here"
             }
             Self::Btf(_) => "use Linux 5.10 or later; portwatch doctor shows what was found",
             Self::NoHooks(_) => {

@@ -31,13 +31,14 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Watches the binds of all processes on the ports for which `wants` returns true.
+    /// Watches the binds of all processes on the ports for which `wants` returns true. `btf` is
+    /// the file with the kernel's types.
     ///
     /// # Errors
     /// Capabilities are missing, or the kernel rejects the hooks.
-    pub fn everybody(hooks: Choice, wanted: Wanted<'_>) -> Result<Self, KernelError> {
+    pub fn everybody(btf: &Path, hooks: Choice, wanted: Wanted<'_>) -> Result<Self, KernelError> {
         memory::stay_small();
-        Self::open(hooks, |_| Whose::Everybodys, wanted)
+        Self::open(btf, hooks, |_| Whose::Everybodys, wanted)
     }
 
     /// Watches the binds of this process's descendants. This process must be a child subreaper
@@ -45,17 +46,18 @@ impl Watch {
     ///
     /// # Errors
     /// The same as those of [`everybody`](Self::everybody).
-    pub fn descendants(hooks: Choice, follow: Follow) -> Result<Self, KernelError> {
-        Self::open(hooks, Whose::Tree, Wanted { follow, ..Wanted::ALL })
+    pub fn descendants(btf: &Path, hooks: Choice, follow: Follow) -> Result<Self, KernelError> {
+        Self::open(btf, hooks, Whose::Tree, Wanted { follow, ..Wanted::ALL })
     }
 
     fn open(
+        btf: &Path,
         hooks: Choice,
         whose: impl FnOnce(u32) -> Whose,
         wanted: Wanted<'_>,
     ) -> Result<Self, KernelError> {
         need_rights()?;
-        let mut types = KernelTypes::read(Path::new(features::VMLINUX))?;
+        let mut types = KernelTypes::read(btf)?;
         let features = Features::probe(&mut types, Some(hooks));
         let mut plan = plan(&features, hooks)?;
         if wanted.follow == Follow::Yes {

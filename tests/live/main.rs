@@ -48,6 +48,7 @@ mod readers;
 mod redaction;
 mod reports;
 mod rights;
+#[cfg(feature = "texts")]
 mod schema;
 mod seeded;
 mod servers;
@@ -55,6 +56,7 @@ mod short_lived;
 mod silence;
 mod sinks;
 mod storms;
+mod systems;
 mod tcp;
 mod time_wait;
 mod udp;

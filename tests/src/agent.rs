@@ -21,7 +21,7 @@ use rustix::{
 use serde_json::Value;
 
 use crate::{
-    cgroup,
+    began, cgroup,
     counted::OnlyCounted,
     event::{ACTION, AGENT, EVENT, Event, LOSS, OUTCOME},
     helper::Attempt,
@@ -47,6 +47,7 @@ pub struct Agent {
 /// Returns the agent that all tests of this process share. The first test that needs it starts
 /// it, and it ends with the process.
 pub fn agent() -> &'static Agent {
+    began::now();
     static SHARED: OnceLock<Result<Agent, String>> = OnceLock::new();
     let shared = SHARED.get_or_init(|| {
         let (sender, started) = mpsc::channel();
@@ -261,11 +262,13 @@ impl Agent {
         })
     }
 
-    /// Waits for the first event for which `matches` holds; `what` describes it.
+    /// Waits for the first event of this test for which `matches` holds; `what` describes it.
     #[track_caller]
     pub fn wait_for(&self, what: &str, mut matches: impl FnMut(&Event) -> bool) -> Arc<Event> {
+        let began = began::at();
         self.wait_until(what, patience(), |log| {
-            log.events.iter().find(|event| matches(event)).cloned()
+            let mut events = log.events.iter().filter(|event| event.at_ns >= began);
+            events.find(|event| matches(event)).cloned()
         })
     }
 

@@ -13,6 +13,7 @@
 )]
 
 pub mod agent;
+pub mod began;
 pub mod captured;
 pub mod cgroup;
 pub mod command;

@@ -25,7 +25,7 @@ use rustix::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::{cgroup, kernel, ours};
+use crate::{began, cgroup, kernel, ours};
 
 /// Where ip-netns(8) keeps its names.
 const NAMES: &str = "/run/netns";
@@ -65,6 +65,7 @@ impl Netns {
     /// Creates one in which the loopback interface is up.
     #[must_use]
     pub fn new() -> Self {
+        began::now();
         cgroup::set_apart();
         let fresh = Self::seen_by_a_thread(enter_fresh);
         ours::add_place(fresh.place());

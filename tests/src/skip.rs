@@ -63,6 +63,8 @@ const EXPECTED: &[Expected] = &[
     expected("programs_of_another_kind", Place::Guest, "Debian starts x32 only when asked to"),
     expected("programs_of_arm", Place::Machine, "a processor may run 64-bit programs only"),
     expected("programs_of_arm", Place::LargePages, "such kernels run 64-bit programs only"),
+    expected("processors_come_and_go", Place::Machine, "its processors are everybody's"),
+    expected("dist", Place::Machine, "cargo xtask dist makes one, and tries it"),
     expected("mptcp", Place::Before(6, 1), "Debian builds its 5.10 without MPTCP"),
     expected("mptcp", Place::Machine, "a kernel may be built without MPTCP"),
 ];

@@ -13,6 +13,8 @@ pub enum Arch {
 pub struct Facts {
     /// Debian's name.
     pub debian: &'static str,
+    /// systemd's name (ConditionArchitecture=, systemd.unit(5)).
+    pub systemd: &'static str,
     /// Rust's name of the target with glibc.
     pub target: &'static str,
     /// The start of the names of the cross compiler's programs.
@@ -28,6 +30,8 @@ pub struct Facts {
 }
 
 impl Arch {
+    pub const ALL: [Self; 2] = [Self::Amd64, Self::Arm64];
+
     /// The architecture of this machine.
     pub const fn native() -> Self {
         if cfg!(target_arch = "aarch64") { Self::Arm64 } else { Self::Amd64 }
@@ -41,6 +45,7 @@ impl Arch {
         match self {
             Self::Amd64 => &Facts {
                 debian: "amd64",
+                systemd: "x86-64",
                 target: "x86_64-unknown-linux-gnu",
                 gnu: "x86_64-linux-gnu",
                 qemu: ("qemu-system-x86_64", "qemu-system-x86"),
@@ -50,6 +55,7 @@ impl Arch {
             },
             Self::Arm64 => &Facts {
                 debian: "arm64",
+                systemd: "arm64",
                 target: "aarch64-unknown-linux-gnu",
                 gnu: "aarch64-linux-gnu",
                 qemu: ("qemu-system-aarch64", "qemu-system-arm"),

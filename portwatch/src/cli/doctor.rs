@@ -1,6 +1,6 @@
 //! `portwatch doctor`: what this kernel and these permissions allow.
 
-use std::{collections::BTreeMap, fmt::Write as _, path::Path, process::ExitCode};
+use std::{collections::BTreeMap, fmt::Write as _, process::ExitCode};
 
 use serde::Serialize;
 use strum::VariantArray as _;
@@ -99,7 +99,7 @@ struct Report {
 ///
 /// Exit code 0 if the agent could run, 4 if only permissions are missing, 1 otherwise.
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
-    let (report, code) = examine(args.hooks.choice);
+    let (report, code) = examine(&args.hooks);
     let text = match args.json {
         true => serde_json::to_string(&report).map_err(SystemError::at("write JSON"))? + "\n",
         false => text(&report),
@@ -107,8 +107,8 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     ended(code, streams::result(&text))
 }
 
-fn examine(hooks: Choice) -> (Report, u8) {
-    let types = KernelTypes::read(Path::new(features::VMLINUX));
+fn examine(hooks: &Hooks) -> (Report, u8) {
+    let types = KernelTypes::read(&hooks.btf);
     let mut report = Report {
         kernel: features::release(),
         btf: Answer::of(&types),
@@ -118,7 +118,7 @@ fn examine(hooks: Choice) -> (Report, u8) {
         sources: survey(&Host::current()),
         ..Report::default()
     };
-    match types.and_then(|mut types| probe(&mut types, hooks, &mut report)) {
+    match types.and_then(|mut types| probe(&mut types, hooks.choice, &mut report)) {
         Ok(()) => (report, 0),
         Err(error) => {
             report.problem = Some(chain(&error));

@@ -4,7 +4,7 @@ use std::{error::Error, fmt, io, process::ExitCode};
 
 use super::streams::say;
 use crate::{
-    advice::{Advised, NOT_PERMITTED, USAGE},
+    advice::{Advised, FAILED, NOT_PERMITTED, USAGE},
     sinks::Kind,
     values::ValueError,
 };
@@ -109,28 +109,37 @@ impl Advised for InputError {
     }
 }
 
-/// A network namespace that cannot be entered.
+/// A network namespace that cannot be examined.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot enter network namespace `{place}`")]
-pub struct NetnsError {
-    /// As the user named it.
-    pub place: String,
-    /// The error.
-    pub source: io::Error,
+pub enum NetnsError {
+    /// It cannot be entered.
+    #[error("cannot enter network namespace `{place}`")]
+    Named {
+        /// As the user named it.
+        place: String,
+        /// The error.
+        source: io::Error,
+    },
+    /// It is this process's own.
+    #[error("cannot read /proc/self/ns/net")]
+    Own(#[source] io::Error),
 }
 
 impl Advised for NetnsError {
     fn hint(&self) -> &'static str {
-        match self.exit_code() {
-            NOT_PERMITTED => "run it as root",
-            _ => "name a pid, a namespace from ip netns list, a file, or all",
+        match (self, self.exit_code()) {
+            (_, NOT_PERMITTED) => "run it as root",
+            (Self::Named { .. }, _) => "name a pid, a namespace from ip netns list, a file, or all",
+            (Self::Own(_), _) => "mount /proc: sockets and processes cannot be examined without it",
         }
     }
 
     fn exit_code(&self) -> u8 {
-        match self.source.kind() {
-            io::ErrorKind::PermissionDenied => NOT_PERMITTED,
-            _ => USAGE,
+        let (Self::Named { source, .. } | Self::Own(source)) = self;
+        match (source.kind(), self) {
+            (io::ErrorKind::PermissionDenied, _) => NOT_PERMITTED,
+            (_, Self::Named { .. }) => USAGE,
+            (_, Self::Own(_)) => FAILED,
         }
     }
 }

@@ -124,7 +124,8 @@ async fn watched(
     let told = Table::from(format).open(Stream::Stderr, Stream::Stderr.colour())?;
     let outcome_window = settings::outcome_window()?;
     let follow = Follow::within(outcome_window);
-    let Watch { attached, enricher, host, .. } = Watch::descendants(args.hooks.choice, follow)?;
+    let Watch { attached, enricher, host, .. } =
+        Watch::descendants(&args.hooks.btf, args.hooks.choice, follow)?;
     let unattempted = Tally::of(&attached.ebpf, NOT_ATTEMPTED);
     let agent = Agent {
         attached,

@@ -115,8 +115,10 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
                 continue;
             }
             Err(error) => {
-                let place = args.netns.clone().unwrap_or_default();
-                return Err(NetnsError { place, source: error }.into());
+                return Err(match args.netns.clone() {
+                    Some(place) => NetnsError::Named { place, source: error }.into(),
+                    None => NetnsError::Own(error).into(),
+                });
             }
         };
         for target in &targets {
@@ -206,5 +208,5 @@ pub fn named_file(place: &str) -> Result<File, NetnsError> {
     };
     // Opening a FIFO would block.
     let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
-    file.map_err(|source| NetnsError { place: place.to_owned(), source })
+    file.map_err(|source| NetnsError::Named { place: place.to_owned(), source })
 }

@@ -114,8 +114,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         enter(place)?;
     }
     let mut enricher = enricher()?;
-    let netns =
-        enricher.enter(&NetnsRef::Own).map_err(SystemError::at("read the network namespace"))?;
+    let netns = enricher.enter(&NetnsRef::Own).map_err(NetnsError::Own)?;
     let mut questions = Vec::new();
     for target in &targets {
         let device = device(&enricher, &NetnsRef::Own, target)?;
@@ -193,8 +192,10 @@ fn tell(form: Form, action: &Action) -> Result<(), Failure> {
 fn enter(place: &str) -> Result<(), NetnsError> {
     let file: File = named_file(place)?;
     let network = Some(LinkNameSpaceType::Network);
-    move_into_link_name_space(file.as_fd(), network)
-        .map_err(|errno| NetnsError { place: place.to_owned(), source: io::Error::from(errno) })
+    move_into_link_name_space(file.as_fd(), network).map_err(|errno| NetnsError::Named {
+        place: place.to_owned(),
+        source: io::Error::from(errno),
+    })
 }
 
 /// There is nobody to ask.

@@ -1,13 +1,13 @@
-//! The option that selects the hook set.
+//! The options that select the hook set and the types that it reads.
 
-use std::sync::LazyLock;
+use std::{path::PathBuf, sync::LazyLock};
 
 use clap::{ValueEnum, builder::PossibleValue};
 use strum::VariantArray as _;
 
-use crate::kernel::{plan::Choice, sets::HookSet};
+use crate::kernel::{features::VMLINUX, plan::Choice, sets::HookSet};
 
-/// The option of the verbs that attach hooks.
+/// The options of the verbs that attach hooks.
 #[derive(clap::Args)]
 pub struct Hooks {
     /// Hook set; portwatch doctor shows what each costs and cannot see
@@ -20,6 +20,15 @@ pub struct Hooks {
         hide_env_values = true
     )]
     pub choice: Choice,
+    /// The running kernel's type information (BTF), if it is in another file
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = VMLINUX,
+        env = "PORTWATCH_BTF",
+        hide_env_values = true
+    )]
+    pub btf: PathBuf,
 }
 
 static ALL: LazyLock<Vec<Choice>> = LazyLock::new(|| {

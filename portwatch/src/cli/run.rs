@@ -72,7 +72,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         follow: follow(&settings),
         port: &|port| tuning.filter.wants_port(port),
     };
-    let watch = Watch::everybody(args.hooks.choice, wanted)?;
+    let watch = Watch::everybody(&args.hooks.btf, args.hooks.choice, wanted)?;
     // Threads that are started from now on have few capabilities, so no thread is started
     // before this.
     rights::give_away().map_err(SystemError::at("drop capabilities"))?;

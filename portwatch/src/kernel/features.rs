@@ -1,8 +1,9 @@
 //! Probes once what this kernel and these permissions allow.
 
 use std::{
-    fs,
-    os::unix::fs::MetadataExt as _,
+    fs::{self, File},
+    io::{self, Read as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -19,6 +20,9 @@ use crate::proc;
 
 /// Where the kernel exports its type information.
 pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+
+/// The most that is read of it. Kernels of 2026 have 5 to 8 MiB.
+const MAX_BTF: u64 = 64 << 20;
 
 /// Capabilities of which one is enough, the name of the one to request, and what is missing
 /// without it.
@@ -91,10 +95,16 @@ impl KernelTypes {
     /// Reads the type information at `path` (see [`VMLINUX`]).
     ///
     /// # Errors
-    /// It does not exist, or lacks a required type.
+    /// It does not exist, lacks a required type, or is that of another kernel: programs would be
+    /// attached to other functions and read other fields.
     pub fn read(path: &Path) -> Result<Self, KernelError> {
-        let bytes = fs::read(path)
-            .map_err(|source| KernelError::NoBtf { path: path.display().to_string(), source })?;
+        let named = || path.display().to_string();
+        let bytes = read_at_most(path, MAX_BTF)
+            .map_err(|source| KernelError::NoBtf { path: named(), source })?;
+        let own = Path::new(VMLINUX);
+        if path != own && read_at_most(own, MAX_BTF).is_ok_and(|own| own != bytes) {
+            return Err(KernelError::ForeignBtf { path: named() });
+        }
         let types = Types::parse(&bytes)?;
         let mut layout = layout::resolve(&types)?;
         // This was added together with programs at the end of system calls that may fault and
@@ -169,6 +179,14 @@ impl Features {
             preempts: types.preempts,
         }
     }
+}
+
+fn read_at_most(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    // Opening a FIFO would wait for a writer.
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let mut bytes = Vec::new();
+    file.take(limit).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Returns the capabilities that attaching needs and that the process does not have.

@@ -8,7 +8,10 @@ use std::{
 
 use crate::{
     root,
-    versions::{BPF_LINKER, CARGO_DEB, CARGO_DENY, NIGHTLY, OLDEST_QEMU, PACKAGED_COMPILER, TYPOS},
+    versions::{
+        BPF_LINKER, CARGO_CYCLONEDX, CARGO_DENY, NFPM, NIGHTLY, OLDEST_QEMU, PACKAGED_COMPILER,
+        TYPOS,
+    },
 };
 
 fn read(path: impl AsRef<Path>) -> String {
@@ -45,9 +48,10 @@ fn the_documents_name_the_versions_that_are_used() {
         assert!(row.is_some_and(|row| row.contains(version)), "{name}: {row:?}, not {version}");
     };
     row("bpf-linker", BPF_LINKER);
-    row("cargo-deb", CARGO_DEB);
+    row("cargo-cyclonedx", CARGO_CYCLONEDX);
     row("cargo-deny", CARGO_DENY.version);
     row("typos", TYPOS.version);
+    row("nfpm", NFPM.version);
     row("QEMU", &OLDEST_QEMU.to_string());
     for package in PACKAGED_COMPILER.iter().chain([&NIGHTLY]) {
         row("compiler of the kernel side", package);

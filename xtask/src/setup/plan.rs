@@ -4,7 +4,7 @@ use crate::{
     packages::{self, CHANGES, POLICY, Package},
     setup::{say, source, wheel},
     toolchain,
-    versions::{BPF_LINKER, CARGO_DEB, NIGHTLY, PACKAGED_COMPILER, Wheel},
+    versions::{BPF_LINKER, CARGO_CYCLONEDX, NIGHTLY, PACKAGED_COMPILER, Wheel},
 };
 
 /// All that is missing of what a task needs.
@@ -13,7 +13,7 @@ pub struct Plan {
     packages: Vec<Package>,
     compiler: Option<Source>,
     linker: bool,
-    cargo_deb: bool,
+    cyclonedx: bool,
     wheels: Vec<(&'static Wheel, &'static str)>,
 }
 
@@ -53,9 +53,9 @@ impl Plan {
         self
     }
 
-    /// Adds cargo-deb.
-    pub fn with_cargo_deb(mut self) -> Self {
-        self.cargo_deb = !source::has_cargo_deb();
+    /// Adds cargo-cyclonedx.
+    pub fn with_cyclonedx(mut self) -> Self {
+        self.cyclonedx = !source::has_cyclonedx();
         self
     }
 
@@ -82,8 +82,8 @@ impl Plan {
         if self.linker {
             source::install_linker()?;
         }
-        if self.cargo_deb {
-            source::install_cargo_deb()?;
+        if self.cyclonedx {
+            source::install_cyclonedx()?;
         }
         if !self.wheels.is_empty() {
             let wheels: Vec<_> = self.wheels.iter().map(|(wheel, _)| *wheel).collect();
@@ -126,11 +126,14 @@ impl Plan {
             );
             changes.push("  cargo install puts bpf-linker where your cargo installs to".to_owned());
         }
-        if self.cargo_deb {
+        if self.cyclonedx {
             what.push(format!(
-                "  cargo-deb {CARGO_DEB}: packs the binary; compiled here, in some minutes"
+                "  cargo-cyclonedx {CARGO_CYCLONEDX}: lists what the binary contains; compiled here, in a \
+                 minute or two"
             ));
-            changes.push("  cargo install puts cargo-deb where your cargo installs to".to_owned());
+            changes.push(
+                "  cargo install puts cargo-cyclonedx where your cargo installs to".to_owned(),
+            );
         }
         for (wheel, why) in &self.wheels {
             what.push(format!("  {} {}: {why}; ready-made", wheel.program, wheel.version));
@@ -186,12 +189,13 @@ mod tests {
             packages: vec![server],
             compiler: Some(Source::Packages),
             linker: true,
-            cargo_deb: true,
+            cyclonedx: true,
             wheels: vec![(&TYPOS, "checks the spelling")],
         };
         let text = plan.lines().join("\n");
         let (what, changes) = text.split_once("this changes on the machine:").unwrap();
-        for expected in ["nginx-light: a server", "rustc-web", BPF_LINKER, CARGO_DEB, "typos"] {
+        for expected in ["nginx-light: a server", "rustc-web", BPF_LINKER, CARGO_CYCLONEDX, "typos"]
+        {
             assert!(what.contains(expected), "{what}");
         }
         for expected in ["apt-get adds", "/usr/bin/rustc", "next boot", "nginx", POLICY, "pip"] {

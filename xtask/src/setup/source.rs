@@ -1,4 +1,5 @@
-//! The compiler for the eBPF target, and what is built from source: bpf-linker, cargo-deb.
+//! The compiler for the eBPF target, and what is built from source: bpf-linker,
+//! cargo-cyclonedx.
 
 use std::{
     path::Path,
@@ -11,7 +12,7 @@ use crate::{
     cargo, checked, packages,
     setup::say,
     toolchain::{self, Compiler},
-    versions::{BPF_LINKER, CARGO_DEB, NIGHTLY},
+    versions::{BPF_LINKER, CARGO_CYCLONEDX, NIGHTLY},
 };
 
 /// Installs rustup's nightly with rust-src.
@@ -45,16 +46,19 @@ pub fn install_linker() -> anyhow::Result<()> {
     checked(&mut install)
 }
 
-/// Returns whether cargo-deb is installed, in any version.
-pub fn has_cargo_deb() -> bool {
-    let found =
-        cargo().args(["deb", "--version"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
-    found.is_ok_and(|status| status.success())
+/// Returns whether cargo-cyclonedx is installed, in the version that releases are made with.
+pub fn has_cyclonedx() -> bool {
+    let version = cargo().args(["cyclonedx", "--version"]).stderr(Stdio::null()).output();
+    version.is_ok_and(|output| {
+        let text = String::from_utf8_lossy(&output.stdout);
+        text.split_whitespace().any(|word| word == CARGO_CYCLONEDX)
+    })
 }
 
-/// Builds cargo-deb.
-pub fn install_cargo_deb() -> anyhow::Result<()> {
-    checked(cargo().args(["install", "cargo-deb", "--version", CARGO_DEB, "--locked"]))
+/// Builds cargo-cyclonedx.
+pub fn install_cyclonedx() -> anyhow::Result<()> {
+    let name = "cargo-cyclonedx";
+    checked(cargo().args(["install", name, "--version", CARGO_CYCLONEDX, "--locked"]))
 }
 
 /// Returns the major version of LLVM that rustc reports.

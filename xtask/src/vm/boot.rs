@@ -45,7 +45,8 @@ impl Guest {
     /// output if it failed.
     pub fn run(&self) -> anyhow::Result<(Outcome, u64)> {
         let Self { arch, vmlinuz, initrd, folder, parameters, .. } = self;
-        let said = boot(*arch, vmlinuz, initrd, None, Clock::Real, parameters, folder)?;
+        let clock = Clock::Real(self.scenario.processors);
+        let said = boot(*arch, vmlinuz, initrd, None, clock, parameters, folder)?;
         let outcome = Outcome::read(&said.output, self.scenario.lockdown);
         if !outcome.passed() {
             println!("vm: {} said:\n{}", self.name(), said.output);
@@ -60,19 +61,19 @@ impl Guest {
 /// The guest's clock.
 #[derive(Clone, Copy)]
 pub enum Clock {
-    /// The host's time, on two processors.
-    Real,
+    /// The host's time, on these processors (QEMU's option `-smp`).
+    Real(&'static str),
     /// A nanosecond for each instruction, on one processor: a measurement does not depend on
     /// other work on this machine.
     Instructions,
 }
 
 impl Clock {
-    fn options(self) -> &'static [&'static str] {
+    fn options(self) -> Vec<&'static str> {
         match self {
-            Self::Real => &["-accel", "tcg,thread=multi", "-smp", "2"],
+            Self::Real(processors) => vec!["-accel", "tcg,thread=multi", "-smp", processors],
             Self::Instructions => {
-                &["-accel", "tcg,thread=single", "-smp", "1", "-icount", "shift=0,sleep=off"]
+                vec!["-accel", "tcg,thread=single", "-smp", "1", "-icount", "shift=0,sleep=off"]
             }
         }
     }

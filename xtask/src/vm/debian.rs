@@ -7,20 +7,21 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 
 use super::{
     archive::Archive,
     boot::{self, Clock},
     kernels,
     programs::{Programs, build_programs},
+    scenario::TWO,
 };
 use crate::{
     arch::Arch,
-    cross::{self, Target},
+    cross::Target,
     deb,
+    dist::{commit::Commit, tree::Tree},
     packages::Package,
-    root,
 };
 
 mod tree;
@@ -38,9 +39,10 @@ const SUITE: &str = "trixie";
 const SERIES: &str = "6.12";
 
 /// Besides what every guest needs.
-const NEEDS: [Package; 2] = [
+const NEEDS: [Package; 3] = [
     Package::new("mmdebstrap", "/usr/bin/mmdebstrap", "makes the guest's root"),
     Package::new("e2fsprogs", "/usr/sbin/mke2fs", "makes the guest's disk"),
+    Package::new("squashfs-tools", "/usr/bin/mksquashfs", "makes the system extension"),
 ];
 
 /// The revisions of the package that are built: one to install, one to upgrade to.
@@ -74,12 +76,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let disk = tree::disk(SUITE, &kernel, &own)?;
     let target = Target::prepare(Arch::Amd64)?;
     let programs = build_programs(&target)?;
-    let packages = pack(&target, &programs, &own)?;
+    let packages = pack(&programs, &own)?;
     let initrd = own.join("initrd");
     lay_out(&initrd, &programs, &packages, &kernel, &args.filter)?;
     eprintln!("vm: booting Debian {SUITE} on {}", kernel.version);
     let said =
-        boot::boot(Arch::Amd64, &kernel.vmlinuz, &initrd, Some(&disk), Clock::Real, "", &own)?;
+        boot::boot(Arch::Amd64, &kernel.vmlinuz, &initrd, Some(&disk), Clock::Real(TWO), "", &own)?;
     println!("{}", said.output);
     let word = outcome(&said.output);
     if word == "did not end" {
@@ -102,15 +104,19 @@ fn outcome(output: &str) -> &'static str {
     }
 }
 
-/// Builds the packages, of the same binary.
-fn pack(target: &Target, programs: &Programs, folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+/// Builds the packages and the system extension, of the same binary.
+fn pack(programs: &Programs, folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let pack = |revision| {
+        let made = deb::pack(&programs.portwatch, Arch::Amd64, revision, folder)?;
         let package = folder.join(format!("portwatch-{revision}.deb"));
-        let options = ["--target", target.triple(), "--profile", "dev"];
-        deb::pack(&programs.portwatch, &root().join(cross::FOLDER), &options, revision, &package)?;
+        fs::rename(made, &package)?;
         Ok(package)
     };
-    REVISIONS.into_iter().map(pack).collect()
+    let mut made: Vec<_> = REVISIONS.into_iter().map(pack).collect::<anyhow::Result<_>>()?;
+    let time = Commit::current()?.time;
+    let tree = Tree::unpack(made.first().context("no package")?, &folder.join("package"), time)?;
+    made.push(tree.extension(Arch::Amd64, "portwatch", folder)?);
+    Ok(made)
 }
 
 fn lay_out(

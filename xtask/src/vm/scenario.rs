@@ -13,6 +13,8 @@ pub struct Scenario {
     pub lockdown: &'static str,
     /// What is missing.
     lacks: &'static str,
+    /// The processors, as QEMU's option `-smp` has them.
+    pub processors: &'static str,
     suite: Suite,
 }
 
@@ -27,81 +29,96 @@ enum Suite {
 /// kernels have.
 const CORE: &[&str] = &[
     "bound_only::", "causes::", "cost::", "eabi::", "gone::", "holder::", "hooks::",
-    "listen_stage::", "netns::", "protocols::", "tcp::", "time_wait::", "udp::",
+    "listen_stage::", "netns::", "protocols::", "systems::", "tcp::", "time_wait::", "udp::",
 ];
 
+const PLAIN: Scenario = Scenario {
+    name: "",
+    hooks: "auto",
+    lockdown: "none",
+    lacks: "",
+    processors: TWO,
+    suite: Suite::Whole,
+};
+
+/// As many as this machine has at least.
+pub const TWO: &str = "2";
+
+const WITHOUT_SOCK_DIAG: Suite =
+    Suite::Only(&["--include-ignored", "cost::", "without_sock_diag::"]);
+
 pub const ALL: &[Scenario] = &[
-    Scenario { name: "fexit", hooks: "fexit", lockdown: "none", lacks: "", suite: Suite::Whole },
-    Scenario { name: "kprobe", hooks: "kprobe", lockdown: "none", lacks: "", suite: Suite::Whole },
-    Scenario {
-        name: "tracepoint",
-        hooks: "tracepoint",
-        lockdown: "none",
-        lacks: "",
-        suite: Suite::Whole,
-    },
+    Scenario { name: "fexit", hooks: "fexit", ..PLAIN },
+    Scenario { name: "kprobe", hooks: "kprobe", ..PLAIN },
+    Scenario { name: "tracepoint", hooks: "tracepoint", ..PLAIN },
     Scenario {
         name: "fexit-integrity",
         hooks: "fexit",
         lockdown: "integrity",
-        lacks: "",
         suite: Suite::Core,
+        ..PLAIN
     },
     Scenario {
         name: "kprobe-integrity",
         hooks: "kprobe",
         lockdown: "integrity",
-        lacks: "",
         suite: Suite::Core,
+        ..PLAIN
     },
     Scenario {
         name: "auto-confidentiality",
-        hooks: "auto",
         lockdown: "confidentiality",
-        lacks: "",
         suite: Suite::Only(&["hooks::", "tcp::"]),
+        ..PLAIN
     },
     Scenario {
         name: "fexit-confidentiality",
         hooks: "fexit",
         lockdown: "confidentiality",
-        lacks: "",
         suite: Suite::Core,
+        ..PLAIN
     },
     Scenario {
         name: "tracepoint-confidentiality",
         hooks: "tracepoint",
         lockdown: "confidentiality",
-        lacks: "",
         suite: Suite::Core,
+        ..PLAIN
     },
     Scenario {
         name: "fexit-no-sock-diag",
         hooks: "fexit",
-        lockdown: "none",
         lacks: "sock_diag",
-        suite: Suite::Only(&["--include-ignored", "cost::", "without_sock_diag::"]),
+        suite: WITHOUT_SOCK_DIAG,
+        ..PLAIN
     },
     Scenario {
         name: "kprobe-no-sock-diag",
         hooks: "kprobe",
-        lockdown: "none",
         lacks: "sock_diag",
-        suite: Suite::Only(&["--include-ignored", "cost::", "without_sock_diag::"]),
+        suite: WITHOUT_SOCK_DIAG,
+        ..PLAIN
     },
     Scenario {
         name: "tracepoint-no-sock-diag",
         hooks: "tracepoint",
-        lockdown: "none",
         lacks: "sock_diag",
-        suite: Suite::Only(&["--include-ignored", "cost::", "without_sock_diag::"]),
+        suite: WITHOUT_SOCK_DIAG,
+        ..PLAIN
     },
     Scenario {
         name: "fexit-no-cgroup2",
         hooks: "fexit",
-        lockdown: "none",
         lacks: "cgroup2",
         suite: Suite::Only(&["cost::", "listen_stage::", "protocols::", "tcp::", "udp::"]),
+        ..PLAIN
+    },
+    Scenario {
+        name: "many-processors",
+        // Two now, and sockets for more.
+        processors: "2,maxcpus=128",
+        suite: Suite::Only(&["load::", "memory::", "storms::", "systems::", "tcp::"]),
+        ..PLAIN
     },
 ];
 
@@ -114,7 +131,11 @@ impl Scenario {
     /// Returns whether kernels of this version have the hooks: arm64 has function exits from 6.4
     /// on (`DYNAMIC_FTRACE_WITH_DIRECT_CALLS`).
     pub fn exists_on(&self, arch: Arch, version: &[u32]) -> bool {
-        arch != Arch::Arm64 || self.hooks != "fexit" || version >= &[6, 4][..]
+        if arch == Arch::Amd64 {
+            return true;
+        }
+        // QEMU's arm64 machine has no sockets for processors that are not there.
+        (self.hooks != "fexit" || version >= &[6, 4][..]) && self.processors == TWO
     }
 
     /// Returns whether the differential test runs too. It needs no hooks, so it runs with one

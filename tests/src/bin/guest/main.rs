@@ -56,7 +56,7 @@ const FREED: [&str; 16] = [
 ];
 
 /// In this order: they share one machine and one agent.
-const SCENARIOS: [Scenario; 38] = [
+const SCENARIOS: [Scenario; 39] = [
     ("the_service_is_confined", package::the_service_is_confined),
     ("old_release_in_another_unit", units::old_release_in_another_unit),
     ("restarted_after_a_kill", units::restarted_after_a_kill),
@@ -95,6 +95,7 @@ const SCENARIOS: [Scenario; 38] = [
     ("explained_beside_the_service", package::explained_beside_the_service),
     ("remove", package::remove),
     ("purge", package::purge),
+    ("the_system_extension", package::the_system_extension),
 ];
 
 fn main() -> ExitCode {

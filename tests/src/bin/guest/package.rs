@@ -22,21 +22,17 @@ const FILES: [&str; 8] = [
     "/var/lib/portwatch",
 ];
 
+const UNIT: &str = "usr/lib/systemd/system/portwatch.service";
+
 /// Settings of this machine, which a package does not change.
 const DROP_INS: &str = "/run/systemd/system/portwatch.service.d";
 
 /// The installation itself starts the service, which is ready when it ends.
 pub fn install() {
     // Under emulation everything is many times slower; all else is as packaged.
-    let command = shell(&format!(
-        "dpkg-deb --fsys-tarfile {PAYLOAD}/portwatch-1.deb | tar -xO \
-         ./usr/lib/systemd/system/portwatch.service | sed -n 's/^ExecStart=//p'"
-    ));
-    std::fs::create_dir_all(DROP_INS).unwrap();
-    let drop_in = format!(
-        "[Service]\nTimeoutStartSec=infinity\nExecStart=\nExecStart={command} --enrichment-deadline 5s\n"
-    );
-    std::fs::write(format!("{DROP_INS}/emulated.conf"), drop_in).unwrap();
+    let unit =
+        shell(&format!("dpkg-deb --fsys-tarfile {PAYLOAD}/portwatch-1.deb | tar -xO ./{UNIT}"));
+    give_time(&unit);
     dpkg("--install", &format!("{PAYLOAD}/portwatch-1.deb"));
     assert!(try_systemctl(&["is-active", "portwatch.service"]), "{}", shell(STATUS));
     for file in FILES {
@@ -45,6 +41,16 @@ pub fn install() {
     assert_eq!(shell("stat -c '%a %U' /var/lib/portwatch"), "700 root");
     let catalog = shell("journalctl --list-catalog ee4bb6a7fbbd40b990cd543f3ab2e727");
     assert!(catalog.contains("portwatch"), "{catalog}");
+}
+
+/// Gives the service of this unit as much time as it needs under emulation.
+fn give_time(unit: &str) {
+    let command = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
+    std::fs::create_dir_all(DROP_INS).unwrap();
+    let drop_in = format!(
+        "[Service]\nTimeoutStartSec=infinity\nExecStart=\nExecStart={command} --enrichment-deadline 5s\n"
+    );
+    std::fs::write(format!("{DROP_INS}/emulated.conf"), drop_in).unwrap();
 }
 
 const STATUS: &str = "systemctl status --no-pager --full portwatch.service || true";
@@ -127,4 +133,29 @@ pub fn purge(_: &mut Stage) {
     assert_eq!(left, "");
     assert_eq!(shell("systemctl list-units --failed --plain --no-legend"), "");
     assert!(!shell("systemctl list-units --all --plain --no-legend").contains("portwatch"));
+}
+
+/// The same binary and unit on an image-based system, whose /usr nobody can write to: merged,
+/// started, and unmerged without a trace.
+pub fn the_system_extension(stage: &mut Stage) {
+    let image = "/run/extensions/portwatch.raw";
+    std::fs::create_dir_all("/run/extensions").unwrap();
+    std::fs::copy(format!("{PAYLOAD}/portwatch.raw"), image).unwrap();
+    shell("systemd-sysext merge");
+    give_time(&std::fs::read_to_string(format!("/{UNIT}")).unwrap());
+    shell("systemctl daemon-reload && systemctl start portwatch.service");
+    assert!(try_systemctl(&["is-active", "portwatch.service"]), "{}", shell(STATUS));
+    // So it starts with the system as well.
+    assert_eq!(property("portwatch.service", "UpheldBy"), "multi-user.target");
+    stage.service("app-old.service", "/opt/app/app-2.4.1 0.0.0.0:8098");
+    stage.service("app.service", "/opt/app/app-2.4.2 0.0.0.0:8098");
+    stage.starts("app-old.service");
+    stage.is_refused("app.service");
+    systemctl(&["stop", "portwatch.service"]);
+    shell("systemd-sysext unmerge");
+    assert!(!Path::new(FILES[0]).exists());
+    for left in ["/run/extensions", "/var/lib/portwatch", DROP_INS] {
+        std::fs::remove_dir_all(left).unwrap();
+    }
+    shell("systemctl daemon-reload");
 }

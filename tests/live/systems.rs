@@ -1,0 +1,143 @@
+//! Other systems than a usual distribution: what they lack or hide, for an agent in a mount
+//! namespace of its own, and processors that come and go.
+
+use std::{fs, io, path::Path, process::Command, sync::Arc};
+
+use portwatch_tests::{
+    agent::{Agent, agent},
+    event::Event,
+    helper::Helper,
+    netns::Netns,
+    op::tcp,
+    process::code,
+    programs::portwatch,
+    skip::{in_guest, skip},
+    turn::Turn,
+};
+use rustix::mount::{MountFlags, mount, mount_bind, mount_remount};
+use serde_json::{Value, json};
+
+const BTF: &str = "/sys/kernel/btf/vmlinux";
+
+/// Hides what a directory contains.
+fn hide(path: &str) -> io::Result<()> {
+    Ok(mount("none", path, "tmpfs", MountFlags::RDONLY, None)?)
+}
+
+fn own() -> [&'static str; 5] {
+    ["run", "--format", "json", "--port", "8080"]
+}
+
+/// The event of a failed bind whose holder another process is.
+fn reported_by(agent: &Agent) -> Arc<Event> {
+    let netns = Netns::new();
+    let holder = Helper::new(&netns).holds([tcp("127.0.0.1:8080").listening()]);
+    let refused = Helper::new(&netns).is_refused(tcp("127.0.0.1:8080"));
+    let event = agent.event_of(&refused);
+    let holder = json!({"diagnosis": {"cause": "listener", "holder": {"pid": holder.pid()}}});
+    event.is_explained().includes(&holder);
+    event
+}
+
+/// In a container without /sys, or with a kernel whose types are elsewhere.
+#[test]
+fn the_types_are_in_another_file() {
+    let copy = tempfile::NamedTempFile::new().unwrap();
+    fs::copy(BTF, copy.path()).unwrap();
+    let without = || hide("/sys/kernel/btf");
+    let with_it = ["--btf", copy.path().to_str().unwrap()];
+    let agent = Agent::start_with_own_mounts(&[&own()[..], &with_it].concat(), without).unwrap();
+    reported_by(&agent);
+    let refused = Agent::start_with_own_mounts(&own(), without);
+    let said = format!("{:#}", refused.err().expect("it starts without types"));
+    for part in ["no type information (BTF) at /sys/kernel/btf/vmlinux", "hint: ", "--btf"] {
+        assert!(said.contains(part), "{said}");
+    }
+}
+
+/// With the types of another kernel, programs would be attached to other functions.
+#[test]
+fn the_types_of_another_kernel_are_refused() {
+    let other = tempfile::NamedTempFile::new().unwrap();
+    let mut bytes = fs::read(BTF).unwrap();
+    // The last name.
+    let last = bytes.len() - 2;
+    bytes[last] ^= 1;
+    fs::write(other.path(), bytes).unwrap();
+    let mut doctor = Command::new(portwatch().unwrap());
+    let output = doctor.args(["doctor", "--json", "--btf"]).arg(other.path()).output().unwrap();
+    assert_eq!(code(output.status), 1);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let problem = report["problem"].as_str().unwrap();
+    assert!(problem.contains("not the type information (BTF) of this kernel"), "{problem}");
+    // A file that never ends, and one without an end of its own.
+    for path in ["/dev/zero", "/dev/tty0", "/nonexistent"] {
+        let mut run = Command::new(portwatch().unwrap());
+        let output = run.args(["run", "--btf", path]).output().unwrap();
+        assert_eq!(code(output.status), 1, "{path}");
+    }
+}
+
+/// Image-based systems have a root that nobody can write to; a container from scratch has neither
+/// users nor settings.
+#[test]
+fn nothing_can_be_written_and_nobody_has_a_name() {
+    let agent = Agent::start_with_own_mounts(&own(), || {
+        hide("/etc")?;
+        hide("/var")?;
+        mount_bind("/", "/")?;
+        Ok(mount_remount("/", MountFlags::BIND | MountFlags::RDONLY, "")?)
+    });
+    let event = reported_by(&agent.unwrap());
+    assert_eq!(event.number("/process/uid"), Some(0));
+    assert_eq!(event.at("/process/user"), &Value::Null);
+}
+
+/// /proc hides the processes of others from those without CAP_SYS_PTRACE (proc(5)).
+#[test]
+fn processes_are_hidden() {
+    let agent = Agent::start_with_own_mounts(&own(), || {
+        Ok(mount("proc", "/proc", "proc", MountFlags::empty(), Some(c"hidepid=2"))?)
+    });
+    let event = reported_by(&agent.unwrap());
+    // A machine may deny access to pid 1's namespace to everybody.
+    let mut gaps = event.list("/gaps").iter();
+    assert!(gaps.all(|gap| gap["what"] == "netns.host"), "{event}");
+    assert!(!event.list("/sockets/0/holders/0/cmdline").is_empty(), "{event}");
+}
+
+/// Puts a processor back.
+struct Processor(&'static Path);
+
+impl Processor {
+    const STATE: &str = "/sys/devices/system/cpu/cpu1/online";
+
+    fn switch(&self, on: bool) {
+        fs::write(self.0, if on { "1" } else { "0" }).unwrap();
+    }
+}
+
+impl Drop for Processor {
+    fn drop(&mut self) {
+        self.switch(true);
+    }
+}
+
+/// Failed binds while a processor is taken away and given back: on it and on the other.
+#[test]
+fn processors_come_and_go() {
+    if !in_guest() {
+        return skip("processors_come_and_go", "processors of its own");
+    }
+    let _alone = Turn::alone();
+    let processor = Processor(Path::new(Processor::STATE));
+    let netns = Netns::new();
+    let _holder = Helper::new(&netns).holds([tcp("127.0.0.1:8080").listening()]);
+    for round in 0..10 {
+        processor.switch(round % 2 == 1);
+        for _ in 0..5 {
+            let refused = Helper::new(&netns).is_refused(tcp("127.0.0.1:8080"));
+            agent().event_of(&refused).is_explained();
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! `cargo xtask dist`: the files of a release. For each architecture packages, a tarball and a
+//! system extension; a container image of all; checksums, a bill of materials and licences. All
+//! contain the same static binary, and the same commit gives the same bytes.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, ensure};
+
+use crate::{arch::Arch, build_static, cargo, checked, cross, root, setup, vm};
+
+pub mod commit;
+pub mod generated;
+mod image;
+mod licences;
+pub mod nfpm;
+pub mod tree;
+
+use commit::Commit;
+use image::Image;
+use nfpm::Format;
+use tree::Tree;
+
+/// Options of `dist`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Only this architecture; may be given several times
+    #[arg(long = "arch", value_name = "ARCH", value_enum)]
+    arches: Vec<Arch>,
+    /// The packages' revision: the part after the version in their names
+    #[arg(long, default_value = "1")]
+    revision: String,
+    /// Build the commit once more, in a clone in another directory, and compare every byte
+    #[arg(long, conflicts_with = "unoptimized")]
+    twice: bool,
+    /// Pack the binary that the guests run, which is built sooner, to test the packages
+    #[arg(long)]
+    unoptimized: bool,
+    /// Do not try the files
+    #[arg(long)]
+    untested: bool,
+}
+
+/// Where the files of a release are.
+const FOLDER: &str = "target/dist";
+
+/// The version of all packages of the workspace.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Makes the files of a release, tries those for which there is a tool here, and prints their
+/// directory.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let arches = if args.arches.is_empty() { Arch::ALL.to_vec() } else { args.arches.clone() };
+    for arch in &arches {
+        cross::ensure_possible(*arch)?;
+    }
+    setup::for_releases()?;
+    let commit = Commit::current()?;
+    if let Some(change) = &commit.change {
+        eprintln!("dist: not what the commit says: {change}");
+        ensure!(!args.twice, "only a commit can be built twice\nhint: commit the changes first");
+    }
+    let out = root().join(FOLDER);
+    make(args, &arches, &commit, &out)?;
+    if !args.untested {
+        test(&out)?;
+    }
+    if args.twice {
+        again(args, &commit, &out)?;
+    }
+    println!("{}", out.display());
+    Ok(())
+}
+
+fn make(args: &Args, arches: &[Arch], commit: &Commit, out: &Path) -> anyhow::Result<()> {
+    if out.exists() {
+        fs::remove_dir_all(out)?;
+    }
+    let work = root().join("target/dist-work");
+    fs::create_dir_all(out)?;
+    let build = if args.unoptimized { vm::build_agent } else { build_static };
+    let binaries: Vec<(Arch, PathBuf)> =
+        arches.iter().map(|arch| Ok((*arch, build(*arch)?))).collect::<anyhow::Result<_>>()?;
+    let speaks = binaries.iter().find(|(arch, _)| arch.is_native()).map(|(_, binary)| &**binary);
+    let generated = generated::write(speaks)?;
+    let mut image = Image::new(&work.join("image"), commit)?;
+    for (arch, binary) in &binaries {
+        let source = nfpm::Source {
+            binary,
+            generated: &generated,
+            arch: *arch,
+            revision: &args.revision,
+            time: commit.time,
+        };
+        for format in [Format::Rpm, Format::Apk, Format::Arch] {
+            source.pack(format, out)?;
+        }
+        let deb = source.pack(Format::Deb, out)?;
+        let name = format!("portwatch-{VERSION}-{}", arch.facts().debian);
+        let tree = Tree::unpack(&deb, &work.join(&name), commit.time)?;
+        tree.tarball(&name, out)?;
+        tree.extension(*arch, &name, out)?;
+        image.add(*arch, &tree)?;
+    }
+    image.finish(out)?;
+    fs::copy(generated.join(licences::FILE), out.join(licences::FILE))?;
+    bills(out, commit)?;
+    sums(out)
+}
+
+/// Lists what the two parts of the binary consist of (CycloneDX).
+fn bills(out: &Path, commit: &Commit) -> anyhow::Result<()> {
+    for folder in ["portwatch", "portwatch-ebpf"] {
+        let name = format!("{folder}-{VERSION}");
+        let manifest = root().join(folder).join("Cargo.toml");
+        checked(
+            cargo()
+                .args(["cyclonedx", "--quiet", "--format", "json", "--spec-version", "1.5"])
+                .args(["--no-build-deps", "--override-filename", &name, "--manifest-path"])
+                .arg(&manifest)
+                .env("SOURCE_DATE_EPOCH", commit.time.to_string()),
+        )?;
+        // It writes beside the manifest of each package.
+        let file = format!("{name}.json");
+        let bill = fs::read_to_string(root().join(folder).join(&file))
+            .with_context(|| format!("no bill of materials of {folder}"))?;
+        // Its references to our own packages have the path of this checkout.
+        let bill = bill.replace(&format!("file://{}", root().display()), "file:///portwatch");
+        fs::write(out.join(format!("{name}.cdx.json")), bill)?;
+        for package in ["portwatch", "portwatch-common", "portwatch-ebpf", "tests", "xtask"] {
+            fs::remove_file(root().join(package).join(&file)).ok();
+        }
+    }
+    Ok(())
+}
+
+const SUMS: &str = "SHA256SUMS";
+
+fn sums(out: &Path) -> anyhow::Result<()> {
+    let mut names: Vec<_> =
+        fs::read_dir(out)?.map(|entry| Ok(entry?.file_name())).collect::<anyhow::Result<_>>()?;
+    names.sort();
+    let sums = crate::quietly(Command::new("sha256sum").args(names).current_dir(out))?;
+    fs::write(out.join(SUMS), sums)?;
+    Ok(())
+}
+
+/// Installs, starts or lists each file (tests/dist).
+fn test(out: &Path) -> anyhow::Result<()> {
+    checked(
+        cargo()
+            .args(["test", "--package", "portwatch-tests", "--test", "dist"])
+            .env("PORTWATCH_DIST", out),
+    )
+}
+
+/// Builds the commit in a clone, and compares the checksums.
+fn again(args: &Args, commit: &Commit, out: &Path) -> anyhow::Result<()> {
+    let clone = std::env::temp_dir().join(format!("portwatch-{}", std::process::id()));
+    let _removed = Removed(&clone);
+    checked(
+        Command::new("git").args(["clone", "--quiet", "--no-checkout"]).arg(root()).arg(&clone),
+    )?;
+    checked(
+        Command::new("git")
+            .args(["checkout", "--quiet", "--detach", &commit.hash])
+            .current_dir(&clone),
+    )?;
+    let mut dist = Command::new("cargo");
+    dist.args(["xtask", "dist", "--untested", "--revision", &args.revision]);
+    for arch in &args.arches {
+        dist.args(["--arch", arch.facts().debian]);
+    }
+    // A directory of another name for what is compiled too.
+    dist.current_dir(&clone).env_remove("CARGO_TARGET_DIR").stdout(Stdio::null());
+    checked(&mut dist)?;
+    let read = |folder: &Path| fs::read_to_string(folder.join(SUMS));
+    let (one, other) = (read(out)?, read(&clone.join(FOLDER))?);
+    let differ: Vec<_> = one.lines().filter(|line| !other.lines().any(|it| it == *line)).collect();
+    ensure!(one == other, "the second build differs from the first in:\n{}", differ.join("\n"));
+    eprintln!("dist: built twice, {} files, all the same", one.lines().count());
+    Ok(())
+}
+
+/// A directory that is removed at the end.
+struct Removed<'a>(&'a Path);
+
+impl Drop for Removed<'_> {
+    fn drop(&mut self) {
+        fs::remove_dir_all(self.0).ok();
+    }
+}
