@@ -17,6 +17,10 @@ pub struct Facts {
     pub systemd: &'static str,
     /// Rust's name of the target with glibc.
     pub target: &'static str,
+    /// Flags for linking on the architecture itself. rustup's compiler for amd64 links with its own
+    /// lld: equal functions become one, and relocations are packed (DT_RELR, which glibc applies
+    /// from 2.36 on).
+    pub linking: &'static [&'static str],
     /// The start of the names of the cross compiler's programs.
     pub gnu: &'static str,
     /// QEMU's program and its package.
@@ -47,6 +51,7 @@ impl Arch {
                 debian: "amd64",
                 systemd: "x86-64",
                 target: "x86_64-unknown-linux-gnu",
+                linking: &["-Clink-arg=-Wl,--icf=all", "-Clink-arg=-Wl,--pack-dyn-relocs=relr"],
                 gnu: "x86_64-linux-gnu",
                 qemu: ("qemu-system-x86_64", "qemu-system-x86"),
                 machine: &[],
@@ -57,6 +62,7 @@ impl Arch {
                 debian: "arm64",
                 systemd: "arm64",
                 target: "aarch64-unknown-linux-gnu",
+                linking: &[],
                 gnu: "aarch64-linux-gnu",
                 qemu: ("qemu-system-aarch64", "qemu-system-arm"),
                 machine: &["-M", "virt"],

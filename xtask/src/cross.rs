@@ -94,6 +94,7 @@ impl Target {
             flags.push(format!("--sysroot={}", sysroot.join("usr").display()));
         } else {
             command = cargo();
+            flags.extend(self.arch.facts().linking.iter().map(|&flag| flag.to_owned()));
         }
         command
             .args(verb)

@@ -150,11 +150,8 @@ fn sums(out: &Path) -> anyhow::Result<()> {
 
 /// Installs, starts or lists each file (tests/dist).
 fn test(out: &Path) -> anyhow::Result<()> {
-    checked(
-        cargo()
-            .args(["test", "--package", "portwatch-tests", "--test", "dist"])
-            .env("PORTWATCH_DIST", out),
-    )
+    // With the features of `cargo xtask test`, so that nothing is compiled twice.
+    checked(cargo().args(["test", "--workspace", "--test", "dist"]).env("PORTWATCH_DIST", out))
 }
 
 /// Builds the commit in a clone, and compares the checksums.
