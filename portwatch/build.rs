@@ -1,4 +1,4 @@
-//! Builds the kernel side, compresses it and embeds it. `PORTWATCH_EBPF_OBJECT` names a prebuilt
+//! Builds the kernel side, compresses it and the schemas, and embeds them. `PORTWATCH_EBPF_OBJECT` names a prebuilt
 //! object instead, for packagers who build it once.
 
 #![allow(clippy::print_stdout, reason = "cargo reads it")]
@@ -16,7 +16,7 @@ mod strip;
 mod toolchain;
 
 fn main() -> ExitCode {
-    match object().and_then(|object| compress(&object)) {
+    match schemas().and_then(|()| object()).and_then(|object| compress(&object, OBJECT)) {
         Ok(path) => {
             println!("cargo::rustc-env=PORTWATCH_EBPF_OBJECT_PATH={}", path.display());
             ExitCode::SUCCESS
@@ -33,10 +33,24 @@ fn main() -> ExitCode {
 /// The level that makes it smallest without more memory to decompress it.
 const LEVEL: i32 = 19;
 
-fn compress(object: &Path) -> Result<PathBuf, String> {
-    let failed = |error| format!("cannot compress {}: {error}", object.display());
-    let compressed = fs::read(object).and_then(|bytes| zstd::bulk::compress(&bytes, LEVEL));
-    let path = dir("OUT_DIR")?.join("portwatch-ebpf.o.zst");
+/// The name of the compressed object.
+const OBJECT: &str = "portwatch-ebpf.o.zst";
+
+/// Compresses the schemas that `portwatch schema` prints.
+fn schemas() -> Result<(), String> {
+    let docs = dir("CARGO_MANIFEST_DIR")?.join("../docs");
+    for name in ["stream", "explanation", "action"] {
+        let file = docs.join(format!("{name}.schema.json"));
+        println!("cargo::rerun-if-changed={}", file.display());
+        compress(&file, &format!("{name}.schema.json.zst"))?;
+    }
+    Ok(())
+}
+
+fn compress(file: &Path, name: &str) -> Result<PathBuf, String> {
+    let failed = |error| format!("cannot compress {}: {error}", file.display());
+    let compressed = fs::read(file).and_then(|bytes| zstd::bulk::compress(&bytes, LEVEL));
+    let path = dir("OUT_DIR")?.join(name);
     fs::write(&path, compressed.map_err(failed)?).map_err(failed)?;
     Ok(path)
 }

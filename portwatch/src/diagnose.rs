@@ -3,12 +3,11 @@
 //! unknown is reported as unknown.
 
 use jiff::Timestamp;
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use act::Act;
 
-use crate::evidence::{Evidence, Time};
+use crate::evidence::Evidence;
 
 pub mod act;
 mod asked;
@@ -25,7 +24,8 @@ pub(crate) mod words;
 mod workloads;
 
 /// The diagnosis of one failed bind.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Diagnosis {
     /// Why the bind failed.
     pub cause: Cause,
@@ -56,7 +56,8 @@ impl Diagnosis {
 }
 
 /// Why a bind failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(strum::Display, strum::IntoStaticStr, strum::VariantArray)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
@@ -110,7 +111,8 @@ pub enum Cause {
 }
 
 /// A socket that blocks the bind, and the rule by which it does, both in words.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct RefusedBy {
     /// The socket: state, address and inode.
     pub socket: String,
@@ -119,7 +121,8 @@ pub struct RefusedBy {
 }
 
 /// Who holds the port.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Holder {
     /// What kind of holder it is.
     pub class: HolderClass,
@@ -138,12 +141,13 @@ pub struct Holder {
     /// Its login session.
     pub session: Option<String>,
     /// When it started.
-    #[schemars(with = "Option<Time>")]
+    #[cfg_attr(test, schemars(with = "Option<crate::evidence::Time>"))]
     pub started: Option<Timestamp>,
 }
 
 /// Kinds of holder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(strum::Display, strum::IntoStaticStr, strum::VariantArray)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
@@ -190,7 +194,8 @@ pub enum HolderClass {
 }
 
 /// Whether a holder is safe to stop.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Judgement {
     /// The answer.
     pub safe_to_stop: SafeToStop,
@@ -203,7 +208,8 @@ pub struct Judgement {
 }
 
 /// Whether it is safe, as far as the evidence shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum SafeToStop {
     /// All evidence is in favour of it.
@@ -215,7 +221,8 @@ pub enum SafeToStop {
 }
 
 /// A suggested action.
-#[derive(Clone, Debug, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Move {
     /// A command to paste; `None` for a change of code or configuration.
     pub command: Option<String>,
@@ -237,7 +244,8 @@ impl PartialEq for Move {
 }
 
 /// The effect of an action on others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(strum::Display, strum::VariantArray)]
 #[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase")]
@@ -251,7 +259,8 @@ pub enum Risk {
 }
 
 /// How certain a diagnosis is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(strum::Display, strum::VariantArray)]
 #[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase")]

@@ -1,7 +1,6 @@
 //! Container engines: plain data for each, in a file of its own (docs/extending.md). All code
 //! that reads control groups, calls an engine or names its commands uses this data.
 
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use strum::VariantArray as _;
 
@@ -14,7 +13,8 @@ mod nerdctl;
 mod podman;
 
 /// A container engine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(strum::IntoStaticStr, strum::VariantArray)]
 #[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase")]

@@ -7,7 +7,6 @@
 use std::fs;
 
 use jiff::Timestamp;
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -38,24 +37,25 @@ pub const AGENT: &str = "portwatch/agent/v1";
 
 /// A failed bind with all evidence: one record of the stream, enough for a later
 /// diagnosis.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Event {
     /// `portwatch/bind-failure/v1`.
     pub schema: String,
     /// Unique on this host: boot, time and thread.
     pub id: String,
     /// When the kernel returned EADDRINUSE.
-    #[schemars(with = "Time")]
+    #[cfg_attr(test, schemars(with = "crate::evidence::Time"))]
     pub time: Timestamp,
     /// Number of identical failures that this event summarizes.
     pub count: u64,
     /// Time of the first failure, if there are several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<Time>")]
+    #[cfg_attr(test, schemars(with = "Option<crate::evidence::Time>"))]
     pub first_seen: Option<Timestamp>,
     /// Time of the last failure, if there are several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<Time>")]
+    #[cfg_attr(test, schemars(with = "Option<crate::evidence::Time>"))]
     pub last_seen: Option<Timestamp>,
     /// The host on which the agent runs.
     pub host: Host,
@@ -88,7 +88,8 @@ pub struct Event {
 }
 
 /// The host and the hooks that watch it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Host {
     /// `uname -n`.
     pub hostname: String,
@@ -102,12 +103,13 @@ pub struct Host {
 
 /// Failed binds that were lost, with the place that lost them. Within one stream, events
 /// and losses together account for every failed bind.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Loss {
     /// `portwatch/loss/v1`.
     pub schema: String,
     /// When the loss was reported.
-    #[schemars(with = "Time")]
+    #[cfg_attr(test, schemars(with = "crate::evidence::Time"))]
     pub time: Timestamp,
     /// The place of the loss: `ring`, `queue`, `decode`, `sink.json`, …
     #[serde(rename = "where")]
@@ -117,12 +119,13 @@ pub struct Loss {
 }
 
 /// The agent started or stopped. Between the two, silence means that no bind failed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct AgentNotice {
     /// `portwatch/agent/v1`.
     pub schema: String,
     /// When the agent started or stopped.
-    #[schemars(with = "Time")]
+    #[cfg_attr(test, schemars(with = "crate::evidence::Time"))]
     pub time: Timestamp,
     /// Whether it started or stopped.
     pub state: AgentState,
@@ -135,7 +138,8 @@ pub struct AgentNotice {
 }
 
 /// State of the agent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(strum::Display, strum::VariantArray)]
 #[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase")]
@@ -147,7 +151,8 @@ pub enum AgentState {
 }
 
 /// A record of the stream.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(untagged)]
 pub enum Record {
     /// A failed bind.

@@ -7,7 +7,6 @@
 use std::net::IpAddr;
 
 use jiff::Timestamp;
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 mod gap;
@@ -15,6 +14,7 @@ mod port;
 mod process;
 mod socket;
 mod texts;
+#[cfg(test)]
 mod time;
 
 pub use crate::{engines::Engine, supervisors::SupervisorKind};
@@ -26,13 +26,15 @@ pub use process::{
 };
 pub use socket::{Binder, Origin, PortChoice, Socket, State, Unheld};
 pub use texts::Texts;
+#[cfg(test)]
 pub use time::Time;
 
 /// Everything that [`crate::diagnose`] may use.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Evidence {
     /// When the kernel returned EADDRINUSE.
-    #[schemars(with = "Time")]
+    #[cfg_attr(test, schemars(with = "crate::evidence::Time"))]
     pub time: Timestamp,
     /// The kernel's release, `uname -r`: its rules differ between versions. An event has it in
     /// `host`.
@@ -67,7 +69,8 @@ pub struct Evidence {
 }
 
 /// The subject of evidence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Subject {
     /// A process has tried it, and the kernel returned EADDRINUSE.
@@ -77,7 +80,8 @@ pub enum Subject {
 }
 
 /// The failed system call.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Failure {
     /// The system call that failed.
     pub stage: Stage,
@@ -106,7 +110,8 @@ pub struct Failure {
 }
 
 /// The system call that failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(strum::Display, strum::IntoStaticStr, strum::VariantArray)]
 #[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase")]
@@ -118,7 +123,8 @@ pub enum Stage {
 }
 
 /// A transport protocol with ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(strum::Display, strum::EnumString, strum::IntoStaticStr, strum::VariantArray)]
 #[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase")]
@@ -138,7 +144,8 @@ pub enum Protocol {
 }
 
 /// An address family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Family {
     /// `AF_INET`.
@@ -176,7 +183,8 @@ impl Failure {
 }
 
 /// A network interface.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Device {
     /// Its index in the network namespace.
     pub index: u32,
@@ -185,7 +193,8 @@ pub struct Device {
 }
 
 /// The network namespace of the failing socket.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Netns {
     /// Its inode in nsfs, as `readlink /proc/PID/ns/net` shows it.
     pub inode: Option<u32>,

@@ -8,7 +8,6 @@ use std::{
 
 use jiff::Timestamp;
 use rustix::process::geteuid;
-use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 
 pub use crate::conflict::Outcome;
@@ -20,20 +19,16 @@ use crate::{
     event::{self, Host},
     evidence::{
         Connections, Device, Ephemeral, Evidence, Failure, Family, Gap, LastHolder, Netns,
-        Protocol, Socket, Stage, Time, TimeWait,
+        Protocol, Socket, Stage, TimeWait,
     },
 };
 
 /// The schema of [`Explanation`].
 pub const EXPLANATION: &str = "portwatch/explanation/v1";
 
-/// Returns the schema of all answers of `portwatch explain`.
-pub fn schema() -> Schema {
-    event::schema::of::<Explanation>("An answer of portwatch explain")
-}
-
 /// The bind in question.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Question {
     /// The transport protocol.
     pub protocol: Protocol,
@@ -50,12 +45,13 @@ pub struct Question {
 }
 
 /// The answer for one port in one network namespace.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Explanation {
     /// `portwatch/explanation/v1`.
     pub schema: String,
     /// When the evidence was collected.
-    #[schemars(with = "Time")]
+    #[cfg_attr(test, schemars(with = "crate::evidence::Time"))]
     pub time: Timestamp,
     /// The host.
     pub host: Host,
@@ -84,7 +80,8 @@ pub struct Explanation {
 }
 
 /// The result of a bind by the kernel's conflict rules.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Outcomes {
     /// The result for a bind that does not set `SO_REUSEADDR`.
     pub without_reuseaddr: Outcome,

@@ -1,7 +1,6 @@
 //! Supervisors: plain data for each, in a file of its own (docs/extending.md). systemd's units
 //! and a shell's loops are not data: [`crate::enrich::supervisors`] finds them.
 
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use strum::VariantArray as _;
 
@@ -13,7 +12,8 @@ mod s6;
 mod supervisord;
 
 /// A kind of supervisor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(strum::Display, strum::VariantArray)]
 #[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase")]

@@ -6,7 +6,7 @@ use super::{
     error::{Failure, SystemError, ended},
     streams,
 };
-use crate::{event, explain};
+use crate::event::schema;
 
 /// Examples.
 const EXAMPLES: &str = "\
@@ -40,10 +40,10 @@ enum Of {
 /// Prints it.
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let schema = match args.of {
-        Of::Stream => event::schema::stream(),
-        Of::Explanation => explain::schema(),
-        Of::Action => event::action::schema(),
+        Of::Stream => schema::STREAM,
+        Of::Explanation => schema::EXPLANATION,
+        Of::Action => schema::ACTION,
     };
-    let text = serde_json::to_string_pretty(&schema).map_err(SystemError::at("write JSON"))?;
-    ended(ExitCode::SUCCESS, streams::result(&(text + "\n")))
+    let text = schema.text().map_err(SystemError::at("decompress the schema"))?;
+    ended(ExitCode::SUCCESS, streams::result(&text))
 }

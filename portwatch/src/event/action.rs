@@ -3,30 +3,25 @@
 use std::net::IpAddr;
 
 use jiff::Timestamp;
-use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 
 use super::Host;
 use crate::{
     diagnose::Diagnosis,
-    evidence::{Connections, Device, Netns, Protocol, Time, TimeWait},
+    evidence::{Connections, Device, Netns, Protocol, TimeWait},
 };
 
 /// The schema of [`Action`].
 pub const ACTION: &str = "portwatch/action/v1";
 
-/// Returns the schema of all records of `portwatch free`.
-pub fn schema() -> Schema {
-    super::schema::of::<Action>("A record of portwatch free")
-}
-
 /// What `portwatch free` did about one port.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Action {
     /// `portwatch/action/v1`.
     pub schema: String,
     /// When it began.
-    #[schemars(with = "Time")]
+    #[cfg_attr(test, schemars(with = "crate::evidence::Time"))]
     pub time: Timestamp,
     /// The host.
     pub host: Host,
@@ -71,7 +66,8 @@ pub struct Action {
 }
 
 /// What came of an action.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(strum::Display, strum::VariantArray)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
@@ -114,7 +110,8 @@ impl Result {
 }
 
 /// One step that was done, or tried.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Done {
     /// The command that does the same, for a shell.
     pub command: String,
@@ -130,7 +127,8 @@ pub struct Done {
 }
 
 /// Who did a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum By {
     /// A signal.
@@ -144,7 +142,8 @@ pub enum By {
 }
 
 /// A process that got a signal.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Signalled {
     /// Its pid.
     pub pid: u32,

@@ -3,23 +3,23 @@
 use std::net::{IpAddr, SocketAddr};
 
 use jiff::Timestamp;
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::evidence::{Gap, Netns, Protocol, Time};
+use crate::evidence::{Gap, Netns, Protocol};
 
 /// The schema of [`Outcome`].
 pub const OUTCOME: &str = "portwatch/outcome/v1";
 
 /// The outcome of an event's failed bind.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Outcome {
     /// `portwatch/outcome/v1`.
     pub schema: String,
     /// The `id` of the event.
     pub id: String,
     /// When the outcome was known, or when `outcome-window` ended.
-    #[schemars(with = "Time")]
+    #[cfg_attr(test, schemars(with = "crate::evidence::Time"))]
     pub time: Timestamp,
     /// The outcome.
     pub outcome: Became,
@@ -53,7 +53,8 @@ pub struct Outcome {
 
 /// The kinds of outcomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[derive(JsonSchema, strum::Display, strum::IntoStaticStr, strum::VariantArray)]
+#[derive(strum::Display, strum::IntoStaticStr, strum::VariantArray)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum Became {
@@ -71,7 +72,8 @@ pub enum Became {
 }
 
 /// A process of an outcome.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Actor {
     /// The process id in the initial pid namespace.
     pub pid: u32,
@@ -80,7 +82,8 @@ pub struct Actor {
 }
 
 /// How a process exited.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Exit {
     /// Its exit status, if it ended by exit(2).
     pub status: Option<u8>,
@@ -106,7 +109,8 @@ impl Exit {
 }
 
 /// The unit or container of a failing process.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct OfUnit {
     /// Its name.
     pub name: String,
@@ -126,7 +130,8 @@ pub struct OfUnit {
 }
 
 /// The kinds of what a process belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum UnitKind {
     /// A unit of systemd.

@@ -2,13 +2,13 @@
 
 use std::{borrow::Cow, fmt, io};
 
-use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
 use super::is_false;
 
 /// A missing piece of evidence.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Gap {
     /// The missing evidence; the event's field name, if it has one.
     pub what: Fact,
@@ -142,7 +142,8 @@ impl fmt::Display for Fact {
     }
 }
 
-impl JsonSchema for Fact {
+#[cfg(test)]
+impl schemars::JsonSchema for Fact {
     fn inline_schema() -> bool {
         true
     }
@@ -151,7 +152,7 @@ impl JsonSchema for Fact {
         String::schema_name()
     }
 
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
         String::json_schema(generator)
     }
 }

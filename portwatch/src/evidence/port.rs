@@ -4,13 +4,13 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use jiff::Timestamp;
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Process, State, Time};
+use super::{Process, State};
 
 /// The TIME-WAIT entries on the port.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct TimeWait {
     /// Number of entries.
     pub count: u32,
@@ -22,7 +22,8 @@ pub struct TimeWait {
 }
 
 /// TCP connections on the port.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Connections {
     /// Connections in use: ESTABLISHED.
     pub established: u32,
@@ -32,7 +33,8 @@ pub struct Connections {
 
 /// The port range from which the kernel chooses for outgoing connections and binds of
 /// port 0.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Ephemeral {
     /// The first port, from `net.ipv4.ip_local_port_range`.
     pub low: u16,
@@ -63,7 +65,8 @@ impl Ephemeral {
 }
 
 /// Use of the ephemeral port range.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Usage {
     /// Number of ports in the range that have a socket.
     pub ports: u32,
@@ -74,7 +77,8 @@ pub struct Usage {
 }
 
 /// One process's share of a sample of sockets.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Share {
     /// The process.
     pub process: Process,
@@ -85,7 +89,8 @@ pub struct Share {
 }
 
 /// The previous holder of a port.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct LastHolder {
     /// The process, as it was when it bound the socket.
     pub process: Process,
@@ -102,16 +107,17 @@ pub struct LastHolder {
     pub reuseport: Option<bool>,
     /// When it bound the port or began to listen; `None` if that was before the agent
     /// started.
-    #[schemars(with = "Option<Time>")]
+    #[cfg_attr(test, schemars(with = "Option<crate::evidence::Time>"))]
     pub bound: Option<Timestamp>,
     /// When its listener was closed; `None` while it is listening, and for sockets whose
     /// close the hooks do not see (UDP, and bound but not listening).
-    #[schemars(with = "Option<Time>")]
+    #[cfg_attr(test, schemars(with = "Option<crate::evidence::Time>"))]
     pub left: Option<Timestamp>,
 }
 
 /// The process that left the TIME-WAIT entries.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct LeftBy {
     /// The process.
     pub pid: u32,
@@ -120,6 +126,6 @@ pub struct LeftBy {
     /// Its unit.
     pub unit: Option<String>,
     /// When its listener was closed.
-    #[schemars(with = "Option<Time>")]
+    #[cfg_attr(test, schemars(with = "Option<crate::evidence::Time>"))]
     pub left: Option<Timestamp>,
 }

@@ -1,14 +1,14 @@
 //! A process, and what keeps it running.
 
 use jiff::Timestamp;
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Time, is_false};
+use super::is_false;
 use crate::{engines::Engine, redact::Cmdline, supervisors::SupervisorKind};
 
 /// A process, with all evidence that could be collected.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Process {
     /// The process id in the initial pid namespace.
     pub pid: u32,
@@ -72,7 +72,7 @@ pub struct Process {
     /// The user's name.
     pub user: Option<String>,
     /// When the process started.
-    #[schemars(with = "Option<Time>")]
+    #[cfg_attr(test, schemars(with = "Option<crate::evidence::Time>"))]
     pub started: Option<Timestamp>,
     /// Its control group.
     pub cgroup: Option<Cgroup>,
@@ -108,7 +108,8 @@ pub struct Process {
 }
 
 /// The state of a process, in the words of `proc_pid_status(5)`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(strum::VariantArray)]
 #[serde(rename_all = "snake_case")]
 pub enum ProcessState {
@@ -131,7 +132,8 @@ pub enum ProcessState {
 }
 
 /// What a process does with SIGTERM (`signal(7)`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(strum::VariantArray)]
 #[serde(rename_all = "lowercase")]
 pub enum Sigterm {
@@ -147,7 +149,8 @@ pub enum Sigterm {
 }
 
 /// Who vouches for the name of a process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Voucher {
     /// Root or the kernel: it runs as root, or its program belongs to root.
@@ -159,7 +162,8 @@ pub enum Voucher {
 }
 
 /// The language or runtime of a program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Runtime {
     /// Python.
@@ -185,7 +189,8 @@ pub enum Runtime {
 }
 
 /// What would restart a process.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Supervisor {
     /// Its kind.
     pub kind: SupervisorKind,
@@ -260,7 +265,8 @@ impl Supervisor {
 }
 
 /// How a process ended, in the words of `$EXIT_CODE` (`systemd.exec(5)`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(strum::VariantArray)]
 #[serde(rename_all = "lowercase")]
 pub enum ExitCode {
@@ -273,7 +279,8 @@ pub enum ExitCode {
 }
 
 /// A container, from its engine or the kubelet.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Workload {
     /// The engine that runs it.
     pub engine: Engine,
@@ -291,7 +298,8 @@ pub struct Workload {
 }
 
 /// A Kubernetes pod.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Pod {
     /// Its namespace.
     pub namespace: String,
@@ -300,7 +308,8 @@ pub struct Pod {
 }
 
 /// A control group.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Cgroup {
     /// The cgroup2 id.
     pub id: Option<u64>,

@@ -3,14 +3,14 @@
 use std::net::SocketAddr;
 
 use jiff::Timestamp;
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Device, Process, Time};
+use super::{Device, Process};
 use crate::redact::Cmdline;
 
 /// A socket on the port.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Socket {
     /// Its state.
     pub state: State,
@@ -60,7 +60,8 @@ pub struct Socket {
 }
 
 /// Which end opened a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Origin {
     /// The remote end: a listener here accepted it.
@@ -70,7 +71,8 @@ pub enum Origin {
 }
 
 /// Who chose a port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum PortChoice {
     /// The program asked for the port by its number.
@@ -80,7 +82,8 @@ pub enum PortChoice {
 }
 
 /// What keeps a socket that no process has open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Unheld {
     /// The kernel itself: a tunnel, a file server.
@@ -92,7 +95,8 @@ pub enum Unheld {
 }
 
 /// The process that bound a socket that others have open.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Binder {
     /// The process.
     pub pid: u32,
@@ -111,7 +115,7 @@ pub struct Binder {
     pub user: Option<String>,
     /// When it started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<Time>")]
+    #[cfg_attr(test, schemars(with = "Option<crate::evidence::Time>"))]
     pub started: Option<Timestamp>,
 }
 
@@ -151,7 +155,8 @@ impl Socket {
 
 /// A socket's state, as `ss` names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[derive(Serialize, Deserialize, JsonSchema)]
+#[derive(Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(strum::Display, strum::IntoStaticStr, strum::VariantArray)]
 #[serde(rename_all = "SCREAMING-KEBAB-CASE")]
 #[strum(serialize_all = "SCREAMING-KEBAB-CASE")]

@@ -2,7 +2,6 @@
 
 use std::{borrow::Cow, fmt, str::SplitTerminator, sync::Arc};
 
-use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::text::bounds::{self, ELLIPSIS};
@@ -172,7 +171,8 @@ impl<'de> Deserialize<'de> for Cmdline {
     }
 }
 
-impl JsonSchema for Cmdline {
+#[cfg(test)]
+impl schemars::JsonSchema for Cmdline {
     fn inline_schema() -> bool {
         true
     }
@@ -181,7 +181,7 @@ impl JsonSchema for Cmdline {
         "Cmdline".into()
     }
 
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
         Vec::<String>::json_schema(generator)
     }
 }
