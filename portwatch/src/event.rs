@@ -14,7 +14,7 @@ use crate::{
     diagnose::Diagnosis,
     evidence::{
         Connections, Ephemeral, Evidence, Failure, Gap, LastHolder, Netns, Process, Socket,
-        Subject, Time, TimeWait,
+        Subject, TimeWait,
     },
 };
 

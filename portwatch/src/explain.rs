@@ -16,7 +16,7 @@ use crate::{
     decode::RawBind,
     diagnose::{Diagnosis, diagnose},
     enrich::{Enricher, host::boottime_ns},
-    event::{self, Host},
+    event::Host,
     evidence::{
         Connections, Device, Ephemeral, Evidence, Failure, Family, Gap, LastHolder, Netns,
         Protocol, Socket, Stage, TimeWait,

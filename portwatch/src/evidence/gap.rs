@@ -1,6 +1,6 @@
 //! Evidence that is missing, and why.
 
-use std::{borrow::Cow, fmt, io};
+use std::{fmt, io};
 
 use serde::{Deserialize, Serialize};
 
@@ -148,7 +148,7 @@ impl schemars::JsonSchema for Fact {
         true
     }
 
-    fn schema_name() -> Cow<'static, str> {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
         String::schema_name()
     }
 

@@ -1,6 +1,6 @@
 //! Command lines before and after the redaction.
 
-use std::{borrow::Cow, fmt, str::SplitTerminator, sync::Arc};
+use std::{fmt, str::SplitTerminator, sync::Arc};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -177,7 +177,7 @@ impl schemars::JsonSchema for Cmdline {
         true
     }
 
-    fn schema_name() -> Cow<'static, str> {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
         "Cmdline".into()
     }
 
