@@ -18,8 +18,7 @@ pub struct Facts {
     /// Rust's name of the target with glibc.
     pub target: &'static str,
     /// Flags for linking on the architecture itself. rustup's compiler for amd64 links with its own
-    /// lld: equal functions become one, and relocations are packed (DT_RELR, which glibc applies
-    /// from 2.36 on).
+    /// lld, which packs relocations (DT_RELR; glibc applies them from 2.36 on): 215 KB less.
     pub linking: &'static [&'static str],
     /// The start of the names of the cross compiler's programs.
     pub gnu: &'static str,
@@ -51,7 +50,7 @@ impl Arch {
                 debian: "amd64",
                 systemd: "x86-64",
                 target: "x86_64-unknown-linux-gnu",
-                linking: &["-Clink-arg=-Wl,--icf=all", "-Clink-arg=-Wl,--pack-dyn-relocs=relr"],
+                linking: &["-Clink-arg=-Wl,--pack-dyn-relocs=relr"],
                 gnu: "x86_64-linux-gnu",
                 qemu: ("qemu-system-x86_64", "qemu-system-x86"),
                 machine: &[],
