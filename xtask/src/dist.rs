@@ -47,6 +47,9 @@ pub struct Args {
 /// Where the files of a release are.
 const FOLDER: &str = "target/dist";
 
+/// No published binary is larger, so that nobody has to think about it in an image.
+const LARGEST: u64 = 9 << 20;
+
 /// The version of all packages of the workspace.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -84,6 +87,10 @@ fn make(args: &Args, arches: &[Arch], commit: &Commit, out: &Path) -> anyhow::Re
     let build = if args.unoptimized { vm::build_agent } else { build_static };
     let binaries: Vec<(Arch, PathBuf)> =
         arches.iter().map(|arch| Ok((*arch, build(*arch)?))).collect::<anyhow::Result<_>>()?;
+    for (arch, binary) in binaries.iter().filter(|_| !args.unoptimized) {
+        let size = fs::metadata(binary)?.len();
+        ensure!(size <= LARGEST, "the binary for {} has {size} bytes", arch.facts().debian);
+    }
     let speaks = binaries.iter().find(|(arch, _)| arch.is_native()).map(|(_, binary)| &**binary);
     let generated = generated::write(speaks)?;
     let mut image = Image::new(&work.join("image"), commit)?;
