@@ -1,6 +1,10 @@
 //! The commit that is built. Its time is the time of all files.
 
-use std::process::Command;
+use std::{
+    env,
+    process::Command,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use anyhow::Context as _;
 
@@ -19,18 +23,40 @@ pub struct Commit {
 }
 
 impl Commit {
-    /// The one that is checked out.
+    /// The one that is checked out. In a tree without git, `SOURCE_DATE_EPOCH` or else the time now.
     pub fn current() -> anyhow::Result<Self> {
-        let format = ["--date=format-local:%Y-%m-%dT%H:%M:%SZ", "--format=%H %ct %cd"];
-        let line = git(&[&["log", "-1"][..], &format].concat())?;
-        let mut words = line.split_whitespace();
-        let mut word = || words.next().context("git names no commit");
-        let (hash, time, date) = (word()?.to_owned(), word()?.parse()?, word()?.to_owned());
+        let Ok(line) = git(&["log", "-1", "--format=%H %ct"]) else {
+            let time = match env::var("SOURCE_DATE_EPOCH") {
+                Ok(time) => time.parse().context("SOURCE_DATE_EPOCH")?,
+                Err(_) => SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
+            };
+            let change = Some("this is no checkout of git".to_owned());
+            return Ok(Self { hash: "unknown".to_owned(), time, date: date(time)?, change });
+        };
+        let (hash, time) = line.trim().split_once(' ').context("git names no commit")?;
+        let time = time.parse().context("git names no time")?;
         let change = git(&["status", "--porcelain"])?.lines().next().map(str::to_owned);
-        Ok(Self { hash, time, date, change })
+        Ok(Self { hash: hash.to_owned(), time, date: date(time)?, change })
     }
 }
 
+fn date(time: u64) -> anyhow::Result<String> {
+    let at = format!("--date=@{time}");
+    Ok(quietly(Command::new("date").args(["--utc", &at, "+%FT%TZ"]))?.trim().to_owned())
+}
+
+/// This program is code of the checkout itself, so git need not guard against who owns it.
 fn git(args: &[&str]) -> anyhow::Result<String> {
-    quietly(Command::new("git").args(args).current_dir(root()).env("TZ", "UTC"))
+    let mut git = Command::new("git");
+    quietly(git.args(["-c", "safe.directory=*"]).args(args).current_dir(root()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_written_as_rfc_3339_has_it() {
+        assert_eq!(date(1_796_078_880).unwrap(), "2026-11-30T22:48:00Z");
+    }
 }
