@@ -4,15 +4,15 @@
 use std::{fs, io, path::Path, process::Command, sync::Arc};
 
 use portwatch_tests::{
-    agent::{Agent, agent},
+    agent::Agent,
     event::Event,
     helper::Helper,
     netns::Netns,
     op::tcp,
     process::code,
     programs::portwatch,
+    scene::Scene,
     skip::{in_guest, skip},
-    turn::Turn,
 };
 use rustix::mount::{MountFlags, mount, mount_bind, mount_remount};
 use serde_json::{Value, json};
@@ -129,15 +129,14 @@ fn processors_come_and_go() {
     if !in_guest() {
         return skip("processors_come_and_go", "processors of its own");
     }
-    let _alone = Turn::alone();
+    let scene = Scene::alone();
     let processor = Processor(Path::new(Processor::STATE));
-    let netns = Netns::new();
-    let _holder = Helper::new(&netns).holds([tcp("127.0.0.1:8080").listening()]);
+    let _holder = scene.helper().holds([tcp("127.0.0.1:8080").listening()]);
     for round in 0..10 {
         processor.switch(round % 2 == 1);
         for _ in 0..5 {
-            let refused = Helper::new(&netns).is_refused(tcp("127.0.0.1:8080"));
-            agent().event_of(&refused).is_explained();
+            let refused = scene.helper().is_refused(tcp("127.0.0.1:8080"));
+            scene.event_of(&refused).is_explained();
         }
     }
 }
