@@ -29,7 +29,7 @@ enum Suite {
 /// kernels have.
 const CORE: &[&str] = &[
     "bound_only::", "causes::", "cost::", "eabi::", "gone::", "holder::", "hooks::",
-    "listen_stage::", "netns::", "protocols::", "systems::", "tcp::", "time_wait::", "udp::",
+    "listen_stage::", "netns::", "protocols::", "tcp::", "time_wait::", "udp::",
 ];
 
 const PLAIN: Scenario = Scenario {
