@@ -50,6 +50,7 @@ impl Podman {
         let mut command = Command::new("podman");
         command.arg("--root").arg(self.folder.path().join("root"));
         command.arg("--runroot").arg(self.folder.path().join("run"));
+        command.arg("--tmpdir").arg(self.folder.path().join("tmp"));
         command.args(["--storage-driver=vfs", "--cgroup-manager=cgroupfs"]).args(args);
         command
     }
@@ -57,8 +58,11 @@ impl Podman {
 
 impl Drop for Podman {
     fn drop(&mut self) {
-        // It leaves nothing mounted that would keep the directory from being removed.
-        self.command(&["system", "reset", "--force"]).output().ok();
+        // Nothing stays mounted that would keep the directory from being removed. `system reset`
+        // would also remove what is outside of it: networks and state of this machine's Podman.
+        for what in ["rm", "rmi"] {
+            self.command(&[what, "--all", "--force"]).output().ok();
+        }
     }
 }
 
