@@ -1,5 +1,5 @@
-//! Builds the kernel side, compresses it and the schemas, and embeds them. `PORTWATCH_EBPF_OBJECT` names a prebuilt
-//! object instead, for packagers who build it once.
+//! Builds the kernel side, compresses it and the schemas, and embeds them.
+//! `PORTWATCH_EBPF_OBJECT` names a prebuilt object instead, for packagers who build it once.
 
 #![allow(clippy::print_stdout, reason = "cargo reads it")]
 

@@ -68,14 +68,15 @@ fn cargo_home() -> Option<PathBuf> {
         .or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".cargo")))
 }
 
-/// Returns the directories of sources and the names that they have in what is built from them, so
-/// that it is the same wherever it was built. Directories of registries are named after the mirror.
-pub fn renamed(root: &Path) -> Vec<(PathBuf, String)> {
-    let mut renamed = vec![(root.to_owned(), "/portwatch".to_owned())];
+/// Returns `FROM=TO` for each directory of sources: its path, and its name in what is built from
+/// it, which is then the same wherever it was built. Directories of registries are named after the
+/// mirror.
+pub fn renamed(root: &Path) -> Vec<String> {
+    let mut renamed = vec![format!("{}=/portwatch", root.display())];
     let registries = cargo_home().map(|home| home.join("registry/src"));
     let registries = registries.and_then(|folder| fs::read_dir(folder).ok());
     for registry in registries.into_iter().flatten().flatten() {
-        renamed.push((registry.path(), "/crates".to_owned()));
+        renamed.push(format!("{}=/crates", registry.path().display()));
     }
     renamed
 }
@@ -152,9 +153,8 @@ impl Toolchain {
         )
         .unwrap_or(path);
         let mut flags = vec!["-Clink-arg=--btf".to_owned(), "-Cdebuginfo=2".to_owned()];
-        for (from, to) in renamed(folder.parent().unwrap_or(folder)) {
-            flags.push(format!("--remap-path-prefix={}={to}", from.display()));
-        }
+        let renamed = renamed(folder.parent().unwrap_or(folder));
+        flags.extend(renamed.iter().map(|renamed| format!("--remap-path-prefix={renamed}")));
         command
             .env("PATH", path)
             .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))

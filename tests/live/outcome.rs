@@ -8,10 +8,11 @@ use std::{
 };
 
 use portwatch_tests::{
-    agent::{Agent, Log},
+    agent::Agent,
     cgroup::Slice,
     event::Event,
     helper::{EADDRINUSE, Holder},
+    log::Log,
     op::{Op, Socket, tcp, udp},
     patience,
     process::Process,

@@ -7,8 +7,9 @@ use std::{
 };
 
 use portwatch_tests::{
-    agent::{Agent, Log},
+    agent::Agent,
     cgroup::Slice,
+    log::Log,
     op::{Op, tcp},
     patience,
     process::resident_kib,

@@ -24,9 +24,7 @@ fn hide(path: &str) -> io::Result<()> {
     Ok(mount("none", path, "tmpfs", MountFlags::RDONLY, None)?)
 }
 
-fn own() -> [&'static str; 5] {
-    ["run", "--format", "json", "--port", "8080"]
-}
+const OWN: [&str; 5] = ["run", "--format", "json", "--port", "8080"];
 
 /// The event of a failed bind whose holder another process is.
 fn reported_by(agent: &Agent) -> Arc<Event> {
@@ -46,9 +44,9 @@ fn the_types_are_in_another_file() {
     fs::copy(BTF, copy.path()).unwrap();
     let without = || hide("/sys/kernel/btf");
     let with_it = ["--btf", copy.path().to_str().unwrap()];
-    let agent = Agent::start_with_own_mounts(&[&own()[..], &with_it].concat(), without).unwrap();
+    let agent = Agent::start_with_own_mounts(&[&OWN[..], &with_it].concat(), without).unwrap();
     reported_by(&agent);
-    let refused = Agent::start_with_own_mounts(&own(), without);
+    let refused = Agent::start_with_own_mounts(&OWN, without);
     let said = format!("{:#}", refused.err().expect("it starts without types"));
     for part in ["no type information (BTF) at /sys/kernel/btf/vmlinux", "hint: ", "--btf"] {
         assert!(said.contains(part), "{said}");
@@ -82,7 +80,7 @@ fn the_types_of_another_kernel_are_refused() {
 /// users nor settings.
 #[test]
 fn nothing_can_be_written_and_nobody_has_a_name() {
-    let agent = Agent::start_with_own_mounts(&own(), || {
+    let agent = Agent::start_with_own_mounts(&OWN, || {
         hide("/etc")?;
         hide("/var")?;
         mount_bind("/", "/")?;
@@ -96,7 +94,7 @@ fn nothing_can_be_written_and_nobody_has_a_name() {
 /// /proc hides the processes of others from those without CAP_SYS_PTRACE (proc(5)).
 #[test]
 fn processes_are_hidden() {
-    let agent = Agent::start_with_own_mounts(&own(), || {
+    let agent = Agent::start_with_own_mounts(&OWN, || {
         Ok(mount("proc", "/proc", "proc", MountFlags::empty(), Some(c"hidepid=2"))?)
     });
     let event = reported_by(&agent.unwrap());

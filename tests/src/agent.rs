@@ -23,9 +23,11 @@ use serde_json::Value;
 use crate::{
     began, cgroup,
     counted::OnlyCounted,
-    event::{ACTION, AGENT, EVENT, Event, LOSS, OUTCOME},
+    event::Event,
     helper::Attempt,
-    kernel, monotonic_ns,
+    kernel,
+    log::Log,
+    monotonic_ns,
     netns::Netns,
     ours, patience,
     process::{Gates, Process},
@@ -84,6 +86,7 @@ impl Agent {
 
     /// The same for a prepared command.
     pub fn start_command(command: &mut Command) -> anyhow::Result<Self> {
+        began::now();
         let only_counted = Arc::new(OnlyCounted::default());
         let taken = Arc::clone(&only_counted);
         // KILL, because nothing is left that could wait for a slow end.
@@ -142,8 +145,8 @@ impl Agent {
     fn ready(process: Process, only_counted: Arc<OnlyCounted>) -> anyhow::Result<Self> {
         match process.stderr.wait_for_text(patience(), "ready") {
             Ok(_) => {
-                let log = Log { only_counted: Arc::clone(&only_counted), ..Log::default() };
-                Ok(Self { process, ready_ns: monotonic_ns(), log: log.into(), only_counted })
+                let log = Log::new(Arc::clone(&only_counted)).into();
+                Ok(Self { process, ready_ns: monotonic_ns(), log, only_counted })
             }
             Err(Silence::Ended) => bail!("it ended before it was ready\n{}", process.said()),
             Err(Silence::TimedOut) => bail!("it was not ready in time\n{}", process.said()),
@@ -267,8 +270,7 @@ impl Agent {
     pub fn wait_for(&self, what: &str, mut matches: impl FnMut(&Event) -> bool) -> Arc<Event> {
         let began = began::at();
         self.wait_until(what, patience(), |log| {
-            let mut events = log.events.iter().filter(|event| event.at_ns >= began);
-            events.find(|event| matches(event)).cloned()
+            log.events.iter().find(|event| event.at_ns >= began && matches(event)).cloned()
         })
     }
 
@@ -306,97 +308,5 @@ impl Agent {
         let mut log = self.log.lock().unwrap_or_else(|e| e.into_inner());
         log.go_on(lines);
         log
-    }
-}
-
-/// Returns whether a loss was counted before the agent checked the port.
-#[must_use]
-pub fn is_anybodys(loss: &Value) -> bool {
-    const KERNELS: [&str; 4] = ["ring", "attempt_missing", "attempt_unrecorded", "return_skipped"];
-    loss.get("where").and_then(Value::as_str).is_some_and(|place| KERNELS.contains(&place))
-}
-
-/// The parsed lines so far.
-#[derive(Default)]
-pub struct Log {
-    /// All events.
-    pub events: Vec<Arc<Event>>,
-    /// What became of them.
-    pub outcomes: Vec<Value>,
-    /// What `portwatch free` did.
-    pub actions: Vec<Value>,
-    /// The sum of all losses.
-    pub losses: u64,
-    /// Those among them that may be anybody's, also with an agent for some ports only: the
-    /// kernel side has lost them before their port was checked.
-    pub losses_of_anybody: u64,
-    faults: Vec<String>,
-    seen: usize,
-    only_counted: Arc<OnlyCounted>,
-}
-
-impl Log {
-    /// The events in `netns`.
-    pub fn events_in(&self, netns: &Netns) -> impl Iterator<Item = &Arc<Event>> {
-        self.events.iter().filter(|event| event.is_in(netns))
-    }
-
-    /// Returns the failed binds reported in `netns`: an event may count several.
-    #[must_use]
-    pub fn told_in(&self, netns: &Netns) -> u64 {
-        let told: u64 = self.events_in(netns).map(|event| event.count).sum();
-        told + self.only_counted.told_in(netns.place())
-    }
-
-    fn go_on(&mut self, lines: &[Line]) {
-        for line in &lines[self.seen..] {
-            self.understand(line);
-        }
-        self.seen = lines.len();
-    }
-
-    /// A line for each of the last events, for a failure's message: all tests'
-    /// events are in the log, so whole ones would bury it.
-    fn overview(&self) -> String {
-        let line = |event: &Arc<Event>| {
-            let Some(pid) = event.pid else { return format!("{event}\n") };
-            let [address, cause] =
-                ["/failure/address", "/diagnosis/cause"].map(|pointer| event.text(pointer));
-            let [port, cookie] =
-                ["/failure/port", "/netns/cookie"].map(|pointer| event.at(pointer));
-            let count = event.count;
-            format!("process {pid}, {address} {port}, netns {cookie}, {cause}, count {count}\n")
-        };
-        self.events.iter().skip(self.events.len().saturating_sub(40)).map(line).collect()
-    }
-
-    fn understand(&mut self, line: &Line) {
-        if line.text.len() > LONGEST {
-            self.faults.push(format!("a line of {} bytes", line.text.len()));
-        }
-        let value: Value = serde_json::from_str(&line.text).unwrap_or_default();
-        match value.get("schema").and_then(Value::as_str) {
-            Some(EVENT) => {
-                let event = Event::new(value, line.at_ns);
-                let faults = event.faults();
-                if !faults.is_empty() {
-                    self.faults.push(format!("{faults}{event}"));
-                }
-                self.events.push(Arc::new(event));
-            }
-            Some(LOSS) => match value.get("count").and_then(Value::as_u64) {
-                Some(count) => {
-                    self.losses += count;
-                    if is_anybodys(&value) {
-                        self.losses_of_anybody += count;
-                    }
-                }
-                None => self.faults.push(format!("a loss without a count: {}", line.text)),
-            },
-            Some(OUTCOME) => self.outcomes.push(value.clone()),
-            Some(ACTION) => self.actions.push(value.clone()),
-            Some(AGENT) => {}
-            _ => self.faults.push(format!("no event: {}", line.text)),
-        }
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{agent::is_anybodys, event};
+use crate::{event, log::is_anybodys};
 
 /// Failed binds that a stream accounts for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

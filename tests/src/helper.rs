@@ -6,6 +6,7 @@ use std::{os::unix::process::CommandExt as _, path::PathBuf, process::Command};
 use rustix::process::Signal;
 
 use crate::{
+    began,
     cgroup::Cgroup,
     netns::Netns,
     op::{Op, Outcome, Stage},
@@ -50,6 +51,7 @@ impl<'a> Helper<'a> {
     /// One that will run in `netns`.
     #[must_use]
     pub fn new(netns: &'a Netns) -> Self {
+        began::now();
         let program = programs::binder();
         let first_argument = program.display().to_string();
         Self { netns, cgroup: None, program, first_argument, prelude: Vec::new() }

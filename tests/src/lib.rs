@@ -26,6 +26,7 @@ pub mod helper;
 pub mod http;
 pub mod journal;
 pub mod kernel;
+pub mod log;
 pub mod netns;
 pub mod op;
 pub mod ours;

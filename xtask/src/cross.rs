@@ -75,8 +75,7 @@ impl Target {
     pub fn cargo(&self, verb: &[&str]) -> Command {
         let mut flags = vec!["-Ctarget-feature=+crt-static".to_owned()];
         let mut c_flags = Vec::new();
-        for (from, to) in toolchain::renamed(&root()) {
-            let renamed = format!("{}={to}", from.display());
+        for renamed in toolchain::renamed(&root()) {
             flags.push(format!("--remap-path-prefix={renamed}"));
             c_flags.push(format!("-ffile-prefix-map={renamed}"));
         }

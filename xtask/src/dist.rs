@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 
-use crate::{arch::Arch, build_static, cargo, checked, cross, root, setup, vm};
+use crate::{arch::Arch, build_static, cargo, checked, cross, fresh, root, setup, vm};
 
 pub mod commit;
 pub mod generated;
@@ -39,7 +39,7 @@ pub struct Args {
     /// Pack the binary that the guests run, which is built sooner, to test the packages
     #[arg(long)]
     unoptimized: bool,
-    /// Do not try the files
+    /// Skip the tests of the files
     #[arg(long)]
     untested: bool,
 }
@@ -47,7 +47,7 @@ pub struct Args {
 /// Where the files of a release are.
 const FOLDER: &str = "target/dist";
 
-/// No published binary is larger, so that nobody has to think about it in an image.
+/// The size that no published binary exceeds.
 const LARGEST: u64 = 9 << 20;
 
 /// The version of all packages of the workspace.
@@ -63,7 +63,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     setup::for_releases()?;
     let commit = Commit::current()?;
     if let Some(change) = &commit.change {
-        eprintln!("dist: not what the commit says: {change}");
+        eprintln!("dist: the files cannot be reproduced: not of a commit: {change}");
         ensure!(!args.twice, "only a commit can be built twice\nhint: commit the changes first");
     }
     let out = root().join(FOLDER);
@@ -79,20 +79,18 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 fn make(args: &Args, arches: &[Arch], commit: &Commit, out: &Path) -> anyhow::Result<()> {
-    if out.exists() {
-        fs::remove_dir_all(out)?;
-    }
+    fresh(out)?;
     let work = root().join("target/dist-work");
-    fs::create_dir_all(out)?;
     let build = if args.unoptimized { vm::build_agent } else { build_static };
     let binaries: Vec<(Arch, PathBuf)> =
         arches.iter().map(|arch| Ok((*arch, build(*arch)?))).collect::<anyhow::Result<_>>()?;
     for (arch, binary) in binaries.iter().filter(|_| !args.unoptimized) {
         let size = fs::metadata(binary)?.len();
-        ensure!(size <= LARGEST, "the binary for {} has {size} bytes", arch.facts().debian);
+        let name = arch.facts().debian;
+        ensure!(size <= LARGEST, "the binary for {name} has {size} bytes, more than {LARGEST}");
     }
-    let speaks = binaries.iter().find(|(arch, _)| arch.is_native()).map(|(_, binary)| &**binary);
-    let generated = generated::write(speaks)?;
+    let native = binaries.iter().find(|(arch, _)| arch.is_native()).map(|(_, binary)| &**binary);
+    let generated = generated::write(native)?;
     let mut image = Image::new(&work.join("image"), commit)?;
     for (arch, binary) in &binaries {
         let source = nfpm::Source {

@@ -10,15 +10,13 @@ use std::{
 use anyhow::Context as _;
 
 use super::licences;
-use crate::{cargo, checked, root};
+use crate::{cargo, checked, fresh, root};
 
-/// Writes them into a directory and returns it. A binary of another architecture cannot speak here;
-/// without one for this machine, one is built.
+/// Writes them into a directory and returns it. A binary of another architecture cannot run
+/// here; without one for this machine, one is built.
 pub fn write(binary: Option<&Path>) -> anyhow::Result<PathBuf> {
     let folder = root().join("target/package");
-    if folder.exists() {
-        fs::remove_dir_all(&folder)?;
-    }
+    fresh(&folder)?;
     let (man, completions) = (folder.join("man"), folder.join("completions"));
     for folder in [&man, &completions] {
         fs::create_dir_all(folder)?;

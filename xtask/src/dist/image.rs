@@ -15,7 +15,7 @@ use super::{
     commit::Commit,
     tree::{Tree, files, tar},
 };
-use crate::{arch::Arch, quietly};
+use crate::{arch::Arch, fresh, quietly};
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -44,9 +44,7 @@ pub struct Image<'a> {
 impl<'a> Image<'a> {
     /// Begins one in a directory, which it replaces.
     pub fn new(folder: &Path, commit: &'a Commit) -> anyhow::Result<Self> {
-        if folder.exists() {
-            fs::remove_dir_all(folder)?;
-        }
+        fresh(folder)?;
         fs::create_dir_all(folder.join("blobs/sha256"))?;
         Ok(Self { folder: folder.to_owned(), commit, manifests: Vec::new() })
     }
@@ -54,9 +52,7 @@ impl<'a> Image<'a> {
     /// Adds an architecture.
     pub fn add(&mut self, arch: Arch, tree: &Tree) -> anyhow::Result<()> {
         let root = self.folder.join("root");
-        if root.exists() {
-            fs::remove_dir_all(&root)?;
-        }
+        fresh(&root)?;
         for file in FILES {
             let to = root.join(file);
             fs::create_dir_all(to.parent().context("a file in a directory")?)?;

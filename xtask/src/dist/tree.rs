@@ -8,7 +8,7 @@ use std::{
     process::Command,
 };
 
-use crate::{arch::Arch, quietly};
+use crate::{arch::Arch, fresh, quietly};
 
 /// A system extension's description of itself (os-release(5), extension-release.d). It contains a
 /// static binary and nothing of a distribution.
@@ -26,10 +26,7 @@ pub struct Tree {
 impl Tree {
     /// Unpacks a deb into a directory, which it replaces.
     pub fn unpack(deb: &Path, folder: &Path, time: u64) -> anyhow::Result<Self> {
-        if folder.exists() {
-            fs::remove_dir_all(folder)?;
-        }
-        fs::create_dir_all(folder)?;
+        fresh(folder)?;
         quietly(Command::new("dpkg-deb").arg("--extract").arg(deb).arg(folder))?;
         Ok(Self { folder: folder.to_owned(), time })
     }
@@ -49,11 +46,10 @@ impl Tree {
 
     /// Writes an image for systemd-sysext(8), and returns its path.
     pub fn extension(&self, arch: Arch, name: &str, into: &Path) -> anyhow::Result<PathBuf> {
-        let folder = self.folder.with_extension("extension");
-        if folder.exists() {
-            fs::remove_dir_all(&folder)?;
-        }
-        fs::create_dir_all(&folder)?;
+        let mut folder = self.folder.clone().into_os_string();
+        folder.push("-extension");
+        let folder = PathBuf::from(folder);
+        fresh(&folder)?;
         quietly(Command::new("cp").arg("--archive").arg(self.file("usr")).arg(&folder))?;
         for (path, text) in [
             (

