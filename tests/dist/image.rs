@@ -3,11 +3,11 @@
 use std::{fs, net::TcpListener, path::Path, process::Command};
 
 use portwatch_tests::skip::skip;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{arches, dist, file, output, own, run};
 
-fn json(path: &Path) -> Value {
+fn read(path: &Path) -> Value {
     serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
 }
 
@@ -22,17 +22,18 @@ fn the_index_has_each_architecture_with_one_layer() {
         assert_eq!(fs::metadata(&path).unwrap().len(), descriptor["size"].as_u64().unwrap());
         path
     };
-    let outer = json(&root.path().join("index.json"));
-    let index = json(&blob(&outer["manifests"][0]));
+    let outer = read(&root.path().join("index.json"));
+    let index = read(&blob(&outer["manifests"][0]));
     let manifests = index["manifests"].as_array().unwrap();
     let found: Vec<_> =
         manifests.iter().map(|it| it["platform"]["architecture"].as_str().unwrap()).collect();
     assert_eq!(found, arches(&dist).iter().map(|(debian, _)| *debian).collect::<Vec<_>>());
     for descriptor in manifests {
-        let manifest = json(&blob(descriptor));
-        let config = json(&blob(&manifest["config"]));
+        let manifest = read(&blob(descriptor));
+        let config = read(&blob(&manifest["config"]));
         assert_eq!(config["architecture"], descriptor["platform"]["architecture"]);
-        assert_eq!(config["config"]["Entrypoint"][0], "/usr/bin/portwatch");
+        assert_eq!(config["config"]["Entrypoint"], json!(["/usr/bin/portwatch"]));
+        assert_eq!(config["config"]["Cmd"], json!(["run", "--format", "json"]));
         let layers = manifest["layers"].as_array().unwrap();
         assert_eq!(layers.len(), 1);
         let list = run(Command::new("tar").arg("-tzf").arg(blob(&layers[0])));

@@ -10,7 +10,7 @@
 )]
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     env, fs,
     path::{Path, PathBuf},
     process::{Command, Output},
@@ -150,22 +150,28 @@ fn the_system_extension_has_its_description_and_usr_only() {
 fn the_bills_of_materials_have_every_library() {
     let Some(dist) = dist() else { return };
     let mut listed = BTreeSet::new();
-    for part in ["portwatch-0", "portwatch-ebpf-0"] {
-        let mut names = fs::read_dir(&dist).unwrap().map(|entry| entry.unwrap().path());
-        let path = names
-            .find(|path| {
-                let name = path.file_name().unwrap().to_str().unwrap();
-                name.starts_with(part) && name.ends_with(".cdx.json")
-            })
-            .unwrap_or_else(|| panic!("no bill of {part}"));
-        let text = fs::read_to_string(path).unwrap();
+    let architectures = arches(&dist).into_iter().map(|(debian, _)| debian);
+    let binaries = architectures.map(|debian| format!("-{debian}.cdx.json"));
+    let object = format!("portwatch-ebpf-{}.cdx.json", env!("CARGO_PKG_VERSION"));
+    for (tail, is_binary) in binaries.map(|tail| (tail, true)).chain([(object, false)]) {
+        let text = fs::read_to_string(file(&dist, &tail)).unwrap();
         assert!(!text.contains(env!("CARGO_MANIFEST_DIR").strip_suffix("/tests").unwrap()));
         let bill: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(bill["bomFormat"], "CycloneDX");
+        let mut versions = BTreeMap::new();
         for component in bill["components"].as_array().unwrap() {
             let field = |name: &str| component[name].as_str().unwrap().to_owned();
             assert!(!component["licenses"].is_null(), "{component}");
             listed.insert(format!("{} {}", field("name"), field("version")));
+            versions.insert(field("name"), field("version"));
+        }
+        for library in ["rust-std", "glibc", "libgcc"] {
+            let version = versions.get(library);
+            assert_eq!(
+                version.is_some_and(|it| it.contains('.')),
+                is_binary,
+                "{library}: {version:?}"
+            );
         }
     }
     let licences = fs::read_to_string(dist.join("THIRD-PARTY.txt")).unwrap();

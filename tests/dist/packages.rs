@@ -42,24 +42,35 @@ fn files(list: &str) -> BTreeSet<String> {
         .collect()
 }
 
+/// What tar prints about Arch's package for an architecture.
+fn of_arch(dist: &Path, name: &str, verb: &str, member: Option<&str>) -> String {
+    let mut unpacked = tempfile::NamedTempFile::new().unwrap();
+    let package = File::open(file(dist, &format!("-{name}.pkg.tar.zst"))).unwrap();
+    zstd::stream::copy_decode(package, &mut unpacked).unwrap();
+    run(Command::new("tar").arg(verb).arg("-f").arg(unpacked.path()).args(member))
+}
+
 #[test]
 fn every_package_has_the_same_files() {
     let Some(dist) = dist() else { return };
-    let work = tempfile::tempdir().unwrap();
     for (debian, name) in arches(&dist) {
-        let unpacked = work.path().join("tar");
         let deb = file(&dist, &format!("_{debian}.deb"));
         let archive = run(Command::new("sh")
             .args(["-c", "dpkg-deb --fsys-tarfile \"$0\" | tar -t"])
             .arg(&deb));
         let rpm = file(&dist, &format!(".{name}.rpm"));
-        let rpm = run(Command::new("rpm").args(["--query", "--list", "--package"]).arg(rpm));
+        let listed = "--queryformat=[%{FILEMODES:perms} %{FILENAMES}\n]";
+        let rpm = run(Command::new("rpm").args(["--query", listed, "--package"]).arg(rpm));
+        let rpm: String = rpm
+            .lines()
+            .filter_map(|line| line.split_once(' '))
+            .filter(|(mode, _)| !mode.starts_with('d'))
+            .map(|(_, path)| format!("{path}\n"))
+            .collect();
         let apk = file(&dist, &format!("_{name}.apk"));
         // Two archives, one after the other.
         let apk = run(Command::new("tar").args(["-tz", "--ignore-zeros", "-f"]).arg(apk));
-        let arch = File::open(file(&dist, &format!("-{name}.pkg.tar.zst"))).unwrap();
-        zstd::stream::copy_decode(arch, File::create(&unpacked).unwrap()).unwrap();
-        let arch = run(Command::new("tar").arg("-tf").arg(&unpacked));
+        let arch = of_arch(&dist, name, "-t", None);
         let expected = files(&archive);
         for path in SAME {
             assert!(expected.contains(path), "{path} is not in the deb of {debian}");
@@ -83,6 +94,8 @@ fn each_package_names_its_architecture_and_keeps_settings() {
         };
         assert_eq!(field("Architecture"), debian);
         assert_eq!(field("Depends"), "");
+        let settings = run(Command::new("dpkg-deb").arg("--info").arg(&deb).arg("conffiles"));
+        assert_eq!(settings.trim(), "/etc/portwatch/config.toml");
         let rpm = file(&dist, &format!(".{name}.rpm"));
         let query =
             |what: &str| run(Command::new("rpm").args(["--query", what, "--package"]).arg(&rpm));
@@ -93,6 +106,11 @@ fn each_package_names_its_architecture_and_keeps_settings() {
         let about = ["-xzO", "--ignore-zeros", "--occurrence=1", "-f"];
         let about = run(Command::new("tar").args(about).arg(apk).arg(".PKGINFO"));
         assert!(about.lines().any(|line| line == format!("arch = {name}")), "{about}");
+        let about = of_arch(&dist, name, "-xO", Some(".PKGINFO"));
+        for line in [format!("arch = {name}"), "backup = etc/portwatch/config.toml".to_owned()] {
+            assert!(about.lines().any(|it| it == line), "{line}: {about}");
+        }
+        assert!(!about.contains("Unknown"), "{about}");
     }
 }
 
@@ -122,8 +140,9 @@ fn the_rpm_is_installed_verified_and_removed() {
     fs::write(root.path().join("etc/portwatch/config.toml"), "format = [\"json\"]\n").unwrap();
     run(&mut rpm(&["--erase", "--noscripts", "portwatch"]));
     assert!(!binary.exists());
-    // Settings that were changed are kept.
+    // Settings that were changed are kept, and no other trace of it.
     assert!(root.path().join("etc/portwatch/config.toml.rpmsave").exists());
+    assert!(!root.path().join("usr/share/doc/portwatch").exists());
 }
 
 /// The scripts succeed on a machine without systemd, and call it with what they should otherwise.
@@ -131,26 +150,42 @@ fn the_rpm_is_installed_verified_and_removed() {
 fn the_scripts_of_the_rpm_call_systemd() {
     let root = tempfile::tempdir().unwrap();
     let packaging = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("packaging/rpm");
-    let systemctl = root.path().join("systemctl");
-    fs::write(&systemctl, "#!/bin/sh\necho \"$@\" >>\"$CALLS\"\n").unwrap();
-    fs::set_permissions(&systemctl, fs::Permissions::from_mode(0o755)).unwrap();
     let calls = root.path().join("calls");
-    let script = |name: &str, argument: &str, path: &str| {
+    for program in ["systemctl", "journalctl"] {
+        let path = root.path().join(program);
+        fs::write(&path, format!("#!/bin/sh\necho {program} \"$@\" >>\"$CALLS\"\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    // In a mount namespace whose /run says whether systemd runs.
+    let script = |name: &str, versions_left: &str, path: &str, run: &str| -> Vec<String> {
         fs::write(&calls, "").unwrap();
-        let mut command = Command::new("/bin/sh");
-        command.arg(packaging.join(name)).arg(argument).env("PATH", path).env("CALLS", &calls);
+        let own_run =
+            "mount -t tmpfs none /run && mkdir -p \"$0\" && PATH=$1 && exec /bin/sh \"$2\" \"$3\"";
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "/bin/sh", "-c", own_run, run, path]);
+        command.arg(packaging.join(name)).arg(versions_left).env("CALLS", &calls);
         let output = output(&mut command);
-        assert!(output.status.success(), "{name} {argument}: {output:?}");
+        assert!(output.status.success(), "{name} {versions_left}: {output:?}");
         assert!(output.stdout.is_empty() && output.stderr.is_empty(), "{output:?}");
-        fs::read_to_string(&calls).unwrap()
+        fs::read_to_string(&calls).unwrap().lines().map(str::to_owned).collect()
     };
     let path = root.path().to_str().unwrap();
-    assert!(script("post", "1", path).contains("preset portwatch.service"));
-    assert!(!script("post", "2", path).contains("preset"));
-    assert!(script("preun", "0", path).contains("disable"));
-    assert_eq!(script("preun", "1", path), "");
-    script("postun", "0", path);
-    for (name, argument) in [("post", "1"), ("preun", "0"), ("postun", "1")] {
-        assert_eq!(script(name, argument, "/nonexistent"), "");
+    let running = |name: &str, left: &str| script(name, left, path, "/run/systemd/system");
+    let preset = "systemctl --no-reload preset portwatch.service";
+    let reload = ["systemctl daemon-reload", "journalctl --update-catalog"];
+    assert_eq!(running("post", "1"), [&[preset], &reload[..]].concat());
+    assert_eq!(running("post", "2"), reload);
+    assert_eq!(running("preun", "0"), ["systemctl --no-reload disable --now portwatch.service"]);
+    assert_eq!(running("preun", "1"), [""; 0]);
+    assert_eq!(running("postun", "0"), reload[..1]);
+    let restart = "systemctl try-restart portwatch.service";
+    assert_eq!(running("postun", "1"), [reload[0], restart]);
+    // In an image that is being built, systemd is there and does not run.
+    let built = |name: &str, left: &str| script(name, left, path, "/run/lock");
+    assert_eq!(built("post", "1"), [preset]);
+    assert_eq!(built("preun", "0"), ["systemctl --no-reload disable portwatch.service"]);
+    assert_eq!(built("postun", "1"), [""; 0]);
+    for (name, left) in [("post", "1"), ("preun", "0"), ("postun", "1")] {
+        assert_eq!(script(name, left, "/nonexistent", "/run/lock"), [""; 0]);
     }
 }

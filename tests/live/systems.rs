@@ -1,7 +1,7 @@
 //! Other systems than a usual distribution: what they lack or hide, for an agent in a mount
 //! namespace of its own, and processors that come and go.
 
-use std::{fs, io, path::Path, process::Command, sync::Arc};
+use std::{env, fs, io, path::Path, process::Command, sync::Arc};
 
 use portwatch_tests::{
     agent::Agent,
@@ -14,7 +14,11 @@ use portwatch_tests::{
     scene::Scene,
     skip::{in_guest, skip},
 };
-use rustix::mount::{MountFlags, mount, mount_bind, mount_remount};
+use rustix::{
+    fs::{CWD, FileType, Mode, mknodat},
+    mount::{MountFlags, mount, mount_bind, mount_remount},
+    thread::{CpuSet, sched_setaffinity},
+};
 use serde_json::{Value, json};
 
 const BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -68,11 +72,20 @@ fn the_types_of_another_kernel_are_refused() {
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let problem = report["problem"].as_str().unwrap();
     assert!(problem.contains("not the type information (BTF) of this kernel"), "{problem}");
-    // A file that never ends, and one without an end of its own.
-    for path in ["/dev/zero", "/dev/tty0", "/nonexistent"] {
+    // A file that never ends, one that nobody writes to, and none.
+    let folder = tempfile::tempdir().unwrap();
+    let unwritten = folder.path().join("fifo");
+    mknodat(CWD, &unwritten, FileType::Fifo, Mode::RUSR, 0).unwrap();
+    for (path, said) in [
+        (Path::new("/dev/zero"), "file too large"),
+        (&unwritten, "not the type information (BTF) of this kernel"),
+        (Path::new("/nonexistent"), "no type information (BTF) at /nonexistent"),
+    ] {
         let mut run = Command::new(portwatch().unwrap());
-        let output = run.args(["run", "--btf", path]).output().unwrap();
-        assert_eq!(code(output.status), 1, "{path}");
+        let output = run.args(["run", "--btf"]).arg(path).output().unwrap();
+        assert_eq!(code(output.status), 1, "{}", path.display());
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(error.contains(said), "{error}");
     }
 }
 
@@ -84,7 +97,11 @@ fn nothing_can_be_written_and_nobody_has_a_name() {
         hide("/etc")?;
         hide("/var")?;
         mount_bind("/", "/")?;
-        Ok(mount_remount("/", MountFlags::BIND | MountFlags::RDONLY, "")?)
+        mount_remount("/", MountFlags::BIND | MountFlags::RDONLY, "")?;
+        match fs::create_dir("/portwatch-can-write") {
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => Ok(()),
+            other => Err(io::Error::other(format!("the root can be written to: {other:?}"))),
+        }
     });
     let event = reported_by(&agent.unwrap());
     assert_eq!(event.number("/process/uid"), Some(0));
@@ -104,21 +121,29 @@ fn processes_are_hidden() {
     assert!(!event.list("/sockets/0/holders/0/cmdline").is_empty(), "{event}");
 }
 
-/// Puts a processor back.
-struct Processor(&'static Path);
+/// The second processor of a guest, which is put back at the end.
+struct Second;
 
-impl Processor {
-    const STATE: &str = "/sys/devices/system/cpu/cpu1/online";
+impl Second {
+    const FOLDER: &str = "/sys/devices/system/cpu";
 
-    fn switch(&self, on: bool) {
-        fs::write(self.0, if on { "1" } else { "0" }).unwrap();
+    fn switch(on: bool) {
+        let state = Path::new(Self::FOLDER).join("cpu1/online");
+        fs::write(state, if on { "1" } else { "0" }).unwrap();
     }
 }
 
-impl Drop for Processor {
+impl Drop for Second {
     fn drop(&mut self) {
-        self.switch(true);
+        Self::switch(true);
     }
+}
+
+/// From now on this thread, and what it starts, runs on this processor only.
+fn only_on(processor: usize) {
+    let mut set = CpuSet::new();
+    set.set(processor);
+    sched_setaffinity(None, &set).unwrap();
 }
 
 /// Failed binds while a processor is taken away and given back: on it and on the other.
@@ -127,11 +152,16 @@ fn processors_come_and_go() {
     if !in_guest() {
         return skip("processors_come_and_go", "processors of its own");
     }
-    let scene = Scene::alone();
-    let processor = Processor(Path::new(Processor::STATE));
+    let possible = fs::read_to_string(Path::new(Second::FOLDER).join("possible")).unwrap();
+    let expected = env::var("GUEST_PROCESSORS").expect("the guest has been told");
+    assert_eq!(possible.trim(), expected);
+    let scene = Scene::undisturbed();
+    let _back = Second;
     let _holder = scene.helper().holds([tcp("127.0.0.1:8080").listening()]);
     for round in 0..10 {
-        processor.switch(round % 2 == 1);
+        let on = round % 2 == 1;
+        Second::switch(on);
+        only_on(on.into());
         for _ in 0..5 {
             let refused = scene.helper().is_refused(tcp("127.0.0.1:8080"));
             scene.event_of(&refused).is_explained();

@@ -99,12 +99,7 @@ impl Agent {
         Self::ready(process, only_counted)
     }
 
-    /// Keeps no event in `netns` from now on, but counts them.
-    pub fn only_count(&self, netns: &Netns) {
-        self.only_counted.begin(netns.place());
-    }
-
-    /// The same without a reader of its stdout, until the gate is dropped.
+    /// Runs it without a reader of its stdout, until the gate is dropped.
     pub fn start_stalled(arguments: &[&str]) -> anyhow::Result<(Self, Gate)> {
         let mut command = Command::new(programs::portwatch()?);
         let (agent, gates) = Self::start_gated(command.args(arguments), Manner::Stuck)?;
@@ -140,6 +135,17 @@ impl Agent {
     pub fn start_gated(command: &mut Command, stdout: Manner) -> anyhow::Result<(Self, Gates)> {
         let (process, gates) = Process::start_gated(command, Signal::KILL, stdout)?;
         Ok((Self::ready(process, Arc::default())?, gates))
+    }
+
+    /// Keeps no event in `netns` from now on, but counts them.
+    pub fn only_count(&self, netns: &Netns) {
+        self.only_counted.begin(netns.place());
+    }
+
+    /// Returns whether it keeps no event in `netns`.
+    #[must_use]
+    pub fn only_counts(&self, netns: &Netns) -> bool {
+        self.only_counted.contains(netns.place())
     }
 
     fn ready(process: Process, only_counted: Arc<OnlyCounted>) -> anyhow::Result<Self> {

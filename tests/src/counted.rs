@@ -36,6 +36,12 @@ impl OnlyCounted {
         found.map(|(_, count)| *count += event.count).is_some()
     }
 
+    /// Whether events in `place` are only counted.
+    #[must_use]
+    pub fn contains(&self, place: Place) -> bool {
+        self.all().iter().any(|(of, _)| of.is(place))
+    }
+
     /// How many were reported of `place`.
     #[must_use]
     pub fn told_in(&self, place: Place) -> u64 {

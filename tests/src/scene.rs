@@ -66,6 +66,7 @@ impl Scene {
     /// The event about `refused`, which names this namespace.
     #[track_caller]
     pub fn event_of(&self, refused: &Attempt) -> Arc<Event> {
+        assert!(!self.agent.only_counts(&self.netns), "the events of Scene::alone are not kept");
         let event = self.agent.event_of(refused);
         event.includes(&json!({"netns": self.netns.told()}));
         event

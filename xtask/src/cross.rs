@@ -87,7 +87,7 @@ impl Target {
             let compiler = format!("{}-gcc", self.arch.facts().gnu);
             toolchain::without_outer_cargo(&mut command)
                 .current_dir(root())
-                .env("RUSTC", "/usr/bin/rustc")
+                .env("RUSTC", rustc(self.arch))
                 .env(format!("CC_{plain}"), &compiler)
                 .env(format!("CARGO_TARGET_{}_LINKER", plain.to_uppercase()), &compiler);
             flags.push(format!("--sysroot={}", sysroot.join("usr").display()));
@@ -100,9 +100,16 @@ impl Target {
             .args(["--target", self.triple(), "--target-dir", FOLDER])
             // Programs of the build itself, which are this machine's, do not get these.
             .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
+            .env_remove("CFLAGS")
+            .env_remove("TARGET_CFLAGS")
             .env(format!("CFLAGS_{plain}"), c_flags.join(" "));
         command
     }
+}
+
+/// The compiler of programs for an architecture.
+pub fn rustc(arch: Arch) -> &'static str {
+    if arch.is_native() { "rustc" } else { "/usr/bin/rustc" }
 }
 
 /// Fails if programs for the architecture cannot be built on this machine.

@@ -8,10 +8,11 @@ use std::{
     process::{Command, Stdio},
 };
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 
 use crate::{arch::Arch, build_static, cargo, checked, cross, fresh, root, setup, vm};
 
+mod bills;
 pub mod commit;
 pub mod generated;
 mod image;
@@ -27,7 +28,7 @@ use tree::Tree;
 /// Options of `dist`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Only this architecture; may be given several times
+    /// Only this architecture (repeatable); by default all that can be built on this machine
     #[arg(long = "arch", value_name = "ARCH", value_enum)]
     arches: Vec<Arch>,
     /// The packages' revision: the part after the version in their names
@@ -56,9 +57,12 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Makes the files of a release, tries those for which there is a tool here, and prints their
 /// directory.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let arches = if args.arches.is_empty() { Arch::ALL.to_vec() } else { args.arches.clone() };
-    for arch in &arches {
+    for arch in &args.arches {
         cross::ensure_possible(*arch)?;
+    }
+    let mut arches = args.arches.clone();
+    if arches.is_empty() {
+        arches.extend(Arch::ALL.into_iter().filter(|it| cross::ensure_possible(*it).is_ok()));
     }
     setup::for_releases()?;
     let commit = Commit::current()?;
@@ -112,34 +116,8 @@ fn make(args: &Args, arches: &[Arch], commit: &Commit, out: &Path) -> anyhow::Re
     }
     image.finish(out)?;
     fs::copy(generated.join(licences::FILE), out.join(licences::FILE))?;
-    bills(out, commit)?;
+    bills::write(arches, commit, out)?;
     sums(out)
-}
-
-/// Lists what the two parts of the binary consist of (CycloneDX).
-fn bills(out: &Path, commit: &Commit) -> anyhow::Result<()> {
-    for folder in ["portwatch", "portwatch-ebpf"] {
-        let name = format!("{folder}-{VERSION}");
-        let manifest = root().join(folder).join("Cargo.toml");
-        checked(
-            cargo()
-                .args(["cyclonedx", "--quiet", "--format", "json", "--spec-version", "1.5"])
-                .args(["--no-build-deps", "--override-filename", &name, "--manifest-path"])
-                .arg(&manifest)
-                .env("SOURCE_DATE_EPOCH", commit.time.to_string()),
-        )?;
-        // It writes beside the manifest of each package.
-        let file = format!("{name}.json");
-        let bill = fs::read_to_string(root().join(folder).join(&file))
-            .with_context(|| format!("no bill of materials of {folder}"))?;
-        // Its references to our own packages have the path of this checkout.
-        let bill = bill.replace(&format!("file://{}", root().display()), "file:///portwatch");
-        fs::write(out.join(format!("{name}.cdx.json")), bill)?;
-        for package in ["portwatch", "portwatch-common", "portwatch-ebpf", "tests", "xtask"] {
-            fs::remove_file(root().join(package).join(&file)).ok();
-        }
-    }
-    Ok(())
 }
 
 const SUMS: &str = "SHA256SUMS";
@@ -159,26 +137,22 @@ fn test(out: &Path) -> anyhow::Result<()> {
     checked(cargo().args(["test", "--workspace", "--test", "dist"]).env("PORTWATCH_DIST", out))
 }
 
-/// Builds the commit in a clone, and compares the checksums.
+/// Builds the commit in a clone in another directory, with another umask, time zone and language,
+/// and compares the checksums.
 fn again(args: &Args, commit: &Commit, out: &Path) -> anyhow::Result<()> {
     let clone = std::env::temp_dir().join(format!("portwatch-{}", std::process::id()));
+    eprintln!("dist: building once more, in {}", clone.display());
     let _removed = Removed(&clone);
-    checked(
-        Command::new("git").args(["clone", "--quiet", "--no-checkout"]).arg(root()).arg(&clone),
-    )?;
-    checked(
-        Command::new("git")
-            .args(["checkout", "--quiet", "--detach", &commit.hash])
-            .current_dir(&clone),
-    )?;
-    let mut dist = Command::new("cargo");
-    dist.args(["xtask", "dist", "--untested", "--revision", &args.revision]);
+    commit.check_out(&clone)?;
+    let mut dist = Command::new("sh");
+    dist.args(["-c", "umask 0077; exec cargo xtask dist --untested \"$@\"", "sh"])
+        .args(["--revision", &args.revision]);
     for arch in &args.arches {
         dist.args(["--arch", arch.facts().debian]);
     }
     // A directory of another name for what is compiled too.
     dist.current_dir(&clone).env_remove("CARGO_TARGET_DIR").stdout(Stdio::null());
-    checked(&mut dist)?;
+    checked(dist.env("TZ", "Asia/Kathmandu").env("LC_ALL", "C.UTF-8"))?;
     let read = |folder: &Path| fs::read_to_string(folder.join(SUMS));
     let (one, other) = (read(out)?, read(&clone.join(FOLDER))?);
     let differ: Vec<_> = one.lines().filter(|line| !other.lines().any(|it| it == *line)).collect();

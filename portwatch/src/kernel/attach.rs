@@ -240,9 +240,12 @@ fn load_object(
     if root != 0 && !types.tell_parents() {
         loader.map_max_entries("FAMILY", FAMILY);
     }
+    // A table has a value for each processor that there may ever be. A virtual machine may have few
+    // of them.
     let processors = aya::util::nr_cpus().unwrap_or(1).max(1);
+    let online = aya::util::online_cpus().map_or(processors, |online| online.len().max(1));
     let [crowd, tenant, user] = [CROWD_A_SECOND, TENANT_A_SECOND, USER_A_SECOND]
-        .map(|all| (all / processors as u64).max(LEAST_A_SECOND));
+        .map(|all| (all / online as u64).max(LEAST_A_SECOND));
     loader.override_global("CROWD_A_SECOND", &crowd, true);
     loader.override_global("TENANT_A_SECOND", &tenant, true);
     loader.override_global("USER_A_SECOND", &user, true);
@@ -258,7 +261,7 @@ fn load_object(
 const CALLS: u32 = 8192;
 
 /// The number of records that every source may send in a second from one processor, however
-/// many processors there are.
+/// many processors are online at the start.
 const LEAST_A_SECOND: u64 = 16;
 
 /// Returns the size of a table of at most `most` entries. Each entry has a value for every

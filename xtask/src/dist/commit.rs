@@ -1,7 +1,8 @@
 //! The commit that is built. Its time is the time of all files.
 
 use std::{
-    env,
+    env, fs,
+    path::Path,
     process::Command,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -12,7 +13,7 @@ use crate::{quietly, root};
 
 /// A commit of this checkout.
 pub struct Commit {
-    /// Its whole hash.
+    /// Its whole hash, with `-dirty` after it if a file differs.
     pub hash: String,
     /// When it was made, in seconds since 1970.
     pub time: u64,
@@ -36,7 +37,25 @@ impl Commit {
         let (hash, time) = line.trim().split_once(' ').context("git names no commit")?;
         let time = time.parse().context("git names no time")?;
         let change = git(&["status", "--porcelain"])?.lines().next().map(str::to_owned);
-        Ok(Self { hash: hash.to_owned(), time, date: date(time)?, change })
+        let mark = if change.is_some() { "-dirty" } else { "" };
+        Ok(Self { hash: format!("{hash}{mark}"), time, date: date(time)?, change })
+    }
+
+    /// Writes its files into a new directory, which is a checkout too.
+    pub fn check_out(&self, folder: &Path) -> anyhow::Result<()> {
+        // A clone would refuse a repository of another user, whatever is said to it.
+        let bundle = folder.with_extension("bundle");
+        let path = |path: &Path| path.display().to_string();
+        git(&["bundle", "create", "--quiet", &path(&bundle), "HEAD"])?;
+        let fetched = [
+            &["init", "--quiet", &path(folder)][..],
+            &["-C", &path(folder), "fetch", "--quiet", &path(&bundle), "HEAD"],
+            &["-C", &path(folder), "checkout", "--quiet", "--detach", &self.hash],
+        ]
+        .iter()
+        .try_for_each(|args| git(args).map(drop));
+        fs::remove_file(&bundle).ok();
+        fetched
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::licences;
+use super::{licences, tree::gzip};
 use crate::{cargo, checked, fresh, root};
 
 /// Writes them into a directory and returns it. A binary of another architecture cannot run
@@ -35,7 +35,7 @@ pub fn write(binary: Option<&Path>) -> anyhow::Result<PathBuf> {
         fs::read_dir(&man)?.map(|page| Ok(page?.path())).collect::<anyhow::Result<_>>()?;
     pages.sort();
     // Without names and times in them.
-    checked(Command::new("gzip").args(["--best", "--no-name"]).args(pages))?;
+    checked(gzip().args(pages))?;
     for shell in ["bash", "zsh", "fish"] {
         let file = completions.join(format!("portwatch.{shell}"));
         let file =

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::{
     VERSION,
     commit::Commit,
-    tree::{Tree, files, tar},
+    tree::{Tree, files, gzip, tar},
 };
 use crate::{arch::Arch, fresh, quietly};
 
@@ -61,7 +61,7 @@ impl<'a> Image<'a> {
         let layer = self.folder.join("layer.tar");
         tar(&root, &files(&root, Path::new(""))?, self.commit.time, &layer, "--mode=u+w")?;
         let uncompressed = digest(&layer)?;
-        quietly(Command::new("gzip").args(["--best", "--no-name"]).arg(&layer))?;
+        quietly(gzip().arg(&layer))?;
         let compressed = self.folder.join("layer.tar.gz");
         let layer = self.blob(LAYER, &fs::read(&compressed)?)?;
         fs::remove_file(&compressed)?;
@@ -139,6 +139,6 @@ impl<'a> Image<'a> {
 
 fn digest(file: &Path) -> anyhow::Result<String> {
     let said = quietly(Command::new("sha256sum").arg("--").arg(file))?;
-    let sum = said.split_whitespace().next().context("sha256sum said nothing")?;
+    let sum = said.split_whitespace().next().context("sha256sum printed no checksum")?;
     Ok(format!("sha256:{sum}"))
 }

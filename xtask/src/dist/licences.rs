@@ -5,6 +5,7 @@ use std::{
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use anyhow::{Context as _, ensure};
@@ -27,8 +28,12 @@ The binary is linked statically, so it also contains parts of
 - libgcc, GPL-3.0-or-later with the GCC Runtime Library Exception.
 ";
 
-/// The text of the LGPL, which Debian has on every system.
-const LGPL: &str = "/usr/share/common-licenses/LGPL-2.1";
+/// Texts that Debian has on every system, and what they are of.
+const DEBIANS: [(&str, &str); 3] = [
+    ("the GNU C Library", "/usr/share/common-licenses/LGPL-2.1"),
+    ("libgcc", "/usr/share/common-licenses/GPL-3"),
+    ("the exception of libgcc", "/usr/share/doc/gcc-VERSION-base/copyright"),
+];
 
 /// A library: its name and version, and the expression of its licence.
 type Library = (String, String);
@@ -36,10 +41,11 @@ type Library = (String, String);
 /// Returns the text: the libraries, then each licence once with the libraries that it is of.
 pub fn text() -> anyhow::Result<String> {
     let mut libraries: BTreeMap<Library, PathBuf> = BTreeMap::new();
-    let target = Arch::native().facts().target;
-    for (folder, target) in [("portwatch", target), ("portwatch-ebpf", "all")] {
-        libraries.append(&mut linked(&root().join(folder), target)?);
+    for arch in Arch::ALL {
+        libraries.append(&mut linked(&root().join("portwatch"), arch.facts().target)?);
     }
+    libraries.append(&mut linked(&root().join("portwatch-ebpf"), "all")?);
+    let apache = fs::read_to_string(root().join("LICENSE-APACHE"))?.trim().to_owned();
     let mut text = HEAD.to_owned();
     let mut texts: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
     writeln!(text, "\n{} libraries:", libraries.len())?;
@@ -49,14 +55,19 @@ pub fn text() -> anyhow::Result<String> {
         if found.is_empty() {
             // Some come without a text. That of Apache-2.0 is the same for all.
             ensure!(licence.contains("Apache-2.0"), "{name}: {licence}, without its text");
-            found.push(fs::read_to_string(root().join("LICENSE-APACHE"))?.trim().to_owned());
+            found.push(apache.clone());
         }
         for one in found {
             texts.entry(one).or_default().insert(name);
         }
     }
-    let lgpl = fs::read_to_string(LGPL).with_context(|| format!("cannot read {LGPL}"))?;
-    texts.entry(lgpl.trim_end().to_owned()).or_default().insert("the GNU C Library");
+    texts.entry(apache).or_default().insert("the Rust standard library");
+    let gcc = quietly(Command::new("gcc").arg("-dumpversion"))?;
+    for (of, path) in DEBIANS {
+        let path = path.replace("VERSION", gcc.trim());
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+        texts.entry(text.trim_end().to_owned()).or_default().insert(of);
+    }
     let mut texts: Vec<_> = texts.into_iter().map(|(one, of)| (of, one)).collect();
     texts.sort();
     for (of, one) in texts {
@@ -97,7 +108,8 @@ fn linked(package: &Path, target: &str) -> anyhow::Result<BTreeMap<Library, Path
             continue;
         }
         let version = version.trim_start_matches('v');
-        let folder = folder(name, version).with_context(|| format!("where is {package}?"))?;
+        let folder =
+            folder(name, version).with_context(|| format!("cargo metadata has no {package}"))?;
         found.insert((format!("{name} {version}"), licence.to_owned()), folder);
     }
     Ok(found)
@@ -128,9 +140,14 @@ mod tests {
     #[test]
     fn each_library_is_there_with_a_text() {
         let text = text().unwrap();
-        for library in
-            ["  aya 0.", "  aya-ebpf 0.", "  tokio 1.", "the GNU C Library", "  zstd-sys 2."]
-        {
+        for library in [
+            "  aya 0.",
+            "  aya-ebpf 0.",
+            "  tokio 1.",
+            "the GNU C Library",
+            "  zstd-sys 2.",
+            "the exception of libgcc",
+        ] {
             assert!(text.contains(library), "{library}");
         }
         // Compiles others, and is not in the binary.

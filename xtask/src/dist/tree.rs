@@ -79,6 +79,13 @@ impl Tree {
     }
 }
 
+/// gzip without names and times in what it writes, whatever this machine's settings are.
+pub fn gzip() -> Command {
+    let mut gzip = Command::new("gzip");
+    gzip.args(["--best", "--no-name"]).env_remove("GZIP");
+    gzip
+}
+
 /// Writes some files of a directory as a tarball, compressed if its name says so.
 pub fn tar(
     folder: &Path,
@@ -88,6 +95,7 @@ pub fn tar(
     option: &str,
 ) -> anyhow::Result<()> {
     let mut tar = Command::new("tar");
+    tar.env_remove("TAR_OPTIONS").env_remove("GZIP").env("LC_ALL", "C");
     if to.extension().is_some_and(|extension| extension == "gz") {
         tar.args(["--use-compress-program", "gzip --best --no-name"]);
     }

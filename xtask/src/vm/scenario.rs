@@ -15,6 +15,8 @@ pub struct Scenario {
     lacks: &'static str,
     /// The processors, as QEMU's option `-smp` has them.
     pub processors: &'static str,
+    /// Those that may ever be there, as the kernel lists them.
+    possible: &'static str,
     suite: Suite,
 }
 
@@ -38,6 +40,7 @@ const PLAIN: Scenario = Scenario {
     lockdown: "none",
     lacks: "",
     processors: TWO,
+    possible: "0-1",
     suite: Suite::Whole,
 };
 
@@ -117,6 +120,7 @@ pub const ALL: &[Scenario] = &[
         name: "many-processors",
         // Two now, and sockets for more.
         processors: "2,maxcpus=128",
+        possible: "0-127",
         suite: Suite::Only(&["load::", "memory::", "storms::", "systems::", "tcp::"]),
         ..PLAIN
     },
@@ -128,14 +132,16 @@ pub fn names() -> Vec<&'static str> {
 }
 
 impl Scenario {
-    /// Returns whether kernels of this version have the hooks: arm64 has function exits from 6.4
-    /// on (`DYNAMIC_FTRACE_WITH_DIRECT_CALLS`).
+    /// Returns whether kernels of this version have the hooks and the processors: arm64 has
+    /// function exits from 6.4 on (`DYNAMIC_FTRACE_WITH_DIRECT_CALLS`).
     pub fn exists_on(&self, arch: Arch, version: &[u32]) -> bool {
-        if arch == Arch::Amd64 {
-            return true;
+        if self.processors != TWO {
+            // QEMU's arm64 machine has no sockets for processors that are not there, and newer
+            // kernels believe in them only under a hypervisor that they know
+            // (topology_register_apic, arch/x86/kernel/cpu/topology.c, 6.9).
+            return arch == Arch::Amd64 && version < &[6, 9][..];
         }
-        // QEMU's arm64 machine has no sockets for processors that are not there.
-        (self.hooks != "fexit" || version >= &[6, 4][..]) && self.processors == TWO
+        arch == Arch::Amd64 || self.hooks != "fexit" || version >= &[6, 4][..]
     }
 
     /// Returns whether the differential test runs too. It needs no hooks, so it runs with one
@@ -159,10 +165,10 @@ impl Scenario {
     /// Returns what to append to the kernel's command line. Under emulation everything takes
     /// many times as long, so the agent has more time for an event.
     pub fn parameters(&self, tests: &str, differential: u32) -> String {
-        let Self { hooks, lockdown, lacks, .. } = self;
+        let Self { hooks, lockdown, lacks, possible, .. } = self;
         let mut parameters = format!(
             "PORTWATCH_HOOKS={hooks} PORTWATCH_ENRICHMENT_DEADLINE=5s GUEST_TESTS={tests} \
-             GUEST_LACKS={lacks} GUEST_DIFFERENTIAL={differential}"
+             GUEST_LACKS={lacks} GUEST_DIFFERENTIAL={differential} GUEST_PROCESSORS={possible}"
         );
         if *lockdown != "none" {
             parameters.push_str(&format!(" lockdown={lockdown}"));
@@ -184,11 +190,15 @@ mod tests {
     }
 
     #[test]
-    fn arm64_has_function_exits_from_6_4_on() {
+    fn not_every_kernel_has_every_scenario() {
         let fexit = ALL.iter().find(|scenario| scenario.name == "fexit").unwrap();
         assert!(!fexit.exists_on(Arch::Arm64, &[6, 1, 0, 57]));
         assert!(fexit.exists_on(Arch::Arm64, &[6, 12, 118]));
         assert!(fexit.exists_on(Arch::Amd64, &[5, 10, 0, 32]));
+        let many = ALL.iter().find(|scenario| scenario.name == "many-processors").unwrap();
+        assert!(many.exists_on(Arch::Amd64, &[6, 1, 0, 57]));
+        assert!(!many.exists_on(Arch::Amd64, &[6, 12, 118]));
+        assert!(!many.exists_on(Arch::Arm64, &[6, 1, 0, 57]));
         let played = |version: &[u32]| -> Vec<_> {
             let with = ALL.iter().filter(|it| it.is_differential(Arch::Arm64, version));
             with.map(|scenario| scenario.name).collect()
