@@ -8,6 +8,8 @@ mod bun;
 mod deno;
 mod dotnet;
 mod erlang;
+mod expect;
+mod gjs;
 mod guile;
 mod java;
 mod julia;
@@ -17,8 +19,10 @@ mod node;
 mod options;
 mod perl;
 mod php;
+mod powershell;
 mod python;
 mod r;
+mod racket;
 mod ruby;
 mod sbcl;
 mod shell;
@@ -27,11 +31,13 @@ mod tcl;
 use options::{Meaning, look};
 
 /// All interpreters.
-static ALL: [&Spec; 18] = [
+static ALL: [&Spec; 22] = [
     &bun::INTERPRETER,
     &deno::INTERPRETER,
     &dotnet::INTERPRETER,
     &erlang::INTERPRETER,
+    &expect::INTERPRETER,
+    &gjs::INTERPRETER,
     &guile::INTERPRETER,
     &java::INTERPRETER,
     &julia::INTERPRETER,
@@ -40,8 +46,10 @@ static ALL: [&Spec; 18] = [
     &node::INTERPRETER,
     &perl::INTERPRETER,
     &php::INTERPRETER,
+    &powershell::INTERPRETER,
     &python::INTERPRETER,
     &r::INTERPRETER,
+    &racket::INTERPRETER,
     &ruby::INTERPRETER,
     &sbcl::INTERPRETER,
     &shell::INTERPRETER,
@@ -76,6 +84,8 @@ pub struct Spec {
     pub here: bool,
     /// Whether `@FILE` means the arguments in that file.
     pub argument_files: bool,
+    /// Options whose value lists the directories and archives in which names are looked up.
+    pub libraries: &'static [&'static str],
     /// Programs that it may run and that themselves run an application.
     pub runners: &'static [&'static Spec],
 }
@@ -94,6 +104,7 @@ impl Spec {
         operand: Some(Kind::Path),
         here: false,
         argument_files: false,
+        libraries: &[],
         runners: &[],
     };
 }
@@ -154,6 +165,18 @@ impl Spec {
         let mut parts = Vec::new();
         self.collect(&mut arguments.into_iter(), &mut parts).ok()?;
         Some(parts).filter(|parts| !parts.is_empty())
+    }
+
+    /// Returns where it first looks names up, by the arguments after its own name, or `None` if they
+    /// do not say it.
+    pub fn library<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+        let mut arguments = arguments.into_iter();
+        let listed = arguments.by_ref().find_map(|argument| {
+            let (option, joined) = argument.split_once('=').unzip();
+            let is_one = self.libraries.contains(&option.unwrap_or(argument));
+            is_one.then_some(joined)
+        })?;
+        listed.or_else(|| arguments.next())?.split(':').next()
     }
 
     /// Adds what the interpreter runs.

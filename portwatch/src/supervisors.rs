@@ -78,6 +78,8 @@ pub enum Job {
     Folder {
         /// Whether the command also accepts a name that is not a path.
         short: bool,
+        /// The file in the directory that has the pid of the job.
+        job: Option<&'static str>,
     },
 }
 

@@ -1,6 +1,6 @@
 //! The agent's cost for other processes: for a bind that succeeds, for any other system call,
-//! and for a process's start and end, with outcomes and without them. The same loops with the agent and without it, in turns, so that other work on the
-//! machine affects both.
+//! and for a process's start and end, with outcomes and without them. The same loops with the
+//! agent and without it, in turns, so that other work on the machine affects both.
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 #![allow(

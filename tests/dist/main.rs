@@ -20,6 +20,7 @@ use portwatch_tests::skip::skip;
 use serde_json::Value;
 
 mod image;
+mod openrc;
 mod packages;
 
 /// The names of an architecture: Debian's, and that of rpm, apk and Arch.
@@ -67,8 +68,9 @@ fn output(command: &mut Command) -> Output {
 fn run(command: &mut Command) -> String {
     let output = output(command);
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {}: {errors}", output.status);
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{command:?}: {}: {errors}{said}", output.status);
+    said
 }
 
 #[test]

@@ -23,6 +23,9 @@ const ELSEWHERE: &str = "127.0.0.1:8081";
 /// The user of managers that are not root's. It has a name everywhere.
 const NOBODY: u32 = 65534;
 
+/// A user of which /etc/passwd knows nothing, as of those of a directory service.
+const NAMELESS: u32 = 54_321;
+
 /// A command that runs another, which follows, as a user.
 fn as_user(uid: u32) -> Command {
     let mut command = Command::new("setpriv");

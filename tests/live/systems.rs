@@ -5,6 +5,7 @@ use std::{env, fs, io, path::Path, process::Command, sync::Arc};
 
 use portwatch_tests::{
     agent::Agent,
+    cgroup::Slice,
     event::Event,
     helper::Helper,
     netns::Netns,
@@ -16,7 +17,10 @@ use portwatch_tests::{
 };
 use rustix::{
     fs::{CWD, FileType, Mode, mknodat},
-    mount::{MountFlags, mount, mount_bind, mount_remount},
+    mount::{
+        MountFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive, mount_remount, unmount,
+    },
+    process::{chdir, chroot},
     thread::{CpuSet, sched_setaffinity},
 };
 use serde_json::{Value, json};
@@ -121,6 +125,65 @@ fn processes_are_hidden() {
     assert!(!event.list("/sockets/0/holders/0/cmdline").is_empty(), "{event}");
 }
 
+/// A container from scratch has one file, and what every container mounts.
+#[test]
+fn the_binary_is_all_that_there_is() {
+    if !in_guest() {
+        return skip("an_empty_root", "a binary without libraries");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().to_owned();
+    let program = portwatch().unwrap();
+    let copy = root.join(program.strip_prefix("/").unwrap());
+    for folder in [copy.parent().unwrap(), &root.join("proc"), &root.join("sys")] {
+        fs::create_dir_all(folder).unwrap();
+    }
+    fs::copy(&program, copy).unwrap();
+    let agent = Agent::start_with_own_mounts(&OWN, move || {
+        mount_bind_recursive("/proc", root.join("proc"))?;
+        mount_bind_recursive("/sys", root.join("sys"))?;
+        chroot(&root)?;
+        Ok(chdir("/")?)
+    });
+    reported_by(&agent.unwrap());
+}
+
+/// systemd's own hierarchy of version 1 (cgroups(7)), until it is dropped.
+struct VersionOne(tempfile::TempDir);
+
+impl VersionOne {
+    fn mount() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let options = c"none,name=systemd";
+        mount("none", folder.path(), "cgroup", MountFlags::NOSUID, Some(options)).unwrap();
+        Self(folder)
+    }
+}
+
+impl Drop for VersionOne {
+    fn drop(&mut self) {
+        unmount(self.0.path(), UnmountFlags::DETACH).ok();
+    }
+}
+
+/// Without cgroup2, and beside it, systemd keeps units in a hierarchy of version 1.
+#[test]
+fn units_are_in_a_hierarchy_of_version_1() {
+    let is_there = fs::read_to_string("/proc/self/cgroup").unwrap().contains(":name=systemd:");
+    // A new hierarchy would be visible to the whole machine.
+    if !is_there && !in_guest() {
+        return skip("cgroup_v1", "a hierarchy of version 1");
+    }
+    let hierarchy = VersionOne::mount();
+    let slice = Slice::below(hierarchy.0.path().to_owned());
+    let unit = slice.group("app.service");
+    let scene = Scene::new();
+    let holder = scene.helper().within(&unit).holds([tcp("127.0.0.1:8080").listening()]);
+    let refused = scene.helper().is_refused(tcp("127.0.0.1:8080"));
+    let holder = json!({"pid": holder.pid(), "unit": "app.service"});
+    scene.event_of(&refused).is_explained().includes(&json!({"diagnosis": {"holder": holder}}));
+}
+
 /// The second processor of a guest, which is put back at the end.
 struct Second;
 
@@ -139,7 +202,7 @@ impl Drop for Second {
     }
 }
 
-/// From now on this thread, and what it starts, runs on this processor only.
+/// Restricts this thread, and what it starts, to this processor.
 fn only_on(processor: usize) {
     let mut set = CpuSet::new();
     set.set(processor);

@@ -31,9 +31,14 @@ impl Slice {
     /// Creates an empty one.
     #[must_use]
     pub fn new() -> Self {
+        Self::below(mount_point())
+    }
+
+    /// Creates an empty one in the hierarchy that is mounted here.
+    #[must_use]
+    pub fn below(mount: PathBuf) -> Self {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let number = MADE.fetch_add(1, Ordering::Relaxed);
-        let mount = mount_point();
         let name = format!("{OF_TESTS}-{}-{number}.slice", std::process::id());
         let root = mount.join(name);
         fs::create_dir(&root).expect("root may make a control group");

@@ -36,7 +36,7 @@ impl OnlyCounted {
         found.map(|(_, count)| *count += event.count).is_some()
     }
 
-    /// Whether events in `place` are only counted.
+    /// Returns whether events in `place` are only counted.
     #[must_use]
     pub fn contains(&self, place: Place) -> bool {
         self.all().iter().any(|(of, _)| of.is(place))

@@ -112,7 +112,13 @@ impl Blank {
                     || fits("ip netns exec NAME ", text)
                     || fits("nsenter -t PID -n ", text)
             }
-            Self::AsUser => text.is_empty() || fits("runuser -u USER -- ", text),
+            Self::AsUser => {
+                let number = "setpriv --reuid=UID --regid=UID --clear-groups";
+                text.is_empty()
+                    || fits("runuser -u USER -- ", text)
+                    || fits(&format!("{number} -- "), text)
+                    || fits(&format!("{number} --reset-env -- "), text)
+            }
         }
     }
 }
@@ -151,6 +157,10 @@ mod tests {
             ("ENTER ss -tanp 'sport = :PORT'", "ss -tanp 'sport = :80'"),
             ("ENTER ss -tanp 'sport = :PORT'", "nsenter -t 7 -n ss -tanp 'sport = :80'"),
             ("AS_USER pm2 stop NAME", "runuser -u 'it'\\''s' -- pm2 stop web"),
+            (
+                "AS_USER sv down FILE",
+                "setpriv --reuid=7 --regid=7 --clear-groups -- sv down /home/a/web",
+            ),
             ("grep -hs ':PORT_HEX ' /proc/net/icmp", "grep -hs ':1F90 ' /proc/net/icmp"),
             ("env PM2_HOME=FILE pm2 list", "env PM2_HOME=/home/a/.pm2 pm2 list"),
             ("systemctl --user --machine=USER@ stop UNITS", "systemctl --user --machine=a@ stop b"),

@@ -179,8 +179,18 @@ pub fn code(status: ExitStatus) -> i32 {
 /// Returns a process's resident memory: `VmRSS` (proc_pid_status(5)).
 #[must_use]
 pub fn resident_kib(pid: u32) -> u64 {
+    kib_of(pid, "VmRSS:")
+}
+
+/// Returns the most that it ever was: `VmHWM`.
+#[must_use]
+pub fn most_resident_kib(pid: u32) -> u64 {
+    kib_of(pid, "VmHWM:")
+}
+
+fn kib_of(pid: u32, field: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it is there");
-    let row = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has memory");
+    let row = status.lines().find_map(|line| line.strip_prefix(field)).expect("it has memory");
     row.trim_end_matches("kB").trim().parse().expect("a number")
 }
 

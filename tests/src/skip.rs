@@ -64,6 +64,8 @@ const EXPECTED: &[Expected] = &[
     expected("programs_of_arm", Place::Machine, "a processor may run 64-bit programs only"),
     expected("programs_of_arm", Place::LargePages, "such kernels run 64-bit programs only"),
     expected("processors_come_and_go", Place::Machine, "its processors are everybody's"),
+    expected("cgroup_v1", Place::Machine, "a machine may have control groups of version 2 only"),
+    expected("an_empty_root", Place::Machine, "its binary has libraries"),
     expected("dist", Place::Machine, "cargo xtask dist makes one, and tries it"),
     expected("mptcp", Place::Before(6, 1), "Debian builds its 5.10 without MPTCP"),
     expected("mptcp", Place::Machine, "a kernel may be built without MPTCP"),

@@ -107,7 +107,7 @@ impl Target {
     }
 }
 
-/// The compiler of programs for an architecture.
+/// Returns the compiler of programs for an architecture.
 pub fn rustc(arch: Arch) -> &'static str {
     if arch.is_native() { "rustc" } else { "/usr/bin/rustc" }
 }

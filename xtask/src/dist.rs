@@ -10,7 +10,11 @@ use std::{
 
 use anyhow::ensure;
 
-use crate::{arch::Arch, build_static, cargo, checked, cross, fresh, root, setup, vm};
+use crate::{
+    apt::{Apt, codename},
+    arch::Arch,
+    build_static, cargo, checked, cross, fresh, root, setup, vm,
+};
 
 mod bills;
 pub mod commit;
@@ -34,7 +38,7 @@ pub struct Args {
     /// The packages' revision: the part after the version in their names
     #[arg(long, default_value = "1")]
     revision: String,
-    /// Build the commit once more, in a clone in another directory, and compare every byte
+    /// Build the commit once more, in another directory, and compare every byte
     #[arg(long, conflicts_with = "unoptimized")]
     twice: bool,
     /// Pack the binary that the guests run, which is built sooner, to test the packages
@@ -60,10 +64,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     for arch in &args.arches {
         cross::ensure_possible(*arch)?;
     }
-    let mut arches = args.arches.clone();
-    if arches.is_empty() {
-        arches.extend(Arch::ALL.into_iter().filter(|it| cross::ensure_possible(*it).is_ok()));
-    }
+    let is_wanted = |arch: &Arch| match args.arches.is_empty() {
+        true => cross::ensure_possible(*arch).is_ok(),
+        false => args.arches.contains(arch),
+    };
+    let arches: Vec<_> = Arch::ALL.into_iter().filter(is_wanted).collect();
     setup::for_releases()?;
     let commit = Commit::current()?;
     if let Some(change) = &commit.change {
@@ -134,10 +139,28 @@ fn sums(out: &Path) -> anyhow::Result<()> {
 /// Installs, starts or lists each file (tests/dist).
 fn test(out: &Path) -> anyhow::Result<()> {
     // With the features of `cargo xtask test`, so that nothing is compiled twice.
-    checked(cargo().args(["test", "--workspace", "--test", "dist"]).env("PORTWATCH_DIST", out))
+    checked(
+        cargo()
+            .args(["test", "--workspace", "--test", "dist"])
+            .env("PORTWATCH_DIST", out)
+            .env("PORTWATCH_OPENRC", openrc()?),
+    )
 }
 
-/// Builds the commit in a clone in another directory, with another umask, time zone and language,
+/// Debian's OpenRC, unpacked: installed it would replace this machine's init system.
+fn openrc() -> anyhow::Result<PathBuf> {
+    let folder = root().join("target/openrc");
+    let tree = folder.join("tree");
+    if !tree.exists() {
+        let release = codename()?;
+        let security = format!("{release}-security");
+        let apt = Apt::prepare(&folder.join("apt"), &[&release], &security, Arch::native())?;
+        apt.unpack(&["openrc", "librc1", "libeinfo1"].map(str::to_owned), &tree)?;
+    }
+    Ok(tree)
+}
+
+/// Builds the commit in another directory, with another umask, time zone and language,
 /// and compares the checksums.
 fn again(args: &Args, commit: &Commit, out: &Path) -> anyhow::Result<()> {
     let clone = std::env::temp_dir().join(format!("portwatch-{}", std::process::id()));

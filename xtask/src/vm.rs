@@ -161,13 +161,13 @@ fn matrix(args: &Args) -> anyhow::Result<()> {
         let (kernel, initrd) = workshop.kernel(series)?;
         for scenario in chosen(args) {
             if !scenario.exists_on(args.arch, &kernels::numbers(&kernel.version)) {
-                println!("vm: {} has no {} hooks", kernel.version, scenario.hooks);
+                println!("vm: {} cannot play {}", kernel.version, scenario.name);
                 continue;
             }
             guests.push_back(guest(args, &kernel, initrd.clone(), scenario, &workshop.cache)?);
         }
     }
-    ensure!(!guests.is_empty(), "there is no such scenario");
+    ensure!(!guests.is_empty(), "none of these kernels can play the scenarios");
     let mut rows = boot_all(guests, args.jobs)?;
     rows.sort_by_key(Row::order);
     println!("\n{}", table::render(&rows));

@@ -15,6 +15,10 @@ use crate::{
 /// seconds.
 const MOMENTS: SignedDuration = SignedDuration::from_secs(60);
 
+/// /proc has the start of a process in ticks (`USER_HZ`), and a server may fork between its bind
+/// and its listen.
+const START_PRECISION: SignedDuration = SignedDuration::from_secs(1);
+
 /// Returns the process to name, and its class. Several processes may have the socket open. The
 /// one to act on is the ancestor of the others, otherwise the one that bound the socket,
 /// otherwise the oldest: any process can send a descriptor to another.
@@ -133,9 +137,12 @@ fn kept_open(socket: &Socket, holder: &Process) -> Option<HolderClass> {
 
 /// Returns whether the holder cannot have inherited the socket from the process that bound it.
 /// Then another process sent it (SCM_RIGHTS), whether the holder asked for it or not. A process
-/// inherits only from an older one, and only root's processes have descendants of other users.
+/// inherits only what was there when it started, and only root's processes have descendants of
+/// other users.
 fn was_sent(binder: &Binder, holder: &Process) -> bool {
-    let is_older = matches!((holder.started, binder.started), (Some(it), Some(them)) if it < them);
+    let bound = binder.bound.and_then(|bound| bound.checked_sub(START_PRECISION).ok());
+    let came = [binder.started, bound];
+    let is_older = holder.started.is_some_and(|it| came.iter().flatten().any(|them| it < *them));
     let of_another = matches!((binder.uid, holder.uid), (Some(a), Some(b)) if a != 0 && a != b);
     is_older || of_another
 }

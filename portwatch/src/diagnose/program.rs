@@ -126,6 +126,8 @@ fn by_script(a: &Process, b: &Process) -> Option<bool> {
     match program(a).zip(program(b)) {
         Some((runs_a, runs_b)) => {
             let same = all_same(&runs_a, &runs_b, &at);
+            // Two classes of one name, each in its own directory, may be two programs.
+            let same = same.filter(|&same| !same || !is_looked_up_elsewhere(a, b, &at));
             same.or_else(|| (is_one_unit(a, b) || is_repeated(a, b)).then_some(true))
         }
         None if file(a).zip(file(b)).is_none() => None,
@@ -150,6 +152,20 @@ fn all_same(a: &[Part<'_>], b: &[Part<'_>], at: &Places<'_>) -> Option<bool> {
         };
     }
     all
+}
+
+/// Returns whether both look names up in a directory, and these are different ones, whatever the
+/// release. Archives are named after their content, so they say nothing about the place.
+fn is_looked_up_elsewhere(a: &Process, b: &Process, at: &Places<'_>) -> bool {
+    let library = |process: &'_ Process| {
+        let listed = interpreter(process)?.library(process.cmdline.iter().skip(1))?;
+        let (folder, last) = listed.rsplit_once('/').unwrap_or(("", listed));
+        let is_archive = last == "*" || last.ends_with(".jar");
+        Some(if is_archive { folder } else { listed }.to_owned()).filter(|it| !it.is_empty())
+    };
+    let Some((in_a, in_b)) = library(a).zip(library(b)) else { return false };
+    let places = resolved(at.a, &in_a).zip(resolved(at.b, &in_b));
+    places.is_some_and(|(a, b)| a != b)
 }
 
 /// The working directories of two processes.

@@ -146,8 +146,10 @@ pub fn works_there(holder: &Process, failing: &Process) -> Option<String> {
         return Some("it was started in the same session as the failing program".to_owned());
     }
     let user = |process: &Process| {
-        let user = process.session_user.as_ref().or(process.user.as_ref());
-        user.filter(|_| is_by_hand(process)).cloned()
+        let user = process.session_user.clone().or(process.user.clone());
+        // A user of a directory service has no name in /etc/passwd.
+        let user = user.or(process.uid.map(|uid| format!("uid {uid}")));
+        user.filter(|_| is_by_hand(process))
     };
     let (theirs, ours) = (user(holder)?, user(failing)?);
     (theirs != ours).then(|| format!("it was started by another user, {theirs}"))

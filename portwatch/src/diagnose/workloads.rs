@@ -31,7 +31,7 @@ pub fn behind_proxy(case: &Case, proxy: &Process) -> Vec<Move> {
                    over: end the proxy only";
         return vec![moves::end(case, proxy, why)];
     }
-    let user = user.map(|uid| (uid, proxy.user.as_deref()));
+    let user = user.map(|uid| named(uid, proxy));
     if let Some(workload) = known
         && let Some(stop) = stop_known(workload, user)
     {
@@ -129,7 +129,7 @@ pub fn around(holder: &Process, why: &str) -> Option<Move> {
         ));
     }
     let container = holder.container.as_deref()?;
-    let user = user_of(holder).map(|uid| (uid, None));
+    let user = user_of(holder).map(|uid| named(uid, holder));
     let path = holder.cgroup.as_ref().and_then(|cgroup| cgroup.path.as_deref());
     let engine = engines::commanding(path.unwrap_or_default(), container);
     if let Some((show, stop)) = engine.spec().whole {
@@ -189,6 +189,12 @@ fn stop_command(
         false => Act::Command,
     };
     Some(Stop { command, act })
+}
+
+/// Returns the user with the name, where it is that of the process. In a container a process may
+/// have a subordinate id of the user.
+fn named(uid: u32, process: &Process) -> (u32, Option<&str>) {
+    (uid, process.user.as_deref().filter(|_| process.uid == Some(uid)))
 }
 
 /// Returns the user whose engine runs the process, if it is not the system's.

@@ -28,8 +28,16 @@ pub const ENGINE: Spec = Spec {
         Proxy::rootless("rootlesskit", &["rootlesskit"]),
     ],
     stop: "docker stop",
-    users_stop: &["docker -H unix:///run/user/{uid}/docker.sock stop"],
-    users_list: &["docker -H unix:///run/user/{uid}/docker.sock ps -a"],
+    users_stop: &[
+        "runuser -u {user} -- docker -H unix:///run/user/{uid}/docker.sock stop",
+        "setpriv --reuid={uid} --regid={uid} --clear-groups --reset-env -- docker -H \
+         unix:///run/user/{uid}/docker.sock stop",
+    ],
+    users_list: &[
+        "runuser -u {user} -- docker -H unix:///run/user/{uid}/docker.sock ps -a",
+        "setpriv --reuid={uid} --regid={uid} --clear-groups --reset-env -- docker -H \
+         unix:///run/user/{uid}/docker.sock ps -a",
+    ],
     taken: Some("port is already allocated"),
     ..Spec::PLAIN
 };

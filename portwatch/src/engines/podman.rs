@@ -25,11 +25,13 @@ pub const ENGINE: Spec = Spec {
     stop: "podman stop",
     users_stop: &[
         "runuser -u {user} -- env -C / XDG_RUNTIME_DIR=/run/user/{uid} podman stop",
-        "podman --url unix:///run/user/{uid}/podman/podman.sock stop",
+        "setpriv --reuid={uid} --regid={uid} --clear-groups --reset-env -- env -C / \
+         XDG_RUNTIME_DIR=/run/user/{uid} podman stop",
     ],
     users_list: &[
         "runuser -u {user} -- env -C / XDG_RUNTIME_DIR=/run/user/{uid} podman ps -a",
-        "podman --url unix:///run/user/{uid}/podman/podman.sock ps -a",
+        "setpriv --reuid={uid} --regid={uid} --clear-groups --reset-env -- env -C / \
+         XDG_RUNTIME_DIR=/run/user/{uid} podman ps -a",
     ],
     // `podman ps` has no filter by port.
     list: ("podman ps | grep -w {port}", "this shows which: stop it with podman stop"),

@@ -127,6 +127,7 @@ pub fn recall_origin(host: &Host, records: &dyn Records, sockets: &mut [Socket])
                 uid: then.uid,
                 user: then.user,
                 started: then.started,
+                bound: (owner.at_ns != 0).then(|| processes::start(host, owner.at_ns)),
             });
         }
     }

@@ -106,6 +106,13 @@ impl Exit {
     pub fn is_success(self) -> bool {
         self.status == Some(0)
     }
+
+    /// Returns whether it exited by a signal with which others end a program, or with the status
+    /// that stands for such a signal: HUP, INT, QUIT, KILL, TERM.
+    pub fn is_asked_for(self) -> bool {
+        let signal = self.signal.or(self.status.and_then(|status| status.checked_sub(128)));
+        matches!(signal, Some(1 | 2 | 3 | 9 | 15))
+    }
 }
 
 /// The unit or container of a failing process.

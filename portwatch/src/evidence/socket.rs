@@ -117,6 +117,10 @@ pub struct Binder {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "Option<crate::evidence::Time>"))]
     pub started: Option<Timestamp>,
+    /// When it bound the socket, or last called listen(2) for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<crate::evidence::Time>"))]
+    pub bound: Option<Timestamp>,
 }
 
 impl Binder {

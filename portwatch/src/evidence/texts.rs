@@ -45,7 +45,7 @@ texts! {
         state, local, remote, inode, cookie, uid, cgroup_id, reuseaddr, reuseport, v6only,
         expires_ms, refused, origin, port_chosen_by, unheld
     }
-    Binder { comm, user; pid, cmdline, alive, uid, started }
+    Binder { comm, user; pid, cmdline, alive, uid, started, bound }
     TimeWait { left_by; count, max_remaining_ms }
     LeftBy { program, unit; pid, left }
     Ephemeral { reserved, usage; low, high }

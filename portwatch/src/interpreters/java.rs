@@ -19,6 +19,7 @@ pub const INTERPRETER: Spec = Spec {
     ],
     operand: Some(Kind::Name),
     argument_files: true,
+    libraries: &["-cp", "-classpath", "--class-path", "-p", "--module-path"],
     runners: &[&JRUBY, &CLOJURE, &SPRING, &JETTY, &BUILD],
     ..Spec::PLAIN
 };

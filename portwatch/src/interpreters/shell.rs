@@ -5,7 +5,9 @@ use super::{Spec, Style};
 /// The facts about them (`bash(1)`, `dash(1)`, `zshall(1)`, `ksh(1)`). The shell of BusyBox is
 /// called `sh` or `ash`.
 pub const INTERPRETER: Spec = Spec {
-    names: &["sh", "ash", "bash", "dash", "ksh", "mksh", "rbash", "yash", "zsh"],
+    names: &[
+        "sh", "ash", "bash", "csh", "dash", "fish", "ksh", "mksh", "rbash", "tcsh", "yash", "zsh",
+    ],
     style: Style::Shell,
     values: "-O -o --emulate --init-file --rcfile",
     ..Spec::PLAIN
@@ -32,6 +34,8 @@ mod tests {
             ("sh|-c|--|./server", "text ./server"),
             ("zsh|--emulate|sh|-c|./server", "text ./server"),
             ("ksh93|run.sh", "path run.sh"),
+            ("fish|/srv/run.fish|80", "path /srv/run.fish"),
+            ("tcsh|-f|run.csh", "path run.csh"),
             ("bash|-i", ""),
             ("bash", ""),
         ]);

@@ -47,7 +47,7 @@ const fn special(names: &'static [&'static str], letters: &'static [Letter], als
 use Kind::{Key, Pair, Secret};
 
 /// mysql's `-p` alone asks for the password.
-const CLIENTS: [Client; 22] = [
+const CLIENTS: [Client; 26] = [
     client(
         &[
             "mysql", "mysqldump", "mysqladmin", "mysqlimport", "mysqlsh", "mysqlcheck",
@@ -123,6 +123,10 @@ const CLIENTS: [Client; 22] = [
         Some("abcfilLmnpst"),
     ),
     client(&["ttyd"], &[('c', true, Pair)], Some("ACdDgHIiKmPpqSsTtUuwb")),
+    client(&["turnserver"], &[('u', true, Pair)], None),
+    client(&["gotty"], &[('c', true, Pair)], None),
+    client(&["miniserve"], &[('a', true, Pair)], Some("cdhimpt")),
+    client(&["frps", "frpc", "k3s"], &[('t', true, Secret)], None),
     client(&["lftp"], &[('u', true, Secret)], None),
     client(&["ab"], &[('A', true, Pair), ('P', true, Pair)], Some("BbCceEfgHmnpsTtuvXxyzZ")),
     special(&["xfreerdp", "xfreerdp3", "wlfreerdp", "sdl-freerdp"], &[], Also::Slash),

@@ -92,6 +92,10 @@ pub fn kind(name: &str) -> Option<Kind> {
         let is_file = before_key.is_none_or(|before| matches!(before, "private" | "app"));
         return Some(if is_file { Kind::Key } else { Kind::Secret });
     }
+    // consul's and serf's gossip key.
+    if last == "encrypt" && before.is_empty() && name.starts_with('-') {
+        return Some(Kind::Key);
+    }
     if AUTHS.contains(&last.as_str()) {
         return Some(if previous == "basic" { Kind::Pair } else { Kind::Auth });
     }

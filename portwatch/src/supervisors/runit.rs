@@ -5,7 +5,7 @@ use super::{Job, Spec, is_any};
 /// runit's data. `sv` resolves a name without a path below `/etc/service`.
 pub const SUPERVISOR: Spec = Spec {
     is: |comm, argv| is_any(&["runsv"], comm, argv),
-    job: Job::Folder { short: true },
+    job: Job::Folder { short: true, job: Some("supervise/pid") },
     stop: ("sv", "down"),
     config: &[],
     home: None,

@@ -5,7 +5,7 @@ use super::{Job, Spec, is_any};
 /// s6's data. `s6-svc` resolves a name without a path relative to its working directory.
 pub const SUPERVISOR: Spec = Spec {
     is: |comm, argv| is_any(&["s6-supervise"], comm, argv),
-    job: Job::Folder { short: false },
+    job: Job::Folder { short: false, job: None },
     stop: ("s6-svc", "-d"),
     config: &[],
     home: None,

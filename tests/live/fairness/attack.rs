@@ -12,7 +12,7 @@ use portwatch_tests::{
     helper::{Attempt, Helper, Holder},
     op::{Op, tcp},
     patience,
-    process::resident_kib,
+    process::most_resident_kib,
     say,
     scene::Scene,
     skip::in_guest,
@@ -145,11 +145,11 @@ pub fn an_attack(
             (told + lost >= all).then_some((told, lost))
         });
         delays.sort_unstable();
-        let resident = resident_kib(agent.pid());
+        let resident = most_resident_kib(agent.pid());
         say(&format!(
             "fairness, {name}: {flooded} failed binds, {told} reported, {lost} counted as lost; \
              the {NEIGHBOURS} others after {} ms (median), {} ms (the last); {resident} KiB \
-             resident",
+             resident at most",
             delays[delays.len() / 2],
             delays[delays.len() - 1],
         ));

@@ -15,7 +15,7 @@ use rustix::process::Signal;
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::{ADDRESS, ELSEWHERE, NOBODY, Orphans, as_user, holder, server, servers};
+use super::{ADDRESS, ELSEWHERE, NAMELESS, NOBODY, Orphans, as_user, holder, server, servers};
 
 /// A running supervisord.
 struct Supervisord {
@@ -111,19 +111,19 @@ fn what_a_job_has_started() {
 /// A user's own, which root's command would not find.
 #[test]
 fn a_job_of_a_users_supervisord() {
-    for way in Way::BOTH {
+    for (way, uid) in Way::BOTH.into_iter().flat_map(|way| [(way, NOBODY), (way, NAMELESS)]) {
         let scene = Scene::new();
         let command = server(ADDRESS);
         // Root's pipe is not for a user to open by its name.
         let output = "stdout_logfile=%(here)s/output\nautorestart=true";
         let section = format!("[program:web]\ncommand={command}\n{output}\n");
         let test = "a_job_of_a_users_supervisord";
-        let Some(daemon) = start(test, &scene, NOBODY, &section) else { return };
+        let Some(daemon) = start(test, &scene, uid, &section) else { return };
         let mut tail = Command::new("tail");
         tail.args(["-n", "+1", "-F"]).arg(daemon.folder.path().join("output"));
         let holder = servers(&Process::start(&mut tail, Signal::KILL).unwrap(), 1)[0];
         let event = scene.event_of(&scene.helper().is_refused(tcp(ADDRESS)));
-        event.includes(&json!({"sockets": [{"holders": [{"supervisor": {"uid": NOBODY}}]}]}));
+        event.includes(&json!({"sockets": [{"holders": [{"supervisor": {"uid": uid}}]}]}));
         Pasted::of(&scene, &event).by(way).frees(&[holder], tcp(ADDRESS).listening());
     }
 }

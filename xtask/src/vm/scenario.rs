@@ -113,7 +113,9 @@ pub const ALL: &[Scenario] = &[
         name: "fexit-no-cgroup2",
         hooks: "fexit",
         lacks: "cgroup2",
-        suite: Suite::Only(&["cost::", "listen_stage::", "protocols::", "tcp::", "udp::"]),
+        suite: Suite::Only(&[
+            "cost::", "listen_stage::", "protocols::", "systems::", "tcp::", "udp::",
+        ]),
         ..PLAIN
     },
     Scenario {
@@ -136,9 +138,8 @@ impl Scenario {
     /// function exits from 6.4 on (`DYNAMIC_FTRACE_WITH_DIRECT_CALLS`).
     pub fn exists_on(&self, arch: Arch, version: &[u32]) -> bool {
         if self.processors != TWO {
-            // QEMU's arm64 machine has no sockets for processors that are not there, and newer
-            // kernels believe in them only under a hypervisor that they know
-            // (topology_register_apic, arch/x86/kernel/cpu/topology.c, 6.9).
+            // QEMU's arm64 machine cannot add processors, and from 6.9 on the kernel ignores absent
+            // ones of a package that has a present one (arch/x86/kernel/cpu/topology.c).
             return arch == Arch::Amd64 && version < &[6, 9][..];
         }
         arch == Arch::Amd64 || self.hooks != "fexit" || version >= &[6, 4][..]

@@ -105,8 +105,14 @@ fn job(case: &Case, holder: &Process, by: &Supervisor, child: bool, why: &str) -
     let stop = format!("{home}{program}{config} {verb} {}", quote(name));
     // The supervisor of a user is called as that user: root's has other jobs, maybe with the
     // same name.
-    let by_user = spec.per_user || by.uid.is_some();
-    let stop = if by_user { as_user(holder, &stop) } else { stop };
+    let stop = if spec.per_user || by.uid.is_some() {
+        let Some(stop) = as_user(by.uid.or(holder.uid), holder, &stop) else {
+            return vec![status(holder, why)];
+        };
+        stop
+    } else {
+        stop
+    };
     let why_job = format!("{why}; {} manages it and would restart it after a kill", by.kind);
     let mut moves = vec![action(stop, why_job, Risk::Interrupts, Act::Command)];
     if !child {
@@ -123,12 +129,17 @@ fn job(case: &Case, holder: &Process, by: &Supervisor, child: bool, why: &str) -
     moves
 }
 
-/// Returns a command that runs as the process's user, where that is not root.
-pub fn as_user(holder: &Process, what: &str) -> String {
-    match holder.user.as_deref().filter(|_| holder.uid != Some(0)) {
+/// Returns a command that runs as this user, whose name is that of the process if it is its user;
+/// `None` if the user is not known. Configurations and directories of a user are that user's words:
+/// root must never act on them. Users of a directory service, of a service manager (DynamicUser=)
+/// and of a user namespace have no name in /etc/passwd; their group has mostly the same number.
+pub fn as_user(uid: Option<u32>, process: &Process, what: &str) -> Option<String> {
+    let uid = uid?;
+    Some(match process.user.as_deref().filter(|_| process.uid == Some(uid)) {
+        _ if uid == 0 => what.to_owned(),
         Some(user) => format!("runuser -u {} -- {what}", quote(user)),
-        None => what.to_owned(),
-    }
+        None => format!("setpriv --reuid={uid} --regid={uid} --clear-groups -- {what}"),
+    })
 }
 
 /// Shows a virtual machine, or a container with a system of its own. Its manager would stop all

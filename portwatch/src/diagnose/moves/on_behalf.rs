@@ -73,7 +73,8 @@ pub fn app_daemon(case: &Case, holder: &Process) -> Vec<Move> {
     let list = format!("{home}{program}{config} {rest}");
     // The daemon of a user is asked as that user: root's daemon has other programs.
     let of_user = daemon.per_user || !daemon.config.is_empty();
-    let list = if of_user { as_user(holder, &list) } else { list };
+    let list = if of_user { as_user(holder.uid, holder, &list) } else { Some(list) };
+    let Some(list) = list else { return vec![look(case)] };
     vec![command(
         list,
         format!(

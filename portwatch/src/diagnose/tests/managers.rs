@@ -33,6 +33,33 @@ fn each_supervisor_is_told_in_its_own_words() {
     }
 }
 
+/// What a user's supervisor says is never run by root, whatever is known of the user.
+#[test]
+fn a_supervisor_of_a_user_without_a_name_is_told_as_that_user() {
+    use SupervisorKind::{Pm2, Runit, S6, Supervisord};
+    let as_number = "setpriv --reuid=100005 --regid=100005 --clear-groups --";
+    for (kind, own) in [(Supervisord, true), (Runit, true), (S6, true), (Pm2, true), (Pm2, false)] {
+        let mut holder = kept_running("/system.slice/old.service", kind, "web");
+        (holder.uid, holder.user) = (Some(100_005), None);
+        let supervisor = holder.supervisor.as_mut().unwrap();
+        supervisor.uid = own.then_some(100_005);
+        supervisor.config = Some("/tmp/evil".to_owned());
+        let command = first_command(holder.clone());
+        assert!(command.starts_with(as_number), "{kind:?}: {command}");
+        // The name of another user, under whose id the job runs.
+        holder.user = Some("anna".to_owned());
+        holder.uid = Some(1000);
+        let expected = if own { as_number } else { "runuser -u anna -- " };
+        assert!(first_command(holder.clone()).starts_with(expected), "{kind:?}");
+        // Nothing is known of it.
+        (holder.uid, holder.user) = (None, None);
+        holder.supervisor.as_mut().unwrap().uid = None;
+        let moves = diagnose(&listener(holder)).moves;
+        let mut commands = moves.iter().filter_map(|step| step.command.as_deref());
+        assert!(kind != Pm2 || commands.all(|command| !command.contains("pm2")), "{moves:?}");
+    }
+}
+
 #[test]
 fn without_a_unit_the_loop_goes_before_what_it_starts() {
     let mut holder = kept_running("/", SupervisorKind::Shell, "./loop.sh");

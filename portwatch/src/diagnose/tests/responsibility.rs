@@ -197,6 +197,7 @@ fn a_process_that_was_sent_the_socket_is_not_to_blame() {
             uid: Some(1000),
             user: Some("mallory".to_owned()),
             started: Some(at("2026-06-08T13:00:00Z")),
+            bound: None,
         });
         let diagnosis = diagnose(&evidence);
         assert_eq!(diagnosis.holder.unwrap().class, HolderClass::Received);
@@ -208,6 +209,9 @@ fn a_process_that_was_sent_the_socket_is_not_to_blame() {
         assert_eq!(class(&evidence), HolderClass::Received, "another user's, all the same");
         evidence.sockets[0].binder.as_mut().unwrap().uid = Some(0);
         assert_ne!(class(&evidence), HolderClass::Received, "root's: inherited");
+        // A process of root, which a container has too, binds long after both have started.
+        evidence.sockets[0].binder.as_mut().unwrap().bound = Some(at("2026-06-08T13:00:00Z"));
+        assert_eq!(class(&evidence), HolderClass::Received, "nobody has inherited it");
     }
 }
 
@@ -227,6 +231,7 @@ fn of_two_that_have_it_open_the_one_that_bound_it_is_spoken_of() {
         uid: Some(0),
         user: None,
         started: binder.started,
+        bound: None,
     });
     assert_eq!(named(&evidence), Some(31550));
 }

@@ -43,7 +43,7 @@ fn each_engine_is_told_in_its_own_words() {
     assert_eq!(against_proxy("dockerd", 0, docker.clone()), "docker stop web");
     assert_eq!(
         against_proxy("rootlesskit", 1004, docker),
-        "docker -H unix:///run/user/1004/docker.sock stop web"
+        "runuser -u deploy -- docker -H unix:///run/user/1004/docker.sock stop web"
     );
     assert_eq!(against_proxy("conmon", 0, named(Engine::Podman)), "podman stop web");
     assert_eq!(
@@ -147,6 +147,29 @@ fn a_container_is_stopped_by_its_name() {
     assert_eq!(diagnose(&evidence).moves[0].command.as_deref(), Some("docker stop 9f81c2e4a77b"));
 }
 
+/// In a container a process may have a subordinate id, which has no name. Root must not use what the
+/// user has put into its runtime directory.
+#[test]
+fn a_users_engine_is_asked_as_that_user_by_number() {
+    let users = "user.slice/user-1004.slice/user@1004.service/user.slice";
+    let as_number = "setpriv --reuid=1004 --regid=1004 --clear-groups --reset-env --";
+    for (kind, engine, command) in [
+        ("docker", Engine::Docker, "docker -H unix:///run/user/1004/docker.sock stop web"),
+        ("libpod", Engine::Podman, "env -C / XDG_RUNTIME_DIR=/run/user/1004 podman stop web"),
+    ] {
+        let known = workload(engine, Some("web"));
+        let mut evidence = in_container(&format!("{users}/{kind}-"), known);
+        let holder = &mut evidence.sockets[0].holders[0];
+        (holder.uid, holder.user) = (Some(100_006), None);
+        let expected = format!("{as_number} {command}");
+        assert_eq!(diagnose(&evidence).moves[0].command, Some(expected), "{kind}");
+        // Another user's name is not that user's.
+        evidence.sockets[0].holders[0].user = Some("mallory".to_owned());
+        let expected = format!("{as_number} {command}");
+        assert_eq!(diagnose(&evidence).moves[0].command, Some(expected), "{kind}");
+    }
+}
+
 /// Without an answer of an engine's, by the names of the groups above the container.
 #[test]
 fn without_its_engine_a_container_is_stopped_by_its_id() {
@@ -161,12 +184,12 @@ fn without_its_engine_a_container_is_stopped_by_its_id() {
         (
             &format!("{users}/docker-"),
             "",
-            "docker -H unix:///run/user/1004/docker.sock stop 9f81c2e4a77b",
+            "runuser -u deploy -- docker -H unix:///run/user/1004/docker.sock stop 9f81c2e4a77b",
         ),
         (
             &format!("{users}/libpod-"),
             "",
-            "podman --url unix:///run/user/1004/podman/podman.sock stop 9f81c2e4a77b",
+            "runuser -u deploy -- env -C / XDG_RUNTIME_DIR=/run/user/1004 podman stop 9f81c2e4a77b",
         ),
     ] {
         let mut evidence = in_container(cgroup, workload(Engine::Docker, None));

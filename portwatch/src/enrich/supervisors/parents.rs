@@ -9,7 +9,7 @@ use super::{
     shell::{self, Runs},
 };
 use crate::{
-    enrich::{host::Host, processes, vouch},
+    enrich::{aside::Who, host::Host, processes, vouch},
     evidence::{Process, Supervisor, SupervisorKind},
     redact::Cmdline,
     supervisors::{self, Job},
@@ -45,6 +45,8 @@ pub struct Shell {
 pub fn look(host: &Host, process: &Process, deadline: Instant) -> Parents {
     let mut found = Parents::default();
     let mut next = process.ppid;
+    // The process, and its ancestors so far.
+    let mut line = vec![process.pid];
     // The names by which the parent starts its child.
     let comm = process.comm.as_deref().unwrap_or_default();
     let mut child = shell::names(comm, &process.cmdline, process.exe.as_deref());
@@ -67,9 +69,16 @@ pub fn look(host: &Host, process: &Process, deadline: Instant) -> Parents {
             && is_believed(host, process, pid, uid)
         {
             let (name, home) = match spec.job {
-                Job::Folder { short } => {
-                    let folder = folder(host, pid, argv, short && uid == 0)
-                        .filter(|_| uid == 0 || owns_its_folder(host, pid, uid));
+                Job::Folder { short, job } => {
+                    let who = host.who(pid, parent.started_ns, Some(uid));
+                    let is_job = |file| {
+                        written_pid(host, who, uid, file).is_some_and(|pid| line.contains(&pid))
+                    };
+                    let folder = match uid {
+                        0 => folder(host, pid, argv, short),
+                        _ => present(host, pid)
+                            .filter(|_| owns_its_folder(host, pid, uid) && job.is_none_or(is_job)),
+                    };
                     (folder, None)
                 }
                 Job::Environment(read) => {
@@ -105,6 +114,7 @@ pub fn look(host: &Host, process: &Process, deadline: Instant) -> Parents {
             });
         }
         child = shell::names(comm, argv, None);
+        line.push(pid);
         next = Some(parent.ppid);
     }
     found
@@ -141,18 +151,28 @@ fn configuration(
     there.filter(|path| path.starts_with('/')).map(|path| format!("{path}/{told}"))
 }
 
-/// Returns the directory that a supervisor watches. The supervisors of runit and s6 change to
+/// Returns the directory that root's supervisor watches. The supervisors of runit and s6 change to
 /// it at once, so it is also known where their arguments contain only a relative path.
 fn folder(host: &Host, pid: u32, argv: &Cmdline, short: bool) -> Option<String> {
     let told = argv.iter().nth(1)?;
     if told.starts_with('/') {
         return Some(told.to_owned());
     }
-    let there = fs::read_link(host.proc_file(pid, "cwd")).ok();
-    let there = there.and_then(|path| path.into_os_string().into_string().ok());
-    there
-        .filter(|path| path.starts_with('/') && path != "/" && !path.ends_with(" (deleted)"))
-        .or_else(|| (short && !told.starts_with('-')).then(|| told.to_owned()))
+    present(host, pid).or_else(|| (short && !told.starts_with('-')).then(|| told.to_owned()))
+}
+
+/// Returns the directory in which a process is. A user's process can write any path into its
+/// arguments.
+fn present(host: &Host, pid: u32) -> Option<String> {
+    let there = fs::read_link(host.proc_file(pid, "cwd")).ok()?.into_os_string().into_string().ok();
+    there.filter(|path| path.starts_with('/') && path != "/" && !path.ends_with(" (deleted)"))
+}
+
+/// Returns the pid of the job that a supervisor has written into a file in its directory.
+fn written_pid(host: &Host, who: Who, uid: u32, file: &'static str) -> Option<u32> {
+    let folder = host.proc_file(who.pid, "");
+    let read = host.aside(who, move || shell::script(folder, file.to_owned(), uid));
+    read.ok().flatten()?.trim().parse().ok()
 }
 
 #[cfg(test)]

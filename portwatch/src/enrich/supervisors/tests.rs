@@ -136,6 +136,40 @@ fn the_folders_of_runit_and_s6_are_absolute() {
     }
 }
 
+/// A user's process can have any name and arguments.
+#[test]
+fn a_users_runsv_is_believed_about_its_own_folder_and_job_only() {
+    use std::os::unix::fs::MetadataExt as _;
+    let root = TempDir::new().unwrap();
+    let service = root.path().join("home/web");
+    fs::create_dir_all(service.join("supervise")).unwrap();
+    let own = fs::metadata(&service).unwrap().uid();
+    // The tests may run as root, whose processes are believed.
+    let user = if own == 0 { 1000 } else { own };
+    std::os::unix::fs::chown(&service, Some(user), None).unwrap();
+    spawn(&root, 80, 1, "runsv", "runsv|/etc/service/sshd");
+    belongs_to(&root, 80, user);
+    std::os::unix::fs::symlink(&service, root.path().join("proc/80/cwd")).unwrap();
+    spawn(&root, 81, 80, "sh", "sh|./run");
+    let app = Process { uid: Some(user), ..spawn(&root, 82, 81, "nginx", "nginx") };
+    let folder = service.to_str().unwrap().to_owned();
+    for (written, expected) in [
+        ("81\n", Some(folder.clone())),
+        ("82", Some(folder)),
+        ("83", None),
+        ("", None),
+        ("-1", None),
+    ] {
+        let file = service.join("supervise/pid");
+        fs::write(&file, written).unwrap();
+        std::os::unix::fs::chown(file, Some(user), None).unwrap();
+        let mut app = app.clone();
+        Supervisors::default().describe(&host(&root), &mut app, &[], soon(), &mut Vec::new());
+        let found = app.supervisor.unwrap();
+        assert_eq!((found.name, found.uid), (expected, Some(user)), "{written:?}");
+    }
+}
+
 /// What a process writes into its environment must not end another's job, nor
 /// all of them.
 #[test]

@@ -218,8 +218,19 @@ impl Case {
         }
     }
 
+    /// Returns whether an exit was not due to the failed bind, if another port was bound: with
+    /// status 0, or because somebody ended the program, which had found its port.
+    fn went_on(&self, exit: Exit) -> bool {
+        exit.is_success() || (exit.is_asked_for() && self.has_moved())
+    }
+
+    /// Returns whether the last that it did was to bind another port.
+    fn has_moved(&self) -> bool {
+        self.other.as_ref().is_some_and(|other| other.2 > self.last_failed_ns)
+    }
+
     fn know_exit(&mut self, exit: Exit, at_ns: u64) {
-        match self.other.clone().filter(|_| exit.is_success()) {
+        match self.other.clone().filter(|_| self.went_on(exit)) {
             Some((bound, by, at_ns)) => {
                 self.know(Became::AnotherPort, at_ns, by, Some(bound), None)
             }
@@ -319,9 +330,8 @@ impl Case {
             bound: Some(*bound),
             ..of(Became::AnotherPort, *at_ns, None)
         });
-        let has_moved = self.other.as_ref().is_some_and(|other| other.2 > self.last_failed_ns);
         if let Some((exit, at_ns)) = self.over() {
-            return match another.filter(|_| exit.is_success()) {
+            return match another.filter(|_| self.went_on(exit)) {
                 Some(another) => another,
                 None => of(Became::Exited, at_ns, Some(exit)),
             };
@@ -333,7 +343,7 @@ impl Case {
         // Pauses between attempts may grow longer, so half a window counts.
         let still_tries = self.last_failed_ns.saturating_add(window_ns / 2) > due_ns;
         match another {
-            Some(another) if has_moved || !still_tries => another,
+            Some(another) if self.has_moved() || !still_tries => another,
             _ if still_tries => of(Became::StillFailing, due_ns, None),
             _ => of(Became::RunningWithout, due_ns, None),
         }

@@ -72,7 +72,8 @@ impl Target {
             && (self.stage == Stage::Bind || bound.stage == Stage::Listen)
     }
 
-    /// Returns whether a bind is at another port of the same address.
+    /// Returns whether a bind is at another port of the same address. A server that continues with
+    /// only a port at another address (metrics on the loopback address) has lost this one.
     pub fn is_other(&self, bound: &Bound) -> bool {
         self.port != 0
             && bound.port != 0

@@ -312,3 +312,26 @@ fn addresses_are_not_taken_for_one_another() {
     play.passes_to(10_300);
     play.is(&id, Became::RunningWithout);
 }
+
+/// A server that has found another port is ended by its user before the window is over.
+#[test]
+fn who_has_found_another_port_is_not_hurt_by_a_signal_to_end() {
+    for (code, became) in [
+        (15, Became::AnotherPort),
+        (2, Became::AnotherPort),
+        (143 << 8, Became::AnotherPort),
+        (11, Became::Exited),
+        (1 << 8, Became::Exited),
+    ] {
+        let mut play = Play::new();
+        let id = play.fails(1, 7, 80, nobody);
+        play.does(&binds(5, 7, 81));
+        play.does(&exits(6_000, 7, code));
+        play.is(&id, became);
+        // What has found none is.
+        let mut play = Play::new();
+        let id = play.fails(1, 7, 80, nobody);
+        play.does(&exits(6_000, 7, code));
+        play.is(&id, Became::Exited);
+    }
+}

@@ -122,7 +122,17 @@ pub fn a_users_podman_publishes_it(stage: &mut Stage) {
     }
     stage.starts("app.service");
     assert_eq!(answer(8111), "ok\n");
-    podman("rm --force app-old other");
+    // It has the port open itself, under a subordinate id of the user.
+    podman("run --detach --network host --user 7 --name direct app:2.3.9 /server 0.0.0.0:8112");
+    stage.service("direct.service", "/opt/app/app-2.4.2 0.0.0.0:8112");
+    let event = stage.is_refused("direct.service");
+    event.includes(&json!({"diagnosis": {"holder": {"class": "container"}}}));
+    let command = first_command(&event);
+    assert!(command.starts_with("setpriv --reuid=1004 "), "{command}");
+    stage.paste(&event);
+    stage.starts("direct.service");
+    assert_eq!(answer(8111), "ok\n");
+    podman("rm --force app-old other direct");
     shell(&as_deploy("systemctl --user stop api.service"));
     end_linger();
 }

@@ -70,7 +70,8 @@ fn a_daemon_with_ports_of_its_own() {
 fn a_program_that_serves_other_engines_too() {
     let root = TempDir::new().unwrap();
     engine(&root, "user/1000/podman/podman.sock", "[]");
-    let list = "podman --url unix:///run/user/1000/podman/podman.sock ps -a";
+    let list = "setpriv --reuid=1000 --regid=1000 --clear-groups --reset-env -- env -C / \
+                XDG_RUNTIME_DIR=/run/user/1000 podman ps -a";
     for (line, dedicated) in [("rootlessport", true), ("slirp4netns", false), ("pasta", false)] {
         let (evidence, diagnosis) = against(&root, line, 1000, "0.0.0.0:8080");
         assert_eq!(is_left_over(&evidence), dedicated, "{line}");
