@@ -75,6 +75,16 @@ pub fn a_container_publishes_it(stage: &mut Stage) {
     shell("docker rm app-old; systemctl stop docker.service docker.socket containerd.service");
 }
 
+/// `portwatch free` asks the engine, which knows the container's name.
+fn frees_by_the_engine(port: u16, command: &str) {
+    let action = shell(&format!(
+        "portwatch free 0.0.0.0:{port} --yes --even-if-used --reuseaddr --timeout 100s --format json"
+    ));
+    for part in [r#""result":"freed""#, command, r#""by":"engine""#] {
+        assert!(action.contains(part), "{part}\n{action}");
+    }
+}
+
 /// Podman of a user without root: what has the port open runs as that user.
 pub fn a_users_podman_publishes_it(stage: &mut Stage) {
     linger();
@@ -110,15 +120,7 @@ pub fn a_users_podman_publishes_it(stage: &mut Stage) {
             podman("stop app-old");
         }
         // Root's command has.
-        Way::Free => {
-            let action = shell(
-                "portwatch free 0.0.0.0:8110 --yes --even-if-used --reuseaddr --timeout 100s \
-                 --format json",
-            );
-            for part in [r#""result":"freed""#, "podman stop app-old", r#""by":"engine""#] {
-                assert!(action.contains(part), "{part}\n{action}");
-            }
-        }
+        Way::Free => frees_by_the_engine(8110, "podman stop app-old"),
     }
     stage.starts("app.service");
     assert_eq!(answer(8111), "ok\n");
@@ -129,7 +131,10 @@ pub fn a_users_podman_publishes_it(stage: &mut Stage) {
     event.includes(&json!({"diagnosis": {"holder": {"class": "container"}}}));
     let command = first_command(&event);
     assert!(command.starts_with("setpriv --reuid=1004 "), "{command}");
-    stage.paste(&event);
+    match stage.way {
+        Way::Paste => _ = stage.paste(&event),
+        Way::Free => frees_by_the_engine(8112, "podman stop direct"),
+    }
     stage.starts("direct.service");
     assert_eq!(answer(8111), "ok\n");
     podman("rm --force app-old other direct");
