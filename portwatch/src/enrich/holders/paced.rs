@@ -29,12 +29,12 @@ impl Paced {
 }
 
 impl Files for Paced {
-    /// Makes a pass if one that takes half as long as the last pass would end in time.
+    /// Makes a pass if one that takes as long as the last pass would end in time. Others wait for it.
     fn search(&mut self, sought: Sought<'_>, deadline: Instant, take: Take<'_>) -> Looked {
         let began = Instant::now();
         let left = deadline.saturating_duration_since(began);
         if let Some(Pass { ended, took }) = self.last
-            && left < took / 2
+            && left < took
             && began.duration_since(ended) < took * BELIEVED
         {
             return Err(SearchError::TooLong { took });
@@ -71,6 +71,7 @@ mod tests {
         assert!(search(LONG / 10).is_ok(), "nobody knows yet how long it takes");
         let why = search(LONG / 10).unwrap_err().to_string();
         assert!(why.starts_with("a search of all open files takes 1"), "{why}");
+        assert!(search(LONG * 3 / 4).is_err(), "it would be late for the next one");
         assert!(search(LONG * 10).is_ok(), "there is time");
     }
 }
