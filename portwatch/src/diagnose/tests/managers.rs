@@ -33,7 +33,8 @@ fn each_supervisor_is_told_in_its_own_words() {
     }
 }
 
-/// What a user's supervisor says is never run by root, whatever is known of the user.
+/// What a user's supervisor says is never run by root, whatever is known of the user. (The same
+/// program of another user is another service, which is told first to move, without a command.)
 #[test]
 fn a_supervisor_of_a_user_without_a_name_is_told_as_that_user() {
     use SupervisorKind::{Pm2, Runit, S6, Supervisord};
@@ -44,13 +45,17 @@ fn a_supervisor_of_a_user_without_a_name_is_told_as_that_user() {
         let supervisor = holder.supervisor.as_mut().unwrap();
         supervisor.uid = own.then_some(100_005);
         supervisor.config = Some("/tmp/evil".to_owned());
-        let command = first_command(holder.clone());
+        let stop = |holder: &Process| {
+            let moves = diagnose(&listener(holder.clone())).moves;
+            moves.into_iter().find_map(|step| step.command).unwrap()
+        };
+        let command = stop(&holder);
         assert!(command.starts_with(as_number), "{kind:?}: {command}");
         // The name of another user, under whose id the job runs.
         holder.user = Some("anna".to_owned());
         holder.uid = Some(1000);
         let expected = if own { as_number } else { "runuser -u anna -- " };
-        assert!(first_command(holder.clone()).starts_with(expected), "{kind:?}");
+        assert!(stop(&holder).starts_with(expected), "{kind:?}");
         // Nothing is known of it.
         (holder.uid, holder.user) = (None, None);
         holder.supervisor.as_mut().unwrap().uid = None;
