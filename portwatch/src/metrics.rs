@@ -46,6 +46,7 @@ pub struct Metrics {
     registry: Registry,
     failures: IntCounterVec,
     outcomes: IntCounterVec,
+    harmful: IntCounterVec,
     untracked: IntCounter,
     unseen: IntCounter,
     /// Actions of followed processes that were lost.
@@ -97,6 +98,12 @@ impl Metrics {
             outcomes: counters(
                 "portwatch_outcomes_total",
                 "Events by what became of the failed bind",
+                &["outcome"],
+            )?,
+            harmful: counters(
+                "portwatch_outcomes_harmful_total",
+                "Events whose program failed because of it: it still fails to bind, or exited \
+                 without its port by a signal or with another status than 0",
                 &["outcome"],
             )?,
             untracked: registered(
@@ -203,6 +210,9 @@ impl Metrics {
         for outcome in Became::VARIANTS {
             self.outcomes.with_label_values(&[<&str>::from(outcome)]).inc_by(0);
         }
+        for outcome in [Became::Exited, Became::StillFailing] {
+            self.harmful.with_label_values(&[<&str>::from(outcome)]).inc_by(0);
+        }
         for place in PLACES {
             self.lost.with_label_values(&[place]).inc_by(0);
         }
@@ -244,7 +254,11 @@ impl Metrics {
 
     /// Counts an outcome of an event's failed bind.
     pub fn became(&self, outcome: &Outcome) {
-        self.outcomes.with_label_values(&[<&str>::from(outcome.outcome)]).inc();
+        let label = [<&str>::from(outcome.outcome)];
+        self.outcomes.with_label_values(&label).inc();
+        if outcome.is_harm() {
+            self.harmful.with_label_values(&label).inc();
+        }
     }
 
     /// Counts events that have no outcome.
