@@ -12,6 +12,8 @@ mod releases;
 pub use releases::is_newer;
 use releases::{base, has_version, is_same, landmarks, name_of_any_release, without_versions};
 
+/// The most bytes of a process's name (`TASK_COMM_LEN` of include/linux/sched.h, less its end).
+const COMM: usize = 15;
 /// Files that contain many programs: the name says which one runs.
 const MULTICALL: [&str; 2] = ["busybox", "toybox"];
 
@@ -28,7 +30,11 @@ pub fn same(a: &Process, b: &Process) -> Option<bool> {
     let proven = !of_others || has_one_path(a, b);
     let same = match (interpreter(a), interpreter(b)) {
         _ if same_file == Some(false) => Some(false),
-        (None, None) => by_name(a, b, same_file),
+        (None, None) => match (script(a), script(b)) {
+            (None, None) => by_name(a, b, same_file),
+            (Some(_), Some(_)) => by_script(a, b),
+            _ => None,
+        },
         (Some(_), Some(_)) if same_file == Some(true) => by_script(a, b),
         _ if by_name(a, b, None) == Some(false) && !is_unclear(a) && !is_unclear(b) => Some(false),
         (Some(_), Some(_)) => by_script(a, b),
@@ -278,8 +284,29 @@ fn interpreter(process: &Process) -> Option<&'static Spec> {
 
 /// Returns what an interpreter runs, or `None` for another program and where that is unknown.
 fn program(process: &Process) -> Option<Vec<Part<'_>>> {
-    let spec = interpreter(process).filter(|_| !is_titled(process))?;
-    spec.program(process.cmdline.iter().skip(1 + usize::from(is_applet(process))))
+    let Some(spec) = interpreter(process) else {
+        return script(process).map(|text| vec![Part { kind: Kind::Path, text }]);
+    };
+    let arguments = process.cmdline.iter().skip(1 + usize::from(is_applet(process)));
+    spec.program(arguments).filter(|_| !is_titled(process))
+}
+
+/// Returns the file that the kernel has given to an interpreter that is not in our table: a script
+/// by its first line, or any file by binfmt_misc(5). The process has the name of that file instead
+/// of the interpreter's, and its path is an argument after at most one option of the first line
+/// (execve(2)).
+fn script(process: &Process) -> Option<&str> {
+    let comm = process.comm.as_deref()?;
+    let is_its = |path: &str| {
+        let name = base(path);
+        name == comm || comm.len() == COMM && name.starts_with(comm)
+    };
+    let first = process.cmdline.first().into_iter();
+    if interpreter(process).is_some() || file(process).into_iter().chain(first).any(is_its) {
+        return None;
+    }
+    let mut arguments = process.cmdline.iter().skip(1).take(2);
+    arguments.find(|argument| argument.contains('/') && is_its(argument))
 }
 
 /// Returns whether the first argument names a file that contains many programs, and the second

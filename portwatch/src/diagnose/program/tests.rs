@@ -119,6 +119,31 @@ fn interpreters_are_told_apart_by_what_they_run() {
     }
 }
 
+/// Of an interpreter that is not in the table, the kernel says what it runs: by the name.
+#[test]
+fn a_script_of_any_interpreter_is_known_by_the_name_of_the_process() {
+    let runs = |comm: &str, line: &str| {
+        let cmdline: Vec<&str> = line.split('|').collect();
+        Process { comm: Some(comm.to_owned()), ..process("/usr/bin/janet-1.2", &cmdline) }
+    };
+    let api = runs("api", "/usr/bin/janet|/srv/a/api");
+    assert_eq!(same(&api, &runs("api", "/usr/bin/janet|-s|/srv/a/api|-v")), Some(true));
+    assert_eq!(same(&api, &runs("api", "/usr/bin/janet|/srv/b/api")), Some(false));
+    assert_eq!(same(&api, &runs("web", "/usr/bin/janet|/srv/a/web")), Some(false));
+    assert_ne!(identity(&api), identity(&runs("web", "/usr/bin/janet|/srv/a/web")));
+    let [old, new] = ["1.2", "1.3"].map(|release| {
+        runs("a-server-of-the", &format!("janet|/srv/shop-{release}/a-server-of-the-shop"))
+    });
+    assert_eq!(same(&old, &new), Some(true));
+    // Started as an argument, it looks like any program with a file to read.
+    let by_hand = runs("janet", "janet|/srv/a/api");
+    assert_eq!(same(&api, &by_hand), None);
+    assert_eq!(same(&by_hand, &runs("janet", "janet|/srv/a/api|-v")), Some(true));
+    // A name that the process gave itself is none of a file.
+    let named = |line| same(&runs("worker", line), &runs("worker", line));
+    assert_eq!(named("janet|worker"), Some(true));
+}
+
 #[test]
 fn a_place_is_no_proof_where_daemons_go_or_a_release_is() {
     let runs = |cwd| within(cwd, "node|server.js");
