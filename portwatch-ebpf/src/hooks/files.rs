@@ -8,13 +8,15 @@ use aya_ebpf::{
 use portwatch_common::{ANY_SOCKET, OpenFile};
 
 use crate::{
-    layout::load,
+    layout::{copy, load, offset},
     maps::{SOCKET_OPERATIONS, WANTED},
 };
 
 /// `SOCKFS_MAGIC` (include/uapi/linux/magic.h). Inode numbers are unique only within one file
 /// system.
 const SOCKFS_MAGIC: u64 = 0x534f_434b;
+/// include/linux/socket.h
+const AF_UNIX: u16 = 1;
 
 /// `struct bpf_iter__task_file` (kernel/bpf/task_iter.c). Each pointer field is 8 bytes wide,
 /// and `fd` is padded to 8 bytes.
@@ -73,11 +75,35 @@ pub extern "C" fn pw_files(context: *const TaskFile) -> i32 {
 /// Called like [`pw_files`]. Outputs the unix sockets to which descriptors have been sent that
 /// have not been received yet (unix(7), SCM_RIGHTS).
 ///
-/// match-proto: `struct socket *bpf_sock_from_file(struct file *file)` (5.11),
-/// `struct unix_sock *bpf_skc_to_unix_sock(void *sk)` (5.16)
+/// match-proto: `struct unix_sock *bpf_skc_to_unix_sock(void *sk)` (5.16)
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task_file")]
 pub extern "C" fn pw_in_flight(context: *const TaskFile) -> i32 {
+    in_flight(context, |sk| {
+        // SAFETY: `sk` is a BTF pointer to a socket of any kind.
+        let unix = unsafe { bpf_skc_to_unix_sock(sk.cast_mut().cast()) };
+        if unix.is_null() { 0 } else { load!(unix.cast_const(), unix_descriptors, i32) }
+    })
+}
+
+/// The same for a kernel whose verifier does not trust a pointer to a socket that was read from
+/// memory, so that the helper does not take it (seen on a build of 6.18). It copies the number
+/// instead, which lockdown=confidentiality does not permit.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task_file")]
+pub extern "C" fn pw_in_flight_copied(context: *const TaskFile) -> i32 {
+    in_flight(context, |sk| match load!(sk, sk_family, u16) {
+        AF_UNIX => copy(sk.cast(), offset!(unix_descriptors)),
+        _ => 0,
+    })
+}
+
+/// `descriptors` returns how many are in flight to a socket of any kind; 0 if it is no unix
+/// socket.
+///
+/// match-proto: `struct socket *bpf_sock_from_file(struct file *file)` (5.11)
+#[inline(always)]
+fn in_flight(context: *const TaskFile, descriptors: impl FnOnce(*const u8) -> i32) -> i32 {
     // SAFETY: the verifier checks each field of the context that is read.
     let (task, file) = unsafe { ((*context).task, (*context).file) };
     if task.is_null() || file.is_null() {
@@ -89,12 +115,7 @@ pub extern "C" fn pw_in_flight(context: *const TaskFile) -> i32 {
         return 0;
     }
     let sk = load!(socket.cast_const(), socket_sk, *const u8);
-    if sk.is_null() {
-        return 0;
-    }
-    // SAFETY: `sk` is a BTF pointer to a socket of any kind.
-    let unix = unsafe { bpf_skc_to_unix_sock(sk.cast_mut().cast()) };
-    if unix.is_null() || load!(unix.cast_const(), unix_descriptors, i32) <= 0 {
+    if sk.is_null() || descriptors(sk) <= 0 {
         return 0;
     }
     let inode = load!(file, file_inode, *const u8);

@@ -31,8 +31,9 @@ use super::{
 
 /// The program that searches sockets.
 const FILES: &str = "pw_files";
-/// The program that searches descriptors in flight (5.16).
-const IN_FLIGHT: &str = "pw_in_flight";
+/// The programs that search descriptors in flight (5.16), the preferred one first. The second
+/// copies kernel memory, for verifiers that reject the first.
+const IN_FLIGHT: [&str; 2] = ["pw_in_flight", "pw_in_flight_copied"];
 
 /// Why not every descriptor table on the machine was searched.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -98,8 +99,8 @@ pub trait Files: Send {
 pub struct KernelFiles {
     ebpf: Ebpf,
     wanted: HashMap<MapData, u64, u8>,
-    /// Whether descriptors in flight can be searched, or why not.
-    in_flight: Looked,
+    /// The program that searches descriptors in flight, or why there is none.
+    in_flight: Result<&'static str, SearchError>,
     /// Whether every process is visible, or why not.
     everybody: Looked,
 }
@@ -131,7 +132,9 @@ impl KernelFiles {
         let in_flight = if types.layout.0.unix_descriptors == ABSENT {
             Err(SearchError::NotCounted)
         } else {
-            load_program(&mut ebpf, IN_FLIGHT, types).map_err(SearchError::refused)
+            let mut load = |name| load_program(&mut ebpf, name, types).map(|()| name);
+            let [preferred, other] = IN_FLIGHT;
+            load(preferred).or_else(|why| load(other).map_err(|_| SearchError::refused(why)))
         };
         let wanted = take_map(&mut ebpf, "WANTED")?;
         let everybody = match nsfs::is_elsewhere(Path::new("/proc")) {
@@ -195,8 +198,8 @@ impl Files for KernelFiles {
                 .chunks(WANTED as usize)
                 .try_for_each(|portion| self.portion(portion, deadline, take)),
             Sought::InFlight => {
-                self.in_flight.clone()?;
-                let file = self.pass(IN_FLIGHT).map_err(SearchError::refused)?;
+                let program = self.in_flight.clone()?;
+                let file = self.pass(program).map_err(SearchError::refused)?;
                 read_all(file, deadline, take)
             }
         }
