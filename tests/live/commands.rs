@@ -8,7 +8,7 @@ use portwatch_tests::{
     event::Event,
     golden,
     netns::Netns,
-    op::{Leaving, Op, tcp, udp},
+    op::{Leaving, Op, Socket, tcp, udp},
     paste::{self, Pasted, Way, command},
     patience,
     process::Process,
@@ -41,8 +41,7 @@ fn lacks(needed: &[&str]) -> bool {
 #[track_caller]
 fn that_begins(event: &Event, begin: &str) -> String {
     let moves = event.list("/diagnosis/moves").iter();
-    let mut commands = moves.filter_map(|step| step["command"].as_str());
-    let found = commands.find(|command| command.contains(begin));
+    let found = moves.filter_map(|it| it["command"].as_str()).find(|it| it.contains(begin));
     found.unwrap_or_else(|| panic!("no `{begin}`\n{event}")).to_owned()
 }
 
@@ -67,8 +66,7 @@ fn a_process_that_is_stopped() {
         let pid = Pid::from_raw(i32::try_from(holder.pid()).unwrap()).unwrap();
         kill_process(pid, Signal::STOP).unwrap();
         // The signal takes effect when the process runs next.
-        let options = WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT;
-        waitid(WaitId::Pid(pid), options).unwrap();
+        waitid(WaitId::Pid(pid), WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT).unwrap();
         let refused = scene.helper().is_refused(tcp(ADDRESS));
         let event = scene.event_of(&refused);
         event.includes(&json!({
@@ -104,8 +102,7 @@ fn a_process_that_blocks_the_signal() {
     }
 }
 
-/// In the unit of what only launched it, or a scope: the process ends, and what else is there
-/// goes on.
+/// In the unit of its launcher, or in a scope: the process ends, and the rest goes on.
 #[test]
 fn a_process_in_a_unit_that_is_not_its_service() {
     for way in Way::BOTH {
@@ -248,16 +245,15 @@ fn a_tunnel_is_shown_by_its_device() {
         return;
     }
     let scene = Scene::new();
-    let mut link = Command::new("ip");
-    link.args("link add vxlan-shop type vxlan id 42 dstport 4789 local 127.0.0.1".split(' '));
-    scene.netns.confine(&mut link);
-    if !link.output().is_ok_and(|output| output.status.success()) {
+    let ip = |arguments: &str| {
+        let mut ip = Command::new("ip");
+        scene.netns.confine(ip.args(arguments.split(' ')));
+        ip.output().is_ok_and(|output| output.status.success())
+    };
+    if !ip("link add vxlan-shop type vxlan id 42 dstport 4789 local 127.0.0.1") {
         return skip("a_tunnel_is_shown_by_its_device", "no vxlan");
     }
-    let mut up = Command::new("ip");
-    up.args("link set vxlan-shop up".split(' '));
-    scene.netns.confine(&mut up);
-    assert!(up.status().unwrap().success());
+    assert!(ip("link set vxlan-shop up"));
     let refused = scene.helper().is_refused(udp("0.0.0.0:4789"));
     let event = scene.event_of(&refused);
     event.includes(&json!({"diagnosis": {"holder": {"class": "kernel_socket"}}}));
@@ -360,20 +356,25 @@ fn a_port_is_looked_at_in_its_namespace() {
     }
     let scene = Scene::new();
     let _lives_there = scene.helper().holds(Vec::<Op>::new());
-    for _ in 0..20 {
-        let holder = scene.helper().holds([tcp(ADDRESS).listening()]);
-        let refused = scene.helper().is_refused(tcp(ADDRESS));
-        drop(holder);
-        let event = scene.event_of(&refused);
-        if event.text("/diagnosis/cause") != "gone" {
-            continue;
+    for (own, command) in [(tcp(ADDRESS).listening(), "ss -tanp"), (udp(ADDRESS), "ss -uanp")] {
+        if !(0..20).any(|_| is_looked_at(&scene, &own, command)) {
+            portwatch_tests::say(&format!("{command}: no holder was gone in time"));
         }
-        let now = scene.helper().holds([tcp(ADDRESS).listening()]);
-        let shown = paste::show(&that_begins(&event, "ss -tanp"));
-        assert!(shown.contains(&format!("pid={},", now.pid())), "{shown}\n{event}");
-        return;
     }
-    portwatch_tests::say("a_port_is_looked_at_in_its_namespace: no holder was gone in time");
+}
+
+fn is_looked_at(scene: &Scene, own: &Socket, command: &str) -> bool {
+    let holder = scene.helper().holds([own.clone()]);
+    let refused = scene.helper().is_refused(own.clone());
+    drop(holder);
+    let event = scene.event_of(&refused);
+    let is_gone = event.text("/diagnosis/cause") == "gone";
+    if is_gone {
+        let now = scene.helper().holds([own.clone()]);
+        let shown = paste::show(&that_begins(&event, command));
+        assert!(shown.contains(&format!("pid={},", now.pid())), "{shown}\n{event}");
+    }
+    is_gone
 }
 
 /// It waits for the end of the core dump.

@@ -142,6 +142,24 @@ pub fn a_users_podman_publishes_it(stage: &mut Stage) {
     end_linger();
 }
 
+/// It has the port open itself.
+pub fn a_container_of_roots_podman(stage: &mut Stage) {
+    shell(&format!(
+        "mkdir -p /tmp/image && cp {PAYLOAD}/server /tmp/image/server && tar -C /tmp/image -c . | \
+         podman import - app:2.3.9"
+    ));
+    shell(
+        "podman run --detach --network host --replace --name app-old app:2.3.9 /server 0.0.0.0:8114",
+    );
+    stage.service("app.service", "/opt/app/app-2.4.2 0.0.0.0:8114");
+    let event = stage.is_refused("app.service");
+    event.includes(&json!({"diagnosis": {"holder": {"class": "container"}}}));
+    assert!(first_command(&event).starts_with("podman stop "), "{event}");
+    stage.paste(&event);
+    stage.starts("app.service");
+    shell("podman rm app-old");
+}
+
 /// The agent in a container with the settings of packaging/kubernetes/daemonset.yaml and the
 /// kubelet: a node's own units are reported as from outside.
 pub fn the_agent_in_a_container(stage: &mut Stage) {

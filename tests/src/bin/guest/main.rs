@@ -36,7 +36,7 @@ const PAYLOAD: &str = "/opt/payload";
 type Scenario = (&'static str, fn(&mut Stage));
 
 /// These are played once more, with `portwatch free` instead of the printed command.
-const FREED: [&str; 16] = [
+const FREED: [&str; 17] = [
     "old_release_in_another_unit",
     "restarted_after_a_kill",
     "another_service",
@@ -47,6 +47,7 @@ const FREED: [&str; 16] = [
     "another_network_namespace",
     "a_container_publishes_it",
     "a_users_podman_publishes_it",
+    "a_container_of_roots_podman",
     "several_apps_of_one_unit",
     "a_leftover_of_the_unit",
     "a_forking_service",
@@ -56,7 +57,7 @@ const FREED: [&str; 16] = [
 ];
 
 /// In this order: they share one machine and one agent.
-const SCENARIOS: [Scenario; 39] = [
+const SCENARIOS: [Scenario; 40] = [
     ("the_service_is_confined", package::the_service_is_confined),
     ("old_release_in_another_unit", units::old_release_in_another_unit),
     ("restarted_after_a_kill", units::restarted_after_a_kill),
@@ -74,6 +75,7 @@ const SCENARIOS: [Scenario; 39] = [
     ("another_network_namespace", elsewhere::another_network_namespace),
     ("a_container_publishes_it", elsewhere::a_container_publishes_it),
     ("a_users_podman_publishes_it", elsewhere::a_users_podman_publishes_it),
+    ("a_container_of_roots_podman", elsewhere::a_container_of_roots_podman),
     ("the_agent_in_a_container", elsewhere::the_agent_in_a_container),
     ("several_apps_of_one_unit", commands::several_apps_of_one_unit),
     ("both_in_one_unit", commands::both_in_one_unit),
