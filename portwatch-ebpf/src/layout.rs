@@ -3,7 +3,7 @@
 //! The loads are direct, through pointers whose BTF type the verifier knows. So no
 //! `bpf_probe_read_kernel` is needed, which lockdown=confidentiality rejects. A faulting load
 //! reads as zero (`BPF_PROBE_MEM`). Only programs on kprobes get addresses without a type
-//! ([`Untyped`]), which need that helper.
+//! ([`Untyped`]), which need that helper ([`copy`]).
 
 use core::{ffi::c_void, mem::MaybeUninit};
 

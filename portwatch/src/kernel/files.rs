@@ -33,7 +33,7 @@ use super::{
 const FILES: &str = "pw_files";
 /// The programs that search descriptors in flight (5.16), the preferred one first. The second
 /// copies kernel memory, for verifiers that reject the first.
-const IN_FLIGHT: [&str; 2] = ["pw_in_flight", "pw_in_flight_copied"];
+pub(super) const IN_FLIGHT: [&str; 2] = ["pw_in_flight", "pw_in_flight_copied"];
 
 /// Why not every descriptor table on the machine was searched.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -4,6 +4,7 @@ use aya_obj::{
 };
 
 use super::object;
+use crate::kernel::files::IN_FLIGHT;
 
 /// lockdown=confidentiality rejects these for every program, and some kernels' operators
 /// reject the last.
@@ -17,17 +18,22 @@ const REFUSED: [bpf_func_id; 7] = [
     bpf_func_id::BPF_FUNC_override_return,
 ];
 
-/// The helpers that the programs call, by number: those of the kprobe set, or all others.
-fn helpers(of_kprobes: bool) -> Vec<u32> {
+/// The helpers that the programs call, by number: those that copy kernel memory (the kprobe set,
+/// and the search that is loaded only where the one without copies is rejected), or all others.
+fn helpers(of_copying: bool) -> Vec<u32> {
     /// BPF_JMP and BPF_CALL; the source register says what kind of call.
     const CALL: u8 = 0x85;
     let object = Object::parse(&object().unwrap()).unwrap();
     let is_kprobe =
         |section: &_| matches!(section, ProgramSection::KProbe | ProgramSection::KRetProbe);
-    let kprobes = object.programs.values().filter(|program| is_kprobe(&program.section));
-    let kprobes: Vec<_> = kprobes.map(Program::function_key).collect();
+    let [_, copied] = IN_FLIGHT;
+    let copying = object.programs.iter().filter(|(name, _)| *name == copied);
+    let kprobes = object.programs.iter().filter(|(_, program)| is_kprobe(&program.section));
+    let copying: Vec<_> =
+        copying.chain(kprobes).map(|(_, program)| Program::function_key(program)).collect();
+    assert!(copying.len() > 1, "{copied} is not in the object");
     let functions = object.functions.iter();
-    let functions = functions.filter(|(key, _)| kprobes.contains(key) == of_kprobes);
+    let functions = functions.filter(|(key, _)| copying.contains(key) == of_copying);
     let instructions = functions.flat_map(|(_, function)| &function.instructions);
     instructions
         .filter(|instruction| instruction.code == CALL && instruction.src_reg() == 0)
@@ -35,7 +41,7 @@ fn helpers(of_kprobes: bool) -> Vec<u32> {
         .collect()
 }
 
-/// The kprobe set is not used there.
+/// Programs that copy are not used there.
 #[test]
 fn no_helper_is_called_that_lockdown_refuses() {
     assert!(helpers(true).contains(&(bpf_func_id::BPF_FUNC_probe_read_kernel as u32)));
