@@ -24,6 +24,10 @@ pub enum Bug {
     /// the number of slots: measured in 6.18.44 in 5 of 600 namespaces with 128 slots, and
     /// seen in 6.12.118.
     UdpSlotsMeet,
+    /// A TCP socket that has stopped listening (shutdown(2)) gets no program: the kernel answers as
+    /// for one that was bound without SO_REUSEPORT (`reuseport_attach_prog`), until it listens
+    /// again. Of two builds of 6.18.44 one does so, and one does not.
+    StoppedListenerTakesNoProgram,
 }
 
 impl Bug {
@@ -37,6 +41,7 @@ impl Bug {
             },
             Self::MappedWildcardUnseen => (major, minor) == (6, 1) && patch >= 168,
             Self::UdpSlotsMeet => true,
+            Self::StoppedListenerTakesNoProgram => (major, minor, patch) >= (6, 18, 44),
         }
     }
 }

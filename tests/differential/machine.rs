@@ -165,6 +165,7 @@ impl Machine {
             bound: false,
             keeps_address: false,
             keeps_port: false,
+            has_stopped: false,
         };
         self.sockets.insert(id, entry);
         if new.program {
@@ -261,7 +262,9 @@ impl Machine {
     }
 
     fn stop_listening(&mut self, id: Id) {
-        self.entry(id).sock.phase = Phase::Open;
+        let entry = self.entry(id);
+        entry.sock.phase = Phase::Open;
+        entry.has_stopped = true;
         self.listening.retain(|other| *other != id);
         self.groups.stop(id, self.settings.migrates && self.kernel.groups_keep_closed);
     }

@@ -27,6 +27,8 @@ pub struct Entry {
     /// SOCK_BINDADDR_LOCK, SOCK_BINDPORT_LOCK.
     pub keeps_address: bool,
     pub keeps_port: bool,
+    /// Whether it has listened and was shut down.
+    pub has_stopped: bool,
 }
 
 /// The role of a socket.

@@ -113,6 +113,7 @@ impl Machine {
             (Transport::Udp, _) if entry.bound => return Expected::Either,
             (Transport::Tcp, Role::Client | Role::Accepted) => false,
             _ if entry.listens() => self.groups.of(id) != Group::None,
+            _ if entry.has_stopped && self.bug == Some(Bug::StoppedListenerTakesNoProgram) => false,
             // Older kernels let a socket keep the group that it already has.
             _ if !entry.sock.reuseport && self.groups.of(id) != Group::None => {
                 return Expected::Either;
