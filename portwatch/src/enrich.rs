@@ -29,7 +29,7 @@ pub(crate) mod inherited;
 pub mod managers;
 mod memory;
 pub(crate) mod netns;
-mod options;
+pub mod options;
 mod processes;
 mod record;
 mod run;

@@ -17,8 +17,10 @@ use crate::{
     enrich::{
         host::{DiagSocket, Host, NetnsRef},
         netns::again::{Again, NotEntered, enter_again},
+        options,
         sockets::ListError,
     },
+    evidence::Socket,
     kernel::records,
 };
 
@@ -26,12 +28,14 @@ pub mod look;
 pub mod pace;
 pub mod watch;
 
-use look::{Asked, OpenRecords, Standing};
+use look::{Asked, Sources, Standing};
 use pace::Pace;
 use watch::Watch;
 
 /// Time limit to find a namespace.
 const ENTERING: Duration = Duration::from_secs(1);
+/// Time limit to find the processes that have connections on the port open.
+const ASKING: Duration = Duration::from_secs(1);
 
 /// Why the wait cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -163,19 +167,21 @@ struct Eye<'a> {
     host: &'a Host,
     kernel: Kernel,
     diag: Box<dyn DiagSocket>,
-    records: OpenRecords,
 }
 
 impl<'a> Eye<'a> {
     fn open(host: &'a Host) -> Result<Self, WaitError> {
         let diag = host.sock_diag(&NetnsRef::Own).map_err(WaitError::Open)?;
-        let records = records::of_running_agent;
-        Ok(Self { host, kernel: Kernel::of(&host.release), diag, records })
+        Ok(Self { host, kernel: Kernel::of(&host.release), diag })
     }
 
     fn look(&mut self, asked: &Asked) -> Result<Standing, WaitError> {
-        let (kernel, records) = (self.kernel, self.records);
-        self.retried(asked, |diag| look::look(diag, records, kernel, asked))
+        let (host, kernel) = (self.host, self.kernel);
+        let current = |sockets: &mut [Socket]| {
+            options::ask_holders(host, sockets, Instant::now() + ASKING);
+        };
+        let sources = Sources { records: records::of_running_agent, current: &current };
+        self.retried(asked, |diag| look::look(diag, sources, kernel, asked))
     }
 
     /// Checks the listeners only, if they alone show that nothing has changed; otherwise all

@@ -21,6 +21,7 @@ use portwatch_tests::{
     stream::Silence,
 };
 use rustix::{
+    net::sockopt::set_socket_reuseaddr,
     process::{Pid, Signal, kill_process},
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
     termios::{Action, Winsize, tcflow, tcsetwinsize},
@@ -156,6 +157,27 @@ fn time_wait_of_a_program_that_lacked_it() {
     assert_eq!(code == 3, sees_connections(), "{lines:?}");
     assert_eq!(assumes(&lines[0]), !sees_connections(), "{lines:?}");
     scene.helper().is_refused(tcp(ADDRESS).reuseaddr());
+}
+
+/// Its process has changed the option since it was accepted.
+#[test]
+fn a_connection_that_is_open_says_itself_what_it_has() {
+    let scene = Scene::new();
+    let address = ADDRESS.parse().unwrap();
+    let listener = scene.netns.listen(address);
+    let _client = scene.netns.connect(address).unwrap();
+    let (accepted, _) = listener.accept().unwrap();
+    drop(listener);
+    for reuseaddr in [false, true] {
+        set_socket_reuseaddr(&accepted, reuseaddr).unwrap();
+        let (code, lines) = look(&scene.netns, &["8080", "--free", "--reuseaddr"]);
+        assert_eq!(code == 0, reuseaddr, "{lines:?}");
+        assert!(!assumes(&lines[0]), "{lines:?}");
+        match reuseaddr {
+            true => drop(scene.helper().succeeds([tcp(ADDRESS).reuseaddr().listening()])),
+            false => drop(scene.helper().is_refused(tcp(ADDRESS).reuseaddr())),
+        }
+    }
 }
 
 /// Whether the hooks can create the cookie of a connection.

@@ -7,7 +7,11 @@ use std::{
 };
 
 use crate::{
-    enrich::{cgroups, halfway, host::Host, processes},
+    enrich::{
+        cgroups, halfway,
+        host::{self, Host},
+        processes,
+    },
     evidence::{Fact, Gap, Process, Socket},
     kernel::{
         files::{Files, Sought},
@@ -202,6 +206,29 @@ impl Holders {
             known.insert(inode, holders);
         }
     }
+}
+
+/// Searches the descriptor tables of all processes for sockets, by inode, until the deadline.
+/// Returns a process and its descriptor for each one that was found.
+pub fn one_of_each(
+    host: &Host,
+    inodes: impl Iterator<Item = u64>,
+    deadline: Instant,
+) -> HashMap<u64, (u32, u32)> {
+    let mut wanted: Wanted = inodes.map(|inode| (inode, Descriptors::default())).collect();
+    let mut found = HashMap::new();
+    let mut walk = Walk::until(deadline);
+    for (pid, folder) in host::numbered(&host.proc_root) {
+        if wanted.is_empty() || walk.is_late() {
+            break;
+        }
+        walk.table(pid, pid, &folder.join("fd"), &mut wanted);
+        let those = wanted.extract_if(|_, holders| !holders.is_empty());
+        found.extend(those.filter_map(|(inode, holders)| {
+            holders.kept().next().map(|Descriptor { pid, fd, .. }| (inode, (pid, fd)))
+        }));
+    }
+    found
 }
 
 /// Returns how many holders of each socket are checked again, for this number of sockets.

@@ -3,7 +3,6 @@
 
 use std::{
     cell::OnceCell,
-    collections::BTreeMap,
     net::{IpAddr, Ipv6Addr},
     time::{Duration, Instant},
 };
@@ -13,11 +12,11 @@ use crate::{
         Kernel, Outcome,
         address::{End, Wildcards, equal},
     },
-    diagnose::words,
     enrich::{
         host::DiagSocket,
         inherited::{MOST_LOOKED_UP, complete},
         netns::again::Known,
+        options::MOST_ASKED,
         sock_diag::{Entry, Query, protocol_number},
         sockets::{ListError, PATIENT, dump_once},
     },
@@ -25,6 +24,10 @@ use crate::{
     explain::Question,
     kernel::records::{NoRecords, Records},
 };
+
+mod standing;
+
+pub use standing::{Kind, Standing};
 
 /// The condition to wait for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,75 +145,13 @@ fn is_v6_alone(address: IpAddr) -> Option<bool> {
     }
 }
 
-/// Sockets of one state on the port.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Kind {
-    /// How many.
-    pub count: u32,
-    /// One of them.
-    pub example: Socket,
-    /// Milliseconds until the kernel removes the last of them (a lower bound).
-    pub max_remaining_ms: Option<u64>,
-}
-
-/// The state of a port.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Standing {
-    /// Whether the condition is met.
-    pub met: bool,
-    /// The sockets that block the bind; or the listeners; or the sockets on the port that do
-    /// not listen on the address.
-    pub kinds: BTreeMap<State, Kind>,
-    /// Closing connections that block the bind unless they set SO_REUSEADDR, which the kernel
-    /// does not report.
-    pub passed: u32,
-    /// The time until the kernel's own timers have removed the last blocking socket (a lower
-    /// bound).
-    pub ends_in: Option<Duration>,
-}
-
-impl Standing {
-    /// Returns how many are in TIME-WAIT, and the remaining time of the last, in milliseconds.
-    pub fn time_wait(&self) -> (u32, Option<u64>) {
-        let kind = self.kinds.get(&State::TimeWait);
-        kind.map_or((0, None), |kind| (kind.count, kind.max_remaining_ms))
-    }
-
-    /// Returns the sockets as text; `None` if there are none.
-    pub fn words(&self) -> Option<String> {
-        let kinds: Vec<_> = self.kinds.iter().map(|(state, kind)| kind.words(*state)).collect();
-        (!kinds.is_empty()).then(|| kinds.join("; "))
-    }
-
-    fn add(&mut self, socket: Socket) {
-        let remaining = socket.expires_ms;
-        let kind = self.kinds.entry(socket.state);
-        let kind = kind.or_insert(Kind { count: 0, example: socket, max_remaining_ms: None });
-        kind.count = kind.count.saturating_add(1);
-        kind.max_remaining_ms = kind.max_remaining_ms.max(remaining);
-    }
-}
-
-impl Kind {
-    fn words(&self, state: State) -> String {
-        match (state, self.max_remaining_ms) {
-            (State::TimeWait, Some(0)) => format!("{} in {state}, about to end", self.count),
-            (State::TimeWait, Some(ms)) => {
-                format!("{} in {state}, the last ends in {} s", self.count, words::seconds(ms))
-            }
-            _ if self.count == 1 => words::socket(&self.example).to_string(),
-            _ => format!("{} in {state}, one of them {}", self.count, words::ends(&self.example)),
-        }
-    }
-}
-
 /// Checks all sockets on the port.
 ///
 /// # Errors
 /// The kernel does not list its sockets, or not all of them.
 pub fn look(
     diag: &mut dyn DiagSocket,
-    records: OpenRecords,
+    sources: Sources<'_>,
     kernel: Kernel,
     asked: &Asked,
 ) -> Result<Standing, ListError> {
@@ -223,7 +164,7 @@ pub fn look(
         None if matches!(asked, Asked::FreeAgain(_)) => Vec::new(),
         None => return Err(ListError::Protocol),
     };
-    list(diag, &queries, records, kernel, asked)
+    list(diag, &queries, sources, kernel, asked)
 }
 
 /// Checks TCP listeners only, which is cheap on any machine.
@@ -235,18 +176,18 @@ pub fn listeners(
     kernel: Kernel,
     asked: &Asked,
 ) -> Result<Standing, ListError> {
-    list(diag, &[Query::Listeners], || Box::new(NoRecords), kernel, asked)
+    list(diag, &[Query::Listeners], Sources::NONE, kernel, asked)
 }
 
 fn list(
     diag: &mut dyn DiagSocket,
     queries: &[Query],
-    records: OpenRecords,
+    sources: Sources<'_>,
     kernel: Kernel,
     asked: &Asked,
 ) -> Result<Standing, ListError> {
     let walk = |diag: &mut dyn DiagSocket| {
-        let mut judge = Judge::new(kernel, asked, records);
+        let mut judge = Judge::new(kernel, asked, sources);
         let mut torn = false;
         for query in queries {
             let deadline = Instant::now() + PATIENT;
@@ -263,9 +204,19 @@ fn list(
     }
 }
 
-/// Opens the owner record of a running agent. It is opened for each check that needs it,
-/// because the record is no longer current after the agent exits.
-pub type OpenRecords = fn() -> Box<dyn Records>;
+/// What tells the options of connections, which the listing does not.
+#[derive(Clone, Copy)]
+pub struct Sources<'a> {
+    /// Opens the owner record of a running agent. It is opened for each check that needs it,
+    /// because the record is no longer current after the agent exits.
+    pub records: fn() -> Box<dyn Records>,
+    /// Reads the current options of sockets that processes have open, where it can.
+    pub current: &'a dyn Fn(&mut [Socket]),
+}
+
+impl Sources<'_> {
+    const NONE: Self = Self { records: || Box::new(NoRecords), current: &|_| () };
+}
 
 /// Judges entry by entry.
 struct Judge<'a> {
@@ -277,14 +228,17 @@ struct Judge<'a> {
     /// Whether one of the blocking sockets can be closed only by its owner.
     lasting: bool,
     remaining_ms: u64,
-    open: OpenRecords,
+    sources: Sources<'a>,
     records: OnceCell<Box<dyn Records>>,
     /// How many more entries may be looked up in the owner record.
     left: u32,
+    /// Connections that processes have open. A process may have changed the options since they
+    /// were recorded.
+    open: Vec<Socket>,
 }
 
 impl<'a> Judge<'a> {
-    fn new(kernel: Kernel, asked: &'a Asked, open: OpenRecords) -> Self {
+    fn new(kernel: Kernel, asked: &'a Asked, sources: Sources<'a>) -> Self {
         Self {
             kernel,
             asked,
@@ -292,39 +246,63 @@ impl<'a> Judge<'a> {
             standing: Standing::default(),
             lasting: false,
             remaining_ms: 0,
-            open,
+            sources,
             records: OnceCell::new(),
             left: MOST_LOOKED_UP,
+            open: Vec::new(),
         }
     }
 
     fn take(&mut self, row: Socket) {
         match self.asked {
-            Asked::Free(at) => self.against_bind(at.reuseaddr, row),
-            // The bind failed because of a socket that nobody could see, so nothing is assumed.
-            Asked::FreeAgain(_) => self.against_bind(false, row),
+            Asked::Free(_) | Asked::FreeAgain(_) => self.against_bind(row),
             Asked::Listening(at) => self.for_listening(at, row),
         }
     }
 
-    /// Compares the bind with one socket. With `presumes`, closed connections count as having
-    /// set SO_REUSEADDR where nothing says otherwise: a program that sets the option now has
-    /// probably set it on the listener before, and connections inherit it from the listener.
-    fn against_bind(&mut self, presumes: bool, mut row: Socket) {
-        let is_tcp = self.bind.protocol == Protocol::Tcp;
-        let is_remnant = is_tcp && !matches!(row.state, State::Listen | State::Bound);
-        let mut outcome = self.outcome(&row);
-        if outcome == Outcome::Unknown && is_remnant {
+    /// Compares the bind with one socket.
+    fn against_bind(&mut self, mut row: Socket) {
+        if self.outcome(&row) == Outcome::Unknown && self.is_remnant(&row) {
+            if row.inode.is_some() && self.open.len() < MOST_ASKED {
+                self.open.push(row);
+                return;
+            }
             row = self.recorded(row);
-            outcome = self.outcome(&row);
         }
+        self.judge(row);
+    }
+
+    fn is_remnant(&self, row: &Socket) -> bool {
+        self.bind.protocol == Protocol::Tcp && !matches!(row.state, State::Listen | State::Bound)
+    }
+
+    /// Compares the bind with a connection that a process has open, and that was asked for its
+    /// options. If it could not be asked, what was recorded is not certain.
+    fn judge_open(&mut self, row: Socket) {
+        let is_asked = row.reuseaddr.is_some();
+        let row = if is_asked { row } else { self.recorded(row) };
+        if is_asked || self.outcome(&row) != Outcome::Passes {
+            self.judge(row);
+        } else {
+            self.standing.passed = self.standing.passed.saturating_add(1);
+        }
+    }
+
+    /// Compares the bind with one socket, of which all is known that can be. Closed connections
+    /// are presumed to have SO_REUSEADDR where nothing says otherwise, if the bind is to set it:
+    /// its program has probably set it on the listener before, and connections inherit it from
+    /// the listener. After a bind that failed because of a socket that nobody could see, nothing
+    /// is presumed.
+    fn judge(&mut self, mut row: Socket) {
+        let presumes = matches!(self.asked, Asked::Free(at) if at.reuseaddr);
+        let mut outcome = self.outcome(&row);
         if let (Outcome::Unknown, Asked::FreeAgain(failed)) = (outcome, self.asked) {
             row = failed.recalled(row);
             outcome = self.outcome(&row);
         }
         match outcome {
             Outcome::Passes => return,
-            Outcome::Unknown if presumes && is_remnant => {
+            Outcome::Unknown if presumes && self.is_remnant(&row) => {
                 self.standing.passed = self.standing.passed.saturating_add(1);
                 return;
             }
@@ -345,7 +323,7 @@ impl<'a> Judge<'a> {
     fn recorded(&mut self, row: Socket) -> Socket {
         let Some(left) = self.left.checked_sub(1) else { return row };
         self.left = left;
-        let records = self.records.get_or_init(self.open);
+        let records = self.records.get_or_init(self.sources.records);
         let options = row.cookie.and_then(|cookie| records.connection(cookie, row.local.port()));
         complete(row, options)
     }
@@ -363,7 +341,13 @@ impl<'a> Judge<'a> {
         }
     }
 
-    fn end(self) -> Standing {
+    fn end(mut self) -> Standing {
+        let mut open = std::mem::take(&mut self.open);
+        // Where another socket blocks the bind, they decide nothing.
+        if self.standing.kinds.is_empty() && !open.is_empty() {
+            (self.sources.current)(&mut open);
+        }
+        open.into_iter().for_each(|row| self.judge_open(row));
         let mut standing = self.standing;
         if self.asked.is_free() {
             standing.met = standing.kinds.is_empty();

@@ -34,15 +34,15 @@ fn listening(target: &str) -> Asked {
 }
 
 fn judged(asked: &Asked, rows: impl IntoIterator<Item = Socket>) -> Standing {
-    judged_with(asked, rows, || Box::new(NoRecords))
+    judged_with(asked, rows, Sources::NONE)
 }
 
 fn judged_with(
     asked: &Asked,
     rows: impl IntoIterator<Item = Socket>,
-    records: OpenRecords,
+    sources: Sources<'_>,
 ) -> Standing {
-    let mut judge = Judge::new(Kernel::NEWEST, asked, records);
+    let mut judge = Judge::new(Kernel::NEWEST, asked, sources);
     rows.into_iter().for_each(|row| judge.take(row));
     judge.end()
 }
@@ -109,13 +109,46 @@ impl Records for Seen {
 
 #[test]
 fn what_the_agent_saw_of_connections_is_not_presumed() {
+    let sources = Sources { records: || Box::new(Seen), ..Sources::NONE };
     for (cookie, passes, presumed) in [(1, true, 0), (2, false, 0), (3, true, 1)] {
-        for state in [State::TimeWait, State::Established, State::LastAck] {
-            let row = Socket { cookie: Some(cookie), ..row(state, "127.0.0.1:80") };
-            let standing = judged_with(&free("80", true), [row], || Box::new(Seen));
+        for state in [State::TimeWait, State::FinWait1, State::LastAck] {
+            let row = Socket { cookie: Some(cookie), inode: None, ..row(state, "127.0.0.1:80") };
+            let standing = judged_with(&free("80", true), [row], sources);
             assert_eq!((standing.met, standing.passed), (passes, presumed), "{state:?} {cookie}");
         }
+        // Its process may have changed it since, and could not be asked.
+        let row = Socket { cookie: Some(cookie), ..row(State::Established, "127.0.0.1:80") };
+        let standing = judged_with(&free("80", true), [row], sources);
+        assert_eq!((standing.met, standing.passed), (passes, u32::from(passes)), "{cookie}");
     }
+}
+
+/// A process may change the options of a connection that it has open.
+#[test]
+fn a_connection_that_is_open_is_asked_itself() {
+    let current = |sockets: &mut [Socket]| {
+        for socket in sockets {
+            assert!(socket.inode.is_some(), "nobody can change {socket:?}");
+            socket.reuseaddr = Some(socket.cookie == Some(2));
+        }
+    };
+    let sources = Sources { records: || Box::new(Seen), current: &current };
+    for (cookie, state, passes) in [
+        (1, State::Established, false),
+        (2, State::Established, true),
+        (1, State::TimeWait, true),
+        (2, State::TimeWait, false),
+    ] {
+        let row = Socket { cookie: Some(cookie), ..row(state, "127.0.0.1:80") };
+        let standing = judged_with(&free("80", true), [row], sources);
+        assert_eq!((standing.met, standing.passed), (passes, 0), "{state:?} {cookie}");
+    }
+    // Nobody is asked where the answer does not depend on it.
+    let asks = |_: &mut [Socket]| panic!("asked in vain");
+    let sources = Sources { current: &asks, ..sources };
+    let open = Socket { cookie: Some(1), ..row(State::Established, "127.0.0.1:80") };
+    judged_with(&free("80", false), [open.clone()], sources);
+    judged_with(&free("80", true), [open, row(State::Listen, "127.0.0.1:80")], sources);
 }
 
 /// In UDP another socket with the option is a program that shares the port.
