@@ -77,7 +77,10 @@ impl Log {
             let count = event.count;
             format!("process {pid}, {address} {port}, netns {cookie}, {cause}, count {count}\n")
         };
-        self.events.iter().skip(self.events.len().saturating_sub(40)).map(line).collect()
+        let last = self.events.iter().skip(self.events.len().saturating_sub(40)).map(line);
+        let told: u64 = self.events.iter().map(|event| event.count).sum();
+        let all = format!("{told} failed binds in all events, {} lost\n", self.losses);
+        last.chain([all]).collect()
     }
 
     fn understand(&mut self, line: &Line) {

@@ -137,13 +137,16 @@ pub fn an_attack(
         let lost_before = agent.look(|log| log.losses);
         let (mut delays, flooded) = beside(&scene, &agent, &floods(&scene));
         let all = flooded + u64::from(NEIGHBOURS);
-        let (told, lost) = agent.wait_until("all of the flood", patience() * 4, |log| {
-            let own =
-                log.events.iter().filter(|event| event.number("/process/uid").is_some_and(ours));
-            let told: u64 = own.map(|event| event.count).sum();
-            let lost = log.losses - lost_before;
-            (told + lost >= all).then_some((told, lost))
-        });
+        let (told, lost) =
+            agent.wait_until(&format!("all {all} binds of the flood"), patience() * 4, |log| {
+                let own = log
+                    .events
+                    .iter()
+                    .filter(|event| event.number("/process/uid").is_some_and(ours));
+                let told: u64 = own.map(|event| event.count).sum();
+                let lost = log.losses - lost_before;
+                (told + lost >= all).then_some((told, lost))
+            });
         delays.sort_unstable();
         let resident = most_resident_kib(agent.pid());
         say(&format!(
