@@ -5,6 +5,7 @@ use portwatch_common::{Attempt, flag, helper};
 
 use crate::layout::{Pointer, has, load, load_at, offset};
 
+pub const AF_UNIX: u16 = 1;
 pub const AF_INET: u16 = 2;
 pub const AF_INET6: u16 = 10;
 /// `TCP_ESTABLISHED` (include/net/tcp_states.h).

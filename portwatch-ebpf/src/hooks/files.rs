@@ -10,13 +10,12 @@ use portwatch_common::{ANY_SOCKET, OpenFile};
 use crate::{
     layout::{copy, load, offset},
     maps::{SOCKET_OPERATIONS, WANTED},
+    sock::AF_UNIX,
 };
 
 /// `SOCKFS_MAGIC` (include/uapi/linux/magic.h). Inode numbers are unique only within one file
 /// system.
 const SOCKFS_MAGIC: u64 = 0x534f_434b;
-/// include/linux/socket.h
-const AF_UNIX: u16 = 1;
 
 /// `struct bpf_iter__task_file` (kernel/bpf/task_iter.c). Each pointer field is 8 bytes wide,
 /// and `fd` is padded to 8 bytes.

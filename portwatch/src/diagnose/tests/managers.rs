@@ -34,7 +34,7 @@ fn each_supervisor_is_told_in_its_own_words() {
 }
 
 /// What a user's supervisor says is never run by root, whatever is known of the user. (The same
-/// program of another user is another service, which is told first to move, without a command.)
+/// program of another user is another service: the first step has no command.)
 #[test]
 fn a_supervisor_of_a_user_without_a_name_is_told_as_that_user() {
     use SupervisorKind::{Pm2, Runit, S6, Supervisord};
