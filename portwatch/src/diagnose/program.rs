@@ -1,5 +1,7 @@
 //! Whether two processes run the same program, whatever its version.
 
+use portwatch_common::COMM_LEN;
+
 use crate::{
     diagnose::responsibility,
     evidence::Process,
@@ -12,8 +14,8 @@ mod releases;
 pub use releases::is_newer;
 use releases::{base, has_version, is_same, landmarks, name_of_any_release, without_versions};
 
-/// The most bytes of a process's name (`TASK_COMM_LEN` of include/linux/sched.h, less its end).
-const COMM: usize = 15;
+/// The most bytes of a process's name, without the zero at its end.
+const COMM: usize = COMM_LEN - 1;
 /// Files that contain many programs: the name says which one runs.
 const MULTICALL: [&str; 2] = ["busybox", "toybox"];
 
