@@ -18,6 +18,11 @@ use crate::{
 
 /// Longer than the whole suite takes on a slow machine with another guest running.
 const DEADLINE: Duration = Duration::from_secs(2400);
+/// Until init's first line. Now and then an emulated kernel hangs before init; nothing of ours
+/// has run then.
+const START: Duration = Duration::from_secs(300);
+/// How often a kernel may hang before init.
+const MOST_HANGS: usize = 2;
 
 /// A guest that is ready to boot.
 pub struct Guest {
@@ -90,7 +95,7 @@ pub struct Said {
 }
 
 /// Boots a kernel with an initramfs, and with a disk if there is one, and waits for its end.
-/// Writes to the disk go to a temporary file.
+/// Writes to the disk go to a temporary file. If it hangs before init, it is booted again.
 pub fn boot(
     arch: Arch,
     vmlinuz: &Path,
@@ -110,9 +115,9 @@ pub fn boot(
     let facts = arch.facts();
     let (port, program) = (facts.serial.0, facts.qemu.0);
     let parameters =
-        format!("console={port} loglevel=4 panic=-1 oops=panic rdinit=/init {parameters}");
-    let start = Instant::now();
-    let mut qemu = Command::new(program)
+        format!("console={port} loglevel=6 panic=-1 oops=panic rdinit=/init {parameters}");
+    let mut command = Command::new(program);
+    command
         .args(facts.machine)
         .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
         .args(clock.options())
@@ -123,17 +128,44 @@ pub fn boot(
         .arg(initrd)
         .args(["-append", &parameters])
         .args(["-serial", &serial(&console), "-serial", &serial(&out)])
-        .args(drive.iter().flat_map(|drive| ["-drive", drive]))
+        .args(drive.iter().flat_map(|drive| ["-drive", drive]));
+    let text = |path| fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let mut hangs = 0;
+    loop {
+        let start = Instant::now();
+        let end = run(&mut command, start, || fs::metadata(&out).is_ok_and(|file| file.len() > 0))?;
+        let console = text(&console)?;
+        if matches!(end, End::Hung) && hangs < MOST_HANGS {
+            hangs += 1;
+            println!("vm: no init within {} s, booting again; its console:", START.as_secs());
+            println!("{console}");
+            continue;
+        }
+        return Ok(Said { output: text(&out)?, console, seconds: start.elapsed().as_secs() });
+    }
+}
+
+/// How a boot ended.
+enum End {
+    /// The guest ended, or had to be ended at [`DEADLINE`].
+    Ran,
+    /// It had to be ended because init did not start.
+    Hung,
+}
+
+/// Runs QEMU to its end. `has_init` says whether init has written its first line.
+fn run(command: &mut Command, start: Instant, has_init: impl Fn() -> bool) -> anyhow::Result<End> {
+    let mut qemu = command
         .spawn()
-        .with_context(|| format!("failed to start {program}"))?;
+        .with_context(|| format!("failed to start {}", command.get_program().display()))?;
     while qemu.try_wait()?.is_none() {
-        if start.elapsed() > DEADLINE {
+        let is_hung = start.elapsed() > START && !has_init();
+        if is_hung || start.elapsed() > DEADLINE {
             qemu.kill()?;
             qemu.wait()?;
-            break;
+            return Ok(if is_hung { End::Hung } else { End::Ran });
         }
         thread::sleep(Duration::from_millis(200));
     }
-    let text = |path| fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    Ok(Said { output: text(&out)?, console: text(&console)?, seconds: start.elapsed().as_secs() })
+    Ok(End::Ran)
 }

@@ -55,6 +55,7 @@ const MODULES: [&str; 1] = ["virtio_blk"];
 /// file does not change: QEMU keeps writes in a temporary file.
 const INIT: &str = r#"#!/bin/sh
 mount -t devtmpfs devtmpfs /dev
+echo init > /dev/ttyS1
 for module in /modules/*.ko; do insmod "$module"; done
 mount -t ext4 /dev/vda /root
 cp -r /payload /root/opt/payload

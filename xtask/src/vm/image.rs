@@ -29,6 +29,7 @@ say() { echo "$@" > /dev/@OUTPUT@; }
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
+say "init"
 mount -t tmpfs tmpfs /tmp
 mount -t tmpfs tmpfs /run
 mount -t securityfs securityfs /sys/kernel/security
