@@ -63,6 +63,20 @@ pub struct SourceUse {
     pub tenant: Tenant,
 }
 
+impl SourceUse {
+    /// For this long after its last use, an entry is not removed. Failed binds are counted only
+    /// in entries that were used within this time, so that none is counted in an entry that user
+    /// space is about to remove.
+    pub const FRESH_NS: u64 = 1_000_000_000;
+
+    /// Returns whether it was used within [`Self::FRESH_NS`] before `now_ns`.
+    #[inline(always)]
+    pub fn is_fresh(&self, now_ns: u64) -> bool {
+        let is_recent = |at_ns: u64| now_ns.wrapping_sub(at_ns) < Self::FRESH_NS;
+        is_recent(self.second_ns) || is_recent(self.last_ns)
+    }
+}
+
 /// A control group of a user. Shares are fair between users first, and then between the control
 /// groups of one user.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Pod, Zeroable)]
@@ -114,3 +128,20 @@ const _: () = assert!(size_of::<Source>() == 40);
 const _: () = assert!(size_of::<Tenant>() == 16);
 const _: () = assert!(size_of::<Crowd>() == 56);
 const _: () = assert!(size_of::<SourceUse>() == 48);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_is_fresh_for_a_second_after_either_use() {
+        const NOW: u64 = 9_000_000_000;
+        const OLD: u64 = NOW - SourceUse::FRESH_NS;
+        let is_fresh = |second_ns, last_ns| {
+            SourceUse { second_ns, last_ns, ..SourceUse::zeroed() }.is_fresh(NOW)
+        };
+        assert!(!is_fresh(0, 0), "not used on this processor");
+        assert!(!is_fresh(OLD, OLD), "user space may be about to remove it");
+        assert!(is_fresh(OLD + 1, 0) && is_fresh(0, OLD + 1) && is_fresh(NOW, 0));
+    }
+}

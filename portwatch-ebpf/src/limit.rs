@@ -3,7 +3,8 @@
 //!
 //! Shares are checked from the narrowest to the widest: the process at one address, its crowd
 //! (other processes of the same tenant at that address), the tenant (user and control group),
-//! the user. A failed bind above a share is counted at the narrowest level that has an entry.
+//! the user. A failed bind above a share is counted at the narrowest level that has a fresh entry
+//! ([`SourceUse::is_fresh`]).
 
 use core::ptr::{self, null_mut};
 
@@ -11,11 +12,12 @@ use aya_ebpf::{helpers::bpf_get_current_pid_tgid, maps::PerCpuHashMap};
 use portwatch_common::{Attempt, Crowd, Source, SourceUse, Tenant};
 
 use crate::{
-    maps::{CROWDS, FAILURES, FAILURES_SIZE, SOURCES, TENANTS, USERS},
+    maps::{CROWDS, FAILURES, FAILURES_SIZE, SOURCES, TENANTS, USERS, increment},
     task,
 };
 
-const SECOND: u64 = 1_000_000_000;
+/// The time in which a share is used up. A level above its share is fresh.
+const SECOND: u64 = SourceUse::FRESH_NS;
 /// Do not overwrite an existing entry (include/uapi/linux/bpf.h).
 const BPF_NOEXIST: u64 = 1;
 /// The bytes of the ring that were not read yet (include/uapi/linux/bpf.h).
@@ -72,7 +74,7 @@ pub fn admit(attempt: &Attempt, now: u64) -> Option<Tenant> {
         get_or_insert(&CROWDS, &crowd, tenant, now)
     };
     if over || sent(of_crowd, now) >= share!(CROWD_A_SECOND) / pressed {
-        let nearest = [known, of_crowd, of_tenant, user].into_iter().find(|used| !used.is_null());
+        let nearest = [known, of_crowd, of_tenant, user].into_iter().find(|used| meet(*used, now));
         return match nearest {
             Some(used) => {
                 count(used, now);
@@ -119,10 +121,25 @@ fn get_or_insert<K>(
     get(map, key)
 }
 
-// The following functions use pointers to this processor's own values. User space removes the
-// values only after they have not been used for a second, and a program is not entered again on
-// the same processor before it has returned. (Where a task is preempted between load and store,
-// another program that counts may run; Rust has no atomic addition for this target.)
+// The following functions use pointers to this processor's own values. User space removes only
+// entries that were not used for two seconds, and a program is not entered again on the same
+// processor before it has returned. Where a task is preempted between load and store, another
+// program may run: a share may then be exceeded by one record. Counts are exact.
+
+/// Returns whether failed binds can be counted here now. If the entry is not fresh, it is used
+/// from now on, and the next one can.
+#[inline(always)]
+fn meet(used: *mut SourceUse, now: u64) -> bool {
+    if used.is_null() {
+        return false;
+    }
+    // SAFETY: see above.
+    unsafe {
+        let is_fresh = (*used).is_fresh(now);
+        (*used).last_ns = now;
+        is_fresh
+    }
+}
 
 /// Returns how many records were sent in the current second, or 0 without an entry.
 #[inline(always)]
@@ -157,6 +174,6 @@ fn count(used: *mut SourceUse, now: u64) {
     // SAFETY: see above.
     unsafe {
         (*used).last_ns = now;
-        (*used).counted += 1;
+        increment(&raw mut (*used).counted);
     }
 }

@@ -11,6 +11,8 @@
 
 #![no_std]
 #![no_main]
+#![feature(core_intrinsics)]
+#![allow(internal_features, reason = "core::sync::atomic has no additions for this target")]
 
 mod hooks {
     pub mod cgroups;

@@ -1,5 +1,7 @@
 //! All maps. Each has a fixed size. Records that do not fit are counted in [`LOSSES`].
 
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
+
 use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
@@ -229,8 +231,18 @@ pub fn count_unfollowed() {
 #[inline(always)]
 fn add_one(counts: &PerCpuArray<u64>, at: u32) {
     if let Some(count) = counts.get_ptr_mut(at) {
-        // SAFETY: the pointer is to this CPU's own slot. If another program of this kind
-        // preempts this one between load and store, only a count is lost.
-        unsafe { *count += 1 };
+        // SAFETY: the pointer is to this CPU's own slot.
+        unsafe { increment(count) };
     }
+}
+
+/// Adds one in a single instruction (`BPF_ATOMIC | BPF_ADD`, on all kernels), because programs
+/// that are preempted between a load and a store would lose a count.
+///
+/// # Safety
+/// The counter is valid and only written by this function.
+#[inline(always)]
+pub unsafe fn increment(counter: *mut u64) {
+    // SAFETY: the caller's. Older kernels have no form that returns the value, so it is not used.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(counter, 1) };
 }

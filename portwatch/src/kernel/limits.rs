@@ -16,7 +16,11 @@ use super::{KernelError, records::Shared, take_map};
 /// records.
 const IDLE_NS: u64 = 3_000_000_000;
 /// The same limit while a table is more than half full.
-const IDLE_SOON_NS: u64 = 1_000_000_000;
+const IDLE_SOON_NS: u64 = 2_000_000_000;
+
+// Programs count only in fresh entries, and one that has found a fresh entry has a second to end.
+// What was counted after the last look at an entry would be lost with the entry.
+const _: () = assert!(IDLE_SOON_NS >= 2 * SourceUse::FRESH_NS && IDLE_NS >= IDLE_SOON_NS);
 
 /// Failed binds that were not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
