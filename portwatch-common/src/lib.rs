@@ -92,7 +92,8 @@ pub mod loss {
     pub const ATTEMPT_MISSING: u32 = 1;
     /// The attempt could not be recorded (not with the fexit set).
     pub const ATTEMPT_UNRECORDED: u32 = 2;
-    /// The kernel did not report the return of a bind, which may have failed (kprobe set only).
+    /// The kernel did not report the return of a bind, which may have failed (not with the fexit
+    /// set).
     pub const RETURN_SKIPPED: u32 = 3;
     /// Number of these indexes.
     pub const PLACES: u32 = 4;

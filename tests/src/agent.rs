@@ -30,7 +30,7 @@ use crate::{
     monotonic_ns,
     netns::Netns,
     ours, patience,
-    process::{Gates, Process},
+    process::{Gates, Process, threads},
     programs,
     stream::{Gate, Line, Manner, Silence, Worth},
 };
@@ -296,8 +296,9 @@ impl Agent {
             Ok(_) => panic!("lines of its output are at fault:\n{faults}"),
             Err(why) => panic!(
                 "nothing about {what} ({why:?})\n{faults}\n\
-                 --- its last events:\n{}--- its stderr:\n{}",
+                 --- its last events:\n{}--- its threads:\n{}--- its stderr:\n{}",
                 log.overview(),
+                threads(self.pid()),
                 self.talk(),
             ),
         }

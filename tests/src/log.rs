@@ -1,6 +1,6 @@
 //! What an agent has written so far, parsed.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::Value;
 
@@ -33,6 +33,8 @@ pub struct Log {
     /// Those among them that may be anybody's, also with an agent for some ports only: the
     /// kernel side has lost them before their port was checked.
     pub losses_of_anybody: u64,
+    /// All of them by place, for a failure's message.
+    lost_at: BTreeMap<String, u64>,
     /// What is wrong with lines of its output.
     pub(crate) faults: Vec<String>,
     seen: usize,
@@ -79,7 +81,7 @@ impl Log {
         };
         let last = self.events.iter().skip(self.events.len().saturating_sub(40)).map(line);
         let told: u64 = self.events.iter().map(|event| event.count).sum();
-        let all = format!("{told} failed binds in all events, {} lost\n", self.losses);
+        let all = format!("{told} failed binds in all events; lost: {:?}\n", self.lost_at);
         last.chain([all]).collect()
     }
 
@@ -100,6 +102,8 @@ impl Log {
             Some(LOSS) => match value.get("count").and_then(Value::as_u64) {
                 Some(count) => {
                     self.losses += count;
+                    let place = value.get("where").and_then(Value::as_str).unwrap_or("nowhere");
+                    *self.lost_at.entry(place.to_owned()).or_default() += count;
                     if is_anybodys(&value) {
                         self.losses_of_anybody += count;
                     }

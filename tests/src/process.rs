@@ -1,6 +1,7 @@
 //! A child process that is always ended by its own handle, with a time limit for every wait.
 
 use std::{
+    fs::{self, DirEntry},
     io::Write as _,
     os::{
         fd::OwnedFd,
@@ -34,6 +35,22 @@ pub struct Process {
     pub stdout: Arc<Stream>,
     /// Its stderr.
     pub stderr: Arc<Stream>,
+}
+
+/// A line for each thread of a process, for a failure's message: its name, its state, the system
+/// call that it is in, and where in the kernel.
+#[must_use]
+pub fn threads(pid: u32) -> String {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let line = |thread: DirEntry| {
+        let part = |name| fs::read_to_string(thread.path().join(name)).unwrap_or_default();
+        let stat = part("stat");
+        let state = stat.rsplit_once(") ").map_or("", |(_, rest)| &rest[..rest.len().min(1)]);
+        let (comm, call, stack) = (part("comm"), part("syscall"), part("stack"));
+        let stack: Vec<_> = stack.lines().map(str::trim).collect();
+        format!("{} {state} {} {}\n", comm.trim(), call.trim(), stack.join(" < "))
+    };
+    threads.map(line).collect()
 }
 
 /// How a process's output is read.

@@ -146,6 +146,9 @@ fn store(attempt: &Attempt) {
     if let Some(place) = ATTEMPTS.get_ptr_mut(thread) {
         // SAFETY: only this thread writes its own entry, and it is running this program.
         unsafe {
+            if is_unfinished(&*place, attempt.stage) && tree::has_current() {
+                count_loss(loss::RETURN_SKIPPED);
+            }
             if (*place).stage != stage::UNPROVABLE {
                 *place = *attempt;
             }
@@ -155,6 +158,15 @@ fn store(attempt: &Attempt) {
     if ATTEMPTS.insert(thread, attempt, 0).is_err() {
         count_loss(loss::ATTEMPT_UNRECORDED);
     }
+}
+
+/// Returns whether the end of the thread's previous call was not seen, because the kernel skipped
+/// the programs there. Up to 5.14 it may be an attempt that the kernel itself made. A listen of
+/// MPTCP makes two attempts in one call.
+#[inline(always)]
+fn is_unfinished(last: &Attempt, next: u8) -> bool {
+    let is_a_calls = offset!(helpers) & helper::TASK_REGS != 0;
+    is_a_calls && (last.stage == stage::BIND || last.stage == stage::LISTEN && next == stage::BIND)
 }
 
 /// Records the attempt of a listen. `listen(2)` gets the port once more:
