@@ -92,8 +92,7 @@ pub mod loss {
     pub const ATTEMPT_MISSING: u32 = 1;
     /// The attempt could not be recorded (not with the fexit set).
     pub const ATTEMPT_UNRECORDED: u32 = 2;
-    /// The kernel did not report the return of a bind, which may have failed (not with the fexit
-    /// set).
+    /// The kernel did not report the return of a bind, which may have failed.
     pub const RETURN_SKIPPED: u32 = 3;
     /// Number of these indexes.
     pub const PLACES: u32 = 4;
@@ -125,8 +124,11 @@ pub struct Attempt {
     pub flags: u16,
     /// See [`stage`].
     pub stage: u8,
+    /// Tracepoint set, in its table: 1 if the end of an earlier call of this thread was seen.
+    /// Otherwise 0.
+    pub ended: u8,
     /// Zero.
-    pub reserved: [u8; 3],
+    pub reserved: [u8; 2],
 }
 
 /// The blocking socket, as the kernel's conflict check matched it (not with

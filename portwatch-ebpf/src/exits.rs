@@ -9,7 +9,7 @@ use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use portwatch_common::{Culprit, flag, stage};
 
 use crate::{
-    follow,
+    binds, follow,
     layout::{Pointer, load},
     maps::{CULPRITS, REPORTED, Reported},
     record, report,
@@ -35,6 +35,7 @@ pub fn got_port<P: Pointer>(sk: P, snum: u16, result: i32) {
     if result != 0 && !tree::has_current() {
         return;
     }
+    binds::end();
     let cookie = sock::cookie(sk);
     let listens = load!(sk, sk_state, u8) == sock::TCP_LISTEN;
     let port_asked_known = if listens { sock::port_asked_known() } else { 0 };
@@ -65,7 +66,8 @@ pub fn got_port<P: Pointer>(sk: P, snum: u16, result: i32) {
     }
     report::refused(&attempt, &culprit_of(sk, cookie, attempt.port));
     // If the insertion fails, the failed bind may be reported twice.
-    let reported = Reported { sk: sk.address() as u64, cookie, at_ns: now() };
+    let bind = binds::number();
+    let reported = Reported { sk: sk.address() as u64, cookie, bind, at_ns: now() };
     let _ = REPORTED.insert(bpf_get_current_pid_tgid(), reported, 0);
 }
 
@@ -89,20 +91,30 @@ fn culprit_of(sk: impl Pointer, cookie: u64, port: u16) -> Culprit {
     }
 }
 
-/// Returns whether a bind of the current thread has failed with this result and `get_port` has not
-/// reported it just before.
+/// Returns whether a bind with this result of a thread whose failed binds are reported has failed,
+/// and `get_port` has not reported it just before.
 #[inline(always)]
 pub fn is_unreported(result: i32) -> bool {
+    if result != -EADDRINUSE || !tree::has_current() {
+        return false;
+    }
     // SAFETY: only this thread writes its own entry, and it is running this program.
     let reported = unsafe { REPORTED.get(bpf_get_current_pid_tgid()) };
-    let recent = |last: &Reported| now().wrapping_sub(last.at_ns) < LONGEST_NS;
-    result == -EADDRINUSE && !reported.is_some_and(recent)
+    let is_this = |last: &Reported| {
+        last.bind == binds::number() && now().wrapping_sub(last.at_ns) < LONGEST_NS
+    };
+    !reported.is_some_and(is_this)
 }
 
 /// `inet_bind` or `inet6_bind` has returned for a socket and the address that was asked for.
 #[inline(always)]
 pub fn bound<P: Pointer>(socket: P, address: P, result: i32) {
-    if result != -EADDRINUSE || !tree::has_current() {
+    let refused = result == -EADDRINUSE;
+    if refused && !tree::has_current() {
+        return;
+    }
+    binds::end();
+    if !refused {
         return;
     }
     let sk = load!(socket, socket_sk, P::To<Sock>);
@@ -116,6 +128,7 @@ pub fn bound<P: Pointer>(socket: P, address: P, result: i32) {
     let is_this = |last: Reported| {
         last.sk == sk.address() as u64
             && last.cookie == cookie
+            && last.bind == binds::number()
             && now().wrapping_sub(last.at_ns) < LONGEST_NS
     };
     if reported.is_some_and(is_this) {

@@ -6,7 +6,7 @@
 //! [`hooks::state`], for the owner [`record`], [`hooks::cgroups`], which keeps the paths of
 //! removed control groups, [`hooks::ends`], which sees what processes with failed binds do next,
 //! and [`hooks::files`], which runs on request. [`hooks::cookie`] supports the fexit set on old
-//! kernels and the kprobe set, [`hooks::forks`] supports all sets. [`hooks::listens`] is for
+//! kernels and the kprobe set, [`hooks::begin`] both on new kernels, [`hooks::forks`] supports all sets. [`hooks::listens`] is for
 //! `portwatch wait` only.
 
 #![no_std]
@@ -15,6 +15,7 @@
 #![allow(internal_features, reason = "core::sync::atomic has no additions for this target")]
 
 mod hooks {
+    pub mod begin;
     pub mod cgroups;
     pub mod cookie;
     pub mod culprit;
@@ -27,6 +28,7 @@ mod hooks {
     pub mod state;
     pub mod tracepoint;
 }
+mod binds;
 mod call;
 mod conflict;
 mod connection;

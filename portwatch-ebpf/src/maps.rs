@@ -50,6 +50,21 @@ pub struct Call {
     pub second: u64,
 }
 
+/// The last bind of each thread, where programs at its end may be skipped (fexit and kprobe set, see
+/// [`crate::binds`]). User space makes it larger there.
+#[map]
+pub static BINDS: LruHashMap<u64, Bind> = LruHashMap::with_max_entries(1, 0);
+
+/// A value of [`BINDS`].
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Bind {
+    /// Its number among the thread's binds.
+    pub number: u64,
+    /// 1 until its end is seen.
+    pub open: u64,
+}
+
 /// A thread's last failed bind that was reported (fexit and kprobe set), so that an outer
 /// function does not report it again.
 #[map]
@@ -63,6 +78,8 @@ pub struct Reported {
     pub sk: u64,
     /// Its cookie.
     pub cookie: u64,
+    /// The bind's [`number`](crate::binds::number).
+    pub bind: u64,
     /// The time, in nanoseconds of `CLOCK_BOOTTIME`.
     pub at_ns: u64,
 }

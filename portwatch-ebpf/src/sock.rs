@@ -48,7 +48,8 @@ pub const fn empty() -> Attempt {
         protocol: 0,
         flags: 0,
         stage: 0,
-        reserved: [0; 3],
+        ended: 0,
+        reserved: [0; 2],
     }
 }
 

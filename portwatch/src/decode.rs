@@ -174,6 +174,7 @@ pub fn decode(bytes: &[u8]) -> Result<RawFailure, DecodeError> {
         protocol,
         flags,
         stage,
+        ended: _,
         reserved: _,
     } = attempt;
     let known = |bit: u16| flags & bit != 0;

@@ -14,7 +14,7 @@ use aya_ebpf::{
 use portwatch_common::loss;
 
 use crate::{
-    conflict, exits,
+    binds, conflict, exits,
     layout::{Untyped, copy, offset},
     maps::{CALLS, Call, CallOf, count_loss},
     sock::Sock,
@@ -120,10 +120,12 @@ fn bound(ctx: &RetProbeContext) -> u32 {
             exits::bound::<Untyped<u8>>(Untyped::at(call.first), Untyped::at(call.second), result)
         }
         // The kernel skipped the entry, or the table had no space.
-        None if exits::is_unreported(result) && tree::has_current() => {
-            count_loss(loss::ATTEMPT_UNRECORDED);
+        None => {
+            if exits::is_unreported(result) {
+                count_loss(loss::ATTEMPT_UNRECORDED);
+            }
+            binds::end();
         }
-        None => {}
     }
     0
 }

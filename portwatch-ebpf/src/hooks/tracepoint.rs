@@ -150,7 +150,9 @@ fn store(attempt: &Attempt) {
                 count_loss(loss::RETURN_SKIPPED);
             }
             if (*place).stage != stage::UNPROVABLE {
+                let ended = (*place).ended;
                 *place = *attempt;
+                (*place).ended = ended;
             }
         }
         return;
@@ -161,11 +163,11 @@ fn store(attempt: &Attempt) {
 }
 
 /// Returns whether the end of the thread's previous call was not seen, because the kernel skipped
-/// the programs there. Up to 5.14 it may be an attempt that the kernel itself made. A listen of
-/// MPTCP makes two attempts in one call.
+/// the programs there. While the agent starts, they are not there yet. Up to 5.14 it may be an
+/// attempt that the kernel itself made. A listen of MPTCP makes two attempts in one call.
 #[inline(always)]
 fn is_unfinished(last: &Attempt, next: u8) -> bool {
-    let is_a_calls = offset!(helpers) & helper::TASK_REGS != 0;
+    let is_a_calls = offset!(helpers) & helper::TASK_REGS != 0 && last.ended != 0;
     is_a_calls && (last.stage == stage::BIND || last.stage == stage::LISTEN && next == stage::BIND)
 }
 
@@ -310,11 +312,13 @@ fn take(regs: *const Regs, turn: Turn) -> Attempt {
     };
     // SAFETY: only this thread writes its own entry, and it is running this program.
     unsafe {
-        let attempt = *place;
+        let mut attempt = *place;
         // The second program does not change what the first has left for the next call.
         if turn == Turn::First || matches!(attempt.stage, stage::BIND | stage::LISTEN) {
             (*place).stage = next;
+            (*place).ended = 1;
         }
+        attempt.ended = 0;
         attempt
     }
 }

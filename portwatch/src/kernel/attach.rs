@@ -237,6 +237,9 @@ fn load_object(
     if set == HookSet::Kprobe {
         loader.map_max_entries("CALLS", CALLS);
     }
+    if set != HookSet::Tracepoint && types.preempts {
+        loader.map_max_entries("BINDS", CALLS).override_global("BEGINNINGS", &1u32, true);
+    }
     if root != 0 && !types.tell_parents() {
         loader.map_max_entries("FAMILY", FAMILY);
     }

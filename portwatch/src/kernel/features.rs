@@ -78,7 +78,7 @@ pub struct Features {
     /// Whether programs on function exits can generate a socket's cookie
     /// (`bpf_get_socket_cookie` there, 5.12).
     pub cookies: bool,
-    /// Whether a task can be preempted in a program at the end of a system call.
+    /// Whether a task can be preempted in a program at the end of a function or system call.
     pub preempts: bool,
 }
 
@@ -88,7 +88,8 @@ pub struct KernelTypes {
     pub btf: Btf,
     /// For the programs.
     pub(super) layout: Shared<Layout>,
-    preempts: bool,
+    /// As in [`Features`].
+    pub(super) preempts: bool,
 }
 
 impl KernelTypes {

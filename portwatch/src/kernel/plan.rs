@@ -125,6 +125,10 @@ mod tests {
         let preempts = Features { preempts: true, ..features() };
         assert!(has_it(&preempts, TRACEPOINT) && !has_it(&preempts, FEXIT));
         assert!(!has_it(&features(), TRACEPOINT));
+        let begins = |features: &Features, choice| has(features, choice, "pw_begin4");
+        assert!(begins(&preempts, FEXIT) && !begins(&preempts, TRACEPOINT));
+        assert!(begins(&Features { preempts: true, ..without_fexit() }, Choice::Auto));
+        assert!(!begins(&features(), FEXIT) && !begins(&without_fexit(), Choice::Auto));
     }
 
     #[test]

@@ -130,6 +130,14 @@ const COOKIES: [Probe; 2] = [
     Probe::optional("pw_cookie6", Hook::CgroupBind, "previous holders of IPv6 ports"),
 ];
 
+/// For kernels that skip programs at the end of binds.
+const BEGINS: [Probe; 2] = [
+    Probe::optional("pw_begin4", Hook::CgroupBind, "how many ends of IPv4 binds the kernel skips"),
+    Probe::optional("pw_begin6", Hook::CgroupBind, "how many ends of IPv6 binds the kernel skips"),
+];
+/// Both.
+const COOKIES_AND_BEGINS: [Probe; 4] = [COOKIES[0], COOKIES[1], BEGINS[0], BEGINS[1]];
+
 /// Attached in addition to any hook set if only the descendants of one process are watched and
 /// programs cannot read a task's parents.
 pub const FORKS: Probe = Probe::required("pw_fork", Hook::TpBtf("sched_process_fork"));

@@ -1,6 +1,7 @@
 //! Function exits.
 
-use super::{CGROUPS, COOKIES, Hook, Probe, STATE, Spec};
+use super::{BEGINS, CGROUPS, COOKIES, Hook, Probe, STATE, Spec};
+use crate::kernel::features::Features;
 
 /// The facts about this hook set.
 pub const SET: Spec = Spec {
@@ -27,7 +28,12 @@ pub const SET: Spec = Spec {
         STATE,
         CGROUPS,
     ],
-    more: |features| if features.cookies { &[] } else { &COOKIES },
+    // Programs can generate cookies wherever they are preempted.
+    more: |features| match features {
+        Features { preempts: true, .. } => &BEGINS,
+        Features { cookies: true, .. } => &[],
+        _ => &COOKIES,
+    },
     misses: &[],
     cost: |_| "less than a microsecond on a bind and its listen, nothing on other system calls",
 };

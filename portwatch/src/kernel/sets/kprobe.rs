@@ -1,7 +1,7 @@
 //! Entries and returns of kernel functions, for kernels without function exits: on arm64 before
 //! 6.4, and where `CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS` is off.
 
-use super::{CGROUPS, COOKIES, Hook, Probe, STATE, Spec};
+use super::{CGROUPS, COOKIES, COOKIES_AND_BEGINS, Hook, Probe, STATE, Spec};
 
 /// The facts about this hook set. An entry of `get_port` without its return is counted as a
 /// loss, so the return comes first. A return of `inet_bind` without its entry is, so the entry
@@ -30,7 +30,7 @@ pub const SET: Spec = Spec {
         CGROUPS,
     ],
     // These programs can never generate cookies.
-    more: |_| &COOKIES,
+    more: |features| if features.preempts { &COOKIES_AND_BEGINS } else { &COOKIES },
     misses: &[],
     cost: |_| "some microseconds on a bind and its listen, nothing on other system calls",
 };
