@@ -37,7 +37,8 @@ impl Scene {
     }
 
     /// In a namespace of its own, with no other test beside it: for floods. The shared
-    /// agent's events of it are counted and not kept.
+    /// agent's events of it are counted and not kept. Where many failed binds differ, they are
+    /// another user's, or the shared agent would look into them before those of later tests.
     #[must_use]
     pub fn alone() -> Self {
         let scene = Self::undisturbed();
