@@ -57,7 +57,8 @@ pub struct SourceUse {
     pub sent: u64,
     /// The number of failed binds that were only counted, since the beginning.
     pub counted: u64,
-    /// The time of the last of them.
+    /// The time of the last of them, or of one that was counted elsewhere because this was not
+    /// fresh.
     pub last_ns: u64,
     /// Its tenant. The processor that saw it first writes it; it is zero on the others.
     pub tenant: Tenant,

@@ -6,8 +6,8 @@
 //! [`hooks::state`], for the owner [`record`], [`hooks::cgroups`], which keeps the paths of
 //! removed control groups, [`hooks::ends`], which sees what processes with failed binds do next,
 //! and [`hooks::files`], which runs on request. [`hooks::cookie`] supports the fexit set on old
-//! kernels and the kprobe set, [`hooks::begin`] both on new kernels, [`hooks::forks`] supports all sets. [`hooks::listens`] is for
-//! `portwatch wait` only.
+//! kernels and the kprobe set, [`hooks::begin`] both on new kernels, [`hooks::forks`] supports all
+//! sets. [`hooks::listens`] is for `portwatch wait` only.
 
 #![no_std]
 #![no_main]
@@ -15,6 +15,10 @@
 #![allow(internal_features, reason = "core::sync::atomic has no additions for this target")]
 
 mod hooks {
+    /// The value that lets a bind continue. Any other value from a cgroup program makes the bind
+    /// fail.
+    const ALLOW: i32 = 1;
+
     pub mod begin;
     pub mod cgroups;
     pub mod cookie;

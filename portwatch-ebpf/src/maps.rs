@@ -50,7 +50,7 @@ pub struct Call {
     pub second: u64,
 }
 
-/// The last bind of each thread, where programs at its end may be skipped (fexit and kprobe set, see
+/// The last bind of each thread, where programs at its end may be skipped (fexit and kprobe set,
 /// [`crate::binds`]). User space makes it larger there.
 #[map]
 pub static BINDS: LruHashMap<u64, Bind> = LruHashMap::with_max_entries(1, 0);

@@ -8,6 +8,7 @@ use crate::layout::{Pointer, has, load, load_at, offset};
 pub const AF_UNIX: u16 = 1;
 pub const AF_INET: u16 = 2;
 pub const AF_INET6: u16 = 10;
+pub const IPPROTO_TCP: u32 = 6;
 /// `TCP_ESTABLISHED` (include/net/tcp_states.h).
 pub const TCP_ESTABLISHED: u8 = 1;
 /// `TCP_SYN_SENT`.

@@ -3,17 +3,13 @@
 use aya_ebpf::{helpers::bpf_skc_to_tcp_sock, macros::cgroup_sock_addr, programs::SockAddrContext};
 use portwatch_common::loss;
 
+use super::ALLOW;
 use crate::{
     binds,
     maps::count_loss,
-    sock::{self, Sock},
+    sock::{self, IPPROTO_TCP, Sock},
     tree,
 };
-
-/// The value that lets the bind continue. Any other value from a cgroup program makes the bind
-/// fail.
-const ALLOW: i32 = 1;
-const IPPROTO_TCP: u32 = 6;
 
 /// match-proto: BPF_CGROUP_RUN_PROG_INET4_BIND in `inet_bind_sk`.
 #[cgroup_sock_addr(bind4)]

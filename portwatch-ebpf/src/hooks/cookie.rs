@@ -8,9 +8,7 @@ use aya_ebpf::{
     programs::SockAddrContext,
 };
 
-/// The value that lets the bind continue. Any other value from a cgroup program makes the bind
-/// fail.
-const ALLOW: i32 = 1;
+use super::ALLOW;
 
 /// match-proto: BPF_CGROUP_RUN_PROG_INET4_BIND in `__inet_bind`.
 #[cgroup_sock_addr(bind4)]

@@ -20,21 +20,18 @@ use aya_ebpf::{
 use aya_log_ebpf::debug;
 use portwatch_common::{Attempt, flag, helper, loss, stage};
 
+use super::ALLOW;
 use crate::{
     call::{self, Regs},
     follow,
     layout::{load, offset},
     maps::{ATTEMPTS, count_loss, count_not_attempted},
     record, report,
-    sock::{self, AF_INET, AF_INET6, Sock},
+    sock::{self, AF_INET, AF_INET6, IPPROTO_TCP, Sock},
     tree,
 };
 
-/// The value that lets the bind continue. Any other value from a cgroup program makes the bind
-/// fail.
-const ALLOW: i32 = 1;
 const EADDRINUSE: i64 = 98;
-const IPPROTO_TCP: u32 = 6;
 const SOL_SOCKET: i32 = 1;
 const SO_REUSEADDR: i32 = 2;
 const SO_REUSEPORT: i32 = 15;
